@@ -1,0 +1,8 @@
+# NWC_SANITIZE: "", "address,undefined" or "thread".
+set(NWC_SANITIZE "" CACHE STRING "Sanitizers to build with")
+add_library(nwc_sanitizers INTERFACE)
+if(NWC_SANITIZE)
+  target_compile_options(nwc_sanitizers INTERFACE
+    -fsanitize=${NWC_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(nwc_sanitizers INTERFACE -fsanitize=${NWC_SANITIZE})
+endif()

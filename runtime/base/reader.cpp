@@ -1,0 +1,129 @@
+#include "runtime/base/reader.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace nwc {
+namespace {
+
+bool in_bounds(uint64_t offset, uint64_t size, uint64_t total) { return offset <= total && size <= total - offset; }
+
+Status out_of_bounds(uint64_t offset, uint64_t size, uint64_t total) {
+  return truncated("bytes " + std::to_string(offset) + " to " + std::to_string(offset) + "+" + std::to_string(size) +
+                   " are beyond the end of the input (" + std::to_string(total) + " bytes)");
+}
+
+class MemoryReader : public Reader {
+ public:
+  explicit MemoryReader(Bytes bytes) : bytes_(bytes) {}
+  explicit MemoryReader(std::vector<uint8_t> owned) : owned_(std::move(owned)), bytes_(owned_) {}
+  uint64_t size() const override { return bytes_.size(); }
+  Status read(uint64_t offset, MutableBytes out) const override {
+    if (!in_bounds(offset, out.size(), bytes_.size())) return out_of_bounds(offset, out.size(), bytes_.size());
+    if (!out.empty()) std::memcpy(out.data(), bytes_.data() + offset, out.size());
+    return {};
+  }
+  const uint8_t* view(uint64_t offset, uint64_t size) const override {
+    return in_bounds(offset, size, bytes_.size()) ? bytes_.data() + offset : nullptr;
+  }
+
+ private:
+  std::vector<uint8_t> owned_;
+  Bytes bytes_;
+};
+
+class FileReader : public Reader {
+ public:
+  FileReader(int fd, uint64_t size, void* map) : fd_(fd), size_(size), map_(map) {}
+  ~FileReader() override {
+    if (map_ != nullptr) munmap(map_, size_);
+    close(fd_);
+  }
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+  uint64_t size() const override { return size_; }
+  Status read(uint64_t offset, MutableBytes out) const override {
+    if (!in_bounds(offset, out.size(), size_)) return out_of_bounds(offset, out.size(), size_);
+    size_t done = 0;
+    while (done < out.size()) {
+      const ssize_t n = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return io_error("read at offset " + std::to_string(offset + done) + ": " + std::strerror(errno));
+      if (n == 0) return truncated("the file became shorter while it was read");
+      done += static_cast<size_t>(n);
+    }
+    return {};
+  }
+  const uint8_t* view(uint64_t offset, uint64_t size) const override {
+    if (map_ == nullptr || !in_bounds(offset, size, size_)) return nullptr;
+    return static_cast<const uint8_t*>(map_) + offset;
+  }
+
+ private:
+  int fd_;
+  uint64_t size_;
+  void* map_;
+};
+
+class CallbackReader : public Reader {
+ public:
+  CallbackReader(uint64_t size, std::function<bool(uint64_t, void*, size_t)> read)
+      : size_(size), read_(std::move(read)) {}
+  uint64_t size() const override { return size_; }
+  Status read(uint64_t offset, MutableBytes out) const override {
+    if (!in_bounds(offset, out.size(), size_)) return out_of_bounds(offset, out.size(), size_);
+    if (out.empty() || read_(offset, out.data(), out.size())) return {};
+    return io_error("the read callback failed at offset " + std::to_string(offset));
+  }
+
+ private:
+  uint64_t size_;
+  std::function<bool(uint64_t, void*, size_t)> read_;
+};
+
+}  // namespace
+
+const uint8_t* Reader::view(uint64_t, uint64_t) const { return nullptr; }
+
+std::unique_ptr<Reader> make_memory_reader(Bytes bytes) { return std::make_unique<MemoryReader>(bytes); }
+
+std::unique_ptr<Reader> make_owned_reader(std::vector<uint8_t> bytes) {
+  return std::make_unique<MemoryReader>(std::move(bytes));
+}
+
+Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return io_error(path + ": " + std::strerror(errno));
+  struct stat info;
+  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    const bool is_file = S_ISREG(info.st_mode);
+    close(fd);
+    return io_error(path + ": " + (is_file ? std::strerror(errno) : "not a regular file"));
+  }
+  const uint64_t size = static_cast<uint64_t>(info.st_size);
+  void* map = nullptr;
+  if (size != 0) {
+    map = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) map = nullptr;
+  }
+  return std::unique_ptr<Reader>(std::make_unique<FileReader>(fd, size, map));
+}
+
+std::unique_ptr<Reader> make_callback_reader(uint64_t size, std::function<bool(uint64_t, void*, size_t)> read) {
+  return std::make_unique<CallbackReader>(size, std::move(read));
+}
+
+Result<Bytes> read_range(const Reader& reader, uint64_t offset, uint64_t size, std::vector<uint8_t>* storage) {
+  if (const uint8_t* p = reader.view(offset, size)) return Bytes(p, static_cast<size_t>(size));
+  if (!in_bounds(offset, size, reader.size())) return out_of_bounds(offset, size, reader.size());
+  storage->resize(static_cast<size_t>(size));
+  NWC_TRY(reader.read(offset, *storage));
+  return Bytes(*storage);
+}
+
+}  // namespace nwc

@@ -1,0 +1,93 @@
+#include "runtime/base/thread_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace nwc {
+namespace {
+
+class ThreadPool : public Runner {
+ public:
+  explicit ThreadPool(uint32_t num_threads) : num_workers_(num_threads) {
+    for (uint32_t w = 1; w < num_workers_; ++w) threads_.emplace_back([this, w] { work(w); });
+  }
+  ~ThreadPool() override {
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& t : threads_) t.join();
+  }
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  uint32_t num_workers() const override { return num_workers_; }
+
+  void run(uint32_t count, Task task, void* user) override {
+    if (count == 0) return;
+    std::lock_guard serial(run_mutex_);
+    if (num_workers_ == 1 || count == 1) {
+      for (uint32_t i = 0; i < count; ++i) task(user, i, 0);
+      return;
+    }
+    {
+      std::lock_guard lock(mutex_);
+      task_ = task;
+      user_ = user;
+      count_ = count;
+      next_.store(0, std::memory_order_relaxed);
+      active_ = num_workers_ - 1;
+      ++generation_;
+    }
+    wake_.notify_all();
+    drain(0);
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return active_ == 0; });
+  }
+
+ private:
+  void drain(uint32_t worker) {
+    for (uint32_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(user_, i, worker);
+  }
+  void work(uint32_t worker) {
+    uint64_t seen = 0;
+    for (;;) {
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
+        if (stop_) return;
+        seen = generation_;
+      }
+      drain(worker);
+      std::lock_guard lock(mutex_);
+      if (--active_ == 0) done_.notify_one();
+    }
+  }
+
+  const uint32_t num_workers_;
+  std::vector<std::thread> threads_;
+  std::mutex run_mutex_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::atomic<uint32_t> next_{0};
+  Task task_ = nullptr;
+  void* user_ = nullptr;
+  uint32_t count_ = 0;
+  uint32_t active_ = 0;
+  uint64_t generation_ = 0;
+  bool stop_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Runner> make_thread_pool(uint32_t num_threads) {
+  if (num_threads == 0) num_threads = std::max(1u, std::thread::hardware_concurrency());
+  return std::make_unique<ThreadPool>(std::min(num_threads, 256u));
+}
+
+}  // namespace nwc
