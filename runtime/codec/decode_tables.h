@@ -1,0 +1,46 @@
+// Alias tables built from a codec's frequencies (doc/format.md, section 5.4), in the layout that CPU and GPU share.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/format/codec_record.h"
+
+namespace nwc {
+
+/// One bucket, 8 bytes. Two 32-bit loads that do not depend on each other give everything for both sides of the cutoff.
+struct AliasBucket {
+  /// bits 0-11 freq - 1 of the bucket's own symbol; 12-17 cutoff (0..32); 18-24 alias symbol.
+  uint32_t own;
+  /// bits 0-11 freq - 1 of the alias symbol; 12-23 (offset - cutoff) mod 4096.
+  uint32_t other;
+};
+constexpr uint32_t kBuckets = 128;
+constexpr uint32_t kBucketSlotsLog2 = 5;
+
+struct AliasTable {
+  AliasBucket bucket[kBuckets];
+};
+
+/// freq: n entries (1..128) that add up to 4096, as a validated CodecRecord guarantees.
+AliasTable build_alias_table(const std::vector<uint16_t>& freq);
+
+/// What one lookup gives (the readable form; SIMD twins inline it).
+struct AliasHit {
+  uint32_t symbol, freq, rank;
+};
+AliasHit lookup(const AliasTable& table, uint32_t slot);
+
+/// Everything that decoding needs from a codec, ready to use.
+struct DecodeTables {
+  std::vector<AliasTable> alias;       ///< [T]
+  std::vector<uint32_t> info;          ///< [T]: bits 0-15 min (as u16), 16-19 raw_bits, 24-31 n - 1 (the escape symbol)
+  std::vector<uint16_t> context_map;   ///< [K][16]
+  uint32_t num_levels = 0;
+  bool any_raw_bits = false;
+  /// Per level: do all 16 channels use one table, do any of its tables have raw bits?
+  std::vector<uint8_t> level_single_table, level_raw_bits;
+};
+DecodeTables build_decode_tables(const CodecRecord& codec);
+
+}  // namespace nwc

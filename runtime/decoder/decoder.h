@@ -1,0 +1,55 @@
+// The backend interface: one decoder per open file and device.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/base/cpu_features.h"
+#include "runtime/base/log.h"
+#include "runtime/base/thread_pool.h"
+#include "runtime/format/nwc_file.h"
+
+namespace nwc {
+
+struct DecodeRequest {
+  size_t tensor = 0;
+  uint64_t row_begin = 0, row_end = 0;  ///< rows of the matrix [m][n]
+  Dtype dtype = Dtype::kF16;            ///< kF32, kF16 or kBf16
+  MutableBytes out;                     ///< (row_end - row_begin) * n elements
+  bool check_crc = true;
+  Progress progress;
+};
+
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+  /// "cpu avx512", "vulkan llvmpipe (LLVM 15.0.6, 256 bits)".
+  virtual const std::string& name() const = 0;
+  virtual bool is_vulkan() const = 0;
+  /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
+  virtual Status decode(const DecodeRequest& request) = 0;
+  /// Exact integer values of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
+  virtual Status decode_values(size_t tensor, std::span<int16_t> out) = 0;
+};
+
+/// file and runner must outlive the decoder. Thread-safe where the runner is.
+Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu);
+
+struct VulkanOptions {
+  int device_index = -1;          ///< -1: best by type (discrete, integrated, virtual, CPU) and memory
+  std::string device_name;        ///< substring of the device's name; empty: any
+  enum class Variant : uint8_t { kAuto, kBallot, kShared } variant = Variant::kAuto;  ///< rANS kernel to force
+  bool validation = false;        ///< enable VK_LAYER_KHRONOS_validation; messages go to the log as errors
+  /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
+  uint32_t quarantine_mask = 0;
+  uint64_t max_window_bytes = 64u << 20;  ///< device memory for one window of decoded rows
+};
+/// Loads Vulkan at run time, picks a device, passes the start-up known-answer test through every kernel variant it would use;
+/// a variant that answers wrongly is dropped with a log line. Errors: kNoDevice (no loader, no device, or no variant
+/// works), kDevice. Not thread-safe: one call at a time.
+Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner, const VulkanOptions& options,
+                                                       const Logger& log);
+/// One line per Vulkan device: name, type, driver, or an explanation why there is none.
+std::string describe_vulkan_devices();
+
+}  // namespace nwc

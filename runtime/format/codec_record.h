@@ -1,0 +1,69 @@
+// The CODEC section: synthesis network g_s, levels, frozen integer tables (doc/format.md, section 4).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/base/bytes.h"
+#include "runtime/format/constants.h"
+
+namespace nwc {
+
+enum class Preset : uint8_t { kLinear = 0, kSmall = 1, kPaper = 2, kOther = 3 };
+enum class Quantizer : uint8_t { kScalar = 0 };
+enum class Activation : uint8_t { kNone = 0, kRelu = 1, kSilu = 2 };
+
+/// One frozen frequency table. Symbol n-1 is the escape; symbol s < n-1 stands for the values
+/// ((s + min) << raw_bits) + raw, raw in [0, 2^raw_bits).
+struct FrequencyTable {
+  uint8_t raw_bits = 0;
+  int16_t min = 0;
+  std::vector<uint16_t> freq;  ///< n entries, 1..4096, sum 4096
+};
+
+/// Synthesis (or analysis) network's numbers, as f32 (f16 numbers widened). Matrices [out][in], row-major.
+struct NetworkBlock {
+  std::vector<float> V, v;        ///< [w][w], [w]
+  std::vector<float> gain, bias;  ///< [w] each; empty without LayerNorm
+};
+struct Network {
+  uint32_t width = 0;  ///< w; 0: only S
+  Activation activation = Activation::kNone;
+  bool layer_norm = false;
+  std::vector<float> A, a;  ///< [w][16], [w]
+  std::vector<NetworkBlock> blocks;
+  std::vector<float> C, c;  ///< [16][w], [16]
+  std::vector<float> S;     ///< [16][16]
+  std::vector<float> E;     ///< [blocks][K][w]
+
+  /// Multiply-accumulates per weight of the chunk: (16 w + B w^2 + 16 w + 256) / 16.
+  double mac_per_weight() const;
+};
+
+struct CodecRecord {
+  Preset preset = Preset::kLinear;
+  Quantizer quantizer = Quantizer::kScalar;
+  bool f16_weights = false;  ///< the network's numbers are stored as f16 (they are exactly representable then)
+  uint32_t num_levels = 0;   ///< K
+  uint64_t codec_id = 0;
+  std::vector<float> step, shrink, rate;  ///< [K] each
+  Network synthesis;                      ///< g_s
+  std::vector<uint16_t> context_map;      ///< [K][16]
+  std::vector<FrequencyTable> tables;
+};
+
+/// Everything section 4 demands. The message names the field.
+Status validate(const CodecRecord& record);
+/// Parses and validates.
+Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset);
+std::vector<uint8_t> serialize(const CodecRecord& record);
+/// FNV-1a of the serialized record with a zero id.
+uint64_t compute_codec_id(CodecRecord record);
+
+/// One network as section 4 item 4 lays it out; used by CODEC and, in the trainer, by ANALYSIS. `num_levels` sizes E.
+Status parse_network(ByteReader* reader, uint32_t width, uint32_t num_blocks, Activation activation, bool layer_norm,
+                     bool f16, uint32_t num_levels, Network* out);
+void write_network(ByteWriter* writer, const Network& network, bool f16);
+
+}  // namespace nwc

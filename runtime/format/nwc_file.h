@@ -1,0 +1,64 @@
+// A parsed .nwc model file: metadata in memory, tensor bytes on demand.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "runtime/format/codec_record.h"
+#include "runtime/format/container.h"
+#include "runtime/format/model_record.h"
+#include "runtime/format/tensor_record.h"
+
+namespace nwc {
+
+/// Side information and directory of one coded tensor (doc/format.md, section 5.1), checked against the codec.
+struct CodedTensor {
+  std::vector<uint8_t> level;      ///< [n]
+  std::vector<float> scale;        ///< [n]
+  std::vector<float> row_scale;    ///< [m], or empty
+  struct Tile {
+    uint64_t offset = 0;  ///< of the payload, from the start of the file
+    uint32_t size = 0;
+    uint32_t crc = 0;
+  };
+  std::vector<Tile> tiles;
+};
+
+/// Immutable after opening; thread-safe.
+class NwcFile {
+ public:
+  /// Reads and checks every metadata section (CRC, contents, limits); tensor bytes are not touched. kind must be kModel.
+  static Result<std::unique_ptr<NwcFile>> open(std::unique_ptr<Reader> reader);
+
+  const Reader& reader() const { return *reader_; }
+  const Container& container() const { return container_; }
+  const std::optional<CodecRecord>& codec() const { return codec_; }
+  const std::optional<ModelRecord>& model() const { return model_; }
+  const std::optional<TokenizerRecord>& tokenizer() const { return tokenizer_; }
+  const std::vector<TensorRecord>& tensors() const { return tensors_; }
+  const Metadata& provenance() const { return provenance_; }
+  const Metadata& quality() const { return quality_; }
+  std::optional<size_t> find(const std::string& name) const;
+  uint64_t data_offset() const { return data_offset_; }  ///< of DATA from the start of the file
+
+  /// Errors name the tensor. check_crc: also the CRC-32 of side information and directory.
+  Result<CodedTensor> load_coded(size_t tensor, bool check_crc) const;
+  /// The bytes of a raw tensor, inflated; `storage` holds them where the source cannot be viewed.
+  Result<Bytes> load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const;
+
+ private:
+  NwcFile() = default;
+  std::unique_ptr<Reader> reader_;
+  Container container_;
+  std::optional<CodecRecord> codec_;
+  std::optional<ModelRecord> model_;
+  std::optional<TokenizerRecord> tokenizer_;
+  std::vector<TensorRecord> tensors_;
+  std::unordered_map<std::string, size_t> index_;
+  Metadata provenance_, quality_;
+  uint64_t data_offset_ = 0;
+};
+
+}  // namespace nwc
