@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "runtime/base/cpu_features.h"
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/codec/decode_tables.h"
