@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Rate-distortion of codecs, from real files (the paper's Fig. 6 for our own quantizer).
+
+For each source (Gaussian, Laplace, real encoder weights), codec and rate: write the source as safetensors, run
+`nwc compress`, run `nwc decompress`, and compare. The rate is bpw_coded of the file (payload, tables, networks, side
+information, directory, padding); the distortion is the mean squared error divided by the variance of the column. The gap is
+rate - 0.5 log2(variance / distortion): bits above the Shannon bound of a Gaussian of that variance.
+
+Writes rate_distortion.csv and rate_distortion.png, and prints a table.
+"""
+import argparse
+import csv
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SAMPLES = 1 << 20
+
+
+def write_safetensors(path, tensors):
+    header, offset = {}, 0
+    for name, a in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(a.shape), "data_offsets": [offset, offset + a.nbytes]}
+        offset += a.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for a in tensors.values():
+            f.write(np.ascontiguousarray(a, "<f4").tobytes())
+
+
+def read_safetensors(path):
+    with open(path, "rb") as f:
+        size = struct.unpack("<Q", f.read(8))[0]
+        header = json.loads(f.read(size))
+        data = f.read()
+    header.pop("__metadata__", None)
+    out = {}
+    for name, t in header.items():
+        if t["dtype"] != "F32":
+            sys.exit(f"{path}: {name} is {t['dtype']}, this script reads F32 only")
+        lo, hi = t["data_offsets"]
+        out[name] = np.frombuffer(data[lo:hi], "<f4").reshape(t["shape"])
+    return out
+
+
+def sources(weights):
+    rng = np.random.default_rng(1)
+    yield "gaussian", {"w": rng.standard_normal((1024, SAMPLES // 1024)).astype("f4")}
+    yield "laplace", {"w": rng.laplace(size=(1024, SAMPLES // 1024)).astype("f4")}
+    if weights.exists():
+        linear = {k: v for k, v in read_safetensors(weights).items() if v.ndim == 2 and "embedding" not in k}
+        yield "encoder weights", linear
+    else:
+        print(f"{weights} is missing: the encoder weights are left out", file=sys.stderr)
+
+
+def relative_error(original, decoded):
+    """Mean over all weights of squared error / mean square of the weight's column."""
+    total, count = 0.0, 0
+    for name, w in original.items():
+        w, d = w.astype("f8"), decoded[name].astype("f8")
+        power = (w * w).mean(axis=0)
+        live = power > 0
+        total += (((w - d) ** 2).mean(axis=0)[live] / power[live]).sum() * w.shape[0]
+        count += live.sum() * w.shape[0]
+    return total / count
+
+
+def nwc(binary, *args):
+    done = subprocess.run([binary, *map(str, args)], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"nwc {' '.join(map(str, args))}: exit code {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def plot(rows, path):
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    names = list(dict.fromkeys(r["source"] for r in rows))
+    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 4), sharey=True, squeeze=False)
+    for axis, source in zip(axes[0], names):
+        for codec in dict.fromkeys(r["codec"] for r in rows):
+            points = sorted((r["bpw"], r["gap"]) for r in rows if r["source"] == source and r["codec"] == codec)
+            axis.plot(*zip(*points), "o-", label=codec)
+            points = sorted((r["bpw"], r["gap_without_codec"]) for r in rows
+                            if r["source"] == source and r["codec"] == codec)
+            axis.plot(*zip(*points), ":", color=axis.lines[-1].get_color(), label=f"{codec}, networks and tables not counted")
+        axis.axhline(0.254, color="gray", lw=0.8, ls="--")
+        axis.text(axis.get_xlim()[0], 0.256, " ideal scalar quantizer, high rate, Gaussian", fontsize=7, color="gray")
+        axis.set_title(source)
+        axis.set_xlabel("bits per weight, everything in the file")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("bits above the Gaussian Shannon bound")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nwc", default=ROOT / "build/release/bin/nwc")
+    parser.add_argument("--codecs", nargs="+", default=["linear", "small"])
+    parser.add_argument("--bits", nargs="+", type=float, default=[2, 3, 4, 5, 6])
+    parser.add_argument("--weights", type=pathlib.Path, default=ROOT / "../shared/data/encoder-weights.safetensors")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench/rate_distortion")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    print(f"{'source':16} {'codec':8} {'bpw':>7} {'SNR dB':>7} {'gap':>7} {'gap without codec':>18}")
+    with tempfile.TemporaryDirectory(dir=args.out) as tmp:
+        tmp = pathlib.Path(tmp)
+        for source, tensors in sources(args.weights):
+            write_safetensors(tmp / "in.safetensors", tensors)
+            for codec in args.codecs:
+                for bits in args.bits:
+                    report = json.loads(nwc(args.nwc, "compress", tmp / "in.safetensors", "--codec", codec, "--bits", bits,
+                                            "-o", tmp / "x.nwc", "--json"))
+                    nwc(args.nwc, "decompress", tmp / "x.nwc", "-o", tmp / "out.safetensors", "--dtype", "f32")
+                    error = relative_error(tensors, read_safetensors(tmp / "out.safetensors"))
+                    bound = 0.5 * np.log2(1 / error)
+                    row = {"source": source, "codec": pathlib.Path(codec).stem, "bits": bits, "bpw": report["bpw_coded"],
+                           "relative_mse": error, "gap": report["bpw_coded"] - bound,
+                           "gap_without_codec": report["bpw_coded"] - report["bpw_codec"] - bound}
+                    rows.append(row)
+                    print(f"{source:16} {row['codec']:8} {row['bpw']:7.4f} {-10 * np.log10(error):7.2f} {row['gap']:7.4f} "
+                          f"{row['gap_without_codec']:18.4f}", flush=True)
+    with open(args.out / "rate_distortion.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(rows, args.out / "rate_distortion.png")
+    print(f"wrote {args.out / 'rate_distortion.csv'} and .png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+#include "host-tools/cli.h"
+
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+namespace nwc::cli {
+namespace {
+
+volatile std::sig_atomic_t g_interrupted = 0;
+
+void on_interrupt(int) {
+  g_interrupted = 1;
+  // A second Ctrl-C ends the program at once.
+  std::signal(SIGINT, SIG_DFL);
+}
+
+void print_log(void* user, LogLevel level, const char* message) {
+  const auto* context = static_cast<const Context*>(user);
+  if (level < LogLevel::kWarning && !context->verbose) return;
+  const char* prefix = level == LogLevel::kError ? "error: " : level == LogLevel::kWarning ? "warning: " : "";
+  std::fprintf(stderr, "nwc: %s%s\n", prefix, message);
+}
+
+std::string format_seconds(double s) {
+  if (s < 100) return fmt::format("{:.0f} s", s);
+  if (s < 5940) return fmt::format("{:.0f} min", s / 60);
+  return fmt::format("{:.1f} h", s / 3600);
+}
+
+}  // namespace
+
+int exit_code(const Status& status) {
+  switch (status.code()) {
+    case StatusCode::kOk: return kOk;
+    case StatusCode::kUnrecognized:
+    case StatusCode::kUnsupported:
+    case StatusCode::kUnsupportedVersion:
+    case StatusCode::kCorrupt:
+    case StatusCode::kTruncated:
+    case StatusCode::kChecksum: return kBadFile;
+    case StatusCode::kInvalidArgument: return kUsage;
+    case StatusCode::kNoDevice: return kNoDevice;
+    default: return kFailure;
+  }
+}
+
+Logger Context::logger() const { return Logger{print_log, const_cast<Context*>(this)}; }
+
+void Context::print_json(const nlohmann::json& value) const {
+  const std::string text = value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fputc('\n', stdout);
+}
+
+bool interrupted() {
+  static const bool installed = [] {
+    std::signal(SIGINT, on_interrupt);
+    return true;
+  }();
+  return installed && g_interrupted != 0;
+}
+
+ProgressLine::ProgressLine(const Context& context, std::string label)
+    : label_(std::move(label)),
+      enabled_(!context.quiet && isatty(STDERR_FILENO) != 0),
+      start_(std::chrono::steady_clock::now()),
+      last_(start_) {
+  (void)interrupted();
+}
+
+ProgressLine::~ProgressLine() {
+  if (shown_) std::fputs("\r\033[K", stderr);
+}
+
+bool ProgressLine::report(uint64_t done, uint64_t total, const std::string& detail) {
+  if (interrupted()) return false;
+  if (!enabled_) return true;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_ < std::chrono::milliseconds(170)) return true;
+  last_ = now;
+  const double fraction = total == 0 ? 0 : static_cast<double>(done) / static_cast<double>(total);
+  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  std::string line = fmt::format("{} {:3.0f} %", label_, 100 * fraction);
+  if (fraction > 0.02) line += ", " + format_seconds(elapsed * (1 - fraction) / fraction) + " left";
+  if (!detail.empty()) line += ", " + detail;
+  std::fprintf(stderr, "\r\033[K%s", line.c_str());
+  std::fflush(stderr);
+  shown_ = true;
+  return true;
+}
+
+Progress ProgressLine::callback() {
+  return Progress{[](void* user, uint64_t done, uint64_t total) {
+                    return static_cast<ProgressLine*>(user)->report(done, total);
+                  },
+                  this};
+}
+
+void run_command(Context& context, const char* command, const std::function<Status()>& body) {
+  Status status;
+  try {
+    status = body();
+  } catch (const std::bad_alloc&) {
+    status = Status(StatusCode::kOutOfMemory, "out of memory");
+  } catch (const std::exception& error) {
+    status = Status(StatusCode::kInternal, error.what());
+  }
+  context.result = exit_code(status);
+  if (!status.ok())
+    std::fprintf(stderr, "nwc %s: %s: %s\n", command, status_code_name(status.code()), status.message().c_str());
+}
+
+std::string format_count(uint64_t n) {
+  std::string digits = std::to_string(n);
+  for (size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, ",");
+  return digits;
+}
+
+std::string format_bytes(uint64_t bytes) {
+  const double b = static_cast<double>(bytes);
+  if (bytes < 1024) return fmt::format("{} B", bytes);
+  if (bytes < 1024 * 1024) return fmt::format("{:.1f} KiB", b / 1024);
+  if (bytes < 1024ull * 1024 * 1024) return fmt::format("{:.2f} MiB", b / (1024 * 1024));
+  return fmt::format("{:.2f} GiB", b / (1024.0 * 1024 * 1024));
+}
+
+Result<uint64_t> parse_bytes(const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  std::string unit(end == nullptr ? "" : end);
+  if (!unit.empty() && unit.back() == 'B') unit.pop_back();
+  if (!unit.empty() && unit.back() == 'i') unit.pop_back();
+  double factor = 0;
+  if (unit.empty()) factor = 1;
+  if (unit == "K" || unit == "k") factor = 1024;
+  if (unit == "M") factor = 1024.0 * 1024;
+  if (unit == "G") factor = 1024.0 * 1024 * 1024;
+  if (end == text.c_str() || factor == 0 || !std::isfinite(value) || value < 0 || value * factor > 9e18)
+    return invalid_argument("'" + text + "' is not a size; write it like 600M, 1.5G or 64K");
+  return static_cast<uint64_t>(value * factor);
+}
+
+void add_common_options(CLI::App* command, Context& context) {
+  command->add_flag("--json", context.json, "Print the result as JSON on stdout")->group("Output");
+  command->add_flag("-q,--quiet", context.quiet, "No progress line")->group("Output");
+  command->add_flag("-v,--verbose", context.verbose, "Also print informational log lines")->group("Output");
+  command->add_option("-t,--threads", context.threads, "Threads to use (default: one per core)")
+      ->check(CLI::Range(0, 256))
+      ->group("Output");
+}
+
+}  // namespace nwc::cli

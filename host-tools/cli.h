@@ -1,0 +1,80 @@
+// What every subcommand shares: exit codes, errors, output, progress, threads.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json_fwd.hpp>
+
+#include "runtime/base/log.h"
+#include "runtime/base/status.h"
+
+namespace nwc::cli {
+
+enum ExitCode : int { kOk = 0, kFailure = 1, kUsage = 2, kBadFile = 3, kNoDevice = 4 };
+
+/// 3 for files that cannot be recognised, are unsupported or corrupt; 4 for a missing device; 2 for a bad argument; else 1.
+int exit_code(const Status& status);
+
+/// Options that every subcommand has, and where its output goes. Results go to stdout; progress, logs and errors to
+/// stderr, so that stdout stays pipeable.
+struct Context {
+  bool json = false;
+  bool quiet = false;
+  bool verbose = false;
+  uint32_t threads = 0;  ///< 0: one per core
+  int result = kOk;      ///< the process's exit code
+
+  /// Log lines: warnings and errors always, the rest with --verbose.
+  Logger logger() const;
+  void print_json(const nlohmann::json& value) const;
+};
+
+/// A progress line on stderr with percentage and time left, at most 6 times a second, only on a terminal and without
+/// --quiet. Ctrl-C asks for a clean stop: report() then returns false.
+class ProgressLine {
+ public:
+  ProgressLine(const Context& context, std::string label);
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  /// false: the user asked to stop.
+  bool report(uint64_t done, uint64_t total, const std::string& detail = {});
+  Progress callback();
+
+ private:
+  std::string label_;
+  bool enabled_;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point start_, last_;
+};
+
+/// True once SIGINT has arrived; installs the handler at the first call.
+bool interrupted();
+
+/// Runs `body`; an error is printed as "nwc <command>: <message>" and becomes the exit code.
+void run_command(Context& context, const char* command, const std::function<Status()>& body);
+
+/// 1234567 -> "1,234,567"; 5242880 -> "5.00 MiB".
+std::string format_count(uint64_t n);
+std::string format_bytes(uint64_t bytes);
+/// "600M", "1.5G", "64KiB", "123456" -> bytes (powers of 1024). Errors: kInvalidArgument.
+Result<uint64_t> parse_bytes(const std::string& text);
+
+void add_train(CLI::App& app, Context& context);
+void add_compress(CLI::App& app, Context& context);
+void add_decompress(CLI::App& app, Context& context);
+void add_info(CLI::App& app, Context& context);
+void add_verify(CLI::App& app, Context& context);
+void add_eval(CLI::App& app, Context& context);
+void add_run(CLI::App& app, Context& context);
+
+/// --json, --quiet, --verbose, --threads on a subcommand.
+void add_common_options(CLI::App* command, Context& context);
+
+}  // namespace nwc::cli

@@ -1,0 +1,40 @@
+// nwc: the command-line tool. One subcommand per file cmd_*.cpp.
+
+#include <cstdio>
+
+#include <CLI/CLI.hpp>
+
+#include "host-tools/cli.h"
+
+int main(int argc, char** argv) {
+  using namespace nwc::cli;
+  CLI::App app{
+      "nwc stores language-model weights with a learned codec and runs models from the compressed file.\n\n"
+      "Typical use:\n"
+      "  nwc compress MODEL --bits 4 -o model.nwc     MODEL: Hugging Face folder, .gguf or .safetensors\n"
+      "  nwc info model.nwc\n"
+      "  nwc verify model.nwc --backend vulkan\n"
+      "  nwc eval model.nwc --reference MODEL --text book.txt\n"
+      "  nwc run model.nwc --prompt 'Once upon a time' --mode streamed\n"
+      "Exit codes: 0 ok, 1 failure, 2 usage, 3 bad or unsupported file, 4 no device.\n",
+      "nwc"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "nwc " NWC_VERSION);
+  app.set_help_flag("-h,--help", "Print this help and exit");
+  app.get_formatter()->column_width(34);
+  Context context;
+  add_train(app, context);
+  add_compress(app, context);
+  add_decompress(app, context);
+  add_info(app, context);
+  add_verify(app, context);
+  add_eval(app, context);
+  add_run(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version are results (stdout, 0); everything else is a usage error (stderr, 2).
+    return app.exit(error) == 0 ? kOk : kUsage;
+  }
+  return context.result;
+}
