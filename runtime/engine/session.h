@@ -1,0 +1,111 @@
+// Evaluating a Llama-family model that lies in a .nwc file: tokens in, logits out, with a KV cache and a hard memory
+// budget that is planned before anything is allocated.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "runtime/decoder/decoder.h"
+
+namespace nwc {
+
+/// Which weights stay in memory.
+enum class SessionMode : uint8_t {
+  kAuto = 0,      ///< the first of kResident, kCached, kStreamed that fits the budget; kResident without one
+  kResident = 1,  ///< everything is decoded once, at creation
+  kStreamed = 2,  ///< two layer buffers: the next layer is decoded while this one computes
+  kCached = 3,    ///< as many layers resident as the budget allows, the others streamed
+};
+const char* session_mode_name(SessionMode mode);
+
+struct SessionParams {
+  uint32_t context = 0;  ///< tokens the KV cache holds; 0: the model's maximum, at most kDefaultContextCap
+  SessionMode mode = SessionMode::kAuto;
+  uint64_t memory_budget_bytes = 0;      ///< 0: none. Hard: MemoryPlan::total never exceeds it
+  Dtype weight_dtype = Dtype::kF16;      ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
+  Dtype kv_dtype = Dtype::kF16;          ///< kF32 or kF16
+  uint32_t batch = 0;                    ///< most tokens that pass through the layers together; 0: chosen by the plan
+  uint32_t num_threads = 0;              ///< for planning scratch memory; Session::create takes the runner's
+  CpuLevel max_cpu = CpuLevel::kAvx512;  ///< kernels: the best level up to this one that the machine has
+  bool check_crc = true;                 ///< CRC-32 of every part of the file, the first time it is touched
+  bool file_in_memory = false;           ///< the file's bytes occupy memory: count them against the budget
+};
+inline constexpr uint32_t kDefaultContextCap = 8192;
+
+/// What a session will allocate, in bytes. Computed from the metadata alone.
+struct MemoryPlan {
+  SessionMode mode = SessionMode::kResident;  ///< never kAuto
+  uint32_t context = 0;
+  uint32_t batch = 0;
+  uint32_t resident_layers = 0;     ///< layers 0 .. resident_layers - 1 are kept, the others streamed
+  bool embedding_resident = false;  ///< false: embedding rows are decoded when a token needs them
+  bool head_resident = false;       ///< false: the output head is decoded in bands of rows for every batch
+  uint64_t weights = 0;             ///< resident: layers, embedding, head, norms
+  uint64_t layer_buffers = 0;       ///< the two buffers of streamed layers, head band, embedding row
+  uint64_t kv_cache = 0;
+  uint64_t activations = 0;
+  uint64_t decoder_scratch = 0;  ///< upper estimate of what the decoder allocates while it works
+  uint64_t compressed_file = 0;  ///< size of the file; part of total only with SessionParams::file_in_memory
+  uint64_t total = 0;
+  uint64_t needed_resident = 0;  ///< total that mode kResident would need with the same context
+  uint64_t needed_streamed = 0;  ///< total that mode kStreamed would need at least, with the same context
+};
+
+/// errors: kUnsupported (no MODEL section, dtype), kInvalidArgument (context beyond the model's maximum, batch),
+///         kCorrupt (a tensor is missing or has the wrong shape: names it), kBudget (says what would fit)
+Result<MemoryPlan> plan_session(const NwcFile& file, const SessionParams& params);
+
+/// Which rows of logits eval() writes.
+enum class LogitsWanted : uint8_t { kNone, kLast, kAll };
+
+/// One sequence of tokens and its KV cache. Not thread-safe: one call at a time.
+///
+/// The results do not depend on the number of threads, nor on the mode (bit for bit). How a sequence is split into
+/// calls changes them only within rounding.
+class Session {
+ public:
+  /// file, decoder and runner must outlive the session. With streamed layers the decoder is called from a thread of the
+  /// session's own: let nobody else use it unless it is thread-safe, and give it another Runner than `runner` if
+  /// decoding and computing are to overlap (with the same one they take turns). progress: in layers.
+  /// errors: those of plan_session and of Decoder::decode; kCancelled; kOutOfMemory
+  static Result<std::unique_ptr<Session>> create(const NwcFile& file, Decoder& decoder, Runner& runner,
+                                                 const SessionParams& params, const Logger& logger = {},
+                                                 const Progress& progress = {});
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  /// Appends tokens to the sequence. Any number: they pass through in batches of at most batch().
+  /// shapes: logits [vocab_size] for kLast, [tokens.size()][vocab_size] for kAll, unused for kNone
+  /// errors: kInvalidArgument (token id out of range, no tokens), kLimit (context full), kBufferTooSmall: all of these
+  ///         before anything changes; the decoder's errors: the position is then where it was before the call
+  Status eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits);
+
+  /// Logits of tokens of the last batch, after eval(): `first` counts from the start of that batch, whose length is
+  /// last_batch(). Lets a caller with a large vocabulary take them in pieces. out is [count][vocab_size].
+  /// errors: kInvalidArgument (range), kBufferTooSmall, the decoder's
+  Status logits(uint32_t first, uint32_t count, std::span<float> out);
+  uint32_t last_batch() const;
+
+  uint32_t position() const;  ///< tokens in the sequence
+  /// Forgets everything from `position` on. errors: kInvalidArgument (beyond the sequence)
+  Status truncate(uint32_t position);
+  void reset();
+
+  const ModelRecord& model() const;
+  const MemoryPlan& plan() const;
+  uint32_t vocab_size() const { return model().vocab_size; }
+  uint32_t context() const { return plan().context; }
+  uint32_t batch() const { return plan().batch; }
+  CpuLevel cpu() const;
+  /// Bytes that the session itself holds now; at most plan().total minus decoder scratch and file.
+  uint64_t allocated_bytes() const;
+
+ private:
+  struct Impl;
+  explicit Session(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace nwc
