@@ -1,0 +1,146 @@
+#include "runtime/format/nwc_file.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nwc {
+namespace {
+
+// Loads and parses one section; absent optional ones leave *out empty.
+template <typename T, typename Parse>
+Status load_optional(const Container& container, SectionType type, Parse parse, std::optional<T>* out) {
+  const SectionEntry* entry = container.find(type);
+  if (entry == nullptr) return {};
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, container.load(type));
+  auto parsed = parse(Bytes(bytes), entry->offset);
+  if (!parsed.ok()) return parsed.status().with_context(std::string("section ") + section_name(type));
+  *out = std::move(parsed).value();
+  return {};
+}
+
+bool belongs_in_model_file(SectionType type) {
+  return type != SectionType::kAnalysis && type != SectionType::kTraining;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
+  std::unique_ptr<NwcFile> f(new NwcFile);
+  f->reader_ = std::move(reader);
+  NWC_ASSIGN_OR_RETURN(f->container_, Container::open(*f->reader_));
+  const Container& c = f->container_;
+  if (c.kind() != FileKind::kModel)
+    return Status(StatusCode::kUnsupported, "kind at offset 12: this is a codec or checkpoint, not a model file");
+  for (const SectionEntry& e : c.sections()) {
+    if (!belongs_in_model_file(e.type))
+      return corrupt(std::string("section ") + section_name(e.type) + ": does not belong in a model file");
+  }
+  for (const SectionType type : {SectionType::kTensors, SectionType::kProvenance, SectionType::kData}) {
+    if (c.find(type) == nullptr) return corrupt(std::string("section ") + section_name(type) + ": missing");
+  }
+  const SectionEntry& data = *c.find(SectionType::kData);
+  f->data_offset_ = data.offset;
+
+  NWC_TRY(load_optional(c, SectionType::kCodec, parse_codec_record, &f->codec_));
+  NWC_TRY(load_optional(c, SectionType::kModel, parse_model_record, &f->model_));
+  NWC_TRY(load_optional(c, SectionType::kTokenizer, parse_tokenizer_record, &f->tokenizer_));
+  std::optional<Metadata> provenance, quality;
+  NWC_TRY(load_optional(c, SectionType::kProvenance, parse_metadata, &provenance));
+  NWC_TRY(load_optional(c, SectionType::kQuality, parse_metadata, &quality));
+  f->provenance_ = std::move(provenance).value_or(Metadata{});
+  f->quality_ = std::move(quality).value_or(Metadata{});
+  std::optional<std::vector<TensorRecord>> tensors;
+  NWC_TRY(load_optional(
+      c, SectionType::kTensors,
+      [&](Bytes bytes, uint64_t offset) { return parse_tensor_records(bytes, offset, data.size); }, &tensors));
+  f->tensors_ = std::move(tensors).value_or(std::vector<TensorRecord>{});
+  f->index_.reserve(f->tensors_.size());
+  for (size_t i = 0; i < f->tensors_.size(); ++i) {
+    const TensorRecord& t = f->tensors_[i];
+    if (t.storage == Storage::kCoded && !f->codec_)
+      return corrupt("section CODEC: missing, but tensor '" + t.name + "' is coded");
+    f->index_.emplace(t.name, i);
+  }
+  return f;
+}
+
+std::optional<size_t> NwcFile::find(const std::string& name) const {
+  const auto it = index_.find(name);
+  return it == index_.end() ? std::nullopt : std::optional<size_t>(it->second);
+}
+
+Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
+  assert(tensor < tensors_.size());
+  const TensorRecord& r = tensors_[tensor];
+  const std::string who = "tensor '" + r.name + "'";
+  if (r.storage != Storage::kCoded) return invalid_argument(who + ": not coded");
+  const TileGrid grid = tile_grid(r);
+  const uint64_t directory_size = 8 * grid.num_tiles();
+  const uint64_t begin = data_offset_ + r.offset;
+  std::vector<uint8_t> storage;
+  NWC_ASSIGN_OR_RETURN(const Bytes head, read_range(*reader_, begin, r.side_size + directory_size, &storage));
+  if (check_crc && crc32(head) != r.crc) {
+    return Status(StatusCode::kChecksum, who + ": CRC-32 of side information and directory at offset " +
+                                             std::to_string(begin) + " does not match; the file is damaged");
+  }
+  CodedTensor out;
+  const uint64_t side_inflated = 2 * grid.n + (r.row_scales ? grid.m : 0);
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> side,
+                       inflate_exact(head.first(r.side_size), side_inflated, who + ": side information"));
+  const size_t n = static_cast<size_t>(grid.n);
+  out.level.assign(side.begin(), side.begin() + static_cast<ptrdiff_t>(n));
+  const auto bad_level =
+      std::find_if(out.level.begin(), out.level.end(), [&](uint8_t level) { return level >= codec_->num_levels; });
+  if (bad_level != out.level.end()) {
+    return corrupt(who + ": level " + std::to_string(*bad_level) + " of column " +
+                   std::to_string(bad_level - out.level.begin()) + ", the codec has " +
+                   std::to_string(codec_->num_levels));
+  }
+  const auto scales = [&](Bytes codes, float base, const char* of, std::vector<float>* to) -> Status {
+    to->resize(codes.size());
+    for (size_t i = 0; i < codes.size(); ++i) {
+      (*to)[i] = scale_from_code(codes[i], base);
+      if (!std::isfinite((*to)[i])) return corrupt(who + ": scale of " + of + " " + std::to_string(i) + " is infinite");
+    }
+    return {};
+  };
+  const Bytes codes = Bytes(side).subspan(n);
+  NWC_TRY(scales(codes.first(n), r.scale_base, "column", &out.scale));
+  NWC_TRY(scales(codes.subspan(n), r.row_scale_base, "row", &out.row_scale));
+
+  // The payloads' sizes add up to what the blob has left: every tile then lies inside the blob.
+  const uint64_t payload_size = r.size - r.side_size - directory_size;
+  const uint8_t* entry = head.data() + r.side_size;
+  uint64_t offset = 0;
+  out.tiles.resize(static_cast<size_t>(grid.num_tiles()));
+  for (CodedTensor::Tile& tile : out.tiles) {
+    tile.offset = begin + r.side_size + directory_size + offset;
+    tile.size = load_le<uint32_t>(entry);
+    tile.crc = load_le<uint32_t>(entry + 4);
+    entry += 8;
+    offset += tile.size;
+    if (offset > payload_size) return corrupt(who + ": the directory's tiles reach beyond the blob");
+  }
+  if (offset != payload_size)
+    return corrupt(who + ": " + std::to_string(payload_size - offset) + " bytes of the blob belong to no tile");
+  return out;
+}
+
+Result<Bytes> NwcFile::load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const {
+  assert(tensor < tensors_.size());
+  const TensorRecord& r = tensors_[tensor];
+  const std::string who = "tensor '" + r.name + "'";
+  if (r.storage == Storage::kCoded) return invalid_argument(who + ": coded, not raw");
+  const uint64_t begin = data_offset_ + r.offset;
+  NWC_ASSIGN_OR_RETURN(Bytes stored, read_range(*reader_, begin, r.size, storage));
+  if (check_crc && crc32(stored) != r.crc) {
+    return Status(StatusCode::kChecksum, who + ": CRC-32 of its bytes at offset " + std::to_string(begin) +
+                                             " does not match; the file is damaged");
+  }
+  if (r.storage == Storage::kRaw) return stored;
+  NWC_ASSIGN_OR_RETURN(std::vector<uint8_t> inflated, inflate_exact(stored, r.raw_bytes(), who));
+  *storage = std::move(inflated);
+  return Bytes(*storage);
+}
+
+}  // namespace nwc
