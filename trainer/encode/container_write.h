@@ -1,0 +1,67 @@
+// Writing of every kind of container file (doc/format.md, sections 1 to 3 and 6). Files appear complete or not at all.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/format/container.h"
+#include "runtime/format/tensor_record.h"
+#include "trainer/data/atomic_file.h"
+
+namespace nwc {
+
+struct Section {
+  SectionType type{};
+  std::vector<uint8_t> bytes;
+  bool deflate = false;   ///< store deflated, where that is smaller
+  bool optional = false;  ///< a reader that does not know the type may ignore it
+};
+
+/// Sections lie in the order given. Same input, same bytes. Atomic: a temporary name in the same folder, fsync, rename;
+/// on an error nothing is left behind.
+/// errors: kInvalidArgument (no section, a type twice, DATA), kLimit, kIo
+Status write_container(const std::string& path, FileKind kind, std::span<const Section> sections);
+
+/// A model file, tensor by tensor: the DATA section is streamed, TENSORS lies before it and is filled in at the end,
+/// for the size of a record does not depend on its contents.
+class ModelWriter {
+ public:
+  /// `sections`: all but TENSORS and DATA. `records`: in file order, with final name, rank and storage; what depends on
+  /// the stored bytes comes with append(). errors: as write_container
+  static Result<ModelWriter> create(const std::string& path, std::span<const Section> sections,
+                                    std::vector<TensorRecord> records);
+
+  /// The next tensor in order: `record` must equal the announced one in name, shape and group; its offset and size are
+  /// set here. `parts` are its stored bytes, written one after another.
+  Status append(TensorRecord record, std::span<const Bytes> parts);
+
+  /// Zero bytes written in front of tensor i so far (alignment).
+  uint64_t padding(size_t tensor) const { return padding_[tensor]; }
+  /// Patches TENSORS, the section table and the header, syncs and renames. Every tensor has been appended.
+  /// Returns the file's size in bytes.
+  Result<uint64_t> commit();
+
+ private:
+  explicit ModelWriter(AtomicFile file) : file_(std::move(file)) {}
+  Status place_group(bool large);
+
+  AtomicFile file_;
+  std::vector<SectionEntry> entries_;  ///< the last two: TENSORS, DATA
+  std::vector<TensorRecord> records_;
+  std::vector<uint64_t> padding_;
+  size_t next_ = 0;
+  uint64_t cursor_ = 0;  ///< file offset behind the last placed tensor
+
+  // Tensors of the current group that wait for the group to show its size (section 6: alignment).
+  std::vector<std::vector<uint8_t>> pending_;
+  uint64_t pending_bytes_ = 0;
+  bool group_placed_ = false;
+};
+
+/// Copies the model file `source` to `path` (which may be the same) with `quality` as its QUALITY section, replacing
+/// any other. DATA is copied in pieces, never held in memory. Atomic. errors: those of Container::open, kIo
+Status replace_quality(const std::string& source, const std::string& path, const Metadata& quality);
+
+}  // namespace nwc
