@@ -22,12 +22,12 @@ struct EntropyParameters {
 };
 
 struct CodecModel {
-  CodecRecord record;     ///< numbers of g_s already rounded to the stored type
-  Network analysis;       ///< g_a, f32, same family as g_s: 16 -> 16
+  CodecRecord record;  ///< numbers of g_s already rounded to the stored type
+  Network analysis;    ///< g_a, f32, same family as g_s: 16 -> 16
   EntropyParameters entropy;
   std::vector<float> lambda;  ///< [K] training trade-off of each level
   Metadata provenance;
-  std::string name;           ///< file name without folder and suffix
+  std::string name;  ///< file name without folder and suffix
 };
 
 /// kind must be kCodec. Errors name the file and field.
