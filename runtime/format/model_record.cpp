@@ -1,0 +1,173 @@
+// Layout and rules: doc/format_model.md, section MODEL.
+#include "runtime/format/model_record.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kRecordVersion = 1;
+constexpr uint32_t kMaxVocab = 1u << 22;
+constexpr uint32_t kMaxWidth = 1u << 20;
+constexpr uint32_t kMaxLayers = 4096;
+constexpr uint32_t kMaxHeads = 4096;
+constexpr uint32_t kMaxHeadDim = 1024;
+constexpr uint32_t kMaxPositions = 1u << 24;
+constexpr size_t kMaxEosIds = 16;
+
+Status check_count(uint32_t value, uint32_t max, const char* field) {
+  if (value == 0) return corrupt(std::string("model field ") + field + " is 0");
+  if (value > max) {
+    return limit_error(std::string("model field ") + field + " is " + std::to_string(value) + ", the limit is " +
+                       std::to_string(max));
+  }
+  return {};
+}
+
+Status check_positive(float value, const char* field) {
+  if (std::isfinite(value) && value > 0) return {};
+  return corrupt(std::string("model field ") + field + " is " + std::to_string(value) +
+                 ", it must be finite and positive");
+}
+
+Status validate_rope(const ModelRecord& record) {
+  NWC_TRY(check_positive(record.rope_theta, "rope_theta"));
+  if (record.rope_scaling > RopeScaling::kLlama3) {
+    return corrupt("model field rope_scaling is " + std::to_string(static_cast<uint32_t>(record.rope_scaling)) +
+                   ", known are 0 to 2");
+  }
+  if (record.rope_scaling == RopeScaling::kNone) return {};
+  NWC_TRY(check_positive(record.rope_factor, "rope_factor"));
+  if (record.rope_scaling == RopeScaling::kLinear) return {};
+  NWC_TRY(check_positive(record.rope_low_freq_factor, "rope_low_freq_factor"));
+  NWC_TRY(check_positive(record.rope_high_freq_factor, "rope_high_freq_factor"));
+  if (record.rope_high_freq_factor <= record.rope_low_freq_factor) {
+    return corrupt("model field rope_high_freq_factor must be above rope_low_freq_factor");
+  }
+  return check_count(record.rope_original_max_positions, kMaxPositions, "rope_original_max_positions");
+}
+
+/// A field that this kind of scaling does not use: all bits zero, so that every model has one record only.
+Status check_unused(uint32_t bits, const char* field) {
+  if (bits == 0) return {};
+  return corrupt(std::string("model field ") + field + " must be zero with this rope_scaling");
+}
+
+}  // namespace
+
+Status validate(const ModelRecord& record) {
+  NWC_TRY(check_count(record.vocab_size, kMaxVocab, "vocab_size"));
+  NWC_TRY(check_count(record.hidden_size, kMaxWidth, "hidden_size"));
+  NWC_TRY(check_count(record.intermediate_size, kMaxWidth, "intermediate_size"));
+  NWC_TRY(check_count(record.num_layers, kMaxLayers, "num_layers"));
+  NWC_TRY(check_count(record.num_heads, kMaxHeads, "num_heads"));
+  NWC_TRY(check_count(record.num_kv_heads, kMaxHeads, "num_kv_heads"));
+  if (record.num_heads % record.num_kv_heads != 0) {
+    return corrupt("model field num_kv_heads (" + std::to_string(record.num_kv_heads) + ") must divide num_heads (" +
+                   std::to_string(record.num_heads) + ")");
+  }
+  NWC_TRY(check_count(record.head_dim, kMaxHeadDim, "head_dim"));
+  if (record.head_dim % 2 != 0) {
+    return corrupt("model field head_dim is " + std::to_string(record.head_dim) + ", it must be even");
+  }
+  NWC_TRY(check_count(record.max_positions, kMaxPositions, "max_positions"));
+  NWC_TRY(check_positive(record.rms_norm_eps, "rms_norm_eps"));
+  NWC_TRY(validate_rope(record));
+  if (record.eos_ids.size() > kMaxEosIds) {
+    return limit_error("model field eos_ids has " + std::to_string(record.eos_ids.size()) + " entries, the limit is " +
+                       std::to_string(kMaxEosIds));
+  }
+  for (uint32_t id : record.eos_ids) {
+    if (id >= record.vocab_size) {
+      return corrupt("model field eos_ids holds token " + std::to_string(id) + ", the vocabulary has " +
+                     std::to_string(record.vocab_size));
+    }
+  }
+  return {};
+}
+
+Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset) {
+  ByteReader reader(section, file_offset);
+  ModelRecord record;
+  uint32_t version = 0;
+  NWC_TRY(reader.read(&version, "MODEL version"));
+  if (version != kRecordVersion) {
+    return unsupported("MODEL section at offset " + std::to_string(file_offset) + " has record version " +
+                       std::to_string(version) + ", this build reads " + std::to_string(kRecordVersion));
+  }
+  NWC_TRY(reader.read(&record.vocab_size, "vocab_size"));
+  NWC_TRY(reader.read(&record.hidden_size, "hidden_size"));
+  NWC_TRY(reader.read(&record.intermediate_size, "intermediate_size"));
+  NWC_TRY(reader.read(&record.num_layers, "num_layers"));
+  NWC_TRY(reader.read(&record.num_heads, "num_heads"));
+  NWC_TRY(reader.read(&record.num_kv_heads, "num_kv_heads"));
+  NWC_TRY(reader.read(&record.head_dim, "head_dim"));
+  NWC_TRY(reader.read(&record.max_positions, "max_positions"));
+  NWC_TRY(reader.read(&record.rms_norm_eps, "rms_norm_eps"));
+  NWC_TRY(reader.read(&record.rope_theta, "rope_theta"));
+  uint8_t scaling = 0, tied = 0, num_eos = 0, reserved = 0;
+  NWC_TRY(reader.read(&scaling, "rope_scaling"));
+  NWC_TRY(reader.read(&tied, "tied_embeddings"));
+  NWC_TRY(reader.read(&num_eos, "number of eos_ids"));
+  NWC_TRY(reader.read(&reserved, "reserved"));
+  if (tied > 1 || reserved != 0) {
+    return corrupt("MODEL section: bytes 45 and 47 (offset " + std::to_string(file_offset + 45) +
+                   ") must be 0 or 1, and 0");
+  }
+  uint32_t factor = 0, low = 0, high = 0, original = 0;
+  NWC_TRY(reader.read(&factor, "rope_factor"));
+  NWC_TRY(reader.read(&low, "rope_low_freq_factor"));
+  NWC_TRY(reader.read(&high, "rope_high_freq_factor"));
+  NWC_TRY(reader.read(&original, "rope_original_max_positions"));
+  record.rope_scaling = static_cast<RopeScaling>(scaling);
+  record.tied_embeddings = tied == 1;
+  if (record.rope_scaling == RopeScaling::kNone) {
+    NWC_TRY(check_unused(factor, "rope_factor"));
+  } else {
+    record.rope_factor = std::bit_cast<float>(factor);
+  }
+  if (record.rope_scaling == RopeScaling::kLlama3) {
+    record.rope_low_freq_factor = std::bit_cast<float>(low);
+    record.rope_high_freq_factor = std::bit_cast<float>(high);
+    record.rope_original_max_positions = original;
+  } else {
+    NWC_TRY(check_unused(low, "rope_low_freq_factor"));
+    NWC_TRY(check_unused(high, "rope_high_freq_factor"));
+    NWC_TRY(check_unused(original, "rope_original_max_positions"));
+  }
+  NWC_TRY(reader.read_array(&record.eos_ids, num_eos, "eos_ids"));
+  NWC_TRY(reader.expect_end("MODEL section"));
+  NWC_TRY(validate(record).with_context("MODEL section at offset " + std::to_string(file_offset)));
+  return record;
+}
+
+std::vector<uint8_t> serialize(const ModelRecord& record) {
+  assert(validate(record).ok());
+  const bool scaled = record.rope_scaling != RopeScaling::kNone;
+  const bool llama3 = record.rope_scaling == RopeScaling::kLlama3;
+  ByteWriter writer;
+  writer.write<uint32_t>(kRecordVersion);
+  writer.write<uint32_t>(record.vocab_size);
+  writer.write<uint32_t>(record.hidden_size);
+  writer.write<uint32_t>(record.intermediate_size);
+  writer.write<uint32_t>(record.num_layers);
+  writer.write<uint32_t>(record.num_heads);
+  writer.write<uint32_t>(record.num_kv_heads);
+  writer.write<uint32_t>(record.head_dim);
+  writer.write<uint32_t>(record.max_positions);
+  writer.write<float>(record.rms_norm_eps);
+  writer.write<float>(record.rope_theta);
+  writer.write<uint8_t>(static_cast<uint8_t>(record.rope_scaling));
+  writer.write<uint8_t>(record.tied_embeddings ? 1 : 0);
+  writer.write<uint8_t>(static_cast<uint8_t>(record.eos_ids.size()));
+  writer.write<uint8_t>(0);
+  writer.write<float>(scaled ? record.rope_factor : 0.0f);
+  writer.write<float>(llama3 ? record.rope_low_freq_factor : 0.0f);
+  writer.write<float>(llama3 ? record.rope_high_freq_factor : 0.0f);
+  writer.write<uint32_t>(llama3 ? record.rope_original_max_positions : 0);
+  for (uint32_t id : record.eos_ids) writer.write<uint32_t>(id);
+  return writer.take();
+}
+
+}  // namespace nwc

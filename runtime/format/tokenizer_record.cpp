@@ -1,0 +1,203 @@
+// Layout and rules: doc/format_model.md, section TOKENIZER.
+#include <array>
+#include <cmath>
+
+#include "runtime/format/model_record.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kRecordVersion = 1;
+constexpr uint32_t kMaxTokens = 1u << 22;
+constexpr uint32_t kMaxMerges = 1u << 23;
+constexpr size_t kMaxTokenBytes = 1024;
+constexpr uint32_t kNone = UINT32_MAX;
+
+constexpr uint8_t kFlagPrefixSpace = 1;
+constexpr uint8_t kFlagIgnoreMerges = 2;
+constexpr uint8_t kFlagByteFallback = 4;
+constexpr uint8_t kFlagAddBos = 8;
+constexpr uint8_t kKnownFlags = 15;
+
+Status check_count(uint64_t value, uint64_t max, const char* what) {
+  if (value <= max) return {};
+  return limit_error("tokenizer has " + std::to_string(value) + " " + what + ", the limit is " + std::to_string(max));
+}
+
+Status check_header(const TokenizerRecord& record) {
+  const bool sentence_piece = record.kind == TokenizerKind::kSentencePieceBpe;
+  if (!sentence_piece && record.kind != TokenizerKind::kByteLevelBpe) {
+    return corrupt("tokenizer kind is " + std::to_string(static_cast<uint32_t>(record.kind)) + ", known are 1 and 2");
+  }
+  if (record.pre_tokenizer > PreTokenizer::kLlama3) {
+    return corrupt("pre-tokenizer is " + std::to_string(static_cast<uint32_t>(record.pre_tokenizer)) +
+                   ", known are 0 to 3");
+  }
+  if (sentence_piece && (record.pre_tokenizer != PreTokenizer::kNone || record.ignore_merges)) {
+    return corrupt("a SentencePiece tokenizer must have neither a pre-tokenizer nor ignore_merges");
+  }
+  if (!sentence_piece && record.byte_fallback) return corrupt("byte_fallback needs a SentencePiece tokenizer");
+  if (record.add_prefix_space &&
+      (record.pre_tokenizer == PreTokenizer::kSmolLm2 || record.pre_tokenizer == PreTokenizer::kLlama3)) {
+    return corrupt("add_prefix_space must not be set with the SmolLM2 and Llama 3 pre-tokenizers");
+  }
+  if (record.tokens.empty()) return corrupt("tokenizer has no tokens");
+  NWC_TRY(check_count(record.tokens.size(), kMaxTokens, "tokens"));
+  NWC_TRY(check_count(record.merges.size(), kMaxMerges, "merges"));
+  const uint32_t num_tokens = static_cast<uint32_t>(record.tokens.size());
+  if (record.bos_id != kNone && record.bos_id >= num_tokens) {
+    return corrupt("bos_id is " + std::to_string(record.bos_id) + ", the tokenizer has " + std::to_string(num_tokens) +
+                   " tokens");
+  }
+  if (record.add_bos && record.bos_id == kNone) return corrupt("add_bos is set, but there is no bos_id");
+  if (record.unk_id != kNone && record.unk_id >= num_tokens) {
+    return corrupt("unk_id is " + std::to_string(record.unk_id) + ", the tokenizer has " + std::to_string(num_tokens) +
+                   " tokens");
+  }
+  return {};
+}
+
+Status check_tokens(const TokenizerRecord& record) {
+  std::array<bool, 256> has_byte{};
+  for (size_t id = 0; id < record.tokens.size(); ++id) {
+    const TokenizerRecord::Token& token = record.tokens[id];
+    const std::string where = "token " + std::to_string(id);
+    if (token.bytes.size() > kMaxTokenBytes) {
+      return limit_error(where + " has " + std::to_string(token.bytes.size()) + " bytes, the limit is " +
+                         std::to_string(kMaxTokenBytes));
+    }
+    if (token.type > TokenType::kUserDefined) {
+      return corrupt(where + " has type " + std::to_string(static_cast<uint32_t>(token.type)) + ", known are 0 to 4");
+    }
+    if (!std::isfinite(token.score)) return corrupt(where + ": the score is not finite");
+    if (token.type == TokenType::kByte) {
+      if (token.bytes.size() != 1) return corrupt(where + " is a byte token, it must have exactly one byte");
+      has_byte[static_cast<uint8_t>(token.bytes[0])] = true;
+    }
+  }
+  if (!record.byte_fallback) return {};
+  for (size_t value = 0; value < has_byte.size(); ++value) {
+    if (!has_byte[value]) return corrupt("byte_fallback is set, but byte " + std::to_string(value) + " has no token");
+  }
+  return {};
+}
+
+Status check_merges(const TokenizerRecord& record) {
+  const size_t num_tokens = record.tokens.size();
+  for (size_t rank = 0; rank < record.merges.size(); ++rank) {
+    const TokenizerRecord::Merge& merge = record.merges[rank];
+    if (merge.left >= num_tokens || merge.right >= num_tokens || merge.result >= num_tokens) {
+      return corrupt("merge " + std::to_string(rank) + " names a token beyond the " + std::to_string(num_tokens) +
+                     " that there are");
+    }
+    const std::string& left = record.tokens[merge.left].bytes;
+    const std::string& right = record.tokens[merge.right].bytes;
+    const std::string& result = record.tokens[merge.result].bytes;
+    if (left.empty() || right.empty() || result.size() != left.size() + right.size() ||
+        result.compare(0, left.size(), left) != 0 || result.compare(left.size(), right.size(), right) != 0) {
+      return corrupt("merge " + std::to_string(rank) + ": the bytes of token " + std::to_string(merge.result) +
+                     " are not those of tokens " + std::to_string(merge.left) + " and " + std::to_string(merge.right));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Status validate(const TokenizerRecord& record) {
+  NWC_TRY(check_header(record));
+  NWC_TRY(check_tokens(record));
+  return check_merges(record);
+}
+
+Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offset) {
+  ByteReader reader(section, file_offset);
+  TokenizerRecord record;
+  uint32_t version = 0, num_tokens = 0, num_merges = 0;
+  uint8_t kind = 0, pre_tokenizer = 0, flags = 0, reserved = 0;
+  NWC_TRY(reader.read(&version, "TOKENIZER version"));
+  if (version != kRecordVersion) {
+    return unsupported("TOKENIZER section at offset " + std::to_string(file_offset) + " has record version " +
+                       std::to_string(version) + ", this build reads " + std::to_string(kRecordVersion));
+  }
+  NWC_TRY(reader.read(&kind, "tokenizer kind"));
+  NWC_TRY(reader.read(&pre_tokenizer, "pre-tokenizer"));
+  NWC_TRY(reader.read(&flags, "tokenizer flags"));
+  NWC_TRY(reader.read(&reserved, "reserved"));
+  if ((flags & ~kKnownFlags) != 0 || reserved != 0) {
+    return corrupt("TOKENIZER section: reserved bits of bytes 6 and 7 (offset " + std::to_string(file_offset + 6) +
+                   ") must be zero");
+  }
+  record.kind = static_cast<TokenizerKind>(kind);
+  record.pre_tokenizer = static_cast<PreTokenizer>(pre_tokenizer);
+  record.add_prefix_space = (flags & kFlagPrefixSpace) != 0;
+  record.ignore_merges = (flags & kFlagIgnoreMerges) != 0;
+  record.byte_fallback = (flags & kFlagByteFallback) != 0;
+  record.add_bos = (flags & kFlagAddBos) != 0;
+  NWC_TRY(reader.read(&record.bos_id, "bos_id"));
+  NWC_TRY(reader.read(&record.unk_id, "unk_id"));
+  NWC_TRY(reader.read(&num_tokens, "number of tokens"));
+  NWC_TRY(reader.read(&num_merges, "number of merges"));
+  NWC_TRY(check_count(num_tokens, kMaxTokens, "tokens"));
+  NWC_TRY(check_count(num_merges, kMaxMerges, "merges"));
+
+  std::vector<uint16_t> lengths;
+  std::vector<uint8_t> types;
+  std::vector<float> scores;
+  NWC_TRY(reader.read_array(&lengths, num_tokens, "token lengths"));
+  NWC_TRY(reader.read_array(&types, num_tokens, "token types"));
+  if (record.kind == TokenizerKind::kSentencePieceBpe) {
+    NWC_TRY(reader.read_array(&scores, num_tokens, "token scores"));
+  }
+  // The arrays were there, so num_tokens is in proportion to the section's size and may be allocated.
+  record.tokens.resize(num_tokens);
+  for (size_t id = 0; id < record.tokens.size(); ++id) {
+    TokenizerRecord::Token& token = record.tokens[id];
+    NWC_TRY(reader.read_string(&token.bytes, lengths[id], "token bytes"));
+    token.type = static_cast<TokenType>(types[id]);
+    if (!scores.empty()) token.score = scores[id];
+  }
+
+  std::vector<uint32_t> left, right, result;
+  NWC_TRY(reader.read_array(&left, num_merges, "left tokens of merges"));
+  NWC_TRY(reader.read_array(&right, num_merges, "right tokens of merges"));
+  NWC_TRY(reader.read_array(&result, num_merges, "results of merges"));
+  NWC_TRY(reader.expect_end("TOKENIZER section"));
+  record.merges.resize(num_merges);
+  for (size_t rank = 0; rank < record.merges.size(); ++rank) {
+    record.merges[rank] = {left[rank], right[rank], result[rank]};
+  }
+  NWC_TRY(validate(record).with_context("TOKENIZER section at offset " + std::to_string(file_offset)));
+  return record;
+}
+
+std::vector<uint8_t> serialize(const TokenizerRecord& record) {
+  assert(validate(record).ok());
+  uint32_t flags = 0;
+  if (record.add_prefix_space) flags |= kFlagPrefixSpace;
+  if (record.ignore_merges) flags |= kFlagIgnoreMerges;
+  if (record.byte_fallback) flags |= kFlagByteFallback;
+  if (record.add_bos) flags |= kFlagAddBos;
+  ByteWriter writer;
+  writer.write<uint32_t>(kRecordVersion);
+  writer.write<uint8_t>(static_cast<uint8_t>(record.kind));
+  writer.write<uint8_t>(static_cast<uint8_t>(record.pre_tokenizer));
+  writer.write<uint8_t>(static_cast<uint8_t>(flags));
+  writer.write<uint8_t>(0);
+  writer.write<uint32_t>(record.bos_id);
+  writer.write<uint32_t>(record.unk_id);
+  writer.write<uint32_t>(static_cast<uint32_t>(record.tokens.size()));
+  writer.write<uint32_t>(static_cast<uint32_t>(record.merges.size()));
+  for (const auto& token : record.tokens) writer.write<uint16_t>(static_cast<uint16_t>(token.bytes.size()));
+  for (const auto& token : record.tokens) writer.write<uint8_t>(static_cast<uint8_t>(token.type));
+  if (record.kind == TokenizerKind::kSentencePieceBpe) {
+    for (const auto& token : record.tokens) writer.write<float>(token.score);
+  }
+  for (const auto& token : record.tokens) writer.write_string(token.bytes);
+  for (const auto& merge : record.merges) writer.write<uint32_t>(merge.left);
+  for (const auto& merge : record.merges) writer.write<uint32_t>(merge.right);
+  for (const auto& merge : record.merges) writer.write<uint32_t>(merge.result);
+  return writer.take();
+}
+
+}  // namespace nwc
