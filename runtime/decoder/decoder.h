@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "runtime/base/cpu_features.h"
 #include "runtime/base/log.h"
@@ -36,19 +37,31 @@ class Decoder {
 Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu);
 
 struct VulkanOptions {
-  int device_index = -1;          ///< -1: best by type (discrete, integrated, virtual, CPU) and memory
-  std::string device_name;        ///< substring of the device's name; empty: any
+  int device_index = -1;    ///< -1: best by type (discrete, integrated, virtual, CPU) and memory
+  std::string device_name;  ///< substring of the device's name; empty: any
   enum class Variant : uint8_t { kAuto, kBallot, kShared } variant = Variant::kAuto;  ///< rANS kernel to force
-  bool validation = false;        ///< enable VK_LAYER_KHRONOS_validation; messages go to the log as errors
+  bool validation = false;  ///< enable VK_LAYER_KHRONOS_validation; messages go to the log as errors
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
   uint32_t quarantine_mask = 0;
   uint64_t max_window_bytes = 64u << 20;  ///< device memory for one window of decoded rows
 };
-/// Loads Vulkan at run time, picks a device, passes the start-up known-answer test through every kernel variant it would use;
-/// a variant that answers wrongly is dropped with a log line. Errors: kNoDevice (no loader, no device, or no variant
-/// works), kDevice. Not thread-safe: one call at a time.
-Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner, const VulkanOptions& options,
-                                                       const Logger& log);
+/// Loads Vulkan at run time, picks a device, passes the start-up known-answer test through every kernel variant it
+/// would use; a variant that answers wrongly is dropped with a log line. Errors: kNoDevice (no loader, no device, or no
+/// variant works), kDevice. Not thread-safe: one call at a time.
+Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner,
+                                                       const VulkanOptions& options, const Logger& log);
+
+/// Numbered like VkPhysicalDeviceType.
+enum class VulkanDeviceType : uint8_t { kOther = 0, kIntegratedGpu = 1, kDiscreteGpu = 2, kVirtualGpu = 3, kCpu = 4 };
+struct VulkanDeviceInfo {
+  std::string name;
+  std::string detail;  ///< driver and versions, or why the device is not usable
+  VulkanDeviceType type = VulkanDeviceType::kOther;
+  bool usable = false;        ///< has what the decoder requires
+  uint64_t memory_bytes = 0;  ///< of the largest device-local heap
+};
+/// In the driver's order, which is what VulkanOptions::device_index counts. Empty without a loader or a driver.
+std::vector<VulkanDeviceInfo> list_vulkan_devices();
 /// One line per Vulkan device: name, type, driver, or an explanation why there is none.
 std::string describe_vulkan_devices();
 
