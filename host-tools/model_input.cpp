@@ -1,0 +1,74 @@
+#include "host-tools/model_input.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "trainer/encode/raw_image.h"
+
+namespace nwc::cli {
+
+Result<ModelInput> open_model_input(const std::string& path, uint32_t threads) {
+  ModelInput input;
+  input.path = path;
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path, ignored)) {
+    NWC_ASSIGN_OR_RETURN(input.reader, open_file_reader(path));
+    uint8_t magic[sizeof kMagic];
+    if (input.reader->size() >= sizeof magic) {
+      NWC_TRY(input.reader->read(0, magic));
+      input.compressed = std::equal(magic, magic + sizeof magic, kMagic);
+    }
+    if (input.compressed) return input;
+    input.reader.reset();
+  }
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<ModelSource> source, open_model_source(path));
+  input.source = std::move(source);
+  NWC_ASSIGN_OR_RETURN(input.reader, make_raw_image(input.source, threads));
+  return input;
+}
+
+void add_device_options(CLI::App* command, DeviceOptions& options) {
+  command->add_option("--backend", options.backend, "What decodes: auto (a real GPU if there is one), cpu, vulkan")
+      ->check(CLI::IsMember({"auto", "cpu", "vulkan"}))
+      ->capture_default_str();
+  command->add_option("--device", options.device, "Part of the Vulkan device's name (default: the best one)");
+}
+
+Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context) {
+  DecoderHandle handle;
+  handle.runner = make_thread_pool(context.threads);
+  if (options.backend != "cpu") {
+    VulkanOptions vulkan;
+    vulkan.device_name = options.device;
+    Result<std::unique_ptr<Decoder>> decoder = create_vulkan_decoder(file, *handle.runner, vulkan, context.logger());
+    if (decoder.ok()) {
+      handle.decoder = std::move(decoder).value();
+      return handle;
+    }
+    if (options.backend == "vulkan") return decoder.status();
+    context.logger().log(LogLevel::kInfo, "decoding on the CPU: " + decoder.status().message());
+  }
+  NWC_ASSIGN_OR_RETURN(handle.decoder, create_cpu_decoder(file, *handle.runner, detect_cpu_level()));
+  return handle;
+}
+
+Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& params, const DeviceOptions& device,
+                                  const Context& context) {
+  EvalModel model;
+  NWC_ASSIGN_OR_RETURN(model.input, open_model_input(path, context.threads));
+  Result<std::unique_ptr<NwcFile>> file = NwcFile::open(std::move(model.input.reader));
+  if (!file.ok()) return file.status().with_context(path);
+  model.file = std::move(file).value();
+  if (!model.file->model() || !model.file->tokenizer())
+    return unsupported(path + ": has no " + (model.file->model() ? "tokenizer" : "model description") +
+                       ", so it cannot be run or evaluated");
+  NWC_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::create(*model.file->tokenizer()));
+  NWC_ASSIGN_OR_RETURN(model.decoder, make_decoder(*model.file, device, context));
+  model.runner = make_thread_pool(context.threads);
+  ProgressLine progress(context, "loading " + std::filesystem::path(path).filename().string());
+  NWC_ASSIGN_OR_RETURN(model.session, Session::create(*model.file, *model.decoder.decoder, *model.runner, params,
+                                                      context.logger(), progress.callback()));
+  return model;
+}
+
+}  // namespace nwc::cli

@@ -1,0 +1,51 @@
+// Wherever a command reads a model, a .nwc file, a Hugging Face folder, a .gguf and a .safetensors file all serve: an
+// uncompressed model is seen as a .nwc image whose tensors are raw (trainer/encode/raw_image.h).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "host-tools/cli.h"
+#include "runtime/base/reader.h"
+#include "runtime/base/thread_pool.h"
+#include "runtime/decoder/decoder.h"
+#include "runtime/engine/session.h"
+#include "runtime/model/tokenizer.h"
+#include "trainer/data/model_source.h"
+
+namespace nwc::cli {
+
+struct ModelInput {
+  std::string path;
+  bool compressed = false;                          ///< a .nwc file
+  std::shared_ptr<const ModelSource> source;        ///< the uncompressed model, else null
+  std::unique_ptr<Reader> reader;                   ///< of the .nwc file or image
+};
+Result<ModelInput> open_model_input(const std::string& path, uint32_t threads);
+
+/// A decoder with the runner that it works on. vulkan without a usable device: kNoDevice.
+struct DecoderHandle {
+  std::unique_ptr<Runner> runner;
+  std::unique_ptr<Decoder> decoder;
+};
+struct DeviceOptions {
+  std::string backend = "cpu";
+  std::string device;  ///< substring of the Vulkan device's name
+};
+void add_device_options(CLI::App* command, DeviceOptions& options);
+Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context);
+
+/// A model that can be evaluated.
+struct EvalModel {
+  ModelInput input;
+  std::unique_ptr<NwcFile> file;
+  DecoderHandle decoder;
+  std::unique_ptr<Runner> runner;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Session> session;
+};
+/// Errors: kUnsupported where the model has no description or tokenizer.
+Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& params, const DeviceOptions& device,
+                                  const Context& context);
+
+}  // namespace nwc::cli
