@@ -15,10 +15,10 @@
 namespace nwc {
 
 struct SourceTensor {
-  std::string name;              ///< Hugging Face naming, GGUF names translated
-  Dtype dtype = Dtype::kF32;     ///< of the bytes that read_raw returns (dequantized GGUF tensors: kF32)
-  std::string stored_type;       ///< as in the file: "BF16", "Q4_1", ...
-  std::vector<uint64_t> shape;   ///< row-major, outermost first
+  std::string name;             ///< Hugging Face naming, GGUF names translated
+  Dtype dtype = Dtype::kF32;    ///< of the bytes that read_raw returns (dequantized GGUF tensors: kF32)
+  std::string stored_type;      ///< as in the file: "BF16", "Q4_1", ...
+  std::vector<uint64_t> shape;  ///< row-major, outermost first
   uint64_t num_elements() const {
     uint64_t n = 1;
     for (uint64_t d : shape) n *= d;  // the loaders have checked that this does not overflow
@@ -39,6 +39,8 @@ class ModelSource {
   virtual const std::optional<TokenizerRecord>& tokenizer() const = 0;
   /// Bytes of the tensors as stored in the source file(s).
   virtual uint64_t stored_bytes() const = 0;
+  /// Why model() or tokenizer() is missing, or what was left out of tensors(); empty when there is nothing to say.
+  virtual const std::string& note() const;
 
   /// num_elements floats, from any float dtype. NaN or infinity: kCorrupt naming tensor and element.
   Result<std::vector<float>> read_f32(size_t tensor) const;
@@ -46,8 +48,8 @@ class ModelSource {
   std::optional<size_t> find(const std::string& name) const;
 };
 
-/// path: a directory with config.json and *.safetensors (sharded through model.safetensors.index.json too), a .gguf file,
-/// or a .safetensors file (bare tensors, no model description). Errors name file, field, tensor and byte offset.
+/// path: a directory with config.json and *.safetensors (sharded through model.safetensors.index.json too), a .gguf
+/// file, or a .safetensors file (bare tensors, no model description). Errors name file, field, tensor and byte offset.
 Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path);
 
 }  // namespace nwc

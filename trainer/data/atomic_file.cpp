@@ -1,0 +1,104 @@
+#include "trainer/data/atomic_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+namespace nwc {
+namespace {
+
+Status os_error(const std::string& path, const char* action) {
+  return io_error(path + ": " + action + ": " + std::strerror(errno));
+}
+
+// The rename is durable only once the directory is. Some file systems cannot sync a directory; that is not an error.
+void sync_directory_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  (void)fsync(fd);
+  close(fd);
+}
+
+}  // namespace
+
+Result<AtomicFile> AtomicFile::create(const std::string& path) {
+  // Not mkstemp: it would leave the final file readable by its owner alone.
+  constexpr int kAttempts = 1000;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    std::string temporary = path + ".partial-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
+    const int fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) return AtomicFile(path, std::move(temporary), fd);
+    if (errno != EEXIST) return os_error(temporary, "cannot create");
+  }
+  return io_error(path + ": too many leftover .partial files beside it; remove them");
+}
+
+AtomicFile::AtomicFile(std::string path, std::string temporary, int fd)
+    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
+
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::move(other.temporary_)),
+      fd_(std::exchange(other.fd_, -1)),
+      size_(other.size_) {}
+
+AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
+  if (this != &other) {
+    discard();
+    path_ = std::move(other.path_);
+    temporary_ = std::move(other.temporary_);
+    fd_ = std::exchange(other.fd_, -1);
+    size_ = other.size_;
+  }
+  return *this;
+}
+
+AtomicFile::~AtomicFile() { discard(); }
+
+void AtomicFile::discard() {
+  if (fd_ < 0) return;
+  close(std::exchange(fd_, -1));
+  unlink(temporary_.c_str());
+}
+
+Status AtomicFile::write(Bytes bytes) {
+  const uint64_t at = size_;
+  size_ += bytes.size();
+  return overwrite(at, bytes);
+}
+
+Status AtomicFile::overwrite(uint64_t offset, Bytes bytes) {
+  assert(fd_ >= 0 && offset + bytes.size() <= size_);
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return os_error(temporary_, "write");
+    done += static_cast<size_t>(n);
+  }
+  return {};
+}
+
+Status AtomicFile::commit() {
+  assert(fd_ >= 0);
+  Status status;
+  if (fsync(fd_) != 0) {
+    status = os_error(temporary_, "fsync");
+  } else if (rename(temporary_.c_str(), path_.c_str()) != 0) {
+    status = os_error(path_, "rename");
+  }
+  if (!status.ok()) {
+    discard();
+    return status;
+  }
+  close(std::exchange(fd_, -1));
+  sync_directory_of(path_);
+  return {};
+}
+
+}  // namespace nwc

@@ -1,0 +1,160 @@
+#include "trainer/data/gguf_model.h"
+
+#include <algorithm>
+#include <array>
+
+#include "trainer/data/tensor_limits.h"
+
+namespace nwc {
+namespace {
+
+// One number for all layers; GGUF allows an array with one for each.
+Status get_uniform(const GgufFile& file, const std::string& key, uint32_t* out) {
+  if (file.is_array(key)) return unsupported("metadata key \"" + key + "\": layers that differ from each other");
+  return file.get(key, out);
+}
+
+Status require(uint32_t value, const std::string& key) {
+  return value != 0 ? Status() : corrupt("metadata key \"" + key + "\" is missing or zero");
+}
+
+const GgufTensor* find_tensor(const GgufFile& file, const std::string& name) {
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (tensor.name == name) return &tensor;
+  }
+  return nullptr;
+}
+
+Status read_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
+  const std::pair<const char*, uint32_t*> sizes[] = {
+      {"block_count", &model->num_layers},         {"context_length", &model->max_positions},
+      {"embedding_length", &model->hidden_size},   {"feed_forward_length", &model->intermediate_size},
+      {"attention.head_count", &model->num_heads},
+  };
+  for (const auto& [key, out] : sizes) {
+    NWC_TRY(get_uniform(file, prefix + key, out));
+    NWC_TRY(require(*out, prefix + key));
+  }
+  model->num_kv_heads = model->num_heads;
+  NWC_TRY(get_uniform(file, prefix + "attention.head_count_kv", &model->num_kv_heads));
+  model->head_dim = model->hidden_size / model->num_heads;
+  NWC_TRY(file.get(prefix + "attention.key_length", &model->head_dim));
+
+  const GgufTensor* embedding = find_tensor(file, "token_embd.weight");
+  if (embedding == nullptr || embedding->shape.size() != 2) {
+    return corrupt("tensor \"token_embd.weight\" is missing or not a matrix");
+  }
+  if (embedding->shape[0] > UINT32_MAX) return corrupt("tensor \"token_embd.weight\" has too many rows");
+  model->vocab_size = static_cast<uint32_t>(embedding->shape[0]);
+  model->tied_embeddings = find_tensor(file, "output.weight") == nullptr;
+  return {};
+}
+
+Status refuse_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model) {
+  uint32_t experts = 0, value_length = model.head_dim, rotary = model.head_dim;
+  NWC_TRY(file.get(prefix + "expert_count", &experts));
+  NWC_TRY(file.get(prefix + "attention.value_length", &value_length));
+  NWC_TRY(file.get(prefix + "rope.dimension_count", &rotary));
+  if (experts != 0) return unsupported("metadata key \"" + prefix + "expert_count\": mixture of experts");
+  if (value_length != model.head_dim) return unsupported("keys and values of different lengths");
+  if (rotary != model.head_dim) return unsupported("rotary positions on a part of the head");
+  uint32_t window = UINT32_MAX;
+  NWC_TRY(get_uniform(file, prefix + "attention.sliding_window", &window));
+  if (window != 0 && window < model.max_positions) return unsupported("sliding-window attention");
+  return {};
+}
+
+Status read_rope(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
+  model->rope_theta = 10000;
+  NWC_TRY(file.get(prefix + "rope.freq_base", &model->rope_theta));
+  std::string type = "none";
+  float factor = 0;
+  if (file.has(prefix + "rope.scale_linear")) {  // the key of early files
+    type = "linear";
+    NWC_TRY(file.get(prefix + "rope.scale_linear", &factor));
+  }
+  NWC_TRY(file.get(prefix + "rope.scaling.type", &type));
+  NWC_TRY(file.get(prefix + "rope.scaling.factor", &factor));
+  if (type == "linear" && factor != 1) {
+    model->rope_scaling = RopeScaling::kLinear;
+    model->rope_factor = factor;
+    if (!(factor > 0)) return corrupt("metadata key \"" + prefix + "rope.scaling.factor\" must be positive");
+  } else if (type != "none" && type != "linear") {
+    return unsupported("metadata key \"" + prefix + "rope.scaling.type\": \"" + type + "\"");
+  }
+
+  const GgufTensor* factors = find_tensor(file, kRopeFactorsTensor);
+  if (factors == nullptr) return {};
+  if (model->rope_scaling != RopeScaling::kNone) return unsupported("linear rotary scaling together with rope_freqs");
+  if (factors->type->dtype != Dtype::kF32 || factors->type->quantized() ||
+      factors->shape != std::vector<uint64_t>{model->head_dim / 2}) {
+    return corrupt(quote_tensor(kRopeFactorsTensor) + " must hold one F32 for each pair of a head's dimensions");
+  }
+  std::vector<float> values(model->head_dim / 2);
+  NWC_TRY(file.reader().read(factors->offset, {reinterpret_cast<uint8_t*>(values.data()), values.size() * 4}));
+  return recover_llama3_scaling(values, model);
+}
+
+// The end of a text, of a turn, of a message.
+Status read_eos(const GgufFile& file, ModelRecord* model) {
+  for (const char* key : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
+    uint32_t id = UINT32_MAX;
+    NWC_TRY(file.get(std::string("tokenizer.ggml.") + key, &id));
+    const bool known = std::find(model->eos_ids.begin(), model->eos_ids.end(), id) != model->eos_ids.end();
+    if (id < model->vocab_size && !known) model->eos_ids.push_back(id);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
+  std::string architecture;
+  NWC_TRY(file.get("general.architecture", &architecture));
+  if (architecture != "llama") return unsupported("architecture \"" + architecture + "\" is not of the Llama family");
+  uint32_t splits = 1;
+  NWC_TRY(file.get("split.count", &splits));
+  if (splits > 1) return unsupported("a GGUF model split into several files; merge them first");
+
+  ModelRecord model;
+  const std::string prefix = architecture + ".";
+  NWC_TRY(read_sizes(file, prefix, &model));
+  NWC_TRY(refuse_features(file, prefix, model));
+  NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &model.rms_norm_eps));
+  NWC_TRY(read_rope(file, prefix, &model));
+  NWC_TRY(read_eos(file, &model));
+  NWC_TRY(validate(model));
+  return model;
+}
+
+std::string translate_gguf_name(const std::string& name) {
+  using Pair = std::pair<std::string_view, std::string_view>;
+  constexpr std::array<Pair, 3> kWhole = {{{"token_embd.weight", "model.embed_tokens.weight"},
+                                           {"output_norm.weight", "model.norm.weight"},
+                                           {"output.weight", "lm_head.weight"}}};
+  constexpr std::array<Pair, 9> kInLayer = {{{"attn_norm", "input_layernorm"},
+                                             {"attn_q", "self_attn.q_proj"},
+                                             {"attn_k", "self_attn.k_proj"},
+                                             {"attn_v", "self_attn.v_proj"},
+                                             {"attn_output", "self_attn.o_proj"},
+                                             {"ffn_norm", "post_attention_layernorm"},
+                                             {"ffn_gate", "mlp.gate_proj"},
+                                             {"ffn_up", "mlp.up_proj"},
+                                             {"ffn_down", "mlp.down_proj"}}};
+  for (const auto& [from, to] : kWhole) {
+    if (name == from) return std::string(to);
+  }
+  constexpr std::string_view kPrefix = "blk.";
+  const size_t layer_end = name.find('.', kPrefix.size());
+  const size_t part_end = name.rfind('.');
+  if (name.compare(0, kPrefix.size(), kPrefix) != 0 || layer_end == name.npos || part_end <= layer_end) return name;
+  const std::string layer = name.substr(kPrefix.size(), layer_end - kPrefix.size());
+  if (layer.empty() || layer.find_first_not_of("0123456789") != layer.npos) return name;
+  const std::string_view part = std::string_view(name).substr(layer_end + 1, part_end - layer_end - 1);
+  for (const auto& [from, to] : kInLayer) {
+    if (part == from) return "model.layers." + layer + "." + std::string(to) + name.substr(part_end);
+  }
+  return name;
+}
+
+}  // namespace nwc

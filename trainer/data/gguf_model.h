@@ -1,0 +1,26 @@
+// GGUF metadata of the architecture "llama" to a model record, and GGUF tensor names to Hugging Face names.
+#pragma once
+
+#include <string>
+
+#include "runtime/format/model_record.h"
+#include "trainer/data/gguf_file.h"
+
+namespace nwc {
+
+/// errors: kUnsupported (another architecture, or a feature that the engine lacks, named), kCorrupt (missing or
+///         impossible values; missing embedding)
+Result<ModelRecord> parse_gguf_model(const GgufFile& file);
+
+/// "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; unknown names are returned as they are.
+std::string translate_gguf_name(const std::string& name);
+
+/// The tensor that holds the factors by which Llama 3 divides its rotary frequencies: part of the model description.
+inline constexpr char kRopeFactorsTensor[] = "rope_freqs.weight";
+
+/// Finds the parameters (factor, low and high frequency factor, original context) that produce these factors, and sets
+/// them in `model`. Only ratios of the last three show in the factors: 8192, 1, 4 is tried, then the low factor is
+/// taken as 1. shapes: factors [head_dim / 2] errors: kUnsupported, when no parameters reproduce all factors to 1e-3
+Status recover_llama3_scaling(const std::vector<float>& factors, ModelRecord* model);
+
+}  // namespace nwc

@@ -1,0 +1,172 @@
+#include "trainer/data/gguf_source.h"
+
+#include <unordered_set>
+
+#include "trainer/data/gguf_file.h"
+#include "trainer/data/gguf_model.h"
+#include "trainer/data/gguf_tokenizer.h"
+#include "trainer/data/llama_tensors.h"
+#include "trainer/data/tensor_limits.h"
+
+namespace nwc {
+namespace {
+
+bool has_suffix(const std::string& text, std::string_view suffix) {
+  return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+class GgufSource : public ModelSource {
+ public:
+  explicit GgufSource(GgufFile file) : file_(std::move(file)) {}
+  Status init();
+
+  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
+  Status read_raw(size_t tensor, MutableBytes out) const override;
+  const std::optional<ModelRecord>& model() const override { return model_; }
+  const std::optional<TokenizerRecord>& tokenizer() const override { return tokenizer_; }
+  uint64_t stored_bytes() const override;
+  const std::string& note() const override { return note_; }
+
+ private:
+  struct Place {
+    const GgufTensor* stored;
+    uint32_t rotary_head_dim;  ///< of a q or k projection whose rows are to be put back into order; else 0
+  };
+
+  void add_note(const std::string& text) { note_ += (note_.empty() ? "" : "; ") + text; }
+  void list_tensors(const ModelRecord* model);
+  Status add_model();
+  Status add_tokenizer();
+
+  GgufFile file_;
+  std::vector<SourceTensor> tensors_;
+  std::vector<Place> places_;  // one per tensor
+  std::optional<ModelRecord> model_;
+  std::optional<TokenizerRecord> tokenizer_;
+  std::string note_;
+};
+
+// With a model, under Hugging Face's names and without the rotary factors, which the model record has taken over.
+void GgufSource::list_tensors(const ModelRecord* model) {
+  tensors_.clear();
+  places_.clear();
+  for (const GgufTensor& stored : file_.tensors()) {
+    std::string name = stored.name;
+    uint32_t rotary_head_dim = 0;
+    if (model != nullptr) {
+      if (name == kRopeFactorsTensor) continue;
+      name = translate_gguf_name(name);
+      const bool rotary = has_suffix(name, ".self_attn.q_proj.weight") || has_suffix(name, ".self_attn.k_proj.weight");
+      if (rotary) rotary_head_dim = model->head_dim;
+    }
+    tensors_.push_back({std::move(name), stored.type->dtype, stored.type->name, stored.shape});
+    places_.push_back({&stored, rotary_head_dim});
+  }
+}
+
+Status GgufSource::add_model() {
+  Result<ModelRecord> model = parse_gguf_model(file_);
+  Status status = model.status();
+  if (model.ok()) {
+    list_tensors(&model.value());
+    std::unordered_set<std::string_view> names;
+    for (const SourceTensor& tensor : tensors_) {
+      // A file may hold a tensor under both names.
+      if (!names.insert(tensor.name).second) return corrupt(quote_tensor(tensor.name) + " occurs twice");
+    }
+    status = check_llama_tensors(*model, tensors_);
+  }
+  if (status.ok()) {
+    model_ = std::move(model).value();
+    return {};
+  }
+  if (status.code() != StatusCode::kUnsupported) return status;
+  add_note(status.message());
+  list_tensors(nullptr);
+  return {};
+}
+
+Status GgufSource::add_tokenizer() {
+  if (!file_.has("tokenizer.ggml.model")) {
+    add_note("no tokenizer");
+    return {};
+  }
+  std::string note;
+  Result<TokenizerRecord> tokenizer = parse_gguf_tokenizer(file_, &note);
+  if (tokenizer.status().code() == StatusCode::kUnsupported) {
+    add_note(tokenizer.status().message());
+    return {};
+  }
+  NWC_TRY(tokenizer);
+  if (!note.empty()) add_note(note);
+  if (model_ && tokenizer->tokens.size() > model_->vocab_size) {
+    add_note("tokenizer left out: it has " + std::to_string(tokenizer->tokens.size()) + " tokens, the embedding only " +
+             std::to_string(model_->vocab_size));
+    return {};
+  }
+  tokenizer_ = std::move(tokenizer).value();
+  return {};
+}
+
+Status GgufSource::init() {
+  list_tensors(nullptr);
+  NWC_TRY(add_model());
+  return add_tokenizer();
+}
+
+// GGUF has the rows of a head in pairs (i, i + head_dim / 2), for rotations of neighbours; Hugging Face has the first
+// halves of all pairs, then the second halves. Returns the stored row of Hugging Face's row.
+uint64_t stored_row(uint64_t row, uint32_t head_dim) {
+  const uint64_t half = head_dim / 2;
+  const uint64_t in_head = row % head_dim;
+  return row - in_head + 2 * (in_head % half) + in_head / half;
+}
+
+Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
+  if (tensor >= tensors_.size() || out.size() != tensors_[tensor].num_elements() * dtype_size(tensors_[tensor].dtype)) {
+    return invalid_argument("read_raw: no tensor " + std::to_string(tensor) + ", or not of " +
+                            std::to_string(out.size()) + " bytes");
+  }
+  if (out.empty()) return {};
+  const GgufTensor& stored = *places_[tensor].stored;
+  const std::string& name = tensors_[tensor].name;
+  const uint32_t head_dim = places_[tensor].rotary_head_dim;
+  if (!stored.type->quantized() && head_dim == 0) {
+    return file_.reader().read(stored.offset, out).with_context(quote_tensor(name));
+  }
+  // Row by row: blocks do not cross rows.
+  const uint64_t rows = stored.shape.size() < 2 ? 1 : stored.shape[0];
+  const auto columns = static_cast<size_t>(tensors_[tensor].num_elements() / rows);
+  const auto row_bytes = static_cast<size_t>(stored.size_bytes / rows);
+  std::vector<uint8_t> packed(row_bytes);
+  std::vector<float> unpacked(stored.type->quantized() ? columns : 0);
+  for (uint64_t row = 0; row < rows; ++row) {
+    const uint64_t from = head_dim == 0 ? row : stored_row(row, head_dim);
+    NWC_TRY(file_.reader().read(stored.offset + from * row_bytes, packed).with_context(quote_tensor(name)));
+    uint8_t* to = out.data() + row * (out.size() / rows);
+    if (stored.type->quantized()) {
+      dequantize(*stored.type, packed, unpacked);
+      std::memcpy(to, unpacked.data(), columns * sizeof(float));
+    } else {
+      std::memcpy(to, packed.data(), row_bytes);
+    }
+  }
+  return {};
+}
+
+uint64_t GgufSource::stored_bytes() const {
+  uint64_t sum = 0;
+  for (const Place& place : places_) sum += place.stored->size_bytes;
+  return sum;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ModelSource>> open_gguf(std::unique_ptr<Reader> reader) {
+  NWC_ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(std::move(reader)));
+  auto source = std::make_unique<GgufSource>(std::move(file));
+  NWC_TRY(source->init());
+  return std::unique_ptr<ModelSource>(std::move(source));
+}
+
+}  // namespace nwc

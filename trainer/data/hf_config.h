@@ -1,0 +1,23 @@
+// config.json and generation_config.json to a model record.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "runtime/format/model_record.h"
+
+namespace nwc {
+
+struct HfConfig {
+  ModelRecord model;
+  std::optional<uint32_t> bos_id;
+};
+
+/// Reads the configuration of LlamaForCausalLM, or of MistralForCausalLM as far as its sliding window never slides.
+/// Absent fields have the defaults of Hugging Face's LlamaConfig, except that the sizes have to be there.
+/// generation_config: the text of generation_config.json, whose end tokens are added, or nullptr.
+/// errors: kCorrupt (JSON, a field of the wrong type, an impossible value), kUnsupported (another architecture, or an
+///         option that the engine lacks; the message names it)
+Result<HfConfig> parse_hf_config(Bytes config, const Bytes* generation_config);
+
+}  // namespace nwc

@@ -1,0 +1,17 @@
+// tokenizer.json to a tokenizer record.
+#pragma once
+
+#include <optional>
+
+#include "runtime/format/model_record.h"
+
+namespace nwc {
+
+/// Reads BPE tokenizers: byte-level ones (GPT-2, SmolLM2, Llama 3) and those converted from SentencePiece (Llama 2),
+/// whose ranked merges are kept: no scores can stand for them exactly. config_bos: bos_token_id of config.json, used
+/// where the post-processor adds none. Ids that no token has become unknown tokens without bytes. errors: kCorrupt;
+/// kUnsupported (another model or pipeline; the message names the part); kLimit; all start with
+///         "tokenizer.json"
+Result<TokenizerRecord> parse_hf_tokenizer(Bytes json, std::optional<uint32_t> config_bos);
+
+}  // namespace nwc

@@ -1,0 +1,101 @@
+#include "trainer/data/model_source.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "runtime/base/half.h"
+#include "trainer/data/gguf_source.h"
+#include "trainer/data/hf_directory.h"
+#include "trainer/data/safetensors_source.h"
+#include "trainer/data/tensor_limits.h"
+
+namespace nwc {
+namespace {
+
+template <typename T, typename Convert>
+Status read_converted(const ModelSource& source, size_t tensor, std::vector<float>* out, Convert convert) {
+  std::vector<uint8_t> raw(out->size() * sizeof(T));
+  NWC_TRY(source.read_raw(tensor, raw));
+  for (size_t i = 0; i < out->size(); ++i) (*out)[i] = convert(load_le<T>(raw.data() + i * sizeof(T)));
+  return {};
+}
+
+Status read_floats(const ModelSource& source, size_t tensor, std::vector<float>* out) {
+  const SourceTensor& info = source.tensors()[tensor];
+  switch (info.dtype) {
+    case Dtype::kF32:
+      return source.read_raw(tensor, {reinterpret_cast<uint8_t*>(out->data()), out->size() * sizeof(float)});
+    case Dtype::kF16: return read_converted<uint16_t>(source, tensor, out, f16_to_f32);
+    case Dtype::kBf16: return read_converted<uint16_t>(source, tensor, out, bf16_to_f32);
+    case Dtype::kF64:
+      return read_converted<double>(source, tensor, out, [](double v) { return static_cast<float>(v); });
+    default: return invalid_argument(quote_tensor(info.name) + " holds " + dtype_name(info.dtype) + ", not floats");
+  }
+}
+
+bool has_suffix(const std::string& path, const std::string& suffix) {
+  return path.size() >= suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+bool starts_as_gguf(const std::string& path) {
+  Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
+  uint8_t magic[4];
+  return reader.ok() && (*reader)->read(0, magic).ok() && std::memcmp(magic, "GGUF", 4) == 0;
+}
+
+}  // namespace
+
+const std::string& ModelSource::note() const {
+  static const std::string kNothing;
+  return kNothing;
+}
+
+Result<std::vector<float>> ModelSource::read_f32(size_t tensor) const {
+  if (tensor >= tensors().size()) return invalid_argument("read_f32: no tensor " + std::to_string(tensor));
+  const SourceTensor& info = tensors()[tensor];
+  std::vector<float> values(static_cast<size_t>(info.num_elements()));
+  NWC_TRY(read_floats(*this, tensor, &values));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(values[i])) continue;
+    const uint64_t columns = info.shape.empty() ? 1 : info.shape.back();
+    return corrupt(quote_tensor(info.name) + " has " + (std::isnan(values[i]) ? "a NaN" : "an infinity") +
+                   " at element " + std::to_string(i) + " (row " + std::to_string(i / columns) + ", column " +
+                   std::to_string(i % columns) + "); repair the model, a codec cannot");
+  }
+  return values;
+}
+
+std::optional<size_t> ModelSource::find(const std::string& name) const {
+  for (size_t i = 0; i < tensors().size(); ++i) {
+    if (tensors()[i].name == name) return i;
+  }
+  return std::nullopt;
+}
+
+Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::file_status kind = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(kind)) {
+    return io_error(path + ": " + (error ? error.message() : "no such file or directory"));
+  }
+  if (std::filesystem::is_directory(kind)) {
+    Result<std::unique_ptr<ModelSource>> source = open_hf_directory(path);
+    if (!source.ok()) return source.status().with_context(path);
+    return source;
+  }
+  if (has_suffix(path, ".safetensors")) {
+    auto source = std::make_unique<SafetensorsSource>();
+    NWC_TRY(source->add_file(path, path));
+    source->add_note("a bare safetensors file describes no model");
+    return std::unique_ptr<ModelSource>(std::move(source));
+  }
+  if (has_suffix(path, ".gguf") || starts_as_gguf(path)) {
+    NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_file_reader(path));
+    Result<std::unique_ptr<ModelSource>> source = open_gguf(std::move(reader));
+    if (!source.ok()) return source.status().with_context(path);
+    return source;
+  }
+  return Status(StatusCode::kUnrecognized, path + ": not a model directory, a .gguf file or a .safetensors file");
+}
+
+}  // namespace nwc

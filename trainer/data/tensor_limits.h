@@ -1,0 +1,22 @@
+// What any source's tensor has to satisfy, whatever the file format: the limits of the container (doc/format.md,
+// section 10), so that a model that opens can also be stored.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/base/status.h"
+
+namespace nwc {
+
+/// Checks name (1 to 1024 bytes of UTF-8 without NUL), number of dimensions, each dimension, and returns the bytes of
+/// the row-major tensor. errors: kCorrupt (name), kLimit
+Result<uint64_t> check_tensor(const std::string& name, const std::vector<uint64_t>& shape, uint32_t element_bytes);
+
+/// `tensor "name"`, for messages; unprintable bytes as \xNN, long names cut.
+std::string quote_tensor(const std::string& name);
+
+/// "[2, 3]".
+std::string shape_text(const std::vector<uint64_t>& shape);
+
+}  // namespace nwc
