@@ -1,0 +1,64 @@
+// How many bytes a model will take at a quality, and the quality that takes a given number of bits per weight.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "runtime/base/log.h"
+#include "trainer/encode/model_plan.h"
+#include "trainer/encode/quantize.h"
+
+namespace nwc {
+
+/// The columns' levels as a function of one continuous quality. Levels are numbered by rising rate.
+class LevelPolicy {
+ public:
+  virtual ~LevelPolicy() = default;
+  /// Levels of the n columns of tensor `source`; quality in [0, num_levels - 1], more is finer.
+  virtual std::vector<uint8_t> levels(size_t source, uint64_t n, double quality, uint32_t num_levels) const = 0;
+};
+/// Data-free (paper, section 4.4): the same quality everywhere. The first columns of a tensor are at the level below
+/// `quality`, the rest at the one above, in the proportion that makes their mean; two runs deflate to nothing.
+std::unique_ptr<LevelPolicy> make_uniform_policy();
+
+/// What one pass over the model has to know about a tensor.
+struct SurveyedTensor {
+  uint64_t m = 0, n = 0;
+  uint64_t side_bytes = 0;        ///< deflated scales; levels add little
+  uint64_t overhead_bytes = 0;    ///< directory, padding and what the lanes' states cost beyond the bits they hold
+  std::vector<float> sample;      ///< [chunks][16], normalised
+  std::vector<float> level_bits;  ///< [K] per chunk; negative: not measured yet
+};
+
+/// Estimates sizes from samples of every coded tensor.
+class RateModel {
+ public:
+  /// Reads every tensor once; refuses NaN and infinity. A coded tensor that is all zero becomes raw in the plan.
+  static Result<RateModel> survey(const ModelSource& source, std::vector<PlannedTensor>* plan, bool row_scales,
+                                  Runner& runner, const Progress& progress);
+
+  /// Levels in use at a quality, ascending.
+  std::vector<uint8_t> used_levels(const LevelPolicy& policy, double quality, uint32_t num_levels) const;
+  /// Estimated bytes of coded tensors and CODEC section. `codec`: levels by rising rate.
+  double estimate_bytes(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy, double quality,
+                        Runner& runner);
+  /// The quality in [0, K - 1] whose estimate is nearest to `bytes`.
+  double find_quality(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy, double bytes,
+                      Runner& runner);
+
+  uint64_t coded_weights() const { return coded_weights_; }
+
+ private:
+  void measure_level(const CodecModel& codec, const Rounding& rounding, uint8_t level, Runner& runner);
+
+  std::map<size_t, SurveyedTensor> tensors_;  ///< by index in the source
+  std::vector<bool> measured_;                ///< [K]
+  std::map<std::vector<uint8_t>, uint64_t> codec_bytes_;
+  uint64_t coded_weights_ = 0;
+};
+
+/// What CODEC takes in a model file.
+uint64_t stored_codec_bytes(const CodecRecord& codec);
+
+}  // namespace nwc
