@@ -1,0 +1,162 @@
+#include "runtime/engine/kernels_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/base/checked.h"
+#include "runtime/base/half.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kScalarPanelRows = 16;
+
+float weight_at(const void* w, Dtype dtype, size_t at) {
+  if (dtype == Dtype::kF32) return static_cast<const float*>(w)[at];
+  const uint16_t h = static_cast<const uint16_t*>(w)[at];
+  return dtype == Dtype::kF16 ? f16_to_f32(h) : bf16_to_f32(h);
+}
+
+void pack(const void* w, Dtype dtype, size_t stride, uint32_t rows, uint32_t cols, float* panel) {
+  for (uint32_t c = 0; c < cols; ++c) {
+    for (uint32_t r = 0; r < kScalarPanelRows; ++r) {
+      panel[size_t{c} * kScalarPanelRows + r] = r < rows ? weight_at(w, dtype, r * stride + c) : 0.0f;
+    }
+  }
+}
+
+void gemm(uint32_t m, uint32_t k, uint32_t n, const float* x, size_t ldx, const float* p, size_t ldp, float* y,
+          size_t ldy, bool accumulate) {
+  for (uint32_t i = 0; i < m; ++i) {
+    float* out = y + i * ldy;
+    if (!accumulate) std::fill_n(out, n, 0.0f);
+    for (uint32_t kk = 0; kk < k; ++kk) {
+      const float a = x[i * ldx + kk];
+      for (uint32_t j = 0; j < n; ++j) out[j] += a * p[kk * ldp + j];
+    }
+  }
+}
+
+void gemv(const void* w, Dtype dtype, uint32_t rows, uint32_t cols, const float* x, float* y) {
+  for (uint32_t r = 0; r < rows; ++r) {
+    float sum = 0;
+    for (uint32_t c = 0; c < cols; ++c) sum += weight_at(w, dtype, size_t{r} * cols + c) * x[c];
+    y[r] = sum;
+  }
+}
+
+float sum_squares(const float* x, uint32_t n) {
+  float sum = 0;
+  for (uint32_t i = 0; i < n; ++i) sum += x[i] * x[i];
+  return sum;
+}
+
+void softmax(float* row, uint32_t n, float scale) {
+  const float largest = *std::max_element(row, row + n);
+  float sum = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    row[i] = std::exp(scale * (row[i] - largest));
+    sum += row[i];
+  }
+  const float inverse = 1.0f / sum;
+  for (uint32_t i = 0; i < n; ++i) row[i] *= inverse;
+}
+
+void silu_mul(const float* gate, const float* up, float* out, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+void widen_f16(const uint16_t* in, float* out, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) out[i] = f16_to_f32(in[i]);
+}
+void narrow_f16(const float* in, uint16_t* out, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) out[i] = f32_to_f16(in[i]);
+}
+
+}  // namespace
+
+const KernelTable kScalarKernels = {kScalarPanelRows, pack,     gemm,      gemv,      sum_squares,
+                                    softmax,          silu_mul, widen_f16, narrow_f16};
+
+const KernelTable& kernel_table(CpuLevel level) {
+#if defined(__x86_64__)
+  if (level == CpuLevel::kAvx512) return kAvx512Kernels;
+  if (level == CpuLevel::kAvx2) return kAvx2Kernels;
+#else
+  (void)level;
+#endif
+  return kScalarKernels;
+}
+
+void matmul(const KernelTable& kernels, Runner& runner, uint32_t tokens, const float* x, size_t ldx,
+            const WeightView& w, float* y, size_t ldy, float* scratch) {
+  // Few tokens: packing would cost more than it saves, every weight is used once per token as it lies.
+  constexpr uint32_t kFewTokens = 3;
+  if (tokens <= kFewTokens) {
+    // Enough rows per task that handing it out costs nothing in comparison.
+    const uint32_t rows_per_task = static_cast<uint32_t>(std::max<uint64_t>(8, ceil_div(1u << 17, w.cols)));
+    const size_t row_bytes = size_t{w.cols} * dtype_size(w.dtype);
+    parallel_for(runner, static_cast<uint32_t>(ceil_div(w.rows, rows_per_task)), [&](uint32_t task, uint32_t) {
+      const uint32_t begin = task * rows_per_task;
+      const uint32_t rows = std::min(rows_per_task, w.rows - begin);
+      for (uint32_t t = 0; t < tokens; ++t) {
+        kernels.gemv(static_cast<const uint8_t*>(w.data) + begin * row_bytes, w.dtype, rows, w.cols, x + t * ldx,
+                     y + t * ldy + begin);
+      }
+    });
+    return;
+  }
+  parallel_for(runner, static_cast<uint32_t>(ceil_div(w.rows, kernels.panel_rows)),
+               [&](uint32_t task, uint32_t worker) {
+                 float* panel = scratch + worker * kMatmulScratch;
+                 const uint32_t begin = task * kernels.panel_rows;
+                 const uint32_t rows = std::min(kernels.panel_rows, w.rows - begin);
+                 for (uint32_t col = 0; col < w.cols; col += kPackCols) {
+                   const uint32_t cols = std::min(kPackCols, w.cols - col);
+                   const size_t at = size_t{begin} * w.cols + col;
+                   kernels.pack(static_cast<const uint8_t*>(w.data) + at * dtype_size(w.dtype), w.dtype, w.cols, rows,
+                                cols, panel);
+                   kernels.gemm(tokens, cols, rows, x + col, ldx, panel, kernels.panel_rows, y + begin, ldy, col != 0);
+                 }
+               });
+}
+
+namespace {
+/// Rows of a batch per task of the element-wise steps.
+constexpr uint32_t kRowsPerTask = 16;
+
+template <typename F>
+void for_rows(Runner& runner, uint32_t tokens, const F& f) {
+  parallel_for(runner, static_cast<uint32_t>(ceil_div(tokens, kRowsPerTask)), [&](uint32_t task, uint32_t) {
+    const uint32_t end = std::min(tokens, (task + 1) * kRowsPerTask);
+    for (uint32_t t = task * kRowsPerTask; t < end; ++t) f(t);
+  });
+}
+}  // namespace
+
+void rms_norm(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, const float* x,
+              const float* gain, float eps, float* y) {
+  for_rows(runner, tokens, [&](uint32_t t) {
+    const float* in = x + size_t{t} * n;
+    float* out = y + size_t{t} * n;
+    const float inverse = 1.0f / std::sqrt(kernels.sum_squares(in, n) / static_cast<float>(n) + eps);
+    for (uint32_t i = 0; i < n; ++i) out[i] = in[i] * inverse * gain[i];
+  });
+}
+
+void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float* x, const float* y) {
+  for_rows(runner, tokens, [&](uint32_t t) {
+    float* out = x + size_t{t} * n;
+    const float* in = y + size_t{t} * n;
+    for (uint32_t i = 0; i < n; ++i) out[i] += in[i];
+  });
+}
+
+void swiglu(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, float* gate_up) {
+  for_rows(runner, tokens, [&](uint32_t t) {
+    float* row = gate_up + size_t{t} * 2 * n;
+    kernels.silu_mul(row, row + n, row, n);
+  });
+}
+
+}  // namespace nwc

@@ -1,0 +1,252 @@
+#include "runtime/engine/memory_plan.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "runtime/engine/attention.h"
+#include "runtime/engine/kernels_cpu.h"
+
+namespace nwc {
+namespace {
+
+/// Weights of a band of the head that is decoded on the fly: enough rows to keep all threads busy.
+constexpr uint64_t kHeadBandElements = 1u << 19;
+
+/// Batches that a plan tries, largest first. A streamed layer is decoded once per batch, so larger ones pay there.
+constexpr uint32_t kResidentBatches[] = {128, 64, 32, 16, 4, 1};
+constexpr uint32_t kStreamedBatches[] = {256, 128, 64, 32, 16, 4, 1};
+
+uint32_t num_workers(const SessionParams& params) {
+  if (params.num_threads != 0) return params.num_threads;
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+/// What decoding one tensor takes beside its output. Side information: levels, scales as codes and as floats;
+/// directory: as stored and as parsed; a tile per worker: values, latents and weights, and its payload where the reader
+/// cannot show it. Payloads of valid files are smaller than their weights in f32, hence the bound.
+uint64_t tensor_scratch(const NwcFile& file, size_t tensor, uint32_t workers, bool viewable) {
+  const TensorRecord& r = file.tensors()[tensor];
+  if (r.storage == Storage::kRaw) return viewable ? 0 : r.size;
+  if (r.storage == Storage::kRawDeflated) return r.raw_bytes() + (viewable ? 0 : r.size);
+  const TileGrid grid = tile_grid(r);
+  const uint64_t tile = std::min<uint64_t>(uint64_t{r.tile_rows} * r.tile_cols, kMaxTileWeights);
+  const uint64_t per_weight = viewable ? 12 : 16;
+  return r.side_size + 7 * grid.n + (r.row_scales ? 5 * grid.m : 0) + 24 * grid.num_tiles() +
+         workers * tile * per_weight;
+}
+
+uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, uint32_t workers) {
+  const bool viewable = file.reader().view(0, 1) != nullptr;
+  uint64_t most = 0;
+  const auto consider = [&](size_t tensor) { most = std::max(most, tensor_scratch(file, tensor, workers, viewable)); };
+  consider(layout.embedding);
+  consider(layout.head);
+  consider(layout.final_norm);
+  for (const LlamaLayer& layer : layout.layers) {
+    for (size_t t : layer.matrix) consider(t);
+    consider(layer.attention_norm);
+    consider(layer.mlp_norm);
+  }
+  return most;
+}
+
+class Planner {
+ public:
+  Planner(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params)
+      : file_(file),
+        layout_(layout),
+        params_(params),
+        workers_(num_workers(params)),
+        decoder_scratch_(decoder_scratch(file, layout, workers_)) {}
+
+  /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.
+  MemoryPlan price(MemoryPlan plan) const {
+    const SessionSizes s = session_sizes(file_, layout_, params_, plan.context, plan.batch);
+    plan.weights = s.norms + plan.resident_layers * s.layer + (plan.embedding_resident ? s.embedding : 0) +
+                   (plan.head_resident ? s.head : 0);
+    plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer : 0) +
+                         (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band);
+    plan.kv_cache = s.kv_cache;
+    plan.activations = 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
+    plan.decoder_scratch = decoder_scratch_;
+    plan.compressed_file = file_.reader().size();
+    plan.total = plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations + plan.decoder_scratch +
+                 (params_.file_in_memory ? plan.compressed_file : 0);
+    return plan;
+  }
+  bool fits(const MemoryPlan& plan) const {
+    return params_.memory_budget_bytes == 0 || plan.total <= params_.memory_budget_bytes;
+  }
+  MemoryPlan resident(uint32_t context, uint32_t batch) const {
+    MemoryPlan plan;
+    plan.mode = SessionMode::kResident;
+    plan.context = context;
+    plan.batch = batch;
+    plan.resident_layers = layout_.model.num_layers;
+    plan.embedding_resident = plan.head_resident = true;
+    return price(plan);
+  }
+  MemoryPlan streamed(uint32_t context, uint32_t batch) const {
+    MemoryPlan plan;
+    plan.mode = SessionMode::kStreamed;
+    plan.context = context;
+    plan.batch = batch;
+    // One or two layers fill the two buffers anyway: they stay.
+    plan.resident_layers = layout_.model.num_layers <= 2 ? layout_.model.num_layers : 0;
+    return price(plan);
+  }
+  /// Spends what the budget leaves on embedding and head, which every batch needs, then (kCached) on layers.
+  MemoryPlan upgraded(MemoryPlan plan, bool cache_layers) const {
+    const auto take = [&](MemoryPlan better) {
+      better = price(better);
+      if (fits(better)) plan = better;
+    };
+    MemoryPlan better = plan;
+    better.head_resident = true;
+    if (layout_.model.tied_embeddings) better.embedding_resident = true;
+    take(better);
+    better = plan;
+    better.embedding_resident = true;
+    if (layout_.model.tied_embeddings) better.head_resident = true;
+    take(better);
+    const uint32_t layers = layout_.model.num_layers;
+    if (!cache_layers || layers <= 2) return plan;
+    // Fewer than three streamed layers would not need less memory than all of them resident.
+    const auto with = [&](uint32_t n) {
+      MemoryPlan p = plan;
+      p.mode = n == 0 ? SessionMode::kStreamed : SessionMode::kCached;
+      p.resident_layers = n;
+      return price(p);
+    };
+    if (const MemoryPlan all = with(layers); fits(all)) return all;
+    uint32_t low = 0, high = layers - 2;  // low fits, high is out of the question
+    while (high - low > 1) {
+      const uint32_t middle = low + (high - low) / 2;
+      (fits(with(middle)) ? low : high) = middle;
+    }
+    return with(low);
+  }
+
+  /// Batches to try with this context.
+  std::vector<uint32_t> batches(std::span<const uint32_t> candidates, uint32_t context) const {
+    if (params_.batch != 0) return {std::min(params_.batch, context)};
+    std::vector<uint32_t> list;
+    for (uint32_t b : candidates) {
+      b = std::min(b, context);
+      if (list.empty() || list.back() != b) list.push_back(b);
+    }
+    return list;
+  }
+  uint32_t least_batch(uint32_t context) const { return params_.batch != 0 ? std::min(params_.batch, context) : 1; }
+
+  Status over_budget(uint32_t context, const MemoryPlan& least) const {
+    std::string message = "a session of " + std::to_string(context) + " tokens needs at least " +
+                          std::to_string(least.total) + " bytes in mode " + session_mode_name(least.mode) +
+                          ", the budget is " + std::to_string(params_.memory_budget_bytes);
+    uint32_t low = 0, high = context;  // low fits (0: nothing does), high does not
+    while (high - low > 1) {
+      const uint32_t middle = low + (high - low) / 2;
+      const MemoryPlan plan = least.mode == SessionMode::kResident ? resident(middle, least_batch(middle))
+                                                                   : streamed(middle, least_batch(middle));
+      (fits(plan) ? low : high) = middle;
+    }
+    message += low != 0 ? "; a context of " + std::to_string(low) + " tokens would fit"
+                        : "; no context would fit, raise the budget";
+    if (least.mode == SessionMode::kResident) {
+      message += "; mode streamed needs " + std::to_string(streamed(context, least_batch(context)).total) + " bytes";
+    }
+    return Status(StatusCode::kBudget, message);
+  }
+
+ private:
+  const NwcFile& file_;
+  const LlamaLayout& layout_;
+  const SessionParams& params_;
+  const uint32_t workers_;
+  const uint64_t decoder_scratch_;
+};
+
+Status check_params(const ModelRecord& model, const SessionParams& params) {
+  if (params.weight_dtype != Dtype::kF32 && params.weight_dtype != Dtype::kF16 && params.weight_dtype != Dtype::kBf16) {
+    return unsupported(std::string("weight_dtype ") + dtype_name(params.weight_dtype) + ": use F32, F16 or BF16");
+  }
+  if (params.kv_dtype != Dtype::kF32 && params.kv_dtype != Dtype::kF16) {
+    return unsupported(std::string("kv_dtype ") + dtype_name(params.kv_dtype) + ": use F32 or F16");
+  }
+  if (params.context > model.max_positions) {
+    return invalid_argument("context " + std::to_string(params.context) + " is longer than the model's maximum, " +
+                            std::to_string(model.max_positions));
+  }
+  return {};
+}
+
+}  // namespace
+
+const char* session_mode_name(SessionMode mode) {
+  switch (mode) {
+    case SessionMode::kAuto: return "auto";
+    case SessionMode::kResident: return "resident";
+    case SessionMode::kStreamed: return "streamed";
+    case SessionMode::kCached: return "cached";
+  }
+  return "unknown";
+}
+
+SessionSizes session_sizes(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
+                           uint32_t context, uint32_t batch) {
+  const ModelRecord& m = layout.model;
+  const uint64_t element = dtype_size(params.weight_dtype);
+  const auto floats = [&](uint64_t per_token) { return Buffer::rounded(batch * per_token * sizeof(float)); };
+  SessionSizes s;
+  s.layer = Buffer::rounded(layout.matrix_offset(kNumLayerMatrices) * element);
+  s.embedding = Buffer::rounded(uint64_t{m.vocab_size} * m.hidden_size * element);
+  s.head = m.tied_embeddings ? 0 : s.embedding;
+  s.norms = Buffer::rounded(layout.norm_elements() * sizeof(float));
+  const TensorRecord& head = file.tensors()[layout.head];
+  const uint64_t tile_rows = head.storage == Storage::kCoded ? head.tile_rows : 16;
+  const uint64_t bands = std::max<uint64_t>(1, kHeadBandElements / m.hidden_size / tile_rows);
+  s.head_band_rows = static_cast<uint32_t>(std::min<uint64_t>(m.vocab_size, bands * tile_rows));
+  s.head_band = Buffer::rounded(uint64_t{s.head_band_rows} * m.hidden_size * element);
+  s.embedding_row = Buffer::rounded(m.hidden_size * element);
+  s.kv_cache = KvCache::bytes(m, context, params.kv_dtype);
+  s.hidden = floats(m.hidden_size);
+  s.qkv = floats(layout.qkv_width());
+  s.attention = floats(layout.q_width());
+  s.gate_up = floats(2 * uint64_t{m.intermediate_size});
+  s.angles = floats(m.head_dim);
+  s.worker_scratch = Buffer::rounded(std::max<uint64_t>(kMatmulScratch, attention_scratch(m, context)) * sizeof(float));
+  return s;
+}
+
+Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params) {
+  NWC_TRY(check_params(layout.model, params));
+  const uint32_t context =
+      params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
+  const Planner planner(file, layout, params);
+  const MemoryPlan least_resident = planner.resident(context, planner.least_batch(context));
+  const MemoryPlan least_streamed = planner.streamed(context, planner.least_batch(context));
+  const auto finish = [&](MemoryPlan plan) {
+    plan.needed_resident = least_resident.total;
+    plan.needed_streamed = least_streamed.total;
+    return plan;
+  };
+  if (params.mode == SessionMode::kResident || params.mode == SessionMode::kAuto) {
+    for (uint32_t batch : planner.batches(kResidentBatches, context)) {
+      const MemoryPlan plan = planner.resident(context, batch);
+      if (planner.fits(plan)) return finish(plan);
+    }
+  }
+  if (params.mode == SessionMode::kResident) return planner.over_budget(context, least_resident);
+  for (uint32_t batch : planner.batches(kStreamedBatches, context)) {
+    const MemoryPlan plan = planner.streamed(context, batch);
+    if (planner.fits(plan)) return finish(planner.upgraded(plan, params.mode != SessionMode::kStreamed));
+  }
+  return planner.over_budget(context, least_streamed);
+}
+
+Result<MemoryPlan> plan_session(const NwcFile& file, const SessionParams& params) {
+  NWC_ASSIGN_OR_RETURN(const LlamaLayout layout, resolve_llama_layout(file));
+  return plan_session(file, layout, params);
+}
+
+}  // namespace nwc

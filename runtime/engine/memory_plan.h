@@ -1,0 +1,37 @@
+// Sizes of everything that a session allocates, shared by plan and session: the plan is what gets allocated.
+#pragma once
+
+#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/session.h"
+
+namespace nwc {
+
+/// Bytes of each buffer. All of them are multiples of Buffer's alignment.
+struct SessionSizes {
+  uint64_t layer = 0;      ///< one layer's matrices
+  uint64_t embedding = 0;  ///< embedding, whole
+  uint64_t head = 0;       ///< output head, whole; 0 if tied
+  uint64_t norms = 0;
+  uint64_t head_band = 0;  ///< one band of rows of the head
+  uint32_t head_band_rows = 0;
+  uint64_t embedding_row = 0;
+  uint64_t kv_cache = 0;
+  uint64_t hidden = 0;          ///< [batch][hidden]; the session has three
+  uint64_t qkv = 0;             ///< [batch][qkv_width]
+  uint64_t attention = 0;       ///< [batch][q_width]
+  uint64_t gate_up = 0;         ///< [batch][2 intermediate]
+  uint64_t angles = 0;          ///< [batch][head_dim]: cosines, then sines
+  uint64_t worker_scratch = 0;  ///< per worker
+};
+SessionSizes session_sizes(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
+                           uint32_t context, uint32_t batch);
+
+/// plan_session with the layout already resolved.
+Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params);
+
+/// Layers that go through the two buffers.
+inline uint32_t streamed_layers(const ModelRecord& model, const MemoryPlan& plan) {
+  return model.num_layers - plan.resident_layers;
+}
+
+}  // namespace nwc
