@@ -1,0 +1,182 @@
+// nwc train: learns a codec from the weights of one or many models.
+
+#include <cstdio>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "host-tools/cli.h"
+#include "host-tools/codec_path.h"
+#include "trainer/train/trainer.h"
+
+namespace nwc::cli {
+namespace {
+
+struct TrainCommand {
+  std::string preset = "linear", scheme = "universal", init, resume, activation;
+  TrainOptions train;
+  RunOptions run;
+  CLI::App* app = nullptr;
+};
+
+// The preset's settings, with what the user gave explicitly on top.
+Result<TrainOptions> merge_options(const TrainCommand& command) {
+  const TrainOptions& given = command.train;
+  const Preset preset = command.preset == "linear"  ? Preset::kLinear
+                        : command.preset == "small" ? Preset::kSmall
+                        : command.preset == "paper" ? Preset::kPaper
+                                                    : Preset::kOther;
+  TrainOptions options = preset_options(preset);
+  const auto set = [&](const char* name, auto TrainOptions::*field) {
+    if (command.app->count(name) != 0) options.*field = given.*field;
+  };
+  set("--width", &TrainOptions::width);
+  set("--blocks", &TrainOptions::blocks);
+  set("--layer-norm", &TrainOptions::layer_norm);
+  set("--levels", &TrainOptions::num_levels);
+  set("--min-bpw", &TrainOptions::min_bpw);
+  set("--max-bpw", &TrainOptions::max_bpw);
+  set("--lambda", &TrainOptions::lambda);
+  set("--steps", &TrainOptions::steps);
+  set("--batch", &TrainOptions::batch);
+  set("--lr", &TrainOptions::learning_rate);
+  set("--final-lr", &TrainOptions::final_rate);
+  set("--aux-lr", &TrainOptions::auxiliary_rate);
+  set("--warmup", &TrainOptions::warmup);
+  set("--clip", &TrainOptions::clip_norm);
+  set("--rounding-share", &TrainOptions::rounding_share);
+  set("--eval-every", &TrainOptions::eval_every);
+  if (command.app->count("--scheme") != 0)
+    options.scheme = command.scheme == "paper" ? LevelScheme::kPaper : LevelScheme::kUniversal;
+  if (options.scheme == LevelScheme::kPaper) options.num_levels = 4;
+  if (command.app->count("--activation") != 0)
+    options.activation = command.activation == "silu" ? Activation::kSilu : Activation::kRelu;
+  options.data = given.data;
+  if (!command.init.empty()) {
+    NWC_ASSIGN_OR_RETURN(options.init_codec, find_codec(command.init));
+  }
+  return options;
+}
+
+nlohmann::json figures_json(const std::vector<LevelFigures>& figures) {
+  nlohmann::json levels = nlohmann::json::array();
+  for (const LevelFigures& f : figures)
+    levels.push_back({{"lambda", f.lambda}, {"step", f.step}, {"bpw", f.bpw}, {"mse", f.mse}, {"gap", f.gap}});
+  return levels;
+}
+
+Status train(const TrainCommand& command, Context& context) {
+  Result<Trainer> created = [&]() -> Result<Trainer> {
+    if (!command.resume.empty()) return Trainer::resume(command.resume);
+    if (command.train.data.sources.empty())
+      return invalid_argument("name at least one model to learn from, or a checkpoint with --resume");
+    NWC_ASSIGN_OR_RETURN(const TrainOptions options, merge_options(command));
+    NWC_TRY(validate(options));
+    return Trainer::create(options);
+  }();
+  NWC_ASSIGN_OR_RETURN(Trainer trainer, std::move(created));
+  if (!context.json && !context.quiet)
+    fmt::print(stderr, "training on {} of {} chunks, {} held out, step {} of {}\n",
+               format_count(trainer.data().training_size()), format_count(trainer.data().available()),
+               format_count(trainer.data().validation_size()), trainer.step(), trainer.options().steps);
+
+  RunOptions run = command.run;
+  run.threads = context.threads;
+  if (run.checkpoint.empty()) run.checkpoint = std::filesystem::path(run.output).replace_extension(".nwck").string();
+  std::vector<LevelFigures> last;
+  TrainProgress end;
+  {
+    ProgressLine line(context, "training");
+    const Status status = trainer.run(run, [&](const TrainProgress& p) {
+      if (p.validation != nullptr) last = *p.validation;
+      end = p;
+      return line.report(p.step, p.steps,
+                         fmt::format("epoch {:.2f}, rate {:.3f} bpw, distortion {:.3g}, loss {:.4f}", p.epoch, p.rate,
+                                     p.distortion, p.loss));
+    });
+    if (status.code() == StatusCode::kCancelled)
+      return Status(StatusCode::kCancelled, "stopped at step " + std::to_string(trainer.step()) +
+                                                "; continue with: nwc train --resume " + run.checkpoint + " -o " +
+                                                run.output);
+    NWC_TRY(status);
+  }
+  std::error_code ignored;
+  const uint64_t bytes = std::filesystem::file_size(run.output, ignored);
+  if (context.json) {
+    context.print_json({{"codec", run.output},
+                        {"bytes", bytes},
+                        {"steps", trainer.step()},
+                        {"training_chunks", trainer.data().training_size()},
+                        {"seconds", end.seconds},
+                        {"levels", figures_json(last)}});
+    return {};
+  }
+  fmt::print("{:>5} {:>12} {:>9} {:>8} {:>11} {:>8}\n", "level", "lambda", "step", "bpw", "mse", "gap");
+  for (size_t i = 0; i < last.size(); ++i)
+    fmt::print("{:5} {:12.4g} {:9.4f} {:8.3f} {:11.4g} {:8.3f}\n", i, last[i].lambda, last[i].step, last[i].bpw,
+               last[i].mse, last[i].gap);
+  fmt::print("gap: bits above the Shannon bound of a Gaussian source of the same variance, on held-out weights\n");
+  fmt::print("wrote {} ({})\n", run.output, format_bytes(bytes));
+  return {};
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Context& context) {
+  auto command = std::make_shared<TrainCommand>();
+  CLI::App* sub = app.add_subcommand("train", "Learn a codec from the weights of one or many models");
+  command->app = sub;
+  TrainOptions& t = command->train;
+  sub->add_option("models", t.data.sources, "Hugging Face folders, .gguf or .safetensors files");
+  sub->add_option("-o,--output", command->run.output, "Codec file to write (.nwcc)")->required();
+  sub->add_option("--preset", command->preset, "linear (16x16), small (64x2 MLP), paper (512x4 MLP) or other")
+      ->check(CLI::IsMember({"linear", "small", "paper", "other"}))
+      ->capture_default_str();
+  sub->add_option("--init", command->init, "Fine-tune this codec (name or file)");
+  sub->add_option("--resume", command->resume, "Continue from a checkpoint (.nwck); other training options are ignored");
+
+  sub->add_option("--width", t.width, "Width of g_a and g_s")->group("Network (default: the preset's)");
+  sub->add_option("--blocks", t.blocks, "Residual blocks")->group("Network (default: the preset's)");
+  sub->add_option("--activation", command->activation, "relu or silu")
+      ->check(CLI::IsMember({"relu", "silu"}))
+      ->group("Network (default: the preset's)");
+  sub->add_flag("--layer-norm,!--no-layer-norm", t.layer_norm, "LayerNorm inside the blocks")
+      ->group("Network (default: the preset's)");
+
+  sub->add_option("--scheme", command->scheme, "universal (any rate), or paper (K = 4 around --lambda)")
+      ->check(CLI::IsMember({"universal", "paper"}))
+      ->group("Rates");
+  sub->add_option("--levels", t.num_levels, "Number of levels")->group("Rates");
+  sub->add_option("--min-bpw", t.min_bpw, "Rate of the lowest level")->group("Rates");
+  sub->add_option("--max-bpw", t.max_bpw, "Rate of the highest level")->group("Rates");
+  sub->add_option("--lambda", t.lambda, "Scheme paper: weight of the distortion")->group("Rates");
+
+  sub->add_option("--steps", t.steps, "Steps")->group("Optimization");
+  sub->add_option("--batch", t.batch, "Chunks per step")->group("Optimization");
+  sub->add_option("--lr", t.learning_rate, "Adam's peak learning rate")->group("Optimization");
+  sub->add_option("--final-lr", t.final_rate, "Learning rate at the last step")->group("Optimization");
+  sub->add_option("--aux-lr", t.auxiliary_rate, "Learning rate of the entropy model's quantiles")->group("Optimization");
+  sub->add_option("--warmup", t.warmup, "Steps of warm-up")->group("Optimization");
+  sub->add_option("--clip", t.clip_norm, "Largest norm of the gradient; 0: any")->group("Optimization");
+  sub->add_option("--rounding-share", t.rounding_share, "Last share of steps with rounded latents")
+      ->group("Optimization");
+  sub->add_option("--eval-every", t.eval_every, "Steps between validations; 0: only at the end")->group("Optimization");
+  sub->add_option("--seed", t.data.seed, "Seed of data order, initialization and noise")->group("Optimization");
+
+  sub->add_flag("--embedding", t.data.include_embedding, "Learn from embeddings too")->group("Data");
+  sub->add_option("--max-chunks", t.data.max_chunks, "Chunks kept in memory, 64 bytes each")->group("Data");
+  sub->add_option("--validation-chunks", t.data.validation_chunks, "Chunks held out")->group("Data");
+
+  sub->add_option("--log", command->run.log, "Write a log of JSON lines")->group("Checkpoints and log");
+  sub->add_option("--checkpoint", command->run.checkpoint, "Checkpoint file (default: beside the output, .nwck)")
+      ->group("Checkpoints and log");
+  sub->add_option("--checkpoint-steps", command->run.checkpoint_steps, "Steps between checkpoints; 0: by time only")
+      ->group("Checkpoints and log");
+  sub->add_option("--checkpoint-seconds", command->run.checkpoint_seconds, "Seconds between checkpoints")
+      ->group("Checkpoints and log");
+  add_common_options(sub, context);
+  sub->callback([command, &context] { run_command(context, "train", [&] { return train(*command, context); }); });
+}
+
+}  // namespace nwc::cli

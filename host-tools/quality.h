@@ -1,0 +1,40 @@
+// Quality of a compressed model against its original: what `nwc eval` prints and the quality card holds.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "host-tools/cli.h"
+#include "host-tools/model_input.h"
+#include "trainer/eval/evaluate.h"
+
+namespace nwc::cli {
+
+struct QualityRequest {
+  std::string model, reference;  ///< reference: empty for perplexity alone
+  std::string text;              ///< UTF-8 file
+  uint32_t context = 0;          ///< 0: min(2048, the model's)
+  uint64_t max_tokens = 0;       ///< predicted tokens; 0: all
+  SessionParams params;          ///< of the model; the reference is always resident and f32
+  DeviceOptions device;
+};
+
+struct QualityResult {
+  Evaluation evaluation;
+  bool has_reference = false;
+  std::string model, reference, text;  ///< file names without folders
+  uint32_t text_crc32 = 0;
+  uint64_t file_bytes = 0;
+  double bpw_coded = 0, bpw_file = 0;
+  std::string device;
+  double seconds = 0;
+};
+
+Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context);
+nlohmann::json quality_json(const QualityResult& result);
+/// Replaces the file's QUALITY section (doc/format.md, section 9). Atomic.
+Status write_quality_card(const std::string& path, const QualityResult& result);
+
+}  // namespace nwc::cli
