@@ -1,7 +1,6 @@
 // Layout and rules: doc/format_model.md, section MODEL.
 #include "runtime/format/model_record.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace nwc {
@@ -15,6 +14,7 @@ constexpr uint32_t kMaxHeads = 4096;
 constexpr uint32_t kMaxHeadDim = 1024;
 constexpr uint32_t kMaxPositions = 1u << 24;
 constexpr size_t kMaxEosIds = 16;
+constexpr size_t kFixedBytes = 64;
 
 Status check_count(uint32_t value, uint32_t max, const char* field) {
   if (value == 0) return corrupt(std::string("model field ") + field + " is 0");
@@ -146,28 +146,29 @@ std::vector<uint8_t> serialize(const ModelRecord& record) {
   assert(validate(record).ok());
   const bool scaled = record.rope_scaling != RopeScaling::kNone;
   const bool llama3 = record.rope_scaling == RopeScaling::kLlama3;
-  ByteWriter writer;
-  writer.write<uint32_t>(kRecordVersion);
-  writer.write<uint32_t>(record.vocab_size);
-  writer.write<uint32_t>(record.hidden_size);
-  writer.write<uint32_t>(record.intermediate_size);
-  writer.write<uint32_t>(record.num_layers);
-  writer.write<uint32_t>(record.num_heads);
-  writer.write<uint32_t>(record.num_kv_heads);
-  writer.write<uint32_t>(record.head_dim);
-  writer.write<uint32_t>(record.max_positions);
-  writer.write<float>(record.rms_norm_eps);
-  writer.write<float>(record.rope_theta);
-  writer.write<uint8_t>(static_cast<uint8_t>(record.rope_scaling));
-  writer.write<uint8_t>(record.tied_embeddings ? 1 : 0);
-  writer.write<uint8_t>(static_cast<uint8_t>(record.eos_ids.size()));
-  writer.write<uint8_t>(0);
-  writer.write<float>(scaled ? record.rope_factor : 0.0f);
-  writer.write<float>(llama3 ? record.rope_low_freq_factor : 0.0f);
-  writer.write<float>(llama3 ? record.rope_high_freq_factor : 0.0f);
-  writer.write<uint32_t>(llama3 ? record.rope_original_max_positions : 0);
-  for (uint32_t id : record.eos_ids) writer.write<uint32_t>(id);
-  return writer.take();
+  std::vector<uint8_t> bytes(kFixedBytes + 4 * record.eos_ids.size());
+  store_le<uint32_t>(&bytes[0], kRecordVersion);
+  store_le<uint32_t>(&bytes[4], record.vocab_size);
+  store_le<uint32_t>(&bytes[8], record.hidden_size);
+  store_le<uint32_t>(&bytes[12], record.intermediate_size);
+  store_le<uint32_t>(&bytes[16], record.num_layers);
+  store_le<uint32_t>(&bytes[20], record.num_heads);
+  store_le<uint32_t>(&bytes[24], record.num_kv_heads);
+  store_le<uint32_t>(&bytes[28], record.head_dim);
+  store_le<uint32_t>(&bytes[32], record.max_positions);
+  store_le<float>(&bytes[36], record.rms_norm_eps);
+  store_le<float>(&bytes[40], record.rope_theta);
+  bytes[44] = static_cast<uint8_t>(record.rope_scaling);
+  bytes[45] = record.tied_embeddings ? 1 : 0;
+  bytes[46] = static_cast<uint8_t>(record.eos_ids.size());
+  if (scaled) store_le<float>(&bytes[48], record.rope_factor);
+  if (llama3) {
+    store_le<float>(&bytes[52], record.rope_low_freq_factor);
+    store_le<float>(&bytes[56], record.rope_high_freq_factor);
+    store_le<uint32_t>(&bytes[60], record.rope_original_max_positions);
+  }
+  for (size_t i = 0; i < record.eos_ids.size(); ++i) store_le<uint32_t>(&bytes[kFixedBytes + 4 * i], record.eos_ids[i]);
+  return bytes;
 }
 
 }  // namespace nwc

@@ -178,16 +178,17 @@ std::vector<uint8_t> serialize(const TokenizerRecord& record) {
   if (record.ignore_merges) flags |= kFlagIgnoreMerges;
   if (record.byte_fallback) flags |= kFlagByteFallback;
   if (record.add_bos) flags |= kFlagAddBos;
+  std::array<uint8_t, 24> header{};
+  store_le<uint32_t>(&header[0], kRecordVersion);
+  header[4] = static_cast<uint8_t>(record.kind);
+  header[5] = static_cast<uint8_t>(record.pre_tokenizer);
+  header[6] = static_cast<uint8_t>(flags);
+  store_le<uint32_t>(&header[8], record.bos_id);
+  store_le<uint32_t>(&header[12], record.unk_id);
+  store_le<uint32_t>(&header[16], static_cast<uint32_t>(record.tokens.size()));
+  store_le<uint32_t>(&header[20], static_cast<uint32_t>(record.merges.size()));
   ByteWriter writer;
-  writer.write<uint32_t>(kRecordVersion);
-  writer.write<uint8_t>(static_cast<uint8_t>(record.kind));
-  writer.write<uint8_t>(static_cast<uint8_t>(record.pre_tokenizer));
-  writer.write<uint8_t>(static_cast<uint8_t>(flags));
-  writer.write<uint8_t>(0);
-  writer.write<uint32_t>(record.bos_id);
-  writer.write<uint32_t>(record.unk_id);
-  writer.write<uint32_t>(static_cast<uint32_t>(record.tokens.size()));
-  writer.write<uint32_t>(static_cast<uint32_t>(record.merges.size()));
+  writer.write_bytes(header);
   for (const auto& token : record.tokens) writer.write<uint16_t>(static_cast<uint16_t>(token.bytes.size()));
   for (const auto& token : record.tokens) writer.write<uint8_t>(static_cast<uint8_t>(token.type));
   if (record.kind == TokenizerKind::kSentencePieceBpe) {

@@ -1,0 +1,127 @@
+// SentencePiece BPE: works on characters; merges go by the scores of the resulting tokens, or by a list of merges where
+// the record has one. Characters without a token become byte tokens or the unknown token.
+#include <array>
+#include <numeric>
+
+#include "runtime/model/bpe.h"
+#include "runtime/model/stretch_encoder.h"
+#include "runtime/model/token_index.h"
+#include "runtime/model/unicode.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kSpaceSymbol = 0x2581;
+
+/// rank[id]: 0 for the highest score; equal scores have equal ranks.
+std::vector<uint32_t> rank_by_score(const std::vector<TokenizerRecord::Token>& tokens) {
+  std::vector<uint32_t> order(tokens.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tokens[a].score > tokens[b].score; });
+  std::vector<uint32_t> rank(tokens.size());
+  for (uint32_t i = 1; i < order.size(); ++i) {
+    const bool tie = tokens[order[i]].score == tokens[order[i - 1]].score;
+    rank[order[i]] = tie ? rank[order[i - 1]] : i;
+  }
+  return rank;
+}
+
+class SentencePieceEncoder final : public StretchEncoder {
+ public:
+  explicit SentencePieceEncoder(const TokenizerRecord& record)
+      : record_(record), merges_(record), normal_(record.tokens, {TokenType::kNormal}) {
+    if (record.merges.empty()) score_rank_ = rank_by_score(record.tokens);
+    for (uint32_t id = static_cast<uint32_t>(record.tokens.size()); id-- > 0;) {
+      const TokenizerRecord::Token& token = record.tokens[id];
+      if (token.type == TokenType::kByte) byte_ids_[static_cast<uint8_t>(token.bytes[0])] = id;
+    }
+  }
+
+  Status encode(std::string_view stretch, std::vector<uint32_t>* ids) const override {
+    const std::string text = normalize(stretch);
+    BpeMerger merger;
+    for (size_t pos = 0; pos < text.size();) {
+      const CodePoint c = decode_utf8(text, pos);
+      NWC_TRY(push_character(text, pos, c.length, &merger));
+      pos += c.length;
+    }
+    if (score_rank_.empty()) {
+      merger.run([&](const BpeSymbol& left, const BpeSymbol& right) { return merges_.find(left.id, right.id); });
+    } else {
+      merger.run([&](const BpeSymbol& left, const BpeSymbol& right) -> std::optional<BpeMerge> {
+        const std::string_view both(text.data() + left.start, size_t{left.length} + right.length);
+        const std::optional<uint32_t> id = normal_.find(both);
+        if (!id) return std::nullopt;
+        return BpeMerge{score_rank_[*id], *id};
+      });
+    }
+    return append_ids(text, merger, ids);
+  }
+
+ private:
+  std::string normalize(std::string_view stretch) const {
+    std::string text;
+    text.reserve(stretch.size() + 1);
+    if (record_.add_prefix_space) text.push_back(' ');
+    for (size_t pos = 0; pos < stretch.size();) {
+      const CodePoint c = decode_utf8(stretch, pos);
+      // The vocabulary's symbol for a space, written out in the text, cannot be told from one.
+      if (c.value == kSpaceSymbol) {
+        text.push_back(' ');
+      } else {
+        text.append(stretch.substr(pos, c.length));
+      }
+      pos += c.length;
+    }
+    return text;
+  }
+
+  /// With merges a character without a token falls back at once, as in tokenizers; with scores it may still become part
+  /// of a longer token, as in SentencePiece.
+  Status push_character(std::string_view text, size_t pos, uint32_t length, BpeMerger* merger) const {
+    const uint32_t start = static_cast<uint32_t>(pos);
+    const std::optional<uint32_t> id = normal_.find(text.substr(pos, length));
+    if (!id && record_.byte_fallback && score_rank_.empty()) {
+      for (uint32_t i = 0; i < length; ++i) {
+        merger->push(start + i, 1, byte_ids_[static_cast<uint8_t>(text[pos + i])]);
+      }
+      return {};
+    }
+    merger->push(start, length, id.value_or(kNoToken));
+    return {};
+  }
+
+  Status append_ids(std::string_view text, const BpeMerger& merger, std::vector<uint32_t>* ids) const {
+    bool after_unknown = false;
+    for (const BpeSymbol& symbol : merger.symbols()) {
+      if (symbol.length == 0) continue;
+      const bool unknown = symbol.id == kNoToken && !record_.byte_fallback;
+      if (symbol.id != kNoToken) {
+        ids->push_back(symbol.id);
+      } else if (record_.byte_fallback) {
+        for (char byte : text.substr(symbol.start, symbol.length))
+          ids->push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+      } else if (record_.unk_id == kNoToken) {
+        return corrupt("the tokenizer has no token for a character of the text, and no unknown token");
+      } else if (!after_unknown) {
+        ids->push_back(record_.unk_id);
+      }
+      after_unknown = unknown;
+    }
+    return {};
+  }
+
+  const TokenizerRecord& record_;
+  MergeTable merges_;
+  TokenIndex normal_;
+  std::vector<uint32_t> score_rank_;  ///< empty: merges decide
+  std::array<uint32_t, 256> byte_ids_{};
+};
+
+}  // namespace
+
+std::unique_ptr<StretchEncoder> make_sentencepiece_encoder(const TokenizerRecord& record) {
+  return std::make_unique<SentencePieceEncoder>(record);
+}
+
+}  // namespace nwc

@@ -1,0 +1,25 @@
+// A stretch of text without control or user-defined tokens -> token ids; one implementation for each TokenizerKind.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/format/model_record.h"
+
+namespace nwc {
+
+/// Immutable, thread-safe.
+class StretchEncoder {
+ public:
+  virtual ~StretchEncoder() = default;
+  /// Appends the ids of a stretch that is not empty. Errors: kCorrupt (a byte or character that no token stands for).
+  virtual Status encode(std::string_view stretch, std::vector<uint32_t>* ids) const = 0;
+};
+
+/// The record must outlive the encoder.
+std::unique_ptr<StretchEncoder> make_byte_level_encoder(const TokenizerRecord& record);
+std::unique_ptr<StretchEncoder> make_sentencepiece_encoder(const TokenizerRecord& record);
+
+}  // namespace nwc

@@ -1,0 +1,159 @@
+// The MODEL section: round trips, and every rule of doc/format_model.md.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+#include "runtime/format/dtype.h"
+#include "runtime/format/model_record.h"
+
+namespace nwc {
+namespace {
+
+ModelRecord llama3_record() {
+  ModelRecord record;
+  record.vocab_size = 128256;
+  record.hidden_size = 2048;
+  record.intermediate_size = 8192;
+  record.num_layers = 16;
+  record.num_heads = 32;
+  record.num_kv_heads = 8;
+  record.head_dim = 64;
+  record.max_positions = 131072;
+  record.rms_norm_eps = 1e-5f;
+  record.rope_theta = 500000.0f;
+  record.rope_scaling = RopeScaling::kLlama3;
+  record.rope_factor = 32.0f;
+  record.rope_low_freq_factor = 1.0f;
+  record.rope_high_freq_factor = 4.0f;
+  record.rope_original_max_positions = 8192;
+  record.tied_embeddings = true;
+  record.eos_ids = {128001, 128008, 128009};
+  return record;
+}
+
+std::vector<ModelRecord> valid_records() {
+  std::vector<ModelRecord> records(3, llama3_record());
+  records[1].rope_scaling = RopeScaling::kLinear;
+  records[2].rope_scaling = RopeScaling::kNone;
+  records[2].eos_ids.clear();
+  records[2].tied_embeddings = false;
+  return records;
+}
+
+TEST(ModelRecord, RoundTrips) {
+  for (const ModelRecord& record : valid_records()) {
+    const std::vector<uint8_t> bytes = serialize(record);
+    EXPECT_EQ(bytes.size(), 64 + 4 * record.eos_ids.size());
+    const auto parsed = parse_model_record(bytes, 1000);
+    ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+    EXPECT_EQ(serialize(*parsed), bytes);
+    EXPECT_EQ(parsed->vocab_size, record.vocab_size);
+    EXPECT_EQ(parsed->hidden_size, record.hidden_size);
+    EXPECT_EQ(parsed->intermediate_size, record.intermediate_size);
+    EXPECT_EQ(parsed->num_layers, record.num_layers);
+    EXPECT_EQ(parsed->num_heads, record.num_heads);
+    EXPECT_EQ(parsed->num_kv_heads, record.num_kv_heads);
+    EXPECT_EQ(parsed->head_dim, record.head_dim);
+    EXPECT_EQ(parsed->max_positions, record.max_positions);
+    EXPECT_EQ(parsed->rms_norm_eps, record.rms_norm_eps);
+    EXPECT_EQ(parsed->rope_theta, record.rope_theta);
+    EXPECT_EQ(parsed->rope_scaling, record.rope_scaling);
+    EXPECT_EQ(parsed->tied_embeddings, record.tied_embeddings);
+    EXPECT_EQ(parsed->eos_ids, record.eos_ids);
+  }
+  const auto scaled = parse_model_record(serialize(llama3_record()), 0);
+  ASSERT_TRUE(scaled.ok());
+  EXPECT_EQ(scaled->rope_factor, 32.0f);
+  EXPECT_EQ(scaled->rope_high_freq_factor, 4.0f);
+  EXPECT_EQ(scaled->rope_original_max_positions, 8192u);
+}
+
+TEST(ModelRecord, ValidateNamesTheField) {
+  struct Case {
+    const char* field;
+    std::function<void(ModelRecord&)> damage;
+  };
+  const float kInf = std::numeric_limits<float>::infinity();
+  const Case cases[] = {
+      {"vocab_size", [](ModelRecord& r) { r.vocab_size = 0; }},
+      {"vocab_size", [](ModelRecord& r) { r.vocab_size = (1u << 22) + 1; }},
+      {"hidden_size", [](ModelRecord& r) { r.hidden_size = (1u << 20) + 1; }},
+      {"intermediate_size", [](ModelRecord& r) { r.intermediate_size = 0; }},
+      {"num_layers", [](ModelRecord& r) { r.num_layers = 4097; }},
+      {"num_heads", [](ModelRecord& r) { r.num_heads = UINT32_MAX; }},
+      {"num_kv_heads", [](ModelRecord& r) { r.num_kv_heads = 0; }},
+      {"num_kv_heads", [](ModelRecord& r) { r.num_kv_heads = 5; }},
+      {"num_kv_heads", [](ModelRecord& r) { r.num_kv_heads = 64; }},
+      {"head_dim", [](ModelRecord& r) { r.head_dim = 63; }},
+      {"head_dim", [](ModelRecord& r) { r.head_dim = 1026; }},
+      {"max_positions", [](ModelRecord& r) { r.max_positions = (1u << 24) + 1; }},
+      {"rms_norm_eps", [](ModelRecord& r) { r.rms_norm_eps = 0; }},
+      {"rms_norm_eps", [](ModelRecord& r) { r.rms_norm_eps = std::numeric_limits<float>::quiet_NaN(); }},
+      {"rope_theta", [&](ModelRecord& r) { r.rope_theta = kInf; }},
+      {"rope_theta", [](ModelRecord& r) { r.rope_theta = -1; }},
+      {"rope_scaling", [](ModelRecord& r) { r.rope_scaling = static_cast<RopeScaling>(3); }},
+      {"rope_factor", [](ModelRecord& r) { r.rope_factor = -0.0f; }},
+      {"rope_low_freq_factor", [](ModelRecord& r) { r.rope_low_freq_factor = 0; }},
+      {"rope_high_freq_factor", [](ModelRecord& r) { r.rope_high_freq_factor = 1; }},
+      {"rope_original_max_positions", [](ModelRecord& r) { r.rope_original_max_positions = 0; }},
+      {"eos_ids", [](ModelRecord& r) { r.eos_ids.assign(17, 0); }},
+      {"eos_ids", [](ModelRecord& r) { r.eos_ids = {128256}; }},
+  };
+  for (const Case& c : cases) {
+    ModelRecord record = llama3_record();
+    ASSERT_TRUE(validate(record).ok());
+    c.damage(record);
+    const Status status = validate(record);
+    EXPECT_FALSE(status.ok()) << c.field;
+    EXPECT_NE(status.message().find(c.field), std::string::npos) << status.message();
+  }
+}
+
+TEST(ModelRecord, RejectsEveryPrefixAndTrailingBytes) {
+  for (const ModelRecord& record : valid_records()) {
+    std::vector<uint8_t> bytes = serialize(record);
+    for (size_t n = 0; n < bytes.size(); ++n) {
+      const std::vector<uint8_t> prefix(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(n));
+      EXPECT_FALSE(parse_model_record(prefix, 0).ok()) << n;
+    }
+    bytes.push_back(0);
+    EXPECT_EQ(parse_model_record(bytes, 0).status().code(), StatusCode::kCorrupt);
+  }
+}
+
+// A changed byte is rejected or gives a record that is written back as the changed bytes: no field is ignored.
+TEST(ModelRecord, NoByteIsIgnored) {
+  for (const ModelRecord& record : valid_records()) {
+    const std::vector<uint8_t> bytes = serialize(record);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      for (uint32_t flip = 1; flip < 256; ++flip) {
+        std::vector<uint8_t> damaged = bytes;
+        damaged[i] = static_cast<uint8_t>(damaged[i] ^ flip);
+        const auto parsed = parse_model_record(damaged, 0);
+        if (!parsed.ok()) continue;
+        EXPECT_EQ(serialize(*parsed), damaged) << "byte " << i;
+      }
+    }
+  }
+}
+
+TEST(ModelRecord, RejectsAnotherVersion) {
+  std::vector<uint8_t> bytes = serialize(llama3_record());
+  bytes[0] = 2;
+  EXPECT_EQ(parse_model_record(bytes, 0).status().code(), StatusCode::kUnsupported);
+}
+
+TEST(Dtype, NamesAndSizes) {
+  EXPECT_STREQ(dtype_name(Dtype::kBf16), "BF16");
+  EXPECT_STREQ(dtype_name(static_cast<Dtype>(13)), "?");
+  for (uint8_t d = 0; d < kNumDtypes; ++d) {
+    const std::string name = dtype_name(static_cast<Dtype>(d));
+    const size_t digits = name.find_first_of("0123456789");
+    const uint32_t bits = digits == std::string::npos ? 8 : static_cast<uint32_t>(std::stoul(name.substr(digits)));
+    EXPECT_EQ(dtype_size(static_cast<Dtype>(d)) * 8, bits) << name;
+  }
+}
+
+}  // namespace
+}  // namespace nwc

@@ -1,0 +1,163 @@
+// The TOKENIZER section: the fixtures were written by an independent writer; hostile bytes are rejected without harm.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+
+#include "runtime/model/tokenizer.h"
+#include "tests/model/tokenizer_fixtures.h"
+
+namespace nwc {
+namespace {
+
+TokenizerRecord small_byte_level() {
+  TokenizerRecord record;
+  record.tokens = {{"a"},
+                   {"b"},
+                   {" "},
+                   {"ab"},
+                   {"<e>", TokenType::kControl},
+                   {"", TokenType::kUnknown},
+                   {"u", TokenType::kUserDefined}};
+  record.merges = {{0, 1, 3}};
+  record.bos_id = 4;
+  record.add_bos = true;
+  return record;
+}
+
+TokenizerRecord small_sentencepiece() {
+  TokenizerRecord record;
+  record.kind = TokenizerKind::kSentencePieceBpe;
+  record.pre_tokenizer = PreTokenizer::kNone;
+  record.add_prefix_space = true;
+  record.unk_id = 0;
+  record.tokens = {{"<unk>", TokenType::kUnknown, 0},
+                   {" ", TokenType::kNormal, -2},
+                   {"a", TokenType::kNormal, -3},
+                   {" a", TokenType::kNormal, -1},
+                   {"Z", TokenType::kByte, 0}};
+  return record;
+}
+
+/// What a caller does with a record that was accepted.
+void use(TokenizerRecord record) {
+  auto tokenizer = Tokenizer::create(std::move(record));
+  ASSERT_TRUE(tokenizer.ok());
+  for (const char* text : {"ab u<e>aab  b", "\xc3(\xff", "12 \n\n'll"}) {
+    auto ids = (*tokenizer)->encode(text, {.add_special = true, .parse_special = true});
+    if (ids.ok()) (*tokenizer)->decode(*ids);
+  }
+}
+
+TEST(TokenizerRecord, FixturesRoundTrip) {
+  for (const char* name : kTokenizerFixtures) {
+    const std::vector<uint8_t> bytes = read_fixture(std::string(name) + ".tokenizer");
+    ASSERT_FALSE(bytes.empty()) << name;
+    const auto record = parse_tokenizer_record(bytes, 0);
+    ASSERT_TRUE(record.ok()) << name << ": " << record.status().message();
+    EXPECT_EQ(serialize(*record), bytes) << name;
+  }
+}
+
+TEST(TokenizerRecord, RejectsEveryPrefix) {
+  for (const char* name : kTokenizerFixtures) {
+    const std::vector<uint8_t> bytes = read_fixture(std::string(name) + ".tokenizer");
+    for (size_t n = 0; n < bytes.size(); n += n < 4096 ? 1 : 61) {
+      // A copy of its own, so that a sanitizer sees a read beyond the end.
+      const std::vector<uint8_t> prefix(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(n));
+      ASSERT_FALSE(parse_tokenizer_record(prefix, 0).ok()) << name << " " << n;
+    }
+  }
+}
+
+TEST(TokenizerRecord, NoByteIsIgnored) {
+  for (const TokenizerRecord& record : {small_byte_level(), small_sentencepiece()}) {
+    ASSERT_TRUE(validate(record).ok()) << validate(record).message();
+    const std::vector<uint8_t> bytes = serialize(record);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      for (uint32_t flip = 1; flip < 256; ++flip) {
+        std::vector<uint8_t> damaged = bytes;
+        damaged[i] = static_cast<uint8_t>(damaged[i] ^ flip);
+        auto parsed = parse_tokenizer_record(damaged, 0);
+        if (!parsed.ok()) continue;
+        EXPECT_EQ(serialize(*parsed), damaged) << "byte " << i;
+        use(std::move(parsed).value());
+      }
+    }
+    std::vector<uint8_t> longer = bytes;
+    longer.push_back(0);
+    EXPECT_EQ(parse_tokenizer_record(longer, 0).status().code(), StatusCode::kCorrupt);
+  }
+}
+
+TEST(TokenizerRecord, SurvivesAFlipInEveryByte) {
+  for (const char* name : {"llama3", "sentencepiece"}) {
+    const std::vector<uint8_t> bytes = read_fixture(std::string(name) + ".tokenizer");
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      std::vector<uint8_t> damaged = bytes;
+      damaged[i] = static_cast<uint8_t>(damaged[i] ^ (1u << (i % 8)));
+      auto parsed = parse_tokenizer_record(damaged, 0);
+      if (parsed.ok() && i % 97 == 0) use(std::move(parsed).value());
+    }
+  }
+}
+
+TEST(TokenizerRecord, CountBombsAllocateNothing) {
+  std::vector<uint8_t> bytes = serialize(small_byte_level());
+  for (uint32_t count : {1u << 22, (1u << 22) + 1, UINT32_MAX}) {
+    for (size_t offset : {16u, 20u}) {
+      std::vector<uint8_t> bomb = bytes;
+      std::memcpy(bomb.data() + offset, &count, sizeof count);
+      const Status status = parse_tokenizer_record(bomb, 0).status();
+      EXPECT_TRUE(status.code() == StatusCode::kTruncated || status.code() == StatusCode::kLimit) << status.message();
+    }
+  }
+}
+
+TEST(TokenizerRecord, ValidateSaysWhatIsWrong) {
+  struct Case {
+    const char* message;
+    std::function<void(TokenizerRecord&)> damage;
+  };
+  const Case cases[] = {
+      {"no tokens", [](TokenizerRecord& r) { r.tokens.clear(); }},
+      {"kind", [](TokenizerRecord& r) { r.kind = static_cast<TokenizerKind>(3); }},
+      {"pre-tokenizer", [](TokenizerRecord& r) { r.pre_tokenizer = static_cast<PreTokenizer>(4); }},
+      {"pre-tokenizer", [](TokenizerRecord& r) { r.kind = TokenizerKind::kSentencePieceBpe; }},
+      {"byte_fallback", [](TokenizerRecord& r) { r.byte_fallback = true; }},
+      {"add_prefix_space",
+       [](TokenizerRecord& r) { r.add_prefix_space = true, r.pre_tokenizer = PreTokenizer::kLlama3; }},
+      {"bos_id", [](TokenizerRecord& r) { r.bos_id = 7; }},
+      {"add_bos", [](TokenizerRecord& r) { r.bos_id = UINT32_MAX; }},
+      {"unk_id", [](TokenizerRecord& r) { r.unk_id = 7; }},
+      {"token 2", [](TokenizerRecord& r) { r.tokens[2].bytes.assign(1025, 'x'); }},
+      {"token 2", [](TokenizerRecord& r) { r.tokens[2].type = static_cast<TokenType>(5); }},
+      {"token 3", [](TokenizerRecord& r) { r.tokens[3].type = TokenType::kByte; }},
+      {"token 1", [](TokenizerRecord& r) { r.tokens[1].score = 1e38f * 10; }},
+      {"merge 0", [](TokenizerRecord& r) { r.merges[0].left = 7; }},
+      {"merge 0", [](TokenizerRecord& r) { r.merges[0].result = UINT32_MAX; }},
+      {"merge 0",
+       [](TokenizerRecord& r) {
+         r.merges[0] = {1, 0, 3};
+       }},
+      {"merge 0",
+       [](TokenizerRecord& r) {
+         r.merges[0] = {0, 5, 0};
+       }},
+      {"merges", [](TokenizerRecord& r) { r.merges.resize((1u << 23) + 1); }},
+  };
+  for (const Case& c : cases) {
+    TokenizerRecord record = small_byte_level();
+    ASSERT_TRUE(validate(record).ok());
+    c.damage(record);
+    const Status status = validate(record);
+    EXPECT_FALSE(status.ok()) << c.message;
+    EXPECT_NE(status.message().find(c.message), std::string::npos) << status.message();
+  }
+  TokenizerRecord record = small_sentencepiece();
+  record.byte_fallback = true;
+  EXPECT_NE(validate(record).message().find("byte 0 has no token"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace nwc
