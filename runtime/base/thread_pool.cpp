@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace nwc {
@@ -13,7 +16,12 @@ namespace {
 class ThreadPool : public Runner {
  public:
   explicit ThreadPool(uint32_t num_threads) : num_workers_(num_threads) {
-    for (uint32_t w = 1; w < num_workers_; ++w) threads_.emplace_back([this, w] { work(w); });
+    threads_.reserve(num_workers_);
+    try {
+      for (uint32_t w = 1; w < num_workers_; ++w) threads_.emplace_back([this, w] { work(w); });
+    } catch (const std::system_error&) {
+      num_workers_ = static_cast<uint32_t>(threads_.size()) + 1;  // the system gives no more: work with what there is
+    }
   }
   ~ThreadPool() override {
     {
@@ -48,11 +56,19 @@ class ThreadPool : public Runner {
     drain(0);
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return active_ == 0; });
+    if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
+  // A task may run out of memory: that must reach the caller of run() instead of ending the process.
   void drain(uint32_t worker) {
-    for (uint32_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(user_, i, worker);
+    try {
+      for (uint32_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(user_, i, worker);
+    } catch (...) {
+      next_.store(count_, std::memory_order_relaxed);
+      std::lock_guard lock(mutex_);
+      if (error_ == nullptr) error_ = std::current_exception();
+    }
   }
   void work(uint32_t worker) {
     uint64_t seen = 0;
@@ -69,7 +85,7 @@ class ThreadPool : public Runner {
     }
   }
 
-  const uint32_t num_workers_;
+  uint32_t num_workers_;
   std::vector<std::thread> threads_;
   std::mutex run_mutex_;
   std::mutex mutex_;
@@ -80,6 +96,7 @@ class ThreadPool : public Runner {
   uint32_t count_ = 0;
   uint32_t active_ = 0;
   uint64_t generation_ = 0;
+  std::exception_ptr error_;
   bool stop_ = false;
 };
 

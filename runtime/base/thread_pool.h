@@ -8,7 +8,8 @@
 namespace nwc {
 
 /// Runs task(user, index, worker) for every index in [0, count), returns when all are done. worker < num_workers
-/// identifies the thread, so that the task can use per-worker scratch memory.
+/// identifies the thread, so that the task can use per-worker scratch memory. An exception of a task ends the loop
+/// early and leaves run() on the calling thread, once no task runs any more.
 class Runner {
  public:
   using Task = void (*)(void* user, uint32_t index, uint32_t worker);
@@ -17,8 +18,8 @@ class Runner {
   virtual void run(uint32_t count, Task task, void* user) = 0;
 };
 
-/// num_threads = 0: one per hardware thread. With 1 everything runs on the calling thread. The calling thread works too.
-/// run() may be called from several threads; calls are served one after another. Not reentrant from inside a task.
+/// num_threads = 0: one per hardware thread. With 1 everything runs on the calling thread. The calling thread works
+/// too. run() may be called from several threads; calls are served one after another. Not reentrant from inside a task.
 std::unique_ptr<Runner> make_thread_pool(uint32_t num_threads);
 
 /// parallel_for(runner, n, [&](uint32_t index, uint32_t worker) { ... })
