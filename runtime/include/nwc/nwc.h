@@ -34,11 +34,7 @@
 extern "C" {
 #endif
 
-#if defined(NWC_STATIC)
-#define NWC_API
-#elif defined(_WIN32)
-#define NWC_API __declspec(dllimport)
-#elif defined(__GNUC__)
+#if defined(__GNUC__)
 #define NWC_API __attribute__((visibility("default")))
 #else
 #define NWC_API
@@ -126,7 +122,7 @@ typedef struct nwc_model nwc_model;
 
 /* Opens a file. It is mapped where possible and must not be changed while the model, or anything made from it, exists:
  * changed bytes are decoded safely, but to wrong numbers. Reads the metadata only; tensors are read when decoded.
- * errors: IO, UNRECOGNIZED (also codec and checkpoint files), UNSUPPORTED, UNSUPPORTED_VERSION, CORRUPT, TRUNCATED,
+ * errors: IO, UNRECOGNIZED, UNSUPPORTED (also for codec and checkpoint files), UNSUPPORTED_VERSION, CORRUPT, TRUNCATED,
  * CHECKSUM, LIMIT, OUT_OF_MEMORY. */
 NWC_API nwc_status nwc_model_open_path(const char* path, const nwc_error_detail* error, nwc_model** out_model);
 
@@ -378,10 +374,10 @@ NWC_API const char* nwc_decoder_name(const nwc_decoder* decoder);
 /* NWC_BACKEND_CPU or NWC_BACKEND_VULKAN: what was chosen. */
 NWC_API nwc_backend nwc_decoder_backend(const nwc_decoder* decoder);
 
-/* A whole tensor to out_data [rows][cols] of dtype F32, F16 or BF16. Raw tensors are converted between float types.
- * size_bytes: at least rows * cols * nwc_dtype_size(dtype). The symbols are the same on every backend; weights agree
- * within the tolerance of doc/format.md, section 5.5. progress (may be NULL) counts tiles of the tensor.
- * errors: NOT_FOUND, INVALID_ARGUMENT (dtype), UNSUPPORTED (a raw tensor that is not of a float type),
+/* A whole tensor to out_data [rows][cols] of dtype F32, F16 or BF16, aligned to its element size. Raw tensors are
+ * converted between float types. size_bytes: at least rows * cols * nwc_dtype_size(dtype). The symbols are the same on
+ * every backend; weights agree within the tolerance of doc/format.md, section 5.5. progress (may be NULL) counts tiles
+ * of the tensor. errors: NOT_FOUND, INVALID_ARGUMENT (dtype), UNSUPPORTED (a raw tensor that is not of a float type),
  * BUFFER_TOO_SMALL, CHECKSUM, CORRUPT, TRUNCATED, CANCELLED, DEVICE, IO, OUT_OF_MEMORY. */
 NWC_API nwc_status nwc_decoder_decode_tensor(nwc_decoder* decoder, uint32_t tensor, nwc_dtype dtype,
                                              nwc_progress_callback progress, void* progress_user, void* out_data,
@@ -456,7 +452,7 @@ typedef struct nwc_session_plan {
   uint64_t kv_cache_bytes;
   uint64_t activation_bytes;
   uint64_t decoder_bytes;            /* upper estimate of what the decoder allocates while it works */
-  uint64_t file_bytes;               /* 0 without count_file */
+  uint64_t file_bytes;               /* the .nwc file; part of the total only with count_file */
   uint64_t total_bytes;              /* the sum: what the budget is compared with */
   uint64_t streamed_bytes_per_batch; /* stored bytes that are read and decoded again for every batch of tokens */
   uint64_t needed_resident_bytes;    /* total_bytes that RESIDENT would need with the same context */

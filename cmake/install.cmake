@@ -1,0 +1,35 @@
+# What `cmake --install` puts where: the library, its header, the codecs, and the files by which
+# pkg-config and find_package(nwc) find the library.
+include(CMakePackageConfigHelpers)
+
+install(TARGETS nwc EXPORT nwc-targets
+  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES runtime/include/nwc/nwc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/nwc)
+install(DIRECTORY codecs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nwc/codecs FILES_MATCHING PATTERN "*.nwcc")
+
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/nwc)
+install(EXPORT nwc-targets NAMESPACE nwc:: DESTINATION ${package_dir})
+configure_package_config_file(cmake/nwc-config.cmake.in ${PROJECT_BINARY_DIR}/nwc-config.cmake
+  INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/nwc-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/nwc-config.cmake ${PROJECT_BINARY_DIR}/nwc-config-version.cmake
+  DESTINATION ${package_dir})
+
+# pkg-config's file names the prefix, which `cmake --install --prefix` may change: it is written at installation.
+set(nwc_pc_private_libs "-lz -lpthread -ldl -lstdc++ -lm")
+set(nwc_pc_static_libs "")
+if(NOT NWC_SHARED)
+  set(nwc_pc_static_libs " ${nwc_pc_private_libs}")
+  set(nwc_pc_private_libs "")
+endif()
+install(CODE "
+  set(CMAKE_INSTALL_LIBDIR \"${CMAKE_INSTALL_LIBDIR}\")
+  set(CMAKE_INSTALL_INCLUDEDIR \"${CMAKE_INSTALL_INCLUDEDIR}\")
+  set(PROJECT_DESCRIPTION \"${PROJECT_DESCRIPTION}\")
+  set(PROJECT_VERSION \"${PROJECT_VERSION}\")
+  set(nwc_pc_static_libs \"${nwc_pc_static_libs}\")
+  set(nwc_pc_private_libs \"${nwc_pc_private_libs}\")
+  configure_file(\"${PROJECT_SOURCE_DIR}/cmake/nwc.pc.in\" \"${PROJECT_BINARY_DIR}/nwc.pc\" @ONLY)
+  file(INSTALL \"${PROJECT_BINARY_DIR}/nwc.pc\"
+       DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}/pkgconfig\")
+")

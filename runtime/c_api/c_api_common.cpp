@@ -1,0 +1,137 @@
+// Version, status names, error texts and the adapters between C callbacks and the runtime's interfaces.
+#include <cstdio>
+
+#include "runtime/c_api/handles.h"
+
+namespace nwc::c_api {
+namespace {
+
+// The numbers are a promise of the header.
+#define NWC_SAME(c, cpp) static_assert(NWC_STATUS_##c == static_cast<uint32_t>(StatusCode::cpp))
+NWC_SAME(OK, kOk);
+NWC_SAME(UNRECOGNIZED, kUnrecognized);
+NWC_SAME(UNSUPPORTED, kUnsupported);
+NWC_SAME(UNSUPPORTED_VERSION, kUnsupportedVersion);
+NWC_SAME(CORRUPT, kCorrupt);
+NWC_SAME(TRUNCATED, kTruncated);
+NWC_SAME(CHECKSUM, kChecksum);
+NWC_SAME(INVALID_ARGUMENT, kInvalidArgument);
+NWC_SAME(NOT_FOUND, kNotFound);
+NWC_SAME(BUFFER_TOO_SMALL, kBufferTooSmall);
+NWC_SAME(CANCELLED, kCancelled);
+NWC_SAME(OUT_OF_MEMORY, kOutOfMemory);
+NWC_SAME(LIMIT, kLimit);
+NWC_SAME(BUDGET, kBudget);
+NWC_SAME(DEVICE, kDevice);
+NWC_SAME(NO_DEVICE, kNoDevice);
+NWC_SAME(DEVICE_LOST, kDeviceLost);
+NWC_SAME(IO, kIo);
+NWC_SAME(INTERNAL, kInternal);
+#undef NWC_SAME
+
+/// The caller's threads behind the runtime's interface. An exception (out of memory) must not cross the caller's
+/// frames: it is carried around them.
+class CallerRunner : public Runner {
+ public:
+  explicit CallerRunner(const nwc_runner& runner) : runner_(runner) {}
+  uint32_t num_workers() const override { return runner_.num_workers; }
+
+  void run(uint32_t count, Task task, void* user) override {
+    if (count == 0) return;
+    std::lock_guard serial(serial_);
+    Call call{task, user, {}, {}};
+    runner_.run(
+        runner_.user, count,
+        [](void* data, uint32_t index, uint32_t worker) {
+          Call& c = *static_cast<Call*>(data);
+          try {
+            c.task(c.user, index, worker);
+          } catch (...) {
+            std::lock_guard lock(c.mutex);
+            if (c.error == nullptr) c.error = std::current_exception();
+          }
+        },
+        &call);
+    if (call.error != nullptr) std::rethrow_exception(call.error);
+  }
+
+ private:
+  struct Call {
+    Task task;
+    void* user;
+    std::mutex mutex;
+    std::exception_ptr error;
+  };
+  nwc_runner runner_;
+  std::mutex serial_;
+};
+
+}  // namespace
+
+void ErrorStore::set(const std::string& message) noexcept {
+  try {
+    std::lock_guard lock(mutex_);
+    by_thread_[std::this_thread::get_id()] = message;
+  } catch (...) {
+    // Without memory for the text the status alone has to do.
+  }
+}
+
+const char* ErrorStore::get() const noexcept {
+  std::lock_guard lock(mutex_);
+  const auto it = by_thread_.find(std::this_thread::get_id());
+  return it == by_thread_.end() ? "" : it->second.c_str();
+}
+
+void write_detail(const nwc_error_detail* detail, const char* text) noexcept {
+  if (detail == nullptr || detail->text == nullptr || detail->size_bytes == 0) return;
+  const size_t length = std::min(std::strlen(text), detail->size_bytes - 1);
+  std::memcpy(detail->text, text, length);
+  detail->text[length] = '\0';
+}
+
+Status null_argument(const char* name) { return invalid_argument(std::string(name) + " is NULL"); }
+
+Logger LogTarget::logger() const {
+  if (callback == nullptr) return {};
+  return {[](void* self, LogLevel level, const char* message) {
+            const auto* target = static_cast<const LogTarget*>(self);
+            target->callback(target->user, static_cast<nwc_log_level>(level), message);
+          },
+          const_cast<LogTarget*>(this)};
+}
+
+Progress ProgressTarget::progress() const {
+  if (callback == nullptr) return {};
+  return {[](void* self, uint64_t done, uint64_t total) {
+            const auto* target = static_cast<const ProgressTarget*>(self);
+            return target->callback(target->user, done, total) == 0;
+          },
+          const_cast<ProgressTarget*>(this)};
+}
+
+Result<std::unique_ptr<Runner>> create_runner(const nwc_runner* runner, uint32_t num_threads) {
+  if (runner == nullptr) return make_thread_pool(num_threads);
+  if (runner->run == nullptr) return null_argument("runner.run");
+  if (runner->num_workers == 0) return invalid_argument("runner.num_workers is 0, at least 1 is needed");
+  return std::unique_ptr<Runner>(std::make_unique<CallerRunner>(*runner));
+}
+
+}  // namespace nwc::c_api
+
+#define NWC_STRINGIFY_INNER(x) #x
+#define NWC_STRINGIFY(x) NWC_STRINGIFY_INNER(x)
+
+const char* nwc_version_string(void) {
+  return NWC_STRINGIFY(NWC_VERSION_MAJOR) "." NWC_STRINGIFY(NWC_VERSION_MINOR) "." NWC_STRINGIFY(NWC_VERSION_PATCH);
+}
+
+uint32_t nwc_version_number(void) {
+  return NWC_VERSION_MAJOR * 1000000u + NWC_VERSION_MINOR * 1000u + NWC_VERSION_PATCH;
+}
+
+uint32_t nwc_format_version(void) { return nwc::kVersionMajor * 1000u + nwc::kVersionMinor; }
+
+const char* nwc_status_string(nwc_status status) {
+  return nwc::status_code_name(static_cast<nwc::StatusCode>(static_cast<uint32_t>(status)));
+}

@@ -1,0 +1,208 @@
+// nwc_session: plan, evaluation, generation.
+#include <cstdlib>
+#include <thread>
+
+#include "runtime/c_api/handles.h"
+#include "runtime/engine/generate.h"
+
+namespace nwc::c_api {
+namespace {
+
+static_assert(NWC_WEIGHTS_CACHED == static_cast<uint32_t>(SessionMode::kCached) &&
+              NWC_WEIGHTS_STREAMED == static_cast<uint32_t>(SessionMode::kStreamed) &&
+              NWC_WEIGHTS_RESIDENT == static_cast<uint32_t>(SessionMode::kResident));
+
+Result<Dtype> dtype_of(nwc_precision precision, const char* field) {
+  switch (precision) {
+    case NWC_PRECISION_DEFAULT:
+    case NWC_PRECISION_F16: return Dtype::kF16;
+    case NWC_PRECISION_F32: return Dtype::kF32;
+    case NWC_PRECISION_BF16: return Dtype::kBf16;
+    default: return invalid_argument(std::string(field) + " " + std::to_string(precision) + " does not exist");
+  }
+}
+
+/// num_threads: workers of the runner that computes.
+Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_threads) {
+  NWC_TRY(check_backend(p.backend, p.device_index));
+  if (p.mode > NWC_WEIGHTS_CACHED) return invalid_argument("mode " + std::to_string(p.mode) + " does not exist");
+  if (p.reserved != 0) return invalid_argument("nwc_session_params.reserved is not 0");
+  SessionParams out;
+  out.context = p.context;
+  out.mode = static_cast<SessionMode>(p.mode);
+  out.memory_budget_bytes = p.memory_budget_bytes;
+  NWC_ASSIGN_OR_RETURN(out.weight_dtype, dtype_of(p.weight_precision, "weight_precision"));
+  NWC_ASSIGN_OR_RETURN(out.kv_dtype, dtype_of(p.kv_precision, "kv_precision"));
+  out.batch = p.batch;
+  out.num_threads = num_threads;
+  out.check_crc = p.skip_checksums == 0;
+  out.file_in_memory = p.count_file != 0;
+  return out;
+}
+
+/// Stored bytes of what is decoded again for every batch: the streamed blocks and, if it does not stay, the head.
+uint64_t streamed_bytes(const NwcFile& file, const MemoryPlan& plan) {
+  const auto size_of = [&](const std::string& name) -> uint64_t {
+    const std::optional<size_t> tensor = file.find(name);
+    return tensor ? file.tensors()[*tensor].size : 0;
+  };
+  uint64_t bytes = 0;
+  const std::string prefix = "model.layers.";
+  for (const TensorRecord& t : file.tensors()) {
+    if (t.name.compare(0, prefix.size(), prefix) != 0) continue;
+    const uint64_t layer = std::strtoull(t.name.c_str() + prefix.size(), nullptr, 10);
+    if (layer >= plan.resident_layers) bytes += t.size;
+  }
+  if (!plan.head_resident)
+    bytes += size_of(file.model()->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+  return bytes;
+}
+
+nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
+  nwc_session_plan out{};
+  out.mode = static_cast<nwc_weight_mode>(plan.mode);
+  out.context = plan.context;
+  out.batch = plan.batch;
+  out.num_layers = file.model()->num_layers;
+  out.num_resident_layers = plan.resident_layers;
+  out.embedding_resident = plan.embedding_resident ? 1 : 0;
+  out.head_resident = plan.head_resident ? 1 : 0;
+  out.weight_bytes = plan.weights;
+  out.stream_buffer_bytes = plan.layer_buffers;
+  out.kv_cache_bytes = plan.kv_cache;
+  out.activation_bytes = plan.activations;
+  out.decoder_bytes = plan.decoder_scratch;
+  out.file_bytes = plan.compressed_file;
+  out.total_bytes = plan.total;
+  out.streamed_bytes_per_batch = streamed_bytes(file, plan);
+  out.needed_resident_bytes = plan.needed_resident;
+  out.needed_streamed_bytes = plan.needed_streamed;
+  return out;
+}
+
+}  // namespace
+}  // namespace nwc::c_api
+
+using namespace nwc;
+using namespace nwc::c_api;
+
+nwc_status nwc_session_make_plan(const nwc_model* model, const nwc_session_params* params,
+                                 const nwc_error_detail* error, nwc_session_plan* out_plan) {
+  return make(error, [&]() -> Status {
+    if (model == nullptr) return null_argument("model");
+    nwc_session_params p;
+    NWC_TRY(read_struct(params, "nwc_session_params", &p));
+    const uint32_t num_threads = p.runner != nullptr  ? p.runner->num_workers
+                                 : p.num_threads != 0 ? p.num_threads
+                                                      : std::max(1u, std::thread::hardware_concurrency());
+    NWC_ASSIGN_OR_RETURN(const SessionParams internal, session_params(p, num_threads));
+    NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(model->state->file(), internal));
+    return write_struct(to_c(model->state->file(), plan), "nwc_session_plan", out_plan);
+  });
+}
+
+nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* params, nwc_progress_callback progress,
+                              void* progress_user, const nwc_error_detail* error, nwc_session** out_session) {
+  return make(error, [&]() -> Status {
+    if (model == nullptr) return null_argument("model");
+    if (out_session == nullptr) return null_argument("out_session");
+    nwc_session_params p;
+    NWC_TRY(read_struct(params, "nwc_session_params", &p));
+    const NwcFile& file = model->state->file();
+    auto s = std::make_unique<nwc_session>();
+    s->state = model->state;
+    s->log = {p.log, p.log_user};
+    NWC_ASSIGN_OR_RETURN(s->compute_runner, create_runner(p.runner, p.num_threads));
+    NWC_ASSIGN_OR_RETURN(const SessionParams internal, session_params(p, s->compute_runner->num_workers()));
+    // A plan that does not fit ends here, before a device is touched or a second set of threads started.
+    NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(file, internal));
+    const bool streams = plan.resident_layers < file.model()->num_layers;
+    if (streams && p.runner == nullptr) s->decode_runner = make_thread_pool(p.num_threads);
+    Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;
+    const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name, false};
+    NWC_ASSIGN_OR_RETURN(s->decoder, create_decoder(file, decode_runner, choice, s->log.logger()));
+    const ProgressTarget target{progress, progress_user};
+    NWC_ASSIGN_OR_RETURN(s->session, Session::create(file, *s->decoder, *s->compute_runner, internal, s->log.logger(),
+                                                     target.progress()));
+    *out_session = s.release();
+    return {};
+  });
+}
+
+void nwc_session_destroy(nwc_session* session) { delete session; }
+
+const char* nwc_session_last_error(const nwc_session* session) {
+  return session == nullptr ? "" : session->errors.get();
+}
+
+const char* nwc_session_name(const nwc_session* session) {
+  return session == nullptr ? "" : session->decoder->name().c_str();
+}
+
+nwc_status nwc_session_get_plan(const nwc_session* session, nwc_session_plan* out_plan) {
+  return call(session, [&](const nwc_session& s) {
+    return write_struct(to_c(s.state->file(), s.session->plan()), "nwc_session_plan", out_plan);
+  });
+}
+
+uint32_t nwc_session_position(const nwc_session* session) {
+  return session == nullptr ? 0 : session->session->position();
+}
+
+nwc_status nwc_session_truncate(nwc_session* session, uint32_t position) {
+  return call(session, [&](nwc_session& s) { return s.session->truncate(position); });
+}
+
+nwc_status nwc_session_eval(nwc_session* session, const uint32_t* tokens, size_t num_tokens, nwc_logits which,
+                            float* out_logits, size_t capacity) {
+  return call(session, [&](nwc_session& s) -> Status {
+    if (tokens == nullptr) return null_argument("tokens");
+    if (which > NWC_LOGITS_ALL) return invalid_argument("which " + std::to_string(which) + " does not exist");
+    if (out_logits == nullptr && which != NWC_LOGITS_NONE) return null_argument("out_logits");
+    const LogitsWanted wanted = which == NWC_LOGITS_NONE   ? LogitsWanted::kNone
+                                : which == NWC_LOGITS_LAST ? LogitsWanted::kLast
+                                                           : LogitsWanted::kAll;
+    const std::span<float> logits = which == NWC_LOGITS_NONE ? std::span<float>() : std::span(out_logits, capacity);
+    return s.session->eval(std::span(tokens, num_tokens), wanted, logits);
+  });
+}
+
+nwc_status nwc_session_generate(nwc_session* session, const uint32_t* prompt, size_t num_prompt,
+                                const nwc_generate_params* params, nwc_token_callback callback, void* callback_user,
+                                nwc_stop_reason* out_stop_reason) {
+  return call(session, [&](nwc_session& s) -> Status {
+    if (prompt == nullptr || num_prompt == 0) return invalid_argument("prompt is empty: give at least one token");
+    if (callback == nullptr) return null_argument("callback");
+    nwc_generate_params p;
+    NWC_TRY(read_struct(params, "nwc_generate_params", &p));
+    SamplerParams sampling;
+    sampling.temperature = p.temperature;
+    sampling.top_k = p.top_k;
+    sampling.top_p = p.top_p == 0 ? 1.0f : p.top_p;
+    sampling.seed = p.seed;
+    NWC_ASSIGN_OR_RETURN(Sampler sampler, Sampler::create(sampling));
+    GenerateParams generation;
+    generation.max_tokens = p.max_tokens == 0 ? UINT32_MAX : p.max_tokens;
+    generation.stop_at_eos = p.ignore_eos == 0;
+
+    const Tokenizer* tokenizer = nullptr;
+    if (s.state->file().tokenizer()) {
+      NWC_ASSIGN_OR_RETURN(tokenizer, s.state->tokenizer());
+    }
+    uint32_t num_drawn = 0;
+    bool stopped = false;
+    NWC_TRY(generate(*s.session, sampler, std::span(prompt, num_prompt), generation, [&](uint32_t token) {
+      ++num_drawn;
+      const std::string_view text = tokenizer == nullptr ? std::string_view("") : tokenizer->token_bytes(token);
+      stopped = callback(callback_user, token, text.data(), text.size()) != 0;
+      return !stopped;
+    }));
+    if (out_stop_reason != nullptr) {
+      *out_stop_reason = stopped                                         ? NWC_STOP_CALLBACK
+                         : num_drawn >= generation.max_tokens            ? NWC_STOP_MAX_TOKENS
+                         : s.session->position() >= s.session->context() ? NWC_STOP_CONTEXT_FULL
+                                                                         : NWC_STOP_EOS;
+    }
+    return {};
+  });
+}

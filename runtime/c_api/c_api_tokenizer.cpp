@@ -1,0 +1,53 @@
+// Text to tokens and back, on a model.
+#include "runtime/c_api/handles.h"
+
+using namespace nwc;
+using namespace nwc::c_api;
+
+nwc_status nwc_tokenize(const nwc_model* model, const char* text, size_t length_bytes, uint32_t flags,
+                        uint32_t* out_tokens, size_t capacity, size_t* out_count) {
+  return call(model, [&](const nwc_model& m) -> Status {
+    if (text == nullptr && length_bytes != 0) return null_argument("text");
+    if (out_tokens == nullptr && capacity != 0) return null_argument("out_tokens");
+    if (out_count == nullptr) return null_argument("out_count");
+    if (flags > (NWC_TOKENIZE_ADD_SPECIAL | NWC_TOKENIZE_PARSE_SPECIAL))
+      return invalid_argument("flags " + std::to_string(flags) + " hold an unknown bit");
+    NWC_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, m.state->tokenizer());
+    Tokenizer::EncodeOptions options;
+    options.add_special = (flags & NWC_TOKENIZE_ADD_SPECIAL) != 0;
+    options.parse_special = (flags & NWC_TOKENIZE_PARSE_SPECIAL) != 0;
+    NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
+                         tokenizer->encode(std::string_view(text, length_bytes), options));
+    *out_count = tokens.size();
+    if (out_tokens == nullptr) return {};
+    if (capacity < tokens.size())
+      return Status(StatusCode::kBufferTooSmall, "the text has " + std::to_string(tokens.size()) +
+                                                     " tokens, the buffer holds " + std::to_string(capacity));
+    std::copy(tokens.begin(), tokens.end(), out_tokens);
+    return {};
+  });
+}
+
+nwc_status nwc_detokenize(const nwc_model* model, const uint32_t* tokens, size_t num_tokens, char* out_text,
+                          size_t capacity_bytes, size_t* out_length_bytes) {
+  return call(model, [&](const nwc_model& m) -> Status {
+    if (tokens == nullptr && num_tokens != 0) return null_argument("tokens");
+    if (out_text == nullptr && capacity_bytes != 0) return null_argument("out_text");
+    if (out_length_bytes == nullptr) return null_argument("out_length_bytes");
+    NWC_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, m.state->tokenizer());
+    const std::vector<uint32_t> ids(tokens, tokens + num_tokens);
+    for (size_t i = 0; i < num_tokens; ++i) {
+      if (ids[i] >= tokenizer->vocab_size())
+        return invalid_argument("token " + std::to_string(ids[i]) + " at index " + std::to_string(i) +
+                                " is not in the vocabulary of " + std::to_string(tokenizer->vocab_size()));
+    }
+    const std::string text = tokenizer->decode(ids);
+    *out_length_bytes = text.size();
+    if (out_text == nullptr) return {};
+    if (capacity_bytes < text.size())
+      return Status(StatusCode::kBufferTooSmall, "the text has " + std::to_string(text.size()) +
+                                                     " bytes, the buffer holds " + std::to_string(capacity_bytes));
+    if (!text.empty()) std::memcpy(out_text, text.data(), text.size());
+    return {};
+  });
+}

@@ -1,0 +1,199 @@
+// What stands behind the opaque handles of nwc.h, and the barrier that every call goes through: no exception leaves the
+// library, every error text is kept for the caller.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/base/log.h"
+#include "runtime/base/thread_pool.h"
+#include "runtime/decoder/decoder.h"
+#include "runtime/engine/session.h"
+#include "runtime/format/nwc_file.h"
+#include "runtime/include/nwc/nwc.h"
+#include "runtime/model/tokenizer.h"
+
+namespace nwc::c_api {
+
+/// Error texts, one per thread, so that a handle can be shared without one thread's failure overwriting what another
+/// one is reading.
+class ErrorStore {
+ public:
+  void set(const std::string& message) noexcept;
+  const char* get() const noexcept;
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::thread::id, std::string> by_thread_;  // a map: entries do not move when others are added
+};
+
+void write_detail(const nwc_error_detail* detail, const char* text) noexcept;
+
+/// Runs f() -> Status; whatever happens, `report(text)` gets the message and the caller a status.
+template <typename F, typename Report>
+nwc_status barrier(F&& f, Report&& report) noexcept {
+  try {
+    const Status status = f();
+    if (status.ok()) return NWC_STATUS_OK;
+    report(status.message().c_str());
+    return static_cast<nwc_status>(status.code());
+  } catch (const std::bad_alloc&) {
+    report("out of memory");
+    return NWC_STATUS_OUT_OF_MEMORY;
+  } catch (const std::length_error&) {
+    report("out of memory: a size beyond what this machine can address");
+    return NWC_STATUS_OUT_OF_MEMORY;
+  } catch (const std::exception& e) {
+    report(e.what());
+    return NWC_STATUS_INTERNAL;
+  } catch (...) {
+    report("unknown exception");
+    return NWC_STATUS_INTERNAL;
+  }
+}
+
+/// A call on a handle: f(handle) -> Status.
+template <typename Handle, typename F>
+nwc_status call(Handle* handle, F&& f) noexcept {
+  if (handle == nullptr) return NWC_STATUS_INVALID_ARGUMENT;
+  return barrier([&] { return f(*handle); }, [&](const char* text) { handle->errors.set(text); });
+}
+
+/// A call that makes a handle: f() -> Status.
+template <typename F>
+nwc_status make(const nwc_error_detail* detail, F&& f) noexcept {
+  write_detail(detail, "");
+  return barrier(f, [&](const char* text) { write_detail(detail, text); });
+}
+
+/// No struct of nwc.h is anywhere near this size: a larger struct_size was not initialised.
+inline constexpr uint32_t kMaxStructBytes = 1u << 16;
+
+/// The caller's struct, which may come from an older or newer header. nullptr: all defaults.
+template <typename T>
+Status read_struct(const T* in, const char* what, T* out) {
+  std::memset(out, 0, sizeof *out);
+  out->struct_size = sizeof *out;
+  if (in == nullptr) return {};
+  const uint32_t size = in->struct_size;
+  if (size < sizeof(T) || size > kMaxStructBytes)
+    return invalid_argument(std::string(what) + ".struct_size is " + std::to_string(size) + ", expected " +
+                            std::to_string(sizeof(T)) + ": call " + what + "_init first");
+  const auto* tail = reinterpret_cast<const uint8_t*>(in) + sizeof(T);
+  if (std::any_of(tail, tail + (size - sizeof(T)), [](uint8_t b) { return b != 0; }))
+    return unsupported(std::string(what) + " sets a field that this version of the library does not know");
+  std::memcpy(out, in, sizeof *out);
+  return {};
+}
+
+/// Fills the caller's struct and zeroes what it has beyond ours; struct_size stays.
+template <typename T>
+Status write_struct(T value, const char* what, T* out) {
+  if (out == nullptr) return invalid_argument(std::string(what) + ": the result pointer is NULL");
+  const uint32_t size = out->struct_size;
+  if (size < sizeof(T) || size > kMaxStructBytes)
+    return invalid_argument(std::string(what) + ".struct_size is " + std::to_string(size) + ", expected " +
+                            std::to_string(sizeof(T)) + ": call " + what + "_init first");
+  value.struct_size = size;
+  std::memcpy(out, &value, sizeof value);
+  std::memset(reinterpret_cast<uint8_t*>(out) + sizeof(T), 0, size - sizeof(T));
+  return {};
+}
+
+Status null_argument(const char* name);
+
+/// A run of tensors with the same group number.
+struct Layer {
+  uint32_t group = 0;
+  uint32_t first_tensor = 0, num_tensors = 0;
+};
+
+/// An open file and what calls derive from it. Shared by the handles made from it.
+class ModelState {
+ public:
+  explicit ModelState(std::unique_ptr<NwcFile> file);
+
+  const NwcFile& file() const { return *file_; }
+  const std::vector<Layer>& layers() const { return layers_; }
+  uint32_t layer_of(uint32_t tensor) const { return layer_of_[tensor]; }
+  const nwc_model_info& info() const { return info_; }
+  /// Built when first asked for. errors: kUnsupported (the file has none), kCorrupt
+  Result<const Tokenizer*> tokenizer() const;
+
+ private:
+  std::unique_ptr<NwcFile> file_;
+  std::vector<Layer> layers_;
+  std::vector<uint32_t> layer_of_;
+  nwc_model_info info_{};
+  mutable std::mutex tokenizer_mutex_;
+  mutable std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+/// Checks index, names it in the error.
+Result<const TensorRecord*> find_tensor(const ModelState& state, uint32_t tensor);
+Result<const Layer*> find_layer(const ModelState& state, uint32_t layer);
+/// Bytes of a layer as nwc_decoder_decode_layer writes it; cannot overflow within the format's limits.
+uint64_t decoded_layer_bytes(const ModelState& state, const Layer& layer, uint32_t element_bytes);
+
+struct LogTarget {
+  nwc_log_callback callback = nullptr;
+  void* user = nullptr;
+  /// The target must outlive the logger.
+  Logger logger() const;
+};
+
+struct ProgressTarget {
+  nwc_progress_callback callback = nullptr;
+  void* user = nullptr;
+  Progress progress() const;
+};
+
+/// The fields that nwc_decoder_params and nwc_session_params have in common.
+struct BackendChoice {
+  nwc_backend backend = NWC_BACKEND_AUTO;
+  int32_t device_index = 0;
+  std::string device_name;
+  bool validation = false;
+};
+Status check_backend(nwc_backend backend, int32_t device_index);
+/// The rule of NWC_BACKEND_AUTO is applied here.
+Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& runner, const BackendChoice& choice,
+                                                const Logger& log);
+/// errors: kInvalidArgument
+Result<std::unique_ptr<Runner>> create_runner(const nwc_runner* runner, uint32_t num_threads);
+
+}  // namespace nwc::c_api
+
+struct nwc_model {
+  std::shared_ptr<const nwc::c_api::ModelState> state;
+  mutable nwc::c_api::ErrorStore errors;
+};
+
+// Members are destroyed last to first: the decoder goes before the runner and the file that it uses.
+struct nwc_decoder {
+  std::shared_ptr<const nwc::c_api::ModelState> state;
+  nwc::c_api::LogTarget log;
+  std::unique_ptr<nwc::Runner> runner;
+  std::unique_ptr<nwc::Decoder> decoder;
+  bool check_crc = true;
+  mutable nwc::c_api::ErrorStore errors;
+};
+
+struct nwc_session {
+  std::shared_ptr<const nwc::c_api::ModelState> state;
+  nwc::c_api::LogTarget log;
+  std::unique_ptr<nwc::Runner> decode_runner;  // null where the caller's runner serves both
+  std::unique_ptr<nwc::Runner> compute_runner;
+  std::unique_ptr<nwc::Decoder> decoder;
+  std::unique_ptr<nwc::Session> session;
+  mutable nwc::c_api::ErrorStore errors;
+};
