@@ -17,8 +17,8 @@ struct TensorDecodeOptions {
   Progress progress;      ///< in tiles
 };
 
-/// Rows [row_begin, row_end) of coded tensor `tensor`, row-major [row_end - row_begin][n] in `dtype` (kF32, kF16, kBf16).
-/// Only the tiles that hold these rows are read. Parallel over tiles; the result does not depend on the runner.
+/// Rows [row_begin, row_end) of coded tensor `tensor`, row-major [row_end - row_begin][n] in `dtype` (kF32, kF16,
+/// kBf16). Only the tiles that hold these rows are read. Parallel over tiles; the result does not depend on the runner.
 /// errors: kInvalidArgument (range, dtype, not coded), kBufferTooSmall, kCorrupt/kTruncated/kChecksum (name the tensor
 /// and tile), kCancelled
 Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_t tensor, uint64_t row_begin,

@@ -1,0 +1,98 @@
+#include "runtime/codec/decode_tables.h"
+
+namespace nwc {
+namespace {
+
+struct AliasColumns {
+  uint32_t freq[kBuckets] = {};
+  uint32_t cutoff[kBuckets] = {};
+  uint32_t alias[kBuckets] = {};
+  uint32_t offset[kBuckets] = {};
+};
+
+// doc/format.md, section 5.4. The order of the stacks is part of the bitstream.
+AliasColumns build_columns(const std::vector<uint16_t>& freq) {
+  constexpr uint32_t kSlots = 1u << kBucketSlotsLog2;
+  AliasColumns c;
+  uint32_t under[kBuckets], over[kBuckets];
+  uint32_t num_under = 0, num_over = 0;
+  const auto push = [&](uint32_t i) {
+    if (c.cutoff[i] < kSlots) under[num_under++] = i;
+    if (c.cutoff[i] > kSlots) over[num_over++] = i;
+  };
+  for (uint32_t i = 0; i < kBuckets; ++i) {
+    c.freq[i] = i < freq.size() ? freq[i] : 0;
+    c.cutoff[i] = c.freq[i];
+    c.alias[i] = i;
+    push(i);
+  }
+  while (num_over != 0) {
+    assert(num_under != 0);  // the cutoffs' mean is 32 throughout
+    const uint32_t o = over[--num_over];
+    const uint32_t u = under[--num_under];
+    c.cutoff[o] -= kSlots - c.cutoff[u];
+    c.alias[u] = o;
+    c.offset[u] = c.cutoff[o];
+    push(o);
+  }
+  return c;
+}
+
+AliasTable pack_shared(const AliasColumns& c) {
+  AliasTable t;
+  for (uint32_t i = 0; i < kBuckets; ++i) {
+    const uint32_t a = c.alias[i];
+    // freq 0 never hits: its cutoff is 0. The mask keeps the neighbouring fields clean.
+    t.bucket[i].own = ((c.freq[i] - 1) & 0xfffu) | c.cutoff[i] << 12 | a << 18;
+    t.bucket[i].other = ((c.freq[a] - 1) & 0xfffu) | ((c.offset[i] - c.cutoff[i]) & 0xfffu) << 12;
+  }
+  return t;
+}
+
+uint64_t pack_simd(const AliasColumns& c, uint32_t i, uint32_t escape) {
+  const auto half = [&](uint32_t s, uint32_t top) {
+    return ((c.freq[s] - 1) & 0xfffu) | s << 12 | (s == escape ? 1u << 19 : 0u) | top << 20;
+  };
+  const uint32_t own = half(i, c.cutoff[i]);
+  const uint32_t other = half(c.alias[i], (c.offset[i] + 31 - c.cutoff[i]) & 0xfffu);
+  return uint64_t{other} << 32 | own;
+}
+
+}  // namespace
+
+AliasTable build_alias_table(const std::vector<uint16_t>& freq) { return pack_shared(build_columns(freq)); }
+
+AliasHit lookup(const AliasTable& table, uint32_t slot) {
+  const uint32_t i = slot >> kBucketSlotsLog2;
+  const uint32_t p = slot & ((1u << kBucketSlotsLog2) - 1);
+  const AliasBucket& b = table.bucket[i];
+  if (p < (b.own >> 12 & 63u)) return {i, (b.own & 0xfffu) + 1, p};
+  return {b.own >> 18 & 127u, (b.other & 0xfffu) + 1, ((b.other >> 12) + p) & 0xfffu};
+}
+
+DecodeTables build_decode_tables(const CodecRecord& codec) {
+  DecodeTables d;
+  d.context_map = codec.context_map;
+  d.num_levels = codec.num_levels;
+  for (const FrequencyTable& t : codec.tables) {
+    const AliasColumns columns = build_columns(t.freq);
+    const uint32_t escape = static_cast<uint32_t>(t.freq.size()) - 1;
+    d.alias.push_back(pack_shared(columns));
+    d.info.push_back(static_cast<uint16_t>(t.min) | uint32_t{t.raw_bits} << 16 | escape << 24);
+    for (uint32_t i = 0; i < kBuckets; ++i) d.packed.push_back(pack_simd(columns, i, escape));
+    d.any_raw_bits |= t.raw_bits != 0;
+  }
+  for (uint32_t level = 0; level < d.num_levels; ++level) {
+    const uint16_t* map = d.context_map.data() + size_t{level} * kChunk;
+    bool single = true, raw = false;
+    for (uint32_t c = 0; c < kChunk; ++c) {
+      single &= map[c] == map[0];
+      raw |= codec.tables[map[c]].raw_bits != 0;
+    }
+    d.level_single_table.push_back(single);
+    d.level_raw_bits.push_back(raw);
+  }
+  return d;
+}
+
+}  // namespace nwc

@@ -1,0 +1,112 @@
+// The unit of work that all CPU decoders share: 16 steps of one tile, which are 16 channels of 32 adjacent columns
+// (doc/format.md, section 5.2). Lanes being adjacent columns, SIMD lanes map to contiguous output.
+// Internal to runtime/codec. The SIMD files are compiled for their instruction set: they use nothing but this header
+// and intrinsics, because an inline function of the library compiled there could end up in programs for any machine.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/base/cpu_features.h"
+#include "runtime/format/constants.h"
+#include "runtime/format/dtype.h"
+
+namespace nwc {
+
+struct CodecRecord;
+struct DecodeTables;
+
+/// The most bytes that a group can take from the words: 512 symbols with a renormalisation in passes 1 and 2 and an
+/// escape word each. Payloads are decoded from a copy that this many bytes follow, plus what a vector load may read
+/// past the last word; so kernels do not check, their caller looks after each group whether the words ran out.
+inline constexpr uint32_t kMaxGroupBytes = 3 * sizeof(uint16_t) * kChunk * kNumLanes;
+inline constexpr uint32_t kPayloadPadding = kMaxGroupBytes + 64;
+
+/// What the 32 columns of slot j have in common for all row blocks of all tiles of a column band.
+struct alignas(64) ColumnGroup {
+  uint32_t base[kChunk][kNumLanes];     ///< table of (level of the column, channel) * 128
+  int16_t min[kChunk][kNumLanes];       ///< of that table
+  uint8_t raw_bits[kChunk][kNumLanes];  ///< of that table
+  float step[kNumLanes], shrink[kNumLanes];
+  float scale[kNumLanes];  ///< of the column
+  uint8_t level[kNumLanes];
+  uint32_t active;  ///< lanes that take part, 1..32; the others' entries are valid, too
+  bool any_raw_bits;
+  bool any_shrink;
+};
+
+/// One tile's decoder between groups.
+struct alignas(64) LaneStates {
+  uint32_t state[kNumLanes];
+  const uint8_t* next;  ///< first word not used
+  const uint8_t* end;
+};
+
+struct alignas(64) LaneValues {
+  int16_t k[kChunk][kNumLanes];
+};
+struct alignas(64) LaneWeights {
+  float y[kChunk][kNumLanes];
+};
+
+/// g_s as the kernels want it: plain pointers; matrices packed [out / 8][in][8].
+struct SynthesisView {
+  const CodecRecord* codec = nullptr;  ///< what the scalar twin reads
+  uint32_t width = 0, num_blocks = 0;
+  uint32_t num_levels = 0, level_stride = 0;  ///< stride of E: num_levels rounded up to 16, 32 or 64
+  bool layer_norm = false, silu = false;
+  const float* A = nullptr;
+  const float* a = nullptr;
+  const float* V = nullptr;  ///< [blocks] matrices
+  const float* v = nullptr;  ///< [blocks][w]; gain and bias alike
+  const float* gain = nullptr;
+  const float* bias = nullptr;
+  const float* C = nullptr;
+  const float* c = nullptr;
+  const float* S = nullptr;
+  const float* E = nullptr;  ///< [blocks][w][level_stride]
+};
+
+/// Where a group's weights go: rows [row_begin, row_end) of the 16, `active` columns.
+struct StoreTarget {
+  uint8_t* out = nullptr;  ///< the first column's weight in row row_begin
+  uint64_t stride = 0;     ///< bytes from row to row
+  uint32_t row_begin = 0, row_end = kChunk;
+  const float* row_scale = nullptr;  ///< [16], or null
+  Dtype dtype = Dtype::kF32;
+};
+
+struct LaneKernels {
+  /// 16 steps of one tile, or of two tiles of the same columns at once (which hides the latency of the lookups).
+  void (*decode)(const DecodeTables& tables, const uint64_t* packed, const ColumnGroup& group, LaneStates* const* tiles,
+                 uint32_t num_tiles, LaneValues* out);
+  /// y = g_s(dequantize(k)), before any scale. scratch: 64-byte aligned, synthesis_scratch_floats().
+  void (*synthesize)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& k, float* scratch,
+                     LaneWeights* y);
+  /// Scales, converts, stores.
+  void (*store)(const LaneWeights& y, const ColumnGroup& group, const StoreTarget& target);
+};
+
+/// z, and h and u of all columns.
+inline uint64_t synthesis_scratch_floats(uint32_t width) {
+  return (uint64_t{kChunk} + 2 * uint64_t{width}) * kNumLanes;
+}
+
+/// The best kernels up to `level` that this build has.
+LaneKernels lane_kernels(CpuLevel level);
+
+void decode_group_scalar(const DecodeTables&, const uint64_t*, const ColumnGroup&, LaneStates* const*, uint32_t,
+                         LaneValues*);
+void synthesize_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
+void store_group_scalar(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
+#if defined(__x86_64__)
+void decode_group_avx2(const DecodeTables&, const uint64_t*, const ColumnGroup&, LaneStates* const*, uint32_t,
+                       LaneValues*);
+void synthesize_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
+void store_group_avx2(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
+void decode_group_avx512(const DecodeTables&, const uint64_t*, const ColumnGroup&, LaneStates* const*, uint32_t,
+                         LaneValues*);
+void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
+void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
+#endif
+
+}  // namespace nwc

@@ -1,0 +1,173 @@
+#include "runtime/codec/synthesis.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+
+#include "runtime/base/half.h"
+#include "runtime/codec/synthesis_plan.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kRowsPerPanel = 8;
+
+// [out][in] -> [out / 8][in][8]
+void pack_matrix(const std::vector<float>& m, size_t in, std::vector<float>* to) {
+  const size_t out = in == 0 ? 0 : m.size() / in;
+  for (size_t panel = 0; panel < out; panel += kRowsPerPanel) {
+    for (size_t i = 0; i < in; ++i) {
+      for (size_t r = 0; r < kRowsPerPanel; ++r) to->push_back(m[(panel + r) * in + i]);
+    }
+  }
+}
+
+void append(const std::vector<float>& v, std::vector<float>* to) { to->insert(to->end(), v.begin(), v.end()); }
+
+float dequantize(int16_t k, float step, float shrink) {
+  const float sign = static_cast<float>((k > 0) - (k < 0));
+  return (static_cast<float>(k) - sign * shrink) * step;
+}
+
+// out[o] = sum_i m[o][i] * in[i] + bias[o]; without bias: out[o] += the sum.
+void multiply(const float* m, const float* bias, const float* in, size_t num_in, size_t num_out, float* out) {
+  for (size_t o = 0; o < num_out; ++o) {
+    float sum = bias == nullptr ? out[o] : bias[o];
+    for (size_t i = 0; i < num_in; ++i) sum += m[o * num_in + i] * in[i];
+    out[o] = sum;
+  }
+}
+
+void normalise(const NetworkBlock& b, size_t w, float* u) {
+  double mean = 0, variance = 0;
+  for (size_t i = 0; i < w; ++i) mean += u[i];
+  mean /= static_cast<double>(w);
+  for (size_t i = 0; i < w; ++i) variance += (u[i] - mean) * (u[i] - mean);
+  variance /= static_cast<double>(w);
+  const double factor = 1.0 / std::sqrt(variance + 1e-5);
+  for (size_t i = 0; i < w; ++i) u[i] = static_cast<float>((u[i] - mean) * factor) * b.gain[i] + b.bias[i];
+}
+
+// One chunk through section 5.5. h, u: [w].
+void run_network(const Network& g, uint32_t num_levels, uint32_t level, const float* z, float* h, float* u, float* y) {
+  const size_t w = g.width;
+  std::fill(y, y + kChunk, 0.0f);
+  if (w != 0) {
+    multiply(g.A.data(), g.a.data(), z, kChunk, w, h);
+    for (size_t b = 0; b < g.blocks.size(); ++b) {
+      const NetworkBlock& block = g.blocks[b];
+      const float* e = g.E.data() + (b * num_levels + level) * w;
+      multiply(block.V.data(), block.v.data(), h, w, w, u);
+      if (g.layer_norm) normalise(block, w, u);
+      for (size_t i = 0; i < w; ++i) {
+        const float act = g.activation == Activation::kRelu ? std::max(u[i], 0.0f) : u[i] / (1.0f + std::exp(-u[i]));
+        h[i] = (h[i] + act) * e[i];
+      }
+    }
+    multiply(g.C.data(), g.c.data(), h, w, kChunk, y);
+  }
+  multiply(g.S.data(), nullptr, z, kChunk, kChunk, y);
+}
+
+}  // namespace
+
+SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
+  const Network& g = codec.synthesis;
+  const size_t w = g.width;
+  view_.codec = &codec;
+  view_.width = g.width;
+  view_.num_blocks = static_cast<uint32_t>(g.blocks.size());
+  view_.num_levels = codec.num_levels;
+  view_.level_stride = codec.num_levels <= 16 ? 16 : codec.num_levels <= 32 ? 32 : 64;
+  view_.layer_norm = g.layer_norm;
+  view_.silu = g.activation == Activation::kSilu;
+  size_t at[10] = {};
+  const auto mark = [&](size_t i) { at[i] = numbers_.size(); };
+  // clang-format off
+  mark(0); pack_matrix(g.S, kChunk, &numbers_);
+  mark(1); pack_matrix(g.A, kChunk, &numbers_);
+  mark(2); append(g.a, &numbers_);
+  mark(3); for (const NetworkBlock& b : g.blocks) pack_matrix(b.V, w, &numbers_);
+  mark(4); for (const NetworkBlock& b : g.blocks) append(b.v, &numbers_);
+  mark(5); for (const NetworkBlock& b : g.blocks) append(b.gain, &numbers_);
+  mark(6); for (const NetworkBlock& b : g.blocks) append(b.bias, &numbers_);
+  mark(7); pack_matrix(g.C, w, &numbers_);
+  mark(8); append(g.c, &numbers_);
+  mark(9);
+  // clang-format on
+  numbers_.resize(numbers_.size() + view_.num_blocks * w * view_.level_stride);
+  for (size_t b = 0; b < view_.num_blocks; ++b) {
+    for (size_t level = 0; level < codec.num_levels; ++level) {
+      for (size_t i = 0; i < w; ++i)
+        numbers_[at[9] + (b * w + i) * view_.level_stride + level] = g.E[(b * codec.num_levels + level) * w + i];
+    }
+  }
+  const float* n = numbers_.data();
+  view_.S = n + at[0];
+  view_.A = n + at[1];
+  view_.a = n + at[2];
+  view_.V = n + at[3];
+  view_.v = n + at[4];
+  view_.gain = n + at[5];
+  view_.bias = n + at[6];
+  view_.C = n + at[7];
+  view_.c = n + at[8];
+  view_.E = n + at[9];
+}
+
+void synthesize_group_scalar(const SynthesisView& net, const ColumnGroup& group, const LaneValues& k, float* scratch,
+                             LaneWeights* out) {
+  float z[kChunk], y[kChunk];
+  for (uint32_t l = 0; l < group.active; ++l) {
+    for (uint32_t c = 0; c < kChunk; ++c) z[c] = dequantize(k.k[c][l], group.step[l], group.shrink[l]);
+    run_network(net.codec->synthesis, net.num_levels, group.level[l], z, scratch, scratch + net.width, y);
+    for (uint32_t c = 0; c < kChunk; ++c) out->y[c][l] = y[c];
+  }
+}
+
+void store_group_scalar(const LaneWeights& y, const ColumnGroup& group, const StoreTarget& target) {
+  for (uint32_t r = target.row_begin; r < target.row_end; ++r) {
+    uint8_t* row = target.out + (r - target.row_begin) * target.stride;
+    const float row_scale = target.row_scale == nullptr ? 1.0f : target.row_scale[r];
+    for (uint32_t l = 0; l < group.active; ++l) {
+      const float weight = group.scale[l] == 0 ? 0.0f : y.y[r][l] * (group.scale[l] * row_scale);
+      switch (target.dtype) {
+        case Dtype::kF16: store_le(row + 2 * l, f32_to_f16(weight)); break;
+        case Dtype::kBf16: store_le(row + 2 * l, f32_to_bf16(weight)); break;
+        default: store_le(row + 4 * l, weight); break;
+      }
+    }
+  }
+}
+
+void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> k, const uint8_t* level,
+                       std::span<float> y) {
+  assert(k.size() == y.size() && k.size() % kChunk == 0);
+  const SynthesisPlan plan(codec);
+  const LaneKernels kernels = lane_kernels(cpu);
+  SynthesisScratch scratch(codec.synthesis.width);
+  ColumnGroup group{};
+  LaneValues values{};
+  LaneWeights weights{};
+  const size_t num_chunks = k.size() / kChunk;
+  for (size_t first = 0; first < num_chunks; first += kNumLanes) {
+    group.active = static_cast<uint32_t>(std::min<size_t>(kNumLanes, num_chunks - first));
+    group.any_shrink = false;
+    for (uint32_t l = 0; l < group.active; ++l) {
+      const uint32_t L = level[first + l];
+      group.level[l] = static_cast<uint8_t>(L);
+      group.step[l] = codec.step[L];
+      group.shrink[l] = codec.shrink[L];
+      group.any_shrink |= codec.shrink[L] != 0;
+      for (uint32_t c = 0; c < kChunk; ++c) values.k[c][l] = k[(first + l) * kChunk + c];
+    }
+    kernels.synthesize(plan.view(), group, values, scratch.data(), &weights);
+    for (uint32_t l = 0; l < group.active; ++l) {
+      for (uint32_t c = 0; c < kChunk; ++c) y[(first + l) * kChunk + c] = weights.y[c][l];
+    }
+  }
+}
+
+}  // namespace nwc

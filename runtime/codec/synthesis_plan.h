@@ -1,0 +1,38 @@
+// g_s in the layout of lane_kernels.h. Internal to runtime/codec.
+#pragma once
+
+#include <vector>
+
+#include "runtime/codec/lane_kernels.h"
+#include "runtime/format/codec_record.h"
+
+namespace nwc {
+
+/// Immutable; the codec must outlive it.
+class SynthesisPlan {
+ public:
+  explicit SynthesisPlan(const CodecRecord& codec);
+  SynthesisPlan(const SynthesisPlan&) = delete;
+  SynthesisPlan& operator=(const SynthesisPlan&) = delete;
+
+  const SynthesisView& view() const { return view_; }
+
+ private:
+  std::vector<float> numbers_;
+  SynthesisView view_;
+};
+
+/// 64-byte aligned floats for LaneKernels::synthesize.
+class SynthesisScratch {
+ public:
+  explicit SynthesisScratch(uint32_t width) : lines_((synthesis_scratch_floats(width) + 15) / 16) {}
+  float* data() { return lines_.data()->f; }
+
+ private:
+  struct alignas(64) Line {
+    float f[16];
+  };
+  std::vector<Line> lines_;
+};
+
+}  // namespace nwc

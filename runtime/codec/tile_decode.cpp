@@ -1,0 +1,88 @@
+#include "runtime/codec/tile_decode.h"
+
+#include <algorithm>
+
+#include "runtime/codec/tile_stream.h"
+
+namespace nwc {
+namespace {
+
+uint16_t take_word(LaneStates* t) {
+  const uint16_t word = load_le<uint16_t>(t->next);
+  t->next += sizeof word;
+  return word;
+}
+
+void renormalise(LaneStates* t, uint32_t lane) {
+  if (t->state[lane] < kRansLow) t->state[lane] = t->state[lane] << 16 | take_word(t);
+}
+
+// One step of section 5.3, the readable twin of the SIMD kernels.
+void decode_step(const DecodeTables& tables, const ColumnGroup& group, uint32_t channel, LaneStates* t, int16_t* out) {
+  uint32_t symbol[kNumLanes], raw[kNumLanes] = {};
+  for (uint32_t l = 0; l < group.active; ++l) {
+    const AliasHit hit = lookup(tables.alias[group.base[channel][l] / kBuckets], t->state[l] % kProbScale);
+    t->state[l] = hit.freq * (t->state[l] >> kProbBits) + hit.rank;
+    symbol[l] = hit.symbol;
+    renormalise(t, l);
+  }
+  const auto is_escape = [&](uint32_t l) { return symbol[l] == tables.info[group.base[channel][l] / kBuckets] >> 24; };
+  for (uint32_t l = 0; l < group.active; ++l) {
+    const uint32_t bits = group.raw_bits[channel][l];
+    if (bits == 0 || is_escape(l)) continue;
+    raw[l] = t->state[l] & ((1u << bits) - 1);
+    t->state[l] >>= bits;
+    renormalise(t, l);
+  }
+  for (uint32_t l = 0; l < group.active; ++l) {
+    const int32_t unit = 1 << group.raw_bits[channel][l];
+    const int32_t value =
+        (static_cast<int32_t>(symbol[l]) + group.min[channel][l]) * unit + static_cast<int32_t>(raw[l]);
+    out[l] = static_cast<int16_t>(is_escape(l) ? take_word(t) : value);
+  }
+}
+
+}  // namespace
+
+void decode_group_scalar(const DecodeTables& tables, const uint64_t*, const ColumnGroup& group,
+                         LaneStates* const* tiles, uint32_t num_tiles, LaneValues* out) {
+  for (uint32_t t = 0; t < num_tiles; ++t) {
+    for (uint32_t c = 0; c < kChunk; ++c) decode_step(tables, group, c, tiles[t], out[t].k[c]);
+  }
+}
+
+LaneKernels lane_kernels(CpuLevel level) {
+#if defined(__x86_64__)
+  if (level == CpuLevel::kAvx512) return {decode_group_avx512, synthesize_group_avx512, store_group_avx512};
+  if (level == CpuLevel::kAvx2) return {decode_group_avx2, synthesize_group_avx2, store_group_avx2};
+#endif
+  static_cast<void>(level);
+  return {decode_group_scalar, synthesize_group_scalar, store_group_scalar};
+}
+
+Status decode_tile(CpuLevel cpu, const DecodeTables& tables, const TileGeometry& geometry, const uint8_t* level,
+                   Bytes payload, std::span<int16_t> out) {
+  assert(out.size() == size_t{geometry.row_blocks()} * geometry.width * kChunk);
+  TileStream tile;
+  NWC_ASSIGN_OR_RETURN(const MutableBytes copy, tile.prepare(geometry, payload.size()));
+  std::copy(payload.begin(), payload.end(), copy.begin());
+  NWC_TRY(tile.begin());
+  std::vector<ColumnGroup> groups;
+  build_column_groups(tables, nullptr, level, nullptr, geometry.width, &groups);
+  const LaneKernels kernels = lane_kernels(cpu);
+  LaneStates* lanes = tile.lanes();
+  LaneValues values{};
+  for (uint32_t r = 0; r < geometry.row_blocks() && !tile.ran_out(); ++r) {
+    int16_t* chunk = out.data() + size_t{r} * geometry.width * kChunk;
+    for (const ColumnGroup& group : groups) {
+      kernels.decode(tables, tables.packed.data(), group, &lanes, 1, &values);
+      if (tile.ran_out()) break;
+      for (uint32_t l = 0; l < group.active; ++l, chunk += kChunk) {
+        for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.k[c][l];
+      }
+    }
+  }
+  return tile.finish();
+}
+
+}  // namespace nwc

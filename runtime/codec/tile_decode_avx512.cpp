@@ -1,0 +1,136 @@
+// AVX-512 twin of decode_group_scalar: 16 lanes a register, two registers a tile, one or two tiles at once.
+#include "runtime/codec/lane_kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+namespace nwc {
+namespace {
+
+// Registers of one tile; half h holds lanes 16 h to 16 h + 15.
+struct Tile {
+  __m512i state[2];
+  const uint8_t* next;
+};
+
+// state below 2^16: state = state << 16 | next word, in order of lanes.
+inline __m512i renormalise(__m512i state, __mmask16 active, const uint8_t** next) {
+  const __mmask16 low = _mm512_mask_cmplt_epu32_mask(active, state, _mm512_set1_epi32(1 << 16));
+  const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(*next)));
+  *next += 2 * static_cast<unsigned>(_mm_popcnt_u32(low));
+  const __m512i spread = _mm512_maskz_expand_epi32(low, words);
+  return _mm512_mask_or_epi32(state, low, _mm512_slli_epi32(state, 16), spread);
+}
+
+// Section 5.3's pass 1 without the renormalisation; *hit gets the entry of section 5.4 (DecodeTables::packed).
+inline __m512i advance(const uint64_t* packed, __m512i state, __m512i base, __m512i* hit) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  // (state >> 5 & 127) | base
+  const __m512i bucket = _mm512_ternarylogic_epi32(_mm512_srli_epi32(state, 5), _mm512_set1_epi32(127), base, 0xea);
+  const __m512i lo = _mm512_i32gather_epi64(_mm512_castsi512_si256(bucket), packed, 8);
+  const __m512i hi = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(bucket, 1), packed, 8);
+  const __m512i own = _mm512_permutex2var_epi32(lo, even, hi);
+  const __m512i other = _mm512_permutex2var_epi32(lo, odd, hi);
+  const __m512i p = _mm512_and_si512(state, _mm512_set1_epi32(31));
+  const __mmask16 alias = _mm512_cmpge_epu32_mask(p, _mm512_srli_epi32(own, 20));
+  *hit = _mm512_mask_mov_epi32(own, alias, other);
+  const __m512i q = _mm512_srli_epi32(state, 12);
+  const __m512i freq_minus_1 = _mm512_and_si512(*hit, _mm512_set1_epi32(0xfff));
+  // The alias entry's rank field is offset - cutoff + 31.
+  const __m512i alias_rank = _mm512_sub_epi32(_mm512_srli_epi32(other, 20), _mm512_set1_epi32(31));
+  const __m512i rank = _mm512_mask_add_epi32(p, alias, p, alias_rank);
+  return _mm512_add_epi32(_mm512_mullo_epi32(q, freq_minus_1), _mm512_add_epi32(q, rank));
+}
+
+inline __mmask16 escapes(__m512i hit, __mmask16 active) {
+  return _mm512_mask_test_epi32_mask(active, hit, _mm512_set1_epi32(1 << 19));
+}
+
+inline __m512i symbols(__m512i hit) { return _mm512_and_si512(_mm512_srli_epi32(hit, 12), _mm512_set1_epi32(127)); }
+
+// Pass 3 for one half: the values of escaped lanes are the next words.
+inline __m512i take_escapes(__m512i values, __mmask16 escape, const uint8_t** next) {
+  const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(*next)));
+  *next += 2 * static_cast<unsigned>(_mm_popcnt_u32(escape));
+  return _mm512_mask_expand_epi32(values, escape, words);
+}
+
+// One step of one tile.
+template <bool kRaw>
+inline void step(const uint64_t* packed, const ColumnGroup& g, uint32_t c, const __mmask16* active, Tile* t,
+                 int16_t* out) {
+  __m512i hit[2];
+  __mmask16 escape[2];
+  for (int h = 0; h < 2; ++h) {
+    const __m512i base = _mm512_load_si512(&g.base[c][16 * h]);
+    const __m512i state = advance(packed, t->state[h], base, &hit[h]);
+    t->state[h] = _mm512_mask_mov_epi32(t->state[h], active[h], state);
+  }
+  for (int h = 0; h < 2; ++h) {
+    t->state[h] = renormalise(t->state[h], active[h], &t->next);
+    escape[h] = escapes(hit[h], active[h]);
+  }
+  const __m512i min = _mm512_load_si512(&g.min[c][0]);
+  __m512i value[2];
+  for (int h = 0; h < 2; ++h) value[h] = symbols(hit[h]);
+  if constexpr (kRaw) {
+    const __m512i min_half[2] = {_mm512_cvtepi16_epi32(_mm512_castsi512_si256(min)),
+                                 _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(min, 1))};
+    for (int h = 0; h < 2; ++h) {
+      const __m128i packed_bits = _mm_load_si128(reinterpret_cast<const __m128i*>(&g.raw_bits[c][16 * h]));
+      const __mmask16 takes = static_cast<__mmask16>(active[h] & ~escape[h]);
+      const __m512i bits = _mm512_maskz_cvtepu8_epi32(takes, packed_bits);
+      const __m512i rest = _mm512_srlv_epi32(t->state[h], bits);
+      const __m512i raw = _mm512_xor_si512(t->state[h], _mm512_sllv_epi32(rest, bits));
+      value[h] = _mm512_add_epi32(_mm512_sllv_epi32(_mm512_add_epi32(value[h], min_half[h]), bits), raw);
+      t->state[h] = renormalise(rest, active[h], &t->next);
+    }
+  }
+  if (__builtin_expect(escape[0] | escape[1], 0)) {
+    for (int h = 0; h < 2; ++h) {
+      // min is added below in the path without raw bits; modulo 2^16 it cancels out.
+      __m512i words = take_escapes(_mm512_setzero_si512(), escape[h], &t->next);
+      if constexpr (!kRaw) {
+        words = _mm512_sub_epi32(
+            words, _mm512_cvtepi16_epi32(h == 0 ? _mm512_castsi512_si256(min) : _mm512_extracti64x4_epi64(min, 1)));
+      }
+      value[h] = _mm512_mask_mov_epi32(value[h], escape[h], words);
+    }
+  }
+  const __m512i narrow =
+      _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(value[0])), _mm512_cvtepi32_epi16(value[1]), 1);
+  _mm512_store_si512(out, kRaw ? narrow : _mm512_add_epi16(narrow, min));
+}
+
+template <int kTiles, bool kRaw>
+void decode(const uint64_t* packed, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
+  const uint32_t mask = g.active == kNumLanes ? ~0u : (1u << g.active) - 1;
+  const __mmask16 active[2] = {static_cast<__mmask16>(mask), static_cast<__mmask16>(mask >> 16)};
+  Tile t[kTiles];
+  for (int i = 0; i < kTiles; ++i) {
+    for (int h = 0; h < 2; ++h) t[i].state[h] = _mm512_load_si512(&tiles[i]->state[16 * h]);
+    t[i].next = tiles[i]->next;
+  }
+  for (uint32_t c = 0; c < kChunk; ++c) {
+    for (int i = 0; i < kTiles; ++i) step<kRaw>(packed, g, c, active, &t[i], out[i].k[c]);
+  }
+  for (int i = 0; i < kTiles; ++i) {
+    for (int h = 0; h < 2; ++h) _mm512_store_si512(&tiles[i]->state[16 * h], t[i].state[h]);
+    tiles[i]->next = t[i].next;
+  }
+}
+
+}  // namespace
+
+void decode_group_avx512(const DecodeTables&, const uint64_t* packed, const ColumnGroup& group,
+                         LaneStates* const* tiles, uint32_t num_tiles, LaneValues* out) {
+  if (num_tiles == 2) {
+    group.any_raw_bits ? decode<2, true>(packed, group, tiles, out) : decode<2, false>(packed, group, tiles, out);
+  } else {
+    group.any_raw_bits ? decode<1, true>(packed, group, tiles, out) : decode<1, false>(packed, group, tiles, out);
+  }
+}
+
+}  // namespace nwc
+#endif
