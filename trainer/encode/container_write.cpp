@@ -169,9 +169,20 @@ Status ModelWriter::place_group(bool large) {
   return {};
 }
 
-Result<uint64_t> ModelWriter::commit() {
+Status ModelWriter::finish_data() {
   assert(next_ == records_.size());
-  NWC_TRY(place_group(false));
+  return place_group(false);
+}
+
+uint64_t ModelWriter::stored_bytes(SectionType type) const {
+  for (const SectionEntry& e : entries_) {
+    if (e.type == type) return e.stored_size;
+  }
+  return 0;
+}
+
+Result<uint64_t> ModelWriter::commit() {
+  NWC_TRY(finish_data());
   SectionEntry& data = entries_.back();
   data.stored_size = data.size = cursor_ - data.offset;
   SectionEntry& tensors = entries_[entries_.size() - 2];

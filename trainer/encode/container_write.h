@@ -37,10 +37,15 @@ class ModelWriter {
   /// set here. `parts` are its stored bytes, written one after another.
   Status append(TensorRecord record, std::span<const Bytes> parts);
 
-  /// Zero bytes written in front of tensor i so far (alignment).
+  /// Writes what still waits for its alignment: every tensor has been appended. Then padding() is final.
+  Status finish_data();
+  /// Zero bytes in front of a tensor.
   uint64_t padding(size_t tensor) const { return padding_[tensor]; }
-  /// Patches TENSORS, the section table and the header, syncs and renames. Every tensor has been appended.
-  /// Returns the file's size in bytes.
+  /// Bytes that a section takes in the file; 0 if there is none.
+  uint64_t stored_bytes(SectionType type) const;
+  /// Of DATA, from the start of the file: everything before it is metadata.
+  uint64_t data_offset() const { return entries_.back().offset; }
+  /// finish_data(), then patches TENSORS, the section table and the header, syncs and renames. Returns the file's size.
   Result<uint64_t> commit();
 
  private:

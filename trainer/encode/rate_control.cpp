@@ -52,6 +52,21 @@ std::vector<float> sample_chunks(std::span<const float> w, uint64_t m, uint64_t 
   return sample;
 }
 
+/// Share of the codec's own distribution in a refitted table: values that the sample missed stay affordable.
+constexpr double kPriorWeight = 0.002;
+/// A table of some 50 entries, deflated.
+constexpr double kTableBits = 600;
+
+void add_prior(const FrequencyTable& table, double weight, ValueHistogram* histogram) {
+  const double unit = weight / kProbScale / (1 << table.raw_bits);
+  for (size_t s = 0; s + 1 < table.freq.size(); ++s) {
+    const int32_t first = (static_cast<int32_t>(s) + table.min) * (1 << table.raw_bits);
+    for (int32_t raw = 0; raw < (1 << table.raw_bits); ++raw) {
+      histogram->add(static_cast<int16_t>(first + raw), unit * table.freq[s]);
+    }
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<LevelPolicy> make_uniform_policy() { return std::make_unique<UniformPolicy>(); }
@@ -133,7 +148,7 @@ void RateModel::measure_level(const CodecModel& codec, const Rounding& rounding,
 double RateModel::estimate_bytes(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy,
                                  double quality, Runner& runner) {
   const uint32_t num_levels = codec.record.num_levels;
-  std::vector<uint8_t> used = used_levels(policy, quality, num_levels);
+  const std::vector<uint8_t> used = used_levels(policy, quality, num_levels);
   for (uint8_t level : used) measure_level(codec, rounding, level, runner);
   double bytes = 0;
   for (const auto& [source, s] : tensors_) {
@@ -142,11 +157,14 @@ double RateModel::estimate_bytes(const CodecModel& codec, const Rounding& roundi
     bytes += bits * static_cast<double>(ceil_div(s.m, kChunk)) / 8;
     bytes += static_cast<double>(s.side_bytes + s.overhead_bytes);
   }
-  const auto known = codec_bytes_.find(used);
-  const uint64_t codec_bytes =
-      known != codec_bytes_.end() ? known->second : stored_codec_bytes(subset_levels(codec.record, used));
-  codec_bytes_.emplace(std::move(used), codec_bytes);
-  return bytes + static_cast<double>(codec_bytes);
+  static_assert(kMaxLevels <= 64);
+  uint64_t set = 0;
+  for (uint8_t level : used) set |= uint64_t{1} << level;
+  auto known = codec_bytes_.find(set);
+  if (known == codec_bytes_.end()) {
+    known = codec_bytes_.emplace(set, stored_codec_bytes(subset_levels(codec.record, used))).first;
+  }
+  return bytes + static_cast<double>(known->second);
 }
 
 double RateModel::find_quality(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy,
@@ -157,6 +175,59 @@ double RateModel::find_quality(const CodecModel& codec, const Rounding& rounding
     (estimate_bytes(codec, rounding, policy, middle, runner) < bytes ? low : high) = middle;
   }
   return (low + high) / 2;
+}
+
+std::vector<ValueHistogram> RateModel::expected_values(const CodecModel& codec, std::span<const uint8_t> level_map,
+                                                       const Rounding& rounding, const LevelPolicy& policy,
+                                                       double quality, Runner& runner) const {
+  const uint32_t num_levels = codec.record.num_levels;
+  // share[i * num_levels + l]: chunks of tensor i at level l for each chunk in its sample.
+  std::vector<const SurveyedTensor*> all;
+  std::vector<double> share;
+  for (const auto& [source, s] : tensors_) {
+    std::vector<double> columns(num_levels, 0);
+    for (uint8_t level : policy.levels(source, s.n, quality, static_cast<uint32_t>(level_map.size()))) {
+      columns[level_map[level]] += 1;
+    }
+    const double sampled = static_cast<double>(s.sample.size()) / kChunk;
+    for (double& c : columns) share.push_back(c * static_cast<double>(ceil_div(s.m, kChunk)) / sampled);
+    all.push_back(&s);
+  }
+  const TableCosts costs(codec.record);
+  std::vector<ValueHistogram> out(size_t{num_levels} * kChunk);
+  parallel_for(runner, num_levels, [&](uint32_t level, uint32_t) {
+    std::vector<float> u;
+    std::vector<int16_t> k;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const double weight = share[i * num_levels + level];
+      if (weight == 0) continue;
+      const std::vector<float>& sample = all[i]->sample;
+      const std::vector<uint8_t> levels(sample.size() / kChunk, static_cast<uint8_t>(level));
+      u.resize(sample.size());
+      k.resize(sample.size());
+      analyze_chunks(codec, sample, levels.data(), u);
+      round_chunks(codec.record, costs, rounding, u, levels.data(), k);
+      for (size_t j = 0; j < k.size(); ++j) out[level * kChunk + j % kChunk].add(k[j], weight);
+    }
+  });
+  return out;
+}
+
+CodecRecord refit_tables(const CodecRecord& codec, std::span<const ValueHistogram> expected) {
+  double old_bits = 8 * static_cast<double>(stored_codec_bytes(codec));
+  std::vector<ValueHistogram> smoothed(expected.begin(), expected.end());
+  for (size_t i = 0; i < smoothed.size(); ++i) {
+    const FrequencyTable& table = codec.tables[codec.context_map[i]];
+    old_bits += table_bits(table, expected[i]);
+    if (!expected[i].empty()) add_prior(table, kPriorWeight * expected[i].total(), &smoothed[i]);
+  }
+  TableClusters clusters = cluster_tables(smoothed, kMaxTables, kTableBits);
+  CodecRecord out = codec;
+  out.tables = std::move(clusters.tables);
+  out.context_map = std::move(clusters.table_of_context);
+  double new_bits = 8 * static_cast<double>(stored_codec_bytes(out));
+  for (size_t i = 0; i < expected.size(); ++i) new_bits += table_bits(out.tables[out.context_map[i]], expected[i]);
+  return new_bits < old_bits ? out : codec;
 }
 
 }  // namespace nwc

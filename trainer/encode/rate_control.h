@@ -47,6 +47,12 @@ class RateModel {
   double find_quality(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy, double bytes,
                       Runner& runner);
 
+  /// Expected counts of the whole model's values per context, [K * 16], from the samples. `codec`: any renumbering;
+  /// `level_map` [K of the policy]: number in `codec`, for levels in use.
+  std::vector<ValueHistogram> expected_values(const CodecModel& codec, std::span<const uint8_t> level_map,
+                                              const Rounding& rounding, const LevelPolicy& policy, double quality,
+                                              Runner& runner) const;
+
   uint64_t coded_weights() const { return coded_weights_; }
 
  private:
@@ -54,9 +60,13 @@ class RateModel {
 
   std::map<size_t, SurveyedTensor> tensors_;  ///< by index in the source
   std::vector<bool> measured_;                ///< [K]
-  std::map<std::vector<uint8_t>, uint64_t> codec_bytes_;
+  std::map<uint64_t, uint64_t> codec_bytes_;  ///< by set of levels, a bit each
   uint64_t coded_weights_ = 0;
 };
+
+/// The codec with tables refitted to the expected values, if that makes values and CODEC together smaller; else as it
+/// is.
+CodecRecord refit_tables(const CodecRecord& codec, std::span<const ValueHistogram> expected);
 
 /// What CODEC takes in a model file.
 uint64_t stored_codec_bytes(const CodecRecord& codec);
