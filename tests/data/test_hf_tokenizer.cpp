@@ -1,0 +1,195 @@
+#include <gtest/gtest.h>
+
+#include "tests/data/temp_dir.h"
+#include "trainer/data/hf_tokenizer.h"
+
+namespace nwc {
+namespace {
+
+Result<TokenizerRecord> parse(const std::string& json, std::optional<uint32_t> bos = {}) {
+  const std::vector<uint8_t> bytes(json.begin(), json.end());
+  return parse_hf_tokenizer(bytes, bos);
+}
+
+const std::string kByteLevel = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":true})";
+const std::string kByteLevelNoRegex = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":false})";
+const std::string kModel = R"({"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"\u0120":3,"\u0120ab":4},)"
+                           R"("merges":["a b",["\u0120","ab"]]})";
+
+std::string sequence(const std::string& list_key, const std::string& items) {
+  return R"({"type":"Sequence",")" + list_key + "\":[" + items + "]}";
+}
+
+std::string tokenizer(const std::string& pre, const std::string& model = kModel, const std::string& more = "") {
+  return "{\"pre_tokenizer\":" + pre + ",\"model\":" + model + more + "}";
+}
+
+void expect_error(const std::string& json, StatusCode code, const std::string& part) {
+  const Result<TokenizerRecord> record = parse(json);
+  ASSERT_FALSE(record.ok()) << part;
+  EXPECT_EQ(record.status().code(), code) << record.status().message();
+  EXPECT_EQ(record.status().message().rfind("tokenizer.json", 0), 0u) << record.status().message();
+  EXPECT_NE(record.status().message().find(part), std::string::npos) << record.status().message();
+}
+
+TEST(HfTokenizer, ReadsTheTokenizerOfTheIncludedModel) {
+  const Result<TokenizerRecord> record =
+      parse(test::load_file(NWC_SOURCE_DIR "/models/gutenlm-2.6m/tokenizer.json"), 0);
+  ASSERT_TRUE(record.ok()) << record.status().message();
+  EXPECT_EQ(record->kind, TokenizerKind::kByteLevelBpe);
+  EXPECT_EQ(record->pre_tokenizer, PreTokenizer::kGpt2);
+  ASSERT_EQ(record->tokens.size(), 1024u);
+  ASSERT_EQ(record->merges.size(), 767u);
+  EXPECT_EQ(record->tokens[0].bytes, "<|endoftext|>");
+  EXPECT_EQ(record->tokens[0].type, TokenType::kControl);
+  EXPECT_EQ(record->tokens[33].bytes, " ");
+  EXPECT_EQ(record->tokens[record->merges[0].result].bytes, " t");
+  EXPECT_EQ(record->bos_id, 0u);
+  EXPECT_FALSE(record->add_bos);
+}
+
+TEST(HfTokenizer, ReadsMergesInBothSpellings) {
+  const Result<TokenizerRecord> record = parse(tokenizer(kByteLevel));
+  ASSERT_TRUE(record.ok()) << record.status().message();
+  ASSERT_EQ(record->merges.size(), 2u);
+  EXPECT_EQ(record->merges[0].result, 2u);
+  EXPECT_EQ(record->merges[1].left, 3u);
+  EXPECT_EQ(record->merges[1].right, 2u);
+  EXPECT_EQ(record->tokens[4].bytes, " ab");
+  EXPECT_EQ(record->bos_id, UINT32_MAX);
+}
+
+TEST(HfTokenizer, RecognisesPreTokenizers) {
+  const auto pre = [](const std::string& items) {
+    const Result<TokenizerRecord> record = parse(tokenizer(sequence("pretokenizers", items)));
+    EXPECT_TRUE(record.ok()) << record.status().message();
+    return record.ok() ? record->pre_tokenizer : PreTokenizer::kNone;
+  };
+  EXPECT_EQ(pre(kByteLevel), PreTokenizer::kGpt2);
+  EXPECT_EQ(pre(R"({"type":"Digits","individual_digits":true},)" + kByteLevel), PreTokenizer::kSmolLm2);
+  const std::string llama3 =
+      R"({"type":"Split","pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|)"
+      R"( ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},"behavior":"Isolated","invert":false},)";
+  EXPECT_EQ(pre(llama3 + kByteLevelNoRegex), PreTokenizer::kLlama3);
+
+  using enum StatusCode;
+  expect_error(tokenizer(sequence("pretokenizers", llama3 + kByteLevel)), kUnsupported, "Split");
+  expect_error(tokenizer(kByteLevelNoRegex), kUnsupported, "without a pattern");
+  expect_error(tokenizer(sequence("pretokenizers", R"({"type":"Digits","individual_digits":false},)" + kByteLevel)),
+               kUnsupported, "Digits");
+  expect_error(tokenizer(sequence("pretokenizers", R"({"type":"Whitespace"},)" + kByteLevel)), kUnsupported,
+               "Whitespace");
+  expect_error(tokenizer(R"({"type":"Whitespace"})"), kUnsupported, "Whitespace");
+  expect_error(tokenizer("null"), kUnsupported, "U+2581");
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"normalizer":{"type":"NFC"})"), kUnsupported, "NFC");
+}
+
+TEST(HfTokenizer, ReadsAddedTokensAndPostProcessor) {
+  const std::string more =
+      R"(,"added_tokens":[{"id":7,"content":"<s>","special":true},{"id":6,"content":"<x>","special":false},)"
+      R"({"id":2,"content":"ab","special":true}],"post_processor":)" +
+      sequence("processors",
+               kByteLevel + R"(,{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},)"
+                            R"({"Sequence":{"id":"A","type_id":0}}],"special_tokens":{"<s>":{"id":"<s>","ids":[7]}}})");
+  const Result<TokenizerRecord> record = parse(tokenizer(kByteLevel, kModel, more));
+  ASSERT_TRUE(record.ok()) << record.status().message();
+  ASSERT_EQ(record->tokens.size(), 8u);
+  EXPECT_EQ(record->tokens[2].type, TokenType::kControl);
+  EXPECT_EQ(record->tokens[5].type, TokenType::kUnknown) << "a gap";
+  EXPECT_EQ(record->tokens[6].type, TokenType::kUserDefined);
+  EXPECT_EQ(record->tokens[7].bytes, "<s>");
+  EXPECT_TRUE(record->add_bos);
+  EXPECT_EQ(record->bos_id, 7u);
+
+  using enum StatusCode;
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":0,"content":"<s>"}])"), kCorrupt, "contradicts");
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":9,"content":"a"}])"), kCorrupt, "contradicts");
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":99999999,"content":"x"}])"), kLimit, "id");
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"post_processor":{"type":"BertProcessing"})"), kUnsupported, "Bert");
+  expect_error(tokenizer(kByteLevel, kModel,
+                         R"(,"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},)"
+                         R"({"SpecialToken":{"id":"a"}}],"special_tokens":{"a":{"ids":[0]}}})"),
+               kUnsupported, "other than one in front");
+}
+
+// As Llama 2 has it: 256 byte tokens, spaces made visible, ranked merges.
+std::string sentencepiece_model(const std::string& merges) {
+  std::string vocab = R"({"<unk>":0,"<s>":1,"</s>":2)";
+  for (int byte = 0; byte < 256; ++byte) {
+    char text[24];
+    snprintf(text, sizeof text, ",\"<0x%02X>\":%d", byte, byte + 3);
+    vocab += text;
+  }
+  vocab += R"(,"\u2581":259,"a":260,"\u2581a":261})";
+  return R"({"type":"BPE","unk_token":"<unk>","fuse_unk":true,"byte_fallback":true,"vocab":)" + vocab +
+         R"(,"merges":)" + merges + "}";
+}
+
+TEST(HfTokenizer, ReadsSentencePieceModels) {
+  const std::string normalizer =
+      R"(,"normalizer":)" + sequence("normalizers",
+                                     R"({"type":"Prepend","prepend":"\u2581"},)"
+                                     R"({"type":"Replace","pattern":{"String":" "},"content":"\u2581"})");
+  const std::string metaspace = R"({"type":"Metaspace","replacement":"\u2581","prepend_scheme":"first","split":false})";
+  const std::string added = R"(,"added_tokens":[{"id":1,"content":"<s>","special":true}])";
+  for (const std::string& json : {tokenizer("null", sentencepiece_model(R"(["\u2581 a"])"), normalizer + added),
+                                  tokenizer(metaspace, sentencepiece_model(R"([["\u2581","a"]])"), added)}) {
+    const Result<TokenizerRecord> record = parse(json, 1);
+    ASSERT_TRUE(record.ok()) << record.status().message();
+    EXPECT_EQ(record->kind, TokenizerKind::kSentencePieceBpe);
+    EXPECT_EQ(record->pre_tokenizer, PreTokenizer::kNone);
+    EXPECT_TRUE(record->add_prefix_space && record->byte_fallback);
+    EXPECT_EQ(record->unk_id, 0u);
+    EXPECT_EQ(record->tokens[0].type, TokenType::kUnknown);
+    EXPECT_EQ(record->tokens[1].type, TokenType::kControl);
+    EXPECT_EQ(record->tokens[13].type, TokenType::kByte);
+    EXPECT_EQ(record->tokens[13].bytes, "\n");
+    EXPECT_EQ(record->tokens[261].bytes, " a");
+    ASSERT_EQ(record->merges.size(), 1u);
+    EXPECT_EQ(record->merges[0].result, 261u);
+    EXPECT_EQ(record->bos_id, 1u);
+  }
+  using enum StatusCode;
+  expect_error(tokenizer("null", sentencepiece_model("[]"), normalizer), kUnsupported, "without merges");
+  expect_error(tokenizer(R"({"type":"Metaspace","replacement":"\u2581"})", sentencepiece_model("[]")), kUnsupported,
+               "Metaspace");
+}
+
+TEST(HfTokenizer, RejectsDamage) {
+  using enum StatusCode;
+  expect_error("", kCorrupt, "JSON");
+  expect_error("{", kCorrupt, "JSON");
+  expect_error("7", kCorrupt, "no model");
+  expect_error("{}", kCorrupt, "no model");
+  const auto model = [](const std::string& fields) { return tokenizer(kByteLevel, "{" + fields + "}"); };
+  expect_error(model(R"("type":"WordPiece")"), kUnsupported, "WordPiece");
+  expect_error(model(R"("dropout":0.1)"), kUnsupported, "dropout");
+  expect_error(model(R"("end_of_word_suffix":"</w>")"), kUnsupported, "end_of_word_suffix");
+  expect_error(model(R"("vocab":[])"), kCorrupt, "vocab");
+  expect_error(model(R"("vocab":{"a":-1},"merges":[])"), kCorrupt, "no id");
+  expect_error(model(R"("vocab":{"a":0,"b":0},"merges":[])"), kCorrupt, "contradicts");
+  expect_error(model(R"("vocab":{"a":0,"a":1},"merges":[])"), kCorrupt, "twice");
+  expect_error(model(R"("vocab":{"a b":0},"merges":[])"), kCorrupt, "alphabet");
+  expect_error(model(R"("vocab":{"a":0})"), kCorrupt, "merges");
+  expect_error(model(R"("vocab":{"a":0},"merges":[1])"), kCorrupt, "merge 0");
+  expect_error(model(R"("vocab":{"a":0},"merges":["a a"])"), kCorrupt, "\"aa\" is not in the vocabulary");
+  expect_error(model(R"("vocab":{"a":0},"merges":[],"unk_token":"u")"), kCorrupt, "unk_token");
+  expect_error(model(R"("vocab":{"a":0},"merges":[],"byte_fallback":true)"), kUnsupported, "byte_fallback");
+}
+
+TEST(HfTokenizer, DamagedFilesNeverDoMoreThanFail) {
+  const std::string good =
+      tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":5,"content":"<s>","special":true}])");
+  ASSERT_TRUE(parse(good).ok());
+  for (size_t i = 0; i < good.size(); ++i) {
+    EXPECT_FALSE(parse(good.substr(0, i)).ok()) << i;
+    for (const int flip : {0x01, 0x02, 0x40, 0x80}) {
+      std::string damaged = good;
+      damaged[i] = static_cast<char>(damaged[i] ^ flip);
+      (void)parse(damaged).ok();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nwc
