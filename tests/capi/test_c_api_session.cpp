@@ -1,0 +1,245 @@
+// Sessions through the public interface: plans, evaluation, generation, cancelling.
+#include <gtest/gtest.h>
+#include <nwc/nwc.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace {
+
+template <typename T>
+T zeroed() {
+  T value;
+  std::memset(&value, 0, sizeof value);
+  value.struct_size = sizeof value;
+  return value;
+}
+
+class CApiSession : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(nwc_model_open_path(NWC_TEST_MODEL, &detail_, &model_), NWC_STATUS_OK) << error_;
+    size_t count = 0;
+    const std::string text = "It was the best of times, it was the worst of times";
+    tokens_.resize(nwc_tokenize_bound(text.size()));
+    ASSERT_EQ(nwc_tokenize(model_, text.data(), text.size(), 0, tokens_.data(), tokens_.size(), &count), NWC_STATUS_OK);
+    tokens_.resize(count);
+    ASSERT_GT(count, 4u);
+  }
+  void TearDown() override {
+    nwc_session_destroy(session_);
+    nwc_model_destroy(model_);
+  }
+  static nwc_session_params params() {
+    nwc_session_params p = zeroed<nwc_session_params>();
+    p.backend = NWC_BACKEND_CPU;
+    p.num_threads = 2;
+    p.context = 64;
+    return p;
+  }
+  void create(const nwc_session_params& p) {
+    nwc_session_destroy(session_);
+    session_ = nullptr;
+    ASSERT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, &detail_, &session_), NWC_STATUS_OK) << error_;
+  }
+  nwc_session_plan plan_for(const nwc_session_params& p) {
+    nwc_session_plan plan = zeroed<nwc_session_plan>();
+    EXPECT_EQ(nwc_session_make_plan(model_, &p, &detail_, &plan), NWC_STATUS_OK) << error_;
+    return plan;
+  }
+  std::vector<float> last_logits() {
+    std::vector<float> logits(kVocab);
+    EXPECT_EQ(nwc_session_eval(session_, tokens_.data(), tokens_.size(), NWC_LOGITS_LAST, logits.data(), logits.size()),
+              NWC_STATUS_OK)
+        << nwc_session_last_error(session_);
+    return logits;
+  }
+  struct Drawn {
+    std::vector<uint32_t> tokens;
+    std::string text;
+    size_t stop_after = SIZE_MAX;
+  };
+  static int on_token(void* user, uint32_t token, const char* text, size_t length) {
+    auto& drawn = *static_cast<Drawn*>(user);
+    drawn.tokens.push_back(token);
+    drawn.text.append(text, length);
+    return drawn.tokens.size() >= drawn.stop_after ? 1 : 0;
+  }
+
+  static constexpr uint32_t kVocab = 1024;
+  nwc_model* model_ = nullptr;
+  nwc_session* session_ = nullptr;
+  std::vector<uint32_t> tokens_;
+  char error_[512] = "";
+  nwc_error_detail detail_{error_, sizeof error_};
+};
+
+TEST_F(CApiSession, PlansAddUpAndAreKept) {
+  nwc_session_params p = params();
+  p.mode = NWC_WEIGHTS_RESIDENT;
+  const nwc_session_plan resident = plan_for(p);
+  EXPECT_EQ(resident.mode, static_cast<uint32_t>(NWC_WEIGHTS_RESIDENT));
+  EXPECT_EQ(resident.num_layers, 2u);
+  EXPECT_EQ(resident.num_resident_layers, 2u);
+  EXPECT_EQ(resident.context, 64u);
+  EXPECT_EQ(resident.streamed_bytes_per_batch, 0u);
+  EXPECT_EQ(resident.total_bytes, resident.weight_bytes + resident.stream_buffer_bytes + resident.kv_cache_bytes +
+                                      resident.activation_bytes + resident.decoder_bytes);
+  p.mode = NWC_WEIGHTS_STREAMED;
+  const nwc_session_plan streamed = plan_for(p);
+  EXPECT_EQ(streamed.num_resident_layers, 0u);
+  EXPECT_GT(streamed.streamed_bytes_per_batch, 0u);
+  EXPECT_LT(streamed.weight_bytes, resident.weight_bytes);
+  create(p);
+  nwc_session_plan kept = zeroed<nwc_session_plan>();
+  ASSERT_EQ(nwc_session_get_plan(session_, &kept), NWC_STATUS_OK);
+  EXPECT_EQ(kept.total_bytes, streamed.total_bytes);
+
+  p = params();
+  p.memory_budget_bytes = streamed.needed_streamed_bytes - 1;
+  nwc_session_plan none = zeroed<nwc_session_plan>();
+  EXPECT_EQ(nwc_session_make_plan(model_, &p, &detail_, &none), NWC_STATUS_BUDGET);
+  EXPECT_STRNE(error_, "");
+  nwc_session* refused = nullptr;
+  EXPECT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, &detail_, &refused), NWC_STATUS_BUDGET);
+  EXPECT_EQ(refused, nullptr);
+  p.memory_budget_bytes = streamed.needed_streamed_bytes;
+  EXPECT_LE(plan_for(p).total_bytes, p.memory_budget_bytes);
+}
+
+TEST_F(CApiSession, EveryModeAnswersTheSame) {
+  nwc_session_params p = params();
+  p.mode = NWC_WEIGHTS_RESIDENT;
+  create(p);
+  const std::vector<float> want = last_logits();
+  for (const float l : want) ASSERT_TRUE(std::isfinite(l));
+  p.mode = NWC_WEIGHTS_STREAMED;
+  create(p);
+  EXPECT_EQ(last_logits(), want);
+  p.mode = NWC_WEIGHTS_AUTO;
+  p.num_threads = 1;
+  create(p);
+  EXPECT_EQ(last_logits(), want);
+}
+
+TEST_F(CApiSession, PositionTruncateAndAllLogits) {
+  create(params());
+  const uint32_t n = static_cast<uint32_t>(tokens_.size());
+  std::vector<float> all(n * kVocab);
+  ASSERT_EQ(nwc_session_eval(session_, tokens_.data(), n, NWC_LOGITS_ALL, all.data(), all.size()), NWC_STATUS_OK);
+  EXPECT_EQ(nwc_session_position(session_), n);
+  ASSERT_EQ(nwc_session_truncate(session_, n - 1), NWC_STATUS_OK);
+  std::vector<float> last(kVocab);
+  ASSERT_EQ(nwc_session_eval(session_, &tokens_.back(), 1, NWC_LOGITS_LAST, last.data(), last.size()), NWC_STATUS_OK);
+  for (uint32_t v = 0; v < kVocab; ++v) ASSERT_NEAR(last[v], all[(n - 1) * kVocab + v], 2e-3) << v;
+  EXPECT_EQ(nwc_session_truncate(session_, n + 1), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_STRNE(nwc_session_last_error(session_), "");
+  EXPECT_EQ(nwc_session_truncate(session_, 0), NWC_STATUS_OK);
+  EXPECT_EQ(nwc_session_position(session_), 0u);
+  EXPECT_EQ(nwc_session_eval(session_, tokens_.data(), n, NWC_LOGITS_NONE, nullptr, 0), NWC_STATUS_OK);
+}
+
+TEST_F(CApiSession, EvalArgumentsAreChecked) {
+  create(params());
+  std::vector<float> logits(kVocab);
+  const auto eval = [&](const uint32_t* t, size_t n, nwc_logits which, float* out, size_t capacity) {
+    return nwc_session_eval(session_, t, n, which, out, capacity);
+  };
+  EXPECT_EQ(eval(nullptr, 1, NWC_LOGITS_NONE, nullptr, 0), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(eval(tokens_.data(), 0, NWC_LOGITS_NONE, nullptr, 0), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(eval(tokens_.data(), 1, 3, logits.data(), kVocab), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(eval(tokens_.data(), 1, NWC_LOGITS_LAST, nullptr, kVocab), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(eval(tokens_.data(), 1, NWC_LOGITS_LAST, logits.data(), kVocab - 1), NWC_STATUS_BUFFER_TOO_SMALL);
+  EXPECT_EQ(eval(tokens_.data(), 2, NWC_LOGITS_ALL, logits.data(), kVocab), NWC_STATUS_BUFFER_TOO_SMALL);
+  const uint32_t beyond = kVocab;
+  EXPECT_EQ(eval(&beyond, 1, NWC_LOGITS_NONE, nullptr, 0), NWC_STATUS_INVALID_ARGUMENT);
+  const std::vector<uint32_t> many(65, 1);
+  EXPECT_EQ(eval(many.data(), many.size(), NWC_LOGITS_NONE, nullptr, 0), NWC_STATUS_LIMIT);
+  EXPECT_EQ(nwc_session_position(session_), 0u) << "a failed call leaves the position alone";
+}
+
+TEST_F(CApiSession, ParamsAreChecked) {
+  nwc_session* none = nullptr;
+  const auto refuse = [&](auto change) {
+    nwc_session_params p = params();
+    change(p);
+    nwc_session_plan plan = zeroed<nwc_session_plan>();
+    EXPECT_EQ(nwc_session_make_plan(model_, &p, &detail_, &plan), NWC_STATUS_INVALID_ARGUMENT);
+    EXPECT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, &detail_, &none), NWC_STATUS_INVALID_ARGUMENT);
+    EXPECT_STRNE(error_, "");
+  };
+  refuse([](nwc_session_params& p) { p.struct_size = 3; });
+  refuse([](nwc_session_params& p) { p.mode = 4; });
+  refuse([](nwc_session_params& p) { p.backend = 3; });
+  refuse([](nwc_session_params& p) { p.device_index = -2; });
+  refuse([](nwc_session_params& p) { p.weight_precision = 4; });
+  refuse([](nwc_session_params& p) { p.reserved = 1; });
+  refuse([](nwc_session_params& p) { p.context = 257; });
+  EXPECT_EQ(none, nullptr);
+  const nwc_session_params p = params();
+  EXPECT_EQ(nwc_session_create(nullptr, &p, nullptr, nullptr, nullptr, &none), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, nullptr, nullptr), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(nwc_session_make_plan(model_, &p, nullptr, nullptr), NWC_STATUS_INVALID_ARGUMENT);
+}
+
+TEST_F(CApiSession, CreationCanBeCancelled) {
+  const nwc_session_params p = params();
+  nwc_session* none = nullptr;
+  EXPECT_EQ(nwc_session_create(
+                model_, &p, [](void*, uint64_t, uint64_t) { return 1; }, nullptr, &detail_, &none),
+            NWC_STATUS_CANCELLED);
+  EXPECT_EQ(none, nullptr);
+}
+
+TEST_F(CApiSession, GenerationIsRepeatableAndStopsForTheRightReason) {
+  create(params());
+  nwc_generate_params g = zeroed<nwc_generate_params>();
+  g.max_tokens = 10;
+  g.temperature = 1;
+  g.top_k = 40;
+  g.top_p = 0.9f;
+  g.seed = 42;
+  g.ignore_eos = 1;
+  nwc_stop_reason reason = 99;
+  const auto generate = [&](Drawn* drawn) {
+    EXPECT_EQ(nwc_session_truncate(session_, 0), NWC_STATUS_OK);
+    return nwc_session_generate(session_, tokens_.data(), tokens_.size(), &g, on_token, drawn, &reason);
+  };
+  Drawn first, second, other;
+  ASSERT_EQ(generate(&first), NWC_STATUS_OK) << nwc_session_last_error(session_);
+  EXPECT_EQ(reason, static_cast<uint32_t>(NWC_STOP_MAX_TOKENS));
+  EXPECT_EQ(first.tokens.size(), 10u);
+  EXPECT_FALSE(first.text.empty());
+  ASSERT_EQ(generate(&second), NWC_STATUS_OK);
+  EXPECT_EQ(second.tokens, first.tokens);
+  g.seed = 43;
+  ASSERT_EQ(generate(&other), NWC_STATUS_OK);
+  EXPECT_NE(other.tokens, first.tokens);
+
+  Drawn stopped;
+  stopped.stop_after = 3;
+  ASSERT_EQ(generate(&stopped), NWC_STATUS_OK);
+  EXPECT_EQ(reason, static_cast<uint32_t>(NWC_STOP_CALLBACK));
+  EXPECT_EQ(stopped.tokens.size(), 3u);
+
+  g.max_tokens = 0;
+  Drawn full;
+  ASSERT_EQ(generate(&full), NWC_STATUS_OK);
+  EXPECT_EQ(reason, static_cast<uint32_t>(NWC_STOP_CONTEXT_FULL));
+  EXPECT_GE(full.tokens.size(), 64 - tokens_.size());
+
+  Drawn none;
+  EXPECT_EQ(nwc_session_generate(session_, nullptr, 0, &g, on_token, &none, nullptr), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(nwc_session_generate(session_, tokens_.data(), 1, &g, nullptr, nullptr, nullptr),
+            NWC_STATUS_INVALID_ARGUMENT);
+  g.top_p = 2;
+  EXPECT_EQ(generate(&none), NWC_STATUS_INVALID_ARGUMENT);
+  g.top_p = 0;
+  g.temperature = -1;
+  EXPECT_EQ(generate(&none), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_TRUE(none.tokens.empty());
+}
+
+}  // namespace
