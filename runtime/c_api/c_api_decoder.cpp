@@ -13,26 +13,15 @@ VulkanOptions vulkan_options(const BackendChoice& choice) {
   return options;
 }
 
-/// The index of a usable device that is no software renderer and fits the caller's wishes; of several the one that
-/// creation would take by itself comes first: discrete before integrated before others, then by memory.
+/// The best usable device that is no software renderer and fits the caller's wishes.
 std::optional<int> find_real_device(const BackendChoice& choice) {
-  const auto rank = [](VulkanDeviceType type) {
-    return type == VulkanDeviceType::kDiscreteGpu ? 2 : type == VulkanDeviceType::kIntegratedGpu ? 1 : 0;
-  };
-  const std::vector<VulkanDeviceInfo> devices = list_vulkan_devices();
-  std::optional<int> best;
-  for (int i = 0; i < static_cast<int>(devices.size()); ++i) {
-    const VulkanDeviceInfo& d = devices[static_cast<size_t>(i)];
-    if (!d.usable || d.type == VulkanDeviceType::kCpu) continue;
-    if (choice.device_index != 0 && choice.device_index - 1 != i) continue;
-    if (d.name.find(choice.device_name) == std::string::npos) continue;
-    if (best) {
-      const VulkanDeviceInfo& b = devices[static_cast<size_t>(*best)];
-      if (std::pair(rank(d.type), d.memory_bytes) <= std::pair(rank(b.type), b.memory_bytes)) continue;
-    }
-    best = i;
+  for (const VulkanDeviceInfo& device : list_vulkan_devices()) {
+    if (!device.usable || device.type == VulkanDeviceType::kCpu) continue;
+    if (choice.device_index != 0 && choice.device_index - 1 != device.index) continue;
+    if (device.name.find(choice.device_name) == std::string::npos) continue;
+    return device.index;
   }
-  return best;
+  return std::nullopt;
 }
 
 Status check_out_buffer(const TensorRecord& record, nwc_dtype dtype, uint64_t need, const void* out_data,
@@ -130,6 +119,7 @@ nwc_status nwc_vulkan_device(uint32_t index, nwc_device_info* out_info) {
     nwc_device_info info{};
     info.type = static_cast<nwc_device_type>(device.type);
     info.usable = device.usable ? 1 : 0;
+    info.device_index = device.index + 1;
     copy(device.name, info.name);
     copy(device.detail, info.detail);
     info.memory_bytes = device.memory_bytes;

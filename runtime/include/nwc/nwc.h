@@ -323,8 +323,8 @@ enum {
 typedef struct nwc_device_info {
   uint32_t struct_size;
   nwc_device_type type;
-  uint32_t usable; /* 1: has what the decoder requires */
-  uint32_t reserved;
+  uint32_t usable;      /* 1: has what the decoder requires */
+  int32_t device_index; /* what device_index of nwc_decoder_params and nwc_session_params takes to choose it */
   char name[256];
   char detail[256];      /* driver and versions, or why the device is not usable */
   uint64_t memory_bytes; /* of the largest device-local heap */
@@ -333,7 +333,7 @@ static inline void nwc_device_info_init(nwc_device_info* info) {
   memset(info, 0, sizeof *info);
   info->struct_size = (uint32_t)sizeof *info;
 }
-/* Vulkan devices, in the driver's order. Loads Vulkan for the time of the call;
+/* Vulkan devices, the best one first. Loads Vulkan for the time of the call;
  * without a Vulkan driver the count is 0. Threads: one call at a time. errors: NOT_FOUND (index). */
 NWC_API nwc_status nwc_vulkan_device_count(uint32_t* out_count);
 NWC_API nwc_status nwc_vulkan_device(uint32_t index, nwc_device_info* out_info);
@@ -347,7 +347,7 @@ typedef struct nwc_decoder nwc_decoder;
 typedef struct nwc_decoder_params {
   uint32_t struct_size;
   nwc_backend backend;
-  int32_t device_index;     /* Vulkan: 0 the best one by type and memory; n > 0: number n - 1 of nwc_vulkan_device */
+  int32_t device_index;     /* Vulkan: 0 the best one by type and memory, or nwc_device_info::device_index */
   uint32_t num_threads;     /* 0: one per hardware thread, at most 256. Not used with a runner */
   const char* device_name;  /* Vulkan: part of the device's name; NULL: any */
   const nwc_runner* runner; /* NULL: the library's own threads. Copied, what it points to must outlive the decoder */
