@@ -1,0 +1,67 @@
+// nwc decompress: from a .nwc file back to safetensors that other tools load.
+
+#include <cstdio>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "host-tools/cli.h"
+#include "host-tools/model_input.h"
+#include "trainer/encode/decompress.h"
+
+namespace nwc::cli {
+namespace {
+
+struct DecompressCommand {
+  std::string input, output, dtype = "original";
+  DeviceOptions device;
+};
+
+Status decompress(const DecompressCommand& command, Context& context) {
+  const auto start = std::chrono::steady_clock::now();
+  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.input, context.threads));
+  Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));
+  if (!opened.ok()) return opened.status().with_context(command.input);
+  const NwcFile& file = *opened.value();
+  NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(file, command.device, context));
+  std::optional<Dtype> dtype;
+  if (command.dtype == "f32") dtype = Dtype::kF32;
+  if (command.dtype == "f16") dtype = Dtype::kF16;
+  if (command.dtype == "bf16") dtype = Dtype::kBf16;
+  {
+    ProgressLine progress(context, "decompressing");
+    NWC_TRY(decompress_model(file, *decoder.decoder, dtype, command.output, progress.callback()));
+  }
+  std::error_code ignored;
+  const uint64_t bytes = std::filesystem::file_size(command.output, ignored);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (context.json)
+    context.print_json({{"output", command.output},
+                        {"bytes", bytes},
+                        {"tensors", file.tensors().size()},
+                        {"device", decoder.decoder->name()},
+                        {"seconds", seconds}});
+  else
+    fmt::print("wrote {}: {} tensors, {}, decoded by {} in {:.2f} s\n", command.output, file.tensors().size(),
+               format_bytes(bytes), decoder.decoder->name(), seconds);
+  return {};
+}
+
+}  // namespace
+
+void add_decompress(CLI::App& app, Context& context) {
+  auto command = std::make_shared<DecompressCommand>();
+  CLI::App* sub = app.add_subcommand("decompress", "Decode a .nwc file to safetensors");
+  sub->add_option("input", command->input, ".nwc file (an uncompressed model is converted)")->required();
+  sub->add_option("-o,--output", command->output, "File to write (.safetensors)")->required();
+  sub->add_option("--dtype", command->dtype, "original (each tensor's own), f32, f16 or bf16")
+      ->check(CLI::IsMember({"original", "f32", "f16", "bf16"}))
+      ->capture_default_str();
+  add_device_options(sub, command->device);
+  add_common_options(sub, context);
+  sub->callback(
+      [command, &context] { run_command(context, "decompress", [&] { return decompress(*command, context); }); });
+}
+
+}  // namespace nwc::cli

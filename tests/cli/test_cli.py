@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Runs the nwc tool the way a user does. Usage: test_cli.py PATH_OF_NWC [unittest options]"""
+import json
+import os
+import pathlib
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODEL = ROOT / "models/gutenlm-2.6m"
+NWC = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/release/bin/nwc").resolve()
+
+OK, FAILURE, USAGE, BAD_FILE, NO_DEVICE = range(5)
+
+
+def nwc(*args, env=None):
+    return subprocess.run([NWC, *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, **(env or {})})
+
+
+def read_safetensors(path):
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + size])
+    header.pop("__metadata__", None)
+    return header, data[8 + size:]
+
+
+class Cli(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.tmp = pathlib.Path(cls.folder.name)
+        cls.file = cls.tmp / "g.nwc"
+        done = nwc("compress", MODEL, "--bits", 4, "-o", cls.file, "--json")
+        assert done.returncode == OK, done.stderr
+        cls.report = json.loads(done.stdout)
+        cls.text = cls.tmp / "text.txt"
+        cls.text.write_text((ROOT / "models/sample.txt").read_text()[:4000])
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def check(self, code, *args, env=None):
+        done = nwc(*args, env=env)
+        self.assertEqual(done.returncode, code, f"nwc {' '.join(map(str, args))}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def json(self, *args):
+        return json.loads(self.check(OK, *args, "--json").stdout)
+
+    def test_help_goes_to_stdout_and_usage_errors_to_stderr(self):
+        done = self.check(OK, "--help")
+        for command in ["train", "compress", "decompress", "info", "verify", "eval", "run"]:
+            self.assertIn(command, done.stdout)
+            self.assertIn("--json", self.check(OK, command, "--help").stdout)
+        self.assertEqual(done.stderr, "")
+        for args in [[], ["no-such-command"], ["compress"], ["compress", MODEL, "-o", "x", "--bits", "many"],
+                     ["info", "x", "--no-such-option"]]:
+            done = self.check(USAGE, *args)
+            self.assertEqual(done.stdout, "")
+            self.assertNotEqual(done.stderr, "")
+
+    def test_version(self):
+        self.assertRegex(self.check(OK, "--version").stdout, r"^nwc \d+\.\d+\.\d+")
+
+    def test_rate_is_met_by_real_bytes(self):
+        self.assertAlmostEqual(self.report["bpw_coded"], 4.0, delta=0.02)
+        self.assertEqual(self.report["file_bytes"], self.file.stat().st_size)
+        parts = sum(t["stored_bytes"] + t["padding_bytes"] for t in self.report["tensors"])
+        self.assertEqual(parts + self.report["codec_bytes"] + self.report["metadata_bytes"], self.report["file_bytes"])
+
+    def test_same_bytes_at_any_thread_count(self):
+        other = self.tmp / "threads.nwc"
+        for threads in [1, 3]:
+            self.check(OK, "compress", MODEL, "--bits", 4, "-o", other, "-t", threads)
+            self.assertEqual(other.read_bytes(), self.file.read_bytes())
+
+    def test_info(self):
+        info = self.json("info", self.file)
+        self.assertEqual(info["file_bytes"], self.file.stat().st_size)
+        self.assertAlmostEqual(info["bpw_coded"], self.report["bpw_coded"], places=6)
+        coded = [t for t in info["tensors"] if t["storage"] == "coded"]
+        self.assertEqual(len(coded), 43)
+        for t in coded:
+            self.assertGreater(t["ideal_bits"], 0)
+            self.assertGreater(8 * t["stored_bytes"], t["ideal_bits"])
+        self.assertIn("model.norm.weight", {t["name"] for t in info["tensors"] if t["storage"] != "coded"})
+        self.assertIn("bits per", self.check(OK, "info", self.file).stdout)
+        self.assertIn("linear", self.check(OK, "info", ROOT / "codecs/linear.nwcc").stdout)
+        self.assertEqual(len(self.json("info", MODEL)["tensors"]), 56)
+
+    def test_verify(self):
+        report = self.json("verify", self.file)
+        self.assertTrue(report["ok"])
+        damaged = self.tmp / "damaged.nwc"
+        data = bytearray(self.file.read_bytes())
+        data[len(data) // 2] ^= 1
+        damaged.write_bytes(data)
+        done = self.check(BAD_FILE, "verify", damaged)
+        self.assertRegex(done.stdout + done.stderr, r"model\.")
+
+    def test_decompress(self):
+        out = self.tmp / "out.safetensors"
+        for dtype, name in [("original", "BF16"), ("f32", "F32"), ("f16", "F16")]:
+            self.check(OK, "decompress", self.file, "-o", out, "--dtype", dtype)
+            header, data = read_safetensors(out)
+            original, _ = read_safetensors(MODEL / "model.safetensors")
+            self.assertEqual({k: v["shape"] for k, v in header.items()}, {k: v["shape"] for k, v in original.items()})
+            self.assertEqual({v["dtype"] for v in header.values()}, {name})
+            self.assertEqual(max(v["data_offsets"][1] for v in header.values()), len(data))
+
+    def test_eval(self):
+        result = self.json("eval", self.file, "--reference", MODEL, "--text", self.text)
+        for key in ["ppl", "ppl_reference", "kld_mean", "same_top", "tokens", "context"]:
+            self.assertIn(key, result)
+        self.assertEqual(result["context"], 256)
+        self.assertGreater(result["ppl_reference"], 5)
+        self.assertLess(result["ppl_reference"], 40)
+        self.assertGreater(result["kld_mean"], 0)
+        self.assertLess(result["kld_mean"], 0.1)
+        self.assertGreater(result["same_top"], 0.8)
+        own = self.json("eval", MODEL, "--reference", MODEL, "--text", self.text)
+        self.assertEqual(own["kld_mean"], 0)
+        self.assertEqual(own["ppl"], own["ppl_reference"])
+
+    def test_run(self):
+        args = ["-p", "It was a dark", "-n", 16, "--greedy"]
+        streamed = self.json("run", self.file, *args, "--mode", "streamed")
+        resident = self.json("run", self.file, *args, "--mode", "resident")
+        self.assertEqual(streamed["plan"]["mode"], "streamed")
+        self.assertEqual(streamed["tokens"], resident["tokens"])
+        self.assertLess(streamed["plan"]["total_bytes"], resident["plan"]["total_bytes"])
+        plain = self.check(OK, "run", self.file, *args).stdout
+        self.assertEqual(plain, "It was a dark" + resident["text"] + "\n")
+        self.assertEqual(self.json("run", self.file, "-p", "A", "-n", 8, "--seed", 5)["tokens"],
+                         self.json("run", self.file, "-p", "A", "-n", 8, "--seed", 5)["tokens"])
+        self.assertTrue(self.json("run", MODEL, *args)["text"])
+
+    def test_memory_budget_is_hard(self):
+        done = self.check(FAILURE, "run", self.file, "-p", "A", "-n", 1, "--memory", "100K")
+        self.assertIn("budget", done.stderr)
+        self.check(USAGE, "run", self.file, "-p", "A", "--memory", "lots")
+        plan = self.json("run", self.file, "--plan", "--mode", "streamed")
+        budget = plan["total_bytes"]
+        self.assertEqual(self.json("run", self.file, "-p", "A", "-n", 1, "--memory", budget)["stop"], "max_tokens")
+
+    def test_bad_files(self):
+        bad = self.tmp / "bad"
+        for content in [b"", b"GGUF", b"\x89NWC\r\n\x1a\n" + bytes(100), self.file.read_bytes()[:5000],
+                        self.file.read_bytes() + b"x"]:
+            bad.write_bytes(content)
+            for command in ["info", "verify"]:
+                done = self.check(BAD_FILE, command, bad)
+                self.assertIn("nwc " + command, done.stderr)
+        self.check(FAILURE, "info", self.tmp / "missing.nwc")
+        out = self.tmp / "never.nwc"
+        bad.with_suffix(".safetensors").write_bytes(b"\xff" * 64)
+        self.check(BAD_FILE, "compress", bad.with_suffix(".safetensors"), "-o", out)
+        self.assertFalse(out.exists())
+        self.assertEqual([p.name for p in self.tmp.iterdir() if "tmp" in p.name], [])
+
+    def test_nan_is_refused_by_name(self):
+        path, out = self.tmp / "nan.safetensors", self.tmp / "nan.nwc"
+        values = struct.pack("<f", float("nan")) * 32 * 256
+        header = json.dumps({"the.weight": {"dtype": "F32", "shape": [32, 256], "data_offsets": [0, len(values)]}}).encode()
+        path.write_bytes(struct.pack("<Q", len(header)) + header + values)
+        done = self.check(BAD_FILE, "compress", path, "-o", out)
+        self.assertIn("the.weight", done.stderr)
+        self.assertFalse(out.exists())
+
+    def test_unreachable_rate_says_the_range(self):
+        done = self.check(USAGE, "compress", MODEL, "--bits", 0.2, "-o", self.tmp / "never.nwc")
+        self.assertRegex(done.stderr, r"\d\.\d")
+        self.assertFalse((self.tmp / "never.nwc").exists())
+
+    def test_no_device(self):
+        env = {"NWC_VULKAN_LIBRARY": "/nonexistent/libvulkan.so"}
+        self.check(NO_DEVICE, "verify", self.file, "--backend", "vulkan", env=env)
+        self.check(OK, "verify", self.file, "--backend", "auto", env=env)
+
+    def test_quality_card(self):
+        path = self.tmp / "card.nwc"
+        self.check(OK, "compress", MODEL, "--bits", 5, "-o", path, "--card", self.text, "--card-tokens", 500)
+        self.check(OK, "verify", path)
+        card = self.json("info", path)["quality"]
+        self.assertEqual(card["text"], "text.txt")
+        self.assertGreater(float(card["kld_mean"]), 0)
+        again = self.json("verify", path, "--quality", "--reference", MODEL, "--text", self.text)
+        self.assertTrue(again["quality"]["matches"])
+
+    def test_train_resume_and_use(self):
+        first, second = self.tmp / "a.nwcc", self.tmp / "b.nwcc"
+        base = ["--preset", "linear", "--levels", 8, "--batch", 256, "--max-chunks", 20000, "--eval-every", 0]
+        self.check(OK, "train", MODEL, "-o", first, "--steps", 60, *base, "--log", self.tmp / "log.jsonl")
+        lines = [json.loads(line) for line in (self.tmp / "log.jsonl").read_text().splitlines()]
+        self.assertTrue(lines)
+        self.check(OK, "train", MODEL, "-o", second, "--steps", 60, *base, "-t", 1)
+        self.assertEqual(first.read_bytes(), second.read_bytes())
+        self.check(OK, "compress", MODEL, "--codec", first, "--bits", 4, "-o", self.tmp / "own.nwc")
+        self.check(OK, "verify", self.tmp / "own.nwc")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]])
