@@ -143,10 +143,10 @@ TEST(GradCheck, WholeLoss) {
     LossBatch<double> batch;
     constexpr size_t kRows = 9;
     batch.x.resize(kRows, kChunk);
-    batch.rate_noise.resize(kRows, kChunk);
+    batch.noise.resize(kRows, kChunk);
     for (Eigen::Index i = 0; i < batch.x.size(); ++i) {
       batch.x.data()[i] = random.normal();
-      batch.rate_noise.data()[i] = random.uniform() - 0.5;
+      batch.noise.data()[i] = random.uniform() - 0.5;
     }
     for (size_t n = 0; n < kRows; ++n) batch.level.push_back(static_cast<uint8_t>(n % shape.levels));
 

@@ -34,6 +34,10 @@ class ChunkDataset {
   std::span<const float> training(size_t i) const {
     return std::span(chunks_).subspan((validation_ + i) * kChunk, kChunk);
   }
+  /// The first `count` of the training set, which is in random order. [count][16]
+  std::span<const float> training_chunks(size_t count) const {
+    return std::span(chunks_).subspan(validation_ * kChunk, count * kChunk);
+  }
   /// [validation_size()][16]
   std::span<const float> validation() const { return std::span(chunks_).first(validation_ * kChunk); }
   /// CRC-32 of all chunks: a resumed training has to see the same data.

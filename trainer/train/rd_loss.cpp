@@ -41,18 +41,22 @@ T RdLoss<T>::evaluate(std::span<const T> params, const LossBatch<T>& batch, T sc
 
   // Forward: y -> y + noise * step -> x^.
   const RowMatrix<T>& y = analysis_.forward(params.data(), batch.x, batch.level.data());
-  distortion_noise_ = batch.rate_noise;
+  if (batch.proxy != Proxy::kNoise) {
+    rounding_.resize(y.rows(), kChunk);
+    for (size_t n = 0; n < count; ++n) {
+      const auto row = eigen_index(n);
+      const auto u = (y.row(row).array() / step[batch.level[n]]).eval();
+      rounding_.row(row) = u.round() - u;
+    }
+  }
+  const RowMatrix<T>& rate_noise = batch.proxy == Proxy::kRounding ? rounding_ : batch.noise;
+  const RowMatrix<T>& distortion_noise = batch.proxy == Proxy::kNoise ? batch.noise : rounding_;
   noisy_.resize(y.rows(), kChunk);
   decoded_.resize(y.rows(), kChunk);
   for (size_t n = 0; n < count; ++n) {
     const auto row = eigen_index(n);
-    const T s = step[batch.level[n]];
-    if (batch.round) {
-      const auto u = (y.row(row).array() / s).eval();
-      distortion_noise_.row(row) = u.round() - u;
-    }
-    noisy_.row(row) = y.row(row) + s * batch.rate_noise.row(row);
-    decoded_.row(row) = y.row(row) + s * distortion_noise_.row(row);
+    noisy_.row(row) = y.row(row) + step[batch.level[n]] * rate_noise.row(row);
+    decoded_.row(row) = y.row(row) + step[batch.level[n]] * distortion_noise.row(row);
   }
   const RowMatrix<T>& restored = synthesis_.forward(params.data() + layout_.synthesis, decoded_, batch.level.data());
 
@@ -75,7 +79,7 @@ T RdLoss<T>::evaluate(std::span<const T> params, const LossBatch<T>& batch, T sc
     for (size_t n = 0; n < count; ++n) {
       const auto row = eigen_index(n);
       const uint8_t l = batch.level[n];
-      grad[layout_.log_step + l] += step[l] * dy_.row(row).dot(distortion_noise_.row(row));
+      grad[layout_.log_step + l] += step[l] * dy_.row(row).dot(distortion_noise.row(row));
     }
   }
 
@@ -101,8 +105,7 @@ T RdLoss<T>::evaluate(std::span<const T> params, const LossBatch<T>& batch, T sc
       const uint8_t l = batch.level[n];
       // centre = scale * (y + step * noise), half = scale * step / 2; both logarithmic in step and scale.
       dy_(row, c) += level_scale[l] * d_centre_[n];
-      grad[layout_.log_step + l] +=
-          level_scale[l] * step[l] * (d_centre_[n] * batch.rate_noise(row, c) + d_half_[n] / T(2));
+      grad[layout_.log_step + l] += level_scale[l] * step[l] * (d_centre_[n] * rate_noise(row, c) + d_half_[n] / T(2));
       grad[layout_.log_scale + l] += centre_[n] * d_centre_[n] + half_[n] * d_half_[n];
     }
   }

@@ -29,15 +29,21 @@ struct LossSums {
   void add(const LossSums& other);
 };
 
-/// A batch (or a shard of one). Latents are quantized by adding noise, in steps:
-/// rate_noise where the rate is measured, and for the distortion the same or, with `round`, what rounding really does
-/// (gradients then pass straight through; Minnen and Singh 2020, arXiv:2007.08739).
+/// What stands for rounding where a gradient is needed.
+enum class Proxy : uint8_t {
+  kNoise,     ///< y + noise * step, for rate and distortion
+  kMixed,     ///< noise for the rate; for the distortion real rounding, gradients passing straight through it (Minnen
+              ///< and Singh 2020, arXiv:2007.08739)
+  kRounding,  ///< real rounding for both: validation
+};
+
+/// A batch, or a shard of one.
 template <typename T>
 struct LossBatch {
   RowMatrix<T> x;              ///< [N][16], unit deviation
   std::vector<uint8_t> level;  ///< [N]
-  RowMatrix<T> rate_noise;     ///< [N][16], uniform in (-1/2, 1/2)
-  bool round = false;
+  RowMatrix<T> noise;          ///< [N][16] in steps, uniform in (-1/2, 1/2); kRounding: not read
+  Proxy proxy = Proxy::kNoise;
 };
 
 template <typename T>
@@ -56,7 +62,9 @@ class RdLoss {
   LevelObjective objective_;
   Mlp<T> analysis_, synthesis_;
   FactorizedDensity<T> density_;
-  RowMatrix<T> noisy_, decoded_, distortion_noise_, dy_, error_;
+  RowMatrix<T> rounding_;         ///< [N][16] what rounding adds, in steps
+  RowMatrix<T> noisy_, decoded_;  ///< [N][16] latents as the rate and as the distortion see them
+  RowMatrix<T> dy_, error_;
   std::vector<T> centre_, half_, bits_, weight_, d_centre_, d_half_;
 };
 

@@ -54,9 +54,10 @@ TrainOptions preset_options(Preset preset);
 /// errors: kInvalidArgument naming the option and its range
 Status validate(const TrainOptions& options);
 
-/// Target of the rate-distortion trade-off for each level. lambda is in bits per weight and unit of mean squared error
-/// of weights of unit deviation.
-LevelObjective make_objective(const TrainOptions& options);
+/// lambda [K] of each level, in bits per weight and unit of mean squared error of weights of unit deviation.
+std::vector<float> level_lambdas(const TrainOptions& options);
+/// With each level's share of the loss: 1, or with the paper's levels 1 / lambda_I.
+LevelObjective make_objective(const TrainOptions& options, std::span<const float> lambda);
 
 /// Every field, in order; the inverse reads untrusted bytes, and validates.
 void write_options(const TrainOptions& options, ByteWriter* writer);
