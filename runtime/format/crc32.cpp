@@ -3,10 +3,12 @@
 #include <algorithm>
 
 #include "runtime/format/container.h"
+#include "runtime/format/crc32_pclmul.h"
 
 namespace nwc {
+namespace {
 
-uint32_t crc32(Bytes bytes, uint32_t seed) {
+uint32_t crc32_zlib(Bytes bytes, uint32_t seed) {
   uLong crc = seed;
   for (size_t at = 0; at < bytes.size();) {
     const size_t n = std::min<size_t>(bytes.size() - at, size_t{1} << 30);
@@ -14,6 +16,22 @@ uint32_t crc32(Bytes bytes, uint32_t seed) {
     at += n;
   }
   return static_cast<uint32_t>(crc);
+}
+
+}  // namespace
+
+uint32_t crc32(Bytes bytes, uint32_t seed) {
+#if defined(__x86_64__)
+  constexpr size_t kBlock = 64;
+  if (bytes.size() >= 4 * kBlock && __builtin_cpu_supports("pclmul")) {
+    // zlib's CRC is the complement of the register.
+    const size_t size = bytes.size() / kBlock * kBlock;
+    uint8_t rest[16];
+    crc32_fold_pclmul(bytes.data(), size, ~seed, rest);
+    return crc32_zlib(bytes.subspan(size), crc32_zlib(rest, ~0u));
+  }
+#endif
+  return crc32_zlib(bytes, seed);
 }
 
 }  // namespace nwc

@@ -1,0 +1,359 @@
+// A slow and simple encoder for tests: written from doc/format.md alone, sharing no code with the decoder's tables nor
+// with the trainer's encoder, so that either can be wrong only where the document is unclear.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "runtime/format/nwc_file.h"
+
+namespace nwc::reference {
+
+/// Slot of each (symbol, rank) of one table: section 5.4, inverted.
+class SlotMap {
+ public:
+  explicit SlotMap(const std::vector<uint16_t>& freq) : slots_(freq.size()) {
+    std::vector<int> f(128, 0), cutoff, alias(128), offset(128, 0), under, over;
+    std::copy(freq.begin(), freq.end(), f.begin());
+    cutoff = f;
+    for (int i = 0; i < 128; ++i) {
+      alias[static_cast<size_t>(i)] = i;
+      if (cutoff[static_cast<size_t>(i)] < 32) under.push_back(i);
+      if (cutoff[static_cast<size_t>(i)] > 32) over.push_back(i);
+    }
+    while (!over.empty()) {
+      const size_t o = static_cast<size_t>(over.back()), u = static_cast<size_t>(under.back());
+      over.pop_back();
+      under.pop_back();
+      cutoff[o] -= 32 - cutoff[u];
+      alias[u] = static_cast<int>(o);
+      offset[u] = cutoff[o];
+      if (cutoff[o] < 32) under.push_back(static_cast<int>(o));
+      if (cutoff[o] > 32) over.push_back(static_cast<int>(o));
+    }
+    for (size_t s = 0; s < freq.size(); ++s) slots_[s].assign(freq[s], 0);
+    for (uint32_t slot = 0; slot < 4096; ++slot) {
+      const size_t i = slot / 32;
+      const int p = static_cast<int>(slot % 32);
+      const bool own = p < cutoff[i];
+      const size_t symbol = own ? i : static_cast<size_t>(alias[i]);
+      const int rank = own ? p : offset[i] + p - cutoff[i];
+      slots_[symbol][static_cast<size_t>(rank)] = slot;
+    }
+  }
+  uint32_t slot(size_t symbol, size_t rank) const { return slots_[symbol][rank]; }
+
+ private:
+  std::vector<std::vector<uint32_t>> slots_;
+};
+
+/// One tile: values[(row_block * width + column) * 16 + channel] -> payload.
+class TileEncoder {
+ public:
+  explicit TileEncoder(const CodecRecord& codec) : codec_(codec) {
+    for (const FrequencyTable& t : codec.tables) maps_.emplace_back(t.freq);
+  }
+
+  std::vector<uint8_t> encode(const TileGeometry& g, const uint8_t* level, const int16_t* values) const {
+    std::vector<uint32_t> state(g.lanes(), 1u << 16);
+    std::vector<uint16_t> words;  // last one first
+    const auto push_low_word = [&](uint32_t* s) {
+      words.push_back(static_cast<uint16_t>(*s));
+      *s >>= 16;
+    };
+    for (uint32_t r = g.row_blocks(); r-- > 0;) {
+      for (uint32_t j = g.slots(); j-- > 0;) {
+        const uint32_t lanes = std::min(32u, g.width - 32 * j);
+        for (uint32_t c = 16; c-- > 0;) {
+          const auto table_of = [&](uint32_t l) { return codec_.context_map[level[32 * j + l] * 16u + c]; };
+          const auto value_of = [&](uint32_t l) {
+            return static_cast<int>(values[(size_t{r} * g.width + 32 * j + l) * 16 + c]);
+          };
+          const auto symbol_of = [&](uint32_t l) {  // the escape, if nothing else does
+            const FrequencyTable& t = codec_.tables[table_of(l)];
+            const int escape = static_cast<int>(t.freq.size()) - 1;
+            const int s = (value_of(l) >> t.raw_bits) - t.min;
+            return s < 0 || s >= escape ? escape : s;
+          };
+          const auto escapes = [&](uint32_t l) {
+            return symbol_of(l) == static_cast<int>(codec_.tables[table_of(l)].freq.size()) - 1;
+          };
+          for (uint32_t l = lanes; l-- > 0;) {  // pass 3
+            if (escapes(l)) words.push_back(static_cast<uint16_t>(value_of(l)));
+          }
+          for (uint32_t l = lanes; l-- > 0;) {  // pass 2
+            const uint32_t bits = codec_.tables[table_of(l)].raw_bits;
+            if (bits == 0 || escapes(l)) continue;
+            if (state[l] >= 1u << (32 - bits)) push_low_word(&state[l]);
+            state[l] = state[l] << bits | (static_cast<uint32_t>(value_of(l)) & ((1u << bits) - 1));
+          }
+          for (uint32_t l = lanes; l-- > 0;) {  // pass 1
+            const size_t s = static_cast<size_t>(symbol_of(l));
+            const uint32_t f = codec_.tables[table_of(l)].freq[s];
+            if (state[l] >= uint64_t{f} << 20) push_low_word(&state[l]);
+            state[l] = state[l] / f << 12 | maps_[table_of(l)].slot(s, state[l] % f);
+          }
+        }
+      }
+    }
+    std::reverse(words.begin(), words.end());
+    ByteWriter out;
+    out.write_array<uint32_t>(state);
+    out.write_array<uint16_t>(words);
+    return out.take();
+  }
+
+ private:
+  const CodecRecord& codec_;
+  std::vector<SlotMap> maps_;
+};
+
+struct CodecOptions {
+  uint32_t levels = 3, tables = 5, width = 0, blocks = 0;
+  Activation activation = Activation::kNone;
+  bool layer_norm = false, f16 = false;
+  uint32_t max_raw_bits = 0;
+  double sigma = 5;  ///< of the tables' symbols (about 4.4 bits)
+  uint32_t alphabet = 64;
+  bool varied = true;  ///< tables of other shapes among them: one symbol, two symbols, all 128
+  double shrink = 0.05;
+};
+
+/// Frequencies of a discretised Gaussian around the middle, normalised to 4096; the last symbol is the escape.
+inline std::vector<uint16_t> gaussian_frequencies(uint32_t n, double sigma) {
+  std::vector<double> p(n);
+  double sum = 0;
+  for (uint32_t s = 0; s + 1 < n; ++s) {
+    const double x = (s - (n - 2) / 2.0) / sigma;
+    sum += p[s] = std::exp(-x * x / 2);
+  }
+  std::vector<uint16_t> freq(n, 1);
+  uint32_t used = n;
+  for (uint32_t s = 0; s + 1 < n; ++s) {
+    const uint32_t extra = static_cast<uint32_t>(p[s] / sum * (4096 - n));
+    freq[s] = static_cast<uint16_t>(freq[s] + extra);
+    used += extra;
+  }
+  const size_t middle = n < 2 ? 0 : (n - 2) / 2;
+  freq[middle] = static_cast<uint16_t>(freq[middle] + 4096 - used);
+  return freq;
+}
+
+inline CodecRecord make_codec(const CodecOptions& o, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal;
+  const auto below = [&](uint32_t n) { return static_cast<uint32_t>(rng() % n); };
+  const auto fill = [&](size_t count, double sigma, double mean, std::vector<float>* to) {
+    to->resize(count);
+    for (float& x : *to) {
+      x = static_cast<float>(mean) + static_cast<float>(sigma) * normal(rng);
+      if (o.f16) x = std::round(x * 256) / 256;
+    }
+  };
+  CodecRecord r;
+  r.preset = o.width == 0 ? Preset::kLinear : Preset::kOther;
+  r.num_levels = o.levels;
+  r.f16_weights = o.f16;
+  for (uint32_t i = 0; i < o.levels; ++i) {
+    r.step.push_back(0.1f * static_cast<float>(1 + i % 7));
+    r.shrink.push_back(static_cast<float>(i % 2 == 0 ? o.shrink : 0));
+    r.rate.push_back(4);
+  }
+  Network& g = r.synthesis;
+  const size_t w = o.width;
+  g.width = o.width;
+  g.activation = o.activation;
+  g.layer_norm = o.layer_norm;
+  fill(256, 0.25, 0, &g.S);
+  if (w != 0) {
+    fill(w * 16, 0.25, 0, &g.A);
+    fill(w, 0.1, 0, &g.a);
+    fill(16 * w, 1 / std::sqrt(static_cast<double>(w)), 0, &g.C);
+    fill(16, 0.1, 0, &g.c);
+  }
+  g.blocks.resize(o.blocks);
+  for (NetworkBlock& b : g.blocks) {
+    fill(w * w, 0.7 / std::sqrt(static_cast<double>(w)), 0, &b.V);
+    fill(w, 0.1, 0, &b.v);
+    if (!o.layer_norm) continue;
+    fill(w, 0.1, 0.5, &b.gain);
+    fill(w, 0.1, 0, &b.bias);
+  }
+  fill(o.blocks * o.levels * w, 0.2, 0.8, &g.E);
+  for (uint32_t t = 0; t < o.tables; ++t) {
+    FrequencyTable table;
+    const uint32_t shape = o.varied ? t % 5 : 0;
+    const uint32_t n = shape == 1 ? 1 : shape == 2 ? 2 : shape == 3 ? 128 : o.alphabet;
+    table.freq = gaussian_frequencies(n, o.sigma * (shape == 3 ? 4 : 1 + 0.05 * (t % 8)));
+    table.min = static_cast<int16_t>(-static_cast<int>(n - 1) / 2);
+    table.raw_bits = static_cast<uint8_t>(o.max_raw_bits == 0 ? 0 : below(o.max_raw_bits + 1));
+    r.tables.push_back(table);
+  }
+  for (uint32_t i = 0; i < o.levels * 16; ++i)
+    r.context_map.push_back(static_cast<uint16_t>((i + below(2)) % o.tables));
+  r.codec_id = compute_codec_id(r);
+  return r;
+}
+
+struct TensorOptions {
+  std::string name = "layer.weight";
+  std::vector<uint64_t> shape = {128, 256};
+  uint32_t tile_rows = 128, tile_cols = 256;
+  bool row_scales = false;
+  bool one_level = false;
+};
+
+/// A coded tensor and what it should decode to.
+struct TestTensor {
+  TensorRecord record;
+  std::vector<uint8_t> level, scale_code, row_scale_code;
+  std::vector<int16_t> values;  ///< [(row_block * n + column) * 16 + channel]
+  std::vector<uint8_t> blob;
+};
+
+/// Values drawn from the tables of their context.
+inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, uint32_t seed) {
+  std::mt19937 rng(seed);
+  TestTensor t;
+  TensorRecord& r = t.record;
+  r.name = o.name;
+  r.storage = Storage::kCoded;
+  r.dtype = Dtype::kF16;
+  r.row_scales = o.row_scales;
+  r.shape = o.shape;
+  r.tile_rows = o.tile_rows;
+  r.tile_cols = o.tile_cols;
+  r.scale_base = 1e-3f;
+  r.row_scale_base = o.row_scales ? 0.5f : 0;
+  const TileGrid grid = tile_grid(r);
+  for (uint64_t i = 0; i < grid.n; ++i) {
+    t.level.push_back(static_cast<uint8_t>(o.one_level ? 0 : rng() % codec.num_levels));
+    t.scale_code.push_back(static_cast<uint8_t>(rng() % 40));
+  }
+  for (uint64_t i = 0; o.row_scales && i < grid.m; ++i)
+    t.row_scale_code.push_back(static_cast<uint8_t>(1 + rng() % 12));
+  // slot -> symbol of a table: drawing a slot draws a symbol with its frequency
+  std::vector<std::vector<uint8_t>> draw;
+  for (const FrequencyTable& f : codec.tables) {
+    draw.emplace_back();
+    for (size_t s = 0; s < f.freq.size(); ++s)
+      draw.back().insert(draw.back().end(), f.freq[s], static_cast<uint8_t>(s));
+  }
+  const uint64_t row_blocks = (grid.m + 15) / 16;
+  t.values.reserve(row_blocks * grid.n * 16);
+  for (uint64_t chunk = 0; chunk < row_blocks * grid.n; ++chunk) {
+    for (uint32_t c = 0; c < 16; ++c) {
+      const uint16_t id = codec.context_map[t.level[chunk % grid.n] * 16u + c];
+      const FrequencyTable& f = codec.tables[id];
+      const uint32_t symbol = draw[id][rng() % 4096];
+      const int raw = static_cast<int>(rng() & ((1u << f.raw_bits) - 1));
+      const bool escape = symbol + 1 == f.freq.size();
+      const int value = escape ? static_cast<int>(rng() % 65536) - 32768
+                               : (static_cast<int>(symbol) + f.min) * (1 << f.raw_bits) + raw;
+      t.values.push_back(static_cast<int16_t>(value));
+    }
+  }
+
+  const TileEncoder encoder(codec);
+  ByteWriter directory, payloads;
+  for (uint64_t i = 0; i < grid.num_tiles(); ++i) {
+    const TileGeometry g = grid.tile(i);
+    std::vector<int16_t> tile;
+    for (uint32_t rb = 0; rb < g.row_blocks(); ++rb) {
+      const auto first = t.values.begin() + static_cast<ptrdiff_t>(((g.row / 16 + rb) * grid.n + g.col) * 16);
+      tile.insert(tile.end(), first, first + g.width * 16);
+    }
+    const std::vector<uint8_t> payload = encoder.encode(g, t.level.data() + g.col, tile.data());
+    directory.write(static_cast<uint32_t>(payload.size()));
+    directory.write(crc32(payload));
+    payloads.write_bytes(payload);
+  }
+  ByteWriter side;
+  side.write_bytes(t.level);
+  side.write_bytes(t.scale_code);
+  side.write_bytes(t.row_scale_code);
+  const std::vector<uint8_t> deflated = deflate_bytes(side.bytes());
+  ByteWriter blob;
+  blob.write_bytes(deflated);
+  blob.write_bytes(directory.bytes());
+  r.side_size = static_cast<uint32_t>(deflated.size());
+  r.crc = crc32(blob.bytes());
+  blob.write_bytes(payloads.bytes());
+  t.blob = blob.take();
+  r.size = t.blob.size();
+  return t;
+}
+
+struct Section {
+  SectionType type;
+  std::vector<uint8_t> bytes;
+  bool deflated = false;
+};
+
+/// Sections 2 and 3: header, table, sections one after another.
+inline std::vector<uint8_t> make_container(FileKind kind, const std::vector<Section>& sections) {
+  std::vector<std::vector<uint8_t>> stored;
+  ByteWriter table;
+  uint64_t offset = 64 + 48 * sections.size();
+  for (const Section& s : sections) {
+    stored.push_back(s.deflated ? deflate_bytes(s.bytes) : s.bytes);
+    table.write(static_cast<uint32_t>(s.type));
+    table.write(uint32_t{s.deflated});
+    table.write(offset);
+    table.write(uint64_t{stored.back().size()});
+    table.write(uint64_t{s.bytes.size()});
+    table.write(s.type == SectionType::kData ? 0u : crc32(stored.back()));
+    table.write(uint32_t{0});
+    table.write(uint64_t{0});
+    offset += stored.back().size();
+  }
+  ByteWriter out;
+  out.write_bytes(kMagic);
+  out.write(kVersionMajor);
+  out.write(kVersionMinor);
+  out.write(static_cast<uint32_t>(kind));
+  out.write(offset);
+  out.write(static_cast<uint32_t>(sections.size()));
+  out.write(crc32(table.bytes()));
+  for (int i = 0; i < 7; ++i) out.write(uint32_t{0});
+  out.write(crc32(out.bytes()));
+  out.write_bytes(table.bytes());
+  for (const auto& s : stored) out.write_bytes(s);
+  return out.take();
+}
+
+/// A raw tensor of `bytes`, stored deflated or not.
+inline TestTensor make_raw_tensor(const std::string& name, std::vector<uint8_t> bytes, bool deflated) {
+  TestTensor t;
+  t.record.name = name;
+  t.record.storage = deflated ? Storage::kRawDeflated : Storage::kRaw;
+  t.record.dtype = Dtype::kU8;
+  t.record.shape = {bytes.size()};
+  t.blob = deflated ? deflate_bytes(bytes) : std::move(bytes);
+  t.record.size = t.blob.size();
+  t.record.crc = crc32(t.blob);
+  return t;
+}
+
+/// A whole model file; tensors get their offsets here, each in a group of its own.
+inline std::vector<uint8_t> make_file(const CodecRecord& codec, std::vector<TestTensor>* tensors) {
+  ByteWriter data;
+  std::vector<TensorRecord> records;
+  for (TestTensor& t : *tensors) {
+    while (data.size() % 64 != 0) data.write(uint8_t{0});
+    t.record.group = static_cast<uint32_t>(records.size());
+    t.record.offset = data.size();
+    data.write_bytes(t.blob);
+    records.push_back(t.record);
+  }
+  return make_container(FileKind::kModel, {{SectionType::kCodec, serialize(codec)},
+                                           {SectionType::kTensors, serialize(records), true},
+                                           {SectionType::kProvenance, serialize(Metadata{{"encoder", "reference"}})},
+                                           {SectionType::kData, data.take()},
+                                           {SectionType::kQuality, serialize(Metadata{{"tokens", "0"}})}});
+}
+
+}  // namespace nwc::reference
