@@ -7,38 +7,9 @@ namespace nwc {
 namespace {
 
 constexpr uint64_t kSectionAlignment = 8;
-constexpr uint64_t kTensorAlignment = 64;
-constexpr uint64_t kGroupAlignment = 4096;
-constexpr uint64_t kLargeGroup = 4u << 20;
 constexpr size_t kCopyPiece = 1u << 20;
 
 uint64_t table_end(size_t num_sections) { return kHeaderBytes + kSectionEntryBytes * num_sections; }
-
-std::vector<uint8_t> header_and_table(FileKind kind, uint16_t minor, uint64_t file_size,
-                                      std::span<const SectionEntry> entries) {
-  ByteWriter table;
-  for (const SectionEntry& e : entries) {
-    table.write(static_cast<uint32_t>(e.type));
-    table.write(e.flags);
-    table.write(e.offset);
-    table.write(e.stored_size);
-    table.write(e.size);
-    table.write(e.crc);
-    for (int i = 0; i < 3; ++i) table.write(uint32_t{0});
-  }
-  ByteWriter out;
-  out.write_bytes(kMagic);
-  out.write(kVersionMajor);
-  out.write(minor);
-  out.write(static_cast<uint32_t>(kind));
-  out.write(file_size);
-  out.write(static_cast<uint32_t>(entries.size()));
-  out.write(crc32(table.bytes()));
-  for (int i = 0; i < 7; ++i) out.write(uint32_t{0});
-  out.write(crc32(out.bytes()));
-  out.write_bytes(table.bytes());
-  return out.take();
-}
 
 Status pad_to(AtomicFile* file, uint64_t offset) {
   assert(offset >= file->size() && offset - file->size() < 2 * kMaxGap + table_end(kMaxSections));
@@ -86,6 +57,32 @@ Result<SectionEntry> write_section(AtomicFile* file, const Section& section) {
 
 }  // namespace
 
+std::vector<uint8_t> serialize_header(FileKind kind, uint16_t minor, uint64_t file_size,
+                                      std::span<const SectionEntry> entries) {
+  ByteWriter table;
+  for (const SectionEntry& e : entries) {
+    table.write(static_cast<uint32_t>(e.type));
+    table.write(e.flags);
+    table.write(e.offset);
+    table.write(e.stored_size);
+    table.write(e.size);
+    table.write(e.crc);
+    for (int i = 0; i < 3; ++i) table.write(uint32_t{0});
+  }
+  ByteWriter out;
+  out.write_bytes(kMagic);
+  out.write(kVersionMajor);
+  out.write(minor);
+  out.write(static_cast<uint32_t>(kind));
+  out.write(file_size);
+  out.write(static_cast<uint32_t>(entries.size()));
+  out.write(crc32(table.bytes()));
+  for (int i = 0; i < 7; ++i) out.write(uint32_t{0});
+  out.write(crc32(out.bytes()));
+  out.write_bytes(table.bytes());
+  return out.take();
+}
+
 Status write_container(const std::string& path, FileKind kind, std::span<const Section> sections) {
   NWC_TRY(check_sections(sections, 0));
   NWC_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
@@ -95,7 +92,7 @@ Status write_container(const std::string& path, FileKind kind, std::span<const S
     NWC_ASSIGN_OR_RETURN(const SectionEntry entry, write_section(&file, section));
     entries.push_back(entry);
   }
-  NWC_TRY(file.overwrite(0, header_and_table(kind, kVersionMinor, file.size(), entries)));
+  NWC_TRY(file.overwrite(0, serialize_header(kind, kVersionMinor, file.size(), entries)));
   return file.commit();
 }
 
@@ -146,7 +143,7 @@ Status ModelWriter::append(TensorRecord record, std::span<const Bytes> parts) {
   pending_bytes_ += align_up(bytes.size(), kTensorAlignment);
   pending_.push_back(std::move(bytes));
   // Once a group is known to be large, or its start is placed, nothing needs to wait.
-  if (group_placed_ || pending_bytes_ >= kLargeGroup) return place_group(pending_bytes_ >= kLargeGroup);
+  if (group_placed_ || pending_bytes_ >= kLargeGroupBytes) return place_group(pending_bytes_ >= kLargeGroupBytes);
   return {};
 }
 
@@ -191,7 +188,7 @@ Result<uint64_t> ModelWriter::commit() {
   tensors.crc = crc32(bytes);
   NWC_TRY(file_.overwrite(tensors.offset, bytes));
   const uint64_t size = file_.size();
-  NWC_TRY(file_.overwrite(0, header_and_table(FileKind::kModel, kVersionMinor, size, entries_)));
+  NWC_TRY(file_.overwrite(0, serialize_header(FileKind::kModel, kVersionMinor, size, entries_)));
   NWC_TRY(file_.commit());
   return size;
 }
@@ -224,7 +221,7 @@ Status replace_quality(const std::string& source, const std::string& path, const
   NWC_ASSIGN_OR_RETURN(const SectionEntry entry,
                        write_section(&file, {.type = SectionType::kQuality, .bytes = serialize(quality)}));
   kept.push_back(entry);
-  NWC_TRY(file.overwrite(0, header_and_table(FileKind::kModel, container.minor_version(), file.size(), kept)));
+  NWC_TRY(file.overwrite(0, serialize_header(FileKind::kModel, container.minor_version(), file.size(), kept)));
   return file.commit();
 }
 

@@ -24,6 +24,15 @@ struct Section {
 /// errors: kInvalidArgument (no section, a type twice, DATA), kLimit, kIo
 Status write_container(const std::string& path, FileKind kind, std::span<const Section> sections);
 
+/// Header and section table as they stand at the start of a file (doc/format.md, sections 2 and 3).
+std::vector<uint8_t> serialize_header(FileKind kind, uint16_t minor, uint64_t file_size,
+                                      std::span<const SectionEntry> entries);
+
+/// Where a writer puts tensors and groups (doc/format.md, section 6), in bytes from the start of the file.
+inline constexpr uint64_t kTensorAlignment = 64;
+inline constexpr uint64_t kGroupAlignment = 4096;
+inline constexpr uint64_t kLargeGroupBytes = 4u << 20;
+
 /// A model file, tensor by tensor: the DATA section is streamed, TENSORS lies before it and is filled in at the end,
 /// for the size of a record does not depend on its contents.
 class ModelWriter {
