@@ -44,6 +44,10 @@ struct VulkanOptions {
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
   uint32_t quarantine_mask = 0;
   uint64_t max_window_bytes = 64u << 20;  ///< device memory for one window of decoded rows
+  /// Tiles that one workgroup of the ballot kernel decodes; 0: by device.
+  uint32_t tiles_per_workgroup = 0;
+  /// Test hook: device allocations of more bytes fail.
+  uint64_t allocation_limit = UINT64_MAX;
 };
 /// Loads Vulkan at run time, picks a device, passes the start-up known-answer test through every kernel variant it
 /// would use; a variant that answers wrongly is dropped with a log line. Errors: kNoDevice (no loader, no device, or no
@@ -54,13 +58,14 @@ Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runn
 /// Numbered like VkPhysicalDeviceType.
 enum class VulkanDeviceType : uint8_t { kOther = 0, kIntegratedGpu = 1, kDiscreteGpu = 2, kVirtualGpu = 3, kCpu = 4 };
 struct VulkanDeviceInfo {
+  int index = 0;  ///< for VulkanOptions::device_index
   std::string name;
   std::string detail;  ///< driver and versions, or why the device is not usable
   VulkanDeviceType type = VulkanDeviceType::kOther;
   bool usable = false;        ///< has what the decoder requires
   uint64_t memory_bytes = 0;  ///< of the largest device-local heap
 };
-/// In the driver's order, which is what VulkanOptions::device_index counts. Empty without a loader or a driver.
+/// Best first, unusable ones last. Empty without a loader or a driver.
 std::vector<VulkanDeviceInfo> list_vulkan_devices();
 /// One line per Vulkan device: name, type, driver, or an explanation why there is none.
 std::string describe_vulkan_devices();

@@ -1,0 +1,49 @@
+// The CPU backend: runtime/codec behind the decoder interface.
+#include "runtime/codec/tensor_decode.h"
+#include "runtime/decoder/raw_tensor.h"
+
+namespace nwc {
+namespace {
+
+class CpuDecoder final : public Decoder {
+ public:
+  CpuDecoder(const NwcFile& file, Runner& runner, CpuLevel cpu)
+      : file_(file), runner_(runner), cpu_(cpu), name_(std::string("cpu ") + cpu_level_name(cpu)) {
+    if (file.codec()) tables_ = build_decode_tables(*file.codec());
+  }
+
+  const std::string& name() const override { return name_; }
+  bool is_vulkan() const override { return false; }
+
+  Status decode(const DecodeRequest& request) override {
+    NWC_TRY(check_request(file_, request));
+    if (file_.tensors()[request.tensor].storage != Storage::kCoded) return decode_raw_rows(file_, request);
+    TensorDecodeOptions options;
+    options.cpu = cpu_;
+    options.check_crc = request.check_crc;
+    options.progress = request.progress;
+    return decode_tensor_rows(file_, tables_, request.tensor, request.row_begin, request.row_end, request.dtype,
+                              request.out, runner_, options);
+  }
+
+  Status decode_values(size_t tensor, std::span<int16_t> out) override {
+    TensorDecodeOptions options;
+    options.cpu = cpu_;
+    return decode_tensor_values(file_, tables_, tensor, out, runner_, options);
+  }
+
+ private:
+  const NwcFile& file_;
+  Runner& runner_;
+  CpuLevel cpu_;
+  std::string name_;
+  DecodeTables tables_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu) {
+  return std::unique_ptr<Decoder>(std::make_unique<CpuDecoder>(file, runner, cpu));
+}
+
+}  // namespace nwc

@@ -1,0 +1,227 @@
+#include "runtime/decoder/decoder_vulkan.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/codec/tile_decode.h"
+#include "runtime/decoder/raw_tensor.h"
+
+namespace nwc {
+namespace {
+
+uint64_t count_tiles(const TileWindow& w) { return (w.band_end - w.band_begin) * (w.tile_col_end - w.tile_col_begin); }
+
+/// Rows of `width` elements from a packed window to their place in a matrix of `stride` columns.
+void copy_rows(Bytes from, uint64_t rows, uint64_t width, uint64_t stride, size_t element, uint8_t* to) {
+  if (width == stride) {
+    std::memcpy(to, from.data(), static_cast<size_t>(rows * width) * element);
+    return;
+  }
+  for (uint64_t r = 0; r < rows; ++r) {
+    std::memcpy(to + static_cast<size_t>(r * stride) * element, from.data() + static_cast<size_t>(r * width) * element,
+                static_cast<size_t>(width) * element);
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file, Runner& runner,
+                                                             const VulkanOptions& options, const Logger& log) {
+  std::unique_ptr<VulkanDecoder> self(new VulkanDecoder(file, runner, options, log));
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<VulkanInstance> instance, VulkanInstance::create(options.validation, log));
+  NWC_ASSIGN_OR_RETURN(const DeviceInfo info, choose_device(*instance, {options.device_index, options.device_name}));
+  NWC_ASSIGN_OR_RETURN(self->device_, VulkanDevice::create(std::move(instance), info));
+  self->device_->set_allocation_limit(options.allocation_limit);
+  self->name_ = "vulkan " + info.name;
+  if (!file.codec()) return self;
+
+  const CodecRecord& codec = *file.codec();
+  self->tables_ = build_decode_tables(codec);
+  NWC_ASSIGN_OR_RETURN(self->kernels_,
+                       VulkanKernels::create(*self->device_, codec, self->tables_, VulkanSelfTest::known_tables(),
+                                             options.tiles_per_workgroup));
+  self->self_test_ = std::make_unique<VulkanSelfTest>(
+      *self->kernels_, codec, static_cast<uint32_t>(self->tables_.alias.size()), log, options.quarantine_mask);
+  const std::optional<RansVariant> variant = self->choose_variant(self->tables_.alias.size());
+  if (!variant) {
+    return Status(StatusCode::kNoDevice,
+                  info.name + ": no rANS kernel decodes the known tile rightly: decode on the CPU");
+  }
+  NWC_TRY(self->self_test_->check_synthesis(*variant));
+  NWC_TRY(self->self_test_->check_conversion());
+  log.log(LogLevel::kInfo, self->name_ + " (" + info.driver + "), subgroups of " + std::to_string(info.subgroup_size) +
+                               ", rANS kernel: " + variant->name());
+  return self;
+}
+
+std::optional<RansVariant> VulkanDecoder::choose_variant(size_t used_tables) {
+  const uint32_t shared = kernels_->shared_tables(used_tables);
+  for (const bool ballot : {true, false}) {
+    if (ballot && (!device_->info().ballot || options_.variant == VulkanOptions::Variant::kShared)) continue;
+    if (!ballot && options_.variant == VulkanOptions::Variant::kBallot) continue;
+    for (const uint32_t tables : {shared, 0u}) {
+      const RansVariant variant{ballot, tables};
+      if (self_test_->works(variant)) return variant;
+      if (tables == 0) break;
+    }
+  }
+  return std::nullopt;
+}
+
+Status VulkanDecoder::decode(const DecodeRequest& request) {
+  NWC_TRY(check_request(file_, request));
+  const TensorRecord& record = file_.tensors()[request.tensor];
+  if (record.storage != Storage::kCoded) return decode_raw_rows(file_, request);
+  Job job;
+  job.tensor = request.tensor;
+  job.row_begin = request.row_begin;
+  job.row_end = request.row_end;
+  job.dtype = request.dtype;
+  job.check_crc = request.check_crc;
+  job.progress = request.progress;
+  job.out = request.out.data();
+  return run_job(job);
+}
+
+Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
+  if (tensor >= file_.tensors().size() || file_.tensors()[tensor].storage != Storage::kCoded) {
+    return invalid_argument("tensor " + std::to_string(tensor) + " is not a coded one");
+  }
+  const TensorRecord& record = file_.tensors()[tensor];
+  const uint64_t need = ceil_div(record.rows(), kChunk) * record.cols() * kChunk;
+  if (out.size() < need) {
+    return Status(StatusCode::kBufferTooSmall, record.name + ": needs room for " + std::to_string(need) + " values");
+  }
+  Job job;
+  job.tensor = tensor;
+  job.row_end = record.rows();
+  job.values_only = true;
+  job.out = reinterpret_cast<uint8_t*>(out.data());
+  return run_job(job);
+}
+
+Status VulkanDecoder::run_job(const Job& job) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const TensorRecord& record = file_.tensors()[job.tensor];
+  if (device_->abandoned()) {
+    return Status(StatusCode::kDeviceLost, record.name + ": the Vulkan device was lost: decode on the CPU");
+  }
+  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(job.tensor, job.check_crc));
+  const TensorContexts contexts = build_contexts(tables_, coded.level);
+  const std::optional<RansVariant> variant = choose_variant(contexts.used.size());
+  if (!variant) return Status(StatusCode::kDevice, record.name + ": no rANS kernel works: decode on the CPU");
+  WindowLimits limits = kernels_->limits(options_.max_window_bytes);
+  for (;;) {
+    Status status = run_windows(job, coded, contexts, *variant, limits);
+    if (status.code() != StatusCode::kOutOfMemory) return status;
+    // A device may refuse what its limits promise. The least is a tile.
+    const uint64_t least = kMaxTileWeights;
+    if (limits.max_weights <= least) return status.with_context(record.name);
+    limits.max_weights = std::max(least, limits.max_weights / 2);
+    limits.max_input_bytes = std::max<uint64_t>(least * 4, limits.max_input_bytes / 2);
+    log_.log(LogLevel::kInfo, record.name + ": " + status.message() + "; trying windows of " +
+                                  std::to_string(limits.max_weights) + " weights");
+  }
+}
+
+Status VulkanDecoder::run_windows(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
+                                  const RansVariant& variant, const WindowLimits& limits) {
+  const TensorRecord& record = file_.tensors()[job.tensor];
+  const TileGrid grid = tile_grid(record);
+  const std::vector<uint32_t>& words = variant.shared_tables != 0 ? contexts.compact : contexts.global;
+  const std::vector<TileWindow> windows = plan_windows(grid, coded, job.row_begin, job.row_end, limits);
+  uint64_t done = 0, total = 0;
+  for (const TileWindow& window : windows) total += count_tiles(window);
+  for (const TileWindow& window : windows) {
+    const WindowLayout layout = layout_window(grid, coded, window, words, static_cast<uint32_t>(contexts.used.size()));
+    NWC_TRY(run_window(job, coded, contexts, variant, layout));
+    done += layout.tiles.size();
+    if (!job.progress.report(done, total)) {
+      return Status(StatusCode::kCancelled, record.name + ": cancelled by the progress callback");
+    }
+  }
+  return {};
+}
+
+Status VulkanDecoder::run_window(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
+                                 const RansVariant& variant, const WindowLayout& layout) {
+  const TensorRecord& record = file_.tensors()[job.tensor];
+  const uint64_t n = record.cols();
+  WindowRun run;
+  run.layout = &layout;
+  run.variant = variant;
+  run.num_used = static_cast<uint32_t>(contexts.used.size());
+  run.any_raw_bits = contexts.any_raw_bits;
+  run.values_only = job.values_only;
+  run.row_begin = std::max(job.row_begin, layout.row) - layout.row;
+  run.row_end = std::min(job.row_end, layout.row + layout.rows) - layout.row;
+  run.synthesis_level_at = layout.level_at;
+  run.dtype = job.dtype;
+
+  NWC_ASSIGN_OR_RETURN(const MutableBytes input, kernels_->prepare(run));
+  const std::vector<uint32_t>& words = variant.shared_tables != 0 ? contexts.compact : contexts.global;
+  size_t bad = 0;
+  const Status packed =
+      pack_window(file_, job.tensor, coded, layout, words, contexts.used, job.check_crc, runner_, input, &bad);
+  if (!packed.ok()) {
+    // The first bad tile is reported, as the CPU does; what the host cannot see without decoding may lie before it.
+    for (size_t i = 0; i < bad; ++i) NWC_TRY(check_tile(job, coded, layout.tiles[i]));
+    return packed;
+  }
+  NWC_TRY(kernels_->run(run));
+  for (size_t i = 0; i < layout.tiles.size(); ++i) {
+    const uint32_t status = kernels_->tile_status()[i];
+    if (status == static_cast<uint32_t>(TileStatus::kOk)) continue;
+    NWC_TRY(check_tile(job, coded, layout.tiles[i]));
+    return Status(StatusCode::kDevice, tile_context(record, layout.tiles[i]) + ": the Vulkan device reports status " +
+                                           std::to_string(status) +
+                                           " for a tile that the CPU decodes: decode on the CPU");
+  }
+  if (job.values_only) {
+    const uint64_t at = (layout.row / kChunk * n + layout.col) * kChunk;
+    copy_rows(kernels_->result(), layout.blocks, uint64_t{layout.width} * kChunk, n * kChunk, sizeof(int16_t),
+              job.out + static_cast<size_t>(at) * sizeof(int16_t));
+  } else {
+    const size_t element = dtype_size(job.dtype);
+    const uint64_t at = (layout.row + run.row_begin - job.row_begin) * n + layout.col;
+    copy_rows(kernels_->result(), run.row_end - run.row_begin, layout.width, n, element,
+              job.out + static_cast<size_t>(at) * element);
+  }
+  return {};
+}
+
+Status VulkanDecoder::check_tile(const Job& job, const CodedTensor& coded, uint64_t tile) const {
+  const TensorRecord& record = file_.tensors()[job.tensor];
+  const TileGeometry geometry = tile_grid(record).tile(tile);
+  std::vector<uint8_t> storage;
+  NWC_ASSIGN_OR_RETURN(const Bytes payload,
+                       read_range(file_.reader(), coded.tiles[tile].offset, coded.tiles[tile].size, &storage));
+  std::vector<int16_t> values(size_t{geometry.row_blocks()} * geometry.width * kChunk);
+  const Status status =
+      decode_tile(CpuLevel::kScalar, tables_, geometry, coded.level.data() + geometry.col, payload, values);
+  return status.with_context(tile_context(record, tile));
+}
+
+Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner,
+                                                       const VulkanOptions& options, const Logger& log) {
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<VulkanDecoder> decoder, VulkanDecoder::create(file, runner, options, log));
+  return std::unique_ptr<Decoder>(std::move(decoder));
+}
+
+std::string describe_vulkan_devices() {
+  auto instance = VulkanInstance::create(false, Logger{});
+  if (!instance.ok()) return instance.status().message() + "\n";
+  const auto devices = list_devices(**instance);
+  if (!devices.ok()) return devices.status().message() + "\n";
+  if (devices->empty()) return "Vulkan lists no device: install a driver\n";
+  std::string text;
+  for (const DeviceInfo& device : *devices) {
+    text += std::to_string(device.index) + ": " + device.name + ", " + device_type_name(device.type) + ", " +
+            device.driver + ", subgroups of " + std::to_string(device.subgroup_size) +
+            (device.ballot ? "" : " (not used)");
+    text += device.reject_reason.empty() ? "\n" : ": not usable, it " + device.reject_reason + "\n";
+  }
+  return text;
+}
+
+}  // namespace nwc

@@ -1,0 +1,282 @@
+#include "runtime/decoder/decoder_vulkan_kernels.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kMaxGroups = 65535;      // what every device takes in one dimension
+constexpr uint32_t kElementwiseGroup = 64;  // workgroup of synthesis_linear and convert_half
+constexpr uint64_t kMaxWindowWeights = uint64_t{1} << 25;
+// Multiply-accumulates of a window's synthesis: tenths of a second on a small GPU, a second or two in software.
+constexpr double kMaxWindowMacs = 6e10;
+constexpr double kMaxWindowMacsSoftware = 4e9;
+
+constexpr uint32_t kMlpThreads = 128;
+constexpr uint32_t kMlpStates = 2048;  // numbers of h in shared memory
+constexpr uint32_t kMlpChunks = 32;
+
+void append(std::vector<float>* to, const std::vector<float>& from) { to->insert(to->end(), from.begin(), from.end()); }
+
+/// [out][in] -> [in][out].
+void append_transposed(std::vector<float>* to, const std::vector<float>& matrix, uint32_t out, uint32_t in) {
+  for (uint32_t i = 0; i < in; ++i) {
+    for (uint32_t o = 0; o < out; ++o) to->push_back(matrix[size_t{o} * in + i]);
+  }
+}
+
+/// The layout that shaders/synthesis_linear.comp and synthesis_mlp.comp describe.
+std::vector<float> pack_network(const CodecRecord& codec) {
+  const Network& net = codec.synthesis;
+  const uint32_t w = net.width;
+  std::vector<float> packed;
+  for (uint32_t l = 0; l < codec.num_levels; ++l) {
+    packed.push_back(codec.step[l]);
+    packed.push_back(codec.shrink[l]);
+  }
+  if (w != 0) {
+    append_transposed(&packed, net.A, w, kChunk);
+    append(&packed, net.a);
+    for (size_t b = 0; b < net.blocks.size(); ++b) {
+      append_transposed(&packed, net.blocks[b].V, w, w);
+      append(&packed, net.blocks[b].v);
+      append(&packed, net.blocks[b].gain);
+      append(&packed, net.blocks[b].bias);
+      const auto embedding = net.E.begin() + static_cast<std::ptrdiff_t>(b * codec.num_levels * w);
+      packed.insert(packed.end(), embedding, embedding + static_cast<std::ptrdiff_t>(size_t{codec.num_levels} * w));
+    }
+    append(&packed, net.C);
+    append(&packed, net.c);
+  }
+  append(&packed, net.S);
+  return packed;
+}
+
+/// Specialization constants of synthesis_mlp.comp: as many chunks to a workgroup as shared memory holds.
+PipelineKey mlp_pipeline(const Network& net, uint32_t* chunks) {
+  const uint32_t w = net.width;
+  const uint32_t output_threads = std::min(w, kMlpThreads);
+  const uint32_t chunk_threads = std::max(1u, kMlpThreads / output_threads);
+  const uint32_t outputs_per_thread = (w + output_threads - 1) / output_threads;
+  const uint32_t most = std::min(kMlpChunks, kMlpStates / w);
+  const uint32_t chunks_per_thread = std::max(1u, most / chunk_threads);
+  *chunks = chunk_threads * chunks_per_thread;
+  return {ShaderId::kSynthesisMlp,
+          {output_threads * chunk_threads, w, output_threads, chunk_threads, outputs_per_thread, chunks_per_thread,
+           static_cast<uint32_t>(net.blocks.size()), static_cast<uint32_t>(net.activation), net.layer_norm ? 1u : 0u},
+          0};
+}
+
+uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uint32_t>(ceil_div(items, per_group)); }
+
+Bytes bytes_of(const void* data, size_t size) { return {static_cast<const uint8_t*>(data), size}; }
+
+}  // namespace
+
+std::string RansVariant::name() const {
+  return std::string(ballot ? "ballot" : "shared") +
+         (shared_tables == 0 ? ", tables in a buffer"
+                             : ", " + std::to_string(shared_tables) + " tables in shared memory");
+}
+
+Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, const CodecRecord& codec,
+                                                             const DecodeTables& tables,
+                                                             const std::vector<AliasTable>& extra,
+                                                             uint32_t tiles_per_workgroup) {
+  std::unique_ptr<VulkanKernels> self(new VulkanKernels(device));
+  NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(device));
+  NWC_ASSIGN_OR_RETURN(self->batch_, CommandBatch::create(device, *self->pipelines_));
+  self->width_ = codec.synthesis.width;
+  self->num_levels_ = codec.num_levels;
+  self->mac_per_weight_ = codec.synthesis.mac_per_weight();
+  if (self->width_ == 0) {
+    self->synthesis_ = {ShaderId::kSynthesisLinear, {}, 0};
+    self->chunks_per_group_ = kElementwiseGroup;
+  } else {
+    self->synthesis_ = mlp_pipeline(codec.synthesis, &self->chunks_per_group_);
+  }
+
+  // Several tiles share one copy of the tables, where the subgroups of a workgroup are known to be full.
+  const DeviceInfo& info = device.info();
+  const uint32_t most = std::clamp(128 / std::max(1u, info.subgroup_size), 1u, info.max_subgroups);
+  const bool full = info.size_control && info.full_subgroups;
+  self->tiles_per_workgroup_ = tiles_per_workgroup != 0        ? std::min(tiles_per_workgroup, most)
+                               : full && !info.quirks.software ? std::min(4u, most)
+                                                               : 1;
+
+  std::vector<AliasTable> alias = tables.alias;
+  alias.insert(alias.end(), extra.begin(), extra.end());
+  NWC_TRY(self->upload_constant(bytes_of(alias.data(), alias.size() * sizeof(AliasTable)), &self->tables_));
+  const std::vector<float> network = pack_network(codec);
+  NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
+  return self;
+}
+
+Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer) {
+  if (bytes.size() > device_.info().max_storage_range) {
+    return limit_error("the codec's " + std::to_string(bytes.size()) + " bytes exceed the device's buffer range");
+  }
+  NWC_ASSIGN_OR_RETURN(*buffer, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kDevice));
+  NWC_TRY(ensure_size(device_, bytes.size(), MemoryKind::kUpload, &upload_));
+  std::memcpy(upload_.mapped().data(), bytes.data(), bytes.size());
+  NWC_TRY(upload_.flush());
+  NWC_TRY(batch_->begin());
+  batch_->copy(upload_, 0, *buffer, 0, bytes.size());
+  return batch_->submit_and_wait();
+}
+
+WindowLimits VulkanKernels::limits(uint64_t max_window_bytes) const {
+  const uint64_t range = device_.info().max_storage_range;
+  const double macs = device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
+  WindowLimits limits;
+  // A weight takes 2 bytes as value, 4 as f32 and 2 as half.
+  limits.max_weights = std::min({max_window_bytes / 8, range / 4, kMaxWindowWeights,
+                                 static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_))});
+  // And the kernels' workgroups must not exceed what one dimension takes.
+  limits.max_weights = std::min({limits.max_weights, uint64_t{kMaxGroups} * chunks_per_group_ * kChunk,
+                                 uint64_t{kMaxGroups} * kElementwiseGroup * 2});
+  limits.max_input_bytes = std::min(range, std::max<uint64_t>(max_window_bytes, 1 << 20));
+  limits.max_tiles = kMaxGroups;
+  return limits;
+}
+
+uint32_t VulkanKernels::shared_tables(size_t used) const {
+  // 12 KiB of the 16 that every device has; more where there is more, but never above half: several workgroups are to
+  // share a core.
+  const uint32_t room = std::max(12u, std::min(device_.info().max_shared_memory / 2048, 24u));
+  for (const uint32_t size : {4u, 12u, 16u, 24u}) {
+    if (used <= size && size <= room) return size;
+  }
+  return 0;
+}
+
+Result<MutableBytes> VulkanKernels::prepare(const WindowRun& run) {
+  const WindowLayout& layout = *run.layout;
+  const uint64_t weights = layout.num_weights();
+  const uint64_t status_bytes = align_up(layout.tiles.size() * 4, 16);
+  NWC_TRY(ensure_size(device_, layout.total_words * 4, MemoryKind::kUpload, &upload_));
+  NWC_TRY(ensure_size(device_, layout.total_words * 4, MemoryKind::kDevice, &input_));
+  NWC_TRY(ensure_size(device_, status_bytes, MemoryKind::kDevice, &status_));
+  NWC_TRY(ensure_size(device_, weights * 2, MemoryKind::kDevice, &values_));
+  uint64_t result = weights * 2;
+  if (!run.values_only) {
+    NWC_TRY(ensure_size(device_, weights * 4, MemoryKind::kDevice, &weights_));
+    if (run.dtype != Dtype::kF32) NWC_TRY(ensure_size(device_, weights * 2 + 4, MemoryKind::kDevice, &halves_));
+    result = (run.row_end - run.row_begin) * layout.width * dtype_size(run.dtype);
+  }
+  NWC_TRY(ensure_size(device_, status_bytes + result, MemoryKind::kReadback, &readback_));
+  return upload_.mapped().first(static_cast<size_t>(layout.total_words * 4));
+}
+
+Status VulkanKernels::dispatch_rans(const WindowRun& run) {
+  const WindowLayout& layout = *run.layout;
+  const uint32_t tiles = static_cast<uint32_t>(layout.tiles.size());
+  PipelineKey key;
+  uint32_t groups = tiles;
+  if (run.variant.ballot) {
+    const uint32_t s = device_.info().subgroup_size;
+    key = {ShaderId::kRansBallot,
+           {s * tiles_per_workgroup_, run.variant.shared_tables, s, std::max(1u, kNumLanes / s)},
+           device_.info().size_control ? s : 0};
+    groups = groups_for(tiles, tiles_per_workgroup_);
+  } else {
+    key = {ShaderId::kRansShared, {kNumLanes, run.variant.shared_tables}, 0};
+  }
+  const uint32_t push[] = {layout.tile_at,  layout.context_at, layout.used_at, run.num_used,
+                           layout.level_at, layout.width,      tiles,          run.any_raw_bits ? 1u : 0u};
+  return batch_->dispatch(key, {&tables_, &input_, &values_, &status_}, push, groups);
+}
+
+Status VulkanKernels::dispatch_synthesis(const WindowRun& run, uint32_t first_block, uint32_t blocks, uint32_t rows) {
+  const WindowLayout& layout = *run.layout;
+  const uint32_t chunks = blocks * layout.width;
+  const bool row_scales = layout.row_scale_at != kNoRowScale;
+  const uint32_t push[] = {run.synthesis_level_at,
+                           layout.scale_at,
+                           row_scales ? layout.row_scale_at + first_block * kChunk : kNoRowScale,
+                           layout.width,
+                           first_block,
+                           chunks,
+                           rows,
+                           0,
+                           2 * num_levels_,
+                           num_levels_};
+  return batch_->dispatch(synthesis_, {&network_, &input_, &values_, &weights_}, push,
+                          groups_for(chunks, chunks_per_group_));
+}
+
+Status VulkanKernels::dispatch_convert(const DeviceBuffer& source, uint64_t count, Dtype dtype) {
+  const uint32_t push[] = {static_cast<uint32_t>(count), dtype == Dtype::kBf16 ? 1u : 0u};
+  return batch_->dispatch({ShaderId::kConvertHalf, {}, 0}, {nullptr, nullptr, &source, &halves_}, push,
+                          groups_for(ceil_div(count, 2), kElementwiseGroup));
+}
+
+Status VulkanKernels::run(const WindowRun& run) {
+  const WindowLayout& layout = *run.layout;
+  const uint64_t status_bytes = layout.tiles.size() * 4;
+  const uint64_t result_at = align_up(status_bytes, 16);
+  NWC_TRY(upload_.flush());
+  NWC_TRY(batch_->begin());
+  batch_->copy(upload_, 0, input_, 0, layout.total_words * 4);
+  batch_->fill(status_, status_bytes, kTileUntouched);
+  batch_->barrier();
+  NWC_TRY(dispatch_rans(run));
+  batch_->barrier();
+  batch_->copy(status_, 0, readback_, 0, status_bytes);
+  uint64_t result_bytes = layout.num_weights() * 2;
+  if (run.values_only) {
+    batch_->copy(values_, 0, readback_, result_at, result_bytes);
+  } else {
+    // Only the row blocks that hold rows asked for.
+    const uint32_t first_block = static_cast<uint32_t>(run.row_begin / kChunk);
+    const uint32_t blocks = static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first_block;
+    const uint32_t rows = static_cast<uint32_t>(run.row_end - uint64_t{first_block} * kChunk);
+    const uint64_t skip = (run.row_begin - uint64_t{first_block} * kChunk) * layout.width;
+    const uint64_t count = (run.row_end - run.row_begin) * layout.width;
+    NWC_TRY(dispatch_synthesis(run, first_block, blocks, rows));
+    batch_->barrier();
+    const uint32_t size = dtype_size(run.dtype);
+    result_bytes = count * size;
+    if (run.dtype == Dtype::kF32) {
+      batch_->copy(weights_, skip * size, readback_, result_at, result_bytes);
+    } else {
+      NWC_TRY(dispatch_convert(weights_, uint64_t{rows} * layout.width, run.dtype));
+      batch_->barrier();
+      batch_->copy(halves_, skip * size, readback_, result_at, result_bytes);
+    }
+  }
+  batch_->barrier();
+  NWC_TRY(batch_->submit_and_wait());
+  NWC_TRY(readback_.invalidate());
+  const MutableBytes mapped = readback_.mapped();
+  tile_status_ = {reinterpret_cast<const uint32_t*>(mapped.data()), layout.tiles.size()};
+  result_ = mapped.subspan(static_cast<size_t>(result_at), static_cast<size_t>(result_bytes));
+  return {};
+}
+
+Result<std::vector<uint16_t>> VulkanKernels::convert(std::span<const uint32_t> bits, Dtype dtype) {
+  const uint64_t in_bytes = bits.size_bytes();
+  const uint64_t out_bytes = align_up(bits.size() * 2, 4);
+  NWC_TRY(ensure_size(device_, in_bytes, MemoryKind::kUpload, &upload_));
+  NWC_TRY(ensure_size(device_, in_bytes, MemoryKind::kDevice, &input_));
+  NWC_TRY(ensure_size(device_, out_bytes, MemoryKind::kDevice, &halves_));
+  NWC_TRY(ensure_size(device_, out_bytes, MemoryKind::kReadback, &readback_));
+  std::memcpy(upload_.mapped().data(), bits.data(), bits.size_bytes());
+  NWC_TRY(upload_.flush());
+  NWC_TRY(batch_->begin());
+  batch_->copy(upload_, 0, input_, 0, in_bytes);
+  batch_->barrier();
+  NWC_TRY(dispatch_convert(input_, bits.size(), dtype));
+  batch_->barrier();
+  batch_->copy(halves_, 0, readback_, 0, out_bytes);
+  batch_->barrier();
+  NWC_TRY(batch_->submit_and_wait());
+  NWC_TRY(readback_.invalidate());
+  std::vector<uint16_t> halves(bits.size());
+  std::memcpy(halves.data(), readback_.mapped().data(), halves.size() * 2);
+  return halves;
+}
+
+}  // namespace nwc

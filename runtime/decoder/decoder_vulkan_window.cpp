@@ -1,0 +1,205 @@
+#include "runtime/decoder/decoder_vulkan_window.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace nwc {
+namespace {
+
+/// Input words of a tile, its record included.
+uint64_t tile_words(const TileGrid& grid, const CodedTensor& coded, uint64_t t) {
+  const uint64_t bytes = std::min<uint64_t>(coded.tiles[t].size, max_payload_bytes(grid.tile(t)));
+  return kTileRecordWords + ceil_div(bytes, 4);
+}
+
+struct Load {
+  uint64_t weights = 0, words = 0, tiles = 0;
+};
+
+/// One band's tiles [col_begin, col_end), with what columns and rows cost.
+Load band_load(const TileGrid& grid, const CodedTensor& coded, uint64_t band, uint64_t col_begin, uint64_t col_end) {
+  Load load;
+  for (uint64_t c = col_begin; c < col_end; ++c) {
+    const uint64_t t = band * grid.tiles_per_row() + c;
+    const TileGeometry g = grid.tile(t);
+    load.weights += uint64_t{g.row_blocks()} * kChunk * g.width;
+    load.words += tile_words(grid, coded, t) + g.height;
+    load.tiles += 1;
+  }
+  return load;
+}
+
+bool fits(const Load& load, uint64_t columns, const WindowLimits& limits) {
+  // Contexts, list of tables, levels and scales of the columns come on top.
+  const uint64_t words = load.words + kMaxLevels * kChunk * 2 + kMaxTables + columns + ceil_div(columns, 4) + 16;
+  return load.weights <= limits.max_weights && words * 4 <= limits.max_input_bytes && load.tiles <= limits.max_tiles;
+}
+
+}  // namespace
+
+std::vector<TileWindow> plan_windows(const TileGrid& grid, const CodedTensor& coded, uint64_t row_begin,
+                                     uint64_t row_end, const WindowLimits& limits) {
+  std::vector<TileWindow> windows;
+  if (row_begin >= row_end) return windows;
+  const uint64_t per_row = grid.tiles_per_row();
+  const uint64_t end = ceil_div(row_end, grid.tile_rows);
+  for (uint64_t band = row_begin / grid.tile_rows; band < end;) {
+    Load load = band_load(grid, coded, band, 0, per_row);
+    if (fits(load, grid.n, limits)) {
+      TileWindow window{band, band + 1, 0, per_row};
+      for (; window.band_end < end; ++window.band_end) {
+        const Load next = band_load(grid, coded, window.band_end, 0, per_row);
+        load = {load.weights + next.weights, load.words + next.words, load.tiles + next.tiles};
+        if (!fits(load, grid.n, limits)) break;
+      }
+      windows.push_back(window);
+      band = window.band_end;
+      continue;
+    }
+    for (uint64_t column = 0; column < per_row;) {
+      TileWindow window{band, band + 1, column, column + 1};
+      load = band_load(grid, coded, band, column, column + 1);
+      for (; window.tile_col_end < per_row; ++window.tile_col_end) {
+        const Load next = band_load(grid, coded, band, window.tile_col_end, window.tile_col_end + 1);
+        load = {load.weights + next.weights, load.words + next.words, load.tiles + next.tiles};
+        if (!fits(load, (window.tile_col_end + 1 - column) * grid.tile_cols, limits)) break;
+      }
+      windows.push_back(window);
+      column = window.tile_col_end;
+    }
+    ++band;
+  }
+  return windows;
+}
+
+uint64_t max_payload_bytes(const TileGeometry& geometry) {
+  // Every symbol can renormalise twice and escape.
+  return geometry.lanes() * 4 + uint64_t{geometry.row_blocks()} * geometry.width * kChunk * 6;
+}
+
+WindowLayout layout_window(const TileGrid& grid, const CodedTensor& coded, const TileWindow& window,
+                           const std::vector<uint32_t>& contexts, uint32_t num_used) {
+  WindowLayout layout;
+  layout.row = window.band_begin * grid.tile_rows;
+  layout.col = window.tile_col_begin * grid.tile_cols;
+  layout.rows = std::min(grid.m, window.band_end * grid.tile_rows) - layout.row;
+  layout.width = static_cast<uint32_t>(std::min(grid.n, window.tile_col_end * grid.tile_cols) - layout.col);
+  layout.blocks = static_cast<uint32_t>(ceil_div(layout.rows, kChunk));
+  for (uint64_t band = window.band_begin; band < window.band_end; ++band) {
+    for (uint64_t c = window.tile_col_begin; c < window.tile_col_end; ++c) {
+      layout.tiles.push_back(band * grid.tiles_per_row() + c);
+    }
+  }
+  uint64_t at = 0;
+  const auto place = [&](uint64_t words) {
+    const uint64_t where = at;
+    at += words;
+    return static_cast<uint32_t>(where);
+  };
+  layout.context_at = place(contexts.size());
+  layout.used_at = place(num_used);
+  layout.tile_at = place(layout.tiles.size() * kTileRecordWords);
+  layout.level_at = place(ceil_div(layout.width, 4));
+  layout.scale_at = place(layout.width);
+  if (!coded.row_scale.empty()) layout.row_scale_at = place(layout.rows);
+  for (uint64_t t : layout.tiles) {
+    layout.payload_at.push_back(place(tile_words(grid, coded, t) - kTileRecordWords));
+  }
+  layout.total_words = at;
+  return layout;
+}
+
+TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level) {
+  TensorContexts result;
+  std::vector<uint8_t> level_used(tables.num_levels), table_used(tables.alias.size());
+  for (uint8_t l : level) level_used[l] = 1;
+  for (uint32_t l = 0; l < tables.num_levels; ++l) {
+    if (level_used[l] == 0) continue;
+    for (uint32_t c = 0; c < kChunk; ++c) table_used[tables.context_map[l * kChunk + c]] = 1;
+    result.any_raw_bits = result.any_raw_bits || tables.level_raw_bits[l] != 0;
+  }
+  std::vector<uint32_t> place(tables.alias.size());
+  for (uint32_t t = 0; t < table_used.size(); ++t) {
+    if (table_used[t] == 0) continue;
+    place[t] = static_cast<uint32_t>(result.used.size());
+    result.used.push_back(t);
+  }
+  for (const uint16_t t : tables.context_map) {
+    result.global.push_back(t * kBuckets);
+    result.global.push_back(tables.info[t]);
+    result.compact.push_back(place[t] * kBuckets);
+    result.compact.push_back(tables.info[t]);
+  }
+  return result;
+}
+
+void pack_head(const CodedTensor& coded, const WindowLayout& layout, const std::vector<uint32_t>& contexts,
+               const std::vector<uint32_t>& used, MutableBytes out) {
+  const auto put = [&](uint32_t word, const void* from, size_t bytes) {
+    if (bytes != 0) std::memcpy(out.data() + size_t{word} * 4, from, bytes);
+  };
+  put(layout.context_at, contexts.data(), contexts.size() * 4);
+  put(layout.used_at, used.data(), used.size() * 4);
+  put(layout.level_at, coded.level.data() + layout.col, layout.width);
+  put(layout.scale_at, coded.scale.data() + layout.col, size_t{layout.width} * 4);
+  if (!coded.row_scale.empty()) {
+    put(layout.row_scale_at, coded.row_scale.data() + layout.row, static_cast<size_t>(layout.rows) * 4);
+  }
+}
+
+void pack_tile_record(const WindowLayout& layout, size_t i, const TileGeometry& g, uint32_t payload_bytes,
+                      MutableBytes out) {
+  const uint32_t words[kTileRecordWords] = {layout.payload_at[i],
+                                            (payload_bytes - g.lanes() * 4) / 2,
+                                            static_cast<uint32_t>(g.col - layout.col),
+                                            g.width,
+                                            static_cast<uint32_t>((g.row - layout.row) / kChunk),
+                                            g.row_blocks()};
+  std::memcpy(out.data() + (layout.tile_at + i * kTileRecordWords) * 4, words, sizeof words);
+}
+
+Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded, const WindowLayout& layout,
+                   const std::vector<uint32_t>& contexts, const std::vector<uint32_t>& used, bool check_crc,
+                   Runner& runner, MutableBytes out, size_t* first_bad) {
+  const TensorRecord& record = file.tensors()[tensor];
+  const TileGrid grid = tile_grid(record);
+  assert(out.size() >= layout.total_words * 4);
+  pack_head(coded, layout, contexts, used, out);
+  std::vector<Status> statuses(layout.tiles.size());
+  parallel_for(runner, static_cast<uint32_t>(layout.tiles.size()), [&](uint32_t i, uint32_t) {
+    const uint64_t t = layout.tiles[i];
+    const CodedTensor::Tile& tile = coded.tiles[t];
+    const TileGeometry g = grid.tile(t);
+    const auto fail = [&](StatusCode code, const std::string& why) {
+      statuses[i] = Status(code, why).with_context(tile_context(record, t));
+    };
+    const uint32_t head = g.lanes() * 4;
+    if (tile.size > max_payload_bytes(g)) {
+      return fail(StatusCode::kChecksum,
+                  "the payload's " + std::to_string(tile.size) + " bytes are more than a tile can use");
+    }
+    const MutableBytes payload = out.subspan(size_t{layout.payload_at[i]} * 4, tile.size);
+    if (Status read = file.reader().read(tile.offset, payload); !read.ok()) {
+      statuses[i] = read.with_context(tile_context(record, t));
+      return;
+    }
+    if (check_crc && crc32(payload) != tile.crc) return fail(StatusCode::kChecksum, "CRC-32 of the payload is wrong");
+    if (tile.size < head) {
+      return fail(StatusCode::kTruncated, "a payload of " + std::to_string(tile.size) + " bytes cannot hold " +
+                                              std::to_string(g.lanes()) + " states");
+    }
+    if ((tile.size - head) % 2 != 0) return fail(StatusCode::kCorrupt, "half a word at the end of the payload");
+    pack_tile_record(layout, i, g, tile.size, out);
+  });
+  for (size_t i = 0; i < statuses.size(); ++i) {
+    *first_bad = i;
+    NWC_TRY(statuses[i]);
+  }
+  return {};
+}
+
+std::string tile_context(const TensorRecord& record, uint64_t tile) {
+  return record.name + ", tile " + std::to_string(tile);
+}
+
+}  // namespace nwc

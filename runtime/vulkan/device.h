@@ -1,0 +1,94 @@
+// Choosing a Vulkan device: what it must have, what is used where present, and its known faults as named flags.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/vulkan/instance.h"
+
+namespace nwc {
+
+/// Known faults. Each names what goes wrong, so that the code that works around it can be found.
+struct DeviceQuirks {
+  /// The compiler picks a subgroup size per shader and reports only the usual one (Intel without size control).
+  bool subgroup_size_varies = false;
+  /// A software device: work runs on the CPU's cores, so dispatches are slow and one subgroup per workgroup is best.
+  bool software = false;
+};
+
+/// What the decoder has to know of a device.
+struct DeviceInfo {
+  VkPhysicalDevice physical = VK_NULL_HANDLE;
+  uint32_t index = 0;  ///< in the order of the driver's list
+  std::string name;    ///< "llvmpipe (LLVM 15.0.6, 256 bits)"
+  std::string driver;
+  VkPhysicalDeviceType type = VK_PHYSICAL_DEVICE_TYPE_OTHER;
+  uint32_t api_version = 0;
+  uint32_t queue_family = 0;
+  uint64_t local_memory = 0;  ///< bytes of the largest device-local heap
+  uint64_t max_storage_range = 0;
+  uint64_t max_allocation = 0;
+  uint32_t max_shared_memory = 0;
+  bool ballot = false;          ///< ballots in compute shaders
+  bool size_control = false;    ///< a subgroup size can be required
+  bool full_subgroups = false;  ///< VK_EXT_subgroup_size_control's computeFullSubgroups
+  bool portability_subset = false;
+  uint32_t subgroup_size = 0;  ///< the size that the ballot kernel is built for
+  uint32_t max_subgroups = 1;  ///< in a workgroup, with size control
+  DeviceQuirks quirks;
+  std::string reject_reason;  ///< empty: usable
+};
+
+const char* device_type_name(VkPhysicalDeviceType type);
+
+/// Every device, usable or not, best first: usable ones before others, then by type (discrete, integrated, virtual,
+/// CPU) and memory.
+Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance);
+
+struct DeviceChoice {
+  int index = -1;    ///< in the driver's order; -1: any
+  std::string name;  ///< substring of the name; empty: any. Environment variable NWC_VULKAN_DEVICE replaces it (a
+                     ///< number: the index)
+};
+/// Errors: kNoDevice, with every device's reject reason.
+Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice);
+
+/// A logical device with one compute queue.
+class VulkanDevice {
+ public:
+  static Result<std::unique_ptr<VulkanDevice>> create(std::unique_ptr<VulkanInstance> instance, const DeviceInfo& info);
+  ~VulkanDevice();
+  VulkanDevice(const VulkanDevice&) = delete;
+  VulkanDevice& operator=(const VulkanDevice&) = delete;
+
+  const DeviceInfo& info() const { return info_; }
+  const DeviceFunctions& fn() const { return fn_; }
+  VkDevice handle() const { return handle_; }
+  VkQueue queue() const { return queue_; }
+  const VulkanInstance& instance() const { return *instance_; }
+  const VkPhysicalDeviceMemoryProperties& memory() const { return memory_; }
+
+  /// After a timeout or a lost device nothing may be destroyed that the device could still use: everything is left to
+  /// the end of the process.
+  void abandon() { abandoned_ = true; }
+  bool abandoned() const { return abandoned_; }
+
+  /// Test hook: allocations of more bytes than this fail as if the device had no memory.
+  void set_allocation_limit(uint64_t bytes) { allocation_limit_ = bytes; }
+  uint64_t allocation_limit() const { return allocation_limit_; }
+
+ private:
+  VulkanDevice() = default;
+  std::unique_ptr<VulkanInstance> instance_;
+  DeviceInfo info_;
+  DeviceFunctions fn_;
+  VkDevice handle_ = VK_NULL_HANDLE;
+  VkQueue queue_ = VK_NULL_HANDLE;
+  VkPhysicalDeviceMemoryProperties memory_{};
+  uint64_t allocation_limit_ = UINT64_MAX;
+  bool abandoned_ = false;
+};
+
+}  // namespace nwc

@@ -1,0 +1,140 @@
+#include "runtime/vulkan/device_buffer.h"
+
+#include <algorithm>
+
+namespace nwc {
+namespace {
+
+/// Memory types that can serve, best first.
+std::vector<uint32_t> candidate_types(const VkPhysicalDeviceMemoryProperties& memory, uint32_t allowed,
+                                      MemoryKind kind) {
+  struct Candidate {
+    int score;
+    uint32_t type;
+  };
+  std::vector<Candidate> candidates;
+  for (uint32_t i = 0; i < memory.memoryTypeCount; ++i) {
+    if ((allowed >> i & 1u) == 0) continue;
+    const VkMemoryPropertyFlags flags = memory.memoryTypes[i].propertyFlags;
+    if ((flags & (VK_MEMORY_PROPERTY_PROTECTED_BIT | VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD)) != 0) continue;
+    const bool visible = (flags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) != 0;
+    const bool local = (flags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT) != 0;
+    const bool cached = (flags & VK_MEMORY_PROPERTY_HOST_CACHED_BIT) != 0;
+    const bool coherent = (flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT) != 0;
+    if (kind != MemoryKind::kDevice && !visible) continue;
+    int score = 0;
+    if (kind == MemoryKind::kDevice) score = (local ? 4 : 0) + (visible ? 0 : 1);
+    if (kind == MemoryKind::kUpload) score = (coherent ? 4 : 0) + (local ? 0 : 1);
+    if (kind == MemoryKind::kReadback) score = (cached ? 4 : 0) + (coherent ? 2 : 0);
+    candidates.push_back({score, i});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
+  std::vector<uint32_t> types;
+  for (const Candidate& c : candidates) types.push_back(c.type);
+  return types;
+}
+
+}  // namespace
+
+Result<DeviceBuffer> DeviceBuffer::create(VulkanDevice& device, uint64_t size, MemoryKind kind) {
+  const DeviceFunctions& fn = device.fn();
+  DeviceBuffer buffer;
+  buffer.device_ = &device;
+  buffer.size_ = std::max<uint64_t>(size, 4);
+  const std::string what = "a Vulkan buffer of " + std::to_string(buffer.size_) + " bytes";
+  if (buffer.size_ > std::min(device.info().max_allocation, device.allocation_limit())) {
+    return Status(StatusCode::kOutOfMemory, what + " exceeds the device's largest allocation");
+  }
+  VkBufferCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
+  info.size = buffer.size_;
+  info.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
+  info.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
+  NWC_TRY(vk_status(fn.vkCreateBuffer(device.handle(), &info, nullptr, &buffer.buffer_), "vkCreateBuffer"));
+  VkMemoryRequirements needs{};
+  fn.vkGetBufferMemoryRequirements(device.handle(), buffer.buffer_, &needs);
+
+  VkResult result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+  for (uint32_t type : candidate_types(device.memory(), needs.memoryTypeBits, kind)) {
+    VkMemoryAllocateInfo allocate{};
+    allocate.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO;
+    allocate.allocationSize = needs.size;
+    allocate.memoryTypeIndex = type;
+    result = fn.vkAllocateMemory(device.handle(), &allocate, nullptr, &buffer.memory_);
+    if (result != VK_SUCCESS) {
+      buffer.memory_ = VK_NULL_HANDLE;
+      continue;
+    }
+    if (kind != MemoryKind::kDevice) {
+      const VkMemoryPropertyFlags flags = device.memory().memoryTypes[type].propertyFlags;
+      buffer.coherent_ = (flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT) != 0;
+      void* pointer = nullptr;
+      result = fn.vkMapMemory(device.handle(), buffer.memory_, 0, VK_WHOLE_SIZE, 0, &pointer);
+      buffer.mapped_ = static_cast<uint8_t*>(pointer);
+    }
+    if (result == VK_SUCCESS) break;
+    buffer.mapped_ = nullptr;
+    fn.vkFreeMemory(device.handle(), buffer.memory_, nullptr);
+    buffer.memory_ = VK_NULL_HANDLE;
+  }
+  if (result != VK_SUCCESS) return vk_status(result, what.c_str());
+  NWC_TRY(vk_status(fn.vkBindBufferMemory(device.handle(), buffer.buffer_, buffer.memory_, 0), "vkBindBufferMemory"));
+  return buffer;
+}
+
+Status DeviceBuffer::flush() const {
+  if (coherent_ || mapped_ == nullptr) return {};
+  VkMappedMemoryRange range{};
+  range.sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE;
+  range.memory = memory_;
+  range.size = VK_WHOLE_SIZE;
+  return vk_status(device_->fn().vkFlushMappedMemoryRanges(device_->handle(), 1, &range), "vkFlushMappedMemoryRanges");
+}
+
+Status DeviceBuffer::invalidate() const {
+  if (coherent_ || mapped_ == nullptr) return {};
+  VkMappedMemoryRange range{};
+  range.sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE;
+  range.memory = memory_;
+  range.size = VK_WHOLE_SIZE;
+  return vk_status(device_->fn().vkInvalidateMappedMemoryRanges(device_->handle(), 1, &range),
+                   "vkInvalidateMappedMemoryRanges");
+}
+
+void DeviceBuffer::reset() {
+  if (device_ != nullptr && !device_->abandoned()) {
+    const DeviceFunctions& fn = device_->fn();
+    if (buffer_ != VK_NULL_HANDLE) fn.vkDestroyBuffer(device_->handle(), buffer_, nullptr);
+    if (memory_ != VK_NULL_HANDLE) fn.vkFreeMemory(device_->handle(), memory_, nullptr);
+  }
+  device_ = nullptr;
+  buffer_ = VK_NULL_HANDLE;
+  memory_ = VK_NULL_HANDLE;
+  mapped_ = nullptr;
+  size_ = 0;
+  coherent_ = true;
+}
+
+void DeviceBuffer::swap(DeviceBuffer& other) {
+  std::swap(device_, other.device_);
+  std::swap(buffer_, other.buffer_);
+  std::swap(memory_, other.memory_);
+  std::swap(mapped_, other.mapped_);
+  std::swap(size_, other.size_);
+  std::swap(coherent_, other.coherent_);
+}
+
+Status ensure_size(VulkanDevice& device, uint64_t size, MemoryKind kind, DeviceBuffer* buffer) {
+  if (buffer->size() >= size && buffer->handle() != VK_NULL_HANDLE) return {};
+  uint64_t grown = std::max(size, buffer->size() + buffer->size() / 2);
+  if (kind == MemoryKind::kDevice) grown = std::min(grown, std::max(size, device.info().max_storage_range));
+  *buffer = DeviceBuffer();
+  auto made = DeviceBuffer::create(device, grown, kind);
+  if (!made.ok() && grown > size) made = DeviceBuffer::create(device, size, kind);
+  if (!made.ok()) return made.status();
+  *buffer = std::move(made).value();
+  return {};
+}
+
+}  // namespace nwc

@@ -1,0 +1,44 @@
+// A Vulkan instance, with the validation layer where asked for.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "runtime/base/log.h"
+#include "runtime/vulkan/loader.h"
+
+namespace nwc {
+
+class VulkanInstance {
+ public:
+  /// With `validation`, VK_LAYER_KHRONOS_validation is enabled if it is installed (else a warning is logged) and its
+  /// warnings and errors go to the log as errors. Errors: kNoDevice.
+  static Result<std::unique_ptr<VulkanInstance>> create(bool validation, const Logger& log);
+  ~VulkanInstance();
+  VulkanInstance(const VulkanInstance&) = delete;
+  VulkanInstance& operator=(const VulkanInstance&) = delete;
+
+  const InstanceFunctions& fn() const { return fn_; }
+  const VulkanLibrary& library() const { return *library_; }
+  const Logger& log() const { return log_; }
+  bool validation_enabled() const { return messenger_ != VK_NULL_HANDLE; }
+  /// Messages of the validation layer so far.
+  uint64_t validation_messages() const { return validation_messages_.load(); }
+  Result<std::vector<VkPhysicalDevice>> physical_devices() const;
+
+ private:
+  VulkanInstance() = default;
+  static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
+                                                   VkDebugUtilsMessageTypeFlagsEXT types,
+                                                   const VkDebugUtilsMessengerCallbackDataEXT* data, void* user);
+
+  std::shared_ptr<VulkanLibrary> library_;
+  InstanceFunctions fn_;
+  VkInstance handle_ = VK_NULL_HANDLE;
+  VkDebugUtilsMessengerEXT messenger_ = VK_NULL_HANDLE;
+  Logger log_;
+  std::atomic<uint64_t> validation_messages_{0};
+};
+
+}  // namespace nwc

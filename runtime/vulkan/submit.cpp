@@ -1,0 +1,145 @@
+#include "runtime/vulkan/submit.h"
+
+namespace nwc {
+namespace {
+
+// Windows are planned to take well under a second; a device that needs minutes hangs. Software devices on a busy
+// machine get their time.
+constexpr uint64_t kTimeoutSeconds = 120;
+
+}  // namespace
+
+Result<std::unique_ptr<CommandBatch>> CommandBatch::create(VulkanDevice& device, PipelineCache& pipelines) {
+  std::unique_ptr<CommandBatch> self(new CommandBatch(device, pipelines));
+  const DeviceFunctions& fn = device.fn();
+  VkCommandPoolCreateInfo pool{};
+  pool.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO;
+  pool.flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT;
+  pool.queueFamilyIndex = device.info().queue_family;
+  NWC_TRY(vk_status(fn.vkCreateCommandPool(device.handle(), &pool, nullptr, &self->pool_), "vkCreateCommandPool"));
+  VkCommandBufferAllocateInfo allocate{};
+  allocate.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO;
+  allocate.commandPool = self->pool_;
+  allocate.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY;
+  allocate.commandBufferCount = 1;
+  NWC_TRY(
+      vk_status(fn.vkAllocateCommandBuffers(device.handle(), &allocate, &self->commands_), "vkAllocateCommandBuffers"));
+  VkFenceCreateInfo fence{};
+  fence.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO;
+  NWC_TRY(vk_status(fn.vkCreateFence(device.handle(), &fence, nullptr, &self->fence_), "vkCreateFence"));
+
+  VkDescriptorPoolSize size{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, kMaxDispatches * kShaderBuffers};
+  VkDescriptorPoolCreateInfo descriptors{};
+  descriptors.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO;
+  descriptors.maxSets = kMaxDispatches;
+  descriptors.poolSizeCount = 1;
+  descriptors.pPoolSizes = &size;
+  NWC_TRY(vk_status(fn.vkCreateDescriptorPool(device.handle(), &descriptors, nullptr, &self->descriptor_pool_),
+                    "vkCreateDescriptorPool"));
+  std::array<VkDescriptorSetLayout, kMaxDispatches> layouts;
+  layouts.fill(pipelines.set_layout());
+  VkDescriptorSetAllocateInfo sets{};
+  sets.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO;
+  sets.descriptorPool = self->descriptor_pool_;
+  sets.descriptorSetCount = kMaxDispatches;
+  sets.pSetLayouts = layouts.data();
+  NWC_TRY(
+      vk_status(fn.vkAllocateDescriptorSets(device.handle(), &sets, self->sets_.data()), "vkAllocateDescriptorSets"));
+  return self;
+}
+
+CommandBatch::~CommandBatch() {
+  if (device_.abandoned()) return;
+  const DeviceFunctions& fn = device_.fn();
+  if (descriptor_pool_ != VK_NULL_HANDLE) fn.vkDestroyDescriptorPool(device_.handle(), descriptor_pool_, nullptr);
+  if (fence_ != VK_NULL_HANDLE) fn.vkDestroyFence(device_.handle(), fence_, nullptr);
+  if (pool_ != VK_NULL_HANDLE) fn.vkDestroyCommandPool(device_.handle(), pool_, nullptr);
+}
+
+Status CommandBatch::begin() {
+  if (device_.abandoned()) return Status(StatusCode::kDeviceLost, "the Vulkan device was lost earlier");
+  const DeviceFunctions& fn = device_.fn();
+  used_sets_ = 0;
+  NWC_TRY(vk_status(fn.vkResetCommandPool(device_.handle(), pool_, 0), "vkResetCommandPool"));
+  VkCommandBufferBeginInfo begin{};
+  begin.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO;
+  begin.flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT;
+  return vk_status(fn.vkBeginCommandBuffer(commands_, &begin), "vkBeginCommandBuffer");
+}
+
+void CommandBatch::copy(const DeviceBuffer& from, uint64_t from_offset, const DeviceBuffer& to, uint64_t to_offset,
+                        uint64_t size) {
+  assert(from_offset + size <= from.size() && to_offset + size <= to.size());
+  const VkBufferCopy region{from_offset, to_offset, size};
+  device_.fn().vkCmdCopyBuffer(commands_, from.handle(), to.handle(), 1, &region);
+}
+
+void CommandBatch::fill(const DeviceBuffer& buffer, uint64_t size, uint32_t word) {
+  assert(size <= buffer.size() && size % 4 == 0);
+  device_.fn().vkCmdFillBuffer(commands_, buffer.handle(), 0, size, word);
+}
+
+void CommandBatch::barrier() {
+  VkMemoryBarrier memory{};
+  memory.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+  memory.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
+  memory.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
+                         VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_READ_BIT;
+  const VkPipelineStageFlags device_stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+  device_.fn().vkCmdPipelineBarrier(commands_, device_stages, device_stages | VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &memory,
+                                    0, nullptr, 0, nullptr);
+}
+
+Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push,
+                              uint32_t groups) {
+  assert(used_sets_ < kMaxDispatches && push.size_bytes() <= kPushConstantBytes);
+  const DeviceFunctions& fn = device_.fn();
+  NWC_ASSIGN_OR_RETURN(const VkPipeline pipeline, pipelines_.get(key));
+  const VkDescriptorSet set = sets_[used_sets_++];
+  std::array<VkDescriptorBufferInfo, kShaderBuffers> buffers{};
+  std::array<VkWriteDescriptorSet, kShaderBuffers> writes{};
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < kShaderBuffers; ++i) {
+    if (bindings[i] == nullptr) continue;
+    buffers[count] = {bindings[i]->handle(), 0, std::min(bindings[i]->size(), device_.info().max_storage_range)};
+    writes[count].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
+    writes[count].dstSet = set;
+    writes[count].dstBinding = i;
+    writes[count].descriptorCount = 1;
+    writes[count].descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
+    writes[count].pBufferInfo = &buffers[count];
+    ++count;
+  }
+  fn.vkUpdateDescriptorSets(device_.handle(), count, writes.data(), 0, nullptr);
+  fn.vkCmdBindPipeline(commands_, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+  fn.vkCmdBindDescriptorSets(commands_, VK_PIPELINE_BIND_POINT_COMPUTE, pipelines_.layout(), 0, 1, &set, 0, nullptr);
+  fn.vkCmdPushConstants(commands_, pipelines_.layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                        static_cast<uint32_t>(push.size_bytes()), push.data());
+  fn.vkCmdDispatch(commands_, groups, 1, 1);
+  return {};
+}
+
+Status CommandBatch::submit_and_wait() {
+  const DeviceFunctions& fn = device_.fn();
+  NWC_TRY(vk_status(fn.vkEndCommandBuffer(commands_), "vkEndCommandBuffer"));
+  NWC_TRY(vk_status(fn.vkResetFences(device_.handle(), 1, &fence_), "vkResetFences"));
+  VkSubmitInfo submit{};
+  submit.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
+  submit.commandBufferCount = 1;
+  submit.pCommandBuffers = &commands_;
+  if (const VkResult r = fn.vkQueueSubmit(device_.queue(), 1, &submit, fence_); r != VK_SUCCESS) {
+    if (r == VK_ERROR_DEVICE_LOST) device_.abandon();
+    return vk_status(r, "vkQueueSubmit");
+  }
+  const VkResult r =
+      fn.vkWaitForFences(device_.handle(), 1, &fence_, VK_TRUE, kTimeoutSeconds * uint64_t{1'000'000'000});
+  if (r == VK_SUCCESS) return {};
+  device_.abandon();
+  if (r == VK_TIMEOUT) {
+    return Status(StatusCode::kDeviceLost, "the Vulkan device did not finish within " +
+                                               std::to_string(kTimeoutSeconds) + " s: decode on the CPU");
+  }
+  return Status(StatusCode::kDeviceLost, "vkWaitForFences: " + vk_result_name(r));
+}
+
+}  // namespace nwc

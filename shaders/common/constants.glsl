@@ -1,0 +1,21 @@
+// Numbers shared with C++; tests/vulkan/test_shader_constants.cpp compares them with runtime/format/constants.h,
+// runtime/codec/decode_tables.h and runtime/decoder/decoder_vulkan_window.h.
+const uint kChunk = 16u;
+const uint kNumLanes = 32u;
+const uint kProbBits = 12u;
+const uint kRansLow = 65536u;
+const uint kBuckets = 128u;
+const uint kBucketSlotsLog2 = 5u;
+
+// A tile's record in the window's input: payload (index of its first u32), number of 16-bit words, first column and
+// width, first row block and number of row blocks, all within the window.
+const uint kTileRecordWords = 6u;
+
+// What a tile's decoding came to.
+const uint kTileOk = 0u;
+const uint kTileTruncated = 1u;
+const uint kTileChecksum = 2u;
+const uint kTileCorrupt = 3u;
+const uint kTileSubgroupSize = 4u;
+
+const uint kNoRowScale = 4294967295u;

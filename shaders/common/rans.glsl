@@ -1,0 +1,91 @@
+// What both variants of the rANS kernel have in common: bindings, alias lookup, stream reads, packing of values.
+
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const uint kSharedTables = 0;  // tables copied to shared memory; 0: read from the buffer
+
+layout(std430, set = 0, binding = 0) readonly buffer Tables { uvec2 tables[]; };
+layout(std430, set = 0, binding = 1) readonly buffer Window { uint window_data[]; };
+layout(std430, set = 0, binding = 2) writeonly buffer Values { uint values[]; };
+layout(std430, set = 0, binding = 3) writeonly buffer TileStatus { uint tile_status[]; };
+layout(push_constant) uniform Parameters {
+  uint tile_at;     // index in window_data of the tile records
+  uint context_at;  // of the contexts: [level][channel], (first bucket of the table, its info word)
+  uint used_at;     // of the list of tables to copy to shared memory
+  uint num_used;
+  uint level_at;  // of the columns' levels, four to a word
+  uint width;     // columns of the window
+  uint num_tiles;
+  uint any_raw_bits;
+} pc;
+
+shared uvec2 shared_tables[kSharedTables * kBuckets + 1];
+
+void copy_tables() {
+  if (kSharedTables != 0) {
+    for (uint i = gl_LocalInvocationIndex; i < pc.num_used * kBuckets; i += gl_WorkGroupSize.x) {
+      shared_tables[i] = tables[window_data[pc.used_at + i / kBuckets] * kBuckets + i % kBuckets];
+    }
+    barrier();
+  }
+}
+
+struct Tile {
+  uint payload, num_words, first_column, width, first_block, blocks, lanes, slots;
+};
+
+Tile load_tile(uint index) {
+  const uint at = pc.tile_at + index * kTileRecordWords;
+  Tile t;
+  t.payload = window_data[at];
+  t.num_words = window_data[at + 1];
+  t.first_column = window_data[at + 2];
+  t.width = window_data[at + 3];
+  t.first_block = window_data[at + 4];
+  t.blocks = window_data[at + 5];
+  t.lanes = min(t.width, kNumLanes);
+  t.slots = (t.width + kNumLanes - 1) / kNumLanes;
+  return t;
+}
+
+// Index of the 16 contexts of the level of a column (within the window).
+uint column_contexts(uint column) {
+  const uint level = (window_data[pc.level_at + (column >> 2)] >> ((column & 3u) * 8u)) & 255u;
+  return pc.context_at + level * 2u * kChunk;
+}
+
+// Words beyond the payload read as 0; that they were asked for shows in the final count.
+uint read_word(Tile t, uint index) {
+  if (index >= t.num_words) return 0u;
+  return (window_data[t.payload + t.lanes + (index >> 1)] >> ((index & 1u) * 16u)) & 0xffffu;
+}
+
+// Pass 1 before renormalisation: advances the state, returns the symbol.
+uint decode_symbol(inout uint state, uint first_bucket) {
+  const uint at = first_bucket + ((state >> kBucketSlotsLog2) & (kBuckets - 1u));
+  uvec2 bucket;
+  if (kSharedTables != 0) {
+    bucket = shared_tables[at];
+  } else {
+    bucket = tables[at];
+  }
+  const uint position = state & ((1u << kBucketSlotsLog2) - 1u);
+  const bool own = position < ((bucket.x >> 12) & 63u);
+  const uint freq = ((own ? bucket.x : bucket.y) & 0xfffu) + 1u;
+  const uint rank = own ? position : ((position + (bucket.y >> 12)) & 0xfffu);
+  const uint symbol = own ? ((state >> kBucketSlotsLog2) & (kBuckets - 1u)) : ((bucket.x >> 18) & 127u);
+  state = freq * (state >> kProbBits) + rank;
+  return symbol;
+}
+
+uint info_raw_bits(uint info) { return (info >> 16) & 15u; }
+bool is_escape(uint info, uint symbol) { return symbol == (info >> 24); }
+
+// The 16 bits of ((symbol + min) << raw_bits) + raw.
+uint symbol_value(uint info, uint symbol, uint raw) {
+  const int low = int(info << 16) >> 16;
+  return uint(((int(symbol) + low) << info_raw_bits(info)) + int(raw)) & 0xffffu;
+}
+
+void store_pair(Tile t, uint block, uint column, uint channel, uint pair) {
+  values[((t.first_block + block) * pc.width + t.first_column + column) * (kChunk / 2u) + (channel >> 1)] = pair;
+}

@@ -1,0 +1,101 @@
+#version 450
+// Interleaved rANS decoding without any subgroup feature; must match decode_tile (runtime/codec/tile_decode.h) bit for bit.
+// One workgroup of 32 invocations decodes one tile, one lane each. Words are dealt out in order of lanes by counting the
+// bits of masks in shared memory.
+// Bindings: 0 alias tables, 1 window input, 2 values (two i16 a word, [row block][column][16]), 3 status of each tile.
+// Workgroup: 32. Reads of the stream are bounds-checked.
+#extension GL_GOOGLE_include_directive : require
+#include "common/constants.glsl"
+#include "common/rans.glsl"
+
+// Three masks in turn: while one fills, the one before is still being read and the one after is cleared. So a pass costs
+// one barrier.
+shared uint need_mask[3];
+shared uint escape_mask[3];
+
+uint phase = 0;
+
+// Collects who needs a word and who met an escape; returns the masks.
+uvec2 collect(uint lane, bool need, bool escape) {
+  if (need) atomicOr(need_mask[phase], 1u << lane);
+  if (escape) atomicOr(escape_mask[phase], 1u << lane);
+  barrier();
+  const uvec2 masks = uvec2(need_mask[phase], escape_mask[phase]);
+  const uint previous = phase == 0 ? 2u : phase - 1u;
+  if (lane == 0) {
+    need_mask[previous] = 0;
+    escape_mask[previous] = 0;
+  }
+  phase = phase == 2 ? 0u : phase + 1u;
+  return masks;
+}
+
+uint word_index(uint mask, uint lane, uint next) { return next + bitCount(mask & ((1u << lane) - 1u)); }
+
+void main() {
+  const uint lane = gl_LocalInvocationIndex;
+  const uint index = gl_WorkGroupID.x;
+  if (lane < 3) {
+    need_mask[lane] = 0;
+    escape_mask[lane] = 0;
+  }
+  copy_tables();
+  barrier();
+
+  const Tile t = load_tile(index);
+  uint state = lane < t.lanes ? window_data[t.payload + lane] : kRansLow;
+  const uvec2 bad = collect(lane, state < kRansLow, false);
+  if (bad.x != 0u) {
+    if (lane == 0) tile_status[index] = kTileCorrupt;
+    return;
+  }
+
+  uint next = 0;
+  uint pair = 0;
+  for (uint block = 0; block < t.blocks; ++block) {
+    for (uint slot = 0; slot < t.slots; ++slot) {
+      const uint column = slot * kNumLanes + lane;
+      const bool takes_part = column < t.width;
+      const uint contexts = takes_part ? column_contexts(t.first_column + column) : 0u;
+      for (uint channel = 0; channel < kChunk; ++channel) {
+        uint info = 0;
+        uint symbol = 0;
+        uint value = 0;
+        bool escape = false;
+        if (takes_part) {
+          info = window_data[contexts + 2u * channel + 1u];
+          symbol = decode_symbol(state, window_data[contexts + 2u * channel]);
+          value = symbol_value(info, symbol, 0u);
+          escape = is_escape(info, symbol);
+        }
+        const uvec2 masks = collect(lane, state < kRansLow, escape);
+        if (state < kRansLow) state = (state << 16) | read_word(t, word_index(masks.x, lane, next));
+        next += bitCount(masks.x);
+        if (pc.any_raw_bits != 0) {
+          const uint raw_bits = info_raw_bits(info);
+          if (takes_part && raw_bits != 0 && !escape) {
+            value = symbol_value(info, symbol, state & ((1u << raw_bits) - 1u));
+            state >>= raw_bits;
+          }
+          const uint mask = collect(lane, state < kRansLow, false).x;
+          if (state < kRansLow) state = (state << 16) | read_word(t, word_index(mask, lane, next));
+          next += bitCount(mask);
+        }
+        if (escape) value = read_word(t, word_index(masks.y, lane, next));
+        next += bitCount(masks.y);
+        if ((channel & 1u) == 0) {
+          pair = value;
+        } else if (takes_part) {
+          store_pair(t, block, column, channel, pair | (value << 16));
+        }
+      }
+    }
+  }
+
+  const uint unfinished = collect(lane, state != kRansLow, false).x;
+  if (lane == 0) {
+    tile_status[index] = next > t.num_words                          ? kTileTruncated
+                         : (next < t.num_words || unfinished != 0u) ? kTileChecksum
+                                                                     : kTileOk;
+  }
+}

@@ -1,0 +1,42 @@
+// shaders/common/constants.glsl against the C++ constants that it repeats.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <map>
+#include <regex>
+
+#include "runtime/codec/decode_tables.h"
+#include "runtime/decoder/decoder_vulkan_window.h"
+
+namespace nwc {
+namespace {
+
+TEST(ShaderConstants, EqualTheHosts) {
+  const std::map<std::string, uint32_t> expected = {
+      {"kChunk", kChunk},
+      {"kNumLanes", kNumLanes},
+      {"kProbBits", kProbBits},
+      {"kRansLow", kRansLow},
+      {"kBuckets", kBuckets},
+      {"kBucketSlotsLog2", kBucketSlotsLog2},
+      {"kTileRecordWords", kTileRecordWords},
+      {"kTileOk", static_cast<uint32_t>(TileStatus::kOk)},
+      {"kTileTruncated", static_cast<uint32_t>(TileStatus::kTruncated)},
+      {"kTileChecksum", static_cast<uint32_t>(TileStatus::kChecksum)},
+      {"kTileCorrupt", static_cast<uint32_t>(TileStatus::kCorrupt)},
+      {"kTileSubgroupSize", static_cast<uint32_t>(TileStatus::kSubgroupSize)},
+      {"kNoRowScale", kNoRowScale},
+  };
+  std::ifstream source(NWC_SOURCE_DIR "/shaders/common/constants.glsl");
+  ASSERT_TRUE(source.is_open());
+  std::map<std::string, uint32_t> found;
+  const std::regex pattern("const uint (k\\w+) = (\\d+)u;");
+  for (std::string line; std::getline(source, line);) {
+    std::smatch match;
+    if (std::regex_match(line, match, pattern)) found[match[1]] = static_cast<uint32_t>(std::stoul(match[2]));
+  }
+  EXPECT_EQ(found, expected);
+}
+
+}  // namespace
+}  // namespace nwc

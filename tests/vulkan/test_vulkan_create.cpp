@@ -1,0 +1,118 @@
+// Creating the Vulkan decoder: no loader, no such device, quarantined kernels; each leaves the caller with kNoDevice
+// and a reason, so that it can fall back to the CPU.
+#include <gtest/gtest.h>
+
+#include "tests/vulkan/vulkan_fixture.h"
+
+namespace nwc {
+namespace {
+
+using testing::LogLines;
+
+class VulkanCreate : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const CodecRecord codec = testing::random_codec({2, 4});
+    file_ = testing::open_bytes(testing::model_file(codec, {testing::coded_tensor(codec, {})}));
+    ASSERT_NE(file_, nullptr);
+  }
+  void TearDown() override {
+    unsetenv("NWC_VULKAN_LIBRARY");
+    unsetenv("NWC_VULKAN_DEVICE");
+    for (const std::string& line : log_.errors) ADD_FAILURE() << line;
+  }
+  Result<std::unique_ptr<Decoder>> create(VulkanOptions options = {}) {
+    options.validation = true;
+    return create_vulkan_decoder(*file_, *runner_, options, log_.logger());
+  }
+  /// The values, compared with the CPU's.
+  void expect_decodes(Decoder& decoder) {
+    const auto cpu = create_cpu_decoder(*file_, *runner_, CpuLevel::kScalar);
+    std::vector<int16_t> expected(64 * 64), got(64 * 64);
+    ASSERT_TRUE((*cpu)->decode_values(0, expected).ok());
+    ASSERT_TRUE(decoder.decode_values(0, got).ok());
+    EXPECT_EQ(got, expected);
+  }
+
+  std::unique_ptr<Runner> runner_ = make_thread_pool(1);
+  LogLines log_;
+  std::unique_ptr<NwcFile> file_;
+};
+
+TEST_F(VulkanCreate, NoLoader) {
+  setenv("NWC_VULKAN_LIBRARY", "/nonexistent/libvulkan.so", 1);
+  const auto decoder = create();
+  ASSERT_FALSE(decoder.ok());
+  EXPECT_EQ(decoder.status().code(), StatusCode::kNoDevice);
+  EXPECT_NE(decoder.status().message().find("/nonexistent"), std::string::npos) << decoder.status().message();
+  EXPECT_NE(describe_vulkan_devices().find("no Vulkan loader"), std::string::npos);
+}
+
+TEST_F(VulkanCreate, NotALoader) {
+  setenv("NWC_VULKAN_LIBRARY", "libz.so.1", 1);
+  const auto decoder = create();
+  ASSERT_FALSE(decoder.ok());
+  EXPECT_EQ(decoder.status().code(), StatusCode::kNoDevice);
+}
+
+TEST_F(VulkanCreate, NamesAndIndexesChooseTheDevice) {
+  const auto first = create();
+  NWC_NEED_DEVICE(first.status());
+  ASSERT_EQ((*first)->name().rfind("vulkan ", 0), 0u);
+  EXPECT_TRUE((*first)->is_vulkan());
+  const std::string name = (*first)->name().substr(7);
+  EXPECT_NE(describe_vulkan_devices().find(name), std::string::npos);
+
+  VulkanOptions options;
+  options.device_name = name.substr(0, 4);
+  EXPECT_TRUE(create(options).ok());
+  options.device_name = "no such device";
+  EXPECT_EQ(create(options).status().code(), StatusCode::kNoDevice);
+  EXPECT_NE(create(options).status().message().find(name), std::string::npos) << "every device's reason is given";
+  options.device_name.clear();
+  options.device_index = 1000;
+  EXPECT_EQ(create(options).status().code(), StatusCode::kNoDevice);
+
+  setenv("NWC_VULKAN_DEVICE", "no such device", 1);
+  EXPECT_EQ(create().status().code(), StatusCode::kNoDevice);
+  setenv("NWC_VULKAN_DEVICE", "9999", 1);
+  EXPECT_EQ(create().status().code(), StatusCode::kNoDevice);
+  setenv("NWC_VULKAN_DEVICE", name.c_str(), 1);
+  EXPECT_TRUE(create().ok());
+}
+
+TEST_F(VulkanCreate, QuarantineTakesTheNextVariant) {
+  VulkanOptions options;
+  options.quarantine_mask = 1;
+  auto decoder = create(options);
+  NWC_NEED_DEVICE(decoder.status());
+  expect_decodes(**decoder);
+  const auto* vulkan = static_cast<VulkanDecoder*>(decoder->get());
+  if (vulkan->device_info().ballot) {
+    EXPECT_TRUE(log_.mentions("quarantined Vulkan kernel (ballot"));
+  }
+  EXPECT_TRUE(log_.mentions("rANS kernel: shared"));
+
+  options.quarantine_mask = 2;
+  decoder = create(options);
+  if (decoder.ok()) expect_decodes(**decoder);
+
+  options.quarantine_mask = 3;
+  decoder = create(options);
+  ASSERT_FALSE(decoder.ok());
+  EXPECT_EQ(decoder.status().code(), StatusCode::kNoDevice);
+  EXPECT_TRUE(log_.mentions("quarantined Vulkan kernel (shared"));
+}
+
+TEST_F(VulkanCreate, ValidationSeesNothing) {
+  VulkanOptions options;
+  options.validation = true;
+  const auto decoder = VulkanDecoder::create(*file_, *runner_, options, log_.logger());
+  NWC_NEED_DEVICE(decoder.status());
+  if (!(*decoder)->validation_enabled()) GTEST_SKIP() << "VK_LAYER_KHRONOS_validation is not installed";
+  expect_decodes(**decoder);
+  EXPECT_EQ((*decoder)->validation_messages(), 0u);
+}
+
+}  // namespace
+}  // namespace nwc
