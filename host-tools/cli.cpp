@@ -1,13 +1,13 @@
 #include "host-tools/cli.h"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 namespace nwc::cli {
 namespace {
@@ -96,10 +96,9 @@ bool ProgressLine::report(uint64_t done, uint64_t total, const std::string& deta
 }
 
 Progress ProgressLine::callback() {
-  return Progress{[](void* user, uint64_t done, uint64_t total) {
-                    return static_cast<ProgressLine*>(user)->report(done, total);
-                  },
-                  this};
+  return Progress{
+      [](void* user, uint64_t done, uint64_t total) { return static_cast<ProgressLine*>(user)->report(done, total); },
+      this};
 }
 
 void run_command(Context& context, const char* command, const std::function<Status()>& body) {

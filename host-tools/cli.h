@@ -1,14 +1,13 @@
 // What every subcommand shares: exit codes, errors, output, progress, threads.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
-#include <string>
-
-#include <CLI/CLI.hpp>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
 #include "runtime/base/log.h"
 #include "runtime/base/status.h"
@@ -17,7 +16,8 @@ namespace nwc::cli {
 
 enum ExitCode : int { kOk = 0, kFailure = 1, kUsage = 2, kBadFile = 3, kNoDevice = 4 };
 
-/// 3 for files that cannot be recognised, are unsupported or corrupt; 4 for a missing device; 2 for a bad argument; else 1.
+/// 3 for files that cannot be recognised, are unsupported or corrupt; 4 for a missing device; 2 for a bad argument;
+/// else 1.
 int exit_code(const Status& status);
 
 /// Options that every subcommand has, and where its output goes. Results go to stdout; progress, logs and errors to

@@ -1,9 +1,9 @@
 // nwc compress: a model into one .nwc file at a given number of bits per weight.
 
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <filesystem>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
@@ -113,8 +113,9 @@ Status compress(CompressCommand& command, Context& context) {
   }
   const uint64_t file_bytes = json["file_bytes"].get<uint64_t>();
   fmt::print("{} -> {}\n", command.model, command.output);
-  fmt::print("  {} -> {} ({:.1f} % of the original)\n", format_bytes(source->stored_bytes()), format_bytes(file_bytes),
-             100.0 * static_cast<double>(file_bytes) / static_cast<double>(std::max<uint64_t>(1, source->stored_bytes())));
+  fmt::print(
+      "  {} -> {} ({:.1f} % of the original)\n", format_bytes(source->stored_bytes()), format_bytes(file_bytes),
+      100.0 * static_cast<double>(file_bytes) / static_cast<double>(std::max<uint64_t>(1, source->stored_bytes())));
   fmt::print("  {:.4f} bits per coded weight ({} weights, codec {}), {:.4f} over the whole file\n", report.bpw_coded,
              format_count(report.coded_weights), codec.name, report.bpw_file);
   fmt::print("  overhead above the symbols' entropy {:.2f} %, squared error {:.3g} of the weights' power\n",

@@ -1,9 +1,9 @@
 // nwc decompress: from a .nwc file back to safetensors that other tools load.
 
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <filesystem>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"

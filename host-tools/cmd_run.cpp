@@ -1,13 +1,13 @@
 // nwc run: text from a model, through the public C API only (what an application would do).
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
-#include <vector>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
@@ -51,8 +51,8 @@ Status open_model(const RunOptions& options, const Context& context, ModelPtr* o
   ErrorText error;
   nwc_model* model = nullptr;
   if (input.compressed) {
-    NWC_TRY(error.status(nwc_model_open_path(options.model.c_str(), &error.detail, &model))
-                .with_context(options.model));
+    NWC_TRY(
+        error.status(nwc_model_open_path(options.model.c_str(), &error.detail, &model)).with_context(options.model));
   } else {
     nwc_read_callbacks callbacks;
     nwc_read_callbacks_init(&callbacks);
@@ -216,22 +216,23 @@ Status run(const RunOptions& options, Context& context) {
   static const char* const kReasons[] = {"max_tokens", "end_of_text", "context_full", "interrupted"};
 
   if (context.json) {
-    context.print_json({{"model", options.model},
-                        {"device", nwc_session_name(session.get())},
-                        {"plan", plan_json(plan)},
-                        {"prompt", prompt},
-                        {"text", generation.text},
-                        {"tokens", generation.tokens},
-                        {"prompt_tokens", tokens.size()},
-                        {"stop", kReasons[reason & 3]},
-                        {"prompt_seconds", prompt_seconds},
-                        {"seconds", seconds},
-                        {"tokens_per_second", seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0}});
+    context.print_json(
+        {{"model", options.model},
+         {"device", nwc_session_name(session.get())},
+         {"plan", plan_json(plan)},
+         {"prompt", prompt},
+         {"text", generation.text},
+         {"tokens", generation.tokens},
+         {"prompt_tokens", tokens.size()},
+         {"stop", kReasons[reason & 3]},
+         {"prompt_seconds", prompt_seconds},
+         {"seconds", seconds},
+         {"tokens_per_second", seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0}});
   } else {
     std::fputc('\n', stdout);
     if (!context.quiet)
-      fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n", generation.tokens.size(),
-                 seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0,
+      fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n",
+                 generation.tokens.size(), seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0,
                  plan_json(plan)["mode"].get<std::string>(), nwc_session_name(session.get()),
                  format_bytes(plan.total_bytes));
   }
@@ -247,8 +248,9 @@ void add_run(CLI::App& app, Context& context) {
   auto* prompt = command->add_option("-p,--prompt", options->prompt, "Text to continue");
   command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file")->excludes(prompt);
   command->add_option("-n,--tokens", options->max_tokens, "Most tokens to generate")->capture_default_str();
-  command->add_option("--mode", options->mode,
-                      "auto, resident (decode once), cached (as much as fits), streamed (two layer buffers)")
+  command
+      ->add_option("--mode", options->mode,
+                   "auto, resident (decode once), cached (as much as fits), streamed (two layer buffers)")
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed"}))
       ->capture_default_str();
   command->add_option("--memory", options->memory, "Hard memory budget, like 600M or 1.5G");

@@ -1,9 +1,9 @@
 // nwc train: learns a codec from the weights of one or many models.
 
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <filesystem>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
@@ -134,7 +134,8 @@ void add_train(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"linear", "small", "paper", "other"}))
       ->capture_default_str();
   sub->add_option("--init", command->init, "Fine-tune this codec (name or file)");
-  sub->add_option("--resume", command->resume, "Continue from a checkpoint (.nwck); other training options are ignored");
+  sub->add_option("--resume", command->resume,
+                  "Continue from a checkpoint (.nwck); other training options are ignored");
 
   sub->add_option("--width", t.width, "Width of g_a and g_s")->group("Network (default: the preset's)");
   sub->add_option("--blocks", t.blocks, "Residual blocks")->group("Network (default: the preset's)");
@@ -156,7 +157,8 @@ void add_train(CLI::App& app, Context& context) {
   sub->add_option("--batch", t.batch, "Chunks per step")->group("Optimization");
   sub->add_option("--lr", t.learning_rate, "Adam's peak learning rate")->group("Optimization");
   sub->add_option("--final-lr", t.final_rate, "Learning rate at the last step")->group("Optimization");
-  sub->add_option("--aux-lr", t.auxiliary_rate, "Learning rate of the entropy model's quantiles")->group("Optimization");
+  sub->add_option("--aux-lr", t.auxiliary_rate, "Learning rate of the entropy model's quantiles")
+      ->group("Optimization");
   sub->add_option("--warmup", t.warmup, "Steps of warm-up")->group("Optimization");
   sub->add_option("--clip", t.clip_norm, "Largest norm of the gradient; 0: any")->group("Optimization");
   sub->add_option("--rounding-share", t.rounding_share, "Last share of steps with rounded latents")

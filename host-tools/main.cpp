@@ -1,8 +1,7 @@
 // nwc: the command-line tool. One subcommand per file cmd_*.cpp.
 
-#include <cstdio>
-
 #include <CLI/CLI.hpp>
+#include <cstdio>
 
 #include "host-tools/cli.h"
 

@@ -17,9 +17,9 @@ namespace nwc::cli {
 
 struct ModelInput {
   std::string path;
-  bool compressed = false;                          ///< a .nwc file
-  std::shared_ptr<const ModelSource> source;        ///< the uncompressed model, else null
-  std::unique_ptr<Reader> reader;                   ///< of the .nwc file or image
+  bool compressed = false;                    ///< a .nwc file
+  std::shared_ptr<const ModelSource> source;  ///< the uncompressed model, else null
+  std::unique_ptr<Reader> reader;             ///< of the .nwc file or image
 };
 Result<ModelInput> open_model_input(const std::string& path, uint32_t threads);
 

@@ -1,10 +1,9 @@
 // Quality of a compressed model against its original: what `nwc eval` prints and the quality card holds.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
-
-#include <nlohmann/json_fwd.hpp>
 
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
@@ -31,6 +30,9 @@ struct QualityResult {
   std::string device;
   double seconds = 0;
 };
+
+/// A whole text file. errors: kIo, kLimit (over 1 GiB)
+Result<std::string> read_text(const std::string& path);
 
 Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context);
 nlohmann::json quality_json(const QualityResult& result);
