@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# From a fresh clone to a compressed model that writes text: builds the tool, compresses the small model of this
+# repository at 4 bits per weight, verifies the file on CPU and Vulkan, measures it against the original, and generates
+# text with weights decoded on the fly. Results in build/quickstart.
+# NWC_MODEL=<folder> takes another Llama-family model, NWC_BITS=<number> another rate.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+model=${NWC_MODEL:-models/gutenlm-2.6m}
+bits=${NWC_BITS:-4}
+text=models/sample.txt
+out=build/quickstart
+build=build/release
+
+scripts/setup.sh --build-only
+mkdir -p "$out"
+step() { printf '\n-- %s\n' "$*"; }
+
+step "building the command-line tool"
+if [ ! -f "$build/CMakeCache.txt" ]; then
+  launcher=()
+  command -v ccache >/dev/null && launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  cmake --preset release -DNWC_BUILD_TESTS=OFF -DNWC_BUILD_BENCH=OFF "${launcher[@]}" >"$out/configure.log" ||
+    { cat "$out/configure.log" >&2; exit 1; }
+fi
+cmake --build "$build" --target nwc-cli -j "$(nproc)" >"$out/build.log" || { cat "$out/build.log" >&2; exit 1; }
+nwc=$build/bin/nwc
+
+run() {  # shows the command, keeps its JSON result
+  local result=$1
+  shift
+  step "nwc $*"
+  "$nwc" "$@" --json >"$out/$result.json"
+}
+nwc_file=$out/$(basename "$model")-${bits}bit.nwc
+run compress compress "$model" --bits "$bits" -o "$nwc_file"
+run verify_cpu verify "$nwc_file" --backend cpu
+vulkan=0
+# Software Vulkan will do: the point is that the same file decodes to the same weights.
+run verify_vulkan verify "$nwc_file" --backend vulkan || { vulkan=$?; rm -f "$out/verify_vulkan.json"; }
+if [ "$vulkan" -ne 0 ] && [ "$vulkan" -ne 4 ]; then exit "$vulkan"; fi
+run eval eval "$nwc_file" --reference "$model" --text "$text"
+
+step "nwc run: weights decoded layer by layer while it writes"
+"$nwc" run "$nwc_file" --mode streamed --prompt "It was a dark night, and" --tokens 60 --temperature 0.7 --seed 1
+
+step "results"
+python3 scripts/quickstart_table.py "$out"
+[ "$vulkan" -eq 0 ] || echo "No Vulkan device was found: the CPU alone was tested."
