@@ -16,6 +16,8 @@ constexpr double kPriorShare = 1e-3;
 constexpr uint32_t kMaxFrozenTables = 192;
 /// Contexts share a table where that costs less than this, in bits per weight of a level and table saved.
 constexpr double kTableCost = 2e-4;
+/// The channels of a level share one table, which decodes faster, where that costs no more bits per weight than this.
+constexpr double kOneTableCost = 3e-3;
 
 int16_t to_symbol(float u) { return static_cast<int16_t>(std::clamp(std::round(u), -32767.0f, 32767.0f)); }
 
@@ -175,11 +177,33 @@ void freeze_codec(std::span<const float> chunks, Runner* runner, CodecModel* cod
                                        std::vector<uint8_t>(part, static_cast<uint8_t>(level))));
   });
 
+  // One context for a level, or one for each of its channels.
   std::vector<ValueHistogram> contexts;
-  for (const LevelCounts& level : counts) contexts.insert(contexts.end(), level.channel.begin(), level.channel.end());
+  std::vector<size_t> first_context;
+  for (const LevelCounts& level : counts) {
+    ValueHistogram all;
+    double separate_bits = 0;
+    for (const ValueHistogram& channel : level.channel) {
+      all.add(channel);
+      separate_bits += channel.ideal_bits();
+    }
+    first_context.push_back(contexts.size());
+    if (all.ideal_bits() - separate_bits < kOneTableCost * all.total()) {
+      contexts.push_back(std::move(all));
+    } else {
+      contexts.insert(contexts.end(), level.channel.begin(), level.channel.end());
+    }
+  }
+  first_context.push_back(contexts.size());
   TableClusters clusters = cluster_tables(contexts, kMaxFrozenTables, kTableCost * static_cast<double>(count * kChunk));
-  record.context_map = std::move(clusters.table_of_context);
   record.tables = std::move(clusters.tables);
+  record.context_map.clear();
+  for (uint32_t level = 0; level < record.num_levels; ++level) {
+    const size_t own = first_context[level + 1] - first_context[level];
+    for (size_t c = 0; c < kChunk; ++c) {
+      record.context_map.push_back(clusters.table_of_context[first_context[level] + (own == 1 ? 0 : c)]);
+    }
+  }
   for (uint32_t level = 0; level < record.num_levels; ++level) {
     double bits = 0, weights = 0;
     for (size_t c = 0; c < kChunk; ++c) {

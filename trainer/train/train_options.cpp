@@ -114,7 +114,7 @@ TrainOptions preset_options(Preset preset) {
   o.preset = preset;
   switch (preset) {
     case Preset::kLinear:
-      o.steps = 4000;
+      o.steps = 2000;
       o.learning_rate = 2e-3;
       o.final_rate = 2e-5;
       break;

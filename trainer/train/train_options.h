@@ -26,11 +26,11 @@ struct TrainOptions {
   // Levels.
   LevelScheme scheme = LevelScheme::kUniversal;
   uint32_t num_levels = 32;
-  double min_bpw = 1.5;  ///< universal: what level 0 aims at, for Gaussian weights
+  double min_bpw = 1.25;  ///< universal: what level 0 aims at by the high-rate formula; it ends at about 1.5
   double max_bpw = 8;
   double lambda = 100;  ///< paper
   // Optimization.
-  uint64_t steps = 4000;
+  uint64_t steps = 2000;
   uint32_t batch = 2048;         ///< chunks
   double learning_rate = 1e-4;   ///< peak; paper: 1e-4, constant
   double final_rate = 1e-4;      ///< at the last step, reached along a cosine
