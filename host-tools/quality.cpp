@@ -1,0 +1,130 @@
+#include "host-tools/quality.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "trainer/encode/container_write.h"
+
+namespace nwc::cli {
+namespace {
+
+std::string base_name(std::filesystem::path path) {
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+double bits_per(uint64_t bytes, uint64_t weights) {
+  return weights == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(weights);
+}
+
+}  // namespace
+
+Result<std::string> read_text(const std::string& path) {
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));
+  if (reader->size() > (1ull << 30)) return limit_error(path + ": text over 1 GiB; use a part of it");
+  std::string text(static_cast<size_t>(reader->size()), '\0');
+  NWC_TRY(reader->read(0, {reinterpret_cast<uint8_t*>(text.data()), text.size()}));
+  return text;
+}
+
+Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context) {
+  const auto start = std::chrono::steady_clock::now();
+  QualityResult result;
+  NWC_ASSIGN_OR_RETURN(const std::string text, read_text(request.text));
+  result.text = base_name(request.text);
+  result.text_crc32 = crc32({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  result.model = base_name(request.model);
+
+  SessionParams params = request.params;
+  params.context = request.context != 0 ? request.context : 2048;
+  // Both models see the same windows: the context is the smaller model's at most.
+  const auto open = [&](const std::string& path, SessionParams wanted) -> Result<EvalModel> {
+    Result<EvalModel> model = open_eval_model(path, wanted, request.device, context);
+    if (model.ok() || request.context != 0 || model.status().code() != StatusCode::kInvalidArgument) return model;
+    wanted.context = 0;
+    return open_eval_model(path, wanted, request.device, context);
+  };
+  NWC_ASSIGN_OR_RETURN(EvalModel model, open(request.model, params));
+  std::optional<EvalModel> reference;
+  if (!request.reference.empty()) {
+    SessionParams exact;
+    exact.context = model.session->context();
+    exact.weight_dtype = Dtype::kF32;
+    exact.kv_dtype = Dtype::kF32;
+    DeviceOptions cpu;
+    NWC_ASSIGN_OR_RETURN(reference, open_eval_model(request.reference, exact, cpu, context));
+    if (reference->tokenizer->record().tokens.size() != model.tokenizer->record().tokens.size())
+      return invalid_argument(request.model + " and " + request.reference + " have different vocabularies");
+    result.reference = base_name(request.reference);
+    result.has_reference = true;
+  }
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, model.tokenizer->encode(text, {.add_special = false}));
+  EvaluationParams evaluation;
+  evaluation.context = std::min<uint32_t>(request.context != 0 ? request.context : 2048, model.session->context());
+  evaluation.max_tokens = request.max_tokens;
+  ProgressLine progress(context, "evaluating");
+  evaluation.progress = progress.callback();
+  NWC_ASSIGN_OR_RETURN(result.evaluation, evaluate(*model.session, reference ? reference->session.get() : nullptr,
+                                                   *model.runner, tokens, evaluation));
+  result.device = model.decoder.decoder->name();
+  result.file_bytes = model.file->reader().size();
+  uint64_t weights = 0, coded_weights = 0, coded_bytes = 0;
+  for (const TensorRecord& t : model.file->tensors()) {
+    weights += t.num_elements();
+    if (t.storage != Storage::kCoded) continue;
+    coded_weights += t.num_elements();
+    coded_bytes += t.size;
+  }
+  if (const SectionEntry* codec = model.file->container().find(SectionType::kCodec)) coded_bytes += codec->stored_size;
+  result.bpw_file = bits_per(result.file_bytes, weights);
+  result.bpw_coded = bits_per(coded_bytes, coded_weights);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+nlohmann::json quality_json(const QualityResult& r) {
+  const Evaluation& e = r.evaluation;
+  nlohmann::json json = {
+      {"model", r.model},         {"text", r.text},         {"text_crc32", fmt::format("{:08x}", r.text_crc32)},
+      {"context", e.context},     {"windows", e.windows},   {"tokens", e.tokens},
+      {"bpw_coded", r.bpw_coded}, {"bpw_file", r.bpw_file}, {"file_bytes", r.file_bytes},
+      {"device", r.device},       {"ppl", e.perplexity},    {"ppl_se", e.perplexity_se},
+      {"seconds", r.seconds}};
+  if (r.has_reference)
+    json.update({{"reference", r.reference},
+                 {"ppl_reference", e.reference_perplexity},
+                 {"nll_difference", e.nll_difference},
+                 {"nll_difference_se", e.nll_difference_se},
+                 {"kld_mean", e.kld_mean},
+                 {"kld_se", e.kld_se},
+                 {"kld_p90", e.kld_p90},
+                 {"kld_p99", e.kld_p99},
+                 {"kld_max", e.kld_max},
+                 {"same_top", e.same_top},
+                 {"same_top_se", e.same_top_se}});
+  return json;
+}
+
+Status write_quality_card(const std::string& path, const QualityResult& result) {
+  const Evaluation& e = result.evaluation;
+  // Decimal text that reads back to the same double.
+  const auto number = [](double v) { return fmt::format("{}", v); };
+  return replace_quality(path, path,
+                         {{"text", result.text},
+                          {"text_crc32", fmt::format("{:08x}", result.text_crc32)},
+                          {"context", std::to_string(e.context)},
+                          {"tokens", std::to_string(e.tokens)},
+                          {"bpw_coded", number(result.bpw_coded)},
+                          {"bpw_file", number(result.bpw_file)},
+                          {"ppl", number(e.perplexity)},
+                          {"ppl_reference", number(e.reference_perplexity)},
+                          {"kld_mean", number(e.kld_mean)},
+                          {"kld_p90", number(e.kld_p90)},
+                          {"kld_p99", number(e.kld_p99)},
+                          {"same_top", number(e.same_top)}});
+}
+
+}  // namespace nwc::cli
