@@ -58,6 +58,13 @@ inline ModelRecord small_record() {
   return r;
 }
 
+/// A vocabulary so large that a band of the output head is smaller than the whole of it.
+inline ModelRecord wide_record() {
+  ModelRecord r = small_record();
+  r.vocab_size = 14000;
+  return r;
+}
+
 /// Weights large enough for logits that differ clearly from token to token.
 inline PlainModel random_model(const ModelRecord& r, uint32_t seed) {
   std::mt19937 rng(seed);

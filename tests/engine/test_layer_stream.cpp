@@ -1,0 +1,96 @@
+#include "runtime/engine/layer_stream.h"
+#include "tests/engine/model_fixture.h"
+
+namespace nwc::test {
+namespace {
+
+TEST(LayerStream, DeliversLayersInOrderOverAndOver) {
+  std::vector<uint8_t> a(8), b(8);
+  std::atomic<int> decoded{0};
+  auto stream = LayerStream::start(2, 5, a, b, [&](uint32_t layer, MutableBytes out) {
+    ++decoded;
+    std::fill(out.begin(), out.end(), static_cast<uint8_t>(layer));
+    return Status();
+  });
+  ASSERT_TRUE(stream.ok());
+  for (int i = 0; i < 1000; ++i) {
+    Result<const uint8_t*> layer = (*stream)->acquire();
+    ASSERT_TRUE(layer.ok());
+    for (int j = 0; j < 8; ++j) ASSERT_EQ((*layer)[j], 2 + i % 3);
+    EXPECT_LE(decoded, i + 2) << "more than one layer ahead";
+    (*stream)->release();
+  }
+}
+
+TEST(LayerStream, ReportsAnErrorInItsPlaceThenStartsAgain) {
+  for (uint32_t bad = 0; bad < 4; ++bad) {
+    std::vector<uint8_t> a(1), b(1);
+    bool fail = true;
+    auto stream = LayerStream::start(0, 4, a, b, [&](uint32_t layer, MutableBytes out) {
+      if (layer == bad && fail) {
+        fail = false;
+        return corrupt("made to fail");
+      }
+      out[0] = static_cast<uint8_t>(layer);
+      return Status();
+    });
+    for (uint32_t l = 0; l < bad; ++l) {
+      Result<const uint8_t*> layer = (*stream)->acquire();
+      ASSERT_TRUE(layer.ok());
+      ASSERT_EQ((*layer)[0], l);
+      (*stream)->release();
+    }
+    EXPECT_EQ((*stream)->acquire().status().code(), StatusCode::kCorrupt);
+    for (uint32_t l = 0; l < 9; ++l) {
+      Result<const uint8_t*> layer = (*stream)->acquire();
+      ASSERT_TRUE(layer.ok());
+      ASSERT_EQ((*layer)[0], l % 4);
+      (*stream)->release();
+    }
+  }
+}
+
+TEST(LayerStream, ExceptionsBecomeErrors) {
+  std::vector<uint8_t> a(1), b(1);
+  auto stream = LayerStream::start(0, 3, a, b, [](uint32_t, MutableBytes) -> Status { throw std::bad_alloc(); });
+  EXPECT_EQ((*stream)->acquire().status().code(), StatusCode::kOutOfMemory);
+}
+
+TEST(LayerStream, DecodesOncePerBatchAndChecksOnce) {
+  const PlainModel model = random_model(wide_record(), 1);
+  SessionParams params;
+  params.mode = SessionMode::kStreamed;
+  params.batch = 32;
+  Bench bench = make_bench(model, params);
+  const MemoryPlan bench_plan = bench.session->plan();
+  const std::vector<uint32_t> tokens = random_tokens(128, 101, 2);
+  for (int pass = 0; pass < 2; ++pass) {
+    all_logits(*bench.session, tokens);
+    bench.session->reset();
+  }
+  bench.session.reset();  // joins the thread: the counts are final
+  for (uint32_t l = 0; l < 5; ++l) {
+    const std::string name = "model.layers." + std::to_string(l) + ".self_attn.q_proj.weight";
+    EXPECT_GE(bench.decoder->calls(name), 8) << "2 passes of 4 batches";
+    EXPECT_LE(bench.decoder->calls(name), 9) << "and at most one decoded ahead";
+    EXPECT_EQ(bench.decoder->checks(name), 1);
+  }
+  EXPECT_EQ(bench.decoder->calls("model.embed_tokens.weight"), 1);
+
+  // Without room for the embedding: one row per distinct token, one band or more per head, still checked once.
+  params.memory_budget_bytes = bench_plan.needed_streamed;
+  Bench least = make_bench(model, params);
+  std::vector<float> logits(model.record.vocab_size);
+  const uint32_t repeated[] = {7, 7, 9, 7};
+  ASSERT_TRUE(least.session->eval(repeated, LogitsWanted::kNone, {}).ok());
+  EXPECT_EQ(least.decoder->calls("model.embed_tokens.weight"), 2);
+  ASSERT_TRUE(least.session->eval(repeated, LogitsWanted::kLast, logits).ok());
+  EXPECT_EQ(least.decoder->calls("model.embed_tokens.weight"), 6) << "two rows again, two bands of the head";
+  EXPECT_EQ(least.decoder->checks("model.embed_tokens.weight"), 1);
+  params.check_crc = false;
+  Bench unchecked = make_bench(model, params);
+  EXPECT_EQ(unchecked.decoder->checks("model.norm.weight"), 0);
+}
+
+}  // namespace
+}  // namespace nwc::test

@@ -1,0 +1,172 @@
+// The plan is what gets allocated, and the budget is hard.
+#include <fstream>
+
+#include "tests/engine/model_fixture.h"
+
+#if defined(__GLIBC__)  // known once any standard header has been included
+#include <malloc.h>
+#endif
+
+namespace nwc::test {
+namespace {
+
+uint64_t held(const MemoryPlan& plan) { return plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations; }
+
+TEST(MemoryPlan, IsWhatGetsAllocated) {
+  for (bool tied : {true, false}) {
+    ModelRecord record = small_record();
+    record.tied_embeddings = tied;
+    const PlainModel model = random_model(record, 1);
+    const std::unique_ptr<NwcFile> file = make_file(model);
+    CountingDecoder decoder(*file);
+    auto runner = make_thread_pool(3);
+    SessionParams params;
+    params.num_threads = 3;
+    const Result<MemoryPlan> unbounded = plan_session(*file, params);
+    ASSERT_TRUE(unbounded.ok());
+    EXPECT_EQ(unbounded->mode, SessionMode::kResident);
+    EXPECT_EQ(unbounded->context, 300u);
+    EXPECT_EQ(unbounded->compressed_file, file->reader().size());
+    EXPECT_LT(unbounded->needed_streamed, unbounded->needed_resident);
+    EXPECT_LE(unbounded->needed_resident, unbounded->total);
+
+    // Every budget from plenty to too little: the total obeys it, and more budget never means fewer resident layers.
+    uint32_t last_layers = record.num_layers;
+    bool modes[4] = {};
+    for (uint64_t budget = unbounded->total; budget >= unbounded->needed_streamed; budget -= 997) {
+      params.memory_budget_bytes = budget;
+      auto session = Session::create(*file, decoder, *runner, params);
+      ASSERT_TRUE(session.ok()) << session.status().message();
+      const MemoryPlan& plan = (*session)->plan();
+      EXPECT_LE(plan.total, budget);
+      EXPECT_EQ((*session)->allocated_bytes(), held(plan));
+      EXPECT_EQ(plan.total, held(plan) + plan.decoder_scratch);
+      EXPECT_EQ(plan.total, plan_session(*file, params)->total);
+      if (plan.batch >= 128) {
+        EXPECT_LE(plan.resident_layers, last_layers);
+        last_layers = plan.resident_layers;
+      }
+      modes[static_cast<size_t>(plan.mode)] = true;
+    }
+    EXPECT_TRUE(modes[1] && modes[2] && modes[3]) << "resident, streamed and cached all occur";
+
+    params.memory_budget_bytes = unbounded->needed_streamed;
+    EXPECT_TRUE(plan_session(*file, params).ok());
+    params.memory_budget_bytes -= 1;
+    const Status status = plan_session(*file, params).status();
+    EXPECT_EQ(status.code(), StatusCode::kBudget);
+    EXPECT_NE(status.message().find("a context of"), std::string::npos) << status.message();
+    EXPECT_EQ(Session::create(*file, decoder, *runner, params).status().code(), StatusCode::kBudget);
+    params.memory_budget_bytes = 1000;
+    EXPECT_NE(plan_session(*file, params).status().message().find("no context would fit"), std::string::npos);
+    params.memory_budget_bytes = unbounded->needed_resident - 1;
+    params.mode = SessionMode::kResident;
+    const Status resident = plan_session(*file, params).status();
+    EXPECT_EQ(resident.code(), StatusCode::kBudget);
+    EXPECT_NE(resident.message().find("streamed needs"), std::string::npos) << resident.message();
+  }
+}
+
+TEST(MemoryPlan, ContextNamedInTheMessageFits) {
+  const std::unique_ptr<NwcFile> file = make_file(random_model(small_record(), 2));
+  SessionParams params;
+  params.num_threads = 1;
+  params.memory_budget_bytes = plan_session(*file, params)->needed_streamed - 5000;
+  const std::string message = plan_session(*file, params).status().message();
+  const size_t at = message.find("a context of ");
+  ASSERT_NE(at, std::string::npos) << message;
+  params.context = static_cast<uint32_t>(std::stoul(message.substr(at + 13)));
+  EXPECT_TRUE(plan_session(*file, params).ok());
+  params.context += 1;
+  EXPECT_FALSE(plan_session(*file, params).ok());
+}
+
+TEST(MemoryPlan, ChecksParameters) {
+  const std::unique_ptr<NwcFile> file = make_file(random_model(small_record(), 3));
+  SessionParams params;
+  params.context = 301;
+  EXPECT_EQ(plan_session(*file, params).status().code(), StatusCode::kInvalidArgument);
+  params = {};
+  params.weight_dtype = Dtype::kF64;
+  EXPECT_EQ(plan_session(*file, params).status().code(), StatusCode::kUnsupported);
+  params = {};
+  params.kv_dtype = Dtype::kBf16;
+  EXPECT_EQ(plan_session(*file, params).status().code(), StatusCode::kUnsupported);
+  params = {};
+  const uint64_t without = plan_session(*file, params)->total;
+  params.file_in_memory = true;
+  EXPECT_EQ(plan_session(*file, params)->total, without + file->reader().size());
+  ModelRecord record = small_record();
+  record.max_positions = 1u << 24;
+  const std::unique_ptr<NwcFile> endless = make_file(random_model(record, 3));
+  EXPECT_EQ(plan_session(*endless, {})->context, kDefaultContextCap);
+}
+
+/// Anonymous memory of this process in bytes now, or 0 where the system does not tell. (A mapped file is not counted.)
+uint64_t anonymous_memory() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("RssAnon:", 0) == 0) return std::stoull(line.substr(8)) * 1024;
+  }
+  return 0;
+}
+
+/// Looks at the process's memory at every decoding.
+class WatchingDecoder final : public Decoder {
+ public:
+  explicit WatchingDecoder(const NwcFile& file) : inner_(file) {}
+  const std::string& name() const override { return inner_.name(); }
+  bool is_vulkan() const override { return false; }
+  Status decode(const DecodeRequest& request) override {
+    const Status status = inner_.decode(request);
+    peak = std::max(peak, anonymous_memory());
+    return status;
+  }
+  Status decode_values(size_t tensor, std::span<int16_t> out) override { return inner_.decode_values(tensor, out); }
+  uint64_t peak = 0;
+
+ private:
+  CountingDecoder inner_;
+};
+
+TEST(MemoryPlan, PeakMemoryObeysABudgetThatResidentWeightsWouldBreak) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers change what memory is resident";
+#endif
+  if (anonymous_memory() == 0) GTEST_SKIP() << "no /proc/self/status here";
+  ModelRecord record = small_record();
+  record.hidden_size = 256;
+  record.intermediate_size = 512;
+  record.num_layers = 24;
+  record.max_positions = 64;
+  const std::unique_ptr<NwcFile> file = make_file(random_model(record, 4));
+  auto runner = make_thread_pool(1);
+  SessionParams params;
+  params.num_threads = 1;
+  params.weight_dtype = Dtype::kF32;
+  params.batch = 16;
+  const Result<MemoryPlan> free_plan = plan_session(*file, params);
+  ASSERT_TRUE(free_plan.ok());
+  constexpr uint64_t kTolerance = 4u << 20;  // stacks, allocator, test
+  const auto growth = [&](uint64_t budget) {
+    params.memory_budget_bytes = budget;
+#if defined(__GLIBC__)
+    malloc_trim(0);  // memory that earlier steps freed must not hide what this one takes
+#endif
+    const uint64_t before = anonymous_memory();
+    WatchingDecoder decoder(*file);
+    auto session = Session::create(*file, decoder, *runner, params);
+    EXPECT_TRUE(session.ok());
+    std::vector<float> logits(record.vocab_size);
+    EXPECT_TRUE((*session)->eval(random_tokens(40, record.vocab_size, 5), LogitsWanted::kLast, logits).ok());
+    session = Status(StatusCode::kInternal, "ends the session, and with it the thread that writes decoder.peak");
+    return decoder.peak - before;
+  };
+  const uint64_t budget = free_plan->needed_streamed;
+  ASSERT_GT(free_plan->weights, budget + 2 * kTolerance) << "the model is too small for this test";
+  EXPECT_LE(growth(budget), budget + kTolerance);
+  EXPECT_GE(growth(0) + kTolerance, free_plan->weights) << "the measurement must be able to see memory";
+}
+
+}  // namespace
+}  // namespace nwc::test
