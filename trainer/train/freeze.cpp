@@ -25,8 +25,7 @@ int16_t to_symbol(float u) { return static_cast<int16_t>(std::clamp(std::round(u
 std::vector<double> density_parameters(const EntropyParameters& entropy, size_t channel) {
   std::vector<double> p;
   const auto add = [&](const std::vector<float>& part, size_t count) {
-    const auto begin = part.begin() + static_cast<std::ptrdiff_t>(channel * count);
-    p.insert(p.end(), begin, begin + static_cast<std::ptrdiff_t>(count));
+    for (size_t i = 0; i < count; ++i) p.push_back(part[channel * count + i]);
   };
   add(entropy.matrix, kEntropyMatrix), add(entropy.bias, kEntropyBias), add(entropy.factor, kEntropyFactor);
   return p;
