@@ -186,8 +186,16 @@ Result<Pass> encode_pass(const Work& work, const RateModel& rate, double quality
     for (size_t i = 0; i < used.size(); ++i) level_map[used[i]] = static_cast<uint8_t>(i);
     if (work.options.refit_tables) {
       const std::vector<uint8_t> before = serialize(codec->record);
-      codec->record = refit_tables(
-          codec->record, rate.expected_values(*codec, level_map, work.rounding, *work.policy, quality, *work.runner));
+      const auto expect = [&] {
+        return rate.expected_values(*codec, level_map, work.rounding, *work.policy, quality, *work.runner);
+      };
+      ExpectedValues expected = expect();
+      // A linear synthesis takes any shrinkage; a network was trained with its own.
+      if (codec->record.synthesis.width == 0) {
+        for (size_t l = 0; l < used.size(); ++l) codec->record.shrink[l] = static_cast<float>(expected.shrink[l]);
+        if (work.rounding.rdo_strength > 0) expected = expect();
+      }
+      codec->record = refit_tables(codec->record, expected);
       refitted = serialize(codec->record) != before;
     }
   }

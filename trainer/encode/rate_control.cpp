@@ -10,8 +10,10 @@ namespace nwc {
 namespace {
 
 constexpr uint64_t kSampleBudgetChunks = 1u << 20;  ///< 64 MiB for the whole model
-constexpr uint64_t kMaxSampleChunks = 1024;
 constexpr uint64_t kMinSampleChunks = 32;
+/// Of these, as many are analysed to estimate the rate of a level; all of them for tables.
+constexpr uint64_t kEstimateBudgetChunks = 1u << 17;
+constexpr uint64_t kMaxEstimateChunks = 1024;
 constexpr int kBisections = 40;
 /// A lane stores 32 bits of state of which 16 to 32, on average 8 more than the 16 it started with, carry data.
 constexpr uint64_t kStateCostBytes = 3;
@@ -56,6 +58,8 @@ std::vector<float> sample_chunks(std::span<const float> w, uint64_t m, uint64_t 
 constexpr double kPriorWeight = 0.002;
 /// A table of some 50 entries, deflated.
 constexpr double kTableBits = 600;
+/// 1 / (2 ln 2) for each of some 50 entries.
+constexpr double kOverfitBits = 36;
 
 void add_prior(const FrequencyTable& table, double weight, ValueHistogram* histogram) {
   const double unit = weight / kProbScale / (1 << table.raw_bits);
@@ -81,8 +85,7 @@ Result<RateModel> RateModel::survey(const ModelSource& source, std::vector<Plann
   RateModel model;
   uint64_t coded = 0;
   for (const PlannedTensor& p : *plan) coded += p.coded ? 1 : 0;
-  const uint64_t per_tensor =
-      std::clamp(kSampleBudgetChunks / std::max<uint64_t>(coded, 1), kMinSampleChunks, kMaxSampleChunks);
+  const uint64_t per_tensor = std::max(kSampleBudgetChunks / std::max<uint64_t>(coded, 1), kMinSampleChunks);
   for (size_t i = 0; i < plan->size(); ++i) {
     if (!progress.report(i, plan->size())) return Status(StatusCode::kCancelled, "cancelled while reading the model");
     PlannedTensor& p = (*plan)[i];
@@ -130,14 +133,23 @@ void RateModel::measure_level(const CodecModel& codec, const Rounding& rounding,
   std::vector<SurveyedTensor*> all;
   for (auto& [source, s] : tensors_) all.push_back(&s);
   const TableCosts costs(codec.record);
+  const uint64_t most = std::clamp<uint64_t>(kEstimateBudgetChunks / std::max<size_t>(all.size(), 1), kMinSampleChunks,
+                                             kMaxEstimateChunks);
   parallel_for(runner, static_cast<uint32_t>(all.size()), [&](uint32_t i, uint32_t) {
     SurveyedTensor& s = *all[i];
     s.level_bits.resize(codec.record.num_levels, -1);
-    const size_t chunks = s.sample.size() / kChunk;
+    const size_t all_chunks = s.sample.size() / kChunk;
+    const size_t stride = ceil_div(all_chunks, most);
+    std::vector<float> u;
+    for (size_t c = 0; c < all_chunks; c += stride) {
+      u.insert(u.end(), s.sample.begin() + static_cast<ptrdiff_t>(c * kChunk),
+               s.sample.begin() + static_cast<ptrdiff_t>((c + 1) * kChunk));
+    }
+    const std::vector<float> x = u;
+    const size_t chunks = x.size() / kChunk;
     const std::vector<uint8_t> levels(chunks, level);
-    std::vector<float> u(s.sample.size());
-    std::vector<int16_t> k(s.sample.size());
-    analyze_chunks(codec, s.sample, levels.data(), u);
+    std::vector<int16_t> k(x.size());
+    analyze_chunks(codec, x, levels.data(), u);
     round_chunks(codec.record, costs, rounding, u, levels.data(), k);
     double bits = 0;
     for (size_t j = 0; j < k.size(); ++j) bits += costs.bits(level, static_cast<uint32_t>(j % kChunk), k[j]);
@@ -177,9 +189,9 @@ double RateModel::find_quality(const CodecModel& codec, const Rounding& rounding
   return (low + high) / 2;
 }
 
-std::vector<ValueHistogram> RateModel::expected_values(const CodecModel& codec, std::span<const uint8_t> level_map,
-                                                       const Rounding& rounding, const LevelPolicy& policy,
-                                                       double quality, Runner& runner) const {
+ExpectedValues RateModel::expected_values(const CodecModel& codec, std::span<const uint8_t> level_map,
+                                          const Rounding& rounding, const LevelPolicy& policy, double quality,
+                                          Runner& runner) const {
   const uint32_t num_levels = codec.record.num_levels;
   // share[i * num_levels + l]: chunks of tensor i at level l for each chunk in its sample.
   std::vector<const SurveyedTensor*> all;
@@ -194,10 +206,14 @@ std::vector<ValueHistogram> RateModel::expected_values(const CodecModel& codec, 
     all.push_back(&s);
   }
   const TableCosts costs(codec.record);
-  std::vector<ValueHistogram> out(size_t{num_levels} * kChunk);
+  ExpectedValues out;
+  out.contexts.resize(size_t{num_levels} * kChunk);
+  out.shrink.assign(codec.record.shrink.begin(), codec.record.shrink.end());
+  std::vector<double> sampled(num_levels, 0);
   parallel_for(runner, num_levels, [&](uint32_t level, uint32_t) {
     std::vector<float> u;
     std::vector<int16_t> k;
+    double excess = 0, count = 0;  // of |k| over |u|, where k is not 0
     for (size_t i = 0; i < all.size(); ++i) {
       const double weight = share[i * num_levels + level];
       if (weight == 0) continue;
@@ -207,26 +223,40 @@ std::vector<ValueHistogram> RateModel::expected_values(const CodecModel& codec, 
       k.resize(sample.size());
       analyze_chunks(codec, sample, levels.data(), u);
       round_chunks(codec.record, costs, rounding, u, levels.data(), k);
-      for (size_t j = 0; j < k.size(); ++j) out[level * kChunk + j % kChunk].add(k[j], weight);
+      for (size_t j = 0; j < k.size(); ++j) {
+        out.contexts[level * kChunk + j % kChunk].add(k[j], weight);
+        if (k[j] == 0) continue;
+        excess += weight * (k[j] > 0 ? k[j] - double{u[j]} : double{u[j]} - k[j]);
+        count += weight;
+      }
+      sampled[level] += static_cast<double>(k.size());
     }
+    if (count > 0) out.shrink[level] = std::clamp(excess / count, 0.0, 0.5);
   });
+  double values = 0, samples = 0;
+  for (const ValueHistogram& h : out.contexts) values += h.total();
+  for (const double n : sampled) samples += n;
+  if (samples > 0) out.weight = std::max(1.0, values / samples);
   return out;
 }
 
-CodecRecord refit_tables(const CodecRecord& codec, std::span<const ValueHistogram> expected) {
+CodecRecord refit_tables(const CodecRecord& codec, const ExpectedValues& expected) {
   double old_bits = 8 * static_cast<double>(stored_codec_bytes(codec));
-  std::vector<ValueHistogram> smoothed(expected.begin(), expected.end());
+  std::vector<ValueHistogram> smoothed = expected.contexts;
   for (size_t i = 0; i < smoothed.size(); ++i) {
     const FrequencyTable& table = codec.tables[codec.context_map[i]];
-    old_bits += table_bits(table, expected[i]);
-    if (!expected[i].empty()) add_prior(table, kPriorWeight * expected[i].total(), &smoothed[i]);
+    old_bits += table_bits(table, expected.contexts[i]);
+    if (!expected.contexts[i].empty()) add_prior(table, kPriorWeight * expected.contexts[i].total(), &smoothed[i]);
   }
-  TableClusters clusters = cluster_tables(smoothed, kMaxTables, kTableBits);
+  // Tables of their own look better on the sample than they will be: each entry's count is off by its own deviation.
+  const double cost = kTableBits + expected.weight * kOverfitBits;
+  TableClusters clusters = cluster_tables(smoothed, kMaxTables, cost);
   CodecRecord out = codec;
   out.tables = std::move(clusters.tables);
   out.context_map = std::move(clusters.table_of_context);
   double new_bits = 8 * static_cast<double>(stored_codec_bytes(out));
-  for (size_t i = 0; i < expected.size(); ++i) new_bits += table_bits(out.tables[out.context_map[i]], expected[i]);
+  for (size_t i = 0; i < expected.contexts.size(); ++i)
+    new_bits += table_bits(out.tables[out.context_map[i]], expected.contexts[i]);
   return new_bits < old_bits ? out : codec;
 }
 

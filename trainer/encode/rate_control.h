@@ -31,6 +31,12 @@ struct SurveyedTensor {
   std::vector<float> level_bits;  ///< [K] per chunk; negative: not measured yet
 };
 
+struct ExpectedValues {
+  std::vector<ValueHistogram> contexts;  ///< [K * 16], weighted to the size of the model
+  std::vector<double> shrink;            ///< [K] the shrinkage with the least squared error of latents
+  double weight = 1;                     ///< values of the model for each in the samples
+};
+
 /// Estimates sizes from samples of every coded tensor.
 class RateModel {
  public:
@@ -47,11 +53,10 @@ class RateModel {
   double find_quality(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy, double bytes,
                       Runner& runner);
 
-  /// Expected counts of the whole model's values per context, [K * 16], from the samples. `codec`: any renumbering;
-  /// `level_map` [K of the policy]: number in `codec`, for levels in use.
-  std::vector<ValueHistogram> expected_values(const CodecModel& codec, std::span<const uint8_t> level_map,
-                                              const Rounding& rounding, const LevelPolicy& policy, double quality,
-                                              Runner& runner) const;
+  /// What to expect of the whole model, from the samples. `codec`: any renumbering; `level_map` [K of the policy]:
+  /// number in `codec`, for levels in use.
+  ExpectedValues expected_values(const CodecModel& codec, std::span<const uint8_t> level_map, const Rounding& rounding,
+                                 const LevelPolicy& policy, double quality, Runner& runner) const;
 
   uint64_t coded_weights() const { return coded_weights_; }
 
@@ -66,7 +71,7 @@ class RateModel {
 
 /// The codec with tables refitted to the expected values, if that makes values and CODEC together smaller; else as it
 /// is.
-CodecRecord refit_tables(const CodecRecord& codec, std::span<const ValueHistogram> expected);
+CodecRecord refit_tables(const CodecRecord& codec, const ExpectedValues& expected);
 
 /// What CODEC takes in a model file.
 uint64_t stored_codec_bytes(const CodecRecord& codec);
