@@ -62,6 +62,7 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
     result.has_reference = true;
   }
   NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, model.tokenizer->encode(text, {.add_special = false}));
+  result.text_tokens = request.max_tokens == 0 ? tokens.size() : std::min<uint64_t>(request.max_tokens, tokens.size());
   EvaluationParams evaluation;
   evaluation.context = std::min<uint32_t>(request.context != 0 ? request.context : 2048, model.session->context());
   evaluation.max_tokens = request.max_tokens;
@@ -115,6 +116,7 @@ Status write_quality_card(const std::string& path, const QualityResult& result) 
   return replace_quality(path, path,
                          {{"text", result.text},
                           {"text_crc32", fmt::format("{:08x}", result.text_crc32)},
+                          {"text_tokens", std::to_string(result.text_tokens)},
                           {"context", std::to_string(e.context)},
                           {"tokens", std::to_string(e.tokens)},
                           {"bpw_coded", number(result.bpw_coded)},

@@ -25,6 +25,7 @@ struct QualityResult {
   bool has_reference = false;
   std::string model, reference, text;  ///< file names without folders
   uint32_t text_crc32 = 0;
+  uint64_t text_tokens = 0;  ///< tokens of the text that were used, predicted or not
   uint64_t file_bytes = 0;
   double bpw_coded = 0, bpw_file = 0;
   std::string device;

@@ -1,0 +1,213 @@
+// nwc info: what a file holds and where its bytes go.
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "host-tools/cli.h"
+#include "host-tools/model_input.h"
+#include "trainer/encode/info.h"
+#include "trainer/train/codec_model.h"
+
+namespace nwc::cli {
+namespace {
+
+struct InfoCommand {
+  std::string path;
+  bool entropy = true;
+};
+
+const char* preset_name(Preset preset) {
+  switch (preset) {
+    case Preset::kLinear: return "linear";
+    case Preset::kSmall: return "small";
+    case Preset::kPaper: return "paper";
+    case Preset::kOther: return "other";
+  }
+  return "?";
+}
+
+nlohmann::json codec_json(const CodecRecord& codec) {
+  nlohmann::json levels = nlohmann::json::array();
+  for (uint32_t i = 0; i < codec.num_levels; ++i)
+    levels.push_back({{"rate", codec.rate[i]}, {"step", codec.step[i]}, {"shrink", codec.shrink[i]}});
+  return {{"id", fmt::format("{:016x}", codec.codec_id)},
+          {"preset", preset_name(codec.preset)},
+          {"quantizer", "scalar"},
+          {"width", codec.synthesis.width},
+          {"blocks", codec.synthesis.blocks.size()},
+          {"mac_per_weight", codec.synthesis.mac_per_weight()},
+          {"tables", codec.tables.size()},
+          {"levels", std::move(levels)}};
+}
+
+nlohmann::json model_json(const ModelRecord& m) {
+  return {{"vocab_size", m.vocab_size},
+          {"hidden_size", m.hidden_size},
+          {"intermediate_size", m.intermediate_size},
+          {"num_layers", m.num_layers},
+          {"num_heads", m.num_heads},
+          {"num_kv_heads", m.num_kv_heads},
+          {"head_dim", m.head_dim},
+          {"max_positions", m.max_positions},
+          {"rope_theta", m.rope_theta},
+          {"tied_embeddings", m.tied_embeddings}};
+}
+
+std::string shape_text(const std::vector<uint64_t>& shape) {
+  std::string text;
+  for (const uint64_t d : shape) text += (text.empty() ? "" : "x") + std::to_string(d);
+  return text.empty() ? "scalar" : text;
+}
+
+const char* storage_name(Storage storage) {
+  return storage == Storage::kCoded ? "coded" : storage == Storage::kRawDeflated ? "deflated" : "raw";
+}
+
+double percent_over(double bytes, double ideal_bits) { return ideal_bits > 0 ? 100 * (8 * bytes / ideal_bits - 1) : 0; }
+
+nlohmann::json tensor_json(const TensorInfo& t) {
+  nlohmann::json json = {{"name", t.name},
+                         {"storage", storage_name(t.storage)},
+                         {"dtype", dtype_name(t.dtype)},
+                         {"shape", t.shape},
+                         {"group", t.group},
+                         {"weights", t.weights},
+                         {"stored_bytes", t.stored_bytes},
+                         {"padding_bytes", t.padding_bytes}};
+  if (t.storage != Storage::kCoded) return json;
+  const double bytes = static_cast<double>(t.stored_bytes + t.padding_bytes);
+  json.update({{"bpw", 8 * bytes / static_cast<double>(t.weights)},
+               {"side_bytes", t.side_bytes},
+               {"directory_bytes", t.directory_bytes},
+               {"state_bytes", t.state_bytes},
+               {"word_bytes", t.word_bytes},
+               {"tiles", t.tiles},
+               {"tile", {t.tile_rows, t.tile_cols}},
+               {"levels", {t.lowest_level, t.highest_level}}});
+  if (t.ideal_bits >= 0)
+    json.update({{"ideal_bits", t.ideal_bits},
+                 {"actual_bits", 8 * bytes},
+                 {"overhead_percent", percent_over(bytes, t.ideal_bits)}});
+  return json;
+}
+
+Status info_codec(const InfoCommand& command, const Context& context) {
+  NWC_ASSIGN_OR_RETURN(const CodecModel codec, load_codec(command.path));
+  if (context.json) {
+    nlohmann::json json = codec_json(codec.record);
+    json["file"] = command.path;
+    json["kind"] = "codec";
+    json["provenance"] = codec.provenance;
+    context.print_json(json);
+    return {};
+  }
+  const CodecRecord& r = codec.record;
+  fmt::print("{}: codec {:016x}, preset {}\n", command.path, r.codec_id, preset_name(r.preset));
+  fmt::print("  synthesis network: width {}, {} blocks, {:.0f} multiply-accumulates per weight\n", r.synthesis.width,
+             r.synthesis.blocks.size(), r.synthesis.mac_per_weight());
+  fmt::print("  {} levels from {:.2f} to {:.2f} bits per weight, {} tables\n", r.num_levels, r.rate.front(),
+             r.rate.back(), r.tables.size());
+  for (const auto& [key, value] : codec.provenance) fmt::print("  {}: {}\n", key, value);
+  return {};
+}
+
+void print_model(const InfoCommand& command, const NwcFile& file, const ModelInfo& info, bool compressed) {
+  fmt::print("{}: {}, {} weights, {:.4f} bits per weight over the {}\n", command.path, format_bytes(info.file_bytes),
+             format_count(info.total_weights), info.bpw_file, compressed ? "file" : "uncompressed model");
+  if (file.model()) {
+    const ModelRecord& m = *file.model();
+    fmt::print("  model: {} layers, {} wide, {} heads ({} KV), FFN {}, vocabulary {}, {} positions\n", m.num_layers,
+               m.hidden_size, m.num_heads, m.num_kv_heads, m.intermediate_size, m.vocab_size, m.max_positions);
+  }
+  if (file.codec())
+    fmt::print("  codec: {:016x}, {}, {} levels, {} tables, {:.0f} multiply-accumulates per weight\n",
+               file.codec()->codec_id, preset_name(file.codec()->preset), file.codec()->num_levels,
+               file.codec()->tables.size(), info.mac_per_weight);
+  for (const auto& [key, value] : file.provenance()) fmt::print("  {}: {}\n", key, value);
+  for (const auto& [key, value] : file.quality()) fmt::print("  quality {}: {}\n", key, value);
+  fmt::print("{:48} {:>12} {:>9} {:>11} {:>8} {:>9} {:>9}\n", "tensor", "shape", "storage", "bytes", "bpw", "entropy",
+             "overhead");
+  for (const TensorInfo& t : info.tensors) {
+    const double weights = static_cast<double>(std::max<uint64_t>(1, t.weights));
+    const double bytes = static_cast<double>(t.stored_bytes + t.padding_bytes);
+    std::string entropy, overhead;
+    if (t.storage == Storage::kCoded && t.ideal_bits >= 0) {
+      entropy = fmt::format("{:.4f}", t.ideal_bits / weights);
+      overhead = fmt::format("{:.2f} %", percent_over(bytes, t.ideal_bits));
+    }
+    fmt::print("{:48} {:>12} {:>9} {:>11} {:>8.4f} {:>9} {:>9}\n", t.name, shape_text(t.shape), storage_name(t.storage),
+               t.stored_bytes, 8 * bytes / weights, entropy, overhead);
+  }
+  if (info.coded_weights == 0) return;
+  fmt::print("coded tensors: {:.4f} bits per weight in all", info.bpw_coded);
+  const double coded = static_cast<double>(info.coded_bytes + info.codec_bytes);
+  if (info.ideal_bits > 0)
+    fmt::print(", entropy of the symbols {:.4f}, overhead {:.2f} % (codec {}, side information {:.2f} %)",
+               info.ideal_bits / static_cast<double>(info.coded_weights), percent_over(coded, info.ideal_bits),
+               format_bytes(info.codec_bytes), [&] {
+                 uint64_t side = 0;
+                 for (const TensorInfo& t : info.tensors) side += t.side_bytes;
+                 return 800 * static_cast<double>(side) / info.ideal_bits;
+               }());
+  fmt::print("\n");
+}
+
+Status info(const InfoCommand& command, Context& context) {
+  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.path, context.threads));
+  if (input.compressed) {
+    const Result<Container> container = Container::open(*input.reader);
+    if (!container.ok()) return container.status().with_context(command.path);
+    if (container->kind() == FileKind::kCodec) return info_codec(command, context);
+  }
+  const bool compressed = input.compressed;
+  Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));
+  if (!opened.ok()) return opened.status().with_context(command.path);
+  const NwcFile& file = *opened.value();
+  NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(file, DeviceOptions{}, context));
+  Result<ModelInfo> inspected = inspect_model(file, command.entropy ? decoder.decoder.get() : nullptr);
+  if (!inspected.ok()) return inspected.status().with_context(command.path);
+  const ModelInfo& result = inspected.value();
+  if (!context.json) {
+    print_model(command, file, result, compressed);
+    return {};
+  }
+  nlohmann::json tensors = nlohmann::json::array();
+  for (const TensorInfo& t : result.tensors) tensors.push_back(tensor_json(t));
+  const double coded = static_cast<double>(result.coded_bytes + result.codec_bytes);
+  nlohmann::json json = {{"file", command.path},
+                         {"kind", compressed ? "model" : "uncompressed model"},
+                         {"file_bytes", result.file_bytes},
+                         {"codec_bytes", result.codec_bytes},
+                         {"metadata_bytes", result.metadata_bytes},
+                         {"coded_bytes", result.coded_bytes},
+                         {"coded_weights", result.coded_weights},
+                         {"total_weights", result.total_weights},
+                         {"bpw_coded", result.bpw_coded},
+                         {"bpw_file", result.bpw_file},
+                         {"mac_per_weight", result.mac_per_weight},
+                         {"provenance", file.provenance()},
+                         {"quality", file.quality()},
+                         {"tensors", std::move(tensors)}};
+  if (result.ideal_bits > 0)
+    json.update({{"ideal_bits", result.ideal_bits}, {"overhead_percent", percent_over(coded, result.ideal_bits)}});
+  if (file.codec()) json["codec"] = codec_json(*file.codec());
+  if (file.model()) json["model"] = model_json(*file.model());
+  context.print_json(json);
+  return {};
+}
+
+}  // namespace
+
+void add_info(CLI::App& app, Context& context) {
+  auto command = std::make_shared<InfoCommand>();
+  CLI::App* sub = app.add_subcommand("info", "Show what a file holds and where its bytes go");
+  sub->add_option("file", command->path, ".nwc or .nwcc file, or an uncompressed model")->required();
+  sub->add_flag("--entropy,!--no-entropy", command->entropy,
+                "Decode every tensor to measure the ideal entropy of its symbols (default: on)");
+  add_common_options(sub, context);
+  sub->callback([command, &context] { run_command(context, "info", [&] { return info(*command, context); }); });
+}
+
+}  // namespace nwc::cli
