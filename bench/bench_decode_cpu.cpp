@@ -18,10 +18,16 @@ using namespace nwc;
 
 constexpr uint64_t kCols = 4096;
 
+double cpu_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
 double seconds_of(const auto& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = cpu_seconds();
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return cpu_seconds() - start;
 }
 
 double median(std::vector<double> v) {
@@ -42,10 +48,12 @@ struct Line {
 
 class Bench {
  public:
-  explicit Bench(uint32_t repeat) : repeat_(repeat), from_(32u << 20, 1), to_(32u << 20, 2) {}
+  Bench(uint32_t repeat, std::string only)
+      : repeat_(repeat), only_(std::move(only)), from_(32u << 20, 1), to_(32u << 20, 2) {}
 
   // Times `work`, which yields `weights`, and a copy of as many f16 weights, in turns.
   void measure(const std::string& what, const std::string& level, uint64_t weights, const auto& work) {
+    if ((what + " " + level).find(only_) == std::string::npos) return;
     std::vector<double> times, ratios;
     work();
     for (uint32_t i = 0; i < repeat_; ++i) {
@@ -56,7 +64,7 @@ class Bench {
     }
     lines_.push_back({what, level, static_cast<double>(weights) / median(times), median(ratios)});
     const Line& l = lines_.back();
-    std::printf("%-28s %-7s %10.1f Mweight/s %10.2f x memcpy\n", l.what.c_str(), l.level.c_str(),
+    std::printf("%-38s %-7s %10.1f Mweight/s %10.2f x memcpy\n", l.what.c_str(), l.level.c_str(),
                 l.weights_per_second * 1e-6, l.memcpy_ratio);
     std::fflush(stdout);
   }
@@ -80,6 +88,7 @@ class Bench {
 
  private:
   uint32_t repeat_;
+  std::string only_;
   std::vector<uint8_t> from_, to_;
   std::vector<Line> lines_;
 };
@@ -124,8 +133,7 @@ void decode_symbols(const Model& m, const CodedTensor& coded, CpuLevel cpu) {
         check(streams[i].begin());
       }
       for (uint32_t r = 0; r < g.row_blocks(); ++r) {
-        for (const ColumnGroup& group : groups)
-          kernels.decode(m.tables, m.tables.packed.data(), group, lanes, 2, values);
+        for (const ColumnGroup& group : groups) kernels.decode(lookup_tables(m.tables), group, lanes, 2, values);
       }
       for (TileStream& s : streams) check(s.finish());
     }
@@ -150,14 +158,16 @@ void synthesize(const Model& m, CpuLevel cpu, uint64_t groups) {
 
 int main(int argc, char** argv) {
   const char* json = nullptr;
+  std::string only;
   uint64_t rows = 4096;
   uint32_t repeat = 5;
   for (int i = 1; i < argc; i += 2) {
     const std::string option = argv[i];
-    if (i + 1 == argc || (option != "--json" && option != "--rows" && option != "--repeat")) {
-      std::fprintf(stderr, "usage: nwc-bench-decode [--json FILE] [--rows N] [--repeat N]\n");
+    if (i + 1 == argc || (option != "--json" && option != "--rows" && option != "--repeat" && option != "--only")) {
+      std::fprintf(stderr, "usage: nwc-bench-decode [--json FILE] [--rows N] [--repeat N] [--only TEXT]\n");
       return 2;
     }
+    if (option == "--only") only = argv[i + 1];
     if (option == "--json") json = argv[i + 1];
     if (option == "--rows") rows = std::max<uint64_t>(256, std::strtoull(argv[i + 1], nullptr, 10) / 256 * 256);
     if (option == "--repeat") repeat = static_cast<uint32_t>(std::max(1, std::atoi(argv[i + 1])));
@@ -172,6 +182,7 @@ int main(int argc, char** argv) {
   const CodecRecord linear = reference::make_codec(options, 1);
   reference::TensorOptions shape;
   shape.shape = {rows, kCols};
+  shape.one_level = true;
   const reference::TestTensor tensor = reference::make_tensor(linear, shape, 2);
   const double weights = static_cast<double>(rows * kCols);
   std::printf("%llu x %llu, %.3f bits per weight, tiles of 128 x 256, one thread\n",
@@ -180,6 +191,9 @@ int main(int argc, char** argv) {
 
   std::vector<std::unique_ptr<Model>> models;
   models.push_back(make_model("linear", linear, tensor));
+  // The hard case for lookups: adjacent columns of any of 8 levels, so many tables in every step.
+  shape.one_level = false;
+  models.push_back(make_model("linear, mixed levels", linear, reference::make_tensor(linear, shape, 2)));
   for (const auto& [preset, width, blocks] : {std::tuple("small", 64u, 2u), std::tuple("paper", 512u, 4u)}) {
     options.width = width;
     options.blocks = blocks;
@@ -190,15 +204,17 @@ int main(int argc, char** argv) {
     models.push_back(make_model(preset, codec, tensor));
   }
 
-  Bench bench(repeat);
+  Bench bench(repeat, only);
   const auto runner = make_thread_pool(1);
   volatile uint32_t sink = 0;
   bench.measure("crc32", "-", rows * kCols, [&] { sink = crc32(tensor.blob); });
-  const CodedTensor coded = *models[0]->file->load_coded(0, true);
   for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
     if (cpu > detect_cpu_level()) continue;
     const char* name = cpu_level_name(cpu);
-    bench.measure("rANS", name, rows * kCols, [&] { decode_symbols(*models[0], coded, cpu); });
+    for (const auto& m : {&models[0], &models[1]}) {
+      const CodedTensor coded = *(*m)->file->load_coded(0, true);
+      bench.measure("rANS, " + (*m)->preset, name, rows * kCols, [&] { decode_symbols(**m, coded, cpu); });
+    }
     for (const auto& m : models) {
       // Slow combinations get fewer weights.
       const double cost = m->codec.synthesis.mac_per_weight() * (cpu == CpuLevel::kScalar ? 16 : 1);

@@ -58,6 +58,16 @@ uint64_t pack_simd(const AliasColumns& c, uint32_t i, uint32_t escape) {
   return uint64_t{other} << 32 | own;
 }
 
+ShuffleTable make_shuffle_table(const AliasColumns& c, uint32_t escape) {
+  ShuffleTable t;
+  for (uint32_t i = 0; i < kBuckets; ++i) {
+    t.bucket[i] = static_cast<uint16_t>(c.cutoff[i] | c.alias[i] << 8);
+    t.rank[i] = static_cast<uint16_t>(c.offset[i] - c.cutoff[i]);
+    t.freq[i] = static_cast<uint16_t>(c.freq[i] | (i == escape ? 1u << 15 : 0u));
+  }
+  return t;
+}
+
 }  // namespace
 
 AliasTable build_alias_table(const std::vector<uint16_t>& freq) { return pack_shared(build_columns(freq)); }
@@ -80,6 +90,7 @@ DecodeTables build_decode_tables(const CodecRecord& codec) {
     d.alias.push_back(pack_shared(columns));
     d.info.push_back(static_cast<uint16_t>(t.min) | uint32_t{t.raw_bits} << 16 | escape << 24);
     for (uint32_t i = 0; i < kBuckets; ++i) d.packed.push_back(pack_simd(columns, i, escape));
+    d.shuffle.push_back(make_shuffle_table(columns, escape));
     d.any_raw_bits |= t.raw_bits != 0;
   }
   for (uint32_t level = 0; level < d.num_levels; ++level) {

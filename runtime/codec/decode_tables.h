@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/codec/shuffle_table.h"
 #include "runtime/format/codec_record.h"
 
 namespace nwc {
@@ -42,6 +43,7 @@ struct DecodeTables {
   /// Both halves: bits 0-11 freq - 1, 12-18 symbol, 19 is it the escape. Low half (own symbol): 20-25 cutoff.
   /// High half (alias): 20-31 offset - cutoff + 31, which is in 0..4095 because 32 - cutoff ranks follow the offset.
   std::vector<uint64_t> packed;
+  std::vector<ShuffleTable> shuffle;  ///< [T]
   /// Per level: do all 16 channels use one table, do any of its tables have raw bits?
   std::vector<uint8_t> level_single_table, level_raw_bits;
 };

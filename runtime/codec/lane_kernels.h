@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "runtime/base/cpu_features.h"
+#include "runtime/codec/shuffle_table.h"
 #include "runtime/format/constants.h"
 #include "runtime/format/dtype.h"
 
@@ -21,6 +22,21 @@ struct DecodeTables;
 inline constexpr uint32_t kMaxGroupBytes = 3 * sizeof(uint16_t) * kChunk * kNumLanes;
 inline constexpr uint32_t kPayloadPadding = kMaxGroupBytes + 64;
 
+/// A step's lanes that use the same table.
+struct TableLanes {
+  uint32_t table;
+  uint32_t lanes;  ///< bit l: lane l
+};
+/// Above this many tables in a step, looking up lane by lane is faster than table by table (measured).
+inline constexpr uint32_t kMaxStepTables = 4;
+
+/// The tables in the layouts that the kernels look them up in; see DecodeTables.
+struct LookupTables {
+  const DecodeTables* tables;
+  const uint64_t* packed;
+  const ShuffleTable* shuffle;
+};
+
 /// What the 32 columns of slot j have in common for all row blocks of all tiles of a column band.
 struct alignas(64) ColumnGroup {
   uint32_t base[kChunk][kNumLanes];     ///< table of (level of the column, channel) * 128
@@ -29,7 +45,9 @@ struct alignas(64) ColumnGroup {
   float step[kNumLanes], shrink[kNumLanes];
   float scale[kNumLanes];  ///< of the column
   uint8_t level[kNumLanes];
-  uint32_t active;  ///< lanes that take part, 1..32; the others' entries are valid, too
+  TableLanes step_table[kChunk][kMaxStepTables];
+  uint8_t num_step_tables[kChunk];  ///< 0: more than kMaxStepTables
+  uint32_t active;                  ///< lanes that take part, 1..32; the others' entries are valid, too
   bool any_raw_bits;
   bool any_shrink;
 };
@@ -77,8 +95,8 @@ struct StoreTarget {
 
 struct LaneKernels {
   /// 16 steps of one tile, or of two tiles of the same columns at once (which hides the latency of the lookups).
-  void (*decode)(const DecodeTables& tables, const uint64_t* packed, const ColumnGroup& group, LaneStates* const* tiles,
-                 uint32_t num_tiles, LaneValues* out);
+  void (*decode)(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
+                 LaneValues* out);
   /// y = g_s(dequantize(k)), before any scale. scratch: 64-byte aligned, synthesis_scratch_floats().
   void (*synthesize)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& k, float* scratch,
                      LaneWeights* y);
@@ -94,17 +112,14 @@ inline uint64_t synthesis_scratch_floats(uint32_t width) {
 /// The best kernels up to `level` that this build has.
 LaneKernels lane_kernels(CpuLevel level);
 
-void decode_group_scalar(const DecodeTables&, const uint64_t*, const ColumnGroup&, LaneStates* const*, uint32_t,
-                         LaneValues*);
+void decode_group_scalar(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void synthesize_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_scalar(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 #if defined(__x86_64__)
-void decode_group_avx2(const DecodeTables&, const uint64_t*, const ColumnGroup&, LaneStates* const*, uint32_t,
-                       LaneValues*);
+void decode_group_avx2(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void synthesize_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx2(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
-void decode_group_avx512(const DecodeTables&, const uint64_t*, const ColumnGroup&, LaneStates* const*, uint32_t,
-                         LaneValues*);
+void decode_group_avx512(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 #endif

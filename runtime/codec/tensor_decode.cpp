@@ -114,7 +114,7 @@ class TileWalk {
       // Only the last row band is lower than the others, and it comes second.
       const uint32_t num = count == 2 && r < geometry[1].row_blocks() ? 2 : 1;
       for (uint32_t j = 0; j < w->groups.size(); ++j) {
-        kernels_.decode(tables_, tables_.packed.data(), w->groups[j], lanes, num, w->values);
+        kernels_.decode(lookup_tables(tables_), w->groups[j], lanes, num, w->values);
         for (uint32_t i = 0; i < num; ++i) {
           if (w->streams[i].ran_out()) return false;
           consume_(geometry[i], r, j, w->values[i], w);

@@ -44,10 +44,10 @@ void decode_step(const DecodeTables& tables, const ColumnGroup& group, uint32_t 
 
 }  // namespace
 
-void decode_group_scalar(const DecodeTables& tables, const uint64_t*, const ColumnGroup& group,
-                         LaneStates* const* tiles, uint32_t num_tiles, LaneValues* out) {
+void decode_group_scalar(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
+                         uint32_t num_tiles, LaneValues* out) {
   for (uint32_t t = 0; t < num_tiles; ++t) {
-    for (uint32_t c = 0; c < kChunk; ++c) decode_step(tables, group, c, tiles[t], out[t].k[c]);
+    for (uint32_t c = 0; c < kChunk; ++c) decode_step(*tables.tables, group, c, tiles[t], out[t].k[c]);
   }
 }
 
@@ -70,12 +70,13 @@ Status decode_tile(CpuLevel cpu, const DecodeTables& tables, const TileGeometry&
   std::vector<ColumnGroup> groups;
   build_column_groups(tables, nullptr, level, nullptr, geometry.width, &groups);
   const LaneKernels kernels = lane_kernels(cpu);
+  const LookupTables step_tables = lookup_tables(tables);
   LaneStates* lanes = tile.lanes();
   LaneValues values{};
   for (uint32_t r = 0; r < geometry.row_blocks() && !tile.ran_out(); ++r) {
     int16_t* chunk = out.data() + size_t{r} * geometry.width * kChunk;
     for (const ColumnGroup& group : groups) {
-      kernels.decode(tables, tables.packed.data(), group, &lanes, 1, &values);
+      kernels.decode(step_tables, group, &lanes, 1, &values);
       if (tile.ran_out()) break;
       for (uint32_t l = 0; l < group.active; ++l, chunk += kChunk) {
         for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.k[c][l];

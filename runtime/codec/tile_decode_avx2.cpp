@@ -119,11 +119,11 @@ void decode(const uint64_t* packed, const ColumnGroup& g, LaneStates* tile, Lane
 
 }  // namespace
 
-void decode_group_avx2(const DecodeTables&, const uint64_t* packed, const ColumnGroup& group, LaneStates* const* tiles,
+void decode_group_avx2(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                        uint32_t num_tiles, LaneValues* out) {
   for (uint32_t t = 0; t < num_tiles; ++t) {
-    group.any_raw_bits ? decode<true>(packed, group, tiles[t], &out[t])
-                       : decode<false>(packed, group, tiles[t], &out[t]);
+    group.any_raw_bits ? decode<true>(tables.packed, group, tiles[t], &out[t])
+                       : decode<false>(tables.packed, group, tiles[t], &out[t]);
   }
 }
 

@@ -1,8 +1,27 @@
 #include "runtime/codec/tile_stream.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace nwc {
+namespace {
+
+// Which lanes of each step use which table.
+void list_step_tables(ColumnGroup* g) {
+  for (uint32_t c = 0; c < kChunk; ++c) {
+    uint32_t num = 0, left = ~0u;
+    for (; left != 0 && num < kMaxStepTables; ++num) {
+      const uint32_t base = g->base[c][std::countr_zero(left)];
+      uint32_t lanes = 0;
+      for (uint32_t l = 0; l < kNumLanes; ++l) lanes |= uint32_t{g->base[c][l] == base} << l;
+      g->step_table[c][num] = {base / kBuckets, lanes};
+      left &= ~lanes;
+    }
+    g->num_step_tables[c] = static_cast<uint8_t>(left == 0 ? num : 0);
+  }
+}
+
+}  // namespace
 
 void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, const uint8_t* level, const float* scale,
                          uint32_t width, std::vector<ColumnGroup>* out) {
@@ -28,6 +47,7 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
         g.raw_bits[c][l] = static_cast<uint8_t>(info >> 16 & 15u);
       }
     }
+    list_step_tables(&g);
   }
 }
 

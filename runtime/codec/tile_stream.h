@@ -11,6 +11,10 @@
 
 namespace nwc {
 
+inline LookupTables lookup_tables(const DecodeTables& tables) {
+  return {&tables, tables.packed.data(), tables.shuffle.data()};
+}
+
 /// The columns of a tile, slot by slot. level: [width]; scale: [width], or empty (then 1); codec: null leaves step
 /// and shrink unset.
 void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, const uint8_t* level, const float* scale,
