@@ -19,7 +19,8 @@ class CodecFileTest : public TrainTest {
   void make_files(Preset preset) {
     TrainOptions options = tiny_options(preset);
     options.steps = 10;
-    Result<Trainer> trainer = Trainer::create(options, correlated_chunks(512, 0.5));
+    options.learning_rate = 1e-4;
+    Result<Trainer> trainer = Trainer::create(options, correlated_chunks(6000, 0.5));
     ASSERT_TRUE(trainer.ok());
     RunOptions run;
     run.threads = 1;

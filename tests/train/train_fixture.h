@@ -42,7 +42,7 @@ inline TrainOptions tiny_options(Preset preset) {
   o.warmup = 4;
   o.learning_rate = 2e-3;
   o.eval_every = 20;
-  o.freeze_chunks = 512;
+  o.freeze_chunks = 65536;
   return o;
 }
 

@@ -53,6 +53,14 @@ void activate_backward(Activation activation, const RowMatrix<T>& u, const RowMa
   }
 }
 
+/// sum += the rows of m, one after another. Eigen's colwise().sum() orders its additions by the alignment of what it
+/// writes to, and with it results would depend on where a buffer happens to lie.
+template <typename T>
+void add_rows(const RowMatrix<T>& m, T* sum) {
+  RowMap<T> total(sum, m.cols());
+  for (Eigen::Index n = 0; n < m.rows(); ++n) total += m.row(n);
+}
+
 }  // namespace
 
 size_t num_parameters(const MlpShape& shape) { return Offsets(shape).total; }
@@ -163,7 +171,7 @@ void Mlp<T>::backward(const T* params, const RowMatrix<T>& dy, T* grad, RowMatri
   if (w == 0) return;
 
   MatrixMap<T>(grad + at.C, kChunk, w).noalias() += dy.transpose() * last_;
-  RowMap<T>(grad + at.c, kChunk) += dy.colwise().sum();
+  add_rows<T>(dy, grad + at.c);
   RowMatrix<T> dh = dy * ConstMatrixMap<T>(params + at.C, kChunk, w);
   RowMatrix<T> du;
   for (uint32_t b = shape_.blocks; b-- > 0;) {
@@ -179,8 +187,8 @@ void Mlp<T>::backward(const T* params, const RowMatrix<T>& dy, T* grad, RowMatri
     }
     activate_backward(shape_.activation, s.pre, dh, &du);
     if (shape_.layer_norm) {
-      RowMap<T>(block_grad + at.gain, w) += du.cwiseProduct(s.normalized).colwise().sum();
-      RowMap<T>(block_grad + at.bias, w) += du.colwise().sum();
+      add_rows<T>(du.cwiseProduct(s.normalized), block_grad + at.gain);
+      add_rows<T>(du, block_grad + at.bias);
       du.array().rowwise() *= ConstRowMap<T>(block + at.gain, w).array();
       for (Eigen::Index n = 0; n < du.rows(); ++n) {
         const T mean = du.row(n).mean();
@@ -189,11 +197,11 @@ void Mlp<T>::backward(const T* params, const RowMatrix<T>& dy, T* grad, RowMatri
       }
     }
     MatrixMap<T>(block_grad, w, w).noalias() += du.transpose() * s.in;
-    RowMap<T>(block_grad + at.v, w) += du.colwise().sum();
+    add_rows<T>(du, block_grad + at.v);
     dh.noalias() += du * ConstMatrixMap<T>(block, w, w);
   }
   MatrixMap<T>(grad + at.A, w, kChunk).noalias() += dh.transpose() * *x_;
-  RowMap<T>(grad + at.a, w) += dh.colwise().sum();
+  add_rows<T>(dh, grad + at.a);
   if (dx != nullptr) dx->noalias() += dh * ConstMatrixMap<T>(params + at.A, w, kChunk);
 }
 

@@ -73,8 +73,9 @@ Result<ChunkDataset> ChunkDataset::load(const DatasetOptions& options) {
       }
     }
   }
-  // An order of 32-bit indices, and a buffer that the caller has sized, bound the memory.
-  const uint64_t wanted = std::min({available, options.max_chunks + options.validation_chunks, uint64_t{0xffffffff}});
+  // At most an eighth is held out. A buffer that the caller has sized and 32-bit indices bound the memory.
+  const uint64_t held_out = std::min(options.validation_chunks, options.max_chunks / 7);
+  const uint64_t wanted = std::min({available, options.max_chunks + held_out, uint64_t{0xffffffff}});
   Sampler sampler{wanted, available, Random({options.seed, kSampling})};
   std::vector<float> chunks;
   chunks.reserve(static_cast<size_t>(wanted) * kChunk);
@@ -101,7 +102,6 @@ Result<ChunkDataset> ChunkDataset::load(const DatasetOptions& options) {
                      chunks.begin() + static_cast<std::ptrdiff_t>((i + 1) * kChunk),
                      chunks.begin() + static_cast<std::ptrdiff_t>(j * kChunk));
   }
-  // Small sources: at most an eighth is held out.
   const size_t validation =
       std::max<size_t>(1, std::min<size_t>(static_cast<size_t>(options.validation_chunks), count / 8));
   ChunkDataset dataset = from_chunks(std::move(chunks), validation);

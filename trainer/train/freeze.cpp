@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <numbers>
 
 #include "runtime/base/half.h"
 #include "trainer/encode/entropy_fit.h"
@@ -50,6 +51,14 @@ void add_prior(const CodecModel& codec, uint32_t level, size_t channel, double w
     if (p > 1e-9) histogram->add(static_cast<int16_t>(low + static_cast<int>(i)), weight * p);
   }
   if (histogram->empty()) histogram->add(0, weight);
+}
+
+/// Bits that fresh data of the same distribution would need: a sample looks better under its own counts than it is
+/// (Miller 1955).
+double unbiased_bits(const ValueHistogram& histogram) {
+  const auto used =
+      std::count_if(histogram.counts().begin(), histogram.counts().end(), [](double n) { return n >= 0.5; });
+  return histogram.ideal_bits() + static_cast<double>(used) / (2 * std::numbers::ln2);
 }
 
 struct LevelCounts {
@@ -184,10 +193,10 @@ void freeze_codec(std::span<const float> chunks, Runner* runner, CodecModel* cod
     double separate_bits = 0;
     for (const ValueHistogram& channel : level.channel) {
       all.add(channel);
-      separate_bits += channel.ideal_bits();
+      separate_bits += unbiased_bits(channel);
     }
     first_context.push_back(contexts.size());
-    if (all.ideal_bits() - separate_bits < kOneTableCost * all.total()) {
+    if (unbiased_bits(all) - separate_bits < kOneTableCost * all.total()) {
       contexts.push_back(std::move(all));
     } else {
       contexts.insert(contexts.end(), level.channel.begin(), level.channel.end());

@@ -124,7 +124,7 @@ TrainOptions preset_options(Preset preset) {
       o.blocks = 2;
       o.activation = Activation::kRelu;
       o.num_levels = 16;
-      o.steps = 12000;
+      o.steps = 6000;
       o.learning_rate = 1e-3;
       o.final_rate = 1e-5;
       break;
