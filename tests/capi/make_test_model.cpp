@@ -1,4 +1,4 @@
-// make_test_model <source model folder> <output.nwc>: a small file for the tests of the C API. The first two blocks of
+// make_test_model <source model folder> <output.nwc>: a small file for the tests of the C API. The first four blocks of
 // the source, coded, with its tokenizer; besides an i32 tensor, which no decoder converts, and a quality card.
 #include <cstdio>
 
@@ -9,15 +9,17 @@
 namespace nwc {
 namespace {
 
+constexpr uint32_t kBlocks = 4;
+
 class SmallSource final : public ModelSource {
  public:
   explicit SmallSource(std::unique_ptr<ModelSource> full) : full_(std::move(full)) {
     model_ = full_->model();
-    model_->num_layers = 2;
+    model_->num_layers = kBlocks;
     for (size_t i = 0; i < full_->tensors().size(); ++i) {
       const SourceTensor& t = full_->tensors()[i];
-      const bool in_other_block = t.name.rfind("model.layers.", 0) == 0 && t.name.rfind("model.layers.0.", 0) != 0 &&
-                                  t.name.rfind("model.layers.1.", 0) != 0;
+      const std::string prefix = "model.layers.";
+      const bool in_other_block = t.name.rfind(prefix, 0) == 0 && std::stoul(t.name.substr(prefix.size())) >= kBlocks;
       if (in_other_block) continue;
       tensors_.push_back(t);
       origin_.push_back(i);
@@ -51,7 +53,7 @@ Status make_model(const std::string& from, const std::string& to) {
   const SmallSource source(std::move(full));
   CompressOptions options;
   options.bits = 5;
-  options.source_name = "gutenlm-2.6m, two blocks";
+  options.source_name = "gutenlm-2.6m, four blocks";
   NWC_TRY(compress_model(source, testing::synthetic_codec(), options, to, {}, {}));
   return replace_quality(to, to, {{"text", "none"}, {"bpw_coded", "5.00"}});
 }

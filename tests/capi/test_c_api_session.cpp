@@ -81,8 +81,8 @@ TEST_F(CApiSession, PlansAddUpAndAreKept) {
   p.mode = NWC_WEIGHTS_RESIDENT;
   const nwc_session_plan resident = plan_for(p);
   EXPECT_EQ(resident.mode, static_cast<uint32_t>(NWC_WEIGHTS_RESIDENT));
-  EXPECT_EQ(resident.num_layers, 2u);
-  EXPECT_EQ(resident.num_resident_layers, 2u);
+  EXPECT_EQ(resident.num_layers, 4u);
+  EXPECT_EQ(resident.num_resident_layers, 4u);
   EXPECT_EQ(resident.context, 64u);
   EXPECT_EQ(resident.streamed_bytes_per_batch, 0u);
   EXPECT_EQ(resident.total_bytes, resident.weight_bytes + resident.stream_buffer_bytes + resident.kv_cache_bytes +
