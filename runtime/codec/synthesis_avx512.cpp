@@ -117,25 +117,39 @@ inline __m256i to_bf16(__m512 x) {
 }
 
 template <Dtype kDtype>
+inline __m256i to_half(__m512 x) {
+  if constexpr (kDtype == Dtype::kBf16) return to_bf16(x);
+  return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+template <Dtype kDtype>
 void store_rows(const LaneWeights& y, const ColumnGroup& g, const StoreTarget& t) {
-  const uint32_t all = g.active == kNumLanes ? ~0u : (1u << g.active) - 1;
-  for (uint32_t h = 0; h < 2; ++h) {
-    const __mmask16 active = static_cast<__mmask16>(all >> (16 * h));
-    if (active == 0) break;
-    const __m512 column_scale = _mm512_load_ps(&g.scale[16 * h]);
-    const __mmask16 nonzero = _mm512_cmp_ps_mask(column_scale, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-    for (uint32_t r = t.row_begin; r < t.row_end; ++r) {
-      const __m512 scale =
-          t.row_scale == nullptr ? column_scale : _mm512_mul_ps(column_scale, _mm512_set1_ps(t.row_scale[r]));
-      const __m512 weight = _mm512_maskz_mul_ps(nonzero, _mm512_load_ps(&y.y[r][16 * h]), scale);
-      uint8_t* row = t.out + (r - t.row_begin) * t.stride;
-      if constexpr (kDtype == Dtype::kF32) {
-        _mm512_mask_storeu_ps(row + 64 * h, active, weight);
+  const uint32_t active = g.active == kNumLanes ? ~0u : (1u << g.active) - 1;
+  __m512 column_scale[2];
+  __mmask16 nonzero[2];
+  for (int h = 0; h < 2; ++h) {
+    column_scale[h] = _mm512_load_ps(&g.scale[16 * h]);
+    nonzero[h] = _mm512_cmp_ps_mask(column_scale[h], _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  }
+  for (uint32_t r = t.row_begin; r < t.row_end; ++r) {
+    const __m512 row_scale = _mm512_set1_ps(t.row_scale == nullptr ? 1.0f : t.row_scale[r]);
+    __m512 weight[2];
+    for (int h = 0; h < 2; ++h) {
+      const __m512 scale = _mm512_mul_ps(column_scale[h], row_scale);
+      weight[h] = _mm512_maskz_mul_ps(nonzero[h], _mm512_load_ps(&y.y[r][16 * h]), scale);
+    }
+    uint8_t* row = t.out + (r - t.row_begin) * t.stride;
+    if constexpr (kDtype == Dtype::kF32) {
+      _mm512_mask_storeu_ps(row, static_cast<__mmask16>(active), weight[0]);
+      if (g.active > 16) _mm512_mask_storeu_ps(row + 64, static_cast<__mmask16>(active >> 16), weight[1]);
+    } else {
+      // One whole cache line where the group is whole.
+      const __m512i line =
+          _mm512_inserti64x4(_mm512_castsi256_si512(to_half<kDtype>(weight[0])), to_half<kDtype>(weight[1]), 1);
+      if (g.active == kNumLanes) {
+        _mm512_storeu_si512(row, line);
       } else {
-        const __m256i half = kDtype == Dtype::kBf16
-                                 ? to_bf16(weight)
-                                 : _mm512_cvtps_ph(weight, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        _mm256_mask_storeu_epi16(row + 32 * h, active, half);
+        _mm512_mask_storeu_epi16(row, active, line);
       }
     }
   }

@@ -1,4 +1,5 @@
-// AVX2 twin of decode_group_scalar: 8 lanes a register, four registers a tile.
+// AVX2 twin of decode_group_scalar: 8 lanes a register, four registers a tile. Every lane loads its bucket; no gather
+// instructions, for the reason that tile_decode_avx512.cpp gives.
 #include "runtime/codec/lane_kernels.h"
 
 #if defined(__x86_64__)
@@ -44,13 +45,22 @@ inline __m256i renormalise(__m256i state, __m256i active, const uint8_t** next) 
   return _mm256_blendv_epi8(state, full, low);
 }
 
+// packed[index[0, 1, 4, 5]]
+inline __m256 load_4(const uint64_t* packed, const uint32_t* index) {
+  const auto pair = [&](int i) {
+    const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(packed + index[i]));
+    return _mm_loadh_pd(first, reinterpret_cast<const double*>(packed + index[i + 1]));
+  };
+  return _mm256_castpd_ps(_mm256_insertf128_pd(_mm256_castpd128_pd256(pair(0)), pair(4), 1));
+}
+
 inline __m256i advance(const uint64_t* packed, __m256i state, __m256i base, __m256i* hit) {
-  const auto* table = reinterpret_cast<const long long*>(packed);
-  __m256i bucket = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(state, 5), _mm256_set1_epi32(127)), base);
-  // Lanes 0 1 4 5 | 2 3 6 7: then the shuffles, which work within 128 bits, put them back in order.
-  bucket = _mm256_permute4x64_epi64(bucket, 0xd8);
-  const __m256 lo = _mm256_castsi256_ps(_mm256_i32gather_epi64(table, _mm256_castsi256_si128(bucket), 8));
-  const __m256 hi = _mm256_castsi256_ps(_mm256_i32gather_epi64(table, _mm256_extracti128_si256(bucket, 1), 8));
+  const __m256i bucket = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(state, 5), _mm256_set1_epi32(127)), base);
+  alignas(32) uint32_t index[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(index), bucket);
+  // Lanes 0 1 | 4 5 and 2 3 | 6 7: the shuffles below work within 128 bits and put them in order.
+  const __m256 lo = load_4(packed, index);
+  const __m256 hi = load_4(packed, index + 2);
   const __m256i own = _mm256_castps_si256(_mm256_shuffle_ps(lo, hi, 0x88));
   const __m256i other = _mm256_castps_si256(_mm256_shuffle_ps(lo, hi, 0xdd));
   const __m256i p = _mm256_and_si256(state, _mm256_set1_epi32(31));
