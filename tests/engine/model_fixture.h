@@ -114,8 +114,8 @@ inline PlainModel load_model(const std::string& path) {
 /// All tensors raw.
 inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
   static std::atomic<int> serial{0};
-  const std::string path = testing::TempDir() + "engine_" + std::to_string(serial++) + "_" +
-                           testing::UnitTest::GetInstance()->current_test_info()->name() + ".nwc";
+  const std::string path = ::testing::TempDir() + "engine_" + std::to_string(serial++) + "_" +
+                           ::testing::UnitTest::GetInstance()->current_test_info()->name() + ".nwc";
   std::vector<TensorRecord> records;
   for (const auto& [name, tensor] : model.tensors) {
     TensorRecord record;

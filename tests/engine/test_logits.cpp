@@ -64,7 +64,7 @@ void check(const std::string& model_path, const std::string& name) {
     params.kv_dtype = Dtype::kF32;
     const float worst = compare(model, references, params);
     EXPECT_LT(worst, 1e-4f) << name << " on " << cpu_level_name(level);
-    testing::Test::RecordProperty(name + "." + cpu_level_name(level), std::to_string(worst));
+    ::testing::Test::RecordProperty(name + "." + cpu_level_name(level), std::to_string(worst));
     // The models are bf16, so these weights are the same numbers; batches of odd sizes cross the cache's blocks.
     params.weight_dtype = Dtype::kBf16;
     params.batch = 37;

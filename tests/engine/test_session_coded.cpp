@@ -1,0 +1,134 @@
+// Sessions on files whose tensors are neural-coded, through the real CPU decoder.
+#include <filesystem>
+#include <fstream>
+
+#include "tests/encode/synthetic_codec.h"
+#include "tests/engine/model_fixture.h"
+#include "trainer/encode/encoder.h"
+
+namespace nwc::test {
+namespace {
+
+/// gutenlm compressed at 4 bits with a codec that needs no training.
+const std::vector<uint8_t>& compressed_bytes() {
+  static const std::vector<uint8_t> bytes = [] {
+    const std::string path = ::testing::TempDir() + "engine_coded_" + std::to_string(std::random_device()()) + ".nwc";
+    auto source = open_model_source(NWC_SOURCE_DIR "/models/gutenlm-2.6m");
+    EXPECT_TRUE(source.ok()) << source.status().message();
+    CompressOptions options;
+    options.bits = 4;
+    options.threads = 2;
+    const auto report = compress_model(**source, nwc::testing::synthetic_codec(), options, path, {}, {});
+    EXPECT_TRUE(report.ok()) << report.status().message();
+    std::ifstream in(path, std::ios::binary);
+    std::vector<uint8_t> content{std::istreambuf_iterator<char>(in), {}};
+    std::filesystem::remove(path);
+    return content;
+  }();
+  return bytes;
+}
+
+struct CodedSession {
+  std::unique_ptr<NwcFile> file;
+  std::unique_ptr<Runner> runner, decode_runner;
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<Session> session;
+  Status status;
+};
+
+CodedSession open_coded(std::vector<uint8_t> bytes, const SessionParams& params, bool share_runner) {
+  CodedSession c;
+  auto file = NwcFile::open(make_owned_reader(std::move(bytes)));
+  EXPECT_TRUE(file.ok()) << file.status().message();
+  c.file = std::move(file).value();
+  c.runner = make_thread_pool(2);
+  c.decode_runner = make_thread_pool(2);
+  c.decoder =
+      std::move(create_cpu_decoder(*c.file, share_runner ? *c.runner : *c.decode_runner, detect_cpu_level()).value());
+  auto session = Session::create(*c.file, *c.decoder, *c.runner, params);
+  c.status = session.status();
+  if (session.ok()) c.session = std::move(session).value();
+  return c;
+}
+
+TEST(SessionCoded, StreamedEqualsResidentEqualsDecodedFirst) {
+  const std::vector<uint32_t> tokens = random_tokens(70, 1024, 1);
+  SessionParams params;
+  params.batch = 32;
+  CodedSession resident = open_coded(compressed_bytes(), params, true);
+  ASSERT_TRUE(resident.status.ok()) << resident.status.message();
+  const std::vector<float> expected = all_logits(*resident.session, tokens);
+
+  params.mode = SessionMode::kStreamed;
+  for (bool share_runner : {false, true}) {
+    for (uint64_t budget : {uint64_t{0}, resident.session->plan().needed_streamed}) {
+      params.memory_budget_bytes = budget;
+      CodedSession streamed = open_coded(compressed_bytes(), params, share_runner);
+      ASSERT_TRUE(streamed.status.ok()) << streamed.status.message();
+      EXPECT_EQ(all_logits(*streamed.session, tokens), expected);
+    }
+  }
+
+  // The same weights decoded to f16 beforehand and stored raw.
+  PlainModel decoded;
+  decoded.record = *resident.file->model();
+  size_t coded = 0;
+  for (size_t i = 0; i < resident.file->tensors().size(); ++i) {
+    const TensorRecord& t = resident.file->tensors()[i];
+    coded += t.storage == Storage::kCoded;
+    const bool norm = t.shape.size() == 1;
+    PlainTensor plain{t.shape, norm ? Dtype::kF32 : Dtype::kF16, {}};
+    plain.bytes.resize(t.num_elements() * dtype_size(plain.dtype));
+    DecodeRequest request;
+    request.tensor = i;
+    request.row_end = t.rows();
+    request.dtype = plain.dtype;
+    request.out = plain.bytes;
+    ASSERT_TRUE(resident.decoder->decode(request).ok());
+    decoded.tensors[t.name] = std::move(plain);
+  }
+  EXPECT_GE(coded, 42u) << "seven matrices in six layers";
+  params = {};
+  params.batch = 32;
+  Bench plain = make_bench(decoded, params);
+  EXPECT_EQ(all_logits(*plain.session, tokens), expected);
+
+  // And close to the original.
+  Bench original = make_bench(load_model(NWC_SOURCE_DIR "/models/gutenlm-2.6m"), params);
+  const std::vector<float> reference = all_logits(*original.session, tokens);
+  double error = 0, power = 0;
+  for (size_t i = 0; i < reference.size(); ++i) {
+    error += std::pow(reference[i] - expected[i], 2);
+    power += std::pow(reference[i], 2);
+  }
+  EXPECT_LT(error, 0.02 * power);
+  EXPECT_GT(error, 0);
+}
+
+TEST(SessionCoded, DamagedTilesAreReported) {
+  SessionParams params;
+  params.batch = 32;
+  params.mode = SessionMode::kStreamed;
+  const auto file = NwcFile::open(make_owned_reader(compressed_bytes()));
+  ASSERT_TRUE(file.ok());
+  const size_t tensor = *(*file)->find("model.layers.3.mlp.down_proj.weight");
+  const auto coded = (*file)->load_coded(tensor, true);
+  ASSERT_TRUE(coded.ok());
+  std::vector<uint8_t> damaged = compressed_bytes();
+  damaged[coded->tiles.back().offset + coded->tiles.back().size / 2] ^= 1u;
+
+  CodedSession streamed = open_coded(damaged, params, false);
+  ASSERT_TRUE(streamed.status.ok()) << "creation touches no layer";
+  const std::vector<uint32_t> tokens = random_tokens(20, 1024, 2);
+  for (int i = 0; i < 3; ++i) {
+    const Status status = streamed.session->eval(tokens, LogitsWanted::kNone, {});
+    EXPECT_EQ(status.code(), StatusCode::kChecksum);
+    EXPECT_NE(status.message().find("model.layers.3.mlp.down_proj.weight"), std::string::npos) << status.message();
+    EXPECT_EQ(streamed.session->position(), 0u);
+  }
+  params.mode = SessionMode::kResident;
+  EXPECT_EQ(open_coded(damaged, params, false).status.code(), StatusCode::kChecksum);
+}
+
+}  // namespace
+}  // namespace nwc::test
