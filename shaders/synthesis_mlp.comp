@@ -8,6 +8,7 @@
 // Workgroup: kOutputThreads x kChunkThreads. It takes kChunkThreads * kChunksPerThread chunks through the network with h
 // in shared memory; invocation (o, g) computes the outputs o, o + kOutputThreads, ... of the chunks of its group.
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #include "common/constants.glsl"
 #include "common/synthesis.glsl"
 
@@ -31,7 +32,7 @@ shared float squares[kChunks * kChunk];
 
 // z of the workgroup's chunks to scratch; chunks beyond the last are zero.
 void load_latents(uint first) {
-  for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
+  [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
     const uint chunk = first + i / kChunk;
     float z = 0.0;
     if (chunk < pc.num_chunks) {
@@ -42,6 +43,9 @@ void load_latents(uint first) {
   }
   barrier();
 }
+
+// Loops over own[] have to be unrolled, so that it lives in registers; the others must not be: compilers that unroll them
+// as well take half a minute.
 
 float activate(float u) { return kActivation == 1 ? max(u, 0.0) : u / (1.0 + exp(-u)); }
 
@@ -64,7 +68,7 @@ void main() {
     if (o < kWidth) {
       for (uint c = 0; c < kChunksPerThread; ++c) {
         float sum = network[at + kChunk * kWidth + o];
-        for (uint k = 0; k < kChunk; ++k) {
+        [[dont_unroll]] for (uint k = 0; k < kChunk; ++k) {
           sum += network[at + k * kWidth + o] * scratch[(chunk0 + c) * kChunk + k];
         }
         h[(chunk0 + c) * kStride + o] = sum;
@@ -74,7 +78,7 @@ void main() {
   barrier();
   at += (kChunk + 1) * kWidth;
 
-  for (uint block = 0; block < kBlocks; ++block) {
+  [[dont_unroll]] for (uint block = 0; block < kBlocks; ++block) {
     const uint bias_at = at + kWidth * kWidth;
     const uint norm_at = bias_at + kWidth;
     const uint embedding_at = norm_at + (kLayerNorm != 0 ? 2 * kWidth : 0);
@@ -82,7 +86,7 @@ void main() {
       const uint o = min(output0 + q * kOutputThreads, kWidth - 1);
       for (uint c = 0; c < kChunksPerThread; ++c) own[q * kChunksPerThread + c] = network[bias_at + o];
     }
-    for (uint k = 0; k < kWidth; ++k) {
+    [[dont_unroll]] for (uint k = 0; k < kWidth; ++k) {
       float input_k[kChunksPerThread];
       for (uint c = 0; c < kChunksPerThread; ++c) input_k[c] = h[(chunk0 + c) * kStride + k];
       for (uint q = 0; q < kOutputsPerThread; ++q) {
@@ -105,27 +109,27 @@ void main() {
       }
       barrier();
       const uint part = kWidth / kChunk;
-      for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
+      [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
         const uint from = i / kChunk * kStride + i % kChunk * part;
         float sum = 0.0;
-        for (uint j = 0; j < part; ++j) sum += h[from + j];
+        [[dont_unroll]] for (uint j = 0; j < part; ++j) sum += h[from + j];
         scratch[i] = sum;
       }
       barrier();
-      for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
+      [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
         const uint from = i / kChunk * kStride + i % kChunk * part;
         float mean = 0.0;
-        for (uint j = 0; j < kChunk; ++j) mean += scratch[i / kChunk * kChunk + j];
+        [[dont_unroll]] for (uint j = 0; j < kChunk; ++j) mean += scratch[i / kChunk * kChunk + j];
         mean /= float(kWidth);
         float sum = 0.0;
-        for (uint j = 0; j < part; ++j) sum += (h[from + j] - mean) * (h[from + j] - mean);
+        [[dont_unroll]] for (uint j = 0; j < part; ++j) sum += (h[from + j] - mean) * (h[from + j] - mean);
         squares[i] = sum;
       }
       barrier();
       for (uint c = 0; c < kChunksPerThread; ++c) {
         float mean = 0.0;
         float variance = 0.0;
-        for (uint j = 0; j < kChunk; ++j) {
+        [[dont_unroll]] for (uint j = 0; j < kChunk; ++j) {
           mean += scratch[(chunk0 + c) * kChunk + j];
           variance += squares[(chunk0 + c) * kChunk + j];
         }
@@ -155,15 +159,15 @@ void main() {
 
   // Neighbouring invocations take neighbouring columns, so that the weights' rows are written in one go.
   load_latents(first);
-  for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
+  [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
     const uint c = i % kChunks;
     const uint channel = i / kChunks;
     const uint chunk = first + c;
     if (chunk >= pc.num_chunks) continue;
     float y = network[at + kChunk * kWidth + channel];
-    for (uint k = 0; k < kWidth; ++k) y += network[at + channel * kWidth + k] * h[c * kStride + k];
+    [[dont_unroll]] for (uint k = 0; k < kWidth; ++k) y += network[at + channel * kWidth + k] * h[c * kStride + k];
     const uint skip_at = at + kChunk * kWidth + kChunk + channel * kChunk;
-    for (uint k = 0; k < kChunk; ++k) y += network[skip_at + k] * scratch[c * kChunk + k];
+    [[dont_unroll]] for (uint k = 0; k < kChunk; ++k) y += network[skip_at + k] * scratch[c * kChunk + k];
     const uint column = chunk % pc.width;
     store_weight(chunk / pc.width, column, channel, y, uintBitsToFloat(window_data[pc.scale_at + column]));
   }

@@ -9,8 +9,6 @@ Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile&, Runner&, 
 
 std::vector<VulkanDeviceInfo> list_vulkan_devices() { return {}; }
 
-std::vector<VulkanDeviceInfo> list_vulkan_devices() { return {}; }
-
 std::string describe_vulkan_devices() { return "built without Vulkan\n"; }
 
 }  // namespace nwc

@@ -103,6 +103,7 @@ Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
 Status VulkanDecoder::run_job(const Job& job) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const TensorRecord& record = file_.tensors()[job.tensor];
+  if (kernels_ == nullptr) return corrupt(record.name + " is coded, but the file has no codec");
   if (device_->abandoned()) {
     return Status(StatusCode::kDeviceLost, record.name + ": the Vulkan device was lost: decode on the CPU");
   }

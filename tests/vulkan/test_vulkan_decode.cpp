@@ -124,24 +124,19 @@ TEST_F(VulkanDecode, BothVariantsGiveTheValuesOfManyShapes) {
       {50, 70, 32, 32, {4, 12, 0, 0, Activation::kNone, false, false}},  // no raw bits
       {40, 515, 16, 512, {64, 1000}},
   };
-  bool no_device = false;
   for (const Shape& s : shapes) {
-    for (const auto variant : {VulkanOptions::Variant::kBallot, VulkanOptions::Variant::kShared}) {
-      SCOPED_TRACE(std::to_string(s.m) + "x" + std::to_string(s.n) +
-                   (variant == VulkanOptions::Variant::kBallot ? " ballot" : " shared"));
-      CodecSpec spec = s.codec;
-      spec.seed = s.m;
-      open(testing::random_codec(spec), {"coded", s.m, s.n, s.tile_rows, s.tile_cols, s.m % 2 == 0, s.n});
-      if (HasFatalFailure()) return;
-      const Status status = start(with_variant(variant));
-      if (no_device || status.code() == StatusCode::kNoDevice) {
-        if (variant == VulkanOptions::Variant::kBallot && log_.all.empty()) continue;  // a device without ballots
-      }
-      NWC_NEED_DEVICE(status);
-      EXPECT_EQ(values(*vulkan_), values(*cpu_));
-      expect_weights_agree(0, s.m);
-      vulkan_.reset();
-    }
+    CodecSpec spec = s.codec;
+    spec.seed = s.m;
+    open(testing::random_codec(spec), {"coded", s.m, s.n, s.tile_rows, s.tile_cols, s.m % 2 == 0, s.n});
+    if (HasFatalFailure()) return;
+    NWC_NEED_DEVICE(start(with_variant(VulkanOptions::Variant::kShared)));
+    const std::vector<int16_t> expected = values(*cpu_);
+    SCOPED_TRACE(std::to_string(s.m) + "x" + std::to_string(s.n));
+    EXPECT_EQ(values(*vulkan_), expected) << "shared";
+    if (!vulkan_->device_info().ballot) continue;
+    ASSERT_TRUE(start(with_variant(VulkanOptions::Variant::kBallot)).ok());
+    EXPECT_EQ(values(*vulkan_), expected) << "ballot";
+    expect_weights_agree(0, s.m);
   }
 }
 
@@ -208,12 +203,14 @@ TEST_F(VulkanDecode, NetworksOfAllKinds) {
   };
   for (const CodecSpec& spec : specs) {
     SCOPED_TRACE("width " + std::to_string(spec.width) + " blocks " + std::to_string(spec.blocks));
-    open(testing::random_codec(spec), {"coded", 33, 37, 32, 64, true});
+    const bool large = spec.width > 100;  // slow in software
+    const uint64_t m = large ? 19 : 35, n = large ? 9 : 77;
+    open(testing::random_codec(spec), {"coded", m, n, 32, 64, true});
     if (HasFatalFailure()) return;
     NWC_NEED_DEVICE(start());
-    expect_weights_agree(0, 33);
-    expect_weights_agree(18, 20);
-    expect_halves_follow(3, 30);
+    expect_weights_agree(0, m);
+    expect_weights_agree(15, 18);
+    expect_halves_follow(3, m);
   }
 }
 
