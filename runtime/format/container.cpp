@@ -169,6 +169,10 @@ Result<Container> Container::open(const Reader& reader) {
       return corrupt(who + ": offset " + std::to_string(e.offset) + " in the entry" + at_offset(at) +
                      " overlaps or leaves a gap after " + std::to_string(end));
     }
+    std::vector<uint8_t> gap(static_cast<size_t>(e.offset - end));
+    NWC_TRY(reader.read(end, gap).with_context(who + ": gap before it"));
+    if (!all_zero(gap.data(), gap.size()))
+      return corrupt(who + ": the gap before it" + at_offset(end) + " holds other bytes than zero");
     if (!checked_add(e.offset, e.stored_size, &end) || end > file_size)
       return corrupt(who + ", entry" + at_offset(at) + ": ends beyond the end of the file");
     c.sections_.push_back(e);
