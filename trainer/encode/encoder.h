@@ -36,9 +36,9 @@ struct CompressOptions {
   uint64_t min_elements = 4096;  ///< smaller tensors stay raw
   uint32_t threads = 0;          ///< 0: one per hardware thread
   bool row_scales = false;
-  double rdo_strength = 0;        ///< Rounding::rdo_strength
-  bool refit_tables = true;       ///< tables, and with a linear synthesis the shrinkage, from samples of this model
-  LevelPolicy* policy = nullptr;  ///< null: uniform (data-free)
+  double rdo_strength = 0;               ///< Rounding::rdo_strength
+  bool refit_tables = true;              ///< to samples of this model; with a linear synthesis, shrinkage and step too
+  LevelPolicy* policy = nullptr;         ///< null: uniform (data-free)
   TensorQuantizer* quantizer = nullptr;  ///< null: independent columns
   std::string source_name;               ///< PROVENANCE: file or directory name, no path
   std::string settings;                  ///< PROVENANCE: the command's options in canonical order
