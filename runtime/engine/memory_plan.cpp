@@ -22,17 +22,18 @@ uint32_t num_workers(const SessionParams& params) {
 }
 
 /// What decoding one tensor takes beside its output. Side information: levels, scales as codes and as floats;
-/// directory: as stored and as parsed; a tile per worker: values, latents and weights, and its payload where the reader
-/// cannot show it. Payloads of valid files are smaller than their weights in f32, hence the bound.
+/// directory: as stored and as parsed. Per worker: the payloads of two tiles (a weight can take 35 bits at the very
+/// most: 12 for the symbol, 7 raw ones, 16 for an escape), what is known of a tile's columns, and the synthesis
+/// network's activations.
 uint64_t tensor_scratch(const NwcFile& file, size_t tensor, uint32_t workers, bool viewable) {
   const TensorRecord& r = file.tensors()[tensor];
   if (r.storage == Storage::kRaw) return viewable ? 0 : r.size;
   if (r.storage == Storage::kRawDeflated) return r.raw_bytes() + (viewable ? 0 : r.size);
   const TileGrid grid = tile_grid(r);
   const uint64_t tile = std::min<uint64_t>(uint64_t{r.tile_rows} * r.tile_cols, kMaxTileWeights);
-  const uint64_t per_weight = viewable ? 12 : 16;
-  return r.side_size + 7 * grid.n + (r.row_scales ? 5 * grid.m : 0) + 24 * grid.num_tiles() +
-         workers * tile * per_weight;
+  const uint64_t width = file.codec() ? file.codec()->synthesis.width : 0;
+  const uint64_t per_worker = 2 * tile * 35 / 8 + (64u << 10) + width * kNumLanes * 4 * sizeof(float);
+  return r.side_size + 7 * grid.n + (r.row_scales ? 5 * grid.m : 0) + 24 * grid.num_tiles() + workers * per_worker;
 }
 
 uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, uint32_t workers) {
