@@ -11,6 +11,7 @@ for file in include/nwc/nwc.h share/nwc/codecs; do
   [ -e "$prefix/$file" ] || { echo "not installed: $file" >&2; exit 1; }
 done
 [ "$(find "$prefix/include" -type f | wc -l)" = 1 ] || { echo "more than one public header" >&2; exit 1; }
+if [ -e "$prefix/bin/nwc" ]; then "$prefix/bin/nwc" --version >/dev/null; fi
 libdir=$(dirname "$(find "$prefix" -name 'libnwc.*' | head -n 1)")
 export LD_LIBRARY_PATH=$libdir
 
