@@ -10,8 +10,7 @@ packages=(
   mesa-vulkan-drivers                                                       # Vulkan without a GPU
 )
 if [ "${1:-}" != "--build-only" ]; then
-  packages+=(libgtest-dev libgmock-dev libbenchmark-dev python3-numpy vulkan-validationlayers
-             clang libclang-rt-14-dev ccache)
+  packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang)
 fi
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0
 

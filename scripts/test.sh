@@ -40,7 +40,8 @@ run_tests release | tee build/release/Testing/summary.txt
 if [ "$quick" = 1 ]; then exit 0; fi
 
 # Sanitized code is compiled with little optimization: what counts is the way from nothing to the end of the tests.
-# Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long (label slow) and the one that installs (label install).
+# Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long
+# (label slow) and the one that installs (label install).
 step "address and undefined-behaviour sanitizers: build"
 configure asan -DNWC_WERROR=OFF -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1"
 build asan
