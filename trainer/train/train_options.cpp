@@ -154,7 +154,7 @@ Status validate(const TrainOptions& o) {
                   "0.25 to 10, rising"));
   NWC_TRY(require(o.lambda >= 0.1 && o.lambda <= 1e6, "lambda", "0.1 to 1e6"));
   NWC_TRY(require(o.steps >= 1 && o.steps <= 1000000000, "steps", "1 to 1e9"));
-  NWC_TRY(require(o.batch >= 8 && o.batch <= (1 << 20) && o.batch % 8 == 0, "batch", "a multiple of 8 up to 1048576"));
+  NWC_TRY(require(o.batch >= 8 && o.batch <= (1 << 16) && o.batch % 8 == 0, "batch", "a multiple of 8 up to 65536"));
   const auto is_rate = [](double rate) { return rate > 0 && rate <= 1; };
   NWC_TRY(require(is_rate(o.learning_rate) && is_rate(o.final_rate) && is_rate(o.auxiliary_rate), "lr",
                   "above 0, up to 1"));
