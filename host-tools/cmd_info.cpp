@@ -57,7 +57,10 @@ nlohmann::json model_json(const ModelRecord& m) {
 
 std::string shape_text(const std::vector<uint64_t>& shape) {
   std::string text;
-  for (const uint64_t d : shape) text += (text.empty() ? "" : "x") + std::to_string(d);
+  for (const uint64_t d : shape) {
+    if (!text.empty()) text += 'x';
+    text += std::to_string(d);
+  }
   return text.empty() ? "scalar" : text;
 }
 

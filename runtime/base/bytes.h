@@ -90,9 +90,9 @@ class ByteWriter {
  public:
   template <typename T>
   void write(T v) {
-    const size_t at = bytes_.size();
-    bytes_.resize(at + sizeof(T));
-    store_le(bytes_.data() + at, v);
+    uint8_t raw[sizeof(T)];
+    store_le(raw, v);
+    bytes_.insert(bytes_.end(), raw, raw + sizeof(T));
   }
   void write_bytes(Bytes b) { bytes_.insert(bytes_.end(), b.begin(), b.end()); }
   void write_string(std::string_view s) { write_bytes({reinterpret_cast<const uint8_t*>(s.data()), s.size()}); }
