@@ -43,7 +43,8 @@ int exit_code(const Status& status) {
     case StatusCode::kUnsupportedVersion:
     case StatusCode::kCorrupt:
     case StatusCode::kTruncated:
-    case StatusCode::kChecksum: return kBadFile;
+    case StatusCode::kChecksum:
+    case StatusCode::kLimit: return kBadFile;
     case StatusCode::kInvalidArgument: return kUsage;
     case StatusCode::kNoDevice: return kNoDevice;
     default: return kFailure;

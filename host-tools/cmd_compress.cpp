@@ -72,9 +72,9 @@ nlohmann::json report_json(const CompressReport& report, const CompressCommand& 
 }
 
 std::string canonical_settings(const CompressCommand& command) {
-  return fmt::format("bits={} rdo={} row_scales={} refit_tables={} min_elements={}", command.options.bits,
-                     command.options.rdo_strength, command.options.row_scales, command.options.refit_tables,
-                     command.options.min_elements);
+  return fmt::format("bits={} head_bits={} rdo={} row_scales={} refit_tables={} min_elements={}", command.options.bits,
+                     command.options.head_bits, command.options.rdo_strength, command.options.row_scales,
+                     command.options.refit_tables, command.options.min_elements);
 }
 
 Status compress(CompressCommand& command, Context& context) {
@@ -139,6 +139,10 @@ void add_compress(CLI::App& app, Context& context) {
       ->check(CLI::Range(0.1, 16.0))
       ->capture_default_str();
   sub->add_option("-c,--codec", command->codec, "Name of a shipped codec, or a .nwcc file")->capture_default_str();
+  sub->add_option("--head-bits", command->options.head_bits,
+                  "Bits per weight that embedding and output head get above the rest; --bits is met all the same")
+      ->check(CLI::Range(0.0, 8.0))
+      ->capture_default_str();
   sub->add_option("--rdo", command->options.rdo_strength,
                   "Rate-distortion optimised rounding; 0: to the nearest, 1: at the slope of the level")
       ->check(CLI::Range(0.0, 4.0))

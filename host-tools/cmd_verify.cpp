@@ -146,7 +146,7 @@ Status verify(const VerifyCommand& command, Context& context) {
                  measured.name(), reference.decoder->name(), report.comparisons.size(), report.coded_tensors, different,
                  worst);
     if (command.speed && speed.weights != 0)
-      fmt::print("  {}: {:.0f} million weights per second, {:.1f} % of memcpy\n", measured.name(),
+      fmt::print("  {}: {:.3g} million weights per second, {:.3g} % of memcpy\n", measured.name(),
                  speed.bytes_per_second() / 2e6, 100 * speed.memcpy_ratio());
     if (command.quality) fmt::print("  quality card: {}\n", ok ? "measured again and confirmed" : "NOT confirmed");
   }

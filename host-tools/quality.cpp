@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/encode/container_write.h"
+#include "trainer/encode/info.h"
 
 namespace nwc::cli {
 namespace {
@@ -14,10 +15,6 @@ namespace {
 std::string base_name(std::filesystem::path path) {
   if (!path.has_filename()) path = path.parent_path();
   return path.filename().string();
-}
-
-double bits_per(uint64_t bytes, uint64_t weights) {
-  return weights == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(weights);
 }
 
 }  // namespace
@@ -72,16 +69,9 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
                                                    *model.runner, tokens, evaluation));
   result.device = model.decoder.decoder->name();
   result.file_bytes = model.file->reader().size();
-  uint64_t weights = 0, coded_weights = 0, coded_bytes = 0;
-  for (const TensorRecord& t : model.file->tensors()) {
-    weights += t.num_elements();
-    if (t.storage != Storage::kCoded) continue;
-    coded_weights += t.num_elements();
-    coded_bytes += t.size;
-  }
-  if (const SectionEntry* codec = model.file->container().find(SectionType::kCodec)) coded_bytes += codec->stored_size;
-  result.bpw_file = bits_per(result.file_bytes, weights);
-  result.bpw_coded = bits_per(coded_bytes, coded_weights);
+  NWC_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(*model.file, nullptr));
+  result.bpw_file = info.bpw_file;
+  result.bpw_coded = info.bpw_coded;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

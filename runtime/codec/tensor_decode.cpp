@@ -3,14 +3,26 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <mutex>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "runtime/codec/synthesis_plan.h"
 #include "runtime/codec/tile_stream.h"
 
 namespace nwc {
 namespace {
+
+// A row block's weights in their final form. Rows of the output are often a multiple of 4 KiB apart: written group by
+// group they would share a few sets of the first-level cache and take a page each; so they are collected here and leave
+// as one run of bytes per row.
+struct StagedRows {
+  alignas(64) uint8_t bytes[kChunk * kMaxTileCols * sizeof(float)];
+};
 
 // What one worker keeps from unit to unit.
 struct Worker {
@@ -21,11 +33,13 @@ struct Worker {
   SynthesisScratch scratch;
   LaneValues values[2];
   LaneWeights weights;
+  StagedRows staged[2];
 };
 
 // Decodes the tiles of row bands [band_begin, band_end) in units of two row bands of one column band: they share their
-// columns, and two at once hide each other's latency. consume(geometry, row_block, slot, values, worker) gets
-// every group of 16 rows by 32 columns.
+// columns, and two at once hide each other's latency. consume.group(geometry, row_block, i, slot, values, worker) gets
+// every group of 16 rows by 32 columns of the unit's i-th tile, then consume.row_block(geometry, row_block, i, worker)
+// is told that the row block is complete.
 template <typename Consume>
 class TileWalk {
  public:
@@ -117,9 +131,10 @@ class TileWalk {
         kernels_.decode(lookup_tables(tables_), w->groups[j], lanes, num, w->values);
         for (uint32_t i = 0; i < num; ++i) {
           if (w->streams[i].ran_out()) return false;
-          consume_(geometry[i], r, j, w->values[i], w);
+          consume_.group(geometry[i], r, i, j, w->values[i], w);
         }
       }
+      for (uint32_t i = 0; i < num; ++i) consume_.row_block(geometry[i], r, i, w);
     }
     return true;
   }
@@ -157,6 +172,78 @@ class TileWalk {
   std::atomic<bool> cancelled_{false};
 };
 
+#if defined(__SSE2__)
+// Of a tensor that the caches cannot hold, lines are not fetched only to be overwritten.
+void copy_past_caches(const uint8_t* from, size_t size, uint8_t* to) {
+  const size_t head = std::min(size, (0 - reinterpret_cast<uintptr_t>(to)) % 64);
+  std::memcpy(to, from, head);
+  size_t i = head;
+  for (; i + 64 <= size; i += 64) {
+    for (size_t k = i; k < i + 64; k += 16) {
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + k), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + k)));
+    }
+  }
+  std::memcpy(to + i, from + i, size - i);
+}
+#endif
+
+// Consumers of TileWalk.
+struct RowWriter {
+  const SynthesisView& net;
+  const LaneKernels& kernels;
+  const CodedTensor& coded;
+  Dtype dtype;
+  uint64_t row_begin, row_end, row_bytes;
+  uint8_t* out;
+
+  // The rows of row block r that are wanted.
+  std::pair<uint64_t, uint64_t> rows(const TileGeometry& g, uint32_t r) const {
+    const uint64_t row = g.row + uint64_t{r} * kChunk;
+    return {std::max(row, row_begin), std::min({row + kChunk, g.row + g.height, row_end})};
+  }
+
+  void group(const TileGeometry& g, uint32_t r, uint32_t i, uint32_t j, const LaneValues& values, Worker* w) const {
+    const auto [begin, end] = rows(g, r);
+    if (begin >= end) return;
+    kernels.synthesize(net, w->groups[j], values, w->scratch.data(), &w->weights);
+    const uint64_t row = g.row + uint64_t{r} * kChunk;
+    float row_scale[kChunk];
+    StoreTarget target;
+    target.out = w->staged[i].bytes + size_t{j} * kNumLanes * dtype_size(dtype);
+    target.stride = size_t{g.width} * dtype_size(dtype);
+    target.row_begin = static_cast<uint32_t>(begin - row);
+    target.row_end = static_cast<uint32_t>(end - row);
+    target.dtype = dtype;
+    if (!coded.row_scale.empty()) {
+      for (uint32_t c = target.row_begin; c < target.row_end; ++c) row_scale[c] = coded.row_scale[row + c];
+      target.row_scale = row_scale;
+    }
+    kernels.store(w->weights, w->groups[j], target);
+  }
+
+  void row_block(const TileGeometry& g, uint32_t r, uint32_t i, Worker* w) const {
+    const auto [begin, end] = rows(g, r);
+    if (begin >= end) return;
+    const size_t width = size_t{g.width} * dtype_size(dtype);
+    const uint8_t* from = w->staged[i].bytes;
+    uint8_t* to = out + g.col * dtype_size(dtype) + (begin - row_begin) * row_bytes;
+    for (uint64_t row = begin; row < end; ++row, from += width, to += row_bytes) copy_past_caches(from, width, to);
+  }
+};
+
+struct ValueWriter {
+  uint64_t cols;
+  int16_t* out;
+
+  void group(const TileGeometry& g, uint32_t r, uint32_t, uint32_t j, const LaneValues& values, Worker* w) const {
+    int16_t* chunk = out + ((g.row / kChunk + r) * cols + g.col + uint64_t{j} * kNumLanes) * kChunk;
+    for (uint32_t l = 0; l < w->groups[j].active; ++l, chunk += kChunk) {
+      for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.k[c][l];
+    }
+  }
+  void row_block(const TileGeometry&, uint32_t, uint32_t, Worker*) const {}
+};
+
 }  // namespace
 
 Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_t tensor, uint64_t row_begin,
@@ -182,29 +269,9 @@ Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, options.check_crc));
   const SynthesisPlan plan(*file.codec());
   const LaneKernels kernels = lane_kernels(options.cpu);
-  const auto synthesize = [&](const TileGeometry& g, uint32_t r, uint32_t j, const LaneValues& values, Worker* w) {
-    const uint64_t row = g.row + uint64_t{r} * kChunk;  // of the group
-    const uint64_t begin = std::max(row, row_begin);
-    const uint64_t end = std::min({row + kChunk, g.row + g.height, row_end});
-    if (begin >= end) return;
-    const ColumnGroup& group = w->groups[j];
-    kernels.synthesize(plan.view(), group, values, w->scratch.data(), &w->weights);
-    const uint64_t column = g.col + uint64_t{j} * kNumLanes;
-    float row_scale[kChunk];
-    StoreTarget target;
-    target.out = out.data() + (begin - row_begin) * row_bytes + column * dtype_size(dtype);
-    target.stride = row_bytes;
-    target.row_begin = static_cast<uint32_t>(begin - row);
-    target.row_end = static_cast<uint32_t>(end - row);
-    target.dtype = dtype;
-    if (!coded.row_scale.empty()) {
-      for (uint32_t i = target.row_begin; i < target.row_end; ++i) row_scale[i] = coded.row_scale[row + i];
-      target.row_scale = row_scale;
-    }
-    kernels.store(w->weights, group, target);
-  };
+  const RowWriter writer{plan.view(), kernels, coded, dtype, row_begin, row_end, row_bytes, out.data()};
   TileWalk walk(file, tables, record, coded, row_begin / record.tile_rows, ceil_div(row_end, record.tile_rows), options,
-                synthesize);
+                writer);
   return walk.run(runner);
 }
 
@@ -221,14 +288,8 @@ Status decode_tensor_values(const NwcFile& file, const DecodeTables& tables, siz
                   who + ": room for " + std::to_string(out.size()) + " values, needs " + std::to_string(count));
   }
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, options.check_crc));
-  const auto copy = [&](const TileGeometry& g, uint32_t r, uint32_t j, const LaneValues& values, Worker* w) {
-    const uint64_t row_block = g.row / kChunk + r;
-    int16_t* chunk = out.data() + (row_block * n + g.col + uint64_t{j} * kNumLanes) * kChunk;
-    for (uint32_t l = 0; l < w->groups[j].active; ++l, chunk += kChunk) {
-      for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.k[c][l];
-    }
-  };
-  TileWalk walk(file, tables, record, coded, 0, ceil_div(record.rows(), record.tile_rows), options, copy);
+  const ValueWriter writer{n, out.data()};
+  TileWalk walk(file, tables, record, coded, 0, ceil_div(record.rows(), record.tile_rows), options, writer);
   return walk.run(runner);
 }
 

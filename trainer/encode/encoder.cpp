@@ -176,6 +176,37 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
   return sections;
 }
 
+/// Levels of a linear codec differ in their step alone. One step between two costs up to 0.01 bit less than columns of
+/// both, at levels a quarter of a bit apart. `used`: pairs of neighbours, mixed at `fraction`; anything else: nothing.
+std::optional<CodecModel> merge_level_pairs(const CodecModel& codec, const std::vector<uint8_t>& used, double fraction,
+                                            std::vector<uint8_t>* level_map) {
+  if (fraction <= 0 || used.size() % 2 != 0) return {};
+  std::vector<uint8_t> nearest;
+  for (size_t i = 0; i < used.size(); i += 2) {
+    if (used[i + 1] != used[i] + 1) return {};
+    nearest.push_back(used[fraction < 0.5 ? i : i + 1]);
+  }
+  CodecModel merged = subset_levels(codec, nearest);
+  for (size_t i = 0; i < used.size(); ++i) (*level_map)[used[i]] = static_cast<uint8_t>(i / 2);
+  for (size_t i = 0; i < nearest.size(); ++i) {
+    const double low = codec.record.step[used[2 * i]], high = codec.record.step[used[2 * i + 1]];
+    merged.record.step[i] = static_cast<float>(low * std::pow(high / low, fraction));
+  }
+  return merged;
+}
+
+/// The embedding and the output head touch every token and have nothing behind them that could make up for an error.
+std::vector<uint32_t> head_offsets(const ModelSource& source, const CodecRecord& codec, double bits) {
+  if (!source.model() || bits <= 0 || codec.num_levels < 2) return {};
+  const auto [low, high] = std::minmax_element(codec.rate.begin(), codec.rate.end());
+  const double per_level = (*high - *low) / (codec.num_levels - 1.0);
+  if (!(per_level > 0)) return {};
+  std::vector<uint32_t> offset(source.tensors().size(), 0);
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"})
+    if (const auto i = source.find(name)) offset[*i] = static_cast<uint32_t>(std::lround(bits / per_level));
+  return offset;
+}
+
 Result<Pass> encode_pass(const Work& work, const RateModel& rate, double quality) {
   std::optional<CodecModel> codec;
   std::vector<uint8_t> level_map(work.codec.record.num_levels, 0);
@@ -185,16 +216,8 @@ Result<Pass> encode_pass(const Work& work, const RateModel& rate, double quality
     codec = subset_levels(work.codec, used);
     for (size_t i = 0; i < used.size(); ++i) level_map[used[i]] = static_cast<uint8_t>(i);
     const std::vector<uint8_t> before = serialize(codec->record);
-    // Levels of a linear codec differ in their step alone. One step between two costs up to 0.01 bit less than columns
-    // of both, at levels a quarter of a bit apart.
-    if (work.options.refit_tables && work.options.policy == nullptr && used.size() == 2 &&
-        codec->record.synthesis.width == 0) {
-      const double fraction = quality - std::floor(quality);
-      const double step =
-          codec->record.step[0] * std::pow(codec->record.step[1] / double{codec->record.step[0]}, fraction);
-      codec = subset_levels(work.codec, std::span(used).subspan(fraction < 0.5 ? 0 : 1, 1));
-      codec->record.step[0] = static_cast<float>(step);
-      std::fill(level_map.begin(), level_map.end(), uint8_t{0});
+    if (work.options.refit_tables && work.options.policy == nullptr && codec->record.synthesis.width == 0) {
+      codec = merge_level_pairs(work.codec, used, quality - std::floor(quality), &level_map).value_or(*codec);
     }
     if (work.options.refit_tables) {
       const auto expect = [&] {
@@ -326,7 +349,8 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
   if (!(options.bits > 0 && options.bits <= 32))
     return invalid_argument("bits per weight must lie above 0 and below 32");
   NWC_TRY(validate(codec.record).with_context("codec " + codec.name));
-  const std::unique_ptr<LevelPolicy> uniform = make_uniform_policy();
+  const std::unique_ptr<LevelPolicy> uniform =
+      make_uniform_policy(head_offsets(source, codec.record, options.head_bits));
   TensorQuantizer independent;
   Work work{.source = source,
             .options = options,

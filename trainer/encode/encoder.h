@@ -32,7 +32,8 @@ class TensorQuantizer {
 };
 
 struct CompressOptions {
-  double bits = 4;               ///< target of CompressReport::bpw_coded
+  double bits = 4;       ///< target of CompressReport::bpw_coded
+  double head_bits = 1;  ///< how much finer the embedding and the output head are, of a model with a description
   uint64_t min_elements = 4096;  ///< smaller tensors stay raw
   uint32_t threads = 0;          ///< 0: one per hardware thread
   bool row_scales = false;

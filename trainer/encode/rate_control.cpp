@@ -22,14 +22,19 @@ constexpr uint64_t kMeanPadding = 32;
 
 class UniformPolicy : public LevelPolicy {
  public:
-  std::vector<uint8_t> levels(size_t, uint64_t n, double quality, uint32_t num_levels) const override {
-    const double t = std::clamp(quality, 0.0, num_levels - 1.0);
+  explicit UniformPolicy(std::vector<uint32_t> offset) : offset_(std::move(offset)) {}
+  std::vector<uint8_t> levels(size_t source, uint64_t n, double quality, uint32_t num_levels) const override {
+    const double raised = quality + (offset_.empty() ? 0 : offset_[source]);
+    const double t = std::clamp(raised, 0.0, num_levels - 1.0);
     const double below = std::floor(t);
     const auto finer = static_cast<uint64_t>(std::llround(static_cast<double>(n) * (t - below)));
     std::vector<uint8_t> out(n, static_cast<uint8_t>(below));
     std::fill(out.end() - static_cast<ptrdiff_t>(finer), out.end(), static_cast<uint8_t>(below + 1));
     return out;
   }
+
+ private:
+  std::vector<uint32_t> offset_;
 };
 
 /// Chunks spread over the tensor along a low-discrepancy sequence, so that no period of the rows or columns is met.
@@ -73,7 +78,9 @@ void add_prior(const FrequencyTable& table, double weight, ValueHistogram* histo
 
 }  // namespace
 
-std::unique_ptr<LevelPolicy> make_uniform_policy() { return std::make_unique<UniformPolicy>(); }
+std::unique_ptr<LevelPolicy> make_uniform_policy(std::vector<uint32_t> offset) {
+  return std::make_unique<UniformPolicy>(std::move(offset));
+}
 
 uint64_t stored_codec_bytes(const CodecRecord& codec) {
   const std::vector<uint8_t> bytes = serialize(codec);

@@ -20,7 +20,8 @@ class LevelPolicy {
 };
 /// Data-free (paper, section 4.4): the same quality everywhere. The first columns of a tensor are at the level below
 /// `quality`, the rest at the one above, in the proportion that makes their mean; two runs deflate to nothing.
-std::unique_ptr<LevelPolicy> make_uniform_policy();
+/// offset: levels by which each source tensor lies above the others; empty: none.
+std::unique_ptr<LevelPolicy> make_uniform_policy(std::vector<uint32_t> offset = {});
 
 /// What one pass over the model has to know about a tensor.
 struct SurveyedTensor {
