@@ -1,0 +1,63 @@
+// Files of every released version decode for ever, to the same integers. tests/golden/make_golden.py wrote the files;
+// good/<name>.txt holds a line for each tensor: name, CRC-32 of its values as i16 (coded) or of its bytes (raw).
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "runtime/codec/tensor_decode.h"
+
+namespace nwc {
+namespace {
+
+std::string describe(const std::string& path) {
+  Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
+  EXPECT_TRUE(reader.ok()) << reader.status().message();
+  if (!reader.ok()) return {};
+  Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(reader).value());
+  EXPECT_TRUE(opened.ok()) << opened.status().message();
+  if (!opened.ok()) return {};
+  const NwcFile& file = **opened;
+  const auto runner = make_thread_pool(1);
+  const DecodeTables tables = build_decode_tables(*file.codec());
+  std::ostringstream out;
+  for (size_t i = 0; i < file.tensors().size(); ++i) {
+    const TensorRecord& t = file.tensors()[i];
+    uint32_t crc = 0;
+    if (t.storage == Storage::kCoded) {
+      std::vector<int16_t> values(ceil_div(t.rows(), kChunk) * t.cols() * kChunk);
+      const Status status = decode_tensor_values(file, tables, i, values, *runner, {});
+      EXPECT_TRUE(status.ok()) << status.message();
+      crc = crc32({reinterpret_cast<const uint8_t*>(values.data()), values.size() * 2});
+    } else {
+      std::vector<uint8_t> storage;
+      const Result<Bytes> bytes = file.load_raw(i, true, &storage);
+      EXPECT_TRUE(bytes.ok()) << bytes.status().message();
+      if (bytes.ok()) crc = crc32(*bytes);
+    }
+    out << t.name << ' ' << std::hex << crc << std::dec << '\n';
+  }
+  return out.str();
+}
+
+TEST(Golden, EveryFileDecodesToItsValues) {
+  const std::filesystem::path folder = std::filesystem::path(NWC_SOURCE_DIR) / "tests/golden/good";
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".nwc") continue;
+    ++files;
+    const std::filesystem::path text = std::filesystem::path(entry.path()).replace_extension(".txt");
+    if (std::getenv("NWC_GOLDEN_WRITE") != nullptr && !std::filesystem::exists(text))
+      std::ofstream(text) << describe(entry.path().string());
+    std::ifstream expected(text);
+    const std::string lines((std::istreambuf_iterator<char>(expected)), {});
+    EXPECT_EQ(describe(entry.path().string()), lines) << entry.path();
+  }
+  EXPECT_GE(files, 3u);
+}
+
+}  // namespace
+}  // namespace nwc
