@@ -222,7 +222,11 @@ int main(int argc, char** argv) {
       bench.measure("synthesis " + m->preset, name, groups * 512, [&] { synthesize(*m, cpu, groups); });
       if (cost > 1e5) continue;
       const uint64_t part = cost > 1e4 ? 128 : cost > 500 ? std::min<uint64_t>(rows, 1024) : rows;
-      std::vector<uint8_t> out(part * kCols * 2);
+      struct alignas(64) CacheLine {  // output as tensor libraries allocate it
+        uint8_t bytes[64];
+      };
+      std::vector<CacheLine> lines(part * kCols * 2 / sizeof(CacheLine));
+      const MutableBytes out(lines.data()->bytes, lines.size() * sizeof(CacheLine));
       TensorDecodeOptions decode_options;
       decode_options.cpu = cpu;
       bench.measure("tensor to f16, " + m->preset, name, part * kCols, [&] {

@@ -137,8 +137,12 @@ def main():
         writer = csv.DictWriter(f, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    plot(rows, args.out / "rate_distortion.png")
-    print(f"wrote {args.out / 'rate_distortion.csv'} and .png")
+    print(f"wrote {args.out / 'rate_distortion.csv'}")
+    try:
+        plot(rows, args.out / "rate_distortion.png")
+        print(f"wrote {args.out / 'rate_distortion.png'}")
+    except ImportError:
+        print("no plot: matplotlib is missing (Debian: python3-matplotlib, or pip install matplotlib)", file=sys.stderr)
 
 
 if __name__ == "__main__":
