@@ -93,6 +93,14 @@ struct StoreTarget {
   Dtype dtype = Dtype::kF32;
 };
 
+/// Rows of `width` bytes, adjacent in `from`, `stride` bytes apart in `to`.
+struct RowCopy {
+  const uint8_t* from = nullptr;
+  uint64_t width = 0, rows = 0;
+  uint8_t* to = nullptr;
+  uint64_t stride = 0;
+};
+
 struct LaneKernels {
   /// 16 steps of one tile, or of two tiles of the same columns at once (which hides the latency of the lookups).
   void (*decode)(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
@@ -102,6 +110,8 @@ struct LaneKernels {
                      LaneWeights* y);
   /// Scales, converts, stores.
   void (*store)(const LaneWeights& y, const ColumnGroup& group, const StoreTarget& target);
+  /// Like memcpy, row by row, but past the caches: whole lines are not fetched only to be overwritten.
+  void (*copy)(const RowCopy& rows);
 };
 
 /// z, and h and u of all columns.
@@ -115,13 +125,16 @@ LaneKernels lane_kernels(CpuLevel level);
 void decode_group_scalar(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void synthesize_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_scalar(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
+void copy_rows_scalar(const RowCopy&);
 #if defined(__x86_64__)
 void decode_group_avx2(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void synthesize_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx2(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
+void copy_rows_avx2(const RowCopy&);
 void decode_group_avx512(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
+void copy_rows_avx512(const RowCopy&);
 #endif
 
 }  // namespace nwc

@@ -142,6 +142,11 @@ void store_group_scalar(const LaneWeights& y, const ColumnGroup& group, const St
   }
 }
 
+void copy_rows_scalar(const RowCopy& rows) {
+  for (uint64_t r = 0; r < rows.rows; ++r)
+    std::memcpy(rows.to + r * rows.stride, rows.from + r * rows.width, rows.width);
+}
+
 void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> k, const uint8_t* level,
                        std::span<float> y) {
   assert(k.size() == y.size() && k.size() % kChunk == 0);

@@ -11,7 +11,8 @@ constexpr uint32_t kPanel = 8;  // rows of a packed panel
 constexpr uint32_t kRows = 4;   // of them at a time: 4 x 2 sums and what they are made of fit the 16 registers
 using Row = float[kNumLanes];
 
-// out[o][lane] = sum_i m[o][i] * in[i][lane] + bias[o]; without bias the sum is added to out.
+// out[o][lane] = sum_i m[o][i] * in[i][lane] + bias[o]; without bias the sum is added to out, or replaces it.
+template <bool kAdd = false>
 void multiply(const float* m, const float* bias, const Row* in, uint32_t num_in, uint32_t num_out, Row* out) {
   for (uint32_t o = 0; o < num_out; o += kRows) {
     const float* panel = m + size_t{o / kPanel} * num_in * kPanel + o % kPanel;
@@ -19,7 +20,9 @@ void multiply(const float* m, const float* bias, const Row* in, uint32_t num_in,
       __m256 sum[kRows][2];
       for (uint32_t r = 0; r < kRows; ++r) {
         for (uint32_t h = 0; h < 2; ++h)
-          sum[r][h] = bias == nullptr ? _mm256_load_ps(&out[o + r][l + 8 * h]) : _mm256_set1_ps(bias[o + r]);
+          sum[r][h] = bias != nullptr ? _mm256_set1_ps(bias[o + r])
+                      : kAdd          ? _mm256_load_ps(&out[o + r][l + 8 * h])
+                                      : _mm256_setzero_ps();
       }
       for (uint32_t i = 0; i < num_in; ++i) {
         const __m256 x0 = _mm256_load_ps(&in[i][l]);
@@ -149,23 +152,18 @@ void synthesize_group_avx2(const SynthesisView& net, const ColumnGroup& group, c
   Row* x = z + kChunk;
   Row* u = x + w;
   dequantize(group, k, z);
-  if (w == 0) {
-    for (uint32_t c = 0; c < kChunk; ++c) {
-      for (uint32_t l = 0; l < kNumLanes; l += 8) _mm256_store_ps(&out->y[c][l], _mm256_setzero_ps());
+  if (w == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  multiply(net.A, net.a, z, kChunk, w, x);
+  for (uint32_t b = 0; b < net.num_blocks; ++b) {
+    const size_t at = size_t{b} * w;
+    multiply(net.V + at * w, net.v + at, x, w, w, u);
+    for (uint32_t l = 0; l < kNumLanes; l += 8) {
+      if (net.layer_norm) normalise(net.gain + at, net.bias + at, w, l, u);
+      activate(net, net.E + at * net.level_stride, group, l, u, x);
     }
-  } else {
-    multiply(net.A, net.a, z, kChunk, w, x);
-    for (uint32_t b = 0; b < net.num_blocks; ++b) {
-      const size_t at = size_t{b} * w;
-      multiply(net.V + at * w, net.v + at, x, w, w, u);
-      for (uint32_t l = 0; l < kNumLanes; l += 8) {
-        if (net.layer_norm) normalise(net.gain + at, net.bias + at, w, l, u);
-        activate(net, net.E + at * net.level_stride, group, l, u, x);
-      }
-    }
-    multiply(net.C, net.c, x, w, kChunk, out->y);
   }
-  multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  multiply(net.C, net.c, x, w, kChunk, out->y);
+  multiply<true>(net.S, nullptr, z, kChunk, kChunk, out->y);
 }
 
 void store_group_avx2(const LaneWeights& y, const ColumnGroup& group, const StoreTarget& target) {
@@ -174,6 +172,24 @@ void store_group_avx2(const LaneWeights& y, const ColumnGroup& group, const Stor
     case Dtype::kBf16: return store_rows<Dtype::kBf16>(y, group, target);
     default: return store_rows<Dtype::kF32>(y, group, target);
   }
+}
+
+void copy_rows_avx2(const RowCopy& rows) {
+  const uint8_t* from = rows.from;
+  uint8_t* to = rows.to;
+  for (uint64_t r = 0; r < rows.rows; ++r, from += rows.width, to += rows.stride) {
+    uint64_t i = (0 - reinterpret_cast<uintptr_t>(to)) % 64;
+    if (i > rows.width) i = rows.width;
+    __builtin_memcpy(to, from, i);
+    for (; i + 64 <= rows.width; i += 64) {
+      for (uint64_t k = i; k < i + 64; k += 32) {
+        const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + k));
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to + k), half);
+      }
+    }
+    __builtin_memcpy(to + i, from + i, rows.width - i);
+  }
+  _mm_sfence();
 }
 
 }  // namespace nwc

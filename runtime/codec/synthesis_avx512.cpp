@@ -10,13 +10,16 @@ namespace {
 constexpr uint32_t kRows = 8;  // of a packed panel
 using Row = float[kNumLanes];
 
-// out[o][lane] = sum_i m[o][i] * in[i][lane] + bias[o]; without bias the sum is added to out.
+// out[o][lane] = sum_i m[o][i] * in[i][lane] + bias[o]; without bias the sum is added to out, or replaces it.
+template <bool kAdd = false>
 void multiply(const float* m, const float* bias, const Row* in, uint32_t num_in, uint32_t num_out, Row* out) {
   for (uint32_t o = 0; o < num_out; o += kRows, m += size_t{num_in} * kRows) {
     __m512 sum[kRows][2];
     for (uint32_t r = 0; r < kRows; ++r) {
       for (uint32_t h = 0; h < 2; ++h)
-        sum[r][h] = bias == nullptr ? _mm512_load_ps(&out[o + r][16 * h]) : _mm512_set1_ps(bias[o + r]);
+        sum[r][h] = bias != nullptr ? _mm512_set1_ps(bias[o + r])
+                    : kAdd          ? _mm512_load_ps(&out[o + r][16 * h])
+                                    : _mm512_setzero_ps();
     }
     for (uint32_t i = 0; i < num_in; ++i) {
       const __m512 x0 = _mm512_load_ps(&in[i][0]);
@@ -164,23 +167,18 @@ void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group,
   Row* x = z + kChunk;
   Row* u = x + w;
   dequantize(group, k, z);
-  if (w == 0) {
-    for (uint32_t c = 0; c < kChunk; ++c) {
-      for (uint32_t h = 0; h < 2; ++h) _mm512_store_ps(&out->y[c][16 * h], _mm512_setzero_ps());
+  if (w == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  multiply(net.A, net.a, z, kChunk, w, x);
+  for (uint32_t b = 0; b < net.num_blocks; ++b) {
+    const size_t at = size_t{b} * w;
+    multiply(net.V + at * w, net.v + at, x, w, w, u);
+    for (uint32_t h = 0; h < 2; ++h) {
+      if (net.layer_norm) normalise(net.gain + at, net.bias + at, w, h, u);
+      activate(net, net.E + at * net.level_stride, group, h, u, x);
     }
-  } else {
-    multiply(net.A, net.a, z, kChunk, w, x);
-    for (uint32_t b = 0; b < net.num_blocks; ++b) {
-      const size_t at = size_t{b} * w;
-      multiply(net.V + at * w, net.v + at, x, w, w, u);
-      for (uint32_t h = 0; h < 2; ++h) {
-        if (net.layer_norm) normalise(net.gain + at, net.bias + at, w, h, u);
-        activate(net, net.E + at * net.level_stride, group, h, u, x);
-      }
-    }
-    multiply(net.C, net.c, x, w, kChunk, out->y);
   }
-  multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  multiply(net.C, net.c, x, w, kChunk, out->y);
+  multiply<true>(net.S, nullptr, z, kChunk, kChunk, out->y);
 }
 
 void store_group_avx512(const LaneWeights& y, const ColumnGroup& group, const StoreTarget& target) {
@@ -189,6 +187,21 @@ void store_group_avx512(const LaneWeights& y, const ColumnGroup& group, const St
     case Dtype::kBf16: return store_rows<Dtype::kBf16>(y, group, target);
     default: return store_rows<Dtype::kF32>(y, group, target);
   }
+}
+
+void copy_rows_avx512(const RowCopy& rows) {
+  const uint8_t* from = rows.from;
+  uint8_t* to = rows.to;
+  for (uint64_t r = 0; r < rows.rows; ++r, from += rows.width, to += rows.stride) {
+    uint64_t i = (0 - reinterpret_cast<uintptr_t>(to)) % 64;
+    if (i > rows.width) i = rows.width;
+    __builtin_memcpy(to, from, i);
+    for (; i + 64 <= rows.width; i += 64) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+    }
+    __builtin_memcpy(to + i, from + i, rows.width - i);
+  }
+  _mm_sfence();
 }
 
 }  // namespace nwc

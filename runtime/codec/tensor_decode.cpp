@@ -7,19 +7,14 @@
 #include <memory>
 #include <mutex>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "runtime/codec/synthesis_plan.h"
 #include "runtime/codec/tile_stream.h"
 
 namespace nwc {
 namespace {
 
-// A row block's weights in their final form. Rows of the output are often a multiple of 4 KiB apart: written group by
-// group they would share a few sets of the first-level cache and take a page each; so they are collected here and leave
-// as one run of bytes per row.
+// A row block of a tile in its final form. Rows of the output are often a multiple of 4 KiB apart: written group by
+// group they would share a few sets of the first-level cache and take a page each. So they are collected here first.
 struct StagedRows {
   alignas(64) uint8_t bytes[kChunk * kMaxTileCols * sizeof(float)];
 };
@@ -172,21 +167,6 @@ class TileWalk {
   std::atomic<bool> cancelled_{false};
 };
 
-#if defined(__SSE2__)
-// Of a tensor that the caches cannot hold, lines are not fetched only to be overwritten.
-void copy_past_caches(const uint8_t* from, size_t size, uint8_t* to) {
-  const size_t head = std::min(size, (0 - reinterpret_cast<uintptr_t>(to)) % 64);
-  std::memcpy(to, from, head);
-  size_t i = head;
-  for (; i + 64 <= size; i += 64) {
-    for (size_t k = i; k < i + 64; k += 16) {
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + k), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + k)));
-    }
-  }
-  std::memcpy(to + i, from + i, size - i);
-}
-#endif
-
 // Consumers of TileWalk.
 struct RowWriter {
   const SynthesisView& net;
@@ -224,10 +204,13 @@ struct RowWriter {
   void row_block(const TileGeometry& g, uint32_t r, uint32_t i, Worker* w) const {
     const auto [begin, end] = rows(g, r);
     if (begin >= end) return;
-    const size_t width = size_t{g.width} * dtype_size(dtype);
-    const uint8_t* from = w->staged[i].bytes;
-    uint8_t* to = out + g.col * dtype_size(dtype) + (begin - row_begin) * row_bytes;
-    for (uint64_t row = begin; row < end; ++row, from += width, to += row_bytes) copy_past_caches(from, width, to);
+    RowCopy copy;
+    copy.from = w->staged[i].bytes;
+    copy.width = g.width * dtype_size(dtype);
+    copy.rows = end - begin;
+    copy.to = out + (begin - row_begin) * row_bytes + g.col * dtype_size(dtype);
+    copy.stride = row_bytes;
+    kernels.copy(copy);
   }
 };
 
