@@ -16,8 +16,8 @@ namespace nwc::cli {
 
 enum ExitCode : int { kOk = 0, kFailure = 1, kUsage = 2, kBadFile = 3, kNoDevice = 4 };
 
-/// 3 for files that cannot be recognised, are unsupported, corrupt or beyond a limit; 4 for a missing device; 2 for a bad argument;
-/// else 1.
+/// 3 for files that cannot be recognised, are unsupported, corrupt or beyond a limit; 4 for a missing device; 2 for a
+/// bad argument; else 1.
 int exit_code(const Status& status);
 
 /// Options that every subcommand has, and where its output goes. Results go to stdout; progress, logs and errors to

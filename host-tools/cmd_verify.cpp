@@ -23,6 +23,20 @@ struct VerifyCommand {
   bool quality = false, speed = true;
 };
 
+// Counts the errors that a decoder logs: with --validation these are the validation layer's messages.
+struct ErrorCounter {
+  Logger next;
+  uint64_t errors = 0;
+  Logger logger() {
+    return {[](void* user, LogLevel level, const char* message) {
+              auto* counter = static_cast<ErrorCounter*>(user);
+              if (level == LogLevel::kError) ++counter->errors;
+              counter->next.log(level, message);
+            },
+            this};
+  }
+};
+
 // The card's figures depend on the machine only through the rounding of sums: 0.1 % of the perplexity, 2 % of the
 // divergence.
 bool close(double a, double b, double relative, double absolute) {
@@ -84,9 +98,11 @@ Status verify(const VerifyCommand& command, Context& context) {
 
   DeviceOptions cpu;
   NWC_ASSIGN_OR_RETURN(const DecoderHandle reference, make_decoder(file, cpu, context));
+  ErrorCounter counter{context.logger()};
+  const Logger counting = counter.logger();
   DecoderHandle other;
   if (command.device.backend != "cpu") {
-    NWC_ASSIGN_OR_RETURN(other, make_decoder(file, command.device, context));
+    NWC_ASSIGN_OR_RETURN(other, make_decoder(file, command.device, context, &counting));
   }
   VerifyReport report;
   {
@@ -134,6 +150,8 @@ Status verify(const VerifyCommand& command, Context& context) {
     if (!quality["matches"].get<bool>()) json["ok"] = false;
     json["quality"] = std::move(quality);
   }
+  if (command.device.validation) json["validation_messages"] = counter.errors;
+  if (counter.errors != 0) json["ok"] = false;
   const bool ok = json["ok"].get<bool>();
   if (context.json) {
     context.print_json(json);
@@ -151,6 +169,9 @@ Status verify(const VerifyCommand& command, Context& context) {
     if (command.quality) fmt::print("  quality card: {}\n", ok ? "measured again and confirmed" : "NOT confirmed");
   }
   if (ok) return {};
+  if (counter.errors != 0)
+    return Status(StatusCode::kDevice,
+                  command.path + ": " + std::to_string(counter.errors) + " errors were logged while decoding");
   return Status(StatusCode::kDevice, command.path + (different != 0 || !report.decoders_agree()
                                                          ? ": " + measured.name() + " decodes other weights than " +
                                                                reference.decoder->name()
@@ -164,6 +185,8 @@ void add_verify(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("verify", "Check every byte of a file, and one backend against another");
   sub->add_option("file", command->path, ".nwc or .nwcc file")->required();
   add_device_options(sub, command->device);
+  sub->add_flag("--validation", command->device.validation,
+                "Run Vulkan under its validation layer; a message is a failure");
   sub->add_flag("--speed,!--no-speed", command->speed, "Also measure decoding against memcpy (default: on)");
   sub->add_flag("--quality", command->quality, "Measure the quality card again (needs --reference and --text)");
   sub->add_option("--reference", command->reference, "The uncompressed model, for --quality");

@@ -34,19 +34,29 @@ void add_device_options(CLI::App* command, DeviceOptions& options) {
   command->add_option("--device", options.device, "Part of the Vulkan device's name (default: the best one)");
 }
 
-Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context) {
+Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context,
+                                   const Logger* log) {
+  const Logger logger = log != nullptr ? *log : context.logger();
   DecoderHandle handle;
   handle.runner = make_thread_pool(context.threads);
-  if (options.backend != "cpu") {
-    VulkanOptions vulkan;
-    vulkan.device_name = options.device;
-    Result<std::unique_ptr<Decoder>> decoder = create_vulkan_decoder(file, *handle.runner, vulkan, context.logger());
+  bool vulkan = options.backend == "vulkan";
+  if (options.backend == "auto") {
+    // A software renderer would be slower than the CPU decoder that it runs beside.
+    for (const VulkanDeviceInfo& device : list_vulkan_devices())
+      vulkan = vulkan || (device.usable && device.type != VulkanDeviceType::kCpu);
+    if (!vulkan) logger.log(LogLevel::kInfo, "decoding on the CPU: there is no Vulkan device but software renderers");
+  }
+  if (vulkan) {
+    VulkanOptions wanted;
+    wanted.device_name = options.device;
+    wanted.validation = options.validation;
+    Result<std::unique_ptr<Decoder>> decoder = create_vulkan_decoder(file, *handle.runner, wanted, logger);
     if (decoder.ok()) {
       handle.decoder = std::move(decoder).value();
       return handle;
     }
     if (options.backend == "vulkan") return decoder.status();
-    context.logger().log(LogLevel::kInfo, "decoding on the CPU: " + decoder.status().message());
+    logger.log(LogLevel::kInfo, "decoding on the CPU: " + decoder.status().message());
   }
   NWC_ASSIGN_OR_RETURN(handle.decoder, create_cpu_decoder(file, *handle.runner, detect_cpu_level()));
   return handle;

@@ -30,10 +30,13 @@ struct DecoderHandle {
 };
 struct DeviceOptions {
   std::string backend = "cpu";
-  std::string device;  ///< substring of the Vulkan device's name
+  std::string device;       ///< substring of the Vulkan device's name
+  bool validation = false;  ///< Vulkan's validation layer; its messages are logged as errors
 };
 void add_device_options(CLI::App* command, DeviceOptions& options);
-Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context);
+/// log: instead of the context's.
+Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context,
+                                   const Logger* log = nullptr);
 
 /// A model that can be evaluated.
 struct EvalModel {
