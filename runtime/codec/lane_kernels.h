@@ -27,7 +27,7 @@ struct TableLanes {
   uint32_t table;
   uint32_t lanes;  ///< bit l: lane l
 };
-/// Above this many tables in a step, looking up lane by lane is faster than table by table (measured).
+/// A step of more tables is looked up lane by lane: table by table, each costs all lanes three lookups.
 inline constexpr uint32_t kMaxStepTables = 4;
 
 /// The tables in the layouts that the kernels look them up in; see DecodeTables.

@@ -36,6 +36,7 @@ void multiply(const float* m, const float* bias, const Row* in, uint32_t num_in,
   }
 }
 
+template <bool kShrink>
 void dequantize(const ColumnGroup& g, const LaneValues& k, Row* z) {
   for (uint32_t h = 0; h < 2; ++h) {
     const __m512 step = _mm512_load_ps(&g.step[16 * h]);
@@ -43,7 +44,7 @@ void dequantize(const ColumnGroup& g, const LaneValues& k, Row* z) {
     for (uint32_t c = 0; c < kChunk; ++c) {
       const __m256i value = _mm256_load_si256(reinterpret_cast<const __m256i*>(&k.k[c][16 * h]));
       __m512 x = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(value));
-      if (g.any_shrink) {
+      if constexpr (kShrink) {
         const __mmask16 nonzero = _mm512_test_epi32_mask(_mm512_castps_si512(x), _mm512_castps_si512(x));
         const __m512 sign = _mm512_and_ps(x, _mm512_set1_ps(-0.0f));
         x = _mm512_mask_sub_ps(x, nonzero, x, _mm512_or_ps(shrink, sign));
@@ -166,7 +167,7 @@ void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group,
   Row* z = reinterpret_cast<Row*>(scratch);
   Row* x = z + kChunk;
   Row* u = x + w;
-  dequantize(group, k, z);
+  group.any_shrink ? dequantize<true>(group, k, z) : dequantize<false>(group, k, z);
   if (w == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
   multiply(net.A, net.a, z, kChunk, w, x);
   for (uint32_t b = 0; b < net.num_blocks; ++b) {
