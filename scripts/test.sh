@@ -44,7 +44,7 @@ if [ "$quick" = 1 ]; then exit 0; fi
 # (label slow) and the one that installs (label install).
 step "address and undefined-behaviour sanitizers: build"
 configure asan -DNWC_WERROR=OFF -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1"
-build asan
+build asan nwc_tests
 step "address and undefined-behaviour sanitizers: test"
 export LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.supp:print_suppressions=0" UBSAN_OPTIONS=print_stacktrace=1
 run_tests asan -LE 'slow|install'
