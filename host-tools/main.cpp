@@ -7,6 +7,13 @@
 
 int main(int argc, char** argv) {
   using namespace nwc::cli;
+#if defined(__AVX2__)
+  // The encoder is compiled for such processors (NWC_TRAINER_ARCH in trainer/CMakeLists.txt); the runtime library is not.
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2")) {
+    std::fputs("nwc: this build needs a processor with AVX2, FMA and BMI2; configure with -DNWC_TRAINER_ARCH=\n", stderr);
+    return kFailure;
+  }
+#endif
   CLI::App app{
       "nwc stores language-model weights with a learned codec and runs models from the compressed file.\n\n"
       "Typical use:\n"

@@ -1,0 +1,58 @@
+// What a calibration text says about a model's matrices: how much an error of each weight costs (paper, section 3.4;
+// doc/architecture.md, Calibration).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/base/log.h"
+#include "runtime/base/thread_pool.h"
+#include "trainer/data/model_source.h"
+
+namespace nwc {
+
+/// Second moments of one matrix W [m][n] under the calibration text. An error E of W costs, to second order,
+///   KL(model || model with W + E) = 1/2 * sum over rows r of row_importance[r] * e_r H e_r^T     nats per token.
+/// kFisher: exactly that. H = E_t[omega_t x_t x_t^T], omega_t = mean over rows of g_tr^2, x_t the input of the layer at
+/// token t, g_t the gradient of log p(y_t) with respect to its output, y_t drawn from the model's own prediction;
+/// row_importance[r] = E_t[g_tr^2], divided by its mean. (The Fisher information as a Kronecker product.)
+/// kActivation: H = E_t[x_t x_t^T] as in the paper and in GPTQ, row_importance all 1; no unit.
+struct TensorStatistics {
+  uint64_t m = 0, n = 0;
+  std::vector<float> hessian;         ///< [n][n], symmetric, not damped
+  std::vector<float> row_importance;  ///< [m], mean 1, positive
+};
+enum class HessianKind : uint8_t { kActivation, kFisher };
+
+struct CalibrationOptions {
+  uint64_t tokens = 16384;  ///< of the text; fewer if it is shorter
+  uint32_t context = 0;     ///< tokens per sequence; 0: min(512, the model's maximum)
+  uint64_t seed = 1;        ///< of the drawn predictions y_t
+  uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
+};
+
+/// A finished calibration on disk: one safetensors file per layer (names `TENSOR.hessian`, `TENSOR.fisher`,
+/// `TENSOR.row_importance`, all F32) and `calibration.json`. Immutable, thread-safe.
+class Calibration {
+ public:
+  /// Runs the model over the text, layer by layer, and leaves the result in `folder`; a folder that holds the finished
+  /// result of the same model, text and options is used as it is, an unfinished one is continued.
+  /// Deterministic: the same bytes at any number of threads.
+  /// errors: kUnsupported (no model description or tokenizer), kInvalidArgument (text of fewer than 2 tokens),
+  ///         kCorrupt (tensors missing or misshapen), kIo, kCancelled
+  static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
+                                                  const CalibrationOptions& options, const std::string& folder,
+                                                  Runner& runner, const Progress& progress, const Logger& log);
+  virtual ~Calibration() = default;
+
+  /// Hash of model, text and options, 16 hex digits.
+  virtual const std::string& hash() const = 0;
+  virtual uint64_t tokens() const = 0;
+  /// Is there anything about this tensor?
+  virtual bool covers(const std::string& tensor) const = 0;
+  /// errors: kInvalidArgument (not covered), kIo, kCorrupt
+  virtual Result<TensorStatistics> load(const std::string& tensor, HessianKind kind) const = 0;
+};
+
+}  // namespace nwc
