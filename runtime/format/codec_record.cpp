@@ -4,6 +4,7 @@
 #include <string>
 
 #include "runtime/base/half.h"
+#include "runtime/format/trellis.h"
 
 namespace nwc {
 namespace {
@@ -96,7 +97,11 @@ double Network::mac_per_weight() const {
 
 Status validate(const CodecRecord& r) {
   if (static_cast<uint8_t>(r.preset) > 3) return bad("preset", "unknown");
-  if (r.quantizer != Quantizer::kScalar) return unsupported("codec.quantizer: unknown; use a newer version");
+  if (r.quantizer != Quantizer::kScalar && r.quantizer != Quantizer::kTrellis)
+    return unsupported("codec.quantizer: unknown; use a newer version");
+  if (r.quantizer == Quantizer::kScalar ? r.trellis_bits != 0 : find_trellis(r.trellis_bits) == nullptr)
+    return bad("trellis_bits", std::to_string(r.trellis_bits) + ", allowed are 0 (scalar), 2 to 6 and 8 (trellis)");
+  if (static_cast<uint8_t>(r.context_kind) > 1) return bad("context", "unknown");
   if (r.num_levels < 1 || r.num_levels > kMaxLevels)
     return bad("levels", std::to_string(r.num_levels) + ", allowed are 1 to 64");
   if (r.tables.empty() || r.tables.size() > kMaxTables)
@@ -111,7 +116,7 @@ Status validate(const CodecRecord& r) {
     if (r.rate[i] < 0) return bad(indexed("rate", i), "must not be negative");
   }
   NWC_TRY(validate_network(r.synthesis, r.num_levels, r.f16_weights));
-  if (r.context_map.size() != k * kChunk) return bad("context_map", "wrong size");
+  if (r.context_map.size() != k * kChunk * r.num_banks()) return bad("context_map", "wrong size");
   for (size_t i = 0; i < r.context_map.size(); ++i) {
     if (r.context_map[i] >= r.tables.size())
       return bad(indexed("context_map", i),
@@ -172,8 +177,7 @@ Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset) {
     return Status(StatusCode::kUnsupportedVersion, "codec.version is " + std::to_string(version) + ", known is 1");
   if (b[4] != kChunk) return unsupported("codec.chunk is " + std::to_string(b[4]) + ", known is 16");
   if (b[5] > 3) return unsupported("codec.preset is " + std::to_string(b[5]) + ", known are 0 to 3");
-  if (b[6] != 0) return unsupported("codec.quantizer is " + std::to_string(b[6]) + ", known is 0");
-  if (b[7] != 0) return unsupported("codec.trellis_bits is " + std::to_string(b[7]) + ", known is 0");
+  if (b[6] > 1) return unsupported("codec.quantizer is " + std::to_string(b[6]) + ", known are 0 and 1");
   const uint16_t width = load_le<uint16_t>(b.data() + 8);
   // Checked here too: they size the arrays that follow.
   if (width > kMaxWidth || width % 16 != 0) return bad("width", std::to_string(width));
@@ -182,16 +186,21 @@ Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset) {
   if (b[12] > 1) return unsupported("codec.layer_norm is " + std::to_string(b[12]) + ", known are 0 and 1");
   if (b[13] > 1) return unsupported("codec.number_type is " + std::to_string(b[13]) + ", known are 0 and 1");
   if (b[14] < 1 || b[14] > kMaxLevels) return bad("levels", std::to_string(b[14]) + ", allowed are 1 to 64");
-  if (b[15] != 1) return unsupported("codec.banks is " + std::to_string(b[15]) + ", known is 1");
+  if (b[15] != b[6] + 1)
+    return unsupported("codec.banks is " + std::to_string(b[15]) + ", known are 1 (scalar) and 2 (trellis)");
   const uint16_t num_tables = load_le<uint16_t>(b.data() + 24);
   if (num_tables < 1 || num_tables > kMaxTables) return bad("tables", std::to_string(num_tables));
-  for (size_t i = 26; i < 32; ++i) {
+  if (b[26] > 1) return unsupported("codec.context is " + std::to_string(b[26]) + ", known are 0 and 1");
+  for (size_t i = 27; i < 32; ++i) {
     if (b[i] != 0)
-      return unsupported("codec: reserved bytes at offset " + std::to_string(file_offset + 26) + " are set");
+      return unsupported("codec: reserved bytes at offset " + std::to_string(file_offset + 27) + " are set");
   }
 
   CodecRecord r;
   r.preset = static_cast<Preset>(b[5]);
+  r.quantizer = static_cast<Quantizer>(b[6]);
+  r.trellis_bits = b[7];
+  r.context_kind = static_cast<ContextKind>(b[26]);
   r.num_levels = b[14];
   r.codec_id = load_le<uint64_t>(b.data() + kIdOffset);
   r.f16_weights = b[13] == 1;
@@ -200,7 +209,7 @@ Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset) {
   NWC_TRY(in.read_array(&r.rate, r.num_levels, "codec.rate"));
   NWC_TRY(parse_network(&in, width, b[10], static_cast<Activation>(b[11]), b[12] == 1, r.f16_weights, r.num_levels,
                         &r.synthesis));
-  NWC_TRY(in.read_array(&r.context_map, uint64_t{r.num_levels} * kChunk, "codec.context_map"));
+  NWC_TRY(in.read_array(&r.context_map, uint64_t{r.num_levels} * kChunk * r.num_banks(), "codec.context_map"));
   r.tables.resize(num_tables);
   for (size_t i = 0; i < r.tables.size(); ++i) {
     FrequencyTable& t = r.tables[i];
@@ -231,18 +240,18 @@ std::vector<uint8_t> serialize(const CodecRecord& r) {
   out.write(static_cast<uint8_t>(kChunk));
   out.write(static_cast<uint8_t>(r.preset));
   out.write(static_cast<uint8_t>(r.quantizer));
-  out.write(uint8_t{0});  // trellis state bits
+  out.write(r.trellis_bits);
   out.write(static_cast<uint16_t>(g.width));
   out.write(static_cast<uint8_t>(g.blocks.size()));
   out.write(static_cast<uint8_t>(g.activation));
   out.write(static_cast<uint8_t>(g.layer_norm));
   out.write(static_cast<uint8_t>(r.f16_weights));
   out.write(static_cast<uint8_t>(r.num_levels));
-  out.write(uint8_t{1});  // banks
+  out.write(static_cast<uint8_t>(r.num_banks()));
   out.write(r.codec_id);
   out.write(static_cast<uint16_t>(r.tables.size()));
-  out.write(uint32_t{0});
-  out.write(uint16_t{0});
+  out.write(static_cast<uint8_t>(r.context_kind));
+  for (int i = 0; i < 5; ++i) out.write(uint8_t{0});
   out.write_array<float>(r.step);
   out.write_array<float>(r.shrink);
   out.write_array<float>(r.rate);

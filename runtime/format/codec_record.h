@@ -11,7 +11,9 @@
 namespace nwc {
 
 enum class Preset : uint8_t { kLinear = 0, kSmall = 1, kPaper = 2, kOther = 3 };
-enum class Quantizer : uint8_t { kScalar = 0 };
+enum class Quantizer : uint8_t { kScalar = 0, kTrellis = 1 };
+/// The second index of the context map: what besides level and bank selects a symbol's table.
+enum class ContextKind : uint8_t { kChannel = 0, kRowClass = 1 };
 enum class Activation : uint8_t { kNone = 0, kRelu = 1, kSilu = 2 };
 
 /// One frozen frequency table. Symbol n-1 is the escape; symbol s < n-1 stands for the values
@@ -44,13 +46,21 @@ struct Network {
 struct CodecRecord {
   Preset preset = Preset::kLinear;
   Quantizer quantizer = Quantizer::kScalar;
+  uint8_t trellis_bits = 0;  ///< v, kTrellis only: 2^v states; see find_trellis()
+  ContextKind context_kind = ContextKind::kChannel;
   bool f16_weights = false;  ///< the network's numbers are stored as f16 (they are exactly representable then)
   uint32_t num_levels = 0;   ///< K
   uint64_t codec_id = 0;
   std::vector<float> step, shrink, rate;  ///< [K] each
   Network synthesis;                      ///< g_s
-  std::vector<uint16_t> context_map;      ///< [K][16]
+  std::vector<uint16_t> context_map;      ///< [K][16][num_banks()]
   std::vector<FrequencyTable> tables;
+
+  uint32_t num_banks() const { return quantizer == Quantizer::kTrellis ? 2 : 1; }
+  /// context: channel or row class, below 16
+  uint16_t table_of(uint32_t level, uint32_t context, uint32_t bank = 0) const {
+    return context_map[(size_t{level} * kChunk + context) * num_banks() + bank];
+  }
 };
 
 /// Everything section 4 demands. The message names the field.

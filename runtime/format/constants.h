@@ -7,7 +7,7 @@ namespace nwc {
 
 inline constexpr uint8_t kMagic[8] = {0x89, 'N', 'W', 'C', '\r', '\n', 0x1a, '\n'};
 inline constexpr uint16_t kVersionMajor = 1;
-inline constexpr uint16_t kVersionMinor = 0;
+inline constexpr uint16_t kVersionMinor = 1;
 inline constexpr uint32_t kHeaderBytes = 64;
 inline constexpr uint32_t kSectionEntryBytes = 48;
 
@@ -28,6 +28,7 @@ inline constexpr uint32_t kSectionDeflated = 1;
 inline constexpr uint32_t kSectionOptional = 2;
 
 inline constexpr uint32_t kChunk = 16;  ///< rows of a chunk = channels of a latent vector (paper, section 3.1)
+inline constexpr uint32_t kNumContexts = 16;  ///< second index of the context map: channels or row classes
 inline constexpr uint32_t kNumLanes = 32;
 inline constexpr uint32_t kMaxGap = 4096;  ///< zero bytes between two sections or tensors: fewer than this
 

@@ -59,6 +59,8 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
     const TensorRecord& t = f->tensors_[i];
     if (t.storage == Storage::kCoded && !f->codec_)
       return corrupt("section CODEC: missing, but tensor '" + t.name + "' is coded");
+    if (t.row_classes && f->codec_->context_kind != ContextKind::kRowClass)
+      return corrupt("tensor '" + t.name + "'.flags: row classes, which the codec does not know");
     f->index_.emplace(t.name, i);
   }
   return f;
@@ -84,7 +86,7 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
                                              std::to_string(begin) + " does not match; the file is damaged");
   }
   CodedTensor out;
-  const uint64_t side_inflated = 2 * grid.n + (r.row_scales ? grid.m : 0);
+  const uint64_t side_inflated = 2 * grid.n + (r.row_scales ? grid.m : 0) + (r.row_classes ? grid.m : 0);
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> side,
                        inflate_exact(head.first(r.side_size), side_inflated, who + ": side information"));
   const size_t n = static_cast<size_t>(grid.n);
@@ -106,7 +108,14 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
   };
   const Bytes codes = Bytes(side).subspan(n);
   NWC_TRY(scales(codes.first(n), r.scale_base, "column", &out.scale));
-  NWC_TRY(scales(codes.subspan(n), r.row_scale_base, "row", &out.row_scale));
+  const size_t m = static_cast<size_t>(grid.m);
+  NWC_TRY(scales(codes.subspan(n, r.row_scales ? m : 0), r.row_scale_base, "row", &out.row_scale));
+  if (r.row_classes) out.row_class.assign(side.end() - static_cast<ptrdiff_t>(m), side.end());
+  for (size_t i = 0; i < out.row_class.size(); ++i) {
+    if (out.row_class[i] >= kNumContexts)
+      return corrupt(who + ": class " + std::to_string(out.row_class[i]) + " of row " + std::to_string(i) +
+                     ", allowed are 0 to 15");
+  }
 
   // The payloads' sizes add up to what the blob has left: every tile then lies inside the blob.
   const uint64_t payload_size = r.size - r.side_size - directory_size;

@@ -18,6 +18,7 @@ struct CodedTensor {
   std::vector<uint8_t> level;      ///< [n]
   std::vector<float> scale;        ///< [n]
   std::vector<float> row_scale;    ///< [m], or empty
+  std::vector<uint8_t> row_class;  ///< [m], or empty: all 0
   struct Tile {
     uint64_t offset = 0;  ///< of the payload, from the start of the file
     uint32_t size = 0;

@@ -10,7 +10,7 @@
 namespace nwc {
 namespace {
 
-constexpr uint8_t kRowScales = 1;
+constexpr uint8_t kRowScales = 1, kRowClasses = 2;
 constexpr size_t kMinRecordBytes = 2 + 1 + 8 + 8 + 8 + 4 + 4 + 4 + 8;  // one-byte name, rank 0
 
 // Product of the dimensions; false above kMaxTensorElements. A dimension of 0 gives 0, however large the others are.
@@ -47,7 +47,7 @@ Status check_coded(const TensorRecord& r, const std::string& who) {
 }
 
 Status check_raw(const TensorRecord& r, const std::string& who) {
-  if (r.row_scales) return corrupt(who + ".flags: row scales without being coded");
+  if (r.row_scales || r.row_classes) return corrupt(who + ".flags: row scales or classes without being coded");
   if (r.side_size != 0 || r.tile_rows != 0 || r.tile_cols != 0 || std::bit_cast<uint32_t>(r.scale_base) != 0 ||
       std::bit_cast<uint32_t>(r.row_scale_base) != 0)
     return corrupt(who + ": fields of coded tensors must be 0 in a raw one");
@@ -80,10 +80,11 @@ Result<TensorRecord> parse_one(ByteReader* in, uint32_t number) {
   if (storage > 2) return unsupported(who + ".storage: " + std::to_string(storage) + ", known are 0 to 2");
   if (dtype >= kNumDtypes) return unsupported(who + ".dtype: " + std::to_string(dtype) + ", known are 0 to 12");
   if (rank > kMaxRank) return limit_error(who + ".rank: " + std::to_string(rank) + ", at most 8 are allowed");
-  if ((flags & ~kRowScales) != 0) return unsupported(who + ".flags: reserved bits are set");
+  if ((flags & ~(kRowScales | kRowClasses)) != 0) return unsupported(who + ".flags: reserved bits are set");
   r.storage = static_cast<Storage>(storage);
   r.dtype = static_cast<Dtype>(dtype);
   r.row_scales = (flags & kRowScales) != 0;
+  r.row_classes = (flags & kRowClasses) != 0;
   uint16_t tile_rows = 0, tile_cols = 0;
   NWC_TRY(in->read(&r.group, "tensor.group"));
   NWC_TRY(in->read_array(&r.shape, rank, "tensor.shape"));
@@ -171,7 +172,7 @@ std::vector<uint8_t> serialize(const std::vector<TensorRecord>& records) {
     out.write(static_cast<uint8_t>(r.storage));
     out.write(static_cast<uint8_t>(r.dtype));
     out.write(static_cast<uint8_t>(r.shape.size()));
-    out.write(static_cast<uint8_t>(r.row_scales ? kRowScales : 0));
+    out.write(static_cast<uint8_t>((r.row_scales ? kRowScales : 0) | (r.row_classes ? kRowClasses : 0)));
     out.write(r.group);
     out.write_array<uint64_t>(r.shape);
     out.write(r.offset);

@@ -18,6 +18,7 @@ struct TensorRecord {
   Storage storage = Storage::kRaw;
   Dtype dtype = Dtype::kF32;
   bool row_scales = false;
+  bool row_classes = false;
   uint32_t group = 0;
   std::vector<uint64_t> shape;
   uint64_t offset = 0;  ///< from the start of DATA

@@ -33,7 +33,7 @@ TEST(RansEncode, EveryShapeComesBack) {
       if (random() % 50 == 0) values[i] = static_cast<int16_t>(random());  // escapes
     }
     std::vector<uint8_t> payload = {1, 2, 3};
-    const uint32_t size = encode_tile(tables, tile, level.data(), values, &payload);
+    const uint32_t size = encode_tile(tables, tile, level.data(), nullptr, values, &payload);
     ASSERT_EQ(payload.size(), size + 3);
     Status status;
     EXPECT_EQ(decode(codec.record, tile, level, Bytes(payload).subspan(3), &status), values) << height << "x" << width;
@@ -59,7 +59,7 @@ TEST(RansEncode, RawBitsOfEveryWidthComeBack) {
   values[0] = INT16_MIN;
   values[1] = INT16_MAX;
   std::vector<uint8_t> payload;
-  encode_tile(tables, tile, level.data(), values, &payload);
+  encode_tile(tables, tile, level.data(), nullptr, values, &payload);
   Status status;
   EXPECT_EQ(decode(codec.record, tile, level, payload, &status), values);
   EXPECT_TRUE(status.ok()) << status.message();
@@ -72,7 +72,7 @@ TEST(RansEncode, CertainSymbolsCostNothing) {
   const std::vector<uint8_t> level(32, 0);
   const std::vector<int16_t> values(32 * kChunk, 0);
   std::vector<uint8_t> payload;
-  encode_tile(EncodeTables(codec.record), tile, level.data(), values, &payload);
+  encode_tile(EncodeTables(codec.record), tile, level.data(), nullptr, values, &payload);
   EXPECT_EQ(payload.size(), 32u * 4);
 }
 
@@ -87,10 +87,10 @@ TEST(RansEncode, SizeIsNearTheCostOfTheTables) {
   double bits = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     values[i] = static_cast<int16_t>(std::lround(gauss(random) / codec.record.step[10]));
-    bits += costs.bits(10, static_cast<uint32_t>(i % kChunk), values[i]);
+    bits += costs.bits(10, static_cast<uint32_t>(i % kChunk), 0, values[i]);
   }
   std::vector<uint8_t> payload;
-  const double size = encode_tile(EncodeTables(codec.record), tile, level.data(), values, &payload);
+  const double size = encode_tile(EncodeTables(codec.record), tile, level.data(), nullptr, values, &payload);
   EXPECT_GT(size, bits / 8 + 32 * 2);
   EXPECT_LT(size, bits / 8 * 1.001 + 32 * 4 + 8);
 }

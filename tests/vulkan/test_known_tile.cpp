@@ -26,7 +26,7 @@ TEST(KnownTile, CodecIsValid) {
 TEST(KnownTile, PayloadIsTheEncodersOutput) {
   std::vector<uint8_t> payload;
   const std::vector<uint8_t> levels = known_levels();
-  encode_tile(EncodeTables(known_codec()), known_grid().tile(0), levels.data(), known_values(), &payload);
+  encode_tile(EncodeTables(known_codec()), known_grid().tile(0), levels.data(), nullptr, known_values(), &payload);
   const Bytes committed = known_payload();
   EXPECT_EQ(payload, std::vector<uint8_t>(committed.begin(), committed.end()))
       << "decoder_vulkan_known_payload.inc should hold:" << as_source(payload);

@@ -148,7 +148,7 @@ inline StoredTensor coded_tensor(const CodecRecord& codec, const CodedSpec& spec
       values.push_back(static_cast<int16_t>(value));
     }
     std::vector<uint8_t> payload;
-    encode_tile(tables, g, level.data() + g.col, values, &payload);
+    encode_tile(tables, g, level.data() + g.col, nullptr, values, &payload);
     directory.write(static_cast<uint32_t>(payload.size()));
     directory.write(crc32(payload));
     payloads.insert(payloads.end(), payload.begin(), payload.end());

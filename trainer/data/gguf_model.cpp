@@ -106,6 +106,41 @@ Status read_eos(const GgufFile& file, ModelRecord* model) {
   return {};
 }
 
+struct NamePair {
+  std::string_view gguf, hugging_face;
+};
+constexpr std::array<NamePair, 3> kWholeNames = {{{"token_embd.weight", "model.embed_tokens.weight"},
+                                                  {"output_norm.weight", "model.norm.weight"},
+                                                  {"output.weight", "lm_head.weight"}}};
+constexpr std::array<NamePair, 9> kLayerNames = {{{"attn_norm", "input_layernorm"},
+                                                  {"attn_q", "self_attn.q_proj"},
+                                                  {"attn_k", "self_attn.k_proj"},
+                                                  {"attn_v", "self_attn.v_proj"},
+                                                  {"attn_output", "self_attn.o_proj"},
+                                                  {"ffn_norm", "post_attention_layernorm"},
+                                                  {"ffn_gate", "mlp.gate_proj"},
+                                                  {"ffn_up", "mlp.up_proj"},
+                                                  {"ffn_down", "mlp.down_proj"}}};
+constexpr std::string_view kGgufLayers = "blk.";
+constexpr std::string_view kHuggingFaceLayers = "model.layers.";
+
+// "<from>3.<part>.weight" -> "<to>3.<other part>.weight"; unknown names come back as they are.
+template <typename Order>
+std::string translate_in_layer(const std::string& name, std::string_view from, std::string_view to, Order order) {
+  if (name.compare(0, from.size(), from) != 0) return name;
+  const size_t layer_end = name.find('.', from.size());
+  const size_t part_end = name.rfind('.');
+  if (layer_end == name.npos || part_end <= layer_end) return name;
+  const std::string layer = name.substr(from.size(), layer_end - from.size());
+  if (layer.empty() || layer.find_first_not_of("0123456789") != layer.npos) return name;
+  const std::string_view part = std::string_view(name).substr(layer_end + 1, part_end - layer_end - 1);
+  for (const NamePair& pair : kLayerNames) {
+    const auto [known, other] = order(pair);
+    if (part == known) return std::string(to) + layer + "." + std::string(other) + name.substr(part_end);
+  }
+  return name;
+}
+
 }  // namespace
 
 Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
@@ -127,34 +162,33 @@ Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
   return model;
 }
 
+uint64_t gguf_rotary_row(uint64_t row, uint32_t head_dim) {
+  const uint64_t half = head_dim / 2;
+  const uint64_t in_head = row % head_dim;
+  return row - in_head + 2 * (in_head % half) + in_head / half;
+}
+
+bool is_rotary_projection(const std::string& name) {
+  return name.ends_with(".self_attn.q_proj.weight") || name.ends_with(".self_attn.k_proj.weight");
+}
+
 std::string translate_gguf_name(const std::string& name) {
-  using Pair = std::pair<std::string_view, std::string_view>;
-  constexpr std::array<Pair, 3> kWhole = {{{"token_embd.weight", "model.embed_tokens.weight"},
-                                           {"output_norm.weight", "model.norm.weight"},
-                                           {"output.weight", "lm_head.weight"}}};
-  constexpr std::array<Pair, 9> kInLayer = {{{"attn_norm", "input_layernorm"},
-                                             {"attn_q", "self_attn.q_proj"},
-                                             {"attn_k", "self_attn.k_proj"},
-                                             {"attn_v", "self_attn.v_proj"},
-                                             {"attn_output", "self_attn.o_proj"},
-                                             {"ffn_norm", "post_attention_layernorm"},
-                                             {"ffn_gate", "mlp.gate_proj"},
-                                             {"ffn_up", "mlp.up_proj"},
-                                             {"ffn_down", "mlp.down_proj"}}};
-  for (const auto& [from, to] : kWhole) {
-    if (name == from) return std::string(to);
+  for (const auto& [gguf, hugging_face] : kWholeNames) {
+    if (name == gguf) return std::string(hugging_face);
   }
-  constexpr std::string_view kPrefix = "blk.";
-  const size_t layer_end = name.find('.', kPrefix.size());
-  const size_t part_end = name.rfind('.');
-  if (name.compare(0, kPrefix.size(), kPrefix) != 0 || layer_end == name.npos || part_end <= layer_end) return name;
-  const std::string layer = name.substr(kPrefix.size(), layer_end - kPrefix.size());
-  if (layer.empty() || layer.find_first_not_of("0123456789") != layer.npos) return name;
-  const std::string_view part = std::string_view(name).substr(layer_end + 1, part_end - layer_end - 1);
-  for (const auto& [from, to] : kInLayer) {
-    if (part == from) return "model.layers." + layer + "." + std::string(to) + name.substr(part_end);
+  return translate_in_layer(name, kGgufLayers, kHuggingFaceLayers,
+                            [](const NamePair& pair) { return std::pair(pair.gguf, pair.hugging_face); });
+}
+
+std::optional<std::string> gguf_name_of(const std::string& name) {
+  for (const auto& [gguf, hugging_face] : kWholeNames) {
+    if (name == hugging_face) return std::string(gguf);
   }
-  return name;
+  std::string translated = translate_in_layer(name, kHuggingFaceLayers, kGgufLayers, [](const NamePair& pair) {
+    return std::pair(pair.hugging_face, pair.gguf);
+  });
+  if (translated == name) return std::nullopt;
+  return translated;
 }
 
 }  // namespace nwc

@@ -1,7 +1,9 @@
 // GGUF metadata of the architecture "llama" to a model record, and GGUF tensor names to Hugging Face names.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/format/model_record.h"
 #include "trainer/data/gguf_file.h"
@@ -15,6 +17,16 @@ Result<ModelRecord> parse_gguf_model(const GgufFile& file);
 /// "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; unknown names are returned as they are.
 std::string translate_gguf_name(const std::string& name);
 
+/// The inverse; nullopt for a tensor that the architecture does not have.
+std::optional<std::string> gguf_name_of(const std::string& name);
+
+/// GGUF has the rows of a head in pairs (i, i + head_dim / 2), for rotations of neighbours; Hugging Face has the first
+/// halves of all pairs, then the second halves. The row in GGUF's order of a row of q_proj or k_proj in Hugging Face's.
+uint64_t gguf_rotary_row(uint64_t row, uint32_t head_dim);
+
+/// Is this Hugging Face name that of a matrix whose rows are in that order?
+bool is_rotary_projection(const std::string& name);
+
 /// The tensor that holds the factors by which Llama 3 divides its rotary frequencies: part of the model description.
 inline constexpr char kRopeFactorsTensor[] = "rope_freqs.weight";
 
@@ -22,5 +34,8 @@ inline constexpr char kRopeFactorsTensor[] = "rope_freqs.weight";
 /// them in `model`. Only ratios of the last three show in the factors: 8192, 1, 4 is tried, then the low factor is
 /// taken as 1. shapes: factors [head_dim / 2] errors: kUnsupported, when no parameters reproduce all factors to 1e-3
 Status recover_llama3_scaling(const std::vector<float>& factors, ModelRecord* model);
+
+/// The factors [head_dim / 2] of a model with RopeScaling::kLlama3.
+std::vector<float> llama3_scaling_factors(const ModelRecord& model);
 
 }  // namespace nwc

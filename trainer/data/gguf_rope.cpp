@@ -50,6 +50,14 @@ Scaling fit(double factor, const std::vector<float>& factors, const ModelRecord&
 
 }  // namespace
 
+std::vector<float> llama3_scaling_factors(const ModelRecord& model) {
+  const Scaling scaling = {model.rope_factor, model.rope_low_freq_factor, model.rope_high_freq_factor,
+                           static_cast<double>(model.rope_original_max_positions)};
+  std::vector<float> factors(model.head_dim / 2);
+  for (size_t i = 0; i < factors.size(); ++i) factors[i] = static_cast<float>(factor_of(scaling, turns(model, i)));
+  return factors;
+}
+
 Status recover_llama3_scaling(const std::vector<float>& factors, ModelRecord* model) {
   const bool positive = std::all_of(factors.begin(), factors.end(), [](float f) { return f > 0 && std::isfinite(f); });
   if (factors.empty() || !positive) return corrupt("tensor \"rope_freqs.weight\" must hold positive numbers");

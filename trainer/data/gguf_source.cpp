@@ -11,10 +11,6 @@
 namespace nwc {
 namespace {
 
-bool has_suffix(const std::string& text, std::string_view suffix) {
-  return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
-}
-
 class GgufSource : public ModelSource {
  public:
   explicit GgufSource(GgufFile file) : file_(std::move(file)) {}
@@ -56,8 +52,7 @@ void GgufSource::list_tensors(const ModelRecord* model) {
     if (model != nullptr) {
       if (name == kRopeFactorsTensor) continue;
       name = translate_gguf_name(name);
-      const bool rotary = has_suffix(name, ".self_attn.q_proj.weight") || has_suffix(name, ".self_attn.k_proj.weight");
-      if (rotary) rotary_head_dim = model->head_dim;
+      if (is_rotary_projection(name)) rotary_head_dim = model->head_dim;
     }
     tensors_.push_back({std::move(name), stored.type->dtype, stored.type->name, stored.shape});
     places_.push_back({&stored, rotary_head_dim});
@@ -114,14 +109,6 @@ Status GgufSource::init() {
   return add_tokenizer();
 }
 
-// GGUF has the rows of a head in pairs (i, i + head_dim / 2), for rotations of neighbours; Hugging Face has the first
-// halves of all pairs, then the second halves. Returns the stored row of Hugging Face's row.
-uint64_t stored_row(uint64_t row, uint32_t head_dim) {
-  const uint64_t half = head_dim / 2;
-  const uint64_t in_head = row % head_dim;
-  return row - in_head + 2 * (in_head % half) + in_head / half;
-}
-
 Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
   if (tensor >= tensors_.size() || out.size() != tensors_[tensor].num_elements() * dtype_size(tensors_[tensor].dtype)) {
     return invalid_argument("read_raw: no tensor " + std::to_string(tensor) + ", or not of " +
@@ -141,7 +128,7 @@ Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
   std::vector<uint8_t> packed(row_bytes);
   std::vector<float> unpacked(stored.type->quantized() ? columns : 0);
   for (uint64_t row = 0; row < rows; ++row) {
-    const uint64_t from = head_dim == 0 ? row : stored_row(row, head_dim);
+    const uint64_t from = head_dim == 0 ? row : gguf_rotary_row(row, head_dim);
     NWC_TRY(file_.reader().read(stored.offset + from * row_bytes, packed).with_context(quote_tensor(name)));
     uint8_t* to = out.data() + row * (out.size() / rows);
     if (stored.type->quantized()) {

@@ -1,5 +1,6 @@
 #include "trainer/data/utf8.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 
@@ -64,6 +65,22 @@ std::optional<std::string> undo_byte_alphabet(std::string_view text) {
   return bytes;
 }
 
+std::string to_byte_alphabet(std::string_view bytes) {
+  std::string text;
+  for (const char c : bytes) {
+    const auto byte = static_cast<uint8_t>(c);
+    const auto at = std::find(kByteOfCodePoint.begin(), kByteOfCodePoint.end(), byte);
+    const auto code_point = static_cast<uint32_t>(at - kByteOfCodePoint.begin());  // below U+0144: at most two bytes
+    if (code_point < 0x80) {
+      text += static_cast<char>(code_point);
+    } else {
+      text += static_cast<char>(0xc0u | code_point >> 6);
+      text += static_cast<char>(0x80u | (code_point & 0x3fu));
+    }
+  }
+  return text;
+}
+
 std::string undo_visible_space(std::string_view text) {
   std::string bytes;
   for (size_t at = 0; at < text.size();) {
@@ -77,12 +94,29 @@ std::string undo_visible_space(std::string_view text) {
   return bytes;
 }
 
+std::string to_visible_space(std::string_view bytes) {
+  std::string text;
+  for (const char c : bytes) {
+    if (c == ' ') {
+      text += kVisibleSpace;
+    } else {
+      text += c;
+    }
+  }
+  return text;
+}
+
 std::optional<uint8_t> parse_byte_token(std::string_view text) {
   if (text.size() != 6 || text.substr(0, 3) != "<0x" || text[5] != '>') return std::nullopt;
   uint8_t byte = 0;
   const auto [end, error] = std::from_chars(text.data() + 3, text.data() + 5, byte, 16);
   if (error != std::errc() || end != text.data() + 5) return std::nullopt;
   return byte;
+}
+
+std::string byte_token_text(uint8_t byte) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  return std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15u] + ">";
 }
 
 }  // namespace nwc

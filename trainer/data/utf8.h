@@ -16,10 +16,19 @@ std::optional<uint32_t> next_code_point(std::string_view* text);
 /// U+0100 on in order of their values. Returns the raw bytes, or nullopt where a character is outside the alphabet.
 std::optional<std::string> undo_byte_alphabet(std::string_view text);
 
+/// The inverse: any bytes as text in that alphabet.
+std::string to_byte_alphabet(std::string_view bytes);
+
 /// SentencePiece's visible space, U+2581, back to a space.
 std::string undo_visible_space(std::string_view text);
 
+/// Spaces to visible spaces.
+std::string to_visible_space(std::string_view bytes);
+
 /// The byte of a SentencePiece byte token "<0x0A>", or nullopt.
 std::optional<uint8_t> parse_byte_token(std::string_view text);
+
+/// "<0x0A>".
+std::string byte_token_text(uint8_t byte);
 
 }  // namespace nwc

@@ -121,7 +121,7 @@ void round_chunks(const CodecRecord& codec, const TableCosts& costs, const Round
       const float magnitude = std::abs(latent);
       const int32_t sign = latent < 0 ? -1 : 1;
       const int32_t below = static_cast<int32_t>(magnitude);
-      const uint32_t table = costs.table_of(level[c], i);
+      const uint32_t table = costs.table_of(level[c], i, 0);
       const auto cost = [&](int32_t a) {
         const float error = magnitude - (a > 0 ? static_cast<float>(a) - shrink : 0.0f);
         return error * error + lambda * costs.bits(table, sign * a);
@@ -199,7 +199,7 @@ QuantizedTensor quantize_tensor(const CodecModel& codec, const TableCosts& costs
         }
       }
       for (size_t c = 0; c < chunks; ++c) {
-        for (uint32_t i = 0; i < kChunk; ++i) sum.ideal_bits += costs.bits(s.level[c], i, s.k[c * kChunk + i]);
+        for (uint32_t i = 0; i < kChunk; ++i) sum.ideal_bits += costs.bits(s.level[c], i, 0, s.k[c * kChunk + i]);
       }
     }
     if (histograms != nullptr) {

@@ -35,8 +35,10 @@ TensorScales fit_scales(std::span<const float> w, uint64_t m, uint64_t n, bool r
 struct QuantizedTensor {
   uint64_t m = 0, n = 0;
   TensorScales scales;
-  std::vector<uint8_t> level;   ///< [n]
-  std::vector<int16_t> values;  ///< [(row_block * n + column) * 16 + channel]
+  std::vector<uint8_t> level;      ///< [n]
+  std::vector<uint8_t> row_class;  ///< [m], or empty
+  uint32_t tile_rows = 0;          ///< of the tiles it was quantized for: a trellis starts anew in each; 0: any
+  std::vector<int16_t> values;     ///< [(row_block * n + column) * 16 + channel]: reconstruction indices (section 5.6)
   uint64_t num_chunks() const { return ceil_div(m, kChunk) * n; }
 };
 

@@ -17,9 +17,32 @@ struct LaneStep {
   int16_t value;
 };
 
+/// The bank of every value: the encoder runs backwards, the trellis forwards. Empty without a trellis.
+std::vector<uint8_t> banks_of_tile(const Trellis* trellis, const TileGeometry& geometry,
+                                   std::span<const int16_t> values) {
+  std::vector<uint8_t> bank;
+  if (trellis == nullptr) return bank;
+  bank.resize(values.size());
+  for (uint32_t column = 0; column < geometry.width; ++column) {
+    uint8_t state = 0;
+    for (uint32_t rb = 0; rb < geometry.row_blocks(); ++rb) {
+      const size_t first = (size_t{rb} * geometry.width + column) * kChunk;
+      for (size_t i = first; i < first + kChunk; ++i) {
+        bank[i] = static_cast<uint8_t>(Trellis::bank(state));
+        state = trellis->next(state, trellis_value(values[i], bank[i]));
+      }
+    }
+  }
+  return bank;
+}
+
 }  // namespace
 
-EncodeTables::EncodeTables(const CodecRecord& codec) : context_map_(codec.context_map) {
+EncodeTables::EncodeTables(const CodecRecord& codec)
+    : context_map_(codec.context_map),
+      banks_(codec.num_banks()),
+      context_kind_(codec.context_kind),
+      trellis_(find_trellis(codec.trellis_bits)) {
   tables_.reserve(codec.tables.size());
   for (const FrequencyTable& t : codec.tables) {
     Table& out = tables_.emplace_back();
@@ -41,7 +64,7 @@ EncodeTables::EncodeTables(const CodecRecord& codec) : context_map_(codec.contex
 }
 
 uint32_t encode_tile(const EncodeTables& tables, const TileGeometry& geometry, const uint8_t* level,
-                     std::span<const int16_t> values, std::vector<uint8_t>* payload) {
+                     const uint8_t* row_class, std::span<const int16_t> values, std::vector<uint8_t>* payload) {
   const uint32_t width = geometry.width;
   const uint32_t lanes = geometry.lanes();
   assert(values.size() == size_t{geometry.row_blocks()} * width * kChunk);
@@ -51,16 +74,21 @@ uint32_t encode_tile(const EncodeTables& tables, const TileGeometry& geometry, c
   std::vector<uint16_t> words;
   words.reserve(values.size() / 2);
   std::array<LaneStep, kNumLanes> steps;
+  const std::vector<uint8_t> bank = banks_of_tile(tables.trellis(), geometry, values);
 
   for (uint32_t rb = geometry.row_blocks(); rb-- > 0;) {
     for (uint32_t j = geometry.slots(); j-- > 0;) {
       const uint32_t active = std::min(lanes, width - j * kNumLanes);
       for (uint32_t channel = kChunk; channel-- > 0;) {
+        const uint32_t context =
+            tables.context_kind() == ContextKind::kChannel ? channel : row_class[size_t{rb} * kChunk + channel];
         bool any_raw = false, any_escape = false;
         for (uint32_t l = 0; l < active; ++l) {
           const uint32_t column = j * kNumLanes + l;
-          const int16_t k = values[(size_t{rb} * width + column) * kChunk + channel];
-          const EncodeTables::Table& t = tables.table(level[column], channel);
+          const size_t at = (size_t{rb} * width + column) * kChunk + channel;
+          const uint32_t b = bank.empty() ? 0 : bank[at];
+          const int16_t k = bank.empty() ? values[at] : trellis_value(values[at], b);
+          const EncodeTables::Table& t = tables.table(level[column], context, b);
           steps[l] = {&t, t.symbol(k), k};
           any_raw = any_raw || t.raw_bits != 0;
           any_escape = any_escape || steps[l].symbol == t.escape;
@@ -106,6 +134,7 @@ uint32_t encode_tile(const EncodeTables& tables, const TileGeometry& geometry, c
 
 TableCosts::TableCosts(const CodecRecord& codec) : TableCosts(std::span<const FrequencyTable>(codec.tables)) {
   context_map_ = codec.context_map;
+  banks_ = codec.num_banks();
 }
 
 TableCosts::TableCosts(std::span<const FrequencyTable> tables) {

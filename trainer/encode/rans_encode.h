@@ -9,6 +9,7 @@
 #include "runtime/base/bytes.h"
 #include "runtime/format/codec_record.h"
 #include "runtime/format/tensor_record.h"
+#include "runtime/format/trellis.h"
 
 namespace nwc {
 
@@ -33,17 +34,27 @@ class EncodeTables {
   /// `codec` has been validated.
   explicit EncodeTables(const CodecRecord& codec);
 
-  const Table& table(uint8_t level, uint32_t channel) const { return tables_[context_map_[level * kChunk + channel]]; }
+  /// context: channel or row class
+  const Table& table(uint8_t level, uint32_t context, uint32_t bank) const {
+    return tables_[context_map_[(level * kNumContexts + context) * banks_ + bank]];
+  }
+  ContextKind context_kind() const { return context_kind_; }
+  const Trellis* trellis() const { return trellis_; }  ///< null: scalar
 
  private:
   std::vector<Table> tables_;
   std::vector<uint16_t> context_map_;
+  uint32_t banks_;
+  ContextKind context_kind_;
+  const Trellis* trellis_;
 };
 
 /// Appends the tile's payload (states and words) to *payload and returns its size in bytes.
-/// shapes: level [width]; values [row_blocks][width][16], as decode_tile gives them back
+/// shapes: level [width]; row_class [row_blocks * 16], or null where the codec's context is the channel; values
+/// [row_blocks][width][16]: reconstruction indices (section 5.6: with a trellis, those its banks allow), as decode_tile
+/// gives them back
 uint32_t encode_tile(const EncodeTables& tables, const TileGeometry& geometry, const uint8_t* level,
-                     std::span<const int16_t> values, std::vector<uint8_t>* payload);
+                     const uint8_t* row_class, std::span<const int16_t> values, std::vector<uint8_t>* payload);
 
 /// What the frozen tables charge: bits of a value, raw bits and escape word included.
 class TableCosts {
@@ -56,10 +67,13 @@ class TableCosts {
     const int32_t s = (k >> c.raw_bits) - c.min;
     return s >= 0 && s < c.count ? c.bits[static_cast<size_t>(s)] : c.escape;
   }
-  float bits(uint8_t level, uint32_t channel, int32_t k) const {
-    return bits(context_map_[level * kChunk + channel], k);
+  /// context: channel or row class
+  float bits(uint8_t level, uint32_t context, uint32_t bank, int32_t k) const {
+    return bits(table_of(level, context, bank), k);
   }
-  uint32_t table_of(uint8_t level, uint32_t channel) const { return context_map_[level * kChunk + channel]; }
+  uint32_t table_of(uint8_t level, uint32_t context, uint32_t bank) const {
+    return context_map_[(level * kNumContexts + context) * banks_ + bank];
+  }
 
  private:
   struct Costs {
@@ -70,6 +84,7 @@ class TableCosts {
   };
   std::vector<Costs> costs_;
   std::vector<uint16_t> context_map_;
+  uint32_t banks_ = 1;
 };
 
 }  // namespace nwc

@@ -109,7 +109,7 @@ Result<RateModel> RateModel::survey(const ModelSource& source, std::vector<Plann
     const TensorScales scales = fit_scales(w, s.m, s.n, row_scales, runner);
     s.sample = sample_chunks(w, s.m, s.n, scales, per_tensor);
     const std::vector<uint8_t> flat(s.n, 0);
-    s.side_bytes = deflate_bytes(side_information(scales, flat)).size();
+    s.side_bytes = deflate_bytes(side_information(scales, flat, {})).size();
     const TileShape shape = choose_tile_shape(s.m, s.n);
     const TileGrid grid{s.m, s.n, shape.rows, shape.cols};
     for (uint64_t t = 0; t < grid.num_tiles(); ++t) {
@@ -159,7 +159,7 @@ void RateModel::measure_level(const CodecModel& codec, const Rounding& rounding,
     analyze_chunks(codec, x, levels.data(), u);
     round_chunks(codec.record, costs, rounding, u, levels.data(), k);
     double bits = 0;
-    for (size_t j = 0; j < k.size(); ++j) bits += costs.bits(level, static_cast<uint32_t>(j % kChunk), k[j]);
+    for (size_t j = 0; j < k.size(); ++j) bits += costs.bits(level, static_cast<uint32_t>(j % kChunk), 0, k[j]);
     s.level_bits[level] = static_cast<float>(bits / static_cast<double>(chunks));
   });
 }

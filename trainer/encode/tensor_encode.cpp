@@ -23,10 +23,12 @@ TileShape choose_tile_shape(uint64_t m, uint64_t n) {
   return {static_cast<uint32_t>(rows), static_cast<uint32_t>(cols)};
 }
 
-std::vector<uint8_t> side_information(const TensorScales& scales, std::span<const uint8_t> level) {
+std::vector<uint8_t> side_information(const TensorScales& scales, std::span<const uint8_t> level,
+                                      std::span<const uint8_t> row_class) {
   std::vector<uint8_t> side(level.begin(), level.end());
   side.insert(side.end(), scales.column.code.begin(), scales.column.code.end());
   side.insert(side.end(), scales.row.code.begin(), scales.row.code.end());
+  side.insert(side.end(), row_class.begin(), row_class.end());
   return side;
 }
 
@@ -39,6 +41,8 @@ Result<EncodedTensor> encode_tensor(const EncodeTables& tables, const QuantizedT
   out.num_tiles = grid.num_tiles();
   if (out.num_tiles > UINT32_MAX) return limit_error("the tensor has more than 2^32 tiles");
 
+  std::vector<uint8_t> row_class = tensor.row_class;
+  row_class.resize(align_up(tensor.m, kChunk), 0);
   std::vector<std::vector<uint8_t>> payloads(out.num_tiles);
   std::vector<std::vector<int16_t>> scratch(runner.num_workers());
   parallel_for(runner, static_cast<uint32_t>(out.num_tiles), [&](uint32_t t, uint32_t worker) {
@@ -51,10 +55,10 @@ Result<EncodedTensor> encode_tensor(const EncodeTables& tables, const QuantizedT
       std::copy_n(tensor.values.begin() + static_cast<ptrdiff_t>(from), line,
                   values.begin() + static_cast<ptrdiff_t>(rb * line));
     }
-    encode_tile(tables, tile, tensor.level.data() + tile.col, values, &payloads[t]);
+    encode_tile(tables, tile, tensor.level.data() + tile.col, row_class.data() + tile.row, values, &payloads[t]);
   });
 
-  const std::vector<uint8_t> side = side_information(tensor.scales, tensor.level);
+  const std::vector<uint8_t> side = side_information(tensor.scales, tensor.level, tensor.row_class);
   out.side = deflate_bytes(side);
   if (out.side.size() > UINT32_MAX) return limit_error("side information of 4 GiB or more");
   ByteWriter directory;
@@ -78,6 +82,7 @@ Result<EncodedTensor> encode_tensor(const EncodeTables& tables, const QuantizedT
 void EncodedTensor::describe(const QuantizedTensor& tensor, TensorRecord* record) const {
   record->storage = Storage::kCoded;
   record->row_scales = !tensor.scales.row.code.empty();
+  record->row_classes = !tensor.row_class.empty();
   record->size = size();
   record->crc = crc;
   record->side_size = static_cast<uint32_t>(side.size());

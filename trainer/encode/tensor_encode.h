@@ -31,6 +31,7 @@ struct EncodedTensor {
 Result<EncodedTensor> encode_tensor(const EncodeTables& tables, const QuantizedTensor& tensor, Runner& runner);
 
 /// Side information of section 5.1 before deflating.
-std::vector<uint8_t> side_information(const TensorScales& scales, std::span<const uint8_t> level);
+std::vector<uint8_t> side_information(const TensorScales& scales, std::span<const uint8_t> level,
+                                      std::span<const uint8_t> row_class);
 
 }  // namespace nwc
