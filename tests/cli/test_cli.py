@@ -115,6 +115,17 @@ class Cli(unittest.TestCase):
             self.assertEqual({v["dtype"] for v in header.values()}, {name})
             self.assertEqual(max(v["data_offsets"][1] for v in header.values()), len(data))
 
+    def test_decompress_to_gguf(self):
+        out = self.tmp / "out.gguf"
+        report = self.json("decompress", self.file, "-o", out)
+        self.assertEqual((report["format"], report["tensors"]), ("gguf", 56))
+        result = self.json("eval", out, "--reference", self.file, "--text", self.text)
+        self.assertLess(result["kld_mean"], 1e-5)
+        plain = self.tmp / "plain.safetensors"
+        self.check(OK, "decompress", self.file, "-o", plain)
+        self.check(BAD_FILE, "decompress", plain, "-o", self.tmp / "never.gguf")
+        self.assertFalse((self.tmp / "never.gguf").exists())
+
     def test_eval(self):
         result = self.json("eval", self.file, "--reference", MODEL, "--text", self.text)
         for key in ["ppl", "ppl_reference", "kld_mean", "same_top", "tokens", "context"]:

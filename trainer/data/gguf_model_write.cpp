@@ -1,0 +1,143 @@
+#include "trainer/data/gguf_model_write.h"
+
+#include <algorithm>
+
+#include "trainer/data/utf8.h"
+
+namespace nwc {
+namespace {
+
+const std::string kModel = "llama.";
+const std::string kTokenizer = "tokenizer.ggml.";
+
+constexpr int32_t kUnusedToken = 5;
+
+int32_t type_number(TokenType type) {
+  switch (type) {
+    case TokenType::kNormal: return 1;
+    case TokenType::kUnknown: return 2;
+    case TokenType::kControl: return 3;
+    case TokenType::kUserDefined: return 4;
+    case TokenType::kByte: return 6;
+  }
+  return 1;
+}
+
+std::string token_text(const TokenizerRecord::Token& token, TokenizerKind kind) {
+  if (token.type == TokenType::kByte && token.bytes.size() == 1) {
+    return byte_token_text(static_cast<uint8_t>(token.bytes[0]));
+  }
+  if (kind == TokenizerKind::kSentencePieceBpe) return to_visible_space(token.bytes);
+  return token.type == TokenType::kNormal ? to_byte_alphabet(token.bytes) : token.bytes;
+}
+
+Status add_byte_level(const TokenizerRecord& record, GgufMetadata* metadata) {
+  const char* name = nullptr;
+  switch (record.pre_tokenizer) {
+    case PreTokenizer::kGpt2: name = "gpt-2"; break;
+    case PreTokenizer::kSmolLm2: name = "smollm"; break;
+    case PreTokenizer::kLlama3: name = "llama-bpe"; break;
+    case PreTokenizer::kNone: return unsupported("GGUF has no name for a byte-level tokenizer without pre-tokenizer");
+  }
+  if (record.ignore_merges != (record.pre_tokenizer == PreTokenizer::kLlama3)) {
+    return unsupported(std::string("GGUF's pre-tokenizer \"") + name + "\" implies another setting of ignore_merges");
+  }
+  if (record.add_prefix_space) return unsupported("GGUF cannot ask a byte-level tokenizer for a prefix space");
+  metadata->add_string(kTokenizer + "model", "gpt2");
+  metadata->add_string(kTokenizer + "pre", name);
+  return {};
+}
+
+Status add_sentencepiece(const TokenizerRecord& record, GgufMetadata* metadata) {
+  const bool byte_tokens = std::any_of(record.tokens.begin(), record.tokens.end(),
+                                       [](const auto& token) { return token.type == TokenType::kByte; });
+  if (record.byte_fallback != byte_tokens) return unsupported("GGUF implies byte fallback by the tokens \"<0x0A>\"");
+  metadata->add_string(kTokenizer + "model", "llama");
+  metadata->add_string(kTokenizer + "pre", "default");
+  metadata->add_bool(kTokenizer + "add_space_prefix", record.add_prefix_space);
+  return {};
+}
+
+// GGUF's SentencePiece has no merges: the pair whose result scores highest is merged first. Tokens that no merge makes
+// come last.
+std::vector<float> scores_of(const TokenizerRecord& record) {
+  std::vector<float> scores;
+  const auto last = -static_cast<float>(record.merges.size()) - 1;
+  for (const TokenizerRecord::Token& token : record.tokens) {
+    scores.push_back(record.merges.empty() ? token.score : last);
+  }
+  for (size_t rank = record.merges.size(); rank-- > 0;) {
+    scores[record.merges[rank].result] = -static_cast<float>(rank);
+  }
+  return scores;
+}
+
+}  // namespace
+
+Status add_gguf_model(const ModelRecord& model, GgufMetadata* metadata) {
+  metadata->add_string("general.architecture", "llama");
+  metadata->add_u32(kModel + "block_count", model.num_layers);
+  metadata->add_u32(kModel + "context_length", model.max_positions);
+  metadata->add_u32(kModel + "embedding_length", model.hidden_size);
+  metadata->add_u32(kModel + "feed_forward_length", model.intermediate_size);
+  metadata->add_u32(kModel + "attention.head_count", model.num_heads);
+  metadata->add_u32(kModel + "attention.head_count_kv", model.num_kv_heads);
+  metadata->add_u32(kModel + "attention.key_length", model.head_dim);
+  metadata->add_u32(kModel + "attention.value_length", model.head_dim);
+  metadata->add_f32(kModel + "attention.layer_norm_rms_epsilon", model.rms_norm_eps);
+  metadata->add_u32(kModel + "vocab_size", model.vocab_size);
+  metadata->add_u32(kModel + "rope.dimension_count", model.head_dim);
+  metadata->add_f32(kModel + "rope.freq_base", model.rope_theta);
+  if (model.rope_scaling == RopeScaling::kLinear) {
+    metadata->add_string(kModel + "rope.scaling.type", "linear");
+    metadata->add_f32(kModel + "rope.scaling.factor", model.rope_factor);
+  }
+  // The end of a text, of a turn, of a message: GGUF's names for what ends a generation.
+  constexpr const char* kEnds[] = {"eos_token_id", "eot_token_id", "eom_token_id"};
+  if (model.eos_ids.size() > std::size(kEnds)) {
+    return unsupported("GGUF names at most three tokens that end a text, the model has " +
+                       std::to_string(model.eos_ids.size()));
+  }
+  for (size_t i = 0; i < model.eos_ids.size(); ++i) metadata->add_u32(kTokenizer + kEnds[i], model.eos_ids[i]);
+  return {};
+}
+
+Status add_gguf_tokenizer(const TokenizerRecord& record, uint32_t vocab_size, GgufMetadata* metadata) {
+  const bool byte_level = record.kind == TokenizerKind::kByteLevelBpe;
+  NWC_TRY(byte_level ? add_byte_level(record, metadata) : add_sentencepiece(record, metadata));
+
+  std::vector<std::string> text, merges;
+  std::vector<int32_t> types;
+  for (const TokenizerRecord::Token& token : record.tokens) {
+    text.push_back(token_text(token, record.kind));
+    types.push_back(type_number(token.type));
+  }
+  for (const TokenizerRecord::Merge& merge : record.merges) {
+    if (!byte_level) break;
+    const std::string &left = text[merge.left], &right = text[merge.right];
+    if (left.find(' ') != left.npos || right.find(' ') != right.npos) {
+      return unsupported("GGUF cannot hold a merge of tokens with spaces in their text (\"" + left + "\", \"" + right +
+                         "\")");
+    }
+    merges.push_back(left + " " + right);
+  }
+  for (size_t id = text.size(); id < vocab_size; ++id) {
+    text.push_back("[PAD" + std::to_string(id) + "]");
+    types.push_back(kUnusedToken);
+  }
+  metadata->add_strings(kTokenizer + "tokens", text);
+  metadata->add_i32s(kTokenizer + "token_type", types);
+  if (byte_level) {
+    metadata->add_strings(kTokenizer + "merges", merges);
+  } else {
+    std::vector<float> scores = scores_of(record);
+    scores.resize(text.size(), 0);
+    metadata->add_f32s(kTokenizer + "scores", scores);
+  }
+  if (record.bos_id != UINT32_MAX) metadata->add_u32(kTokenizer + "bos_token_id", record.bos_id);
+  if (record.unk_id != UINT32_MAX) metadata->add_u32(kTokenizer + "unknown_token_id", record.unk_id);
+  metadata->add_bool(kTokenizer + "add_bos_token", record.add_bos);
+  return {};
+}
+
+}  // namespace nwc

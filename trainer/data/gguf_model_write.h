@@ -1,0 +1,19 @@
+// A model record and a tokenizer record as GGUF metadata of the architecture "llama": the inverse of
+// gguf_model.h and gguf_tokenizer.h, in the keys that llama.cpp asks for.
+#pragma once
+
+#include "runtime/format/model_record.h"
+#include "trainer/data/gguf_write.h"
+
+namespace nwc {
+
+/// Rotary factors of Llama 3 are a tensor, not metadata: see llama3_scaling_factors.
+/// errors: kUnsupported (more than three tokens that end a text)
+Status add_gguf_model(const ModelRecord& model, GgufMetadata* metadata);
+
+/// vocab_size: rows of the embedding, as llama.cpp wants as many tokens; unused ones "[PAD<id>]" are added.
+/// errors: kUnsupported, naming the setting that GGUF has no key for (a byte-level tokenizer's prefix space, a
+///         pre-tokenizer with other rules about merges than its name implies)
+Status add_gguf_tokenizer(const TokenizerRecord& tokenizer, uint32_t vocab_size, GgufMetadata* metadata);
+
+}  // namespace nwc

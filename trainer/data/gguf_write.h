@@ -1,0 +1,43 @@
+// Writing GGUF, version 3: what GgufFile reads.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/bytes.h"
+#include "trainer/data/safetensors.h"
+
+namespace nwc {
+
+/// Typed metadata in the order in which it is added. Keys are the caller's to keep unique.
+class GgufMetadata {
+ public:
+  void add_u32(const std::string& key, uint32_t value);
+  void add_f32(const std::string& key, float value);
+  void add_bool(const std::string& key, bool value);
+  void add_string(const std::string& key, const std::string& value);
+  void add_strings(const std::string& key, std::span<const std::string> values);
+  void add_i32s(const std::string& key, std::span<const int32_t> values);
+  void add_f32s(const std::string& key, std::span<const float> values);
+
+  uint64_t num_keys() const { return num_keys_; }
+  /// The key-value pairs as in the file, without their count.
+  const std::vector<uint8_t>& bytes() const { return out_.bytes(); }
+
+ private:
+  void start(const std::string& key, uint32_t type);
+  void start_array(const std::string& key, uint32_t type, size_t count);
+
+  ByteWriter out_;
+  uint64_t num_keys_ = 0;
+};
+
+/// Writes unquantized tensors in the given order (name, dtype and shape are used), one in memory at a time, aligned to
+/// 32 bytes. The file appears under its name only when it is complete. Same input, same bytes.
+/// errors: the producer's; kInvalidArgument (a type that GGUF lacks, more than 4 dimensions, wrong number of bytes),
+///         kIo
+Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
+                  const TensorProducer& produce);
+
+}  // namespace nwc
