@@ -26,9 +26,9 @@ struct TensorStatistics {
 enum class HessianKind : uint8_t { kActivation, kFisher };
 
 struct CalibrationOptions {
-  uint64_t tokens = 16384;  ///< of the text; fewer if it is shorter
-  uint32_t context = 0;     ///< tokens per sequence; 0: min(512, the model's maximum)
-  uint64_t seed = 1;        ///< of the drawn predictions y_t
+  uint64_t tokens = 16384;                    ///< of the text; fewer if it is shorter
+  uint32_t context = 0;                       ///< tokens per sequence; 0: min(512, the model's maximum)
+  uint64_t seed = 1;                          ///< of the drawn predictions y_t
   uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
 };
 
@@ -44,6 +44,8 @@ class Calibration {
   static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
                                                   const CalibrationOptions& options, const std::string& folder,
                                                   Runner& runner, const Progress& progress, const Logger& log);
+  /// A finished calibration. errors: kNotFound (no calibration.json), kCorrupt, kIo
+  static Result<std::unique_ptr<Calibration>> open(const std::string& folder);
   virtual ~Calibration() = default;
 
   /// Hash of model, text and options, 16 hex digits.

@@ -1,0 +1,188 @@
+#include "trainer/calib/calibration.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <unordered_map>
+
+#include "runtime/format/container.h"
+#include "runtime/model/tokenizer.h"
+#include "trainer/calib/calibration_run.h"
+#include "trainer/data/llama_tensors.h"
+#include "trainer/data/safetensors.h"
+#include "trainer/data/tensor_limits.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kDefaultContext = 512;
+/// Part of the hash: raise it when the statistics' definition changes.
+constexpr uint64_t kStatisticsVersion = 1;
+
+/// FNV-1a over everything that the statistics depend on.
+class Hash {
+ public:
+  void add(Bytes bytes) {
+    for (const uint8_t b : bytes) state_ = (state_ ^ b) * 0x100000001b3ull;
+  }
+  void add(uint64_t v) { add({reinterpret_cast<const uint8_t*>(&v), sizeof v}); }
+  void add(const std::string& text) {
+    add(text.size());
+    add({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  }
+  std::string hex() const {
+    static constexpr char kDigits[] = "0123456789abcdef";
+    std::string text(16, '0');
+    for (size_t i = 0; i < text.size(); ++i) text[i] = kDigits[(state_ >> (60 - 4 * i)) & 15];
+    return text;
+  }
+
+ private:
+  uint64_t state_ = 0xcbf29ce484222325ull;
+};
+
+Result<std::string> hash_of(const ModelSource& source, std::span<const uint32_t> tokens, uint32_t context,
+                            uint64_t seed) {
+  Hash hash;
+  hash.add(kStatisticsVersion);
+  hash.add(context);
+  hash.add(seed);
+  hash.add(tokens.size());
+  hash.add({reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()});
+  hash.add(Bytes(serialize(*source.model())));
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const SourceTensor& tensor = source.tensors()[i];
+    hash.add(tensor.name);
+    hash.add(static_cast<uint64_t>(tensor.dtype));
+    for (const uint64_t d : tensor.shape) hash.add(d);
+    bytes.resize(static_cast<size_t>(tensor.num_elements()) * dtype_size(tensor.dtype));
+    NWC_TRY(source.read_raw(i, bytes));
+    hash.add(crc32(bytes));
+  }
+  return hash.hex();
+}
+
+Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit) {
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, tokenizer->encode(text, {.add_special = false}));
+  if (tokens.size() > limit) tokens.resize(static_cast<size_t>(limit));
+  if (tokens.size() < 2) return invalid_argument("calibration needs a text of at least 2 tokens");
+  const uint32_t vocab = source.model()->vocab_size;
+  for (const uint32_t token : tokens) {
+    if (token < vocab) continue;
+    return corrupt("the tokenizer yields token " + std::to_string(token) + ", the model has " + std::to_string(vocab));
+  }
+  return tokens;
+}
+
+class StoredCalibration final : public Calibration {
+ public:
+  StoredCalibration(std::string folder, CalibrationIndex index) : folder_(std::move(folder)), index_(std::move(index)) {
+    for (const CalibratedTensor& tensor : index_.tensors) by_name_.emplace(tensor.name, &tensor);
+  }
+  const std::string& hash() const override { return index_.hash; }
+  uint64_t tokens() const override { return index_.tokens; }
+  bool covers(const std::string& tensor) const override { return by_name_.count(tensor) != 0; }
+  Result<TensorStatistics> load(const std::string& tensor, HessianKind kind) const override;
+
+ private:
+  Status read(const CalibratedTensor& tensor, const std::string& name, const std::vector<uint64_t>& shape,
+              std::vector<float>* out) const;
+
+  const std::string folder_;
+  const CalibrationIndex index_;
+  std::unordered_map<std::string, const CalibratedTensor*> by_name_;
+};
+
+Status StoredCalibration::read(const CalibratedTensor& tensor, const std::string& name,
+                               const std::vector<uint64_t>& shape, std::vector<float>* out) const {
+  const std::string path = folder_ + "/" + tensor.file;
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));
+  const Result<SafetensorsHeader> header = read_safetensors_header(*reader);
+  if (!header.ok()) return header.status().with_context(path);
+  const auto mark = header->metadata.find("calibration");
+  if (mark == header->metadata.end() || mark->second != index_.hash) {
+    return corrupt(path + " belongs to another calibration; remove the folder and calibrate again");
+  }
+  const auto found = std::find_if(header->tensors.begin(), header->tensors.end(),
+                                  [&](const SafetensorsTensor& t) { return t.name == name; });
+  if (found == header->tensors.end()) return corrupt(path + ": " + quote_tensor(name) + " is missing");
+  if (found->dtype != Dtype::kF32 || found->shape != shape) {
+    return corrupt(path + ": " + quote_tensor(name) + " is " + dtype_name(found->dtype) + " " +
+                   shape_text(found->shape) + ", expected F32 " + shape_text(shape));
+  }
+  // The header's ranges lie in the file, so that the size is bounded by it.
+  out->resize(static_cast<size_t>(found->size_bytes / sizeof(float)));
+  NWC_TRY(reader->read(found->offset, {reinterpret_cast<uint8_t*>(out->data()), out->size() * sizeof(float)}));
+  if (std::all_of(out->begin(), out->end(), [](float v) { return std::isfinite(v); })) return {};
+  return corrupt(path + ": " + quote_tensor(name) + " holds values that are not finite");
+}
+
+Result<TensorStatistics> StoredCalibration::load(const std::string& name, HessianKind kind) const {
+  const auto found = by_name_.find(name);
+  if (found == by_name_.end()) return invalid_argument(quote_tensor(name) + " is not covered by the calibration");
+  const CalibratedTensor& tensor = *found->second;
+  TensorStatistics statistics;
+  statistics.m = tensor.m;
+  statistics.n = tensor.n;
+  const std::vector<uint64_t> square = {tensor.n, tensor.n};
+  if (kind == HessianKind::kActivation) {
+    if (tensor.hessian.empty()) {
+      return invalid_argument(quote_tensor(name) + " has no activations as input, only Fisher statistics");
+    }
+    NWC_TRY(read(tensor, tensor.hessian + ".hessian", square, &statistics.hessian));
+    statistics.row_importance.assign(static_cast<size_t>(tensor.m), 1.0f);
+    return statistics;
+  }
+  NWC_TRY(read(tensor, name + ".fisher", square, &statistics.hessian));
+  NWC_TRY(read(tensor, name + ".row_importance", {tensor.m}, &statistics.row_importance));
+  for (const float v : statistics.row_importance) {
+    if (!(v > 0)) return corrupt(quote_tensor(name) + ": the importance of a row is not positive");
+  }
+  return statistics;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Calibration>> Calibration::open(const std::string& folder) {
+  NWC_ASSIGN_OR_RETURN(CalibrationIndex index, read_calibration_index(folder));
+  return std::unique_ptr<Calibration>(std::make_unique<StoredCalibration>(folder, std::move(index)));
+}
+
+Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const std::string& text,
+                                                      const CalibrationOptions& options, const std::string& folder,
+                                                      Runner& runner, const Progress& progress, const Logger& log) {
+  if (!source.model() || !source.tokenizer()) {
+    return unsupported("calibration needs a model description and a tokenizer" +
+                       (source.note().empty() ? std::string() : ": " + source.note()));
+  }
+  const ModelRecord& model = *source.model();
+  NWC_TRY(validate(model));
+  NWC_TRY(check_llama_tensors(model, source.tensors()));
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, calibration_tokens(source, text, options.tokens));
+
+  CalibrationIndex index;
+  index.context = std::min(options.context != 0 ? options.context : kDefaultContext, model.max_positions);
+  index.tokens = tokens.size();
+  NWC_ASSIGN_OR_RETURN(index.hash, hash_of(source, tokens, index.context, options.seed));
+  index.tensors = calibrated_tensors(model);
+
+  const Result<CalibrationIndex> finished = read_calibration_index(folder);
+  if (finished.ok() && finished->hash == index.hash) {
+    log.log(LogLevel::kInfo, "calibration: " + folder + " holds the result already");
+    return open(folder);
+  }
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) return io_error(folder + ": cannot create the folder: " + error.message());
+  // A result of something else: from here on the folder is ours, and it must not look finished before it is.
+  std::filesystem::remove(folder + "/calibration.json", error);
+  log.log(LogLevel::kInfo, "calibration: " + std::to_string(tokens.size()) + " tokens in sequences of " +
+                               std::to_string(index.context) + ", into " + folder);
+  NWC_TRY(run_calibration(source, tokens, index, options, folder, runner, progress, log));
+  NWC_TRY(write_calibration_index(folder, index));
+  return open(folder);
+}
+
+}  // namespace nwc

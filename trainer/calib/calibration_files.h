@@ -1,0 +1,49 @@
+// What a calibration leaves on disk (doc/architecture.md, Calibration).
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "trainer/nn/matrix.h"
+
+namespace nwc {
+
+/// Where a tensor's statistics lie.
+struct CalibratedTensor {
+  std::string name;
+  std::string file;     ///< in the calibration's folder
+  std::string hessian;  ///< the tensor of the same file whose `.hessian` it shares (its own name, too); empty: none
+  uint64_t m = 0, n = 0;
+};
+
+/// calibration.json. It is written last: with it, the calibration is complete.
+struct CalibrationIndex {
+  std::string hash;
+  uint64_t tokens = 0;
+  uint32_t context = 0;
+  std::vector<CalibratedTensor> tensors;
+};
+
+Status write_calibration_index(const std::string& folder, const CalibrationIndex& index);
+/// errors: kNotFound (no such file), kCorrupt, kIo
+Result<CalibrationIndex> read_calibration_index(const std::string& folder);
+
+/// Statistics of one tensor on their way to the file; null: not written.
+struct TensorMoments {
+  std::string name;
+  const RowMatrix<float>* hessian = nullptr;  ///< [n][n]
+  const RowMatrix<float>* fisher = nullptr;   ///< [n][n]
+  std::vector<float> row_importance;          ///< [m]
+};
+
+/// errors: kCorrupt (values that are not finite), kIo
+Status write_moments(const std::string& path, const std::string& hash, std::span<const TensorMoments> tensors);
+/// Is there a complete file of this calibration?
+bool has_moments(const std::string& path, const std::string& hash);
+
+/// Divides by the mean; what is far below it, or zero, is raised to a millionth of it, so that all are positive.
+std::vector<float> normalized_importance(std::span<const double> values);
+
+}  // namespace nwc

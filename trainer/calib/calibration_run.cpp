@@ -1,0 +1,310 @@
+// Forward through the blocks, keeping the hidden states between them; logits, and from each token's prediction one
+// drawn token y; then back from the last block to the first with the gradient of sum_t log p(y_t). The gradient of a
+// sum, because the tokens' predictions are drawn independently: the expectation of the outer product of that gradient
+// is the sum of the tokens' Fisher informations.
+#include "trainer/calib/calibration_run.h"
+
+#include <algorithm>
+
+#include "trainer/calib/head_statistics.h"
+#include "trainer/calib/hidden_store.h"
+#include "trainer/calib/second_moments.h"
+#include "trainer/llm/llama_weights.h"
+
+namespace nwc {
+namespace {
+
+/// Tokens that pass through a block together: whole sequences, at least so many.
+constexpr Eigen::Index kPieceTokens = 512;
+/// Inputs of a block's layers that are in memory before they are multiplied into the moments.
+constexpr uint64_t kRoundBytes = uint64_t{512} << 20;
+
+/// The layers whose `.hessian` is stored: the first of those that share an input.
+constexpr LayerMatrix kInputs[] = {kQ, kO, kGate, kDown};
+constexpr LayerMatrix input_owner(LayerMatrix m) { return m == kK || m == kV ? kQ : m == kUp ? kGate : m; }
+std::string layer_file(uint32_t layer) { return "layer-" + std::to_string(layer) + ".safetensors"; }
+constexpr const char* kEmbeddingFile = "embedding.safetensors";
+constexpr const char* kHeadFile = "head.safetensors";
+
+/// Sequences that one task takes through a block.
+struct Piece {
+  Eigen::Index begin = 0, tokens = 0;
+  std::vector<uint32_t> lengths;
+};
+
+/// What a block's backward pass leaves for the moments: a round of pieces.
+struct Round {
+  RowMatrix<float> input[kNumLayerMatrices];                              ///< [tokens][n], of kInputs only
+  std::vector<float> omega[kNumLayerMatrices];                            ///< [tokens] mean over rows of g^2
+  std::vector<std::array<RowVector<float>, kNumLayerMatrices>> row_sums;  ///< per piece: [m] sum over tokens of g^2
+};
+
+class Run {
+ public:
+  Run(const ModelSource& source, std::span<const uint32_t> tokens, const CalibrationIndex& index,
+      const CalibrationOptions& options, const std::string& folder, Runner& runner, const Progress& progress)
+      : source_(source),
+        model_(*source.model()),
+        shape_(model_),
+        tokens_(tokens),
+        hash_(index.hash),
+        options_(options),
+        folder_(folder),
+        runner_(runner),
+        progress_(progress),
+        store_(folder, options.memory_bytes) {
+    cut(index.context);
+    const Eigen::Index longest = std::min<Eigen::Index>(index.context, num_tokens());
+    for (uint32_t i = 0; i < runner.num_workers(); ++i) blocks_.emplace_back(shape_, longest);
+  }
+
+  Status run() {
+    NWC_TRY(step(0));
+    NWC_TRY(embed());
+    for (uint32_t l = 0; l < model_.num_layers; ++l) NWC_TRY(forward(l));
+    NWC_TRY(head());
+    for (uint32_t l = model_.num_layers; l-- > 0;) NWC_TRY(backward(l));
+    return embedding();
+  }
+
+ private:
+  Eigen::Index num_tokens() const { return static_cast<Eigen::Index>(tokens_.size()); }
+  std::string path(const std::string& file) const { return folder_ + "/" + file; }
+  void cut(uint32_t context);
+  Status step(uint64_t tokens);
+  Status embed();
+  Status forward(uint32_t layer);
+  Status head();
+  Status backward(uint32_t layer);
+  void backward_piece(const BlockWeights<float>& weights, const Piece& piece, Eigen::Index at, bool keep, Round* round,
+                      size_t index, LlamaBlock<float>* block);
+  Status embedding();
+
+  const ModelSource& source_;
+  const ModelRecord& model_;
+  const LlamaShape shape_;
+  const std::span<const uint32_t> tokens_;
+  const std::string hash_;
+  const CalibrationOptions& options_;
+  const std::string folder_;
+  Runner& runner_;
+  const Progress& progress_;
+  uint64_t done_ = 0;
+
+  std::vector<Piece> pieces_;
+  std::vector<LlamaBlock<float>> blocks_;  ///< one per worker
+  HiddenStore store_;
+  RowMatrix<float> hidden_;    ///< [tokens][hidden] at the boundary that the passes have reached
+  RowMatrix<float> gradient_;  ///< [tokens][hidden] there, on the way back
+  HeadStatistics head_;        ///< of a tied head, for embedding()
+};
+
+void Run::cut(uint32_t context) {
+  for (size_t at = 0; at < tokens_.size(); at += context) {
+    const uint32_t length = static_cast<uint32_t>(std::min<size_t>(context, tokens_.size() - at));
+    if (pieces_.empty() || pieces_.back().tokens >= kPieceTokens) {
+      pieces_.emplace_back().begin = static_cast<Eigen::Index>(at);
+    }
+    pieces_.back().lengths.push_back(length);
+    pieces_.back().tokens += length;
+  }
+}
+
+/// A block backward, with its moments, counts as three of its forward passes; so does the head.
+Status Run::step(uint64_t tokens) {
+  done_ += tokens;
+  const uint64_t total = tokens_.size() * (uint64_t{model_.num_layers} * 4 + 3);
+  if (progress_.report(std::min(done_, total), total)) return {};
+  return Status(StatusCode::kCancelled,
+                "the calibration was cancelled; the layers that are done are kept in " + folder_);
+}
+
+Status Run::embed() {
+  NWC_ASSIGN_OR_RETURN(const RowMatrix<float> table,
+                       load_matrix(source_, kEmbeddingName, model_.vocab_size, model_.hidden_size));
+  hidden_.resize(num_tokens(), shape_.hidden);
+  for (size_t t = 0; t < tokens_.size(); ++t) {
+    hidden_.row(static_cast<Eigen::Index>(t)) = table.row(static_cast<Eigen::Index>(tokens_[t]));
+  }
+  return {};
+}
+
+Status Run::forward(uint32_t layer) {
+  NWC_TRY(store_.push(hidden_));
+  NWC_ASSIGN_OR_RETURN(const BlockWeights<float> weights, load_block(source_, shape_, layer));
+  std::vector<RowMatrix<float>> in(runner_.num_workers());
+  parallel_for(runner_, static_cast<uint32_t>(pieces_.size()), [&](uint32_t i, uint32_t worker) {
+    const Piece& piece = pieces_[i];
+    in[worker] = hidden_.middleRows(piece.begin, piece.tokens);
+    hidden_.middleRows(piece.begin, piece.tokens) = blocks_[worker].forward(weights, in[worker], piece.lengths);
+  });
+  return step(tokens_.size());
+}
+
+Status Run::head() {
+  HeadWeights weights;
+  weights.epsilon = model_.rms_norm_eps;
+  NWC_ASSIGN_OR_RETURN(weights.norm, load_vector(source_, kFinalNormName, shape_.hidden));
+  NWC_ASSIGN_OR_RETURN(weights.matrix, load_matrix(source_, model_.tied_embeddings ? kEmbeddingName : kHeadName,
+                                                   model_.vocab_size, shape_.hidden));
+  NWC_ASSIGN_OR_RETURN(head_, head_statistics(weights, hidden_, options_.seed, runner_,
+                                              [this](uint64_t tokens) { return step(3 * tokens); }));
+  gradient_ = std::move(head_.gradient);
+  if (model_.tied_embeddings) return {};
+  const TensorMoments moments{kHeadName, &head_.activation.sum, &head_.fisher.sum,
+                              normalized_importance(head_.row_importance)};
+  return write_moments(path(kHeadFile), hash_, std::span(&moments, 1));
+}
+
+/// Replaces the piece's gradient by the one in front of the block; with `keep` the piece's inputs and squared gradients
+/// go into the round, from token `at` on.
+void Run::backward_piece(const BlockWeights<float>& weights, const Piece& piece, Eigen::Index at, bool keep,
+                         Round* round, size_t index, LlamaBlock<float>* block) {
+  const RowMatrix<float> in = hidden_.middleRows(piece.begin, piece.tokens);
+  const RowMatrix<float> dy = gradient_.middleRows(piece.begin, piece.tokens);
+  RowMatrix<float> dx;
+  block->forward(weights, in, piece.lengths);
+  block->backward(weights, dy, &dx, nullptr);
+  gradient_.middleRows(piece.begin, piece.tokens) = dx;
+  if (!keep) return;
+  for (const LayerMatrix m : kInputs) round->input[m].middleRows(at, piece.tokens) = block->input(m);
+  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+    const RowMatrix<float>& g = block->output_gradient(static_cast<LayerMatrix>(i));
+    RowVector<float>& sums = round->row_sums[index][i];
+    sums.setZero(g.cols());
+    for (Eigen::Index t = 0; t < g.rows(); ++t) {
+      sums += g.row(t).cwiseAbs2();
+      round->omega[i][static_cast<size_t>(at + t)] = g.row(t).squaredNorm() / static_cast<float>(g.cols());
+    }
+  }
+}
+
+Status Run::backward(uint32_t layer) {
+  const std::string file = path(layer_file(layer));
+  const bool keep = !has_moments(file, hash_);
+  NWC_TRY(store_.pop(&hidden_));
+  NWC_ASSIGN_OR_RETURN(const BlockWeights<float> weights, load_block(source_, shape_, layer));
+
+  SecondMoment activation[kNumLayerMatrices], fisher[kNumLayerMatrices];
+  std::vector<double> row_importance[kNumLayerMatrices];
+  std::vector<SecondMoment*> moments;
+  Round round;
+  uint64_t token_bytes = 0;
+  for (const LayerMatrix m : kInputs) token_bytes += static_cast<uint64_t>(shape_.cols(m)) * sizeof(float);
+  for (uint32_t i = 0; keep && i < kNumLayerMatrices; ++i) {
+    const LayerMatrix m = static_cast<LayerMatrix>(i);
+    if (input_owner(m) == m) {
+      activation[i].reset(shape_.cols(m));
+      moments.push_back(&activation[i]);
+    }
+    fisher[i].reset(shape_.cols(m));
+    moments.push_back(&fisher[i]);
+    row_importance[i].assign(static_cast<size_t>(shape_.rows(m)), 0.0);
+  }
+
+  for (size_t first = 0; first < pieces_.size();) {
+    size_t last = first;
+    Eigen::Index count = 0;
+    std::vector<Eigen::Index> at;
+    do {
+      at.push_back(count);
+      count += pieces_[last++].tokens;
+    } while (last < pieces_.size() && static_cast<uint64_t>(count + pieces_[last].tokens) * token_bytes <= kRoundBytes);
+    if (keep) {
+      for (const LayerMatrix m : kInputs) {
+        if (round.input[m].rows() < count) round.input[m].resize(count, shape_.cols(m));
+      }
+      for (std::vector<float>& omega : round.omega) omega.resize(static_cast<size_t>(count));
+      round.row_sums.resize(last - first);
+    }
+    parallel_for(runner_, static_cast<uint32_t>(last - first), [&](uint32_t i, uint32_t worker) {
+      backward_piece(weights, pieces_[first + i], at[i], keep, &round, i, &blocks_[worker]);
+    });
+    if (keep) {
+      for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+        activation[i].x = fisher[i].x = &round.input[input_owner(static_cast<LayerMatrix>(i))];
+        fisher[i].weight = round.omega[i].data();
+        for (const auto& piece : round.row_sums) {
+          for (Eigen::Index r = 0; r < piece[i].size(); ++r)
+            row_importance[i][static_cast<size_t>(r)] += double{piece[i][r]};
+        }
+      }
+      add_moments(moments, count, runner_);
+    }
+    first = last;
+    NWC_TRY(step(3 * static_cast<uint64_t>(count)));
+  }
+  if (!keep) return {};
+
+  for (SecondMoment* moment : moments) moment->finish(static_cast<double>(num_tokens()));
+  std::vector<TensorMoments> out;
+  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+    const LayerMatrix m = static_cast<LayerMatrix>(i);
+    out.push_back({linear_name(layer, m), input_owner(m) == m ? &activation[i].sum : nullptr, &fisher[i].sum,
+                   normalized_importance(row_importance[i])});
+  }
+  return write_moments(file, hash_, out);
+}
+
+/// A row v of the embedding is the input wherever v stands in the text: an error d of it costs
+/// 1/2 * freq_v * d E[g g^T] d^T. Seen from the whole matrix, H = E[g g^T] / vocab and row_importance ~ freq_v. A tied
+/// head adds its own form; the sum of the two is brought back to one product by weighting rows with the traces.
+Status Run::embedding() {
+  SecondMoment moment;
+  moment.reset(shape_.hidden);
+  moment.x = &gradient_;
+  SecondMoment* const only[] = {&moment};
+  add_moments(only, num_tokens(), runner_);
+  moment.finish(static_cast<double>(num_tokens()));
+  moment.sum /= static_cast<float>(model_.vocab_size);
+
+  std::vector<double> importance(model_.vocab_size, 0.5);  // half an occurrence each: unseen is not never
+  for (const uint32_t token : tokens_) importance[token] += 1;
+  const double mean = static_cast<double>(tokens_.size()) / model_.vocab_size + 0.5;
+  for (double& v : importance) v /= mean;
+  if (!model_.tied_embeddings) {
+    const TensorMoments out{kEmbeddingName, nullptr, &moment.sum, normalized_importance(importance)};
+    return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
+  }
+  const double trace = double{moment.sum.trace()}, head_trace = double{head_.fisher.sum.trace()};
+  const std::vector<float> head_importance = normalized_importance(head_.row_importance);
+  for (size_t v = 0; v < importance.size(); ++v) {
+    importance[v] = importance[v] * trace + double{head_importance[v]} * head_trace;
+  }
+  moment.sum += head_.fisher.sum;
+  const TensorMoments out{kEmbeddingName, &head_.activation.sum, &moment.sum, normalized_importance(importance)};
+  return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
+}
+
+}  // namespace
+
+std::vector<CalibratedTensor> calibrated_tensors(const ModelRecord& model) {
+  const LlamaShape shape(model);
+  std::vector<CalibratedTensor> tensors;
+  const bool tied = model.tied_embeddings;
+  tensors.push_back({kEmbeddingName, kEmbeddingFile, tied ? kEmbeddingName : "", model.vocab_size, model.hidden_size});
+  for (uint32_t l = 0; l < model.num_layers; ++l) {
+    for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+      const LayerMatrix m = static_cast<LayerMatrix>(i);
+      tensors.push_back({linear_name(l, m), layer_file(l), linear_name(l, input_owner(m)),
+                         static_cast<uint64_t>(shape.rows(m)), static_cast<uint64_t>(shape.cols(m))});
+    }
+  }
+  if (!tied) tensors.push_back({kHeadName, kHeadFile, kHeadName, model.vocab_size, model.hidden_size});
+  return tensors;
+}
+
+Status run_calibration(const ModelSource& source, std::span<const uint32_t> tokens, const CalibrationIndex& index,
+                       const CalibrationOptions& options, const std::string& folder, Runner& runner,
+                       const Progress& progress, const Logger& log) {
+  const LlamaShape shape(*source.model());
+  const uint64_t widest = static_cast<uint64_t>(std::max({shape.hidden, shape.inner, shape.q_width()}));
+  if (tokens.size() < 2 * widest) {
+    log.log(LogLevel::kWarning, "calibration: " + std::to_string(tokens.size()) + " tokens are few for layers of " +
+                                    std::to_string(widest) + " inputs; at least " + std::to_string(2 * widest) +
+                                    " determine their statistics");
+  }
+  return Run(source, tokens, index, options, folder, runner, progress).run();
+}
+
+}  // namespace nwc

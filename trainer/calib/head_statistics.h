@@ -1,0 +1,31 @@
+// The last stage of calibration: final norm, logits, drawn predictions, and where their gradient begins.
+#pragma once
+
+#include <functional>
+
+#include "runtime/base/status.h"
+#include "trainer/calib/second_moments.h"
+
+namespace nwc {
+
+struct HeadStatistics {
+  RowMatrix<float> gradient;           ///< [tokens][hidden] of the sum of log p(y_t), with respect to the hidden states
+  SecondMoment activation;             ///< E[x x^T], x the normed hidden states: the head's input
+  SecondMoment fisher;                 ///< E[omega_t x x^T], omega_t = mean over the vocabulary of p (1 - p), exact
+  std::vector<double> row_importance;  ///< [vocab] E[p (1 - p)], exact
+};
+
+struct HeadWeights {
+  RowVector<float> norm;    ///< [hidden]
+  RowMatrix<float> matrix;  ///< [vocab][hidden]
+  float epsilon = 0;
+};
+
+/// The gradient of log p(y) at the logits is onehot(y) - p; its squares' expectation over y is p (1 - p), so that the
+/// head's own statistics need no drawing. `hidden` is [tokens][hidden], before the final norm. The logits of a bounded
+/// number of tokens are in memory at a time.
+/// step: called with the number of tokens just done. errors: those of step, kCorrupt (logits not finite)
+Result<HeadStatistics> head_statistics(const HeadWeights& weights, const RowMatrix<float>& hidden, uint64_t seed,
+                                       Runner& runner, const std::function<Status(uint64_t)>& step);
+
+}  // namespace nwc

@@ -1,0 +1,61 @@
+#include "trainer/calib/hidden_store.h"
+
+#include <cstdio>
+
+#include "runtime/base/reader.h"
+#include "trainer/data/atomic_file.h"
+
+namespace nwc {
+namespace {
+
+uint64_t num_bytes(Eigen::Index rows, Eigen::Index cols) { return static_cast<uint64_t>(rows * cols) * sizeof(float); }
+
+}  // namespace
+
+HiddenStore::~HiddenStore() {
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    if (entries_[i].values.size() == 0) std::remove(path(i).c_str());
+  }
+}
+
+std::string HiddenStore::path(size_t boundary) const {
+  return folder_ + "/hidden-" + std::to_string(boundary) + ".scratch";
+}
+
+Status HiddenStore::push(const RowMatrix<float>& hidden) {
+  Entry entry;
+  entry.rows = hidden.rows();
+  entry.cols = hidden.cols();
+  const uint64_t bytes = num_bytes(entry.rows, entry.cols);
+  if (bytes <= left_bytes_) {
+    left_bytes_ -= bytes;
+    entry.values = hidden;
+  } else {
+    NWC_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path(entries_.size())));
+    NWC_TRY(file.write({reinterpret_cast<const uint8_t*>(hidden.data()), static_cast<size_t>(bytes)}));
+    NWC_TRY(file.commit());
+  }
+  entries_.push_back(std::move(entry));
+  return {};
+}
+
+Status HiddenStore::pop(RowMatrix<float>* hidden) {
+  assert(!entries_.empty());
+  Entry& entry = entries_.back();
+  const uint64_t bytes = num_bytes(entry.rows, entry.cols);
+  if (entry.values.size() != 0) {
+    *hidden = std::move(entry.values);
+    left_bytes_ += bytes;
+  } else {
+    const std::string file = path(entries_.size() - 1);
+    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(file));
+    hidden->resize(entry.rows, entry.cols);
+    NWC_TRY(
+        reader->read(0, {reinterpret_cast<uint8_t*>(hidden->data()), static_cast<size_t>(bytes)}).with_context(file));
+    std::remove(file.c_str());
+  }
+  entries_.pop_back();
+  return {};
+}
+
+}  // namespace nwc

@@ -1,0 +1,26 @@
+// Sums of weighted outer products over tokens, many matrices at a time.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "runtime/base/thread_pool.h"
+#include "trainer/nn/matrix.h"
+
+namespace nwc {
+
+/// sum = sum over tokens t of weight_t * x_t x_t^T. Only the lower triangle is kept until finish().
+struct SecondMoment {
+  const RowMatrix<float>* x = nullptr;  ///< [tokens or more][n]; read by add_moments only
+  const float* weight = nullptr;        ///< [tokens], or null: all 1
+  RowMatrix<float> sum;                 ///< [n][n]
+
+  void reset(Eigen::Index n) { sum.setZero(n, n); }
+  /// Divides by the number of tokens and mirrors the triangle.
+  void finish(double tokens);
+};
+
+/// Adds the first `tokens` rows of every x. The additions happen in an order that does not depend on the threads.
+void add_moments(std::span<SecondMoment* const> moments, Eigen::Index tokens, Runner& runner);
+
+}  // namespace nwc
