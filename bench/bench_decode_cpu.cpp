@@ -133,6 +133,7 @@ void decode_symbols(const Model& m, const CodedTensor& coded, CpuLevel cpu) {
         check(streams[i].begin());
       }
       for (uint32_t r = 0; r < g.row_blocks(); ++r) {
+        for (TileStream& s : streams) s.begin_row_block(m.codec.context_kind, coded.row_class, uint64_t{r} * kChunk);
         for (const ColumnGroup& group : groups) kernels.decode(lookup_tables(m.tables), group, lanes, 2, values);
       }
       for (TileStream& s : streams) check(s.finish());
@@ -149,7 +150,7 @@ void synthesize(const Model& m, CpuLevel cpu, uint64_t groups) {
   for (uint32_t l = 0; l < kNumLanes; ++l) level[l] = static_cast<uint8_t>(l % m.codec.num_levels);
   build_column_groups(m.tables, &m.codec, level.data(), nullptr, kNumLanes, &group);
   LaneValues values{};
-  for (uint32_t l = 0; l < kNumLanes; ++l) values.k[l % 16][l] = static_cast<int16_t>(l);
+  for (uint32_t l = 0; l < kNumLanes; ++l) values.q[l % 16][l] = static_cast<int16_t>(l);
   LaneWeights weights;
   for (uint64_t i = 0; i < groups; ++i) kernels.synthesize(plan.view(), group[0], values, scratch.data(), &weights);
 }

@@ -84,6 +84,9 @@ DecodeTables build_decode_tables(const CodecRecord& codec) {
   DecodeTables d;
   d.context_map = codec.context_map;
   d.num_levels = codec.num_levels;
+  d.num_banks = codec.num_banks();
+  d.context_kind = codec.context_kind;
+  d.trellis = find_trellis(codec.trellis_bits);
   for (const FrequencyTable& t : codec.tables) {
     const AliasColumns columns = build_columns(t.freq);
     const uint32_t escape = static_cast<uint32_t>(t.freq.size()) - 1;
@@ -94,11 +97,12 @@ DecodeTables build_decode_tables(const CodecRecord& codec) {
     d.any_raw_bits |= t.raw_bits != 0;
   }
   for (uint32_t level = 0; level < d.num_levels; ++level) {
-    const uint16_t* map = d.context_map.data() + size_t{level} * kChunk;
+    const uint32_t contexts = kNumContexts * d.num_banks;
+    const uint16_t* map = d.context_map.data() + size_t{level} * contexts;
     bool single = true, raw = false;
-    for (uint32_t c = 0; c < kChunk; ++c) {
-      single &= map[c] == map[0];
-      raw |= codec.tables[map[c]].raw_bits != 0;
+    for (uint32_t i = 0; i < contexts; ++i) {
+      single &= map[i] == map[0];
+      raw |= codec.tables[map[i]].raw_bits != 0;
     }
     d.level_single_table.push_back(single);
     d.level_raw_bits.push_back(raw);

@@ -6,6 +6,7 @@
 
 #include "runtime/codec/shuffle_table.h"
 #include "runtime/format/codec_record.h"
+#include "runtime/format/trellis.h"
 
 namespace nwc {
 
@@ -36,15 +37,18 @@ AliasHit lookup(const AliasTable& table, uint32_t slot);
 struct DecodeTables {
   std::vector<AliasTable> alias;      ///< [T]
   std::vector<uint32_t> info;         ///< [T]: bits 0-15 min (as u16), 16-19 raw_bits, 24-31 n - 1 (the escape symbol)
-  std::vector<uint16_t> context_map;  ///< [K][16]
+  std::vector<uint16_t> context_map;  ///< [K][16][num_banks]
   uint32_t num_levels = 0;
+  uint32_t num_banks = 1;
+  ContextKind context_kind = ContextKind::kChannel;
+  const Trellis* trellis = nullptr;  ///< null: scalar quantizer
   bool any_raw_bits = false;
   /// [T * 128]: the same buckets as the CPU's SIMD decoders want them, so that one 64-bit load and few operations do.
   /// Both halves: bits 0-11 freq - 1, 12-18 symbol, 19 is it the escape. Low half (own symbol): 20-25 cutoff.
   /// High half (alias): 20-31 offset - cutoff + 31, which is in 0..4095 because 32 - cutoff ranks follow the offset.
   std::vector<uint64_t> packed;
   std::vector<ShuffleTable> shuffle;  ///< [T]
-  /// Per level: do all 16 channels use one table, do any of its tables have raw bits?
+  /// Per level: do all its contexts use one table, do any of its tables have raw bits?
   std::vector<uint8_t> level_single_table, level_raw_bits;
 };
 DecodeTables build_decode_tables(const CodecRecord& codec);

@@ -22,32 +22,38 @@ struct DecodeTables;
 inline constexpr uint32_t kMaxGroupBytes = 3 * sizeof(uint16_t) * kChunk * kNumLanes;
 inline constexpr uint32_t kPayloadPadding = kMaxGroupBytes + 64;
 
+inline constexpr uint32_t kMaxBanks = 2;
+
 /// A step's lanes that use the same table.
 struct TableLanes {
   uint32_t table;
-  uint32_t lanes;  ///< bit l: lane l
+  uint32_t lanes[kMaxBanks];  ///< bit l: lane l, if its column's state calls for this bank
 };
 /// A step of more tables is looked up lane by lane: table by table, each costs all lanes three lookups.
 inline constexpr uint32_t kMaxStepTables = 4;
 
-/// The tables in the layouts that the kernels look them up in; see DecodeTables.
+/// The tables in the layouts that the kernels look them up in, see DecodeTables, and the trellis (section 5.6).
 struct LookupTables {
   const DecodeTables* tables;
   const uint64_t* packed;
   const ShuffleTable* shuffle;
+  bool trellis, row_classes;
+  uint8_t on_odd, parity;  ///< of Trellis
 };
 
-/// What the 32 columns of slot j have in common for all row blocks of all tiles of a column band.
+/// What the 32 columns of slot j have in common for all row blocks of all tiles of a column band. A context is a
+/// channel or a row class (LaneStates::context); bank 1 is unused without a trellis.
 struct alignas(64) ColumnGroup {
-  uint32_t base[kChunk][kNumLanes];     ///< table of (level of the column, channel) * 128
-  int16_t min[kChunk][kNumLanes];       ///< of that table
-  uint8_t raw_bits[kChunk][kNumLanes];  ///< of that table
+  uint16_t table[kNumContexts][kMaxBanks][kNumLanes];    ///< of (level of the column, context, bank)
+  int16_t min[kNumContexts][kMaxBanks][kNumLanes];       ///< of that table
+  uint8_t raw_bits[kNumContexts][kMaxBanks][kNumLanes];  ///< of that table
   float step[kNumLanes], shrink[kNumLanes];
   float scale[kNumLanes];  ///< of the column
   uint8_t level[kNumLanes];
-  TableLanes step_table[kChunk][kMaxStepTables];
-  uint8_t num_step_tables[kChunk];  ///< 0: more than kMaxStepTables
-  uint32_t active;                  ///< lanes that take part, 1..32; the others' entries are valid, too
+  TableLanes step_table[kNumContexts][kMaxStepTables];  ///< the lanes of all tables and both banks cover each lane once
+  uint8_t num_step_tables[kNumContexts];                ///< 0: more than kMaxStepTables
+  uint32_t slot;                                        ///< j
+  uint32_t active;  ///< lanes that take part, 1..32; the others' entries are valid, too
   bool any_raw_bits;
   bool any_shrink;
 };
@@ -57,10 +63,13 @@ struct alignas(64) LaneStates {
   uint32_t state[kNumLanes];
   const uint8_t* next;  ///< first word not used
   const uint8_t* end;
+  uint8_t context[kChunk];                    ///< of each step of the current row block: below kNumContexts
+  alignas(64) uint8_t trellis[kMaxTileCols];  ///< state of each column's trellis
 };
 
+/// Reconstruction indices.
 struct alignas(64) LaneValues {
-  int16_t k[kChunk][kNumLanes];
+  int16_t q[kChunk][kNumLanes];
 };
 struct alignas(64) LaneWeights {
   float y[kChunk][kNumLanes];
@@ -105,8 +114,8 @@ struct LaneKernels {
   /// 16 steps of one tile, or of two tiles of the same columns at once (which hides the latency of the lookups).
   void (*decode)(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
                  LaneValues* out);
-  /// y = g_s(dequantize(k)), before any scale. scratch: 64-byte aligned, synthesis_scratch_floats().
-  void (*synthesize)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& k, float* scratch,
+  /// y = g_s(dequantize(q)), before any scale. scratch: 64-byte aligned, synthesis_scratch_floats().
+  void (*synthesize)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                      LaneWeights* y);
   /// Scales, converts, stores.
   void (*store)(const LaneWeights& y, const ColumnGroup& group, const StoreTarget& target);

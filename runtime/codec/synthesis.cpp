@@ -26,9 +26,9 @@ void pack_matrix(const std::vector<float>& m, size_t in, std::vector<float>* to)
 
 void append(const std::vector<float>& v, std::vector<float>* to) { to->insert(to->end(), v.begin(), v.end()); }
 
-float dequantize(int16_t k, float step, float shrink) {
-  const float sign = static_cast<float>((k > 0) - (k < 0));
-  return (static_cast<float>(k) - sign * shrink) * step;
+float dequantize(int16_t q, float step, float shrink) {
+  const float sign = static_cast<float>((q > 0) - (q < 0));
+  return (static_cast<float>(q) - sign * shrink) * step;
 }
 
 // out[o] = sum_i m[o][i] * in[i] + bias[o]; without bias: out[o] += the sum.
@@ -117,11 +117,11 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   view_.E = n + at[9];
 }
 
-void synthesize_group_scalar(const SynthesisView& net, const ColumnGroup& group, const LaneValues& k, float* scratch,
+void synthesize_group_scalar(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                              LaneWeights* out) {
   float z[kChunk], y[kChunk];
   for (uint32_t l = 0; l < group.active; ++l) {
-    for (uint32_t c = 0; c < kChunk; ++c) z[c] = dequantize(k.k[c][l], group.step[l], group.shrink[l]);
+    for (uint32_t c = 0; c < kChunk; ++c) z[c] = dequantize(q.q[c][l], group.step[l], group.shrink[l]);
     run_network(net.codec->synthesis, net.num_levels, group.level[l], z, scratch, scratch + net.width, y);
     for (uint32_t c = 0; c < kChunk; ++c) out->y[c][l] = y[c];
   }
@@ -147,16 +147,16 @@ void copy_rows_scalar(const RowCopy& rows) {
     std::memcpy(rows.to + r * rows.stride, rows.from + r * rows.width, rows.width);
 }
 
-void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> k, const uint8_t* level,
+void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> q, const uint8_t* level,
                        std::span<float> y) {
-  assert(k.size() == y.size() && k.size() % kChunk == 0);
+  assert(q.size() == y.size() && q.size() % kChunk == 0);
   const SynthesisPlan plan(codec);
   const LaneKernels kernels = lane_kernels(cpu);
   SynthesisScratch scratch(codec.synthesis.width);
   ColumnGroup group{};
   LaneValues values{};
   LaneWeights weights{};
-  const size_t num_chunks = k.size() / kChunk;
+  const size_t num_chunks = q.size() / kChunk;
   for (size_t first = 0; first < num_chunks; first += kNumLanes) {
     group.active = static_cast<uint32_t>(std::min<size_t>(kNumLanes, num_chunks - first));
     group.any_shrink = false;
@@ -166,7 +166,7 @@ void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const i
       group.step[l] = codec.step[L];
       group.shrink[l] = codec.shrink[L];
       group.any_shrink |= codec.shrink[L] != 0;
-      for (uint32_t c = 0; c < kChunk; ++c) values.k[c][l] = k[(first + l) * kChunk + c];
+      for (uint32_t c = 0; c < kChunk; ++c) values.q[c][l] = q[(first + l) * kChunk + c];
     }
     kernels.synthesize(plan.view(), group, values, scratch.data(), &weights);
     for (uint32_t l = 0; l < group.active; ++l) {

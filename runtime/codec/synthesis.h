@@ -8,9 +8,9 @@
 
 namespace nwc {
 
-/// y[num_chunks][16] = g_s(dequantize(k[num_chunks][16], level[num_chunks])), before any scale.
+/// y[num_chunks][16] = g_s(dequantize(q[num_chunks][16], level[num_chunks])), before any scale.
 /// Scalar is the reference; the twins agree within the tolerance of section 5.5.
-void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> k, const uint8_t* level,
+void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> q, const uint8_t* level,
                        std::span<float> y);
 
 }  // namespace nwc

@@ -40,12 +40,12 @@ void multiply(const float* m, const float* bias, const Row* in, uint32_t num_in,
   }
 }
 
-void dequantize(const ColumnGroup& g, const LaneValues& k, Row* z) {
+void dequantize(const ColumnGroup& g, const LaneValues& q, Row* z) {
   for (uint32_t l = 0; l < kNumLanes; l += 8) {
     const __m256 step = _mm256_load_ps(&g.step[l]);
     const __m256 shrink = _mm256_load_ps(&g.shrink[l]);
     for (uint32_t c = 0; c < kChunk; ++c) {
-      const __m128i value = _mm_load_si128(reinterpret_cast<const __m128i*>(&k.k[c][l]));
+      const __m128i value = _mm_load_si128(reinterpret_cast<const __m128i*>(&q.q[c][l]));
       __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(value));
       if (g.any_shrink) {
         const __m256 nonzero = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_UQ);
@@ -145,13 +145,13 @@ void store_rows(const LaneWeights& y, const ColumnGroup& g, const StoreTarget& t
 
 }  // namespace
 
-void synthesize_group_avx2(const SynthesisView& net, const ColumnGroup& group, const LaneValues& k, float* scratch,
+void synthesize_group_avx2(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                            LaneWeights* out) {
   const uint32_t w = net.width;
   Row* z = reinterpret_cast<Row*>(scratch);
   Row* x = z + kChunk;
   Row* u = x + w;
-  dequantize(group, k, z);
+  dequantize(group, q, z);
   if (w == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
   multiply(net.A, net.a, z, kChunk, w, x);
   for (uint32_t b = 0; b < net.num_blocks; ++b) {

@@ -37,12 +37,12 @@ void multiply(const float* m, const float* bias, const Row* in, uint32_t num_in,
 }
 
 template <bool kShrink>
-void dequantize(const ColumnGroup& g, const LaneValues& k, Row* z) {
+void dequantize(const ColumnGroup& g, const LaneValues& q, Row* z) {
   for (uint32_t h = 0; h < 2; ++h) {
     const __m512 step = _mm512_load_ps(&g.step[16 * h]);
     const __m512 shrink = _mm512_load_ps(&g.shrink[16 * h]);
     for (uint32_t c = 0; c < kChunk; ++c) {
-      const __m256i value = _mm256_load_si256(reinterpret_cast<const __m256i*>(&k.k[c][16 * h]));
+      const __m256i value = _mm256_load_si256(reinterpret_cast<const __m256i*>(&q.q[c][16 * h]));
       __m512 x = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(value));
       if constexpr (kShrink) {
         const __mmask16 nonzero = _mm512_test_epi32_mask(_mm512_castps_si512(x), _mm512_castps_si512(x));
@@ -161,13 +161,13 @@ void store_rows(const LaneWeights& y, const ColumnGroup& g, const StoreTarget& t
 
 }  // namespace
 
-void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& k, float* scratch,
+void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                              LaneWeights* out) {
   const uint32_t w = net.width;
   Row* z = reinterpret_cast<Row*>(scratch);
   Row* x = z + kChunk;
   Row* u = x + w;
-  group.any_shrink ? dequantize<true>(group, k, z) : dequantize<false>(group, k, z);
+  group.any_shrink ? dequantize<true>(group, q, z) : dequantize<false>(group, q, z);
   if (w == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
   multiply(net.A, net.a, z, kChunk, w, x);
   for (uint32_t b = 0; b < net.num_blocks; ++b) {

@@ -122,6 +122,8 @@ class TileWalk {
     for (uint32_t r = 0; r < geometry[0].row_blocks(); ++r) {
       // Only the last row band is lower than the others, and it comes second.
       const uint32_t num = count == 2 && r < geometry[1].row_blocks() ? 2 : 1;
+      for (uint32_t i = 0; i < num; ++i)
+        w->streams[i].begin_row_block(tables_.context_kind, coded_.row_class, geometry[i].row + uint64_t{r} * kChunk);
       for (uint32_t j = 0; j < w->groups.size(); ++j) {
         kernels_.decode(lookup_tables(tables_), w->groups[j], lanes, num, w->values);
         for (uint32_t i = 0; i < num; ++i) {
@@ -166,6 +168,15 @@ class TileWalk {
   std::atomic<uint64_t> first_bad_{UINT64_MAX};
   std::atomic<bool> cancelled_{false};
 };
+
+// What value k costs under a table.
+double table_bits(const FrequencyTable& t, int32_t k) {
+  const int32_t symbol = (k >> t.raw_bits) - t.min;
+  const int32_t escape = static_cast<int32_t>(t.freq.size()) - 1;
+  const bool escaped = symbol < 0 || symbol >= escape;
+  const uint16_t freq = t.freq[static_cast<size_t>(escaped ? escape : symbol)];
+  return kProbBits - std::log2(static_cast<double>(freq)) + (escaped ? 16 : t.raw_bits);
+}
 
 // Consumers of TileWalk.
 struct RowWriter {
@@ -221,7 +232,7 @@ struct ValueWriter {
   void group(const TileGeometry& g, uint32_t r, uint32_t, uint32_t j, const LaneValues& values, Worker* w) const {
     int16_t* chunk = out + ((g.row / kChunk + r) * cols + g.col + uint64_t{j} * kNumLanes) * kChunk;
     for (uint32_t l = 0; l < w->groups[j].active; ++l, chunk += kChunk) {
-      for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.k[c][l];
+      for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.q[c][l];
     }
   }
   void row_block(const TileGeometry&, uint32_t, uint32_t, Worker*) const {}
@@ -276,20 +287,24 @@ Status decode_tensor_values(const NwcFile& file, const DecodeTables& tables, siz
   return walk.run(runner);
 }
 
-double ideal_bits(const CodecRecord& codec, const CodedTensor& coded, uint64_t m, std::span<const int16_t> values) {
-  const uint64_t n = coded.level.size();
-  const uint64_t row_blocks = ceil_div(m, kChunk);
-  assert(values.size() >= row_blocks * n * kChunk);
+double ideal_bits(const CodecRecord& codec, const TileGrid& grid, const CodedTensor& coded,
+                  std::span<const int16_t> values) {
+  const uint64_t row_blocks = ceil_div(grid.m, kChunk);
+  assert(values.size() >= row_blocks * grid.n * kChunk);
+  const Trellis* trellis = find_trellis(codec.trellis_bits);
+  std::vector<uint8_t> state(static_cast<size_t>(grid.n), 0);
   double bits = 0;
-  for (uint64_t i = 0; i < row_blocks * n; ++i) {
-    const uint16_t* map = codec.context_map.data() + size_t{coded.level[i % n]} * kChunk;
-    for (uint32_t c = 0; c < kChunk; ++c) {
-      const FrequencyTable& t = codec.tables[map[c]];
-      const int32_t symbol = (values[i * kChunk + c] >> t.raw_bits) - t.min;
-      const int32_t escape = static_cast<int32_t>(t.freq.size()) - 1;
-      const bool escaped = symbol < 0 || symbol >= escape;
-      const uint16_t freq = t.freq[static_cast<size_t>(escaped ? escape : symbol)];
-      bits += kProbBits - std::log2(static_cast<double>(freq)) + (escaped ? 16 : t.raw_bits);
+  for (uint64_t rb = 0; rb < row_blocks; ++rb) {
+    if (rb * kChunk % grid.tile_rows == 0) std::fill(state.begin(), state.end(), uint8_t{0});
+    for (uint64_t col = 0; col < grid.n; ++col) {
+      for (uint32_t c = 0; c < kChunk; ++c) {
+        const int16_t q = values[(rb * grid.n + col) * kChunk + c];
+        const uint32_t bank = Trellis::bank(state[col]);
+        const int32_t k = trellis == nullptr ? q : trellis_value(q, bank);
+        const uint32_t context = context_of(codec.context_kind, coded.row_class, rb * kChunk + c);
+        bits += table_bits(codec.tables[codec.table_of(coded.level[col], context, bank)], k);
+        if (trellis != nullptr) state[col] = trellis->next(state[col], k);
+      }
     }
   }
   return bits;

@@ -25,13 +25,15 @@ Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_
                           uint64_t row_end, Dtype dtype, MutableBytes out, Runner& runner,
                           const TensorDecodeOptions& options);
 
-/// The exact integer values of the whole tensor: out[(row_block * n + column) * 16 + channel],
+/// The exact reconstruction indices of the whole tensor: out[(row_block * n + column) * 16 + channel],
 /// ceil(m / 16) * n * 16 values. For comparison between backends and for statistics.
 Status decode_tensor_values(const NwcFile& file, const DecodeTables& tables, size_t tensor, std::span<int16_t> out,
                             Runner& runner, const TensorDecodeOptions& options);
 
 /// How many bits the tensor's symbols would need with an ideal coder under the frozen tables (raw bits and escape
-/// words included), from its values.
-double ideal_bits(const CodecRecord& codec, const CodedTensor& coded, uint64_t m, std::span<const int16_t> values);
+/// words included), from its reconstruction indices, laid out as decode_tensor_values does. Approximate
+/// if a trellis's indices wrapped around, which no encoder makes them do.
+double ideal_bits(const CodecRecord& codec, const TileGrid& grid, const CodedTensor& coded,
+                  std::span<const int16_t> values);
 
 }  // namespace nwc

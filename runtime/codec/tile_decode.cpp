@@ -17,28 +17,35 @@ void renormalise(LaneStates* t, uint32_t lane) {
   if (t->state[lane] < kRansLow) t->state[lane] = t->state[lane] << 16 | take_word(t);
 }
 
-// One step of section 5.3, the readable twin of the SIMD kernels.
+// One step of sections 5.3 and 5.6, the readable twin of the SIMD kernels.
 void decode_step(const DecodeTables& tables, const ColumnGroup& group, uint32_t channel, LaneStates* t, int16_t* out) {
-  uint32_t symbol[kNumLanes], raw[kNumLanes] = {};
+  const uint32_t context = t->context[channel];
+  uint8_t* trellis = t->trellis + group.slot * kNumLanes;
+  uint32_t bank[kNumLanes], symbol[kNumLanes], raw[kNumLanes] = {};
   for (uint32_t l = 0; l < group.active; ++l) {
-    const AliasHit hit = lookup(tables.alias[group.base[channel][l] / kBuckets], t->state[l] % kProbScale);
+    bank[l] = Trellis::bank(trellis[l]);  // without a trellis all states stay 0
+    const AliasHit hit = lookup(tables.alias[group.table[context][bank[l]][l]], t->state[l] % kProbScale);
     t->state[l] = hit.freq * (t->state[l] >> kProbBits) + hit.rank;
     symbol[l] = hit.symbol;
     renormalise(t, l);
   }
-  const auto is_escape = [&](uint32_t l) { return symbol[l] == tables.info[group.base[channel][l] / kBuckets] >> 24; };
+  const auto is_escape = [&](uint32_t l) { return symbol[l] == tables.info[group.table[context][bank[l]][l]] >> 24; };
   for (uint32_t l = 0; l < group.active; ++l) {
-    const uint32_t bits = group.raw_bits[channel][l];
+    const uint32_t bits = group.raw_bits[context][bank[l]][l];
     if (bits == 0 || is_escape(l)) continue;
     raw[l] = t->state[l] & ((1u << bits) - 1);
     t->state[l] >>= bits;
     renormalise(t, l);
   }
   for (uint32_t l = 0; l < group.active; ++l) {
-    const int32_t unit = 1 << group.raw_bits[channel][l];
+    const int32_t unit = 1 << group.raw_bits[context][bank[l]][l];
     const int32_t value =
-        (static_cast<int32_t>(symbol[l]) + group.min[channel][l]) * unit + static_cast<int32_t>(raw[l]);
-    out[l] = static_cast<int16_t>(is_escape(l) ? take_word(t) : value);
+        (static_cast<int32_t>(symbol[l]) + group.min[context][bank[l]][l]) * unit + static_cast<int32_t>(raw[l]);
+    const int16_t k = static_cast<int16_t>(is_escape(l) ? take_word(t) : value);
+    out[l] = k;
+    if (tables.trellis == nullptr) continue;
+    out[l] = trellis_index(k, bank[l]);
+    trellis[l] = tables.trellis->next(trellis[l], k);
   }
 }
 
@@ -47,7 +54,7 @@ void decode_step(const DecodeTables& tables, const ColumnGroup& group, uint32_t 
 void decode_group_scalar(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
   for (uint32_t t = 0; t < num_tiles; ++t) {
-    for (uint32_t c = 0; c < kChunk; ++c) decode_step(*tables.tables, group, c, tiles[t], out[t].k[c]);
+    for (uint32_t c = 0; c < kChunk; ++c) decode_step(*tables.tables, group, c, tiles[t], out[t].q[c]);
   }
 }
 
@@ -62,7 +69,7 @@ LaneKernels lane_kernels(CpuLevel level) {
 }
 
 Status decode_tile(CpuLevel cpu, const DecodeTables& tables, const TileGeometry& geometry, const uint8_t* level,
-                   Bytes payload, std::span<int16_t> out) {
+                   std::span<const uint8_t> row_class, Bytes payload, std::span<int16_t> out) {
   assert(out.size() == size_t{geometry.row_blocks()} * geometry.width * kChunk);
   TileStream tile;
   NWC_ASSIGN_OR_RETURN(const MutableBytes copy, tile.prepare(geometry, payload.size()));
@@ -76,11 +83,12 @@ Status decode_tile(CpuLevel cpu, const DecodeTables& tables, const TileGeometry&
   LaneValues values{};
   for (uint32_t r = 0; r < geometry.row_blocks() && !tile.ran_out(); ++r) {
     int16_t* chunk = out.data() + size_t{r} * geometry.width * kChunk;
+    tile.begin_row_block(tables.context_kind, row_class, uint64_t{r} * kChunk);
     for (const ColumnGroup& group : groups) {
       kernels.decode(step_tables, group, &lanes, 1, &values);
       if (tile.ran_out()) break;
       for (uint32_t l = 0; l < group.active; ++l, chunk += kChunk) {
-        for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.k[c][l];
+        for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.q[c][l];
       }
     }
   }

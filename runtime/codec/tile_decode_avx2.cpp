@@ -78,7 +78,11 @@ inline void step(const uint64_t* packed, const ColumnGroup& g, uint32_t c, const
                  const uint8_t** next, int16_t* out) {
   __m256i hit[kVectors], escape[kVectors], value[kVectors];
   for (int v = 0; v < kVectors; ++v) {
-    const __m256i advanced = advance(packed, state[v], load(&g.base[c][8 * v]), &hit[v]);
+    const __m256i advanced =
+        advance(packed, state[v],
+                _mm256_slli_epi32(
+                    _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(&g.table[c][0][8 * v]))), 7),
+                &hit[v]);
     state[v] = _mm256_blendv_epi8(state[v], advanced, active[v]);
   }
   __m256i any_escape = _mm256_setzero_si256();
@@ -87,12 +91,12 @@ inline void step(const uint64_t* packed, const ColumnGroup& g, uint32_t c, const
     escape[v] = _mm256_and_si256(_mm256_srai_epi32(_mm256_slli_epi32(hit[v], 12), 31), active[v]);
     any_escape = _mm256_or_si256(any_escape, escape[v]);
     const __m256i symbol = _mm256_and_si256(_mm256_srli_epi32(hit[v], 12), _mm256_set1_epi32(127));
-    const __m128i min = _mm_load_si128(reinterpret_cast<const __m128i*>(&g.min[c][8 * v]));
+    const __m128i min = _mm_load_si128(reinterpret_cast<const __m128i*>(&g.min[c][0][8 * v]));
     value[v] = _mm256_add_epi32(symbol, _mm256_cvtepi16_epi32(min));
   }
   if constexpr (kRaw) {
     for (int v = 0; v < kVectors; ++v) {
-      const __m128i packed_bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&g.raw_bits[c][8 * v]));
+      const __m128i packed_bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&g.raw_bits[c][0][8 * v]));
       const __m256i takes = _mm256_andnot_si256(escape[v], active[v]);
       const __m256i bits = _mm256_and_si256(_mm256_cvtepu8_epi32(packed_bits), takes);
       const __m256i rest = _mm256_srlv_epi32(state[v], bits);
@@ -122,7 +126,7 @@ void decode(const uint64_t* packed, const ColumnGroup& g, LaneStates* tile, Lane
     state[v] = load(&tile->state[8 * v]);
   }
   const uint8_t* next = tile->next;
-  for (uint32_t c = 0; c < kChunk; ++c) step<kRaw>(packed, g, c, active, state, &next, out->k[c]);
+  for (uint32_t c = 0; c < kChunk; ++c) step<kRaw>(packed, g, c, active, state, &next, out->q[c]);
   for (int v = 0; v < kVectors; ++v) _mm256_store_si256(reinterpret_cast<__m256i*>(&tile->state[8 * v]), state[v]);
   tile->next = next;
 }
@@ -131,6 +135,7 @@ void decode(const uint64_t* packed, const ColumnGroup& g, LaneStates* tile, Lane
 
 void decode_group_avx2(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                        uint32_t num_tiles, LaneValues* out) {
+  if (tables.trellis || tables.row_classes) return decode_group_scalar(tables, group, tiles, num_tiles, out);
   for (uint32_t t = 0; t < num_tiles; ++t) {
     group.any_raw_bits ? decode<true>(tables.packed, group, tiles[t], &out[t])
                        : decode<false>(tables.packed, group, tiles[t], &out[t]);

@@ -80,7 +80,8 @@ inline void step(const uint64_t* packed, const ColumnGroup& g, uint32_t c, const
   __m512i hit[2];
   __mmask16 escape[2];
   for (int h = 0; h < 2; ++h) {
-    const __m512i base = _mm512_load_si512(&g.base[c][16 * h]);
+    const __m512i base = _mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(&g.table[c][0][16 * h]))), 7);
     const __m512i state = advance(packed, t->state[h], base, &hit[h]);
     t->state[h] = _mm512_mask_mov_epi32(t->state[h], active[h], state);
   }
@@ -88,14 +89,14 @@ inline void step(const uint64_t* packed, const ColumnGroup& g, uint32_t c, const
     t->state[h] = renormalise(t->state[h], active[h], &t->next);
     escape[h] = escapes(hit[h], active[h]);
   }
-  const __m512i min = _mm512_load_si512(&g.min[c][0]);
+  const __m512i min = _mm512_load_si512(&g.min[c][0][0]);
   __m512i value[2];
   for (int h = 0; h < 2; ++h) value[h] = symbols(hit[h]);
   if constexpr (kRaw) {
     const __m512i min_half[2] = {_mm512_cvtepi16_epi32(_mm512_castsi512_si256(min)),
                                  _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(min, 1))};
     for (int h = 0; h < 2; ++h) {
-      const __m128i packed_bits = _mm_load_si128(reinterpret_cast<const __m128i*>(&g.raw_bits[c][16 * h]));
+      const __m128i packed_bits = _mm_load_si128(reinterpret_cast<const __m128i*>(&g.raw_bits[c][0][16 * h]));
       const __mmask16 takes = static_cast<__mmask16>(active[h] & ~escape[h]);
       const __m512i bits = _mm512_maskz_cvtepu8_epi32(takes, packed_bits);
       const __m512i rest = _mm512_srlv_epi32(t->state[h], bits);
@@ -154,7 +155,7 @@ inline void step_by_table(const ShuffleTable* tables, const ColumnGroup& g, uint
   }
   for (uint32_t d = 1; d < num; ++d) {
     const ShuffleTable& table = tables[g.step_table[c][d].table];
-    const __mmask32 lanes = g.step_table[c][d].lanes;
+    const __mmask32 lanes = g.step_table[c][d].lanes[0];
     for (int i = 0; i < kTiles; ++i) {
       entry[i] = _mm512_mask_mov_epi16(entry[i], lanes, permute(table.bucket, bucket[i], high[i]));
       rank[i] = _mm512_mask_mov_epi16(rank[i], lanes, permute(table.rank, bucket[i], high[i]));
@@ -171,9 +172,9 @@ inline void step_by_table(const ShuffleTable* tables, const ColumnGroup& g, uint
   for (uint32_t d = 1; d < num; ++d) {
     const ShuffleTable& table = tables[g.step_table[c][d].table];
     for (int i = 0; i < kTiles; ++i)
-      freq[i] = _mm512_mask_mov_epi16(freq[i], g.step_table[c][d].lanes, permute(table.freq, symbol[i], high[i]));
+      freq[i] = _mm512_mask_mov_epi16(freq[i], g.step_table[c][d].lanes[0], permute(table.freq, symbol[i], high[i]));
   }
-  const __m512i min = _mm512_load_si512(&g.min[c][0]);
+  const __m512i min = _mm512_load_si512(&g.min[c][0][0]);
   const uint32_t all = static_cast<uint32_t>(active[0]) | static_cast<uint32_t>(active[1]) << 16;
   for (int i = 0; i < kTiles; ++i) {
     const __mmask32 escape = _mm512_movepi16_mask(freq[i]) & all;
@@ -192,7 +193,7 @@ inline void step_by_table(const ShuffleTable* tables, const ColumnGroup& g, uint
           _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(low)), _mm512_cvtepi32_epi16(upper), 1);
       value = _mm512_mask_mov_epi16(value, escape, words);
     }
-    _mm512_store_si512(out[i].k[c], value);
+    _mm512_store_si512(out[i].q[c], value);
   }
 }
 
@@ -209,7 +210,7 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
     if (!kRaw && g.num_step_tables[c] != 0) {
       step_by_table<kTiles>(tables.shuffle, g, c, active, t, out);
     } else {
-      for (int i = 0; i < kTiles; ++i) step<kRaw>(tables.packed, g, c, active, &t[i], out[i].k[c]);
+      for (int i = 0; i < kTiles; ++i) step<kRaw>(tables.packed, g, c, active, &t[i], out[i].q[c]);
     }
   }
   for (int i = 0; i < kTiles; ++i) {
@@ -222,6 +223,7 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
 
 void decode_group_avx512(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
+  if (tables.trellis || tables.row_classes) return decode_group_scalar(tables, group, tiles, num_tiles, out);
   if (num_tiles == 2) {
     group.any_raw_bits ? decode<2, true>(tables, group, tiles, out) : decode<2, false>(tables, group, tiles, out);
   } else {

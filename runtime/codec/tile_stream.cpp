@@ -6,18 +6,23 @@
 namespace nwc {
 namespace {
 
-// Which lanes of each step use which table.
-void list_step_tables(ColumnGroup* g) {
-  for (uint32_t c = 0; c < kChunk; ++c) {
-    uint32_t num = 0, left = ~0u;
-    for (; left != 0 && num < kMaxStepTables; ++num) {
-      const uint32_t base = g->base[c][std::countr_zero(left)];
-      uint32_t lanes = 0;
-      for (uint32_t l = 0; l < kNumLanes; ++l) lanes |= uint32_t{g->base[c][l] == base} << l;
-      g->step_table[c][num] = {base / kBuckets, lanes};
-      left &= ~lanes;
+// Which lanes of each step use which table in which bank.
+void list_step_tables(uint32_t num_banks, ColumnGroup* g) {
+  for (uint32_t c = 0; c < kNumContexts; ++c) {
+    uint32_t num = 0;
+    uint32_t left[kMaxBanks] = {~0u, num_banks == 2 ? ~0u : 0u};
+    for (; (left[0] | left[1]) != 0 && num < kMaxStepTables; ++num) {
+      const uint32_t first = left[0] != 0 ? 0 : 1;
+      TableLanes& t = g->step_table[c][num];
+      t.table = g->table[c][first][std::countr_zero(left[first])];
+      for (uint32_t b = 0; b < kMaxBanks; ++b) {
+        t.lanes[b] = 0;
+        for (uint32_t l = 0; l < kNumLanes; ++l) t.lanes[b] |= uint32_t{g->table[c][b][l] == t.table} << l;
+        t.lanes[b] &= left[b];
+        left[b] &= ~t.lanes[b];
+      }
     }
-    g->num_step_tables[c] = static_cast<uint8_t>(left == 0 ? num : 0);
+    g->num_step_tables[c] = static_cast<uint8_t>((left[0] | left[1]) == 0 ? num : 0);
   }
 }
 
@@ -28,6 +33,7 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
   out->resize((width + kNumLanes - 1) / kNumLanes);
   for (uint32_t j = 0; j < out->size(); ++j) {
     ColumnGroup& g = (*out)[j];
+    g.slot = j;
     g.active = std::min(kNumLanes, width - j * kNumLanes);
     g.any_raw_bits = g.any_shrink = false;
     for (uint32_t l = 0; l < kNumLanes; ++l) {
@@ -39,15 +45,17 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
       g.shrink[l] = codec == nullptr ? 0.0f : codec->shrink[L];
       g.any_shrink |= g.shrink[l] != 0;
       g.any_raw_bits |= tables.level_raw_bits[L] != 0;
-      const uint16_t* map = tables.context_map.data() + size_t{L} * kChunk;
-      for (uint32_t c = 0; c < kChunk; ++c) {
-        const uint32_t info = tables.info[map[c]];
-        g.base[c][l] = map[c] * kBuckets;
-        g.min[c][l] = static_cast<int16_t>(info & 0xffffu);
-        g.raw_bits[c][l] = static_cast<uint8_t>(info >> 16 & 15u);
+      const uint16_t* map = tables.context_map.data() + size_t{L} * kNumContexts * tables.num_banks;
+      for (uint32_t c = 0; c < kNumContexts; ++c) {
+        for (uint32_t b = 0; b < tables.num_banks; ++b) {
+          const uint16_t table = map[c * tables.num_banks + b];
+          g.table[c][b][l] = table;
+          g.min[c][b][l] = static_cast<int16_t>(tables.info[table] & 0xffffu);
+          g.raw_bits[c][b][l] = static_cast<uint8_t>(tables.info[table] >> 16 & 15u);
+        }
       }
     }
-    list_step_tables(&g);
+    list_step_tables(tables.num_banks, &g);
   }
 }
 
@@ -76,7 +84,12 @@ Status TileStream::begin() {
   }
   lanes_.next = buffer_.data() + head;
   lanes_.end = buffer_.data() + size_;
+  std::fill(std::begin(lanes_.trellis), std::end(lanes_.trellis), uint8_t{0});
   return {};
+}
+
+void TileStream::begin_row_block(ContextKind kind, std::span<const uint8_t> row_class, uint64_t row) {
+  for (uint32_t c = 0; c < kChunk; ++c) lanes_.context[c] = context_of(kind, row_class, row + c);
 }
 
 Status TileStream::finish() const {

@@ -2,6 +2,7 @@
 // (doc/format.md, sections 5.2 and 5.3). Internal to runtime/codec; the same for all CPU levels.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "runtime/base/bytes.h"
@@ -12,7 +13,21 @@
 namespace nwc {
 
 inline LookupTables lookup_tables(const DecodeTables& tables) {
-  return {&tables, tables.packed.data(), tables.shuffle.data()};
+  const Trellis none, *trellis = tables.trellis != nullptr ? tables.trellis : &none;
+  return {&tables,
+          tables.packed.data(),
+          tables.shuffle.data(),
+          tables.trellis != nullptr,
+          tables.context_kind == ContextKind::kRowClass,
+          trellis->on_odd,
+          trellis->parity};
+}
+
+/// The second index of the context map in the step of a tensor's row. row_class: [m]; rows beyond its end are of class
+/// 0.
+inline uint8_t context_of(ContextKind kind, std::span<const uint8_t> row_class, uint64_t row) {
+  if (kind == ContextKind::kChannel) return static_cast<uint8_t>(row % kChunk);
+  return row < row_class.size() ? row_class[row] : uint8_t{0};
 }
 
 /// The columns of a tile, slot by slot. level: [width]; scale: [width], or empty (then 1); codec: null leaves step
@@ -28,6 +43,8 @@ class TileStream {
   Result<MutableBytes> prepare(const TileGeometry& geometry, uint64_t size);
   /// Reads the states. Errors: kTruncated, kCorrupt.
   Status begin();
+  /// Before each row block's groups: their steps' contexts. `row` is the block's first.
+  void begin_row_block(ContextKind kind, std::span<const uint8_t> row_class, uint64_t row);
   LaneStates* lanes() { return &lanes_; }
   /// To be asked after every group.
   bool ran_out() const { return lanes_.next > lanes_.end; }

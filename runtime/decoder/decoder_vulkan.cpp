@@ -36,6 +36,11 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   if (!file.codec()) return self;
 
   const CodecRecord& codec = *file.codec();
+  if (codec.quantizer != Quantizer::kScalar || codec.context_kind != ContextKind::kChannel) {
+    return Status(StatusCode::kUnsupported,
+                  "the Vulkan kernels know neither the trellis quantizer nor row classes yet: "
+                  "decode on the CPU");
+  }
   self->tables_ = build_decode_tables(codec);
   NWC_ASSIGN_OR_RETURN(self->kernels_,
                        VulkanKernels::create(*self->device_, codec, self->tables_, VulkanSelfTest::known_tables(),
@@ -199,7 +204,7 @@ Status VulkanDecoder::check_tile(const Job& job, const CodedTensor& coded, uint6
                        read_range(file_.reader(), coded.tiles[tile].offset, coded.tiles[tile].size, &storage));
   std::vector<int16_t> values(size_t{geometry.row_blocks()} * geometry.width * kChunk);
   const Status status =
-      decode_tile(CpuLevel::kScalar, tables_, geometry, coded.level.data() + geometry.col, payload, values);
+      decode_tile(CpuLevel::kScalar, tables_, geometry, coded.level.data() + geometry.col, {}, payload, values);
   return status.with_context(tile_context(record, tile));
 }
 

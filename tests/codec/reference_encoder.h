@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "runtime/format/nwc_file.h"
@@ -50,14 +52,46 @@ class SlotMap {
   std::vector<std::vector<uint32_t>> slots_;
 };
 
-/// One tile: values[(row_block * width + column) * 16 + channel] -> payload.
+/// Section 5.6: the trellis of one column of a tile. Without a trellis (v = 0) the bank stays 0.
+class ColumnTrellis {
+ public:
+  explicit ColumnTrellis(uint32_t v) : v_(v) {
+    const std::map<uint32_t, std::pair<uint32_t, uint32_t>> polynomials = {
+        {2, {2, 1}}, {3, {5, 2}}, {4, {9, 2}}, {5, {18, 4}}, {6, {33, 10}}, {8, {166, 121}}};
+    if (v != 0) std::tie(a_, b_) = polynomials.at(v);
+  }
+  uint32_t bank() const { return state_ % 2; }
+  /// The reconstruction index of value k, after which the state moves on.
+  int16_t push(int16_t k) {
+    if (v_ == 0) return k;
+    const int sign = k == 0 ? 0 : k > 0 ? 1 : -1;
+    const int q = 2 * k - static_cast<int>(bank()) * sign;
+    state_ = state_ / 2 ^ (state_ % 2 == 1 ? a_ : 0) ^ (k % 2 != 0 ? b_ : 0);
+    return static_cast<int16_t>(q);
+  }
+
+ private:
+  uint32_t v_, a_ = 0, b_ = 0, state_ = 0;
+};
+
+/// One tile: values k[(row_block * width + column) * 16 + channel] -> payload. row_class: [height], or null: all 0.
 class TileEncoder {
  public:
   explicit TileEncoder(const CodecRecord& codec) : codec_(codec) {
     for (const FrequencyTable& t : codec.tables) maps_.emplace_back(t.freq);
   }
 
-  std::vector<uint8_t> encode(const TileGeometry& g, const uint8_t* level, const int16_t* values) const {
+  std::vector<uint8_t> encode(const TileGeometry& g, const uint8_t* level, const int16_t* values,
+                              const uint8_t* row_class = nullptr) const {
+    std::vector<uint8_t> bank(size_t{g.row_blocks()} * g.width * 16);
+    for (uint32_t column = 0; column < g.width; ++column) {
+      ColumnTrellis trellis(codec_.trellis_bits);
+      for (uint32_t row = 0; row < 16 * g.row_blocks(); ++row) {
+        const size_t at = (size_t{row / 16} * g.width + column) * 16 + row % 16;
+        bank[at] = static_cast<uint8_t>(trellis.bank());
+        trellis.push(values[at]);
+      }
+    }
     std::vector<uint32_t> state(g.lanes(), 1u << 16);
     std::vector<uint16_t> words;  // last one first
     const auto push_low_word = [&](uint32_t* s) {
@@ -68,10 +102,16 @@ class TileEncoder {
       for (uint32_t j = g.slots(); j-- > 0;) {
         const uint32_t lanes = std::min(32u, g.width - 32 * j);
         for (uint32_t c = 16; c-- > 0;) {
-          const auto table_of = [&](uint32_t l) { return codec_.context_map[level[32 * j + l] * 16u + c]; };
-          const auto value_of = [&](uint32_t l) {
-            return static_cast<int>(values[(size_t{r} * g.width + 32 * j + l) * 16 + c]);
+          const auto index_of = [&](uint32_t l) { return (size_t{r} * g.width + 32 * j + l) * 16 + c; };
+          const auto table_of = [&](uint32_t l) {
+            const bool by_class = codec_.context_kind == ContextKind::kRowClass;
+            const uint32_t row = 16 * r + c;
+            const uint32_t second = !by_class ? c : row_class != nullptr && row < g.height ? row_class[row] : 0;
+            const uint32_t context = level[32 * j + l] * 16u + second;
+            return codec_.quantizer == Quantizer::kTrellis ? codec_.context_map[context * 2 + bank[index_of(l)]]
+                                                           : codec_.context_map[context];
           };
+          const auto value_of = [&](uint32_t l) { return static_cast<int>(values[index_of(l)]); };
           const auto symbol_of = [&](uint32_t l) {  // the escape, if nothing else does
             const FrequencyTable& t = codec_.tables[table_of(l)];
             const int escape = static_cast<int>(t.freq.size()) - 1;
@@ -120,6 +160,8 @@ struct CodecOptions {
   uint32_t alphabet = 64;
   bool varied = true;  ///< tables of other shapes among them: one symbol, two symbols, all 128
   double shrink = 0.05;
+  uint32_t trellis_bits = 0;
+  bool row_classes = false;
 };
 
 /// Frequencies of a discretised Gaussian around the middle, normalised to 4096; the last symbol is the escape.
@@ -155,6 +197,9 @@ inline CodecRecord make_codec(const CodecOptions& o, uint32_t seed) {
   };
   CodecRecord r;
   r.preset = o.width == 0 ? Preset::kLinear : Preset::kOther;
+  r.quantizer = o.trellis_bits == 0 ? Quantizer::kScalar : Quantizer::kTrellis;
+  r.trellis_bits = static_cast<uint8_t>(o.trellis_bits);
+  r.context_kind = o.row_classes ? ContextKind::kRowClass : ContextKind::kChannel;
   r.num_levels = o.levels;
   r.f16_weights = o.f16;
   for (uint32_t i = 0; i < o.levels; ++i) {
@@ -192,7 +237,7 @@ inline CodecRecord make_codec(const CodecOptions& o, uint32_t seed) {
     table.raw_bits = static_cast<uint8_t>(o.max_raw_bits == 0 ? 0 : below(o.max_raw_bits + 1));
     r.tables.push_back(table);
   }
-  for (uint32_t i = 0; i < o.levels * 16; ++i)
+  for (uint32_t i = 0; i < o.levels * 16 * (o.trellis_bits == 0 ? 1 : 2); ++i)
     r.context_map.push_back(static_cast<uint16_t>((i + below(2)) % o.tables));
   r.codec_id = compute_codec_id(r);
   return r;
@@ -204,13 +249,15 @@ struct TensorOptions {
   uint32_t tile_rows = 128, tile_cols = 256;
   bool row_scales = false;
   bool one_level = false;
+  bool row_classes = false;
+  bool wrapping = true;  ///< escaped values whose index in a trellis does not fit into an i16
 };
 
 /// A coded tensor and what it should decode to.
 struct TestTensor {
   TensorRecord record;
-  std::vector<uint8_t> level, scale_code, row_scale_code;
-  std::vector<int16_t> values;  ///< [(row_block * n + column) * 16 + channel]
+  std::vector<uint8_t> level, scale_code, row_scale_code, row_class;
+  std::vector<int16_t> k, values;  ///< [(row_block * n + column) * 16 + channel]: values k and reconstruction indices q
   std::vector<uint8_t> blob;
 };
 
@@ -223,6 +270,7 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
   r.storage = Storage::kCoded;
   r.dtype = Dtype::kF16;
   r.row_scales = o.row_scales;
+  r.row_classes = o.row_classes;
   r.shape = o.shape;
   r.tile_rows = o.tile_rows;
   r.tile_cols = o.tile_cols;
@@ -235,6 +283,7 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
   }
   for (uint64_t i = 0; o.row_scales && i < grid.m; ++i)
     t.row_scale_code.push_back(static_cast<uint8_t>(1 + rng() % 12));
+  for (uint64_t i = 0; o.row_classes && i < grid.m; ++i) t.row_class.push_back(static_cast<uint8_t>(rng() % 16));
   // slot -> symbol of a table: drawing a slot draws a symbol with its frequency
   std::vector<std::vector<uint8_t>> draw;
   for (const FrequencyTable& f : codec.tables) {
@@ -243,17 +292,26 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
       draw.back().insert(draw.back().end(), f.freq[s], static_cast<uint8_t>(s));
   }
   const uint64_t row_blocks = (grid.m + 15) / 16;
+  t.k.reserve(row_blocks * grid.n * 16);
   t.values.reserve(row_blocks * grid.n * 16);
+  const size_t banks = codec.quantizer == Quantizer::kTrellis ? 2 : 1;
+  std::vector<ColumnTrellis> trellis;
   for (uint64_t chunk = 0; chunk < row_blocks * grid.n; ++chunk) {
+    const size_t column = chunk % grid.n;
+    const uint64_t row = chunk / grid.n * 16;
+    if (column == 0 && row % o.tile_rows == 0) trellis.assign(grid.n, ColumnTrellis(codec.trellis_bits));
     for (uint32_t c = 0; c < 16; ++c) {
-      const uint16_t id = codec.context_map[t.level[chunk % grid.n] * 16u + c];
+      const uint32_t row_class = row + c < t.row_class.size() ? t.row_class[row + c] : 0;
+      const uint32_t second = codec.context_kind == ContextKind::kChannel ? c : row_class;
+      const uint16_t id = codec.context_map[(t.level[column] * 16u + second) * banks + trellis[column].bank()];
       const FrequencyTable& f = codec.tables[id];
       const uint32_t symbol = draw[id][rng() % 4096];
       const int raw = static_cast<int>(rng() & ((1u << f.raw_bits) - 1));
       const bool escape = symbol + 1 == f.freq.size();
-      const int value = escape ? static_cast<int>(rng() % 65536) - 32768
+      const int value = escape ? (static_cast<int>(rng() % 65536) - 32768) / (o.wrapping ? 1 : 2)
                                : (static_cast<int>(symbol) + f.min) * (1 << f.raw_bits) + raw;
-      t.values.push_back(static_cast<int16_t>(value));
+      t.k.push_back(static_cast<int16_t>(value));
+      t.values.push_back(trellis[column].push(t.k.back()));
     }
   }
 
@@ -263,10 +321,11 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
     const TileGeometry g = grid.tile(i);
     std::vector<int16_t> tile;
     for (uint32_t rb = 0; rb < g.row_blocks(); ++rb) {
-      const auto first = t.values.begin() + static_cast<ptrdiff_t>(((g.row / 16 + rb) * grid.n + g.col) * 16);
+      const auto first = t.k.begin() + static_cast<ptrdiff_t>(((g.row / 16 + rb) * grid.n + g.col) * 16);
       tile.insert(tile.end(), first, first + g.width * 16);
     }
-    const std::vector<uint8_t> payload = encoder.encode(g, t.level.data() + g.col, tile.data());
+    const uint8_t* row_class = o.row_classes ? t.row_class.data() + g.row : nullptr;
+    const std::vector<uint8_t> payload = encoder.encode(g, t.level.data() + g.col, tile.data(), row_class);
     directory.write(static_cast<uint32_t>(payload.size()));
     directory.write(crc32(payload));
     payloads.write_bytes(payload);
@@ -275,6 +334,7 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
   side.write_bytes(t.level);
   side.write_bytes(t.scale_code);
   side.write_bytes(t.row_scale_code);
+  side.write_bytes(t.row_class);
   const std::vector<uint8_t> deflated = deflate_bytes(side.bytes());
   ByteWriter blob;
   blob.write_bytes(deflated);

@@ -23,7 +23,10 @@ Model make_model(const reference::CodecOptions& options, const std::vector<Tenso
   Model m;
   m.codec = reference::make_codec(options, 3);
   uint32_t seed = 10;
-  for (const TensorOptions& t : tensors) m.tensors.push_back(reference::make_tensor(m.codec, t, ++seed));
+  for (TensorOptions t : tensors) {
+    t.row_classes = options.row_classes && t.name != "e";
+    m.tensors.push_back(reference::make_tensor(m.codec, t, ++seed));
+  }
   m.bytes = reference::make_file(m.codec, &m.tensors);
   auto file = NwcFile::open(make_memory_reader(m.bytes));
   EXPECT_TRUE(file.ok()) << file.status().message();
@@ -93,6 +96,9 @@ class EveryCodec : public testing::TestWithParam<int> {
       o.layer_norm = true;
       o.f16 = true;
     }
+    if (GetParam() >= 3) o.trellis_bits = GetParam() == 3 ? 3 : 8;
+    o.row_classes = GetParam() >= 4;
+    if (GetParam() == 5) o.max_raw_bits = 3;
     return o;
   }
 };
@@ -124,7 +130,7 @@ TEST_P(EveryCodec, WeightsAndValuesOfEveryShapeAndCpuLevel) {
     }
   }
 }
-INSTANTIATE_TEST_SUITE_P(Codecs, EveryCodec, testing::Values(0, 1, 2));
+INSTANTIATE_TEST_SUITE_P(Codecs, EveryCodec, testing::Range(0, 6));
 
 TEST(TensorDecode, RowRangesAndThreadsGiveTheSameBytes) {
   const Model m = make_model({}, kShapes);
@@ -229,19 +235,25 @@ TEST(TensorDecode, NamesTheFirstBadTile) {
   }
 }
 
-TEST(TensorDecode, IdealBitsAreJustBelowThePayload) {
+class IdealBits : public testing::TestWithParam<uint32_t> {};
+
+TEST_P(IdealBits, AreJustBelowThePayload) {
   TensorOptions shape;
   shape.shape = {256, 512};
+  shape.wrapping = false;
   reference::CodecOptions options;
   options.max_raw_bits = 2;
+  options.trellis_bits = GetParam();
+  options.row_classes = GetParam() != 0;
   const Model m = make_model(options, {shape});
   const CodedTensor coded = *m.file->load_coded(0, true);
   double payload_bits = 0;
   for (const CodedTensor::Tile& t : coded.tiles) payload_bits += 8.0 * t.size;
-  const double ideal = ideal_bits(m.codec, coded, 256, m.tensors[0].values);
+  const double ideal = ideal_bits(m.codec, tile_grid(m.tensors[0].record), coded, m.tensors[0].values);
   EXPECT_LT(ideal, payload_bits);
   EXPECT_GT(ideal, payload_bits * 0.985);
 }
+INSTANTIATE_TEST_SUITE_P(Trellises, IdealBits, testing::Values(0, 3, 8));
 
 }  // namespace
 }  // namespace nwc

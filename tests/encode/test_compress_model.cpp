@@ -157,7 +157,7 @@ TEST(CompressModel, ValuesAreThoseOfTheQuantizer) {
   ASSERT_TRUE(coded.ok());
   EXPECT_EQ(coded->level, recorder.last.level);
   EXPECT_EQ(coded->scale, recorder.last.scales.column.value);
-  EXPECT_NEAR(ideal_bits(*file->codec(), *coded, 300, values), report->tensors[0].ideal_bits,
+  EXPECT_NEAR(ideal_bits(*file->codec(), tile_grid(file->tensors()[0]), *coded, values), report->tensors[0].ideal_bits,
               1e-3 * report->tensors[0].ideal_bits);
 }
 

@@ -10,9 +10,9 @@ namespace nwc {
 namespace {
 
 std::vector<int16_t> decode(const CodecRecord& codec, const TileGeometry& tile, const std::vector<uint8_t>& level,
-                            Bytes payload, Status* status) {
+                            Bytes payload, Status* status, const std::vector<uint8_t>& row_class = {}) {
   std::vector<int16_t> out(size_t{tile.row_blocks()} * tile.width * kChunk, 77);
-  *status = decode_tile(CpuLevel::kScalar, build_decode_tables(codec), tile, level.data(), payload, out);
+  *status = decode_tile(CpuLevel::kScalar, build_decode_tables(codec), tile, level.data(), row_class, payload, out);
   return out;
 }
 
@@ -63,6 +63,47 @@ TEST(RansEncode, RawBitsOfEveryWidthComeBack) {
   Status status;
   EXPECT_EQ(decode(codec.record, tile, level, payload, &status), values);
   EXPECT_TRUE(status.ok()) << status.message();
+}
+
+// A random path through the trellis: any value k in any state gives an index that its bank has.
+TEST(RansEncode, EveryTrellisAndContextComesBack) {
+  std::mt19937 random(4);
+  for (const Trellis& trellis : kTrellises) {
+    for (const ContextKind kind : {ContextKind::kChannel, ContextKind::kRowClass}) {
+      CodecModel codec = testing::synthetic_codec(8);
+      CodecRecord& r = codec.record;
+      r.quantizer = Quantizer::kTrellis;
+      r.trellis_bits = trellis.bits;
+      r.context_kind = kind;
+      for (uint32_t i = 0; i < 8; ++i)
+        r.tables.push_back({.raw_bits = static_cast<uint8_t>(i), .min = -3, .freq = {500, 1000, 1500, 700, 395, 1}});
+      r.context_map.resize(8 * kNumContexts * 2);
+      for (uint16_t& t : r.context_map) t = static_cast<uint16_t>(random() % r.tables.size());
+      ASSERT_TRUE(validate(r).ok()) << validate(r).message();
+      for (const auto& [height, width] : {std::pair{1u, 1u}, {17u, 33u}, {112u, 96u}, {5u, 511u}}) {
+        const TileGeometry tile{.row = 0, .col = 0, .height = height, .width = width};
+        std::vector<uint8_t> level(width), row_class(tile.row_blocks() * kChunk, 0);
+        for (uint8_t& l : level) l = static_cast<uint8_t>(random() % 8);
+        for (uint32_t row = 0; row < height; ++row) row_class[row] = static_cast<uint8_t>(random() % kNumContexts);
+        std::vector<int16_t> values(row_class.size() * width);
+        std::vector<uint8_t> state(width, 0);
+        for (size_t i = 0; i < values.size(); ++i) {
+          uint8_t& s = state[i / kChunk % width];
+          const int range = random() % 50 == 0 ? 16000 : 40;
+          const int k = static_cast<int>(random() % static_cast<uint32_t>(2 * range)) - range;
+          values[i] = trellis_index(k, Trellis::bank(s));
+          s = trellis.next(s, k);
+        }
+        std::vector<uint8_t> payload;
+        encode_tile(EncodeTables(r), tile, level.data(), row_class.data(), values, &payload);
+        row_class.resize(height);
+        Status status;
+        EXPECT_EQ(decode(r, tile, level, payload, &status, row_class), values)
+            << int{trellis.bits} << " bits, " << height << "x" << width;
+        EXPECT_TRUE(status.ok()) << status.message();
+      }
+    }
+  }
 }
 
 TEST(RansEncode, CertainSymbolsCostNothing) {

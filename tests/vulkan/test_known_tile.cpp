@@ -37,7 +37,7 @@ TEST(KnownTile, ScalarDecoderGivesTheValues) {
   std::vector<int16_t> values(expected.size());
   const std::vector<uint8_t> levels = known_levels();
   const Status status = decode_tile(CpuLevel::kScalar, build_decode_tables(known_codec()), known_grid().tile(0),
-                                    levels.data(), known_payload(), values);
+                                    levels.data(), {}, known_payload(), values);
   EXPECT_TRUE(status.ok()) << status.message();
   EXPECT_EQ(values, expected);
 }

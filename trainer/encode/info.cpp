@@ -26,7 +26,7 @@ Status inspect_coded(const NwcFile& file, size_t tensor, Decoder* decoder, Tenso
   if (decoder == nullptr) return {};
   std::vector<int16_t> values(static_cast<size_t>(ceil_div(record.rows(), kChunk) * record.cols() * kChunk));
   NWC_TRY(decoder->decode_values(tensor, values));
-  info->ideal_bits = ideal_bits(*file.codec(), coded, record.rows(), values);
+  info->ideal_bits = ideal_bits(*file.codec(), grid, coded, values);
   return {};
 }
 
