@@ -4,11 +4,14 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
 #include "host-tools/quality.h"
+#include "trainer/calib/calibration.h"
 #include "trainer/data/model_source.h"
 #include "trainer/encode/encoder.h"
 
@@ -18,6 +21,10 @@ namespace {
 struct CompressCommand {
   std::string model, output, codec = "linear", card_text;
   uint64_t card_tokens = 8192;
+  std::string quantizer = "trellis", importance, feedback, allocation, row_importance, size;
+  std::string calibration_text, calibration_cache;
+  CalibrationOptions calibration;
+  uint32_t effort = 5;
   CompressOptions options;
 };
 
@@ -41,7 +48,8 @@ nlohmann::json report_json(const CompressReport& report, const CompressCommand& 
                      {"directory_bytes", t.directory_bytes},
                      {"state_bytes", t.state_bytes},
                      {"word_bytes", t.word_bytes},
-                     {"relative_error", t.relative_error}});
+                     {"relative_error", t.relative_error},
+                     {"predicted_kld", t.predicted_kld}});
       ideal_bits += t.ideal_bits;
     }
     tensors.push_back(std::move(tensor));
@@ -65,16 +73,83 @@ nlohmann::json report_json(const CompressReport& report, const CompressCommand& 
           {"relative_error", report.relative_error},
           {"levels", report.levels},
           {"tables", report.tables},
-          {"refitted_tables", report.refitted_tables},
+          {"predicted_kld", report.predicted_kld},
           {"passes", report.passes},
           {"seconds", report.seconds},
           {"tensors", std::move(tensors)}};
 }
 
-std::string canonical_settings(const CompressCommand& command) {
-  return fmt::format("bits={} head_bits={} rdo={} row_scales={} refit_tables={} min_elements={}", command.options.bits,
-                     command.options.head_bits, command.options.rdo_strength, command.options.row_scales,
-                     command.options.refit_tables, command.options.min_elements);
+/// Everything that decides on the bytes, in an order that does not change.
+std::string canonical_settings(const CompressOptions& o, const CompressCommand& command) {
+  static constexpr const char* kImportance[] = {"none", "flat", "paper", "waterfill"};
+  const CodingChoices& c = o.choices;
+  std::string target = o.file_bytes != 0 ? fmt::format("size={}", o.file_bytes) : fmt::format("bits={}", o.bits);
+  target += fmt::format(" trellis_bits={} rdo={} importance={} feedback={} allocation={} row_importance={} damping={}",
+                        c.quantizer.trellis_bits, c.rdo_strength, kImportance[static_cast<size_t>(c.importance)],
+                        c.feedback ? "ldlq" : "none", c.allocation == Allocation::kFisher ? "fisher" : "none",
+                        c.row_importance, c.damping);
+  target += fmt::format(" row_classes={} head_bits={} refit_tables={} min_elements={}", c.quantizer.row_classes,
+                        c.head_bits, c.refit_tables, o.min_elements);
+  if (!command.calibration_text.empty())
+    target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
+                          command.calibration.context, command.calibration.seed);
+  return target;
+}
+
+/// Effort: what the encoder spends on the search; doc/architecture.md, Effort, says what each step gains.
+void apply_effort(const CompressCommand& command, CodingChoices* choices) {
+  static constexpr uint32_t kTrellisBits[10] = {0, 2, 2, 3, 3, 4, 5, 6, 8, 8};
+  if (command.quantizer == "scalar") {
+    choices->quantizer.trellis_bits = 0;
+  } else if (choices->quantizer.trellis_bits == 0) {
+    choices->quantizer.trellis_bits = kTrellisBits[command.effort];
+  }
+  const bool calibrated = !command.calibration_text.empty();
+  const auto choose = [&](const std::string& given, const char* otherwise) {
+    return given.empty() ? otherwise : given;
+  };
+  static const std::map<std::string, Importance> kByName = {{"none", Importance::kNone},
+                                                            {"flat", Importance::kFlat},
+                                                            {"paper", Importance::kPaper},
+                                                            {"waterfill", Importance::kWaterfill}};
+  choices->importance = kByName.at(choose(command.importance, calibrated ? "waterfill" : "none"));
+  choices->feedback = choose(command.feedback, calibrated ? "ldlq" : "none") == "ldlq";
+  choices->allocation =
+      choose(command.allocation, calibrated ? "fisher" : "none") == "fisher" ? Allocation::kFisher : Allocation::kNone;
+  choices->row_importance =
+      choose(command.row_importance, calibrated ? "on" : "off") == "on" && choices->allocation == Allocation::kFisher;
+}
+
+/// "600M", "1.5G", "80000": bytes.
+Result<uint64_t> parse_size(const std::string& text) {
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  const std::string unit = text.substr(std::min(used, text.size()));
+  const double factor = unit.empty() || unit == "B"    ? 1
+                        : unit == "K" || unit == "KiB" ? 1024
+                        : unit == "M" || unit == "MiB" ? 1024 * 1024
+                        : unit == "G" || unit == "GiB" ? 1024.0 * 1024 * 1024
+                                                       : 0;
+  if (used == 0 || factor == 0 || !(value > 0) || value * factor > 1e15)
+    return invalid_argument("--size " + text + ": give bytes, or a number with K, M or G");
+  return static_cast<uint64_t>(value * factor);
+}
+
+Result<std::unique_ptr<Calibration>> calibrate(const CompressCommand& command, const ModelSource& source,
+                                               Context& context) {
+  std::ifstream in(command.calibration_text, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  if (!in) return io_error("cannot read " + command.calibration_text);
+  const std::string folder =
+      command.calibration_cache.empty() ? command.output + ".calibration" : command.calibration_cache;
+  const std::unique_ptr<Runner> runner = make_thread_pool(context.threads);
+  ProgressLine progress(context, "calibrating");
+  return Calibration::run(source, text, command.calibration, folder, *runner, progress.callback(), context.logger());
 }
 
 Status compress(CompressCommand& command, Context& context) {
@@ -87,7 +162,16 @@ Status compress(CompressCommand& command, Context& context) {
   std::filesystem::path path(command.model);
   if (!path.has_filename()) path = path.parent_path();
   options.source_name = path.filename().string();
-  options.settings = canonical_settings(command);
+  apply_effort(command, &options.choices);
+  if (!command.size.empty()) {
+    NWC_ASSIGN_OR_RETURN(options.file_bytes, parse_size(command.size));
+  }
+  options.settings = canonical_settings(options, command);
+  std::unique_ptr<Calibration> calibration;
+  if (!command.calibration_text.empty()) {
+    NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, context));
+    options.calibration = calibration.get();
+  }
   CompressReport report;
   {
     ProgressLine progress(context, "compressing");
@@ -139,17 +223,66 @@ void add_compress(CLI::App& app, Context& context) {
       ->check(CLI::Range(0.1, 16.0))
       ->capture_default_str();
   sub->add_option("-c,--codec", command->codec, "Name of a shipped codec, or a .nwcc file")->capture_default_str();
-  sub->add_option("--head-bits", command->options.head_bits,
-                  "Bits per weight that embedding and output head get above the rest; --bits is met all the same")
+  sub->add_option("--size", command->size, "Size of the whole file instead, never exceeded: 600M, 1.5G")
+      ->excludes("--bits");
+  sub->add_option("--calib", command->calibration_text,
+                  "Text to measure on what an error of each weight costs; without it the model's weights alone decide")
+      ->check(CLI::ExistingFile);
+  sub->add_option("--calib-tokens", command->calibration.tokens, "Tokens of that text to use")->capture_default_str();
+  sub->add_option("--calib-context", command->calibration.context, "Tokens per sequence; 0: at most 512");
+  sub->add_option("--calib-cache", command->calibration_cache,
+                  "Folder that keeps the measurements for another run; default: OUTPUT.calibration");
+  sub->add_option("-e,--effort", command->effort,
+                  "Work spent on the search, 1 to 9: 4, 4, 8, 8, 16, 32, 64, 256, 256 states of the trellis")
+      ->check(CLI::Range(1, 9))
+      ->capture_default_str();
+  sub->add_option("--head-bits", command->options.choices.head_bits,
+                  "Without --calib: bits per weight that embedding and output head get above the rest")
       ->check(CLI::Range(0.0, 8.0))
       ->capture_default_str();
-  sub->add_option("--rdo", command->options.rdo_strength,
-                  "Rate-distortion optimised rounding; 0: to the nearest, 1: at the slope of the level")
+  const std::string studies = "For studies";
+  sub->add_option("--quantizer", command->quantizer, "scalar or trellis")
+      ->check(CLI::IsMember({"scalar", "trellis"}))
+      ->capture_default_str()
+      ->group(studies);
+  sub->add_option("--trellis-bits", command->options.choices.quantizer.trellis_bits,
+                  "State bits of the trellis, 2 to 6 or 8; 0: by --effort")
+      ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8}))
+      ->default_val(0)
+      ->group(studies);
+  sub->add_option(
+         "--importance", command->importance,
+         "Steps of columns: none (equal rates), flat (equal steps), paper (four levels by diag(H)), waterfill; "
+         "default: waterfill with --calib, else none")
+      ->check(CLI::IsMember({"none", "flat", "paper", "waterfill"}))
+      ->group(studies);
+  sub->add_option("--feedback", command->feedback, "none or ldlq; default: ldlq with --calib")
+      ->check(CLI::IsMember({"none", "ldlq"}))
+      ->group(studies);
+  sub->add_option("--allocation", command->allocation,
+                  "Rates of tensors: none (equal) or fisher (equal exchange of bits against KL divergence); "
+                  "default: fisher with --calib")
+      ->check(CLI::IsMember({"none", "fisher"}))
+      ->group(studies);
+  sub->add_option("--row-importance", command->row_importance,
+                  "on: steps by row as well, with --allocation fisher; default: on with --calib")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->group(studies);
+  sub->add_flag("--row-classes,!--no-row-classes", command->options.choices.quantizer.row_classes,
+                "Tables by class of row, with a linear codec (default: on)")
+      ->group(studies);
+  sub->add_option("--damping", command->options.choices.damping, "Of Hessians, times the mean of the diagonal")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str()
+      ->group(studies);
+  sub->add_option("--rdo", command->options.choices.rdo_strength,
+                  "Rate-distortion optimised search; 0: nearest points, 1: at the slope of the level")
       ->check(CLI::Range(0.0, 4.0))
-      ->capture_default_str();
-  sub->add_flag("--row-scales", command->options.row_scales, "Store a scale for every row too");
-  sub->add_flag("--refit-tables,!--no-refit-tables", command->options.refit_tables,
-                "Fit the entropy tables to this model where that saves bytes (default: on)");
+      ->capture_default_str()
+      ->group(studies);
+  sub->add_flag("--refit-tables,!--no-refit-tables", command->options.choices.refit_tables,
+                "Fit the entropy tables to this model (default: on)")
+      ->group(studies);
   sub->add_option("--min-elements", command->options.min_elements, "Smaller tensors are stored raw")
       ->capture_default_str();
   sub->add_option("--card", command->card_text,

@@ -14,6 +14,7 @@ namespace {
 
 constexpr double kAim = 0.005;       ///< bits per weight
 constexpr double kTolerance = 0.02;  ///< bits per weight
+constexpr double kGiveUp = 0.05;     ///< bits per weight
 constexpr uint32_t kPasses = 3;      ///< after which the tolerance will do
 constexpr uint32_t kMaxPasses = 8;
 constexpr const char* kEncoderName = "nwc 0.1.0";
@@ -44,27 +45,15 @@ Status check_finite(const SourceTensor& tensor, Bytes bytes) {
   return {};
 }
 
-/// The codec with its levels by rising rate, as level policies expect them.
-CodecModel order_levels(const CodecModel& codec) {
-  std::vector<uint8_t> order(codec.record.num_levels);
-  std::iota(order.begin(), order.end(), uint8_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](uint8_t a, uint8_t b) { return codec.record.rate[a] < codec.record.rate[b]; });
-  return subset_levels(codec, order);
-}
-
 /// Everything that the passes share.
 struct Work {
   const ModelSource& source;
+  const CodecModel& codec;  ///< as loaded
   const CompressOptions& options;
   const std::string& path;
   const Progress& progress;
-  CodecModel codec;  ///< all levels, by rising rate
   std::vector<PlannedTensor> plan;
   std::unique_ptr<Runner> runner;
-  LevelPolicy* policy;
-  TensorQuantizer* quantizer;
-  Rounding rounding;
 };
 
 /// One attempt: a complete file that only waits to be committed.
@@ -86,27 +75,68 @@ std::vector<TensorRecord> announce_records(const Work& work) {
   return records;
 }
 
-Status append_coded(const Work& work, const CodecModel& codec, const EncodeTables& tables, const TableCosts& costs,
-                    const std::vector<uint8_t>& level_map, double quality, size_t index, TensorRecord record,
-                    Pass* pass, QuantizeStatistics* total) {
-  const size_t source = work.plan[index].source;
-  const uint64_t m = record.rows(), n = record.cols();
-  NWC_ASSIGN_OR_RETURN(const std::vector<float> w, work.source.read_f32(source));
-  std::vector<uint8_t> level = work.policy->levels(source, n, quality, work.codec.record.num_levels);
-  for (uint8_t& l : level) l = level_map[l];
-  TensorScales scales = fit_scales(w, m, n, work.options.row_scales, *work.runner);
-  QuantizeStatistics statistics;
-  NWC_ASSIGN_OR_RETURN(const QuantizedTensor quantized, work.quantizer->quantize({.codec = codec,
-                                                                                  .costs = costs,
-                                                                                  .rounding = work.rounding,
-                                                                                  .source = source,
-                                                                                  .w = w,
-                                                                                  .m = m,
-                                                                                  .n = n,
-                                                                                  .scales = std::move(scales),
-                                                                                  .level = std::move(level),
-                                                                                  .runner = *work.runner,
-                                                                                  .statistics = &statistics}));
+/// Some coded tensors, quantized side by side.
+struct QuantizedBatch {
+  std::vector<size_t> index;  ///< in the plan
+  std::vector<QuantizedTensor> tensors;
+  std::vector<QuantizeStatistics> statistics;
+};
+
+/// Feedback ties the columns of a band of rows together, so one tensor keeps only as many threads busy as it has bands.
+/// Returns how many tensors from plan[first] on are to be quantized together.
+size_t batch_size(const Work& work, const RateModel& rate, size_t first) {
+  const uint32_t workers = work.runner->num_workers();
+  size_t count = 0;
+  while (first + count < work.plan.size() && work.plan[first + count].coded && count < workers) {
+    const SurveyedTensor& t = *rate.find(work.plan[first + count].source);
+    const bool alone = !rate.choices().feedback || ceil_div(t.m, uint64_t{t.tile_rows}) >= 2 * workers;
+    if (alone) return std::max<size_t>(count, 1);
+    ++count;
+  }
+  return count;
+}
+
+Result<QuantizedBatch> quantize_batch(const Work& work, RateModel* rate, const FittedCodec& fitted,
+                                      const TableCosts& costs, double log_step, size_t first, size_t count) {
+  QuantizedBatch out;
+  std::vector<std::vector<float>> w(count);
+  std::vector<std::shared_ptr<const FeedbackFactors>> factors(count);
+  for (size_t i = 0; i < count; ++i) {
+    out.index.push_back(first + i);
+    NWC_ASSIGN_OR_RETURN(w[i], work.source.read_f32(work.plan[first + i].source));
+    if (!rate->choices().feedback) continue;
+    NWC_ASSIGN_OR_RETURN(factors[i], rate->factors(*rate->find(work.plan[first + i].source)));
+  }
+  out.tensors.resize(count);
+  out.statistics.resize(count);
+  const auto quantize = [&](size_t i, Runner& runner) {
+    const SurveyedTensor& t = *rate->find(work.plan[first + i].source);
+    const TensorSteps steps = rate->steps(t, log_step, fitted);
+    out.tensors[i] = quantize_tensor({.codec = fitted.codec,
+                                      .costs = costs,
+                                      .rdo_strength = rate->choices().rdo_strength,
+                                      .w = w[i],
+                                      .m = t.m,
+                                      .n = t.n,
+                                      .steps = steps,
+                                      .feedback = factors[i].get(),
+                                      .row_importance = t.row_importance,
+                                      .tile_rows = t.tile_rows},
+                                     runner, &out.statistics[i], nullptr);
+  };
+  if (count == 1) {
+    quantize(0, *work.runner);
+  } else {
+    parallel_for(*work.runner, static_cast<uint32_t>(count), [&](uint32_t i, uint32_t) {
+      const std::unique_ptr<Runner> serial = make_thread_pool(1);
+      quantize(i, *serial);
+    });
+  }
+  return out;
+}
+
+Status append_coded(const Work& work, const EncodeTables& tables, const QuantizedTensor& quantized,
+                    const QuantizeStatistics& statistics, size_t index, TensorRecord record, Pass* pass) {
   NWC_ASSIGN_OR_RETURN(const EncodedTensor encoded, encode_tensor(tables, quantized, *work.runner));
   encoded.describe(quantized, &record);
   const Bytes parts[] = {encoded.side, encoded.directory, encoded.payload};
@@ -122,8 +152,6 @@ Status append_coded(const Work& work, const CodecModel& codec, const EncodeTable
   r.tiles = encoded.num_tiles;
   r.ideal_bits = statistics.ideal_bits;
   r.relative_error = statistics.squared_weight > 0 ? statistics.squared_error / statistics.squared_weight : 0;
-  total->squared_error += statistics.squared_error;
-  total->squared_weight += statistics.squared_weight;
   return {};
 }
 
@@ -163,7 +191,7 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
   provenance["encoder"] = kEncoderName;
   if (!work.options.source_name.empty()) provenance["source"] = work.options.source_name;
   if (!work.options.settings.empty()) provenance["settings"] = work.options.settings;
-  provenance["calibration"] = work.options.calibration;
+  provenance["calibration"] = work.options.calibration != nullptr ? work.options.calibration->hash() : "none";
   if (codec != nullptr) {
     char id[17];
     std::snprintf(id, sizeof id, "%016llx", static_cast<unsigned long long>(codec->record.codec_id));
@@ -176,98 +204,50 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
   return sections;
 }
 
-/// Levels of a linear codec differ in their step alone. One step between two costs up to 0.01 bit less than columns of
-/// both, at levels a quarter of a bit apart. `used`: pairs of neighbours, mixed at `fraction`; anything else: nothing.
-std::optional<CodecModel> merge_level_pairs(const CodecModel& codec, const std::vector<uint8_t>& used, double fraction,
-                                            std::vector<uint8_t>* level_map) {
-  if (fraction <= 0 || used.size() % 2 != 0) return {};
-  std::vector<uint8_t> nearest;
-  for (size_t i = 0; i < used.size(); i += 2) {
-    if (used[i + 1] != used[i] + 1) return {};
-    nearest.push_back(used[fraction < 0.5 ? i : i + 1]);
-  }
-  CodecModel merged = subset_levels(codec, nearest);
-  for (size_t i = 0; i < used.size(); ++i) (*level_map)[used[i]] = static_cast<uint8_t>(i / 2);
-  for (size_t i = 0; i < nearest.size(); ++i) {
-    const double low = codec.record.step[used[2 * i]], high = codec.record.step[used[2 * i + 1]];
-    merged.record.step[i] = static_cast<float>(low * std::pow(high / low, fraction));
-  }
-  return merged;
-}
-
-/// The embedding and the output head touch every token and have nothing behind them that could make up for an error.
-std::vector<uint32_t> head_offsets(const ModelSource& source, const CodecRecord& codec, double bits) {
-  if (!source.model() || bits <= 0 || codec.num_levels < 2) return {};
-  const auto [low, high] = std::minmax_element(codec.rate.begin(), codec.rate.end());
-  const double per_level = (*high - *low) / (codec.num_levels - 1.0);
-  if (!(per_level > 0)) return {};
-  std::vector<uint32_t> offset(source.tensors().size(), 0);
-  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"})
-    if (const auto i = source.find(name)) offset[*i] = static_cast<uint32_t>(std::lround(bits / per_level));
-  return offset;
-}
-
-Result<Pass> encode_pass(const Work& work, const RateModel& rate, double quality) {
-  std::optional<CodecModel> codec;
-  std::vector<uint8_t> level_map(work.codec.record.num_levels, 0);
-  bool refitted = false;
-  if (rate.coded_weights() > 0) {
-    const std::vector<uint8_t> used = rate.used_levels(*work.policy, quality, work.codec.record.num_levels);
-    codec = subset_levels(work.codec, used);
-    for (size_t i = 0; i < used.size(); ++i) level_map[used[i]] = static_cast<uint8_t>(i);
-    const std::vector<uint8_t> before = serialize(codec->record);
-    if (work.options.refit_tables && work.options.policy == nullptr && codec->record.synthesis.width == 0) {
-      codec = merge_level_pairs(work.codec, used, quality - std::floor(quality), &level_map).value_or(*codec);
-    }
-    if (work.options.refit_tables) {
-      const auto expect = [&] {
-        return rate.expected_values(*codec, level_map, work.rounding, *work.policy, quality, *work.runner);
-      };
-      ExpectedValues expected = expect();
-      // A linear synthesis takes any shrinkage; a network was trained with its own.
-      if (codec->record.synthesis.width == 0) {
-        for (size_t l = 0; l < expected.shrink.size(); ++l)
-          codec->record.shrink[l] = static_cast<float>(expected.shrink[l]);
-        if (work.rounding.rdo_strength > 0) expected = expect();
-      }
-      codec->record = refit_tables(codec->record, expected);
-      refitted = serialize(codec->record) != before;
-    }
-  }
+/// One complete file at a common step. `rate` and `fitted` are null if no tensor is coded.
+Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* fitted, double log_step) {
   const std::vector<TensorRecord> records = announce_records(work);
+  const CodecModel* codec = fitted != nullptr ? &fitted->codec : nullptr;
   NWC_ASSIGN_OR_RETURN(
       ModelWriter writer,
-      ModelWriter::create(work.path, metadata_sections(work, codec ? &*codec : nullptr, refitted), records));
+      ModelWriter::create(work.path, metadata_sections(work, codec, work.options.choices.refit_tables), records));
   Pass pass{std::move(writer), {}};
   CompressReport& report = pass.report;
   report.tensors.resize(records.size());
-  report.quality = quality;
-  report.refitted_tables = refitted;
 
   const CodecRecord none;
-  const CodecRecord& record = codec ? codec->record : none;
+  const CodecRecord& record = codec != nullptr ? codec->record : none;
   const EncodeTables tables(record);
   const TableCosts costs(record);
   report.levels = record.num_levels;
   report.tables = static_cast<uint32_t>(record.tables.size());
   QuantizeStatistics total;
-  for (size_t i = 0; i < records.size(); ++i) {
+  for (size_t i = 0; i < records.size();) {
     if (!work.progress.report(i, records.size())) return Status(StatusCode::kCancelled, "cancelled while encoding");
-    report.tensors[i].name = records[i].name;
-    report.tensors[i].weights = records[i].num_elements();
-    if (work.plan[i].coded) {
-      NWC_TRY(append_coded(work, *codec, tables, costs, level_map, quality, i, records[i], &pass, &total)
-                  .with_context("tensor " + records[i].name));
-    } else {
+    if (!work.plan[i].coded) {
       NWC_TRY(append_raw(work, i, records[i], &pass));
+      ++i;
+      continue;
+    }
+    const size_t count = batch_size(work, *rate, i);
+    NWC_ASSIGN_OR_RETURN(const QuantizedBatch batch, quantize_batch(work, rate, *fitted, costs, log_step, i, count));
+    for (size_t j = 0; j < count; ++j, ++i) {
+      NWC_TRY(append_coded(work, tables, batch.tensors[j], batch.statistics[j], i, records[i], &pass)
+                  .with_context("tensor " + records[i].name));
+      if (rate->choices().allocation == Allocation::kFisher)
+        report.tensors[i].predicted_kld = batch.statistics[j].weighted_error / 2;
+      report.predicted_kld += report.tensors[i].predicted_kld;
+      total.add(batch.statistics[j]);
     }
   }
   NWC_TRY(pass.writer.finish_data());
-  report.codec_bytes = codec ? pass.writer.stored_bytes(SectionType::kCodec) : 0;
+  report.codec_bytes = codec != nullptr ? pass.writer.stored_bytes(SectionType::kCodec) : 0;
   report.metadata_bytes = pass.writer.data_offset() - report.codec_bytes;
   report.file_bytes = report.metadata_bytes + report.codec_bytes;
   for (size_t i = 0; i < records.size(); ++i) {
     TensorReport& t = report.tensors[i];
+    t.name = records[i].name;
+    t.weights = records[i].num_elements();
     t.padding_bytes = pass.writer.padding(i);
     report.file_bytes += t.stored_bytes + t.padding_bytes;
     report.total_weights += t.weights;
@@ -286,29 +266,39 @@ Result<Pass> encode_pass(const Work& work, const RateModel& rate, double quality
   return pass;
 }
 
-/// Encodes, compares, corrects. The estimate's error hardly changes with quality, so the last pass's error is what the
+/// Encodes, compares, corrects. The estimate's error hardly changes with the step, so each pass's error is what the
 /// next one allows for.
 Result<CompressReport> reach_rate(const Work& work, RateModel* rate, const Logger& log) {
   const double weights = static_cast<double>(rate->coded_weights());
-  const double target = work.options.bits * weights / 8;
-  const double finest = work.codec.record.num_levels - 1.0;
-  const auto estimate = [&](double quality) {
-    return rate->estimate_bytes(work.codec, work.rounding, *work.policy, quality, *work.runner);
-  };
-  double quality = rate->find_quality(work.codec, work.rounding, *work.policy, target, *work.runner);
-  double best_quality = quality, best_error = INFINITY;
+  double target = work.options.bits * weights / 8;
+  FittedCodec fitted;
+  if (work.options.file_bytes != 0) target = std::max(1.0, static_cast<double>(work.options.file_bytes));
+  NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(target, *work.runner, &fitted));
+  double best_step = log_step, best_error = INFINITY;
   for (uint32_t number = 1;; ++number) {
-    NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, *rate, quality));
-    const double error = pass.report.bpw_coded - work.options.bits;
-    log.log(LogLevel::kDebug, "pass " + std::to_string(number) + ": quality " + fixed(quality, 4) + ", " +
-                                  fixed(pass.report.bpw_coded, 4) + " bits per weight");
-    const double actual = static_cast<double>(pass.report.coded_bytes + pass.report.codec_bytes);
-    const double offset = actual - estimate(quality);
-    const bool last = number >= kMaxPasses && quality == best_quality;
-    if (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance) || last) {
+    RateEstimate estimate;
+    NWC_ASSIGN_OR_RETURN(FittedCodec next, rate->fit(log_step, *work.runner, &estimate));
+    fitted = std::move(next);
+    NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, &fitted, log_step));
+    const CompressReport& report = pass.report;
+    const double wanted = work.options.file_bytes == 0
+                              ? work.options.bits
+                              : report.bpw_coded + 8 * (target - static_cast<double>(report.file_bytes)) / weights;
+    const double error = report.bpw_coded - wanted;
+    log.log(LogLevel::kDebug, "pass " + std::to_string(number) + ": step 2^" + fixed(log_step, 4) + ", " +
+                                  fixed(report.bpw_coded, 4) + " bits per weight");
+    // A size is a limit, not a mean: never above it.
+    const bool allowed = work.options.file_bytes == 0 || error <= 0;
+    const bool last = number >= kMaxPasses;
+    if ((allowed && (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance))) || last) {
+      if (std::abs(error) > kGiveUp || !allowed) {
+        return invalid_argument("this codec comes no closer than " + fixed(report.bpw_coded, 3) +
+                                " bits per weight on this model, " + fixed(wanted, 3) +
+                                " asked for; choose another rate or codec");
+      }
       if (std::abs(error) > kTolerance) {
-        log.log(LogLevel::kWarning, "the rate of this model cannot be set finer: " + fixed(pass.report.bpw_coded, 3) +
-                                        " instead of " + fixed(work.options.bits, 3) + " bits per weight");
+        log.log(LogLevel::kWarning, "the rate of this model cannot be set finer: " + fixed(report.bpw_coded, 3) +
+                                        " instead of " + fixed(wanted, 3) + " bits per weight");
       }
       NWC_ASSIGN_OR_RETURN(const uint64_t size, pass.writer.commit());
       assert(size == pass.report.file_bytes);
@@ -316,31 +306,17 @@ Result<CompressReport> reach_rate(const Work& work, RateModel* rate, const Logge
       pass.report.passes = number;
       return std::move(pass.report);
     }
-    if ((quality <= 0 && error > kTolerance) || (quality >= finest && error < -kTolerance)) {
-      return invalid_argument("this codec needs " + std::string(error > 0 ? "at least " : "at most ") +
-                              fixed(pass.report.bpw_coded, 3) + " bits per weight on this model, " +
-                              fixed(work.options.bits, 3) + " asked for; choose another rate or codec");
-    }
-    if (std::abs(error) < best_error) {
+    if (allowed && std::abs(error) < best_error) {
       best_error = std::abs(error);
-      best_quality = quality;
+      best_step = log_step;
     }
-    // Beyond the passes: the best so far once more, to be kept.
-    const double next = number + 1 >= kMaxPasses ? best_quality
-                                                 : rate->find_quality(work.codec, work.rounding, *work.policy,
-                                                                      target - offset, *work.runner);
-    // The ends of the range are reached exactly, so that the error above can be told.
-    quality = next < 1e-4 ? 0 : next > finest - 1e-4 ? finest : next;
-    if (number + 1 >= kMaxPasses) best_quality = quality;
+    // The last pass repeats the best one, to keep it.
+    log_step -= std::clamp((error + (work.options.file_bytes != 0 ? kAim / 2 : 0)) / rate->slope(log_step), -2.0, 2.0);
+    if (number + 1 == kMaxPasses) log_step = best_step;
   }
 }
 
 }  // namespace
-
-Result<QuantizedTensor> TensorQuantizer::quantize(Job job) {
-  return quantize_tensor(job.codec, job.costs, job.rounding, job.w, job.m, job.n, std::move(job.scales),
-                         std::move(job.level), job.runner, job.statistics, nullptr);
-}
 
 Result<CompressReport> compress_model(const ModelSource& source, const CodecModel& codec,
                                       const CompressOptions& options, const std::string& path, const Progress& progress,
@@ -349,27 +325,24 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
   if (!(options.bits > 0 && options.bits <= 32))
     return invalid_argument("bits per weight must lie above 0 and below 32");
   NWC_TRY(validate(codec.record).with_context("codec " + codec.name));
-  const std::unique_ptr<LevelPolicy> uniform =
-      make_uniform_policy(head_offsets(source, codec.record, options.head_bits));
-  TensorQuantizer independent;
+  const uint32_t bits = options.choices.quantizer.trellis_bits;
+  if (bits != 0 && find_trellis(bits) == nullptr)
+    return invalid_argument("there is no trellis of " + std::to_string(bits) + " bits of state");
   Work work{.source = source,
+            .codec = codec,
             .options = options,
             .path = path,
             .progress = progress,
-            .codec = order_levels(codec),
             .plan = plan_model(source, options.min_elements),
-            .runner = make_thread_pool(options.threads),
-            .policy = options.policy != nullptr ? options.policy : uniform.get(),
-            .quantizer = options.quantizer != nullptr ? options.quantizer : &independent,
-            .rounding = {.rdo_strength = options.rdo_strength}};
-  NWC_ASSIGN_OR_RETURN(RateModel rate,
-                       RateModel::survey(source, &work.plan, options.row_scales, *work.runner, progress));
+            .runner = make_thread_pool(options.threads)};
+  NWC_ASSIGN_OR_RETURN(RateModel rate, RateModel::survey(source, codec, options.calibration, options.choices,
+                                                         &work.plan, *work.runner, progress));
   CompressReport report;
   if (rate.coded_weights() > 0) {
     NWC_ASSIGN_OR_RETURN(report, reach_rate(work, &rate, log));
   } else {
     log.log(LogLevel::kWarning, "no tensor of this model is large enough to be coded; all are stored as they are");
-    NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, 0));
+    NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, nullptr, nullptr, 0));
     NWC_TRY(pass.writer.commit());
     report = std::move(pass.report);
     report.passes = 1;

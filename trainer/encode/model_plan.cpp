@@ -142,19 +142,20 @@ CodecRecord subset_levels(const CodecRecord& codec, std::span<const uint8_t> lev
   CodecRecord out = codec;
   const auto count = static_cast<uint32_t>(levels.size());
   out.num_levels = count;
-  out.context_map.assign(size_t{count} * kChunk, 0);
+  const uint32_t per_level = kNumContexts * codec.num_banks();
+  out.context_map.assign(size_t{count} * per_level, 0);
   out.tables.clear();
   std::vector<int32_t> renumbered(codec.tables.size(), -1);
   for (uint32_t l = 0; l < count; ++l) {
     const uint8_t from = levels[l];
     assert(from < codec.num_levels);
-    for (uint32_t i = 0; i < kChunk; ++i) {
-      const uint16_t table = codec.context_map[from * kChunk + i];
+    for (uint32_t i = 0; i < per_level; ++i) {
+      const uint16_t table = codec.context_map[from * per_level + i];
       if (renumbered[table] < 0) {
         renumbered[table] = static_cast<int32_t>(out.tables.size());
         out.tables.push_back(codec.tables[table]);
       }
-      out.context_map[l * kChunk + i] = static_cast<uint16_t>(renumbered[table]);
+      out.context_map[l * per_level + i] = static_cast<uint16_t>(renumbered[table]);
     }
   }
   for (std::vector<float>* v : {&out.step, &out.shrink, &out.rate}) pick_levels(codec.num_levels, levels, 1, v);

@@ -2,70 +2,244 @@
 
 #include <algorithm>
 #include <cmath>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
-#include "runtime/base/cpu_features.h"
-#include "runtime/codec/synthesis.h"
+#include "runtime/base/half.h"
+#include "trainer/encode/latent_search.h"
+#include "trainer/nn/matrix.h"
+#include "trainer/nn/mlp.h"
+#include "trainer/nn/random.h"
 
 namespace nwc {
 namespace {
 
 constexpr uint32_t kStepsPerOctave = 8;
 constexpr uint32_t kMaxCode = 255;
-constexpr double kMaxPeak = 100;  ///< weight over scale, at most
-constexpr int kScaleRounds = 3;
-constexpr float kMaxLatent = 32000;
+constexpr uint64_t kFeedbackBlock = 64;  ///< columns after which the feedback reaches all that follow, as one product
+constexpr uint64_t kPieceCols = 64;      ///< columns of a unit of work without feedback
 
-// Work is cut into fixed pieces, so that every batch that the analysis network sees, and with it every rounding error,
-// is the same whatever the number of threads. 4,096 chunks: 256 KiB of latents.
-constexpr uint64_t kPieceCols = 64;
-constexpr uint64_t kPieceRowBlocks = 64;
-
-/// sum[j] over rows of (w / row)^2, and peak[j] = max |w / row|, for columns [begin, end).
-void column_moments(std::span<const float> w, uint64_t m, uint64_t n, std::span<const float> inverse_row,
-                    uint64_t begin, uint64_t end, double* sum, double* peak) {
-  for (uint64_t j = begin; j < end; ++j) sum[j] = peak[j] = 0;
-  for (uint64_t i = 0; i < m; ++i) {
-    const double r = inverse_row.empty() ? 1.0 : inverse_row[i];
-    for (uint64_t j = begin; j < end; ++j) {
-      const double v = w[i * n + j] * r;
-      sum[j] += v * v;
-      peak[j] = std::max(peak[j], std::abs(v));
-    }
-  }
+/// Squared error of one step's quantizer, in squared steps: an interval of one step; with a trellis, banks two steps
+/// apart less its gain of about 0.17 bits.
+double distortion_of_a_step(const CodecRecord& codec) {
+  return codec.quantizer == Quantizer::kTrellis ? 0.263 : 1.0 / 12;
 }
 
-std::vector<float> inverse(std::span<const float> v) {
-  std::vector<float> out(v.size());
-  for (size_t i = 0; i < v.size(); ++i) out[i] = v[i] > 0 ? 1 / v[i] : 0;
+bool is_identity(const Network& network) {
+  if (network.width != 0) return false;
+  for (size_t i = 0; i < network.S.size(); ++i) {
+    if (network.S[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
+  }
+  return true;
+}
+
+/// How much a squared error of each latent channel weighs in the output: the squared norms of g_s's Jacobian's columns,
+/// mean 1 over the channels. Averaged over latents of unit deviation where g_s is not linear.
+std::vector<float> channel_sensitivity(const CodecRecord& codec, uint8_t level) {
+  constexpr size_t kProbes = 32;
+  constexpr float kDelta = 1.0f / 64;
+  std::vector<float> z((kChunk + 1) * kProbes * kChunk);
+  Random random({1});
+  for (size_t p = 0; p < kProbes; ++p) {
+    for (size_t i = 0; i < kChunk; ++i) z[p * kChunk + i] = static_cast<float>(random.normal());
+    for (size_t c = 0; c < kChunk; ++c) {
+      float* moved = z.data() + ((c + 1) * kProbes + p) * kChunk;
+      std::copy_n(z.data() + p * kChunk, kChunk, moved);
+      moved[c] += kDelta;
+    }
+  }
+  std::vector<float> y(z.size());
+  apply_network(codec.synthesis, codec.num_levels, z, std::vector<uint8_t>(z.size() / kChunk, level).data(), y);
+  std::vector<float> out(kChunk, 0.0f);
+  for (size_t c = 0; c < kChunk; ++c) {
+    for (size_t i = 0; i < kProbes * kChunk; ++i) {
+      const float d = (y[(c + 1) * kProbes * kChunk + i] - y[i]) / kDelta;
+      out[c] += d * d;
+    }
+  }
+  float mean = 0;
+  for (const float v : out) mean += v / kChunk;
+  for (float& v : out) v = mean > 0 ? std::max(v / mean, 0.01f) : 1.0f;
   return out;
 }
 
-ScaleCodes fit_columns(std::span<const float> w, uint64_t m, uint64_t n, std::span<const float> inverse_row,
-                       Runner& runner) {
-  std::vector<double> sum(n), peak(n);
-  parallel_for(runner, static_cast<uint32_t>(ceil_div(n, kPieceCols)), [&](uint32_t piece, uint32_t) {
-    const uint64_t begin = piece * kPieceCols;
-    column_moments(w, m, n, inverse_row, begin, std::min(n, begin + kPieceCols), sum.data(), peak.data());
-  });
-  for (uint64_t j = 0; j < n; ++j) sum[j] = std::max(std::sqrt(sum[j] / static_cast<double>(m)), peak[j] / kMaxPeak);
-  return encode_scales(sum);
+void round_to_half(std::span<float> v) {
+  size_t i = 0;
+#if defined(__F16C__)
+  for (; i + 8 <= v.size(); i += 8) {
+    const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(&v[i]), _MM_FROUND_TO_NEAREST_INT);
+    _mm256_storeu_ps(&v[i], _mm256_cvtph_ps(half));
+  }
+#endif
+  for (; i < v.size(); ++i) v[i] = f16_to_f32(f32_to_f16(v[i]));
 }
 
-ScaleCodes fit_rows(std::span<const float> w, uint64_t m, uint64_t n, std::span<const float> inverse_column,
-                    Runner& runner) {
-  std::vector<double> wanted(m);
-  parallel_for(runner, static_cast<uint32_t>(ceil_div(m, kChunk)), [&](uint32_t piece, uint32_t) {
-    for (uint64_t i = uint64_t{piece} * kChunk; i < std::min<uint64_t>(m, (uint64_t{piece} + 1) * kChunk); ++i) {
-      double sum = 0;
-      for (uint64_t j = 0; j < n; ++j) {
-        const double v = double{w[i * n + j]} * inverse_column[j];
-        sum += v * v;
+/// What all units of work share.
+struct Shared {
+  const QuantizeJob& job;
+  bool identity;
+  std::vector<std::vector<float>> sensitivity;  ///< [K][16]
+  std::vector<float> inverse_row;               ///< [m], or empty
+};
+
+/// One band of rows, some or all columns. Everything is column-major: a column's rows lie together.
+class Band {
+ public:
+  explicit Band(const Shared& shared)
+      : shared_(shared),
+        job_(shared.job),
+        search_(job_.codec.record, job_.costs,
+                job_.rdo_strength * 2 * std::log(2.0) * distortion_of_a_step(job_.codec.record)) {}
+
+  void run(uint64_t row, uint64_t col_begin, uint64_t col_end, QuantizedTensor* out, QuantizeStatistics* statistics,
+           ValueStatistics* values) {
+    height_ = std::min<uint64_t>(job_.tile_rows, job_.m - row);
+    padded_ = align_up(height_, uint64_t{kChunk});
+    load(row, col_begin, col_end);
+    const uint64_t width = col_end - col_begin;
+    const FeedbackFactors* feedback = job_.feedback;
+    for (uint64_t block = 0; block < width; block += kFeedbackBlock) {
+      const uint64_t end = std::min(width, block + kFeedbackBlock);
+      for (uint64_t k = block; k < end; ++k) {
+        quantize_column(row, col_begin + k, k, out, statistics, values);
+        if (feedback == nullptr) continue;
+        const float* e = error_.data() + k * padded_;
+        const float* upper = feedback->upper.data() + k * job_.n;
+        for (uint64_t j = k + 1; j < end; ++j) {
+          float* target = wanted_.data() + j * padded_;
+          const float f = upper[j];
+          for (uint64_t i = 0; i < padded_; ++i) target[i] += f * e[i];
+        }
       }
-      wanted[i] = std::sqrt(sum / static_cast<double>(n));
+      if (feedback == nullptr || end == width) continue;
+      // wanted[end ..][rows] += U[block .. end][end ..]^T error[block .. end][rows]
+      const auto rows = eigen_index(padded_);
+      const ConstMatrixMap<float> e(error_.data() + block * padded_, eigen_index(end - block), rows);
+      MatrixMap<float> rest(wanted_.data() + end * padded_, eigen_index(width - end), rows);
+      const ConstMatrixMap<float> upper(feedback->upper.data(), eigen_index(job_.n), eigen_index(job_.n));
+      rest.noalias() +=
+          upper.block(eigen_index(block), eigen_index(end), eigen_index(end - block), eigen_index(width - end))
+              .transpose() *
+          e;
     }
-  });
-  return encode_scales(wanted);
-}
+  }
+
+ private:
+  void load(uint64_t row, uint64_t col_begin, uint64_t col_end) {
+    const uint64_t width = col_end - col_begin;
+    wanted_.assign(width * padded_, 0.0f);
+    for (uint64_t i = 0; i < height_; ++i) {
+      const float* from = job_.w.data() + (row + i) * job_.n + col_begin;
+      for (uint64_t k = 0; k < width; ++k) wanted_[k * padded_ + i] = from[k];
+    }
+    original_ = wanted_;
+    error_.resize(width * padded_);
+    const uint64_t chunks = padded_ / kChunk;
+    for (std::vector<float>* v : {&x_, &u_, &decoded_}) v->resize(padded_);
+    levels_.resize(chunks);
+    q_.resize(padded_);
+    context_.resize(padded_);
+    weight_.resize(padded_);
+    const bool by_row = job_.codec.record.context_kind == ContextKind::kRowClass;
+    for (uint64_t i = 0; i < padded_; ++i) {
+      const bool inside = i < height_ && !job_.steps.row_class.empty();
+      context_[i] = static_cast<uint8_t>(!by_row ? i % kChunk : inside ? job_.steps.row_class[row + i] : 0);
+    }
+  }
+
+  void quantize_column(uint64_t row, uint64_t column, uint64_t k, QuantizedTensor* out, QuantizeStatistics* statistics,
+                       ValueStatistics* values) {
+    const CodecModel& codec = job_.codec;
+    const uint8_t level = job_.steps.level[column];
+    const float scale = job_.steps.scales.column.value[column];
+    const float step = codec.record.step[level];
+    const float* wanted = wanted_.data() + k * padded_;
+    const float* row_inverse = shared_.inverse_row.empty() ? nullptr : shared_.inverse_row.data() + row;
+    const float* row_scale = row_inverse == nullptr ? nullptr : job_.steps.scales.row.value.data() + row;
+    const float inverse = scale > 0 ? 1 / scale : 0;
+    for (uint64_t i = 0; i < padded_; ++i)
+      x_[i] = i < height_ ? wanted[i] * inverse * (row_inverse != nullptr ? row_inverse[i] : 1.0f) : 0.0f;
+    std::fill(levels_.begin(), levels_.end(), level);
+    if (shared_.identity) {
+      for (uint64_t i = 0; i < padded_; ++i) u_[i] = x_[i] / step;
+    } else {
+      analyze_chunks(codec, x_, levels_.data(), u_);
+    }
+    // Rows beyond the matrix cost bits but no error. So do columns and rows without a scale; there zero is the
+    // cheapest.
+    const float* sensitivity = shared_.sensitivity[level].data();
+    const bool mixes = !shared_.identity;
+    for (uint64_t i = 0; i < padded_; ++i) {
+      const bool counts = mixes ? i / kChunk * kChunk < height_ : i < height_;
+      weight_[i] = counts ? sensitivity[i % kChunk] : 0.0f;
+    }
+    search_.search(level, u_, context_.data(), weight_.data(), q_.data());
+    for (uint64_t i = 0; i < padded_; ++i) decoded_[i] = search_.dequantize(level, q_[i]) * step;
+    if (values != nullptr) count(level, values);
+    if (!shared_.identity) {
+      x_.swap(decoded_);
+      apply_network(codec.record.synthesis, codec.record.num_levels, x_, levels_.data(), decoded_);
+    }
+    for (uint64_t i = 0; i < padded_; ++i)
+      decoded_[i] *= i >= height_ ? 0.0f : row_scale != nullptr ? scale * row_scale[i] : scale;
+    round_to_half(decoded_);
+    float* e = error_.data() + k * padded_;
+    const float* w = original_.data() + k * padded_;
+    for (uint64_t i = 0; i < padded_; ++i) e[i] = w[i] - decoded_[i];
+
+    for (uint64_t c = 0; c < levels_.size(); ++c) {
+      std::copy_n(q_.begin() + static_cast<ptrdiff_t>(c * kChunk), kChunk,
+                  out->values.begin() + static_cast<ptrdiff_t>(((row / kChunk + c) * job_.n + column) * kChunk));
+    }
+    if (statistics == nullptr) return;
+    const double importance = job_.feedback != nullptr ? job_.feedback->diagonal[column] : 1.0;
+    double squared = 0, power = 0, weighted = 0;
+    for (uint64_t i = 0; i < height_; ++i) {
+      const double own = double{wanted[i]} - decoded_[i];
+      squared += double{e[i]} * e[i];
+      power += double{w[i]} * w[i];
+      weighted += own * own * (job_.row_importance.empty() ? 1.0 : job_.row_importance[row + i]);
+    }
+    statistics->squared_error += squared;
+    statistics->squared_weight += power;
+    statistics->weighted_error += importance * weighted;
+    uint8_t state = 0;
+    const Trellis* trellis = find_trellis(codec.record.trellis_bits);
+    double bits = 0;
+    for (uint64_t i = 0; i < padded_; ++i) {
+      const uint32_t bank = trellis != nullptr ? Trellis::bank(state) : 0;
+      const int16_t value = trellis != nullptr ? trellis_value(q_[i], bank) : q_[i];
+      bits += job_.costs.bits(level, context_[i], bank, value);
+      if (trellis != nullptr) state = trellis->next(state, value);
+    }
+    statistics->ideal_bits += bits;
+  }
+
+  void count(uint8_t level, ValueStatistics* values) const {
+    const Trellis* trellis = find_trellis(job_.codec.record.trellis_bits);
+    uint8_t state = 0;
+    for (uint64_t i = 0; i < padded_; ++i) {
+      const uint32_t bank = trellis != nullptr ? Trellis::bank(state) : 0;
+      const int16_t value = trellis != nullptr ? trellis_value(q_[i], bank) : q_[i];
+      values->histograms[(level * kNumContexts + context_[i]) * values->banks + bank].add(value);
+      if (trellis != nullptr) state = trellis->next(state, value);
+      if (q_[i] == 0 || weight_[i] == 0) continue;
+      // In whole units, so that the sum does not depend on the order of summation.
+      values->excess[level] += std::round(ValueStatistics::kExcessUnit * (q_[i] > 0 ? q_[i] - u_[i] : u_[i] - q_[i]));
+      values->nonzero[level] += 1;
+    }
+  }
+
+  const Shared& shared_;
+  const QuantizeJob& job_;
+  LatentSearch search_;
+  uint64_t height_ = 0, padded_ = 0;
+  std::vector<float> original_, wanted_, error_;  ///< [columns][padded rows]
+  std::vector<float> x_, u_, decoded_, weight_;   ///< one column
+  std::vector<uint8_t> levels_, context_;
+  std::vector<int16_t> q_;
+};
 
 }  // namespace
 
@@ -93,133 +267,65 @@ ScaleCodes encode_scales(std::span<const double> wanted) {
   return out;
 }
 
-TensorScales fit_scales(std::span<const float> w, uint64_t m, uint64_t n, bool row_scales, Runner& runner) {
-  TensorScales out;
-  out.column = fit_columns(w, m, n, {}, runner);
-  if (!row_scales) return out;
-  for (int round = 0; round < kScaleRounds; ++round) {
-    out.row = fit_rows(w, m, n, inverse(out.column.value), runner);
-    out.column = fit_columns(w, m, n, inverse(out.row.value), runner);
-  }
-  return out;
+void QuantizeStatistics::add(const QuantizeStatistics& other) {
+  squared_error += other.squared_error;
+  squared_weight += other.squared_weight;
+  ideal_bits += other.ideal_bits;
+  weighted_error += other.weighted_error;
 }
 
-void round_chunks(const CodecRecord& codec, const TableCosts& costs, const Rounding& rounding, std::span<const float> u,
-                  const uint8_t* level, std::span<int16_t> k) {
-  assert(u.size() == k.size());
-  const float lambda = static_cast<float>(rounding.rdo_strength * 2 * std::log(2.0) / 12);
-  for (size_t c = 0; c < u.size() / kChunk; ++c) {
-    const float shrink = codec.shrink[level[c]];
-    for (uint32_t i = 0; i < kChunk; ++i) {
-      const float v = u[c * kChunk + i];
-      const float latent = v > -kMaxLatent ? std::min(v, kMaxLatent) : -kMaxLatent;
-      int16_t& out = k[c * kChunk + i];
-      if (lambda <= 0) {
-        out = static_cast<int16_t>(std::lrint(latent));
-        continue;
-      }
-      const float magnitude = std::abs(latent);
-      const int32_t sign = latent < 0 ? -1 : 1;
-      const int32_t below = static_cast<int32_t>(magnitude);
-      const uint32_t table = costs.table_of(level[c], i, 0);
-      const auto cost = [&](int32_t a) {
-        const float error = magnitude - (a > 0 ? static_cast<float>(a) - shrink : 0.0f);
-        return error * error + lambda * costs.bits(table, sign * a);
-      };
-      int32_t best = below;
-      float least = cost(below);
-      for (const int32_t a : {below + 1, 0}) {
-        const float candidate = cost(a);
-        if (candidate < least) least = candidate, best = a;
-      }
-      out = static_cast<int16_t>(sign * best);
-    }
+ValueStatistics::ValueStatistics(const CodecRecord& codec)
+    : banks(codec.num_banks()),
+      histograms(size_t{codec.num_levels} * kNumContexts * codec.num_banks()),
+      excess(codec.num_levels, 0.0),
+      nonzero(codec.num_levels, 0.0) {}
+
+void ValueStatistics::add(const ValueStatistics& other, double factor) {
+  for (size_t i = 0; i < histograms.size(); ++i) histograms[i].add(other.histograms[i], factor);
+  for (size_t l = 0; l < excess.size(); ++l) {
+    excess[l] += factor * other.excess[l];
+    nonzero[l] += factor * other.nonzero[l];
   }
 }
 
-QuantizedTensor quantize_tensor(const CodecModel& codec, const TableCosts& costs, const Rounding& rounding,
-                                std::span<const float> w, uint64_t m, uint64_t n, TensorScales scales,
-                                std::vector<uint8_t> level, Runner& runner, QuantizeStatistics* statistics,
-                                std::vector<ValueHistogram>* histograms) {
-  assert(w.size() == m * n && level.size() == n);
+QuantizedTensor quantize_tensor(const QuantizeJob& job, Runner& runner, QuantizeStatistics* statistics,
+                                ValueStatistics* values) {
+  assert(job.w.size() == job.m * job.n && job.steps.level.size() == job.n && job.tile_rows % kChunk == 0);
   QuantizedTensor out;
-  out.m = m;
-  out.n = n;
-  out.scales = std::move(scales);
-  out.level = std::move(level);
-  const uint64_t row_blocks = ceil_div(m, kChunk);
-  out.values.resize(row_blocks * n * kChunk);
-  const std::vector<float> inverse_column = inverse(out.scales.column.value);
-  const std::vector<float> inverse_row = inverse(out.scales.row.value);
-  const CpuLevel cpu = detect_cpu_level();
+  out.m = job.m;
+  out.n = job.n;
+  out.scales = job.steps.scales;
+  out.level = job.steps.level;
+  out.row_class = job.steps.row_class;
+  out.tile_rows = job.tile_rows;
+  out.values.resize(ceil_div(job.m, uint64_t{kChunk}) * job.n * kChunk);
 
-  const uint64_t across = ceil_div(n, kPieceCols);
-  const uint64_t pieces = across * ceil_div(row_blocks, kPieceRowBlocks);
-  std::vector<QuantizeStatistics> sums(pieces);
-  struct Scratch {
-    std::vector<float> x, u;
-    std::vector<int16_t> k;
-    std::vector<uint8_t> level;
-    std::vector<ValueHistogram> histograms;
-  };
-  std::vector<Scratch> scratch(runner.num_workers());
-  parallel_for(runner, static_cast<uint32_t>(pieces), [&](uint32_t piece, uint32_t worker) {
-    const uint64_t c0 = piece % across * kPieceCols, c1 = std::min(n, c0 + kPieceCols);
-    const uint64_t r0 = piece / across * kPieceRowBlocks, r1 = std::min(row_blocks, r0 + kPieceRowBlocks);
-    const uint64_t width = c1 - c0;
-    Scratch& s = scratch[worker];
-    const size_t chunks = static_cast<size_t>((r1 - r0) * width);
-    s.x.assign(chunks * kChunk, 0);
-    s.u.resize(chunks * kChunk);
-    s.k.resize(chunks * kChunk);
-    s.level.resize(chunks);
-    for (uint64_t row = r0 * kChunk; row < std::min(m, r1 * kChunk); ++row) {
-      const float r = inverse_row.empty() ? 1.0f : inverse_row[row];
-      float* x = s.x.data() + (row / kChunk - r0) * width * kChunk + row % kChunk;
-      for (uint64_t j = 0; j < width; ++j) x[j * kChunk] = w[row * n + c0 + j] * inverse_column[c0 + j] * r;
-    }
-    for (size_t c = 0; c < chunks; ++c) s.level[c] = out.level[c0 + c % width];
-    analyze_chunks(codec, s.x, s.level.data(), s.u);
-    round_chunks(codec.record, costs, rounding, s.u, s.level.data(), s.k);
-    for (uint64_t rb = r0; rb < r1; ++rb) {
-      std::copy_n(s.k.begin() + static_cast<ptrdiff_t>((rb - r0) * width * kChunk), width * kChunk,
-                  out.values.begin() + static_cast<ptrdiff_t>((rb * n + c0) * kChunk));
-    }
-    if (statistics != nullptr) {
-      QuantizeStatistics& sum = sums[piece];
-      synthesize_chunks(cpu, codec.record, s.k, s.level.data(), s.u);
-      for (uint64_t row = r0 * kChunk; row < std::min(m, r1 * kChunk); ++row) {
-        const float r = inverse_row.empty() ? 1.0f : out.scales.row.value[row];
-        const float* y = s.u.data() + (row / kChunk - r0) * width * kChunk + row % kChunk;
-        for (uint64_t j = 0; j < width; ++j) {
-          const double v = w[row * n + c0 + j];
-          const double e = v - double{y[j * kChunk]} * out.scales.column.value[c0 + j] * r;
-          sum.squared_error += e * e;
-          sum.squared_weight += v * v;
-        }
-      }
-      for (size_t c = 0; c < chunks; ++c) {
-        for (uint32_t i = 0; i < kChunk; ++i) sum.ideal_bits += costs.bits(s.level[c], i, 0, s.k[c * kChunk + i]);
-      }
-    }
-    if (histograms != nullptr) {
-      s.histograms.resize(histograms->size());
-      for (size_t c = 0; c < chunks; ++c) {
-        for (uint32_t i = 0; i < kChunk; ++i) s.histograms[s.level[c] * kChunk + i].add(s.k[c * kChunk + i]);
-      }
-    }
-  });
-  if (statistics != nullptr) {
-    for (const QuantizeStatistics& sum : sums) {
-      statistics->squared_error += sum.squared_error;
-      statistics->squared_weight += sum.squared_weight;
-      statistics->ideal_bits += sum.ideal_bits;
-    }
+  Shared shared{job, is_identity(job.codec.analysis) && is_identity(job.codec.record.synthesis), {}, {}};
+  for (uint32_t level = 0; level < job.codec.record.num_levels; ++level) {
+    shared.sensitivity.push_back(shared.identity ? std::vector<float>(kChunk, 1.0f)
+                                                 : channel_sensitivity(job.codec.record, static_cast<uint8_t>(level)));
   }
-  if (histograms != nullptr) {
-    for (const Scratch& s : scratch) {
-      for (size_t i = 0; i < s.histograms.size(); ++i) (*histograms)[i].add(s.histograms[i]);
+  for (const float r : job.steps.scales.row.value) shared.inverse_row.push_back(r > 0 ? 1 / r : 0);
+
+  const uint64_t width = job.feedback != nullptr ? job.n : kPieceCols;
+  const uint64_t across = ceil_div(job.n, width);
+  const uint64_t units = across * ceil_div(job.m, uint64_t{job.tile_rows});
+  std::vector<QuantizeStatistics> sums(statistics != nullptr ? units : 0);
+  std::vector<std::unique_ptr<Band>> bands(runner.num_workers());
+  std::vector<std::unique_ptr<ValueStatistics>> counts(runner.num_workers());
+  parallel_for(runner, static_cast<uint32_t>(units), [&](uint32_t unit, uint32_t worker) {
+    if (bands[worker] == nullptr) {
+      bands[worker] = std::make_unique<Band>(shared);
+      if (values != nullptr) counts[worker] = std::make_unique<ValueStatistics>(job.codec.record);
     }
+    const uint64_t column = unit % across * width;
+    bands[worker]->run(unit / across * job.tile_rows, column, std::min(job.n, column + width), &out,
+                       statistics != nullptr ? &sums[unit] : nullptr, counts[worker].get());
+  });
+  for (const QuantizeStatistics& sum : sums) statistics->add(sum);
+  // All sums are of whole numbers: they do not depend on how the units were shared out.
+  for (const std::unique_ptr<ValueStatistics>& c : counts) {
+    if (c != nullptr) values->add(*c, 1);
   }
   return out;
 }

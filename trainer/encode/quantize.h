@@ -7,6 +7,7 @@
 
 #include "runtime/base/thread_pool.h"
 #include "trainer/encode/entropy_fit.h"
+#include "trainer/encode/error_feedback.h"
 #include "trainer/encode/rans_encode.h"
 #include "trainer/train/codec_model.h"
 
@@ -26,10 +27,13 @@ struct TensorScales {
   ScaleCodes column;  ///< [n]
   ScaleCodes row;     ///< [m], or absent
 };
-/// Each column's root mean square; with row_scales, rows first share out their part (three alternations of column and
-/// row root mean squares). A column's scale is at least a hundredth of its largest weight, so that latents of a nearly
-/// empty column stay in the range of an i16. w: [m][n], finite.
-TensorScales fit_scales(std::span<const float> w, uint64_t m, uint64_t n, bool row_scales, Runner& runner);
+/// How finely each weight is quantized and by which tables: step of weight (r, c) = codec's step of level[c] *
+/// column scale * row scale.
+struct TensorSteps {
+  TensorScales scales;
+  std::vector<uint8_t> level;      ///< [n]
+  std::vector<uint8_t> row_class;  ///< [m], or empty: all 0
+};
 
 /// A coded tensor before entropy coding.
 struct QuantizedTensor {
@@ -37,34 +41,49 @@ struct QuantizedTensor {
   TensorScales scales;
   std::vector<uint8_t> level;      ///< [n]
   std::vector<uint8_t> row_class;  ///< [m], or empty
-  uint32_t tile_rows = 0;          ///< of the tiles it was quantized for: a trellis starts anew in each; 0: any
+  uint32_t tile_rows = 0;          ///< of the tiles it was quantized for: a trellis starts anew in each
   std::vector<int16_t> values;     ///< [(row_block * n + column) * 16 + channel]: reconstruction indices (section 5.6)
-  uint64_t num_chunks() const { return ceil_div(m, kChunk) * n; }
 };
 
-/// How latents become integers.
-struct Rounding {
-  /// Rate-distortion optimisation: of the two neighbours and zero, the value with the least
-  /// `squared error + strength * 2 ln 2 * step^2 / 12 * bits`. At 1 the exchange is at the slope of the level's own
-  /// rate distortion curve, D'(R) = -2 ln 2 D. 0: to the nearest integer, as in the paper.
+struct QuantizeJob {
+  const CodecModel& codec;  ///< the levels in use only
+  const TableCosts& costs;  ///< of its tables
+  /// Rate-distortion optimisation, of rounding and of the trellis: a bit is worth as much squared error as the slope of
+  /// the level's own rate-distortion curve, D'(R) = -2 ln 2 D, times this. 0: nearest points, as in the paper.
   double rdo_strength = 0;
+  std::span<const float> w;  ///< [m][n]
+  uint64_t m = 0, n = 0;
+  const TensorSteps& steps;
+  const FeedbackFactors* feedback = nullptr;  ///< LDLQ over all columns; null: columns are independent
+  std::span<const float> row_importance;      ///< [m], or empty: 1; only for statistics
+  uint32_t tile_rows = 0;                     ///< runs of the trellis
 };
-
-/// k[i] for latents u (in steps). shapes: u, k [num_chunks][16]; level [num_chunks]
-void round_chunks(const CodecRecord& codec, const TableCosts& costs, const Rounding& rounding, std::span<const float> u,
-                  const uint8_t* level, std::span<int16_t> k);
 
 struct QuantizeStatistics {
-  double squared_error = 0;   ///< sum over all weights, of what the decoder returns in f32
+  double squared_error = 0;   ///< sum over all weights, of what the decoder returns in f16
   double squared_weight = 0;  ///< sum over all weights
   double ideal_bits = 0;      ///< of all values under the codec's tables
+  /// Sum over rows and columns of row importance * D_k * q^2, q the quantizer's own error (LDLQ); without feedback
+  /// D = 1. Half of it is nats per token if Hessian and importance are of the Fisher kind.
+  double weighted_error = 0;
+
+  void add(const QuantizeStatistics& other);
 };
 
-/// Quantizes independent columns: chunks -> analysis -> rounding. `level`: [n], each below the codec's K.
-/// statistics and histograms ([K * 16], added to) may be null. Parallel; the result does not depend on the runner.
-QuantizedTensor quantize_tensor(const CodecModel& codec, const TableCosts& costs, const Rounding& rounding,
-                                std::span<const float> w, uint64_t m, uint64_t n, TensorScales scales,
-                                std::vector<uint8_t> level, Runner& runner, QuantizeStatistics* statistics,
-                                std::vector<ValueHistogram>* histograms);
+/// What refitting wants to know of a tensor's values: per level, context and bank.
+struct ValueStatistics {
+  uint32_t banks = 1;
+  std::vector<ValueHistogram> histograms;  ///< [K][16][banks], of k
+  static constexpr double kExcessUnit = 4096;
+  std::vector<double> excess, nonzero;  ///< [K]: sum of sign(q) (q - u) * kExcessUnit, count; both over q != 0
+  explicit ValueStatistics(const CodecRecord& codec);
+  void add(const ValueStatistics& other, double factor);
+};
+
+/// Chunks -> analysis -> trellis search or rounding, column by column where there is feedback. statistics and values
+/// may be null. Parallel over bands of tile_rows rows (and columns, without feedback); the result does not depend on
+/// the runner.
+QuantizedTensor quantize_tensor(const QuantizeJob& job, Runner& runner, QuantizeStatistics* statistics,
+                                ValueStatistics* values);
 
 }  // namespace nwc

@@ -9,90 +9,62 @@
 namespace nwc {
 namespace {
 
-constexpr uint64_t kSampleBudgetChunks = 1u << 20;  ///< 64 MiB for the whole model
-constexpr uint64_t kMinSampleChunks = 32;
-/// Of these, as many are analysed to estimate the rate of a level; all of them for tables.
-constexpr uint64_t kEstimateBudgetChunks = 1u << 17;
-constexpr uint64_t kMaxEstimateChunks = 1024;
-constexpr int kBisections = 40;
+constexpr uint64_t kSampleBudget = uint64_t{4} << 20;  ///< weights of the whole model, but at least 32 rows a tensor
+constexpr uint64_t kMinSampleRows = 32;
+constexpr uint64_t kKeptFactorBytes = uint64_t{1} << 30;
+constexpr int kFitPasses = 5;
+constexpr int kFitRounds = 2;
+constexpr double kFitTolerance = 0.002;  ///< bits per weight
 /// A lane stores 32 bits of state of which 16 to 32, on average 8 more than the 16 it started with, carry data.
 constexpr uint64_t kStateCostBytes = 3;
 constexpr uint64_t kDirectoryBytes = 8;
 constexpr uint64_t kMeanPadding = 32;
 
-class UniformPolicy : public LevelPolicy {
- public:
-  explicit UniformPolicy(std::vector<uint32_t> offset) : offset_(std::move(offset)) {}
-  std::vector<uint8_t> levels(size_t source, uint64_t n, double quality, uint32_t num_levels) const override {
-    const double raised = quality + (offset_.empty() ? 0 : offset_[source]);
-    const double t = std::clamp(raised, 0.0, num_levels - 1.0);
-    const double below = std::floor(t);
-    const auto finer = static_cast<uint64_t>(std::llround(static_cast<double>(n) * (t - below)));
-    std::vector<uint8_t> out(n, static_cast<uint8_t>(below));
-    std::fill(out.end() - static_cast<ptrdiff_t>(finer), out.end(), static_cast<uint8_t>(below + 1));
-    return out;
-  }
-
- private:
-  std::vector<uint32_t> offset_;
-};
-
-/// Chunks spread over the tensor along a low-discrepancy sequence, so that no period of the rows or columns is met.
-std::vector<float> sample_chunks(std::span<const float> w, uint64_t m, uint64_t n, const TensorScales& scales,
-                                 uint64_t count) {
-  const uint64_t total = ceil_div(m, kChunk) * n;
-  count = std::min(count, total);
-  std::vector<float> sample(count * kChunk, 0);
-  constexpr double kGolden = 0.6180339887498949;
+/// Row blocks spread evenly over the tensor.
+std::vector<uint64_t> choose_rows(uint64_t m, uint64_t wanted) {
+  const uint64_t blocks = ceil_div(m, uint64_t{kChunk});
+  const uint64_t count = std::min(blocks, ceil_div(wanted, uint64_t{kChunk}));
+  std::vector<uint64_t> rows;
   for (uint64_t i = 0; i < count; ++i) {
-    const double jitter = std::fmod(static_cast<double>(i) * kGolden, 1.0);
-    const auto chunk =
-        std::min(total - 1, static_cast<uint64_t>((static_cast<double>(i) + jitter) / static_cast<double>(count) *
-                                                  static_cast<double>(total)));
-    const uint64_t rb = chunk / n, j = chunk % n;
-    const float column = scales.column.value[j];
-    for (uint64_t row = rb * kChunk; row < std::min(m, (rb + 1) * kChunk); ++row) {
-      const float scale = scales.row.value.empty() ? column : column * scales.row.value[row];
-      if (scale > 0) sample[i * kChunk + row % kChunk] = w[row * n + j] / scale;
-    }
+    const uint64_t block = (2 * i + 1) * blocks / (2 * count);
+    for (uint64_t r = block * kChunk; r < std::min(m, (block + 1) * kChunk); ++r) rows.push_back(r);
   }
-  return sample;
+  return rows;
 }
 
-/// Share of the codec's own distribution in a refitted table: values that the sample missed stay affordable.
-constexpr double kPriorWeight = 0.002;
-/// A table of some 50 entries, deflated.
-constexpr double kTableBits = 600;
-/// 1 / (2 ln 2) for each of some 50 entries.
-constexpr double kOverfitBits = 36;
-
-void add_prior(const FrequencyTable& table, double weight, ValueHistogram* histogram) {
-  const double unit = weight / kProbScale / (1 << table.raw_bits);
-  for (size_t s = 0; s + 1 < table.freq.size(); ++s) {
-    const int32_t first = (static_cast<int32_t>(s) + table.min) * (1 << table.raw_bits);
-    for (int32_t raw = 0; raw < (1 << table.raw_bits); ++raw) {
-      histogram->add(static_cast<int16_t>(first + raw), unit * table.freq[s]);
-    }
-  }
+template <typename T>
+std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) {
+  std::vector<T> out;
+  if (v.empty()) return out;
+  for (const uint64_t r : rows) out.push_back(v[r]);
+  return out;
 }
+
+bool is_head(const std::string& name) { return name == "model.embed_tokens.weight" || name == "lm_head.weight"; }
 
 }  // namespace
 
-std::unique_ptr<LevelPolicy> make_uniform_policy(std::vector<uint32_t> offset) {
-  return std::make_unique<UniformPolicy>(std::move(offset));
-}
-
-uint64_t stored_codec_bytes(const CodecRecord& codec) {
-  const std::vector<uint8_t> bytes = serialize(codec);
-  return std::min(bytes.size(), deflate_bytes(bytes).size());
-}
-
-Result<RateModel> RateModel::survey(const ModelSource& source, std::vector<PlannedTensor>* plan, bool row_scales,
-                                    Runner& runner, const Progress& progress) {
+Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
+                                    const CodingChoices& choices, std::vector<PlannedTensor>* plan, Runner& runner,
+                                    const Progress& progress) {
   RateModel model;
-  uint64_t coded = 0;
-  for (const PlannedTensor& p : *plan) coded += p.coded ? 1 : 0;
-  const uint64_t per_tensor = std::max(kSampleBudgetChunks / std::max<uint64_t>(coded, 1), kMinSampleChunks);
+  model.source_ = &source;
+  model.calibration_ = calibration;
+  model.choices_ = choices;
+  if (calibration == nullptr) {
+    model.choices_.allocation = Allocation::kNone;
+    model.choices_.feedback = false;
+    if (choices.importance == Importance::kPaper || choices.importance == Importance::kWaterfill)
+      model.choices_.importance = Importance::kNone;
+  }
+  model.ladder_ = make_ladder(codec, choices.quantizer);
+  const bool row_classes = model.ladder_.record.context_kind == ContextKind::kRowClass;
+  uint64_t total = 0;
+  for (const PlannedTensor& p : *plan) total += p.coded ? source.tensors()[p.source].num_elements() : 0;
+  const double share =
+      std::min(1.0, static_cast<double>(kSampleBudget) / std::max<double>(1, static_cast<double>(total)));
+
+  double fisher_sum = 0, fisher_count = 0;
   for (size_t i = 0; i < plan->size(); ++i) {
     if (!progress.report(i, plan->size())) return Status(StatusCode::kCancelled, "cancelled while reading the model");
     PlannedTensor& p = (*plan)[i];
@@ -103,168 +75,231 @@ Result<RateModel> RateModel::survey(const ModelSource& source, std::vector<Plann
       p.coded = false;
       continue;
     }
-    SurveyedTensor& s = model.tensors_[p.source];
+    SurveyedTensor& s = model.tensors_.emplace_back();
+    model.kept_factors_.emplace_back();
+    s.source = p.source;
     s.m = tensor.shape[0];
     s.n = tensor.num_elements() / s.m;
-    const TensorScales scales = fit_scales(w, s.m, s.n, row_scales, runner);
-    s.sample = sample_chunks(w, s.m, s.n, scales, per_tensor);
-    const std::vector<uint8_t> flat(s.n, 0);
-    s.side_bytes = deflate_bytes(side_information(scales, flat, {})).size();
-    const TileShape shape = choose_tile_shape(s.m, s.n);
-    const TileGrid grid{s.m, s.n, shape.rows, shape.cols};
-    for (uint64_t t = 0; t < grid.num_tiles(); ++t) {
-      s.overhead_bytes += kDirectoryBytes + kStateCostBytes * grid.tile(t).lanes();
+    s.tile_rows = choose_tile_shape(s.m, s.n, choices.quantizer.trellis_bits != 0).rows;
+    TensorImportance importance;
+    std::shared_ptr<const FeedbackFactors> factors;
+    const bool known = calibration != nullptr && calibration->covers(tensor.name);
+    if (known) {
+      NWC_ASSIGN_OR_RETURN(factors, model.factors(s));
+      importance.factors = factors.get();
+      const HessianKind kind =
+          choices.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
+      NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration->load(tensor.name, kind));
+      for (uint64_t c = 0; c < s.n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s.n + c]);
+      if (kind == HessianKind::kFisher) {
+        s.row_importance = statistics.row_importance;
+        if (choices.row_importance) importance.row_importance = statistics.row_importance;
+      }
     }
-    s.overhead_bytes += kMeanPadding;
+    s.profile = profile_tensor(w, s.m, s.n, importance, model.choices_.importance, row_classes);
+
+    // Steps of the tensors against each other: equal rates, or equal exchange of bits against KL divergence.
+    const double weights = static_cast<double>(s.m * s.n);
+    s.log_step = s.profile.mean_octaves();
+    if (model.choices_.allocation == Allocation::kFisher && known) {
+      double level = 0;
+      for (const double d : factors->diagonal) level -= 0.5 * std::log2(d) / static_cast<double>(s.n);
+      double columns = 0;
+      for (const double c : s.profile.column_step) columns += c / static_cast<double>(s.n);
+      // Row importance has mean 1, row steps have mean 0.
+      double rows = 0;
+      if (!s.profile.row_step.empty()) {
+        for (const float g : s.row_importance)
+          rows -= 0.5 * std::log2(static_cast<double>(g)) / static_cast<double>(s.m);
+      }
+      s.log_step = level - columns + rows;
+      fisher_sum += weights * (s.log_step - s.profile.mean_octaves());
+      fisher_count += weights;
+    } else if (model.choices_.allocation == Allocation::kNone && source.model() && is_head(tensor.name)) {
+      s.log_step -= choices.head_bits;
+    }
+    const auto rows = static_cast<uint64_t>(std::ceil(share * static_cast<double>(s.m)));
+    s.sample_rows = choose_rows(s.m, std::max(rows, kMinSampleRows));
+    for (const uint64_t r : s.sample_rows) {
+      s.sample.insert(s.sample.end(), w.begin() + static_cast<ptrdiff_t>(r * s.n),
+                      w.begin() + static_cast<ptrdiff_t>((r + 1) * s.n));
+    }
     model.coded_weights_ += s.m * s.n;
   }
+  // A tensor that the calibration says nothing about gets the mean rate.
+  if (fisher_count > 0) {
+    for (SurveyedTensor& s : model.tensors_) {
+      if (!calibration->covers(source.tensors()[s.source].name)) s.log_step += fisher_sum / fisher_count;
+    }
+  }
+  static_cast<void>(runner);
   return model;
 }
 
-std::vector<uint8_t> RateModel::used_levels(const LevelPolicy& policy, double quality, uint32_t num_levels) const {
-  std::vector<bool> used(num_levels, false);
-  for (const auto& [source, s] : tensors_) {
-    for (uint8_t level : policy.levels(source, s.n, quality, num_levels)) used[level] = true;
+const SurveyedTensor* RateModel::find(size_t source) const {
+  const auto at =
+      std::find_if(tensors_.begin(), tensors_.end(), [&](const SurveyedTensor& t) { return t.source == source; });
+  return at == tensors_.end() ? nullptr : &*at;
+}
+
+Result<std::shared_ptr<const FeedbackFactors>> RateModel::factors(const SurveyedTensor& t) {
+  std::shared_ptr<const FeedbackFactors>& kept = kept_factors_[static_cast<size_t>(&t - tensors_.data())];
+  const std::string& name = source_->tensors()[t.source].name;
+  if (kept != nullptr || calibration_ == nullptr || !calibration_->covers(name)) return kept;
+  const HessianKind kind = choices_.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
+  NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, kind));
+  if (statistics.n != t.n || statistics.m != t.m) return corrupt("calibration of " + name + ": wrong shape");
+  Result<FeedbackFactors> made = factor_hessian(statistics.hessian, t.n, choices_.damping);
+  if (!made.ok()) return made.status().with_context("calibration of " + name);
+  auto out = std::make_shared<const FeedbackFactors>(std::move(*made));
+  if (kept_bytes_ + 4 * t.n * t.n <= kKeptFactorBytes) {
+    kept_bytes_ += 4 * t.n * t.n;
+    kept = out;
   }
-  std::vector<uint8_t> out;
-  for (uint32_t l = 0; l < num_levels; ++l) {
-    if (used[l]) out.push_back(static_cast<uint8_t>(l));
-  }
+  return std::shared_ptr<const FeedbackFactors>(out);
+}
+
+TensorSteps RateModel::steps(const SurveyedTensor& t, double log_step, const FittedCodec& fitted) const {
+  TensorSteps out = choose_steps(t.profile, ladder_.record, t.log_step + log_step);
+  for (uint8_t& level : out.level) level = fitted.level_of_rung[level];
   return out;
 }
 
-void RateModel::measure_level(const CodecModel& codec, const Rounding& rounding, uint8_t level, Runner& runner) {
-  measured_.resize(codec.record.num_levels, false);
-  if (measured_[level]) return;
-  measured_[level] = true;
-  std::vector<SurveyedTensor*> all;
-  for (auto& [source, s] : tensors_) all.push_back(&s);
-  const TableCosts costs(codec.record);
-  const uint64_t most = std::clamp<uint64_t>(kEstimateBudgetChunks / std::max<size_t>(all.size(), 1), kMinSampleChunks,
-                                             kMaxEstimateChunks);
-  parallel_for(runner, static_cast<uint32_t>(all.size()), [&](uint32_t i, uint32_t) {
-    SurveyedTensor& s = *all[i];
-    s.level_bits.resize(codec.record.num_levels, -1);
-    const size_t all_chunks = s.sample.size() / kChunk;
-    const size_t stride = ceil_div(all_chunks, most);
-    std::vector<float> u;
-    for (size_t c = 0; c < all_chunks; c += stride) {
-      u.insert(u.end(), s.sample.begin() + static_cast<ptrdiff_t>(c * kChunk),
-               s.sample.begin() + static_cast<ptrdiff_t>((c + 1) * kChunk));
+FittedCodec RateModel::fit_levels(double log_step) const {
+  std::vector<bool> used(ladder_.record.num_levels, false);
+  for (const SurveyedTensor& t : tensors_) {
+    for (const uint8_t level : choose_steps(t.profile, ladder_.record, t.log_step + log_step).level) used[level] = true;
+  }
+  FittedCodec out;
+  out.level_of_rung.assign(used.size(), 0);
+  for (size_t rung = 0; rung < used.size(); ++rung) {
+    if (!used[rung]) continue;
+    out.level_of_rung[rung] = static_cast<uint8_t>(out.rungs.size());
+    out.rungs.push_back(static_cast<uint8_t>(rung));
+  }
+  out.codec = subset_levels(ladder_, out.rungs);
+  return out;
+}
+
+Result<RateEstimate> RateModel::measure(double log_step, const FittedCodec& fitted, Runner& runner,
+                                        ValueStatistics* values, double* sampled_share) {
+  const CodecRecord& record = fitted.codec.record;
+  const TableCosts costs(record);
+  RateEstimate out;
+  out.bytes = static_cast<double>(stored_codec_bytes(record));
+  double sampled = 0;
+  struct Part {
+    Status status;
+    double bytes = 0, weighted_error = 0, scale = 1;
+    std::unique_ptr<ValueStatistics> values;
+  };
+  std::vector<Part> parts(tensors_.size());
+  // Factors first: they are made by one thread. Then tensors side by side, each on a runner of its own.
+  std::vector<std::shared_ptr<const FeedbackFactors>> all_factors(tensors_.size());
+  std::vector<std::unique_ptr<Runner>> serial;
+  for (uint32_t i = 0; i < runner.num_workers(); ++i) serial.push_back(make_thread_pool(1));
+  for (size_t begin = 0; begin < tensors_.size(); begin += 16) {
+    const size_t end = std::min(tensors_.size(), begin + 16);
+    for (size_t i = begin; i < end; ++i) {
+      if (!choices_.feedback) continue;
+      NWC_ASSIGN_OR_RETURN(all_factors[i], factors(tensors_[i]));
     }
-    const std::vector<float> x = u;
-    const size_t chunks = x.size() / kChunk;
-    const std::vector<uint8_t> levels(chunks, level);
-    std::vector<int16_t> k(x.size());
-    analyze_chunks(codec, x, levels.data(), u);
-    round_chunks(codec.record, costs, rounding, u, levels.data(), k);
-    double bits = 0;
-    for (size_t j = 0; j < k.size(); ++j) bits += costs.bits(level, static_cast<uint32_t>(j % kChunk), 0, k[j]);
-    s.level_bits[level] = static_cast<float>(bits / static_cast<double>(chunks));
-  });
+    parallel_for(runner, static_cast<uint32_t>(end - begin), [&](uint32_t index, uint32_t worker) {
+      const SurveyedTensor& t = tensors_[begin + index];
+      Part& part = parts[begin + index];
+      const TensorSteps whole = steps(t, log_step, fitted);
+      TensorSteps some = whole;
+      some.row_class = take(whole.row_class, t.sample_rows);
+      some.scales.row.code = take(whole.scales.row.code, t.sample_rows);
+      some.scales.row.value = take(whole.scales.row.value, t.sample_rows);
+      const std::vector<float> row_importance = take(t.row_importance, t.sample_rows);
+      QuantizeStatistics statistics;
+      part.values = std::make_unique<ValueStatistics>(record);
+      quantize_tensor({.codec = fitted.codec,
+                       .costs = costs,
+                       .rdo_strength = choices_.rdo_strength,
+                       .w = t.sample,
+                       .m = t.sample_rows.size(),
+                       .n = t.n,
+                       .steps = some,
+                       .feedback = all_factors[begin + index].get(),
+                       .row_importance = row_importance,
+                       .tile_rows = t.tile_rows},
+                      *serial[worker], &statistics, part.values.get());
+      part.scale = static_cast<double>(t.m) / static_cast<double>(t.sample_rows.size());
+      const TileShape shape = choose_tile_shape(t.m, t.n, choices_.quantizer.trellis_bits != 0);
+      const TileGrid grid{t.m, t.n, shape.rows, shape.cols};
+      const TileGeometry tile = grid.tile(0);
+      part.bytes =
+          part.scale * statistics.ideal_bits / 8 +
+          static_cast<double>(grid.num_tiles() * (kDirectoryBytes + tile.lanes() * kStateCostBytes) +
+                              deflate_bytes(side_information(whole.scales, whole.level, whole.row_class)).size() +
+                              kMeanPadding);
+      part.weighted_error = part.scale * statistics.weighted_error;
+    });
+    for (size_t i = begin; i < end; ++i) {
+      all_factors[i].reset();
+      out.bytes += parts[i].bytes;
+      out.weighted_error += parts[i].weighted_error;
+      sampled += static_cast<double>(tensors_[i].sample.size());
+      if (values != nullptr) values->add(*parts[i].values, parts[i].scale);
+      parts[i].values.reset();
+    }
+  }
+  if (sampled_share != nullptr) *sampled_share = sampled / static_cast<double>(coded_weights_);
+  return out;
 }
 
-double RateModel::estimate_bytes(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy,
-                                 double quality, Runner& runner) {
-  const uint32_t num_levels = codec.record.num_levels;
-  const std::vector<uint8_t> used = used_levels(policy, quality, num_levels);
-  for (uint8_t level : used) measure_level(codec, rounding, level, runner);
-  double bytes = 0;
-  for (const auto& [source, s] : tensors_) {
-    double bits = 0;
-    for (uint8_t level : policy.levels(source, s.n, quality, num_levels)) bits += s.level_bits[level];
-    bytes += bits * static_cast<double>(ceil_div(s.m, kChunk)) / 8;
-    bytes += static_cast<double>(s.side_bytes + s.overhead_bytes);
+Result<FittedCodec> RateModel::fit(double log_step, Runner& runner, RateEstimate* estimate) {
+  FittedCodec fitted = fit_levels(log_step);
+  // The search reacts to tables and shrinkage, so that they are fitted more than once; always from the ladder's own, so
+  // that neighbouring steps give neighbouring rates.
+  for (int round = 0; choices_.refit_tables && round < kFitRounds; ++round) {
+    ValueStatistics values(fitted.codec.record);
+    double share = 1;
+    NWC_ASSIGN_OR_RETURN(*estimate, measure(log_step, fitted, runner, &values, &share));
+    fitted.codec.record = refit(fitted.codec.record, fitted.rungs, ladder_.record, values, 1 / share);
   }
-  static_assert(kMaxLevels <= 64);
-  uint64_t set = 0;
-  for (uint8_t level : used) set |= uint64_t{1} << level;
-  auto known = codec_bytes_.find(set);
-  if (known == codec_bytes_.end()) {
-    known = codec_bytes_.emplace(set, stored_codec_bytes(subset_levels(codec.record, used))).first;
-  }
-  return bytes + static_cast<double>(known->second);
+  NWC_ASSIGN_OR_RETURN(*estimate, measure(log_step, fitted, runner, nullptr, nullptr));
+  return fitted;
 }
 
-double RateModel::find_quality(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy,
-                               double bytes, Runner& runner) {
-  double low = 0, high = codec.record.num_levels - 1.0;
-  for (int i = 0; i < kBisections && high - low > 1e-5; ++i) {
+double RateModel::gaussian_bits(double log_step) const {
+  double bits = 0;
+  for (const SurveyedTensor& t : tensors_)
+    bits += static_cast<double>(t.m * t.n) * expected_rate(t.profile, ladder_.record, t.log_step + log_step);
+  return bits;
+}
+
+double RateModel::slope(double log_step) const {
+  constexpr double kDelta = 1.0 / 16;
+  const double bits = gaussian_bits(log_step + kDelta) - gaussian_bits(log_step - kDelta);
+  return std::min(-0.02, bits / (2 * kDelta) / static_cast<double>(coded_weights_));
+}
+
+Result<double> RateModel::find_step(double bytes, Runner& runner, FittedCodec* fitted) {
+  const double weights = static_cast<double>(coded_weights_);
+  // What a Gaussian would need, as a start.
+  double low = -60, high = 60;
+  for (int i = 0; i < 60; ++i) {
     const double middle = (low + high) / 2;
-    (estimate_bytes(codec, rounding, policy, middle, runner) < bytes ? low : high) = middle;
+    (gaussian_bits(middle) > 8 * bytes ? low : high) = middle;
   }
-  return (low + high) / 2;
-}
-
-ExpectedValues RateModel::expected_values(const CodecModel& codec, std::span<const uint8_t> level_map,
-                                          const Rounding& rounding, const LevelPolicy& policy, double quality,
-                                          Runner& runner) const {
-  const uint32_t num_levels = codec.record.num_levels;
-  // share[i * num_levels + l]: chunks of tensor i at level l for each chunk in its sample.
-  std::vector<const SurveyedTensor*> all;
-  std::vector<double> share;
-  for (const auto& [source, s] : tensors_) {
-    std::vector<double> columns(num_levels, 0);
-    for (uint8_t level : policy.levels(source, s.n, quality, static_cast<uint32_t>(level_map.size()))) {
-      columns[level_map[level]] += 1;
+  double log_step = (low + high) / 2;
+  double best = INFINITY, best_step = log_step;
+  for (int pass = 0; pass < kFitPasses; ++pass) {
+    RateEstimate estimate;
+    NWC_ASSIGN_OR_RETURN(FittedCodec next, fit(log_step, runner, &estimate));
+    *fitted = std::move(next);
+    const double error = (estimate.bytes - bytes) * 8 / weights;
+    if (std::abs(error) < best) {
+      best = std::abs(error);
+      best_step = log_step;
     }
-    const double sampled = static_cast<double>(s.sample.size()) / kChunk;
-    for (double& c : columns) share.push_back(c * static_cast<double>(ceil_div(s.m, kChunk)) / sampled);
-    all.push_back(&s);
+    if (pass > 0 && std::abs(error) < kFitTolerance) break;
+    log_step -= std::clamp(error / slope(log_step), -2.0, 2.0);
   }
-  const TableCosts costs(codec.record);
-  ExpectedValues out;
-  out.contexts.resize(size_t{num_levels} * kChunk);
-  out.shrink.assign(codec.record.shrink.begin(), codec.record.shrink.end());
-  std::vector<double> sampled(num_levels, 0);
-  parallel_for(runner, num_levels, [&](uint32_t level, uint32_t) {
-    std::vector<float> u;
-    std::vector<int16_t> k;
-    double excess = 0, count = 0;  // of |k| over |u|, where k is not 0
-    for (size_t i = 0; i < all.size(); ++i) {
-      const double weight = share[i * num_levels + level];
-      if (weight == 0) continue;
-      const std::vector<float>& sample = all[i]->sample;
-      const std::vector<uint8_t> levels(sample.size() / kChunk, static_cast<uint8_t>(level));
-      u.resize(sample.size());
-      k.resize(sample.size());
-      analyze_chunks(codec, sample, levels.data(), u);
-      round_chunks(codec.record, costs, rounding, u, levels.data(), k);
-      for (size_t j = 0; j < k.size(); ++j) {
-        out.contexts[level * kChunk + j % kChunk].add(k[j], weight);
-        if (k[j] == 0) continue;
-        excess += weight * (k[j] > 0 ? k[j] - double{u[j]} : double{u[j]} - k[j]);
-        count += weight;
-      }
-      sampled[level] += static_cast<double>(k.size());
-    }
-    if (count > 0) out.shrink[level] = std::clamp(excess / count, 0.0, 0.5);
-  });
-  double values = 0, samples = 0;
-  for (const ValueHistogram& h : out.contexts) values += h.total();
-  for (const double n : sampled) samples += n;
-  if (samples > 0) out.weight = std::max(1.0, values / samples);
-  return out;
-}
-
-CodecRecord refit_tables(const CodecRecord& codec, const ExpectedValues& expected) {
-  double old_bits = 8 * static_cast<double>(stored_codec_bytes(codec));
-  std::vector<ValueHistogram> smoothed = expected.contexts;
-  for (size_t i = 0; i < smoothed.size(); ++i) {
-    const FrequencyTable& table = codec.tables[codec.context_map[i]];
-    old_bits += table_bits(table, expected.contexts[i]);
-    if (!expected.contexts[i].empty()) add_prior(table, kPriorWeight * expected.contexts[i].total(), &smoothed[i]);
-  }
-  // Tables of their own look better on the sample than they will be: each entry's count is off by its own deviation.
-  const double cost = kTableBits + expected.weight * kOverfitBits;
-  TableClusters clusters = cluster_tables(smoothed, kMaxTables, cost);
-  CodecRecord out = codec;
-  out.tables = std::move(clusters.tables);
-  out.context_map = std::move(clusters.table_of_context);
-  double new_bits = 8 * static_cast<double>(stored_codec_bytes(out));
-  for (size_t i = 0; i < expected.contexts.size(); ++i)
-    new_bits += table_bits(out.tables[out.context_map[i]], expected.contexts[i]);
-  return new_bits < old_bits ? out : codec;
+  return best_step;
 }
 
 }  // namespace nwc

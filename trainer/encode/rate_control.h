@@ -1,80 +1,93 @@
-// How many bytes a model will take at a quality, and the quality that takes a given number of bits per weight.
+// The survey of a model before it is coded, and the common step that gives a file its size.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <vector>
 
 #include "runtime/base/log.h"
+#include "trainer/calib/calibration.h"
 #include "trainer/encode/model_plan.h"
-#include "trainer/encode/quantize.h"
+#include "trainer/encode/step_plan.h"
 
 namespace nwc {
 
-/// The columns' levels as a function of one continuous quality. Levels are numbered by rising rate.
-class LevelPolicy {
- public:
-  virtual ~LevelPolicy() = default;
-  /// Levels of the n columns of tensor `source`; quality in [0, num_levels - 1], more is finer.
-  virtual std::vector<uint8_t> levels(size_t source, uint64_t n, double quality, uint32_t num_levels) const = 0;
+/// What makes one file different from another besides its rate.
+struct CodingChoices {
+  QuantizerChoice quantizer;
+  Importance importance = Importance::kWaterfill;
+  bool feedback = true;  ///< LDLQ, where there are Hessians
+  Allocation allocation = Allocation::kFisher;
+  bool row_importance = true;  ///< steps by row, where it is known
+  double rdo_strength = 0;
+  double damping = 0.01;     ///< of Hessians, times the mean of the diagonal
+  double head_bits = 1;      ///< without kFisher: how much finer embedding and head are
+  bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage
 };
-/// Data-free (paper, section 4.4): the same quality everywhere. The first columns of a tensor are at the level below
-/// `quality`, the rest at the one above, in the proportion that makes their mean; two runs deflate to nothing.
-/// offset: levels by which each source tensor lies above the others; empty: none.
-std::unique_ptr<LevelPolicy> make_uniform_policy(std::vector<uint32_t> offset = {});
 
-/// What one pass over the model has to know about a tensor.
+/// A tensor to be coded.
 struct SurveyedTensor {
+  size_t source = 0;  ///< index in the ModelSource
   uint64_t m = 0, n = 0;
-  uint64_t side_bytes = 0;        ///< deflated scales; levels add little
-  uint64_t overhead_bytes = 0;    ///< directory, padding and what the lanes' states cost beyond the bits they hold
-  std::vector<float> sample;      ///< [chunks][16], normalised
-  std::vector<float> level_bits;  ///< [K] per chunk; negative: not measured yet
+  uint32_t tile_rows = 0;
+  StepProfile profile;
+  double log_step = 0;                ///< of this tensor against the model's common step
+  std::vector<float> row_importance;  ///< [m], or empty
+  // Some rows of it, in place of all:
+  std::vector<float> sample;          ///< [sample_rows][n]
+  std::vector<uint64_t> sample_rows;  ///< multiples of 16 and what follows
 };
 
-struct ExpectedValues {
-  std::vector<ValueHistogram> contexts;  ///< [K * 16], weighted to the size of the model
-  std::vector<double> shrink;            ///< [K] the shrinkage with the least squared error of latents
-  double weight = 1;                     ///< values of the model for each in the samples
+/// A codec for one common step, and how steps become its levels.
+struct FittedCodec {
+  CodecModel codec;            ///< the levels in use
+  std::vector<uint8_t> rungs;  ///< [K]: of each level its number in the ladder
+  std::vector<uint8_t> level_of_rung;
 };
 
-/// Estimates sizes from samples of every coded tensor.
+struct RateEstimate {
+  double bytes = 0;           ///< of coded tensors and CODEC section
+  double weighted_error = 0;  ///< QuantizeStatistics::weighted_error of the whole model
+};
+
 class RateModel {
  public:
   /// Reads every tensor once; refuses NaN and infinity. A coded tensor that is all zero becomes raw in the plan.
-  static Result<RateModel> survey(const ModelSource& source, std::vector<PlannedTensor>* plan, bool row_scales,
-                                  Runner& runner, const Progress& progress);
+  /// calibration: null for data-free coding (choices that need it are then ignored). Must outlive the model.
+  static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
+                                  const CodingChoices& choices, std::vector<PlannedTensor>* plan, Runner& runner,
+                                  const Progress& progress);
 
-  /// Levels in use at a quality, ascending.
-  std::vector<uint8_t> used_levels(const LevelPolicy& policy, double quality, uint32_t num_levels) const;
-  /// Estimated bytes of coded tensors and CODEC section. `codec`: levels by rising rate.
-  double estimate_bytes(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy, double quality,
-                        Runner& runner);
-  /// The quality in [0, K - 1] whose estimate is nearest to `bytes`.
-  double find_quality(const CodecModel& codec, const Rounding& rounding, const LevelPolicy& policy, double bytes,
-                      Runner& runner);
+  /// The codec for a common step (log2): levels, tables, shrinkage, from passes over the samples.
+  Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
+  /// The common step whose estimate is `bytes`, within what a few fits give.
+  Result<double> find_step(double bytes, Runner& runner, FittedCodec* fitted);
 
-  /// What to expect of the whole model, from the samples. `codec`: any renumbering; `level_map` [K of the policy]:
-  /// number in `codec`, for levels in use.
-  ExpectedValues expected_values(const CodecModel& codec, std::span<const uint8_t> level_map, const Rounding& rounding,
-                                 const LevelPolicy& policy, double quality, Runner& runner) const;
+  /// Everything that quantizing tensor `t` in full needs. errors: the calibration's
+  Result<std::shared_ptr<const FeedbackFactors>> factors(const SurveyedTensor& t);
+  TensorSteps steps(const SurveyedTensor& t, double log_step, const FittedCodec& fitted) const;
 
+  const std::vector<SurveyedTensor>& tensors() const { return tensors_; }
+  const SurveyedTensor* find(size_t source) const;
+  const CodingChoices& choices() const { return choices_; }
+  const CodecModel& ladder() const { return ladder_; }
   uint64_t coded_weights() const { return coded_weights_; }
+  /// The change of bits per weight for each octave of the step, about.
+  double slope(double log_step) const;
 
  private:
-  void measure_level(const CodecModel& codec, const Rounding& rounding, uint8_t level, Runner& runner);
+  FittedCodec fit_levels(double log_step) const;
+  Result<RateEstimate> measure(double log_step, const FittedCodec& fitted, Runner& runner, ValueStatistics* values,
+                               double* sampled_share);
+  double gaussian_bits(double log_step) const;
 
-  std::map<size_t, SurveyedTensor> tensors_;  ///< by index in the source
-  std::vector<bool> measured_;                ///< [K]
-  std::map<uint64_t, uint64_t> codec_bytes_;  ///< by set of levels, a bit each
+  const ModelSource* source_ = nullptr;
+  const Calibration* calibration_ = nullptr;
+  CodingChoices choices_;
+  CodecModel ladder_;
+  std::vector<SurveyedTensor> tensors_;
   uint64_t coded_weights_ = 0;
+  std::vector<std::shared_ptr<const FeedbackFactors>> kept_factors_;  ///< by tensor, while they fit in memory
+  uint64_t kept_bytes_ = 0;
 };
-
-/// The codec with tables refitted to the expected values, if that makes values and CODEC together smaller; else as it
-/// is.
-CodecRecord refit_tables(const CodecRecord& codec, const ExpectedValues& expected);
-
-/// What CODEC takes in a model file.
-uint64_t stored_codec_bytes(const CodecRecord& codec);
 
 }  // namespace nwc

@@ -10,14 +10,18 @@ namespace {
 constexpr uint64_t kSmallTensor = 1u << 20;
 constexpr uint64_t kLargeTensorTile = 128 * 256;
 constexpr uint64_t kPreferredCols = 256;
+constexpr uint64_t kTrellisRows = 512;
 
 }  // namespace
 
-TileShape choose_tile_shape(uint64_t m, uint64_t n) {
+TileShape choose_tile_shape(uint64_t m, uint64_t n, bool trellis) {
   const uint64_t budget = m * n <= kSmallTensor ? kMaxTileWeights : kLargeTensorTile;
-  const uint64_t bands = ceil_div(n, kPreferredCols);
-  const uint64_t cols = align_up(ceil_div(n, bands), kNumLanes);
   const uint64_t row_blocks = ceil_div(m, kChunk);
+  const uint64_t height = std::min(kTrellisRows, row_blocks * kChunk);
+  const uint64_t preferred =
+      trellis ? std::clamp<uint64_t>(budget / height, 2 * kNumLanes, kMaxTileCols) : kPreferredCols;
+  const uint64_t bands = ceil_div(n, preferred);
+  const uint64_t cols = align_up(ceil_div(n, bands), kNumLanes);
   const uint64_t most = std::min<uint64_t>(kMaxTileRows, budget / cols) / kChunk;
   const uint64_t rows = kChunk * ceil_div(row_blocks, ceil_div(row_blocks, most));
   return {static_cast<uint32_t>(rows), static_cast<uint32_t>(cols)};
@@ -34,7 +38,8 @@ std::vector<uint8_t> side_information(const TensorScales& scales, std::span<cons
 
 Result<EncodedTensor> encode_tensor(const EncodeTables& tables, const QuantizedTensor& tensor, Runner& runner) {
   EncodedTensor out;
-  const TileShape shape = choose_tile_shape(tensor.m, tensor.n);
+  const TileShape shape = choose_tile_shape(tensor.m, tensor.n, tables.trellis() != nullptr);
+  assert(tables.trellis() == nullptr || tensor.tile_rows == shape.rows);
   out.tile_rows = shape.rows;
   out.tile_cols = shape.cols;
   const TileGrid grid{tensor.m, tensor.n, shape.rows, shape.cols};

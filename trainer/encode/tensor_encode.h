@@ -12,8 +12,8 @@ struct TileShape {
 };
 /// Even tiles of at most 256 columns. Up to 2^20 weights: at most 65,536 weights a tile, for a tile's states and
 /// directory entry (about 100 bytes) weigh most in small tensors; above, about 32,768 (128 x 256), for decoders want
-/// many tiles.
-TileShape choose_tile_shape(uint64_t m, uint64_t n);
+/// many tiles. With a trellis, whose runs end with a tile, higher and narrower ones: 512 rows where there are so many.
+TileShape choose_tile_shape(uint64_t m, uint64_t n, bool trellis);
 
 struct EncodedTensor {
   std::vector<uint8_t> side, directory, payload;

@@ -1,0 +1,62 @@
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "trainer/encode/error_feedback.h"
+#include "trainer/nn/random.h"
+
+namespace nwc {
+namespace {
+
+std::vector<float> random_hessian(size_t n, size_t samples) {
+  Random random({n, samples});
+  std::vector<float> h(n * n, 0.0f), x(n);
+  for (size_t s = 0; s < samples; ++s) {
+    for (float& v : x) v = static_cast<float>(random.normal());
+    for (size_t i = 0; i < n; ++i) {
+      for (size_t j = 0; j < n; ++j) h[i * n + j] += x[i] * x[j] / static_cast<float>(samples);
+    }
+  }
+  return h;
+}
+
+TEST(ErrorFeedback, FactorsGiveTheHessianBack) {
+  const size_t n = 37;
+  const std::vector<float> h = random_hessian(n, 100);
+  const Result<FeedbackFactors> f = factor_hessian(h, n, 0);
+  ASSERT_TRUE(f.ok()) << f.status().message();
+  for (size_t i = 0; i < n; ++i) {
+    EXPECT_GT(f->diagonal[i], 0);
+    EXPECT_FLOAT_EQ(f->upper[i * n + i], 1);
+    for (size_t j = 0; j < n; ++j) {
+      if (j < i) {
+        EXPECT_EQ(f->upper[i * n + j], 0);
+      }
+      double sum = 0;
+      for (size_t k = 0; k < n; ++k) sum += double{f->upper[i * n + k]} * f->diagonal[k] * f->upper[j * n + k];
+      EXPECT_NEAR(sum, h[i * n + j], 1e-5) << i << ", " << j;
+    }
+  }
+}
+
+TEST(ErrorFeedback, DampingMakesSingularOnesPositive) {
+  const size_t n = 24;
+  const std::vector<float> h = random_hessian(n, 5);
+  const Result<FeedbackFactors> f = factor_hessian(h, n, 0.01);
+  ASSERT_TRUE(f.ok()) << f.status().message();
+  const Result<FeedbackFactors> zero = factor_hessian(std::vector<float>(n * n, 0.0f), n, 0.01);
+  ASSERT_TRUE(zero.ok());
+  EXPECT_EQ(zero->diagonal, std::vector<double>(n, 1.0));
+}
+
+TEST(ErrorFeedback, RefusesWhatIsNoHessian) {
+  std::vector<float> h = random_hessian(8, 20);
+  h[3] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(factor_hessian(h, 8, 0.01).status().code(), StatusCode::kCorrupt);
+  std::vector<float> negative(64, 0.0f);
+  for (size_t i = 0; i < 8; ++i) negative[i * 9] = i == 0 ? -1.0f : 1.0f;
+  EXPECT_EQ(factor_hessian(negative, 8, 0.01).status().code(), StatusCode::kCorrupt);
+}
+
+}  // namespace
+}  // namespace nwc

@@ -1,0 +1,23 @@
+// LDLQ: errors of columns already coded are made up for by those that follow (paper, section 3.4, equation 6).
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "runtime/base/status.h"
+
+namespace nwc {
+
+/// H = U D U^T, U unit upper triangular: coding column k of W plus sum over j < k of (W - W^)_j U_jk makes
+/// tr(E H E^T) = sum over k of D_k |q_k|^2, q_k being what the quantizer itself did wrong in column k.
+struct FeedbackFactors {
+  std::vector<float> upper;      ///< [n][n], row-major; ones on and zeros below the diagonal
+  std::vector<double> diagonal;  ///< [n], positive
+};
+
+/// Factors H + damping * mean(diag H) * I, in double.
+/// hessian: [n][n], symmetric, not negative definite. An all-zero H gives U = I, D = 1.
+/// errors: kCorrupt (not finite, or not positive definite even when damped)
+Result<FeedbackFactors> factor_hessian(std::span<const float> hessian, size_t n, double damping);
+
+}  // namespace nwc
