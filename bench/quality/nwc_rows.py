@@ -1,0 +1,27 @@
+"""nwc's own rows: real files, real bytes."""
+import hashlib
+import json
+import re
+
+
+def row(space, name, options, rate):
+    """options: arguments of nwc compress beside --bits and --calib; None: data-free, without --calib."""
+    arguments = ["--bits", f"{space.coded_bpw(rate):.4f}"]
+    if options is not None:
+        arguments += ["--calib", space.model.calibration_text, *options]
+    with open(space.nwc, "rb") as f:
+        tool = hashlib.sha256(f.read()).hexdigest()[:16]
+    version = f"{tool} {' '.join(map(str, arguments))} {space.model.tokens}"
+    folder = space.folder / "nwc"
+    folder.mkdir(exist_ok=True)
+    path = folder / (re.sub(r"[^a-z0-9.]+", "-", f"{name} {rate}".lower()) + ".json")
+    if path.exists():
+        result = json.loads(path.read_text())
+        if result["version"] == version:
+            return result
+    file = path.with_suffix(".nwc")
+    report = json.loads(space.run("compress", space.model.reference, *arguments, "-o", file, "--json"))
+    result = {"method": name, "version": version, "setting": f"{rate:g} bpw", "target": rate, "bpw": report["bpw_file"],
+              "bpw_coded": report["bpw_coded"], "seconds": report["seconds"], **space.evaluate(file)}
+    path.write_text(json.dumps(result, indent=1))
+    return result

@@ -1,0 +1,79 @@
+"""What is compared: models, rates, methods and their settings. Change it here."""
+import dataclasses
+import pathlib
+
+import awq
+import e8p
+import gptq
+import qtip
+import rtn
+import seedlm
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DATA = ROOT / "../shared/data"
+RATES = (2.5, 3.0, 4.0, 5.0)  # bits per weight over the whole file
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    name: str
+    reference: pathlib.Path
+    calibration_text: pathlib.Path
+    text: pathlib.Path
+    tokens: int       # predicted tokens of `text`
+    trellis_bits: int  # states of QTIP's trellis, as a power of two: its search costs in proportion
+
+
+MODELS = {m.name: m for m in (
+    Model("gutenlm-2.6m", ROOT / "models/gutenlm-2.6m", DATA / "text/calibration-books.txt",
+          DATA / "text/the-time-machine.txt", 16384, 16),
+    Model("SmolLM2-135M", ROOT / "build/data/SmolLM2-135M-Instruct.Q4_1.gguf", DATA / "text/wikitext-2-valid.txt",
+          DATA / "text/wikitext-2-test.txt", 4096, 12),
+)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """quantize(w, hessian, **setting) -> (decoded, bits of storage); settings: ladder of keyword arguments."""
+    name: str
+    quantize: object
+    settings: tuple
+    calibrated: bool = True     # False: the Hessian is withheld
+    model_bits: int = 0         # tables stored once
+    allocated: bool = True      # also with a setting for each tensor, chosen by sensitivity
+
+
+def _grid(bits=(2, 3, 4, 5, 6), sizes=(32, 128), symmetric=(True, False)):
+    return tuple(dict(bits=b, group=g, symmetric=s) for b in bits for g in sizes for s in symmetric)
+
+
+METHODS = {m.name: m for m in (
+    Method("RTN", rtn.quantize, _grid(), calibrated=False),
+    Method("RTN, clipping by diag(H)", rtn.quantize, tuple(dict(s, weighted=True) for s in _grid())),
+    Method("GPTQ", gptq.quantize, _grid()),
+    Method("AWQ", awq.quantize, _grid()),
+    Method("SeedLM", seedlm.quantize, tuple(dict(bits=b) for b in seedlm.CONFIGS), calibrated=False),
+    Method("E8P + RHT + LDLQ", e8p.quantize, tuple(dict(bits=b) for b in e8p.STAGES)),
+    Method("QTIP 1MAD + RHT + LDLQ", qtip.quantize, tuple(dict(bits=b, code="1mad") for b in (2, 3, 4, 5))),
+    Method("QTIP HYB + RHT + LDLQ", qtip.quantize, tuple(dict(bits=b, code="hyb") for b in (2, 2.5, 3, 3.5, 4)),
+           model_bits=qtip.HYB_TABLE_BITS),
+)}
+
+# nwc itself, beside `nwc compress MODEL --bits B --calib TEXT --json`.
+_LDLQ = ["--feedback", "ldlq"]
+NWC = {
+    "nwc": [],
+    "nwc without allocation": ["--allocation", "none"],
+    "nwc, data-free": None,  # without --calib
+    "entropy-coded scalar + LDLQ + water-filling": ["--quantizer", "scalar", "--importance", "waterfill", *_LDLQ,
+                                                    "--allocation", "none", "--head-bits", "0"],
+    "entropy-coded scalar + LDLQ + water-filling, allocated": ["--quantizer", "scalar", "--importance", "waterfill", *_LDLQ,
+                                                               "--allocation", "fisher"],
+    "paper's setting (K=4, scalar, LDLQ)": ["--quantizer", "scalar", "--importance", "paper", *_LDLQ,
+                                            "--allocation", "none", "--head-bits", "0"],
+}
+
+# llama.cpp's own quantizer; those that refuse to work without an importance matrix are tried with one only.
+LLAMA_TYPES = ("Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_S",
+               "Q5_K_M", "Q6_K", "Q8_0", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S",
+               "IQ2_XS", "IQ2_XXS")
