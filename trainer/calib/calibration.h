@@ -16,8 +16,9 @@ namespace nwc {
 ///   KL(model || model with W + E) = 1/2 * sum over rows r of row_importance[r] * e_r H e_r^T     nats per token.
 /// kFisher: exactly that. H = E_t[omega_t x_t x_t^T], omega_t = mean over rows of g_tr^2, x_t the input of the layer at
 /// token t, g_t the gradient of log p(y_t) with respect to its output, y_t drawn from the model's own prediction;
-/// row_importance[r] = E_t[g_tr^2], divided by its mean. (The Fisher information as a Kronecker product.)
-/// kActivation: H = E_t[x_t x_t^T] as in the paper and in GPTQ, row_importance all 1; no unit.
+/// row_importance[r] = E_t[g_tr^2], divided by its mean. (The Fisher information as a Kronecker product.) H is scaled
+/// so that its trace is exact, effects of an error at one token on those at another included. kActivation: H = E_t[x_t
+/// x_t^T] as in the paper and in GPTQ, row_importance all 1; no unit.
 struct TensorStatistics {
   uint64_t m = 0, n = 0;
   std::vector<float> hessian;         ///< [n][n], symmetric, not damped
@@ -33,7 +34,8 @@ struct CalibrationOptions {
 };
 
 /// A finished calibration on disk: one safetensors file per layer (names `TENSOR.hessian`, `TENSOR.fisher`,
-/// `TENSOR.row_importance`, all F32) and `calibration.json`. Immutable, thread-safe.
+/// `TENSOR.row_importance`, all F32; layers that share an input share the first one's `.hessian`) and
+/// `calibration.json`. Immutable, thread-safe.
 class Calibration {
  public:
   /// Runs the model over the text, layer by layer, and leaves the result in `folder`; a folder that holds the finished
@@ -53,7 +55,7 @@ class Calibration {
   virtual uint64_t tokens() const = 0;
   /// Is there anything about this tensor?
   virtual bool covers(const std::string& tensor) const = 0;
-  /// errors: kInvalidArgument (not covered), kIo, kCorrupt
+  /// errors: kInvalidArgument (not covered; kActivation of an embedding that is not the head, too), kIo, kCorrupt
   virtual Result<TensorStatistics> load(const std::string& tensor, HessianKind kind) const = 0;
 };
 

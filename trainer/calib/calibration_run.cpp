@@ -5,10 +5,11 @@
 #include "trainer/calib/calibration_run.h"
 
 #include <algorithm>
+#include <optional>
 
+#include "trainer/calib/block_statistics.h"
 #include "trainer/calib/head_statistics.h"
 #include "trainer/calib/hidden_store.h"
-#include "trainer/calib/second_moments.h"
 #include "trainer/llm/llama_weights.h"
 
 namespace nwc {
@@ -19,9 +20,6 @@ constexpr Eigen::Index kPieceTokens = 512;
 /// Inputs of a block's layers that are in memory before they are multiplied into the moments.
 constexpr uint64_t kRoundBytes = uint64_t{512} << 20;
 
-/// The layers whose `.hessian` is stored: the first of those that share an input.
-constexpr LayerMatrix kInputs[] = {kQ, kO, kGate, kDown};
-constexpr LayerMatrix input_owner(LayerMatrix m) { return m == kK || m == kV ? kQ : m == kUp ? kGate : m; }
 std::string layer_file(uint32_t layer) { return "layer-" + std::to_string(layer) + ".safetensors"; }
 constexpr const char* kEmbeddingFile = "embedding.safetensors";
 constexpr const char* kHeadFile = "head.safetensors";
@@ -30,13 +28,6 @@ constexpr const char* kHeadFile = "head.safetensors";
 struct Piece {
   Eigen::Index begin = 0, tokens = 0;
   std::vector<uint32_t> lengths;
-};
-
-/// What a block's backward pass leaves for the moments: a round of pieces.
-struct Round {
-  RowMatrix<float> input[kNumLayerMatrices];                              ///< [tokens][n], of kInputs only
-  std::vector<float> omega[kNumLayerMatrices];                            ///< [tokens] mean over rows of g^2
-  std::vector<std::array<RowVector<float>, kNumLayerMatrices>> row_sums;  ///< per piece: [m] sum over tokens of g^2
 };
 
 class Run {
@@ -76,8 +67,7 @@ class Run {
   Status forward(uint32_t layer);
   Status head();
   Status backward(uint32_t layer);
-  void backward_piece(const BlockWeights<float>& weights, const Piece& piece, Eigen::Index at, bool keep, Round* round,
-                      size_t index, LlamaBlock<float>* block);
+  void backward_piece(const BlockWeights<float>& weights, const Piece& piece, LlamaBlock<float>* block);
   Status embedding();
 
   const ModelSource& source_;
@@ -156,94 +146,41 @@ Status Run::head() {
   return write_moments(path(kHeadFile), hash_, std::span(&moments, 1));
 }
 
-/// Replaces the piece's gradient by the one in front of the block; with `keep` the piece's inputs and squared gradients
-/// go into the round, from token `at` on.
-void Run::backward_piece(const BlockWeights<float>& weights, const Piece& piece, Eigen::Index at, bool keep,
-                         Round* round, size_t index, LlamaBlock<float>* block) {
+/// Replaces the piece's gradient by the one in front of the block.
+void Run::backward_piece(const BlockWeights<float>& weights, const Piece& piece, LlamaBlock<float>* block) {
   const RowMatrix<float> in = hidden_.middleRows(piece.begin, piece.tokens);
   const RowMatrix<float> dy = gradient_.middleRows(piece.begin, piece.tokens);
   RowMatrix<float> dx;
   block->forward(weights, in, piece.lengths);
   block->backward(weights, dy, &dx, nullptr);
   gradient_.middleRows(piece.begin, piece.tokens) = dx;
-  if (!keep) return;
-  for (const LayerMatrix m : kInputs) round->input[m].middleRows(at, piece.tokens) = block->input(m);
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const RowMatrix<float>& g = block->output_gradient(static_cast<LayerMatrix>(i));
-    RowVector<float>& sums = round->row_sums[index][i];
-    sums.setZero(g.cols());
-    for (Eigen::Index t = 0; t < g.rows(); ++t) {
-      sums += g.row(t).cwiseAbs2();
-      round->omega[i][static_cast<size_t>(at + t)] = g.row(t).squaredNorm() / static_cast<float>(g.cols());
-    }
-  }
 }
 
 Status Run::backward(uint32_t layer) {
   const std::string file = path(layer_file(layer));
-  const bool keep = !has_moments(file, hash_);
   NWC_TRY(store_.pop(&hidden_));
   NWC_ASSIGN_OR_RETURN(const BlockWeights<float> weights, load_block(source_, shape_, layer));
+  std::optional<BlockStatistics> statistics;  // of a layer whose file an earlier run left, only the gradient is needed
+  if (!has_moments(file, hash_)) statistics.emplace(shape_);
+  const uint64_t token_bytes = BlockStatistics::token_bytes(shape_);
 
-  SecondMoment activation[kNumLayerMatrices], fisher[kNumLayerMatrices];
-  std::vector<double> row_importance[kNumLayerMatrices];
-  std::vector<SecondMoment*> moments;
-  Round round;
-  uint64_t token_bytes = 0;
-  for (const LayerMatrix m : kInputs) token_bytes += static_cast<uint64_t>(shape_.cols(m)) * sizeof(float);
-  for (uint32_t i = 0; keep && i < kNumLayerMatrices; ++i) {
-    const LayerMatrix m = static_cast<LayerMatrix>(i);
-    if (input_owner(m) == m) {
-      activation[i].reset(shape_.cols(m));
-      moments.push_back(&activation[i]);
-    }
-    fisher[i].reset(shape_.cols(m));
-    moments.push_back(&fisher[i]);
-    row_importance[i].assign(static_cast<size_t>(shape_.rows(m)), 0.0);
-  }
-
-  for (size_t first = 0; first < pieces_.size();) {
-    size_t last = first;
+  for (size_t first = 0, last = 0; first < pieces_.size(); first = last) {
     Eigen::Index count = 0;
     std::vector<Eigen::Index> at;
     do {
       at.push_back(count);
       count += pieces_[last++].tokens;
     } while (last < pieces_.size() && static_cast<uint64_t>(count + pieces_[last].tokens) * token_bytes <= kRoundBytes);
-    if (keep) {
-      for (const LayerMatrix m : kInputs) {
-        if (round.input[m].rows() < count) round.input[m].resize(count, shape_.cols(m));
-      }
-      for (std::vector<float>& omega : round.omega) omega.resize(static_cast<size_t>(count));
-      round.row_sums.resize(last - first);
-    }
+    if (statistics) statistics->begin_round(count, last - first);
     parallel_for(runner_, static_cast<uint32_t>(last - first), [&](uint32_t i, uint32_t worker) {
-      backward_piece(weights, pieces_[first + i], at[i], keep, &round, i, &blocks_[worker]);
+      const Piece& piece = pieces_[first + i];
+      backward_piece(weights, piece, &blocks_[worker]);
+      if (statistics) statistics->take(i, at[i], piece.lengths, blocks_[worker]);
     });
-    if (keep) {
-      for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-        activation[i].x = fisher[i].x = &round.input[input_owner(static_cast<LayerMatrix>(i))];
-        fisher[i].weight = round.omega[i].data();
-        for (const auto& piece : round.row_sums) {
-          for (Eigen::Index r = 0; r < piece[i].size(); ++r)
-            row_importance[i][static_cast<size_t>(r)] += double{piece[i][r]};
-        }
-      }
-      add_moments(moments, count, runner_);
-    }
-    first = last;
+    if (statistics) statistics->end_round(runner_);
     NWC_TRY(step(3 * static_cast<uint64_t>(count)));
   }
-  if (!keep) return {};
-
-  for (SecondMoment* moment : moments) moment->finish(static_cast<double>(num_tokens()));
-  std::vector<TensorMoments> out;
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const LayerMatrix m = static_cast<LayerMatrix>(i);
-    out.push_back({linear_name(layer, m), input_owner(m) == m ? &activation[i].sum : nullptr, &fisher[i].sum,
-                   normalized_importance(row_importance[i])});
-  }
-  return write_moments(file, hash_, out);
+  return statistics ? write_moments(file, hash_, statistics->finish(layer, num_tokens())) : Status();
 }
 
 /// A row v of the embedding is the input wherever v stands in the text: an error d of it costs
