@@ -37,8 +37,7 @@ def _version(method, setting, workspace):
     for source in (module.__file__, *(native.SOURCE.with_name(f"{name}.py") for name in SHARED_SOURCES), native.SOURCE):
         with open(source, "rb") as f:
             h.update(f.read())
-    if workspace.calibration:
-        h.update(workspace.calibration.hash.encode())
+    h.update(workspace.calibration.hash.encode())
     return h.hexdigest()[:16]
 
 
@@ -46,13 +45,13 @@ def _quantize_tensor(method, setting, workspace, name):
     native.threads = 1
     w = workspace.reference.read(name)
     calibration = workspace.calibration
-    hessian = calibration.hessian(name) if calibration else None
+    hessian = calibration.hessian(name)
     decoded, bits = method.quantize(w, hessian if method.calibrated else None, **setting)
     half = decoded.astype("f2")
     error = half.astype("f4") - w
     return half, {"bits": int(bits), "mse": float((error ** 2).mean() / (w ** 2).mean()),
                   "proxy": None if hessian is None else feedback.proxy_error(w, half.astype("f4"), hessian),
-                  "cost": calibration.cost(name, error) if calibration else None}
+                  "cost": calibration.cost(name, error)}
 
 
 class Runner:

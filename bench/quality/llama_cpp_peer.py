@@ -25,7 +25,7 @@ def importance_matrix(llama_cpp, space):
     """E[x^2] of every tensor's inputs, from the same calibration as all others have; also what must stay alive."""
     entries, alive = [], []
     for name in space.coded:
-        hessian = space.calibration.hessian(name) if space.calibration else None
+        hessian = space.calibration.hessian(name)
         if hessian is None:
             continue
         values = np.ascontiguousarray(np.diag(hessian), "f4")
@@ -88,8 +88,6 @@ def row(space, kind, matrix):
         import llama_cpp
     except ImportError as error:
         print(f"no rows of llama.cpp: {error} (pip install llama-cpp-python gguf)")
-        return None
-    if matrix and space.calibration is None:
         return None
     version = f"{llama_cpp.__version__} {space.model.tokens} {space.calibration.hash if matrix else ''}"
     folder = space.folder / "llama.cpp"

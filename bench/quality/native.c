@@ -9,20 +9,20 @@
 // values a step, values [V][2^L]; x [steps][V]. overlap >= 0: the first state's upper and the last state's lower L - shift
 // bits are fixed to it (tail-biting). states [steps] receives the path. Scratch as allocated in trellis_search.
 static void viterbi(const float* x, int steps, int L, int shift, int V, const float* values, int64_t overlap,
-                    float* cost, float* best, uint8_t* from, uint32_t* states) {
+                    float* cost, float* best, uint16_t* from, uint32_t* states) {
   const int64_t num = (int64_t)1 << L, kept = num >> shift, fan = (int64_t)1 << shift;
   for (int64_t s = 0; s < num; ++s) cost[s] = overlap < 0 || (s >> shift) == overlap ? 0 : FLT_MAX / 4;
   for (int t = 0; t < steps; ++t) {
     if (t > 0) {
-      uint8_t* arg = from + (int64_t)t * kept;
+      uint16_t* arg = from + (int64_t)t * kept;
       memcpy(best, cost, (size_t)kept * sizeof *best);
-      memset(arg, 0, (size_t)kept);
+      memset(arg, 0, (size_t)kept * sizeof *arg);
       for (int64_t f = 1; f < fan; ++f) {
         const float* other = cost + f * kept;
         for (int64_t p = 0; p < kept; ++p) {
           const int better = other[p] < best[p];
           best[p] = better ? other[p] : best[p];
-          arg[p] = better ? (uint8_t)f : arg[p];
+          arg[p] = better ? (uint16_t)f : arg[p];
         }
       }
       for (int64_t p = 0; p < kept; ++p)
@@ -56,7 +56,7 @@ int trellis_search(const float* x, int64_t count, int steps, int L, int shift, i
   const size_t num = (size_t)1 << L, kept = num >> shift;
   float* cost = malloc(num * sizeof *cost);
   float* best = malloc(kept * sizeof *best);
-  uint8_t* from = malloc((size_t)steps * kept);
+  uint16_t* from = malloc((size_t)steps * kept * sizeof *from);
   float* rotated = malloc((size_t)steps * V * sizeof *rotated);
   const int ok = cost && best && from && rotated;
   for (int64_t i = 0; ok && i < count; ++i) {

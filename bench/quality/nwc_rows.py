@@ -9,6 +9,9 @@ def row(space, name, options, rate):
     arguments = ["--bits", f"{space.coded_bpw(rate):.4f}"]
     if options is not None:
         arguments += ["--calib", space.model.calibration_text, *options]
+        cache = ["--calib-cache", space.calibration_folder]
+    else:
+        cache = []
     with open(space.nwc, "rb") as f:
         tool = hashlib.sha256(f.read()).hexdigest()[:16]
     version = f"{tool} {' '.join(map(str, arguments))} {space.model.tokens}"
@@ -20,8 +23,10 @@ def row(space, name, options, rate):
         if result["version"] == version:
             return result
     file = path.with_suffix(".nwc")
-    report = json.loads(space.run("compress", space.model.reference, *arguments, "-o", file, "--json"))
+    report = json.loads(space.run("compress", space.model.reference, *arguments, *cache, "-o", file, "--json"))
+    coded = [t for t in report["tensors"] if t["storage"] == "coded"]
     result = {"method": name, "version": version, "setting": f"{rate:g} bpw", "target": rate, "bpw": report["bpw_file"],
-              "bpw_coded": report["bpw_coded"], "seconds": report["seconds"], **space.evaluate(file)}
+              "bpw_coded": report["bpw_coded"], "seconds": report["seconds"],
+              "mse": sum(t["relative_error"] for t in coded) / len(coded), **space.evaluate(file)}
     path.write_text(json.dumps(result, indent=1))
     return result

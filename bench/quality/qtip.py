@@ -16,13 +16,12 @@ HYB_BITS = 9
 HYB_TABLE_BITS = (1 << HYB_BITS) * 2 * 16
 
 
-@functools.lru_cache(maxsize=None)
-def _pairs():
-    """2^9 pairs, the second one positive: k-means of a Gaussian folded over that sign."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((1 << 17, 2)).astype("f4")
+def fit_pairs(samples, table_bits):
+    """2^table_bits pairs, the second one positive: k-means of samples [count][2], count a multiple of 16, folded over that
+    sign."""
+    x = samples.copy()
     x[:, 1] = np.abs(x[:, 1])
-    centres = x[:1 << HYB_BITS].copy()
+    centres = x[:1 << table_bits].copy()
     for _ in range(60):
         nearest = np.concatenate([np.argmax(part @ centres.T - (centres ** 2).sum(1) / 2, 1) for part in np.split(x, 16)])
         count = np.bincount(nearest, minlength=len(centres))
@@ -30,6 +29,16 @@ def _pairs():
             total = np.bincount(nearest, x[:, d], len(centres))
             centres[:, d] = np.where(count > 0, total / np.maximum(count, 1), centres[:, d])
     return centres.astype("f2").astype("f4")
+
+
+def hyb_values(pairs, state_bits):
+    """[2][2^state_bits]: a hash of the state names the pair, another of its bits the second one's sign."""
+    s = np.arange(1 << state_bits, dtype="u8")
+    x = (s * s + s) & 0xffffffff
+    bits = int(np.log2(len(pairs)))
+    chosen = pairs[((x >> (15 - bits)) & ((1 << bits) - 1)).astype(int)].copy()
+    chosen[:, 1] *= 1 - 2 * ((x >> 15) & 1).astype("f4")
+    return np.ascontiguousarray(chosen.T)
 
 
 @functools.lru_cache(maxsize=None)
@@ -46,17 +55,15 @@ def values(code, state_bits):
         halves = x.view("<u2").reshape(-1, 2).view("<f2").astype("f4")
         return (halves.sum(1) / np.float32(1.24))[None]
     if code == "hyb":
-        x = (s * s + s) & 0xffffffff
-        pairs = _pairs()[((x >> (15 - HYB_BITS)) & ((1 << HYB_BITS) - 1)).astype(int)].copy()
-        pairs[:, 1] *= 1 - 2 * ((x >> 15) & 1).astype("f4")
-        return np.ascontiguousarray(pairs.T)
+        samples = np.random.default_rng(0).standard_normal((1 << 17, 2)).astype("f4")
+        return hyb_values(fit_pairs(samples, HYB_BITS), state_bits)
     raise ValueError(code)
 
 
 def shift_of(code, bits):
     """New bits a step."""
     shift = bits * len(values(code, 4))
-    if shift != int(shift) or not 1 <= shift <= 8:
+    if shift != int(shift) or not 1 <= shift <= 12:
         raise ValueError(f"{code} cannot code {bits} bits a weight")
     return int(shift)
 

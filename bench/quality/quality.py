@@ -60,7 +60,6 @@ def main():
     parser.add_argument("--only", nargs="+", help="methods whose name contains one of these")
     parser.add_argument("--rates", nargs="+", type=float, default=settings.RATES, help="bits per weight over the file")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--hessians", help="folder of a calibration (default: the one that nwc compress --calib leaves)")
     parser.add_argument("--out", type=pathlib.Path, default=settings.ROOT / "build/bench/quality")
     parser.add_argument("--report", action="store_true", help="only tables and plots of the rows measured before")
     args = parser.parse_args()
@@ -69,7 +68,7 @@ def main():
         rows = json.loads(rows_path.read_text()) if rows_path.exists() else {}
         if not args.report:
             try:
-                space = workspace.Workspace(settings.MODELS[name], args.nwc, args.out, args.hessians)
+                space = workspace.Workspace(settings.MODELS[name], args.nwc, args.out)
                 for row in collect(args, space):
                     rows[f"{row['method']} | {row['setting']}"] = row
                     rows_path.write_text(json.dumps(rows, indent=1))

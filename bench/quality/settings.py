@@ -59,18 +59,19 @@ METHODS = {m.name: m for m in (
            model_bits=qtip.HYB_TABLE_BITS),
 )}
 
-# nwc itself, beside `nwc compress MODEL --bits B --calib TEXT --json`.
-_LDLQ = ["--feedback", "ldlq"]
+# nwc itself: options of `nwc compress` beside --bits and --calib; None: without --calib.
+_SCALAR = ["--quantizer", "scalar", "--feedback", "ldlq", "--rdo", "0", "--no-row-classes"]
 NWC = {
     "nwc": [],
-    "nwc without allocation": ["--allocation", "none"],
-    "nwc, data-free": None,  # without --calib
-    "entropy-coded scalar + LDLQ + water-filling": ["--quantizer", "scalar", "--importance", "waterfill", *_LDLQ,
-                                                    "--allocation", "none", "--head-bits", "0"],
-    "entropy-coded scalar + LDLQ + water-filling, allocated": ["--quantizer", "scalar", "--importance", "waterfill", *_LDLQ,
-                                                               "--allocation", "fisher"],
-    "paper's setting (K=4, scalar, LDLQ)": ["--quantizer", "scalar", "--importance", "paper", *_LDLQ,
-                                            "--allocation", "none", "--head-bits", "0"],
+    "nwc, most effort": ["--effort", "9"],
+    "nwc without allocation": ["--allocation", "none", "--row-importance", "off"],
+    "nwc, data-free": None,
+    "entropy-coded scalar + LDLQ + water-filling":
+        _SCALAR + ["--importance", "waterfill", "--allocation", "none", "--row-importance", "off"],
+    "entropy-coded scalar + LDLQ + water-filling, allocated":
+        _SCALAR + ["--importance", "waterfill", "--allocation", "fisher", "--row-importance", "off"],
+    "paper's setting (K=4, scalar, LDLQ)":
+        _SCALAR + ["--importance", "paper", "--allocation", "none", "--row-importance", "off"],
 }
 
 # llama.cpp's own quantizer; those that refuse to work without an importance matrix are tried with one only.

@@ -1,4 +1,5 @@
 """One model's files: reference weights, the template of candidates, what counts beside the coded tensors, evaluation."""
+import functools
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ class ToolError(RuntimeError):
 
 
 class Workspace:
-    def __init__(self, model, nwc, folder, hessian_folder=None):
+    def __init__(self, model, nwc, folder):
         self.model, self.nwc = model, nwc
         self.folder = pathlib.Path(folder) / model.name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -35,8 +36,17 @@ class Workspace:
         self.weights = accounting["weights"]          # of the whole file
         self.coded_weights = accounting["coded_weights"]
         self.reference = tensors.Safetensors(self._safetensors)
-        folder = pathlib.Path(hessian_folder or self.folder / "calibration")
-        self.calibration = hessians.Calibration(folder) if (folder / "calibration.json").exists() else None
+        self.calibration_folder = self.folder / "calibration"
+
+    @functools.cached_property
+    def calibration(self):
+        """What nwc's own calibration measured, made at first use; every calibrated rival works from the same."""
+        if not (self.calibration_folder / "calibration.json").exists():
+            file = self.folder / "calibration.nwc"
+            self.run("compress", self.model.reference, "--calib", self.model.calibration_text, "--calib-cache",
+                     self.calibration_folder, "--effort", 1, "-o", file)
+            file.unlink()
+        return hessians.Calibration(self.calibration_folder)
 
     def run(self, *args):
         done = subprocess.run([self.nwc, *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL,
