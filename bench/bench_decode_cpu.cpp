@@ -64,7 +64,7 @@ class Bench {
     }
     lines_.push_back({what, level, static_cast<double>(weights) / median(times), median(ratios)});
     const Line& l = lines_.back();
-    std::printf("%-38s %-7s %10.1f Mweight/s %10.2f x memcpy\n", l.what.c_str(), l.level.c_str(),
+    std::printf("%-44s %-7s %10.1f Mweight/s %10.2f x memcpy\n", l.what.c_str(), l.level.c_str(),
                 l.weights_per_second * 1e-6, l.memcpy_ratio);
     std::fflush(stdout);
   }
@@ -94,16 +94,19 @@ class Bench {
 };
 
 struct Model {
-  std::string preset;
+  std::string what;
+  bool entropy_coding_alone;  // measured, too; the same as another model's if false
   CodecRecord codec;
   std::vector<uint8_t> bytes;
   std::unique_ptr<NwcFile> file;
   DecodeTables tables;
 };
 
-std::unique_ptr<Model> make_model(const std::string& preset, const CodecRecord& codec, reference::TestTensor tensor) {
+std::unique_ptr<Model> make_model(const std::string& what, bool entropy_coding_alone, const CodecRecord& codec,
+                                  reference::TestTensor tensor) {
   auto m = std::make_unique<Model>();
-  m->preset = preset;
+  m->what = what;
+  m->entropy_coding_alone = entropy_coding_alone;
   m->codec = codec;
   std::vector<reference::TestTensor> tensors = {std::move(tensor)};
   m->bytes = reference::make_file(codec, &tensors);
@@ -133,7 +136,10 @@ void decode_symbols(const Model& m, const CodedTensor& coded, CpuLevel cpu) {
         check(streams[i].begin());
       }
       for (uint32_t r = 0; r < g.row_blocks(); ++r) {
-        for (TileStream& s : streams) s.begin_row_block(m.codec.context_kind, coded.row_class, uint64_t{r} * kChunk);
+        for (uint64_t i = 0; i < 2; ++i) {
+          const uint64_t row = (band + i) * grid.tile_rows + uint64_t{r} * kChunk;
+          streams[i].begin_row_block(m.codec.context_kind, coded.row_class, row);
+        }
         for (const ColumnGroup& group : groups) kernels.decode(lookup_tables(m.tables), group, lanes, 2, values);
       }
       for (TileStream& s : streams) check(s.finish());
@@ -191,10 +197,21 @@ int main(int argc, char** argv) {
               8.0 * static_cast<double>(tensor.blob.size()) / weights);
 
   std::vector<std::unique_ptr<Model>> models;
-  models.push_back(make_model("linear", linear, tensor));
-  // The hard case for lookups: adjacent columns of any of 8 levels, so many tables in every step.
-  shape.one_level = false;
-  models.push_back(make_model("linear, mixed levels", linear, reference::make_tensor(linear, shape, 2)));
+  // Of one level and, the hard case for lookups, with adjacent columns of any of 8 levels: many tables in every step.
+  const auto add_linear = [&](const std::string& what, const CodecRecord& codec) {
+    for (const bool one_level : {true, false}) {
+      shape.one_level = one_level;
+      models.push_back(
+          make_model(what + (one_level ? "" : ", mixed levels"), true, codec, reference::make_tensor(codec, shape, 2)));
+    }
+  };
+  add_linear("linear", linear);
+  options.trellis_bits = 3;
+  add_linear("trellis", reference::make_codec(options, 1));
+  options.row_classes = shape.row_classes = true;
+  add_linear("trellis, row classes", reference::make_codec(options, 1));
+  options.trellis_bits = 0;
+  options.row_classes = false;
   for (const auto& [preset, width, blocks] : {std::tuple("small", 64u, 2u), std::tuple("paper", 512u, 4u)}) {
     options.width = width;
     options.blocks = blocks;
@@ -202,7 +219,7 @@ int main(int argc, char** argv) {
     CodecRecord codec = reference::make_codec(options, 3);
     codec.tables = linear.tables;
     codec.context_map = linear.context_map;
-    models.push_back(make_model(preset, codec, tensor));
+    models.push_back(make_model(preset, false, codec, tensor));
   }
 
   Bench bench(repeat, only);
@@ -212,15 +229,17 @@ int main(int argc, char** argv) {
   for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
     if (cpu > detect_cpu_level()) continue;
     const char* name = cpu_level_name(cpu);
-    for (const auto& m : {&models[0], &models[1]}) {
-      const CodedTensor coded = *(*m)->file->load_coded(0, true);
-      bench.measure("rANS, " + (*m)->preset, name, rows * kCols, [&] { decode_symbols(**m, coded, cpu); });
+    for (const auto& m : models) {
+      if (!m->entropy_coding_alone) continue;
+      const CodedTensor coded = *m->file->load_coded(0, true);
+      bench.measure("rANS, " + m->what, name, rows * kCols, [&] { decode_symbols(*m, coded, cpu); });
     }
     for (const auto& m : models) {
       // Slow combinations get fewer weights.
       const double cost = m->codec.synthesis.mac_per_weight() * (cpu == CpuLevel::kScalar ? 16 : 1);
       const uint64_t groups = std::max<uint64_t>(1, static_cast<uint64_t>(4e9 / cost / 512));
-      bench.measure("synthesis " + m->preset, name, groups * 512, [&] { synthesize(*m, cpu, groups); });
+      if (m == models[0] || !m->entropy_coding_alone)
+        bench.measure("synthesis " + m->what, name, groups * 512, [&] { synthesize(*m, cpu, groups); });
       if (cost > 1e5) continue;
       const uint64_t part = cost > 1e4 ? 128 : cost > 500 ? std::min<uint64_t>(rows, 1024) : rows;
       struct alignas(64) CacheLine {  // output as tensor libraries allocate it
@@ -230,7 +249,7 @@ int main(int argc, char** argv) {
       const MutableBytes out(lines.data()->bytes, lines.size() * sizeof(CacheLine));
       TensorDecodeOptions decode_options;
       decode_options.cpu = cpu;
-      bench.measure("tensor to f16, " + m->preset, name, part * kCols, [&] {
+      bench.measure("tensor to f16, " + m->what, name, part * kCols, [&] {
         check(decode_tensor_rows(*m->file, m->tables, 0, 0, part, Dtype::kF16, out, *runner, decode_options));
       });
     }

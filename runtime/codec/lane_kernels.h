@@ -32,27 +32,39 @@ struct TableLanes {
 /// A step of more tables is looked up lane by lane: table by table, each costs all lanes three lookups.
 inline constexpr uint32_t kMaxStepTables = 4;
 
+/// How a kernel may look up a group's symbols.
+enum class Lookup : uint8_t {
+  kOneLevel64,  ///< kOneLevel, and no alphabet of more than 64 symbols
+  kOneLevel,    ///< all lanes of a bank use the same table in a step; no raw bits
+  kFewTables,   ///< at most kMaxStepTables a step; no raw bits
+  kByLane,      ///< no raw bits
+  kByLaneRaw
+};
+
 /// The tables in the layouts that the kernels look them up in, see DecodeTables, and the trellis (section 5.6).
 struct LookupTables {
   const DecodeTables* tables;
   const uint64_t* packed;
   const ShuffleTable* shuffle;
-  bool trellis, row_classes;
+  bool trellis;
   uint8_t on_odd, parity;  ///< of Trellis
 };
 
 /// What the 32 columns of slot j have in common for all row blocks of all tiles of a column band. A context is a
 /// channel or a row class (LaneStates::context); bank 1 is unused without a trellis.
 struct alignas(64) ColumnGroup {
-  uint16_t table[kNumContexts][kMaxBanks][kNumLanes];    ///< of (level of the column, context, bank)
-  int16_t min[kNumContexts][kMaxBanks][kNumLanes];       ///< of that table
-  uint8_t raw_bits[kNumContexts][kMaxBanks][kNumLanes];  ///< of that table
+  uint16_t table[kMaxBanks][kNumContexts][kNumLanes];    ///< of (level of the column, context) in the bank
+  int16_t min[kMaxBanks][kNumContexts][kNumLanes];       ///< of that table
+  uint8_t raw_bits[kMaxBanks][kNumContexts][kNumLanes];  ///< of that table
   float step[kNumLanes], shrink[kNumLanes];
   float scale[kNumLanes];  ///< of the column
   uint8_t level[kNumLanes];
-  TableLanes step_table[kNumContexts][kMaxStepTables];  ///< the lanes of all tables and both banks cover each lane once
-  uint8_t num_step_tables[kNumContexts];                ///< 0: more than kMaxStepTables
-  uint32_t slot;                                        ///< j
+  /// Unless lookup says by lane: each lane of each bank is in one of a context's step tables. kOneLevel(64): the i-th
+  /// is that of bank i for all lanes.
+  TableLanes step_table[kNumContexts][kMaxStepTables];
+  uint8_t num_step_tables[kNumContexts];
+  Lookup lookup;
+  uint32_t slot;    ///< j
   uint32_t active;  ///< lanes that take part, 1..32; the others' entries are valid, too
   bool any_raw_bits;
   bool any_shrink;

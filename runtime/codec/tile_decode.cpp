@@ -18,35 +18,39 @@ void renormalise(LaneStates* t, uint32_t lane) {
 }
 
 // One step of sections 5.3 and 5.6, the readable twin of the SIMD kernels.
+template <bool kTrellis>
 void decode_step(const DecodeTables& tables, const ColumnGroup& group, uint32_t channel, LaneStates* t, int16_t* out) {
   const uint32_t context = t->context[channel];
   uint8_t* trellis = t->trellis + group.slot * kNumLanes;
-  uint32_t bank[kNumLanes], symbol[kNumLanes], raw[kNumLanes] = {};
+  uint32_t bank[kNumLanes] = {}, symbol[kNumLanes], raw[kNumLanes] = {};
   for (uint32_t l = 0; l < group.active; ++l) {
-    bank[l] = Trellis::bank(trellis[l]);  // without a trellis all states stay 0
-    const AliasHit hit = lookup(tables.alias[group.table[context][bank[l]][l]], t->state[l] % kProbScale);
+    if (kTrellis) bank[l] = Trellis::bank(trellis[l]);
+    const AliasHit hit = lookup(tables.alias[group.table[bank[l]][context][l]], t->state[l] % kProbScale);
     t->state[l] = hit.freq * (t->state[l] >> kProbBits) + hit.rank;
     symbol[l] = hit.symbol;
     renormalise(t, l);
   }
-  const auto is_escape = [&](uint32_t l) { return symbol[l] == tables.info[group.table[context][bank[l]][l]] >> 24; };
-  for (uint32_t l = 0; l < group.active; ++l) {
-    const uint32_t bits = group.raw_bits[context][bank[l]][l];
+  const auto is_escape = [&](uint32_t l) { return symbol[l] == tables.info[group.table[bank[l]][context][l]] >> 24; };
+  for (uint32_t l = 0; group.any_raw_bits && l < group.active; ++l) {
+    const uint32_t bits = group.raw_bits[bank[l]][context][l];
     if (bits == 0 || is_escape(l)) continue;
     raw[l] = t->state[l] & ((1u << bits) - 1);
     t->state[l] >>= bits;
     renormalise(t, l);
   }
   for (uint32_t l = 0; l < group.active; ++l) {
-    const int32_t unit = 1 << group.raw_bits[context][bank[l]][l];
+    const int32_t unit = 1 << group.raw_bits[bank[l]][context][l];
     const int32_t value =
-        (static_cast<int32_t>(symbol[l]) + group.min[context][bank[l]][l]) * unit + static_cast<int32_t>(raw[l]);
+        (static_cast<int32_t>(symbol[l]) + group.min[bank[l]][context][l]) * unit + static_cast<int32_t>(raw[l]);
     const int16_t k = static_cast<int16_t>(is_escape(l) ? take_word(t) : value);
-    out[l] = k;
-    if (tables.trellis == nullptr) continue;
-    out[l] = trellis_index(k, bank[l]);
-    trellis[l] = tables.trellis->next(trellis[l], k);
+    out[l] = kTrellis ? trellis_index(k, bank[l]) : k;
+    if (kTrellis) trellis[l] = tables.trellis->next(trellis[l], k);
   }
+}
+
+template <bool kTrellis>
+void decode_group(const DecodeTables& tables, const ColumnGroup& group, LaneStates* tile, LaneValues* out) {
+  for (uint32_t c = 0; c < kChunk; ++c) decode_step<kTrellis>(tables, group, c, tile, out->q[c]);
 }
 
 }  // namespace
@@ -54,7 +58,8 @@ void decode_step(const DecodeTables& tables, const ColumnGroup& group, uint32_t 
 void decode_group_scalar(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
   for (uint32_t t = 0; t < num_tiles; ++t) {
-    for (uint32_t c = 0; c < kChunk; ++c) decode_step(*tables.tables, group, c, tiles[t], out[t].q[c]);
+    tables.trellis ? decode_group<true>(*tables.tables, group, tiles[t], &out[t])
+                   : decode_group<false>(*tables.tables, group, tiles[t], &out[t]);
   }
 }
 

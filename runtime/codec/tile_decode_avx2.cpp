@@ -73,72 +73,130 @@ inline __m256i advance(const uint64_t* packed, __m256i state, __m256i base, __m2
   return _mm256_add_epi32(_mm256_mullo_epi32(q, freq_minus_1), _mm256_add_epi32(q, rank));
 }
 
-template <bool kRaw>
-inline void step(const uint64_t* packed, const ColumnGroup& g, uint32_t c, const __m256i* active, __m256i* state,
-                 const uint8_t** next, int16_t* out) {
-  __m256i hit[kVectors], escape[kVectors], value[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    const __m256i advanced =
-        advance(packed, state[v],
-                _mm256_slli_epi32(
-                    _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(&g.table[c][0][8 * v]))), 7),
-                &hit[v]);
-    state[v] = _mm256_blendv_epi8(state[v], advanced, active[v]);
-  }
-  __m256i any_escape = _mm256_setzero_si256();
-  for (int v = 0; v < kVectors; ++v) {
-    state[v] = renormalise(state[v], active[v], next);
-    escape[v] = _mm256_and_si256(_mm256_srai_epi32(_mm256_slli_epi32(hit[v], 12), 31), active[v]);
-    any_escape = _mm256_or_si256(any_escape, escape[v]);
-    const __m256i symbol = _mm256_and_si256(_mm256_srli_epi32(hit[v], 12), _mm256_set1_epi32(127));
-    const __m128i min = _mm_load_si128(reinterpret_cast<const __m128i*>(&g.min[c][0][8 * v]));
-    value[v] = _mm256_add_epi32(symbol, _mm256_cvtepi16_epi32(min));
-  }
-  if constexpr (kRaw) {
-    for (int v = 0; v < kVectors; ++v) {
-      const __m128i packed_bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&g.raw_bits[c][0][8 * v]));
-      const __m256i takes = _mm256_andnot_si256(escape[v], active[v]);
-      const __m256i bits = _mm256_and_si256(_mm256_cvtepu8_epi32(packed_bits), takes);
-      const __m256i rest = _mm256_srlv_epi32(state[v], bits);
-      const __m256i raw = _mm256_xor_si256(state[v], _mm256_sllv_epi32(rest, bits));
-      value[v] = _mm256_add_epi32(_mm256_sllv_epi32(value[v], bits), raw);
-      state[v] = renormalise(rest, active[v], next);
-    }
-  }
-  if (__builtin_expect(!_mm256_testz_si256(any_escape, any_escape), 0)) {
-    for (int v = 0; v < kVectors; ++v) value[v] = _mm256_blendv_epi8(value[v], take_words(escape[v], next), escape[v]);
-  }
-  // To 16 bits, modulo 2^16: the low halves, then both 128-bit parts side by side.
-  const __m256i low_halves = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1,  //
-                                              0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1);
-  for (int v = 0; v < kVectors; ++v) {
-    const __m256i narrow = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(value[v], low_halves), 0x08);
-    _mm_store_si128(reinterpret_cast<__m128i*>(out + 8 * v), _mm256_castsi256_si128(narrow));
+// Registers of one tile: 8 lanes a vector, or 16 lanes of 16 bits.
+struct Tile {
+  __m256i active[kVectors], state[kVectors];
+  __m256i trellis[kVectors / 2];  // state of each column's trellis
+  const uint8_t* next;
+};
+
+inline __m256i widen(const __m256i* x, int v) {
+  return _mm256_cvtepu16_epi32(v % 2 == 0 ? _mm256_castsi256_si128(x[v / 2]) : _mm256_extracti128_si256(x[v / 2], 1));
+}
+inline __m256i widen_signed(const __m256i* x, int v) {
+  return _mm256_cvtepi16_epi32(v % 2 == 0 ? _mm256_castsi256_si128(x[v / 2]) : _mm256_extracti128_si256(x[v / 2], 1));
+}
+// To 16 bits, modulo 2^16.
+inline __m256i narrow(const __m256i* x) {
+  const __m256i low = _mm256_set1_epi32(0xffff);
+  const __m256i packed = _mm256_packus_epi32(_mm256_and_si256(x[0], low), _mm256_and_si256(x[1], low));
+  return _mm256_permute4x64_epi64(packed, 0xd8);
+}
+
+// All ones where x is odd.
+inline __m256i is_odd(__m256i x) {
+  const __m256i one = _mm256_set1_epi16(1);
+  return _mm256_cmpeq_epi16(_mm256_and_si256(x, one), one);
+}
+
+// of_bank[bank of the lane][context][lane]; odd: where the bank is 1
+template <bool kTrellis, typename T>
+inline void by_bank(const T (*of_bank)[kNumContexts][kNumLanes], uint32_t context, const __m256i* odd, __m256i* out) {
+  for (int w = 0; w < kVectors / 2; ++w) {
+    const auto part = [&](uint32_t bank) {
+      const T* p = &of_bank[bank][context][16 * w];
+      return sizeof(T) == 2 ? load(p) : _mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
+    };
+    out[w] = kTrellis ? _mm256_blendv_epi8(part(0), part(1), odd[w]) : part(0);
   }
 }
 
-template <bool kRaw>
-void decode(const uint64_t* packed, const ColumnGroup& g, LaneStates* tile, LaneValues* out) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  __m256i active[kVectors], state[kVectors];
+// Section 5.6: the values' reconstruction indices; the columns' states move on.
+inline __m256i pass_trellis(const LookupTables& tables, __m256i odd, __m256i k, __m256i* state) {
+  const __m256i on_odd = _mm256_and_si256(odd, _mm256_set1_epi16(tables.on_odd));
+  const __m256i parity = _mm256_and_si256(is_odd(k), _mm256_set1_epi16(tables.parity));
+  *state = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi16(*state, 1), on_odd), parity);
+  const __m256i sign = _mm256_sign_epi16(_mm256_set1_epi16(1), k);
+  return _mm256_sub_epi16(_mm256_add_epi16(k, k), _mm256_and_si256(sign, odd));
+}
+
+template <bool kRaw, bool kTrellis>
+inline void step(const LookupTables& tables, const ColumnGroup& g, uint32_t context, Tile* t, int16_t* out) {
+  __m256i hit[kVectors], escape[kVectors], value[kVectors];
+  __m256i odd[kVectors / 2], table[kVectors / 2], min[kVectors / 2];
+  for (int w = 0; w < kVectors / 2; ++w) odd[w] = kTrellis ? is_odd(t->trellis[w]) : _mm256_setzero_si256();
+  if constexpr (kTrellis) by_bank<kTrellis>(g.table, context, odd, table);
   for (int v = 0; v < kVectors; ++v) {
-    active[v] = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(g.active) - 8 * v), lane);
-    state[v] = load(&tile->state[8 * v]);
+    const __m128i* of_bank_0 = reinterpret_cast<const __m128i*>(&g.table[0][context][8 * v]);
+    const __m256i index = kTrellis ? widen(table, v) : _mm256_cvtepu16_epi32(*of_bank_0);
+    const __m256i advanced = advance(tables.packed, t->state[v], _mm256_slli_epi32(index, 7), &hit[v]);
+    t->state[v] = _mm256_blendv_epi8(t->state[v], advanced, t->active[v]);
   }
-  const uint8_t* next = tile->next;
-  for (uint32_t c = 0; c < kChunk; ++c) step<kRaw>(packed, g, c, active, state, &next, out->q[c]);
-  for (int v = 0; v < kVectors; ++v) _mm256_store_si256(reinterpret_cast<__m256i*>(&tile->state[8 * v]), state[v]);
-  tile->next = next;
+  __m256i any_escape = _mm256_setzero_si256();
+  for (int v = 0; v < kVectors; ++v) {
+    t->state[v] = renormalise(t->state[v], t->active[v], &t->next);
+    escape[v] = _mm256_and_si256(_mm256_srai_epi32(_mm256_slli_epi32(hit[v], 12), 31), t->active[v]);
+    any_escape = _mm256_or_si256(any_escape, escape[v]);
+    value[v] = _mm256_and_si256(_mm256_srli_epi32(hit[v], 12), _mm256_set1_epi32(127));
+  }
+  by_bank<kTrellis>(g.min, context, odd, min);
+  if constexpr (kRaw) {
+    __m256i raw_bits[kVectors / 2];
+    by_bank<kTrellis>(g.raw_bits, context, odd, raw_bits);
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256i bits = _mm256_and_si256(widen(raw_bits, v), _mm256_andnot_si256(escape[v], t->active[v]));
+      const __m256i rest = _mm256_srlv_epi32(t->state[v], bits);
+      const __m256i raw = _mm256_xor_si256(t->state[v], _mm256_sllv_epi32(rest, bits));
+      value[v] = _mm256_add_epi32(_mm256_sllv_epi32(_mm256_add_epi32(value[v], widen_signed(min, v)), bits), raw);
+      t->state[v] = renormalise(rest, t->active[v], &t->next);
+    }
+  }
+  __m256i k[kVectors / 2];
+  for (int w = 0; w < kVectors / 2; ++w)
+    k[w] = kRaw ? narrow(&value[2 * w]) : _mm256_add_epi16(narrow(&value[2 * w]), min[w]);
+  if (__builtin_expect(!_mm256_testz_si256(any_escape, any_escape), 0)) {
+    __m256i words[kVectors];
+    for (int v = 0; v < kVectors; ++v) words[v] = take_words(escape[v], &t->next);
+    for (int w = 0; w < kVectors / 2; ++w)
+      k[w] = _mm256_blendv_epi8(k[w], narrow(&words[2 * w]), narrow(&escape[2 * w]));
+  }
+  for (int w = 0; w < kVectors / 2; ++w) {
+    if constexpr (kTrellis) k[w] = pass_trellis(tables, odd[w], k[w], &t->trellis[w]);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 16 * w), k[w]);
+  }
+}
+
+template <bool kRaw, bool kTrellis>
+void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* tile, LaneValues* out) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  Tile t;
+  for (int v = 0; v < kVectors; ++v) {
+    t.active[v] = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(g.active) - 8 * v), lane);
+    t.state[v] = load(&tile->state[8 * v]);
+  }
+  __m128i* trellis = reinterpret_cast<__m128i*>(tile->trellis + g.slot * kNumLanes);
+  for (int w = 0; w < kVectors / 2; ++w) t.trellis[w] = _mm256_cvtepu8_epi16(trellis[w]);
+  t.next = tile->next;
+  for (uint32_t c = 0; c < kChunk; ++c) step<kRaw, kTrellis>(tables, g, tile->context[c], &t, out->q[c]);
+  for (int v = 0; v < kVectors; ++v) _mm256_store_si256(reinterpret_cast<__m256i*>(&tile->state[8 * v]), t.state[v]);
+  for (int w = 0; kTrellis && w < kVectors / 2; ++w) {
+    const __m256i bytes = _mm256_packus_epi16(t.trellis[w], t.trellis[w]);
+    trellis[w] = _mm256_castsi256_si128(_mm256_permute4x64_epi64(bytes, 0x08));
+  }
+  tile->next = t.next;
+}
+
+template <bool kTrellis>
+void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* tile, LaneValues* out) {
+  g.any_raw_bits ? decode<true, kTrellis>(tables, g, tile, out) : decode<false, kTrellis>(tables, g, tile, out);
 }
 
 }  // namespace
 
 void decode_group_avx2(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                        uint32_t num_tiles, LaneValues* out) {
-  if (tables.trellis || tables.row_classes) return decode_group_scalar(tables, group, tiles, num_tiles, out);
   for (uint32_t t = 0; t < num_tiles; ++t) {
-    group.any_raw_bits ? decode<true>(tables.packed, group, tiles[t], &out[t])
-                       : decode<false>(tables.packed, group, tiles[t], &out[t]);
+    tables.trellis ? decode<true>(tables, group, tiles[t], &out[t]) : decode<false>(tables, group, tiles[t], &out[t]);
   }
 }
 

@@ -14,11 +14,13 @@ namespace {
 // Registers of one tile; half h holds lanes 16 h to 16 h + 15.
 struct Tile {
   __m512i state[2];
+  __m512i trellis;  // state of each column's trellis, 16 bits a lane
   const uint8_t* next;
+  const uint8_t* context;
 };
 
 // state below 2^16: state = state << 16 | next word, in order of lanes.
-inline __m512i renormalise(__m512i state, __mmask16 active, const uint8_t** next) {
+[[gnu::always_inline]] inline __m512i renormalise(__m512i state, __mmask16 active, const uint8_t** next) {
   const __mmask16 low = _mm512_mask_cmplt_epu32_mask(active, state, _mm512_set1_epi32(1 << 16));
   const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(*next)));
   *next += 2 * static_cast<unsigned>(_mm_popcnt_u32(low));
@@ -27,7 +29,7 @@ inline __m512i renormalise(__m512i state, __mmask16 active, const uint8_t** next
 }
 
 // packed[index[0..7]]
-inline __m512i load_8(const uint64_t* packed, const uint32_t* index) {
+[[gnu::always_inline]] inline __m512i load_8(const uint64_t* packed, const uint32_t* index) {
   const auto pair = [&](int i) {
     const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(packed + index[i]));
     return _mm_loadh_pd(first, reinterpret_cast<const double*>(packed + index[i + 1]));
@@ -38,7 +40,7 @@ inline __m512i load_8(const uint64_t* packed, const uint32_t* index) {
 }
 
 // Section 5.3's pass 1 without the renormalisation; *hit gets the entry of section 5.4 (DecodeTables::packed).
-inline __m512i advance(const uint64_t* packed, __m512i state, __m512i base, __m512i* hit) {
+[[gnu::always_inline]] inline __m512i advance(const uint64_t* packed, __m512i state, __m512i base, __m512i* hit) {
   const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
   const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   // (state >> 5 & 127) | base
@@ -66,117 +68,172 @@ inline __mmask16 escapes(__m512i hit, __mmask16 active) {
 
 inline __m512i symbols(__m512i hit) { return _mm512_and_si512(_mm512_srli_epi32(hit, 12), _mm512_set1_epi32(127)); }
 
-// Pass 3 for one half: the values of escaped lanes are the next words.
-inline __m512i take_escapes(__m512i values, __mmask16 escape, const uint8_t** next) {
-  const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(*next)));
-  *next += 2 * static_cast<unsigned>(_mm_popcnt_u32(escape));
-  return _mm512_mask_expand_epi32(values, escape, words);
+inline __m512i widen(__m512i x, int h) {
+  return _mm512_cvtepu16_epi32(h == 0 ? _mm512_castsi512_si256(x) : _mm512_extracti64x4_epi64(x, 1));
+}
+
+inline __m512i widen_signed(__m512i x, int h) {
+  return _mm512_cvtepi16_epi32(h == 0 ? _mm512_castsi512_si256(x) : _mm512_extracti64x4_epi64(x, 1));
+}
+
+// To 16 bits, modulo 2^16.
+inline __m512i narrow(const __m512i* halves) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(halves[0])), _mm512_cvtepi32_epi16(halves[1]),
+                            1);
+}
+
+// Pass 3: the values (16 bits) of escaped lanes are the next words.
+[[gnu::always_inline]] inline __m512i take_escapes(__m512i values, const __mmask16* escape, const uint8_t** next) {
+  __m512i words[2];
+  for (int h = 0; h < 2; ++h) {
+    words[h] = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(*next)));
+    words[h] = _mm512_maskz_expand_epi32(escape[h], words[h]);
+    *next += 2 * static_cast<unsigned>(_mm_popcnt_u32(escape[h]));
+  }
+  const __mmask32 escaped = escape[0] | static_cast<__mmask32>(escape[1]) << 16;
+  return _mm512_mask_mov_epi16(values, escaped, narrow(words));
+}
+
+// The lanes whose symbols are of bank 1.
+template <bool kTrellis>
+inline __mmask32 odd_lanes(const Tile& t) {
+  return kTrellis ? _mm512_test_epi16_mask(t.trellis, _mm512_set1_epi16(1)) : 0;
+}
+
+// of_bank[bank of the lane][context][lane]
+template <bool kTrellis, typename T>
+inline __m512i by_bank(const T (*of_bank)[kNumContexts][kNumLanes], uint32_t context, __mmask32 odd) {
+  static_assert(sizeof(T) == 2);
+  const __m512i first = _mm512_load_si512(of_bank[0][context]);
+  return kTrellis ? _mm512_mask_loadu_epi16(first, odd, of_bank[1][context]) : first;
+}
+
+// Section 5.6: the values' reconstruction indices; the columns' states move on.
+[[gnu::always_inline]] inline __m512i pass_trellis(const LookupTables& tables, __mmask32 odd, __m512i k, Tile* t) {
+  const __m512i one = _mm512_set1_epi16(1);
+  const __m512i shifted = _mm512_srli_epi16(t->trellis, 1);
+  const __m512i on_odd = _mm512_maskz_mov_epi16(odd, _mm512_set1_epi16(tables.on_odd));
+  const __m512i parity = _mm512_maskz_mov_epi16(_mm512_test_epi16_mask(k, one), _mm512_set1_epi16(tables.parity));
+  t->trellis = _mm512_ternarylogic_epi32(shifted, on_odd, parity, 0x96);
+  const __mmask32 negative = _mm512_mask_cmplt_epi16_mask(odd, k, _mm512_setzero_si512());
+  const __mmask32 positive = _mm512_mask_cmpgt_epi16_mask(odd, k, _mm512_setzero_si512());
+  __m512i q = _mm512_add_epi16(k, k);
+  q = _mm512_mask_add_epi16(q, negative, q, one);
+  return _mm512_mask_sub_epi16(q, positive, q, one);
 }
 
 // One step of one tile.
-template <bool kRaw>
-inline void step(const uint64_t* packed, const ColumnGroup& g, uint32_t c, const __mmask16* active, Tile* t,
-                 int16_t* out) {
-  __m512i hit[2];
+template <bool kRaw, bool kTrellis>
+[[gnu::always_inline]] inline void step_by_lane(const LookupTables& tables, const ColumnGroup& g, uint32_t c,
+                                                const __mmask16* active, Tile* t, int16_t* out) {
+  const uint32_t context = t->context[c];
+  const __mmask32 odd = odd_lanes<kTrellis>(*t);
+  const __m512i table = by_bank<kTrellis>(g.table, context, odd);
+  __m512i hit[2], value[2];
   __mmask16 escape[2];
   for (int h = 0; h < 2; ++h) {
-    const __m512i base = _mm512_slli_epi32(
-        _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(&g.table[c][0][16 * h]))), 7);
-    const __m512i state = advance(packed, t->state[h], base, &hit[h]);
+    const __m512i state = advance(tables.packed, t->state[h], _mm512_slli_epi32(widen(table, h), 7), &hit[h]);
     t->state[h] = _mm512_mask_mov_epi32(t->state[h], active[h], state);
   }
   for (int h = 0; h < 2; ++h) {
     t->state[h] = renormalise(t->state[h], active[h], &t->next);
     escape[h] = escapes(hit[h], active[h]);
+    value[h] = symbols(hit[h]);
   }
-  const __m512i min = _mm512_load_si512(&g.min[c][0][0]);
-  __m512i value[2];
-  for (int h = 0; h < 2; ++h) value[h] = symbols(hit[h]);
+  const __m512i min = by_bank<kTrellis>(g.min, context, odd);
   if constexpr (kRaw) {
-    const __m512i min_half[2] = {_mm512_cvtepi16_epi32(_mm512_castsi512_si256(min)),
-                                 _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(min, 1))};
+    __m256i all_bits = _mm256_load_si256(reinterpret_cast<const __m256i*>(g.raw_bits[0][context]));
+    if constexpr (kTrellis) all_bits = _mm256_mask_loadu_epi8(all_bits, odd, g.raw_bits[1][context]);
+    const __m128i half_bits[2] = {_mm256_castsi256_si128(all_bits), _mm256_extracti128_si256(all_bits, 1)};
     for (int h = 0; h < 2; ++h) {
-      const __m128i packed_bits = _mm_load_si128(reinterpret_cast<const __m128i*>(&g.raw_bits[c][0][16 * h]));
-      const __mmask16 takes = static_cast<__mmask16>(active[h] & ~escape[h]);
-      const __m512i bits = _mm512_maskz_cvtepu8_epi32(takes, packed_bits);
+      const __m512i bits = _mm512_maskz_cvtepu8_epi32(static_cast<__mmask16>(active[h] & ~escape[h]), half_bits[h]);
       const __m512i rest = _mm512_srlv_epi32(t->state[h], bits);
       const __m512i raw = _mm512_xor_si512(t->state[h], _mm512_sllv_epi32(rest, bits));
-      value[h] = _mm512_add_epi32(_mm512_sllv_epi32(_mm512_add_epi32(value[h], min_half[h]), bits), raw);
+      value[h] = _mm512_add_epi32(_mm512_sllv_epi32(_mm512_add_epi32(value[h], widen_signed(min, h)), bits), raw);
       t->state[h] = renormalise(rest, active[h], &t->next);
     }
   }
-  if (__builtin_expect(escape[0] | escape[1], 0)) {
-    for (int h = 0; h < 2; ++h) {
-      // min is added below in the path without raw bits; modulo 2^16 it cancels out.
-      __m512i words = take_escapes(_mm512_setzero_si512(), escape[h], &t->next);
-      if constexpr (!kRaw) {
-        words = _mm512_sub_epi32(
-            words, _mm512_cvtepi16_epi32(h == 0 ? _mm512_castsi512_si256(min) : _mm512_extracti64x4_epi64(min, 1)));
-      }
-      value[h] = _mm512_mask_mov_epi32(value[h], escape[h], words);
-    }
-  }
-  const __m512i narrow =
-      _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(value[0])), _mm512_cvtepi32_epi16(value[1]), 1);
-  _mm512_store_si512(out, kRaw ? narrow : _mm512_add_epi16(narrow, min));
+  __m512i k = kRaw ? narrow(value) : _mm512_add_epi16(narrow(value), min);
+  if (__builtin_expect(escape[0] | escape[1], 0)) k = take_escapes(k, escape, &t->next);
+  if constexpr (kTrellis) k = pass_trellis(tables, odd, k, t);
+  _mm512_store_si512(out, k);
 }
 
 // column[index] for 32 lanes; high: the lanes whose index is 64 or more.
-inline __m512i permute(const uint16_t* column, __m512i index, __mmask32 high) {
+[[gnu::always_inline]] inline __m512i permute(const uint16_t* column, __m512i index, __mmask32 high) {
   const auto part = [&](int i) { return _mm512_load_si512(column + 32 * i); };
   const __m512i low_half = _mm512_permutex2var_epi16(part(0), index, part(1));
   const __m512i high_half = _mm512_permutex2var_epi16(part(2), index, part(3));
   return _mm512_mask_mov_epi16(low_half, high, high_half);
 }
+// If there are none.
+[[gnu::always_inline]] inline __m512i permute_64(const uint16_t* column, __m512i index) {
+  return _mm512_permutex2var_epi16(_mm512_load_si512(column), index, _mm512_load_si512(column + 32));
+}
 
 inline __mmask32 from_64(__m512i index) { return _mm512_test_epi16_mask(index, _mm512_set1_epi16(64)); }
 
-inline __m512i widen(__m512i x, int h) {
-  return _mm512_cvtepu16_epi32(h == 0 ? _mm512_castsi512_si256(x) : _mm512_extracti64x4_epi64(x, 1));
+// The tables of a step.
+template <Lookup kLookup, bool kTrellis>
+struct StepTables {
+  const ShuffleTable* tables;
+  const TableLanes* use;
+  uint32_t num;
+  __mmask32 odd;
+
+  // Each lane's value of `column(table)`, from its own table.
+  template <typename Column>
+  [[gnu::always_inline]] __m512i select(Column column) const {
+    __m512i x = column(tables[use[0].table]);
+    if constexpr (kLookup == Lookup::kFewTables) {
+      for (uint32_t d = 1; d < num; ++d) {
+        const __mmask32 lanes = kTrellis ? (use[d].lanes[0] & ~odd) | (use[d].lanes[1] & odd) : use[d].lanes[0];
+        x = _mm512_mask_mov_epi16(x, lanes, column(tables[use[d].table]));
+      }
+    } else if constexpr (kTrellis) {
+      x = _mm512_mask_mov_epi16(x, odd, column(tables[use[1].table]));
+    }
+    return x;
+  }
+};
+
+// f(0), f(1): a loop around other loops would not be unrolled, and the tiles' registers would live in memory.
+template <int kTiles, typename F>
+[[gnu::always_inline]] inline void each_tile(F f) {
+  f(0);
+  if constexpr (kTiles == 2) f(1);
 }
 
-// One step of kTiles tiles whose lanes use few tables, none with raw bits.
-template <int kTiles>
-inline void step_by_table(const ShuffleTable* tables, const ColumnGroup& g, uint32_t c, const __mmask16* active,
-                          Tile* t, LaneValues* out) {
+// One step of kTiles tiles whose lanes use few tables.
+template <int kTiles, Lookup kLookup, bool kTrellis>
+[[gnu::always_inline]] inline void step_by_table(const LookupTables& tables, const ColumnGroup& g, uint32_t c,
+                                                 const __mmask16* active, Tile* t, LaneValues* out) {
   alignas(64) static constexpr uint16_t kEven[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
                                                      32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
-  const uint32_t num = g.num_step_tables[c];
+  StepTables<kLookup, kTrellis> step[kTiles];
   __m512i p[kTiles], bucket[kTiles], entry[kTiles], rank[kTiles], symbol[kTiles], freq[kTiles];
-  __mmask32 high[kTiles];
-  for (int i = 0; i < kTiles; ++i) {
+  each_tile<kTiles>([&](int i) {
+    const uint32_t context = t[i].context[c];
+    step[i] = {tables.shuffle, g.step_table[context], g.num_step_tables[context], odd_lanes<kTrellis>(t[i])};
     const __m512i slot = _mm512_permutex2var_epi16(t[i].state[0], _mm512_load_si512(kEven), t[i].state[1]);
     p[i] = _mm512_and_si512(slot, _mm512_set1_epi16(31));
     bucket[i] = _mm512_and_si512(_mm512_srli_epi16(slot, 5), _mm512_set1_epi16(127));
-    high[i] = from_64(bucket[i]);
-    const ShuffleTable& table = tables[g.step_table[c][0].table];
-    entry[i] = permute(table.bucket, bucket[i], high[i]);
-    rank[i] = permute(table.rank, bucket[i], high[i]);
-  }
-  for (uint32_t d = 1; d < num; ++d) {
-    const ShuffleTable& table = tables[g.step_table[c][d].table];
-    const __mmask32 lanes = g.step_table[c][d].lanes[0];
-    for (int i = 0; i < kTiles; ++i) {
-      entry[i] = _mm512_mask_mov_epi16(entry[i], lanes, permute(table.bucket, bucket[i], high[i]));
-      rank[i] = _mm512_mask_mov_epi16(rank[i], lanes, permute(table.rank, bucket[i], high[i]));
-    }
-  }
-  for (int i = 0; i < kTiles; ++i) {
+    const __mmask32 high = from_64(bucket[i]);
+    entry[i] = step[i].select([&](const ShuffleTable& table) { return permute(table.bucket, bucket[i], high); });
+    rank[i] = step[i].select([&](const ShuffleTable& table) { return permute(table.rank, bucket[i], high); });
+  });
+  each_tile<kTiles>([&](int i) {
     const __m512i cutoff = _mm512_and_si512(entry[i], _mm512_set1_epi16(63));
     const __mmask32 alias = _mm512_cmpge_epu16_mask(p[i], cutoff);
     symbol[i] = _mm512_mask_srli_epi16(bucket[i], alias, entry[i], 8);
     rank[i] = _mm512_mask_add_epi16(p[i], alias, p[i], rank[i]);
-    high[i] = from_64(symbol[i]);
-    freq[i] = permute(tables[g.step_table[c][0].table].freq, symbol[i], high[i]);
-  }
-  for (uint32_t d = 1; d < num; ++d) {
-    const ShuffleTable& table = tables[g.step_table[c][d].table];
-    for (int i = 0; i < kTiles; ++i)
-      freq[i] = _mm512_mask_mov_epi16(freq[i], g.step_table[c][d].lanes[0], permute(table.freq, symbol[i], high[i]));
-  }
-  const __m512i min = _mm512_load_si512(&g.min[c][0][0]);
+    const __mmask32 high = from_64(symbol[i]);
+    freq[i] = step[i].select([&](const ShuffleTable& table) {
+      return kLookup == Lookup::kOneLevel64 ? permute_64(table.freq, symbol[i]) : permute(table.freq, symbol[i], high);
+    });
+  });
   const uint32_t all = static_cast<uint32_t>(active[0]) | static_cast<uint32_t>(active[1]) << 16;
-  for (int i = 0; i < kTiles; ++i) {
+  each_tile<kTiles>([&](int i) {
     const __mmask32 escape = _mm512_movepi16_mask(freq[i]) & all;
     freq[i] = _mm512_and_si512(freq[i], _mm512_set1_epi16(0x1fff));
     for (int h = 0; h < 2; ++h) {
@@ -184,38 +241,52 @@ inline void step_by_table(const ShuffleTable* tables, const ColumnGroup& g, uint
       const __m512i state = _mm512_add_epi32(_mm512_mullo_epi32(q, widen(freq[i], h)), widen(rank[i], h));
       t[i].state[h] = renormalise(_mm512_mask_mov_epi32(t[i].state[h], active[h], state), active[h], &t[i].next);
     }
-    __m512i value = _mm512_add_epi16(symbol[i], min);
+    __m512i k = _mm512_add_epi16(symbol[i], by_bank<kTrellis>(g.min, t[i].context[c], step[i].odd));
     if (__builtin_expect(escape != 0, 0)) {
-      const __m512i zero = _mm512_setzero_si512();
-      const __m512i low = take_escapes(zero, static_cast<__mmask16>(escape), &t[i].next);
-      const __m512i upper = take_escapes(zero, static_cast<__mmask16>(escape >> 16), &t[i].next);
-      const __m512i words =
-          _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(low)), _mm512_cvtepi32_epi16(upper), 1);
-      value = _mm512_mask_mov_epi16(value, escape, words);
+      const __mmask16 halves[2] = {static_cast<__mmask16>(escape), static_cast<__mmask16>(escape >> 16)};
+      k = take_escapes(k, halves, &t[i].next);
     }
-    _mm512_store_si512(out[i].q[c], value);
-  }
+    if constexpr (kTrellis) k = pass_trellis(tables, step[i].odd, k, &t[i]);
+    _mm512_store_si512(out[i].q[c], k);
+  });
 }
 
-template <int kTiles, bool kRaw>
+template <int kTiles, Lookup kLookup, bool kTrellis>
 void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
   const uint32_t mask = g.active == kNumLanes ? ~0u : (1u << g.active) - 1;
   const __mmask16 active[2] = {static_cast<__mmask16>(mask), static_cast<__mmask16>(mask >> 16)};
   Tile t[kTiles];
   for (int i = 0; i < kTiles; ++i) {
     for (int h = 0; h < 2; ++h) t[i].state[h] = _mm512_load_si512(&tiles[i]->state[16 * h]);
+    const uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
+    if (kTrellis) t[i].trellis = _mm512_cvtepu8_epi16(_mm256_load_si256(reinterpret_cast<const __m256i*>(trellis)));
     t[i].next = tiles[i]->next;
+    t[i].context = tiles[i]->context;
   }
   for (uint32_t c = 0; c < kChunk; ++c) {
-    if (!kRaw && g.num_step_tables[c] != 0) {
-      step_by_table<kTiles>(tables.shuffle, g, c, active, t, out);
+    if constexpr (kLookup == Lookup::kByLane || kLookup == Lookup::kByLaneRaw) {
+      for (int i = 0; i < kTiles; ++i)
+        step_by_lane<kLookup == Lookup::kByLaneRaw, kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
     } else {
-      for (int i = 0; i < kTiles; ++i) step<kRaw>(tables.packed, g, c, active, &t[i], out[i].q[c]);
+      step_by_table<kTiles, kLookup, kTrellis>(tables, g, c, active, t, out);
     }
   }
   for (int i = 0; i < kTiles; ++i) {
     for (int h = 0; h < 2; ++h) _mm512_store_si512(&tiles[i]->state[16 * h], t[i].state[h]);
+    uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
+    if (kTrellis) _mm256_store_si256(reinterpret_cast<__m256i*>(trellis), _mm512_cvtepi16_epi8(t[i].trellis));
     tiles[i]->next = t[i].next;
+  }
+}
+
+template <int kTiles, bool kTrellis>
+void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
+  switch (g.lookup) {
+    case Lookup::kOneLevel64: return decode<kTiles, Lookup::kOneLevel64, kTrellis>(tables, g, tiles, out);
+    case Lookup::kOneLevel: return decode<kTiles, Lookup::kOneLevel, kTrellis>(tables, g, tiles, out);
+    case Lookup::kFewTables: return decode<kTiles, Lookup::kFewTables, kTrellis>(tables, g, tiles, out);
+    case Lookup::kByLane: return decode<kTiles, Lookup::kByLane, kTrellis>(tables, g, tiles, out);
+    case Lookup::kByLaneRaw: return decode<kTiles, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out);
   }
 }
 
@@ -223,11 +294,10 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
 
 void decode_group_avx512(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
-  if (tables.trellis || tables.row_classes) return decode_group_scalar(tables, group, tiles, num_tiles, out);
   if (num_tiles == 2) {
-    group.any_raw_bits ? decode<2, true>(tables, group, tiles, out) : decode<2, false>(tables, group, tiles, out);
+    tables.trellis ? decode<2, true>(tables, group, tiles, out) : decode<2, false>(tables, group, tiles, out);
   } else {
-    group.any_raw_bits ? decode<1, true>(tables, group, tiles, out) : decode<1, false>(tables, group, tiles, out);
+    tables.trellis ? decode<1, true>(tables, group, tiles, out) : decode<1, false>(tables, group, tiles, out);
   }
 }
 

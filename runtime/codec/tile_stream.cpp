@@ -6,23 +6,43 @@
 namespace nwc {
 namespace {
 
-// Which lanes of each step use which table in which bank.
-void list_step_tables(uint32_t num_banks, ColumnGroup* g) {
+// Which lanes of each step use which table in which bank. False: a step of too many tables.
+bool list_step_tables(uint32_t num_banks, ColumnGroup* g) {
   for (uint32_t c = 0; c < kNumContexts; ++c) {
     uint32_t num = 0;
     uint32_t left[kMaxBanks] = {~0u, num_banks == 2 ? ~0u : 0u};
     for (; (left[0] | left[1]) != 0 && num < kMaxStepTables; ++num) {
       const uint32_t first = left[0] != 0 ? 0 : 1;
       TableLanes& t = g->step_table[c][num];
-      t.table = g->table[c][first][std::countr_zero(left[first])];
+      t.table = g->table[first][c][std::countr_zero(left[first])];
       for (uint32_t b = 0; b < kMaxBanks; ++b) {
         t.lanes[b] = 0;
-        for (uint32_t l = 0; l < kNumLanes; ++l) t.lanes[b] |= uint32_t{g->table[c][b][l] == t.table} << l;
+        for (uint32_t l = 0; l < kNumLanes; ++l) t.lanes[b] |= uint32_t{g->table[b][c][l] == t.table} << l;
         t.lanes[b] &= left[b];
         left[b] &= ~t.lanes[b];
       }
     }
-    g->num_step_tables[c] = static_cast<uint8_t>((left[0] | left[1]) == 0 ? num : 0);
+    if ((left[0] | left[1]) != 0) return false;
+    g->num_step_tables[c] = static_cast<uint8_t>(num);
+  }
+  return true;
+}
+
+void choose_lookup(const DecodeTables& tables, ColumnGroup* g) {
+  const bool one_level =
+      std::all_of(g->level, g->level + kNumLanes, [&](uint8_t level) { return level == g->level[0]; });
+  if (g->any_raw_bits || !one_level) {
+    g->lookup = g->any_raw_bits                         ? Lookup::kByLaneRaw
+                : list_step_tables(tables.num_banks, g) ? Lookup::kFewTables
+                                                        : Lookup::kByLane;
+    return;
+  }
+  g->lookup = Lookup::kOneLevel64;
+  for (uint32_t c = 0; c < kNumContexts; ++c) {
+    for (uint32_t b = 0; b < tables.num_banks; ++b) {
+      const uint32_t table = g->step_table[c][b].table = g->table[b][c][0];
+      if (tables.info[table] >> 24 >= 64) g->lookup = Lookup::kOneLevel;
+    }
   }
 }
 
@@ -49,13 +69,13 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
       for (uint32_t c = 0; c < kNumContexts; ++c) {
         for (uint32_t b = 0; b < tables.num_banks; ++b) {
           const uint16_t table = map[c * tables.num_banks + b];
-          g.table[c][b][l] = table;
-          g.min[c][b][l] = static_cast<int16_t>(tables.info[table] & 0xffffu);
-          g.raw_bits[c][b][l] = static_cast<uint8_t>(tables.info[table] >> 16 & 15u);
+          g.table[b][c][l] = table;
+          g.min[b][c][l] = static_cast<int16_t>(tables.info[table] & 0xffffu);
+          g.raw_bits[b][c][l] = static_cast<uint8_t>(tables.info[table] >> 16 & 15u);
         }
       }
     }
-    list_step_tables(tables.num_banks, &g);
+    choose_lookup(tables, &g);
   }
 }
 
