@@ -15,7 +15,7 @@ struct Trellis {
   uint32_t num_states() const { return 1u << bits; }
   /// k: the value just decoded; only its lowest bit counts.
   uint8_t next(uint8_t state, int32_t k) const {
-    return static_cast<uint8_t>((state >> 1) ^ ((state & 1) != 0 ? on_odd : 0) ^ ((k & 1) != 0 ? parity : 0));
+    return static_cast<uint8_t>((state >> 1) ^ ((state & 1) * on_odd) ^ ((k & 1) * parity));
   }
   static uint32_t bank(uint8_t state) { return state & 1u; }
 };
@@ -33,7 +33,7 @@ constexpr const Trellis* find_trellis(uint32_t bits) {
 /// Modulo 2^16.
 constexpr int16_t trellis_index(int32_t k, uint32_t bank) {
   const int32_t sign = (k > 0) - (k < 0);
-  return static_cast<int16_t>(2 * k - (bank != 0 ? sign : 0));
+  return static_cast<int16_t>(2 * k - static_cast<int32_t>(bank) * sign);
 }
 /// The inverse, for an index that the bank has.
 constexpr int16_t trellis_value(int16_t q, uint32_t bank) {
