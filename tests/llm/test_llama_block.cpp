@@ -2,6 +2,7 @@
 #include "tests/encode/test_source.h"
 #include "tests/engine/model_fixture.h"
 #include "tests/llm/llama_fixture.h"
+#include "trainer/llm/feature_stream.h"
 #include "trainer/llm/llama_block.h"
 #include "trainer/nn/random.h"
 
@@ -185,6 +186,30 @@ TEST(LlamaForward, MatchesTheEngine) {
     ASSERT_TRUE(source.ok()) << source.status().message();
     EXPECT_LT(against_engine(load_model(folder), **source, 100), 1e-4f) << path;
   }
+}
+
+TEST(FeatureStream, GoesThroughTheBlocks) {
+  const auto source = open_model_source(std::string(NWC_SOURCE_DIR) + "/models/gutenlm-2.6m");
+  ASSERT_TRUE(source.ok());
+  const LlamaModel model = load_llama(**source);
+  const std::vector<uint32_t> tokens = random_tokens(50, model.record.vocab_size, 5);
+  const auto runner = make_thread_pool(2);
+  auto stream = FeatureStream::open(**source, tokens, 20);
+  ASSERT_TRUE(stream.ok()) << stream.status().message();
+  EXPECT_EQ(stream->lengths(), (std::vector<uint32_t>{20, 20, 10}));
+  EXPECT_EQ(stream->outputs(), embed(model, tokens));
+  for (uint32_t l = 0; l < model.record.num_layers; ++l) {
+    const RowMatrix<float> before = stream->outputs();
+    ASSERT_TRUE(stream->advance(*runner).ok());
+    EXPECT_EQ(stream->taken(), l + 1);
+    EXPECT_EQ(stream->inputs(), before);
+    EXPECT_EQ(stream->weights().matrix[kDown], model.blocks[l].matrix[kDown]);
+  }
+  EXPECT_LT((stream->outputs() - run_blocks(model, embed(model, tokens), 0, 20)).cwiseAbs().maxCoeff(), 1e-3f);
+  EXPECT_EQ(stream->advance(*runner).code(), StatusCode::kInvalidArgument);
+  const uint32_t wrong[] = {model.record.vocab_size};
+  EXPECT_EQ(FeatureStream::open(**source, wrong, 20).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(FeatureStream::open(**source, tokens, 257).status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST(LlamaWeights, HostileSourcesAreNamed) {

@@ -10,7 +10,7 @@
 #include "trainer/calib/block_statistics.h"
 #include "trainer/calib/head_statistics.h"
 #include "trainer/calib/hidden_store.h"
-#include "trainer/llm/llama_weights.h"
+#include "trainer/llm/feature_stream.h"
 
 namespace nwc {
 namespace {
@@ -39,20 +39,20 @@ class Run {
         shape_(model_),
         tokens_(tokens),
         hash_(index.hash),
+        context_(index.context),
         options_(options),
         folder_(folder),
         runner_(runner),
         progress_(progress),
         store_(folder, options.memory_bytes) {
-    cut(index.context);
-    const Eigen::Index longest = std::min<Eigen::Index>(index.context, num_tokens());
+    cut();
+    const Eigen::Index longest = std::min<Eigen::Index>(context_, num_tokens());
     for (uint32_t i = 0; i < runner.num_workers(); ++i) blocks_.emplace_back(shape_, longest);
   }
 
   Status run() {
     NWC_TRY(step(0));
-    NWC_TRY(embed());
-    for (uint32_t l = 0; l < model_.num_layers; ++l) NWC_TRY(forward(l));
+    NWC_TRY(forward());
     NWC_TRY(head());
     for (uint32_t l = model_.num_layers; l-- > 0;) NWC_TRY(backward(l));
     return embedding();
@@ -61,10 +61,9 @@ class Run {
  private:
   Eigen::Index num_tokens() const { return static_cast<Eigen::Index>(tokens_.size()); }
   std::string path(const std::string& file) const { return folder_ + "/" + file; }
-  void cut(uint32_t context);
+  void cut();
   Status step(uint64_t tokens);
-  Status embed();
-  Status forward(uint32_t layer);
+  Status forward();
   Status head();
   Status backward(uint32_t layer);
   void backward_piece(const BlockWeights<float>& weights, const Piece& piece, LlamaBlock<float>* block);
@@ -75,6 +74,7 @@ class Run {
   const LlamaShape shape_;
   const std::span<const uint32_t> tokens_;
   const std::string hash_;
+  const uint32_t context_;
   const CalibrationOptions& options_;
   const std::string folder_;
   Runner& runner_;
@@ -89,14 +89,13 @@ class Run {
   HeadStatistics head_;        ///< of a tied head, for embedding()
 };
 
-void Run::cut(uint32_t context) {
-  for (size_t at = 0; at < tokens_.size(); at += context) {
-    const uint32_t length = static_cast<uint32_t>(std::min<size_t>(context, tokens_.size() - at));
-    if (pieces_.empty() || pieces_.back().tokens >= kPieceTokens) {
-      pieces_.emplace_back().begin = static_cast<Eigen::Index>(at);
-    }
+void Run::cut() {
+  Eigen::Index at = 0;
+  for (const uint32_t length : cut_sequences(tokens_.size(), context_)) {
+    if (pieces_.empty() || pieces_.back().tokens >= kPieceTokens) pieces_.emplace_back().begin = at;
     pieces_.back().lengths.push_back(length);
     pieces_.back().tokens += length;
+    at += length;
   }
 }
 
@@ -109,26 +108,15 @@ Status Run::step(uint64_t tokens) {
                 "the calibration was cancelled; the layers that are done are kept in " + folder_);
 }
 
-Status Run::embed() {
-  NWC_ASSIGN_OR_RETURN(const RowMatrix<float> table,
-                       load_matrix(source_, kEmbeddingName, model_.vocab_size, model_.hidden_size));
-  hidden_.resize(num_tokens(), shape_.hidden);
-  for (size_t t = 0; t < tokens_.size(); ++t) {
-    hidden_.row(static_cast<Eigen::Index>(t)) = table.row(static_cast<Eigen::Index>(tokens_[t]));
+Status Run::forward() {
+  NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(source_, tokens_, context_));
+  for (uint32_t l = 0; l < model_.num_layers; ++l) {
+    NWC_TRY(stream.advance(runner_));
+    NWC_TRY(store_.push(stream.inputs()));
+    NWC_TRY(step(tokens_.size()));
   }
+  hidden_ = stream.outputs();
   return {};
-}
-
-Status Run::forward(uint32_t layer) {
-  NWC_TRY(store_.push(hidden_));
-  NWC_ASSIGN_OR_RETURN(const BlockWeights<float> weights, load_block(source_, shape_, layer));
-  std::vector<RowMatrix<float>> in(runner_.num_workers());
-  parallel_for(runner_, static_cast<uint32_t>(pieces_.size()), [&](uint32_t i, uint32_t worker) {
-    const Piece& piece = pieces_[i];
-    in[worker] = hidden_.middleRows(piece.begin, piece.tokens);
-    hidden_.middleRows(piece.begin, piece.tokens) = blocks_[worker].forward(weights, in[worker], piece.lengths);
-  });
-  return step(tokens_.size());
 }
 
 Status Run::head() {

@@ -1,0 +1,277 @@
+#include "trainer/recover/recover_block.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "trainer/nn/random.h"
+#include "trainer/optim/adam.h"
+
+namespace nwc {
+namespace {
+
+/// Gradients that are in memory together. A constant: the order of additions must not depend on the threads.
+constexpr size_t kShards = 4;
+constexpr size_t kNumParameters = kNumLayerMatrices + 2;
+constexpr uint64_t kOrderStream = 0x6f72;
+
+/// A parameter tensor as a flat array; matrices first, then the two gains.
+std::span<float> parameter(BlockWeights<float>* w, size_t i) {
+  if (i < kNumLayerMatrices) return {w->matrix[i].data(), static_cast<size_t>(w->matrix[i].size())};
+  RowVector<float>& gain = i == kNumLayerMatrices ? w->attention_norm : w->mlp_norm;
+  return {gain.data(), static_cast<size_t>(gain.size())};
+}
+
+struct Sequence {
+  Eigen::Index begin = 0, length = 0;
+};
+
+struct Scratch {
+  RowMatrix<float> in, error, metric_error;
+};
+
+class Recovery {
+ public:
+  Recovery(const LlamaShape& shape, BlockWeights<float>* weights, const FrozenLayers& frozen, const RecoveryData& data,
+           const RecoveryOptions& options, Runner& runner)
+      : weights_(weights), data_(data), options_(options), runner_(runner), scratch_(runner.num_workers()) {
+    Eigen::Index at = 0, longest = 0;
+    for (const uint32_t length : data.lengths) {
+      sequences_.push_back({at, length});
+      at += length;
+      longest = std::max<Eigen::Index>(longest, length);
+    }
+    for (uint32_t i = 0; i < runner.num_workers(); ++i) blocks_.emplace_back(shape, longest);
+    split();
+    for (size_t i = 0; i < kNumParameters; ++i) {
+      const std::span<const float> values = parameter(weights, i);
+      tuned_[i] = i < kNumLayerMatrices ? !frozen[i] : options.tune_norms;
+      if (!tuned_[i]) continue;
+      adam_[i] = Adam(values.size());
+      double squares = 0;
+      for (const float v : values) squares += double{v} * double{v};
+      scale_[i] = std::sqrt(squares / static_cast<double>(values.size()));
+    }
+  }
+
+  Result<RecoveryResult> run(const Progress& progress);
+
+ private:
+  void split();
+  double token_weight(Eigen::Index t) const {
+    return data_.token_weight.empty() ? 1.0 : double{data_.token_weight[static_cast<size_t>(t)]};
+  }
+  /// scratch: error and its product with the metric; returns the weighted sum of error * metric * error.
+  double cost(Eigen::Index begin, Scratch* scratch) const;
+  /// Over the judging sequences: of the block (or, with `empty`, of none).
+  double judge(bool empty);
+  void epoch(uint32_t number, uint64_t* step, uint64_t steps);
+  void update(std::span<const Sequence> batch, double rate);
+  size_t batch_end(const std::vector<Sequence>& order, size_t first) const;
+
+  BlockWeights<float>* weights_;
+  const RecoveryData& data_;
+  const RecoveryOptions& options_;
+  Runner& runner_;
+  std::vector<Sequence> sequences_, training_, judging_;
+  std::vector<LlamaBlock<float>> blocks_;  ///< one per worker
+  std::vector<Scratch> scratch_;           ///< one per worker
+  std::array<BlockWeights<float>, kShards> gradient_;
+  std::array<bool, kNumParameters> tuned_{};
+  std::array<double, kNumParameters> scale_{};
+  std::array<Adam, kNumParameters> adam_;
+  double unit_ = 1;  ///< cost of an empty block, per weighted token
+};
+
+/// Judges are spread over the text.
+void Recovery::split() {
+  const size_t count = sequences_.size();
+  const size_t judges = static_cast<size_t>(options_.validation * static_cast<double>(count));
+  if (judges == 0) {
+    training_ = judging_ = sequences_;
+    return;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const bool judge = (i + 1) * judges / count != i * judges / count;
+    (judge ? judging_ : training_).push_back(sequences_[i]);
+  }
+}
+
+double Recovery::cost(Eigen::Index begin, Scratch* scratch) const {
+  if (data_.metric != nullptr) {
+    scratch->metric_error.noalias() = scratch->error * *data_.metric;
+  } else {
+    scratch->metric_error = scratch->error;
+  }
+  double total = 0;
+  for (Eigen::Index t = 0; t < scratch->error.rows(); ++t) {
+    total += token_weight(begin + t) * double{scratch->error.row(t).dot(scratch->metric_error.row(t))};
+  }
+  return total;
+}
+
+double Recovery::judge(bool empty) {
+  std::vector<double> costs(judging_.size());
+  parallel_for(runner_, static_cast<uint32_t>(costs.size()), [&](uint32_t i, uint32_t worker) {
+    const Sequence& s = judging_[i];
+    Scratch& scratch = scratch_[worker];
+    const uint32_t length = static_cast<uint32_t>(s.length);
+    scratch.in = data_.inputs->middleRows(s.begin, s.length);
+    scratch.error = empty ? scratch.in : blocks_[worker].forward(*weights_, scratch.in, std::span(&length, 1));
+    scratch.error -= data_.targets->middleRows(s.begin, s.length);
+    costs[i] = cost(s.begin, &scratch);
+  });
+  double total = 0;
+  for (const double c : costs) total += c;
+  return total;
+}
+
+void Recovery::update(std::span<const Sequence> batch, double rate) {
+  double weight = 0;
+  for (const Sequence& s : batch) {
+    for (Eigen::Index t = s.begin; t < s.begin + s.length; ++t) weight += token_weight(t);
+  }
+  if (!(weight > 0)) return;
+  const size_t shards = std::min(kShards, batch.size());
+  parallel_for(runner_, static_cast<uint32_t>(shards), [&](uint32_t shard, uint32_t worker) {
+    BlockWeights<float>& gradient = gradient_[shard];
+    for (uint32_t m = 0; m < kNumLayerMatrices; ++m) {
+      if (tuned_[m]) gradient.matrix[m].setZero(weights_->matrix[m].rows(), weights_->matrix[m].cols());
+    }
+    if (options_.tune_norms) {
+      gradient.attention_norm.setZero(weights_->attention_norm.size());
+      gradient.mlp_norm.setZero(weights_->mlp_norm.size());
+    }
+    Scratch& scratch = scratch_[worker];
+    for (size_t i = shard; i < batch.size(); i += shards) {
+      const Sequence& s = batch[i];
+      const uint32_t length = static_cast<uint32_t>(s.length);
+      scratch.in = data_.inputs->middleRows(s.begin, s.length);
+      scratch.error = blocks_[worker].forward(*weights_, scratch.in, std::span(&length, 1));
+      scratch.error -= data_.targets->middleRows(s.begin, s.length);
+      cost(s.begin, &scratch);
+      for (Eigen::Index t = 0; t < s.length; ++t) {
+        scratch.metric_error.row(t) *= static_cast<float>(2 * token_weight(s.begin + t) / (weight * unit_));
+      }
+      blocks_[worker].backward(*weights_, scratch.metric_error, nullptr, &gradient);
+    }
+  });
+  parallel_for(runner_, static_cast<uint32_t>(kNumParameters), [&](uint32_t i, uint32_t) {
+    if (!tuned_[i]) return;
+    const std::span<float> sum = parameter(&gradient_[0], i);
+    for (size_t shard = 1; shard < shards; ++shard) {
+      const std::span<const float> other = parameter(&gradient_[shard], i);
+      for (size_t k = 0; k < sum.size(); ++k) sum[k] += other[k];
+    }
+    adam_[i].step(parameter(weights_, i), sum, rate * scale_[i], 0);
+  });
+}
+
+size_t Recovery::batch_end(const std::vector<Sequence>& order, size_t first) const {
+  Eigen::Index tokens = 0;
+  size_t last = first;
+  while (last < order.size() && tokens < static_cast<Eigen::Index>(options_.batch_tokens))
+    tokens += order[last++].length;
+  return last;
+}
+
+void Recovery::epoch(uint32_t number, uint64_t* step, uint64_t steps) {
+  std::vector<Sequence> order = training_;
+  Random random({options_.seed, kOrderStream, number});
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+  for (size_t first = 0; first < order.size();) {
+    const size_t last = batch_end(order, first);
+    const double rate = options_.learning_rate;
+    update({order.data() + first, last - first}, cosine_learning_rate(*step, steps, steps / 20, rate, rate / 10));
+    ++*step;
+    first = last;
+  }
+}
+
+Result<RecoveryResult> Recovery::run(const Progress& progress) {
+  const Status not_finite = corrupt("the block's output is not finite: its weights or its inputs must be wrong");
+  double weight = 0;
+  for (const Sequence& s : judging_) {
+    for (Eigen::Index t = s.begin; t < s.begin + s.length; ++t) weight += token_weight(t);
+  }
+  const double empty = judge(true);
+  RecoveryResult result;
+  if (!std::isfinite(empty)) return not_finite;
+  if (!(empty > 0) || !(weight > 0)) return result;  // nothing is asked of the block
+  unit_ = empty / weight;
+  result.before = result.after = judge(false) / empty;
+  if (!std::isfinite(result.before)) return not_finite;
+
+  // An upper estimate: the order of the sequences decides how they fill the batches.
+  uint64_t steps = 0;
+  for (size_t first = 0; first < training_.size(); ++steps) first = batch_end(training_, first);
+  steps *= options_.epochs;
+  uint64_t step = 0;
+  BlockWeights<float> best = *weights_;
+  for (uint32_t e = 1; e <= options_.epochs; ++e) {
+    const bool go_on = progress.report(e - 1, options_.epochs);
+    if (!go_on) {
+      *weights_ = std::move(best);
+      return Status(StatusCode::kCancelled, "recovery fine-tuning was cancelled");
+    }
+    epoch(e, &step, steps);
+    const double error = judge(false) / empty;
+    if (error < result.after) {  // never true of a NaN
+      result.after = error;
+      result.best_epoch = e;
+      best = *weights_;
+    }
+  }
+  *weights_ = std::move(best);
+  return result;
+}
+
+Status check(const LlamaShape& shape, const BlockWeights<float>& weights, const RecoveryData& data,
+             const RecoveryOptions& options) {
+  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+    const LayerMatrix m = static_cast<LayerMatrix>(i);
+    if (weights.matrix[i].rows() != shape.rows(m) || weights.matrix[i].cols() != shape.cols(m)) {
+      return invalid_argument("recovery: a matrix of the block has the wrong shape");
+    }
+  }
+  if (weights.attention_norm.size() != shape.hidden || weights.mlp_norm.size() != shape.hidden) {
+    return invalid_argument("recovery: a norm of the block has the wrong size");
+  }
+  Eigen::Index tokens = 0;
+  for (const uint32_t length : data.lengths) tokens += length;
+  const auto fits = [&](const RowMatrix<float>* m, Eigen::Index rows) {
+    return m != nullptr && m->rows() == rows && m->cols() == shape.hidden;
+  };
+  if (tokens == 0 || !fits(data.inputs, tokens) || !fits(data.targets, tokens)) {
+    return invalid_argument(
+        "recovery: inputs and targets must be [tokens][hidden], and the lengths add up to the tokens");
+  }
+  if (!data.inputs->allFinite() || !data.targets->allFinite()) {
+    return corrupt("recovery: inputs or targets are not finite: the model's weights or its description must be wrong");
+  }
+  if (!data.token_weight.empty() && data.token_weight.size() != static_cast<size_t>(tokens)) {
+    return invalid_argument("recovery: one weight per token is needed");
+  }
+  if (data.metric != nullptr && !fits(data.metric, shape.hidden)) {
+    return invalid_argument("recovery: the metric must be [hidden][hidden]");
+  }
+  if (!(options.learning_rate > 0) || !(options.validation >= 0 && options.validation < 1) ||
+      options.batch_tokens == 0) {
+    return invalid_argument("recovery: learning rate, validation share or batch is out of range");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<RecoveryResult> recover_block(const LlamaShape& shape, BlockWeights<float>* weights, const FrozenLayers& frozen,
+                                     const RecoveryData& data, const RecoveryOptions& options, Runner& runner,
+                                     const Progress& progress) {
+  NWC_TRY(check(shape, *weights, data, options));
+  const bool anything = options.tune_norms || std::find(frozen.begin(), frozen.end(), false) != frozen.end();
+  RecoveryOptions actual = options;
+  if (!anything) actual.epochs = 0;
+  return Recovery(shape, weights, frozen, data, actual, runner).run(progress);
+}
+
+}  // namespace nwc
