@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -19,12 +20,14 @@ namespace nwc::cli {
 namespace {
 
 struct CompressCommand {
-  std::string model, output, codec = "linear", card_text;
+  std::string model, output, codec = "identity", card_text;
   uint64_t card_tokens = 8192;
   std::string quantizer = "trellis", importance, feedback, allocation, row_importance, size;
   std::string calibration_text, calibration_cache;
   CalibrationOptions calibration;
   uint32_t effort = 5;
+  double kld = 0;  ///< target instead of a rate; 0: none
+  bool estimate = false;
   CompressOptions options;
 };
 
@@ -152,9 +155,69 @@ Result<std::unique_ptr<Calibration>> calibrate(const CompressCommand& command, c
   return Calibration::run(source, text, command.calibration, folder, *runner, progress.callback(), context.logger());
 }
 
+Status print_estimate(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
+                      Context& context) {
+  CompressEstimate estimate;
+  {
+    ProgressLine progress(context, "estimating");
+    NWC_ASSIGN_OR_RETURN(estimate, estimate_compress(source, codec, command.options, progress.callback()));
+  }
+  if (context.json) {
+    context.print_json({{"file_bytes", estimate.file_bytes},
+                        {"bpw_coded", estimate.bits},
+                        {"predicted_kld", estimate.predicted_kld},
+                        {"seconds", estimate.seconds},
+                        {"memory_bytes", estimate.memory_bytes}});
+    return {};
+  }
+  fmt::print("{}: about {} ({:.2f} bits per coded weight), {:.0f} s, {} of memory\n", command.model,
+             format_bytes(estimate.file_bytes), estimate.bits, std::ceil(estimate.seconds),
+             format_bytes(estimate.memory_bytes));
+  if (estimate.predicted_kld > 0) fmt::print("  predicted KL divergence {:.5f}\n", estimate.predicted_kld);
+  return {};
+}
+
+/// Looks for the rate whose measured KL divergence is the one asked for: each bit less multiplies it by about 4.
+Result<CompressReport> reach_kld(CompressCommand& command, const ModelSource& source, const CodecModel& codec,
+                                 Context& context) {
+  constexpr double kClose = 0.03;  ///< relative
+  constexpr int kMostFiles = 5;
+  QualityRequest request;
+  request.model = command.output;
+  request.reference = command.model;
+  request.text = command.card_text.empty() ? command.calibration_text : command.card_text;
+  request.max_tokens = command.card_tokens;
+  if (request.text.empty()) return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
+  CompressOptions& options = command.options;
+  double slope = -std::log(4.0), last_bits = 0, last_log = 0;
+  for (int file = 1;; ++file) {
+    CompressReport report;
+    {
+      ProgressLine progress(context, fmt::format("compressing to {:.3f} bits", options.bits));
+      NWC_ASSIGN_OR_RETURN(
+          report, compress_model(source, codec, options, command.output, progress.callback(), context.logger()));
+    }
+    NWC_ASSIGN_OR_RETURN(const QualityResult quality, measure_quality(request, context));
+    const double kld = std::max(quality.evaluation.kld_mean, 1e-9);
+    context.logger().log(LogLevel::kInfo,
+                         fmt::format("{:.4f} bits per weight: KL divergence {:.5f}", report.bpw_coded, kld));
+    if (std::abs(kld / command.kld - 1) < kClose) return report;
+    if (file == kMostFiles) {
+      context.logger().log(LogLevel::kWarning, fmt::format("KL divergence {:.5f} is as close to {:.5f} as {} files got",
+                                                           kld, command.kld, kMostFiles));
+      return report;
+    }
+    const double here = std::log(kld);
+    if (file > 1 && std::abs(report.bpw_coded - last_bits) > 0.01)
+      slope = std::clamp((here - last_log) / (report.bpw_coded - last_bits), -3.0, -0.5);
+    last_bits = report.bpw_coded;
+    last_log = here;
+    options.bits = std::clamp(report.bpw_coded + (std::log(command.kld) - here) / slope, 0.5, 10.0);
+  }
+}
+
 Status compress(CompressCommand& command, Context& context) {
-  NWC_ASSIGN_OR_RETURN(const std::string codec_path, find_codec(command.codec));
-  NWC_ASSIGN_OR_RETURN(const CodecModel codec, load_codec(codec_path));
+  NWC_ASSIGN_OR_RETURN(const CodecModel codec, open_codec(command.codec));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, open_model_source(command.model));
 
   CompressOptions& options = command.options;
@@ -172,8 +235,11 @@ Status compress(CompressCommand& command, Context& context) {
     NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, context));
     options.calibration = calibration.get();
   }
+  if (command.estimate) return print_estimate(command, *source, codec, context);
   CompressReport report;
-  {
+  if (command.kld > 0) {
+    NWC_ASSIGN_OR_RETURN(report, reach_kld(command, *source, codec, context));
+  } else {
     ProgressLine progress(context, "compressing");
     NWC_ASSIGN_OR_RETURN(
         report, compress_model(*source, codec, options, command.output, progress.callback(), context.logger()));
@@ -222,9 +288,16 @@ void add_compress(CLI::App& app, Context& context) {
                   "Bits per coded weight, everything included; met within 0.02 by real file bytes")
       ->check(CLI::Range(0.1, 16.0))
       ->capture_default_str();
-  sub->add_option("-c,--codec", command->codec, "Name of a shipped codec, or a .nwcc file")->capture_default_str();
+  sub->add_option("-c,--codec", command->codec, "identity, linear, small, or a .nwcc file")->capture_default_str();
   sub->add_option("--size", command->size, "Size of the whole file instead, never exceeded: 600M, 1.5G")
       ->excludes("--bits");
+  sub->add_option("--kld", command->kld,
+                  "KL divergence from the original instead, measured on the text of --card or --calib; a few files are "
+                  "made and measured")
+      ->check(CLI::PositiveNumber)
+      ->excludes("--bits")
+      ->excludes("--size");
+  sub->add_flag("--estimate", command->estimate, "Say size, time and memory, write nothing");
   sub->add_option("--calib", command->calibration_text,
                   "Text to measure on what an error of each weight costs; without it the model's weights alone decide")
       ->check(CLI::ExistingFile);

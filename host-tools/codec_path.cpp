@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "trainer/train/identity_codec.h"
+
 namespace nwc::cli {
 
 namespace fs = std::filesystem;
@@ -33,6 +35,12 @@ Result<std::string> find_codec(const std::string& name) {
   return Status(StatusCode::kNotFound, "no codec named '" + name + "' in " + searched +
                                            (known.empty() ? std::string() : " (there: " + known + ")") +
                                            "; give a name, or the path of a .nwcc file");
+}
+
+Result<CodecModel> open_codec(const std::string& name) {
+  if (name == "identity") return identity_codec();
+  NWC_ASSIGN_OR_RETURN(const std::string path, find_codec(name));
+  return load_codec(path);
 }
 
 }  // namespace nwc::cli

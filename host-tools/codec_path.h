@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "trainer/train/codec_model.h"
 
 namespace nwc::cli {
 
@@ -12,5 +13,7 @@ namespace nwc::cli {
 /// in the source tree that the tool was built in. Anything with a '/' or the suffix .nwcc is taken as a path.
 /// errors: kNotFound, naming the folders searched and the codecs that they hold
 Result<std::string> find_codec(const std::string& name);
+/// The codec itself; "identity" needs no file.
+Result<CodecModel> open_codec(const std::string& name);
 
 }  // namespace nwc::cli

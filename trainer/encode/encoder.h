@@ -62,4 +62,16 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
                                       const CompressOptions& options, const std::string& path, const Progress& progress,
                                       const Logger& log);
 
+struct CompressEstimate {
+  uint64_t file_bytes = 0;
+  double bits = 0;           ///< CompressReport::bpw_coded
+  double predicted_kld = 0;  ///< as in CompressReport
+  double seconds = 0;        ///< of compress_model, from what coding a sample took on this machine; calibration apart
+  uint64_t memory_bytes = 0;
+};
+/// What compress_model would give and take: reads the model, codes a sample of it, writes nothing.
+/// errors: as compress_model
+Result<CompressEstimate> estimate_compress(const ModelSource& source, const CodecModel& codec,
+                                           const CompressOptions& options, const Progress& progress);
+
 }  // namespace nwc

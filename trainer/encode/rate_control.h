@@ -18,8 +18,8 @@ struct CodingChoices {
   bool feedback = true;  ///< LDLQ, where there are Hessians
   Allocation allocation = Allocation::kFisher;
   bool row_importance = true;  ///< steps by row, where it is known
-  double rdo_strength = 0;
-  double damping = 0.01;     ///< of Hessians, times the mean of the diagonal
+  double rdo_strength = 1;
+  double damping = 0.003;    ///< of Hessians, times the mean of the diagonal
   double head_bits = 1;      ///< without kFisher: how much finer embedding and head are
   bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage
 };
@@ -61,6 +61,11 @@ class RateModel {
   Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
   /// The common step whose estimate is `bytes`, within what a few fits give.
   Result<double> find_step(double bytes, Runner& runner, FittedCodec* fitted);
+
+  /// What a fitted codec gives on the samples, scaled up to the model.
+  Result<RateEstimate> estimate(double log_step, const FittedCodec& fitted, Runner& runner) {
+    return measure(log_step, fitted, runner, nullptr, nullptr);
+  }
 
   /// Everything that quantizing tensor `t` in full needs. errors: the calibration's
   Result<std::shared_ptr<const FeedbackFactors>> factors(const SurveyedTensor& t);
