@@ -54,23 +54,30 @@ void main() {
   uint pair[kLanesPerInvocation];
   uint contexts[kLanesPerInvocation];
   uint value[kLanesPerInvocation];
+  uint path[kLanesPerInvocation];  // state of the column's trellis
+  uvec4 paths[kLanesPerInvocation];
+  for (uint b = 0; b < kLanesPerInvocation; ++b) paths[b] = uvec4(0);
   for (uint block = 0; block < t.blocks; ++block) {
+    const uvec4 seconds = second_indices(t, block);
     for (uint slot = 0; slot < t.slots; ++slot) {
       for (uint b = 0; b < kLanesPerInvocation; ++b) {
         const uint lane = b * kSubgroupSize + gl_SubgroupInvocationID;
         const uint column = slot * kNumLanes + lane;
         const bool takes_part = lane < kNumLanes && column < t.width;
         contexts[b] = takes_part ? column_contexts(t.first_column + column) : 0xffffffffu;
+        path[b] = get_byte(paths[b], slot);
       }
       for (uint channel = 0; channel < kChunk; ++channel) {
+        const uint second = get_byte(seconds, channel);
         bool any_escape = false;
         for (uint b = 0; b < kLanesPerInvocation; ++b) {
           bool need = false;
           info[b] = 0;
           symbol[b] = 1;
           if (contexts[b] != 0xffffffffu) {
-            info[b] = window_data[contexts[b] + 2u * channel + 1u];
-            symbol[b] = decode_symbol(state[b], window_data[contexts[b] + 2u * channel]);
+            const uint context = step_context(contexts[b], second, path[b]);
+            info[b] = window_data[context + 1u];
+            symbol[b] = decode_symbol(state[b], window_data[context]);
             value[b] = symbol_value(info[b], symbol[b], 0u);
             any_escape = any_escape || is_escape(info[b], symbol[b]);
             need = state[b] < kRansLow;
@@ -99,6 +106,7 @@ void main() {
           }
         }
         for (uint b = 0; b < kLanesPerInvocation; ++b) {
+          value[b] = pass_trellis(path[b], value[b]);
           if ((channel & 1u) == 0) {
             pair[b] = value[b];
           } else if (contexts[b] != 0xffffffffu) {
@@ -107,6 +115,7 @@ void main() {
           }
         }
       }
+      for (uint b = 0; b < kLanesPerInvocation; ++b) set_byte(paths[b], slot, path[b]);
     }
   }
 

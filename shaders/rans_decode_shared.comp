@@ -52,19 +52,23 @@ void main() {
 
   uint next = 0;
   uint pair = 0;
+  uvec4 paths = uvec4(0);  // states of the columns' trellises
   for (uint block = 0; block < t.blocks; ++block) {
+    const uvec4 seconds = second_indices(t, block);
     for (uint slot = 0; slot < t.slots; ++slot) {
       const uint column = slot * kNumLanes + lane;
       const bool takes_part = column < t.width;
       const uint contexts = takes_part ? column_contexts(t.first_column + column) : 0u;
+      uint path = get_byte(paths, slot);
       for (uint channel = 0; channel < kChunk; ++channel) {
         uint info = 0;
         uint symbol = 0;
         uint value = 0;
         bool escape = false;
         if (takes_part) {
-          info = window_data[contexts + 2u * channel + 1u];
-          symbol = decode_symbol(state, window_data[contexts + 2u * channel]);
+          const uint context = step_context(contexts, get_byte(seconds, channel), path);
+          info = window_data[context + 1u];
+          symbol = decode_symbol(state, window_data[context]);
           value = symbol_value(info, symbol, 0u);
           escape = is_escape(info, symbol);
         }
@@ -83,12 +87,14 @@ void main() {
         }
         if (escape) value = read_word(t, word_index(masks.y, lane, next));
         next += bitCount(masks.y);
+        value = pass_trellis(path, value);
         if ((channel & 1u) == 0) {
           pair = value;
         } else if (takes_part) {
           store_pair(t, block, column, channel, pair | (value << 16));
         }
       }
+      set_byte(paths, slot, path);
     }
   }
 

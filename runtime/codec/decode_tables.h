@@ -42,14 +42,12 @@ struct DecodeTables {
   uint32_t num_banks = 1;
   ContextKind context_kind = ContextKind::kChannel;
   const Trellis* trellis = nullptr;  ///< null: scalar quantizer
-  bool any_raw_bits = false;
   /// [T * 128]: the same buckets as the CPU's SIMD decoders want them, so that one 64-bit load and few operations do.
   /// Both halves: bits 0-11 freq - 1, 12-18 symbol, 19 is it the escape. Low half (own symbol): 20-25 cutoff.
   /// High half (alias): 20-31 offset - cutoff + 31, which is in 0..4095 because 32 - cutoff ranks follow the offset.
   std::vector<uint64_t> packed;
-  std::vector<ShuffleTable> shuffle;  ///< [T]
-  /// Per level: do all its contexts use one table, do any of its tables have raw bits?
-  std::vector<uint8_t> level_single_table, level_raw_bits;
+  std::vector<ShuffleTable> shuffle;    ///< [T]
+  std::vector<uint8_t> level_raw_bits;  ///< [K]: has any of the level's tables raw bits?
 };
 DecodeTables build_decode_tables(const CodecRecord& codec);
 

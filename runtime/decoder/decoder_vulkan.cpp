@@ -36,21 +36,16 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   if (!file.codec()) return self;
 
   const CodecRecord& codec = *file.codec();
-  if (codec.quantizer != Quantizer::kScalar || codec.context_kind != ContextKind::kChannel) {
-    return Status(StatusCode::kUnsupported,
-                  "the Vulkan kernels know neither the trellis quantizer nor row classes yet: "
-                  "decode on the CPU");
-  }
   self->tables_ = build_decode_tables(codec);
   NWC_ASSIGN_OR_RETURN(self->kernels_,
-                       VulkanKernels::create(*self->device_, codec, self->tables_, VulkanSelfTest::known_tables(),
+                       VulkanKernels::create(*self->device_, codec, self->tables_, VulkanSelfTest::extra_tables(),
                                              options.tiles_per_workgroup));
   self->self_test_ = std::make_unique<VulkanSelfTest>(
       *self->kernels_, codec, static_cast<uint32_t>(self->tables_.alias.size()), log, options.quarantine_mask);
   const std::optional<RansVariant> variant = self->choose_variant(self->tables_.alias.size());
   if (!variant) {
     return Status(StatusCode::kNoDevice,
-                  info.name + ": no rANS kernel decodes the known tile rightly: decode on the CPU");
+                  info.name + ": no rANS kernel decodes the known tiles rightly: decode on the CPU");
   }
   NWC_TRY(self->self_test_->check_synthesis(*variant));
   NWC_TRY(self->self_test_->check_conversion());
@@ -113,7 +108,7 @@ Status VulkanDecoder::run_job(const Job& job) {
     return Status(StatusCode::kDeviceLost, record.name + ": the Vulkan device was lost: decode on the CPU");
   }
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(job.tensor, job.check_crc));
-  const TensorContexts contexts = build_contexts(tables_, coded.level);
+  const TensorContexts contexts = build_contexts(tables_, coded.level, coded.row_class);
   const std::optional<RansVariant> variant = choose_variant(contexts.used.size());
   if (!variant) return Status(StatusCode::kDevice, record.name + ": no rANS kernel works: decode on the CPU");
   WindowLimits limits = kernels_->limits(options_.max_window_bytes);
@@ -134,12 +129,11 @@ Status VulkanDecoder::run_windows(const Job& job, const CodedTensor& coded, cons
                                   const RansVariant& variant, const WindowLimits& limits) {
   const TensorRecord& record = file_.tensors()[job.tensor];
   const TileGrid grid = tile_grid(record);
-  const std::vector<uint32_t>& words = variant.shared_tables != 0 ? contexts.compact : contexts.global;
   const std::vector<TileWindow> windows = plan_windows(grid, coded, job.row_begin, job.row_end, limits);
   uint64_t done = 0, total = 0;
   for (const TileWindow& window : windows) total += count_tiles(window);
   for (const TileWindow& window : windows) {
-    const WindowLayout layout = layout_window(grid, coded, window, words, static_cast<uint32_t>(contexts.used.size()));
+    const WindowLayout layout = layout_window(grid, coded, window, contexts);
     NWC_TRY(run_window(job, coded, contexts, variant, layout));
     done += layout.tiles.size();
     if (!job.progress.report(done, total)) {
@@ -155,9 +149,8 @@ Status VulkanDecoder::run_window(const Job& job, const CodedTensor& coded, const
   const uint64_t n = record.cols();
   WindowRun run;
   run.layout = &layout;
+  run.contexts = &contexts;
   run.variant = variant;
-  run.num_used = static_cast<uint32_t>(contexts.used.size());
-  run.any_raw_bits = contexts.any_raw_bits;
   run.values_only = job.values_only;
   run.row_begin = std::max(job.row_begin, layout.row) - layout.row;
   run.row_end = std::min(job.row_end, layout.row + layout.rows) - layout.row;
@@ -165,10 +158,9 @@ Status VulkanDecoder::run_window(const Job& job, const CodedTensor& coded, const
   run.dtype = job.dtype;
 
   NWC_ASSIGN_OR_RETURN(const MutableBytes input, kernels_->prepare(run));
-  const std::vector<uint32_t>& words = variant.shared_tables != 0 ? contexts.compact : contexts.global;
   size_t bad = 0;
-  const Status packed =
-      pack_window(file_, job.tensor, coded, layout, words, contexts.used, job.check_crc, runner_, input, &bad);
+  const Status packed = pack_window(file_, job.tensor, coded, layout, contexts, variant.shared_tables != 0,
+                                    job.check_crc, runner_, input, &bad);
   if (!packed.ok()) {
     // The first bad tile is reported, as the CPU does; what the host cannot see without decoding may lie before it.
     for (size_t i = 0; i < bad; ++i) NWC_TRY(check_tile(job, coded, layout.tiles[i]));
@@ -203,8 +195,10 @@ Status VulkanDecoder::check_tile(const Job& job, const CodedTensor& coded, uint6
   NWC_ASSIGN_OR_RETURN(const Bytes payload,
                        read_range(file_.reader(), coded.tiles[tile].offset, coded.tiles[tile].size, &storage));
   std::vector<int16_t> values(size_t{geometry.row_blocks()} * geometry.width * kChunk);
+  std::span<const uint8_t> row_class(coded.row_class);
+  row_class = row_class.subspan(std::min<size_t>(geometry.row, row_class.size()));
   const Status status =
-      decode_tile(CpuLevel::kScalar, tables_, geometry, coded.level.data() + geometry.col, {}, payload, values);
+      decode_tile(CpuLevel::kScalar, tables_, geometry, coded.level.data() + geometry.col, row_class, payload, values);
   return status.with_context(tile_context(record, tile));
 }
 

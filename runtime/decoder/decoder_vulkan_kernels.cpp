@@ -184,8 +184,11 @@ Status VulkanKernels::dispatch_rans(const WindowRun& run) {
   } else {
     key = {ShaderId::kRansShared, {kNumLanes, run.variant.shared_tables}, 0};
   }
-  const uint32_t push[] = {layout.tile_at,  layout.context_at, layout.used_at, run.num_used,
-                           layout.level_at, layout.width,      tiles,          run.any_raw_bits ? 1u : 0u};
+  const TensorContexts& contexts = *run.contexts;
+  const uint32_t push[] = {
+      layout.tile_at,      layout.context_at, layout.used_at, static_cast<uint32_t>(contexts.used.size()),
+      layout.level_at,     layout.width,      tiles,          contexts.any_raw_bits ? 1u : 0u,
+      layout.row_class_at, contexts.trellis};
   return batch_->dispatch(key, {&tables_, &input_, &values_, &status_}, push, groups);
 }
 

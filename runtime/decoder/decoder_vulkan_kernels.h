@@ -24,9 +24,8 @@ struct RansVariant {
 /// One window, whose input lies in the upload buffer.
 struct WindowRun {
   const WindowLayout* layout = nullptr;
+  const TensorContexts* contexts = nullptr;
   RansVariant variant;
-  uint32_t num_used = 0;
-  bool any_raw_bits = false;
   bool values_only = false;  ///< read back the values instead of weights
   // Weights of the window's rows [row_begin, row_end), with columns' levels for the network at:
   uint64_t row_begin = 0, row_end = 0;
@@ -50,7 +49,8 @@ class VulkanKernels {
   Result<MutableBytes> prepare(const WindowRun& run);
   /// Errors: kDevice, kDeviceLost, kOutOfMemory. What the tiles came to is in tile_status().
   Status run(const WindowRun& run);
-  /// After run(): [tiles] status words, and the bytes asked for: values [blocks][width][16] i16, or rows in dtype.
+  /// After run(): [tiles] status words, and the bytes asked for: values (reconstruction indices) [blocks][width][16]
+  /// i16, or rows in dtype.
   std::span<const uint32_t> tile_status() const { return tile_status_; }
   Bytes result() const { return result_; }
 

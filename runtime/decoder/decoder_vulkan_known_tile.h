@@ -1,6 +1,7 @@
-// A tile whose values are known without decoding it, for the start-up self-test of the Vulkan kernels.
+// Tiles whose values are known without decoding them, for the start-up self-test of the Vulkan kernels.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "runtime/base/bytes.h"
@@ -9,19 +10,23 @@
 
 namespace nwc {
 
-/// 32 x 37: two row blocks, a slot of which only 5 lanes take part.
-constexpr uint32_t kKnownRows = 32;
+/// One tile of 37 columns: two row blocks, a slot of which only 5 lanes take part. Two levels and four tables: values
+/// and escapes, raw bits, a nearly constant table, 128 symbols. Values by formula, as decode_tile gives them;
+/// tests/vulkan/test_known_tile.cpp encodes them and compares with the payload.
+struct KnownTile {
+  TileGrid grid;
+  CodecRecord codec;
+  std::vector<uint8_t> level, row_class;  ///< [37]; [height], or empty
+  std::vector<int16_t> values;
+  Bytes payload;  ///< doc/format.md, section 5.3
+};
 constexpr uint32_t kKnownCols = 37;
-/// One tile of that size.
-TileGrid known_grid();
-/// Two levels and four tables: values and escapes, raw bits, a nearly constant table, 128 symbols.
-CodecRecord known_codec();
-/// [37], each 0 or 1.
-std::vector<uint8_t> known_levels();
-/// Values by formula, as decode_tile gives them; tests/vulkan/test_known_tile.cpp encodes them and compares with
-/// known_payload().
-std::vector<int16_t> known_values();
-/// The tile's payload (doc/format.md, section 5.3).
-Bytes known_payload();
+
+/// 32 rows, scalar quantizer, tables by channel.
+KnownTile scalar_known_tile();
+/// 29 rows, trellis quantizer of 256 states, tables by row class.
+KnownTile trellis_known_tile();
+/// The tables, the same for both.
+std::vector<FrequencyTable> known_tables();
 
 }  // namespace nwc

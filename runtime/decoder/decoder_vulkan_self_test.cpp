@@ -7,7 +7,6 @@
 
 #include "runtime/base/half.h"
 #include "runtime/codec/synthesis.h"
-#include "runtime/decoder/decoder_vulkan_known_tile.h"
 
 namespace nwc {
 namespace {
@@ -21,60 +20,68 @@ Status wrong(const std::string& what) { return Status(StatusCode::kNoDevice, "Vu
 
 }  // namespace
 
-std::vector<AliasTable> VulkanSelfTest::known_tables() { return build_decode_tables(known_codec()).alias; }
+std::vector<AliasTable> VulkanSelfTest::extra_tables() {
+  std::vector<AliasTable> tables;
+  for (const FrequencyTable& t : known_tables()) tables.push_back(build_alias_table(t.freq));
+  return tables;
+}
 
 VulkanSelfTest::VulkanSelfTest(VulkanKernels& kernels, const CodecRecord& codec, uint32_t num_codec_tables,
                                const Logger& log, uint32_t quarantine_mask)
-    : kernels_(kernels), codec_(codec), log_(log), quarantine_mask_(quarantine_mask) {
-  window_.coded.level = known_levels();
-  window_.contexts = build_contexts(build_decode_tables(known_codec()), window_.coded.level);
-  for (size_t i = 0; i < window_.contexts.global.size(); i += 2) {
-    window_.contexts.global[i] += num_codec_tables * kBuckets;
-  }
-  for (uint32_t& table : window_.contexts.used) table += num_codec_tables;
+    : kernels_(kernels),
+      codec_(codec),
+      log_(log),
+      quarantine_mask_(quarantine_mask),
+      scalar_(make_window(scalar_known_tile(), num_codec_tables)),
+      trellis_(make_window(trellis_known_tile(), num_codec_tables)) {}
+
+VulkanSelfTest::Window VulkanSelfTest::make_window(KnownTile tile, uint32_t num_codec_tables) const {
+  Window w;
+  w.tile = std::move(tile);
+  w.coded.level = w.tile.level;
+  w.coded.row_class = w.tile.row_class;
+  w.contexts = build_contexts(build_decode_tables(w.tile.codec), w.tile.level, w.tile.row_class);
+  for (size_t i = 0; i < w.contexts.global.size(); i += 2) w.contexts.global[i] += num_codec_tables * kBuckets;
+  for (uint32_t& table : w.contexts.used) table += num_codec_tables;
   for (uint32_t column = 0; column < kKnownCols; ++column) {
-    window_.coded.scale.push_back(known_scale(column));
-    window_.synthesis_levels.push_back(static_cast<uint8_t>(column * 7 % codec.num_levels));
+    w.coded.scale.push_back(known_scale(column));
+    w.synthesis_levels.push_back(static_cast<uint8_t>(column * 7 % codec_.num_levels));
   }
-  for (uint32_t row = 0; row < kKnownRows; ++row) window_.coded.row_scale.push_back(known_row_scale(row));
-  window_.coded.tiles = {{0, static_cast<uint32_t>(known_payload().size()), 0}};
-  const TileGrid grid = known_grid();
-  window_.layout = layout_window(grid, window_.coded, {0, 1, 0, 1}, window_.contexts.global,
-                                 static_cast<uint32_t>(window_.contexts.used.size()));
+  for (uint32_t row = 0; row < w.tile.grid.m; ++row) w.coded.row_scale.push_back(known_row_scale(row));
+  w.coded.tiles = {{0, static_cast<uint32_t>(w.tile.payload.size()), 0}};
+  w.layout = layout_window(w.tile.grid, w.coded, {0, 1, 0, 1}, w.contexts);
   // Levels of the codec under test for its network; those above belong to the known tile's tables.
-  window_.synthesis_level_at = static_cast<uint32_t>(window_.layout.total_words);
-  window_.layout.total_words += ceil_div(kKnownCols, 4);
+  w.synthesis_level_at = static_cast<uint32_t>(w.layout.total_words);
+  w.layout.total_words += ceil_div(kKnownCols, 4);
+  return w;
 }
 
-WindowRun VulkanSelfTest::make_run(const RansVariant& variant) const {
+WindowRun VulkanSelfTest::make_run(const Window& window, const RansVariant& variant) {
   WindowRun run;
-  run.layout = &window_.layout;
+  run.layout = &window.layout;
+  run.contexts = &window.contexts;
   run.variant = variant;
-  run.num_used = static_cast<uint32_t>(window_.contexts.used.size());
-  run.any_raw_bits = window_.contexts.any_raw_bits;
   run.values_only = true;
-  run.synthesis_level_at = window_.synthesis_level_at;
+  run.synthesis_level_at = window.synthesis_level_at;
   return run;
 }
 
-Status VulkanSelfTest::run(const WindowRun& run) {
+Status VulkanSelfTest::run(const Window& w, const WindowRun& run) {
   NWC_ASSIGN_OR_RETURN(const MutableBytes input, kernels_.prepare(run));
-  const std::vector<uint32_t>& contexts =
-      run.variant.shared_tables != 0 ? window_.contexts.compact : window_.contexts.global;
-  pack_head(window_.coded, window_.layout, contexts, window_.contexts.used, input);
-  const Bytes payload = known_payload();
-  pack_tile_record(window_.layout, 0, known_grid().tile(0), static_cast<uint32_t>(payload.size()), input);
-  std::memcpy(input.data() + size_t{window_.layout.payload_at[0]} * 4, payload.data(), payload.size());
-  std::memcpy(input.data() + size_t{window_.synthesis_level_at} * 4, window_.synthesis_levels.data(), kKnownCols);
+  pack_head(w.coded, w.layout, w.contexts, run.variant.shared_tables != 0, input);
+  const Bytes payload = w.tile.payload;
+  pack_tile_record(w.layout, 0, w.tile.grid.tile(0), static_cast<uint32_t>(payload.size()), input);
+  std::memcpy(input.data() + size_t{w.layout.payload_at[0]} * 4, payload.data(), payload.size());
+  std::memcpy(input.data() + size_t{w.synthesis_level_at} * 4, w.synthesis_levels.data(), kKnownCols);
   return kernels_.run(run);
 }
 
-Status VulkanSelfTest::check_variant(const RansVariant& variant) {
-  NWC_TRY(run(make_run(variant)));
+Status VulkanSelfTest::check_variant(const Window& window, const RansVariant& variant) {
+  NWC_TRY(run(window, make_run(window, variant)));
   if (kernels_.tile_status()[0] != 0) {
     return wrong("rANS kernel reports status " + std::to_string(kernels_.tile_status()[0]) + " for the known tile");
   }
-  const std::vector<int16_t> expected = known_values();
+  const std::vector<int16_t>& expected = window.tile.values;
   const Bytes got = kernels_.result();
   if (got.size() != expected.size() * 2 || std::memcmp(got.data(), expected.data(), got.size()) != 0) {
     return wrong("rANS kernel decodes the known tile to wrong values");
@@ -85,7 +92,8 @@ Status VulkanSelfTest::check_variant(const RansVariant& variant) {
 bool VulkanSelfTest::works(const RansVariant& variant) {
   const auto found = known_.find(variant);
   if (found != known_.end()) return found->second;
-  Status status = check_variant(variant);
+  Status status = check_variant(scalar_, variant);
+  if (status.ok()) status = check_variant(trellis_, variant).with_context("trellis");
   if (status.ok() && (quarantine_mask_ >> (variant.ballot ? 0 : 1) & 1u) != 0) {
     status = wrong("rANS kernel is quarantined by request");
   }
@@ -97,15 +105,15 @@ bool VulkanSelfTest::works(const RansVariant& variant) {
 }
 
 Status VulkanSelfTest::check_synthesis(const RansVariant& variant) {
-  WindowRun weights_run = make_run(variant);
+  WindowRun weights_run = make_run(scalar_, variant);
   weights_run.values_only = false;
   weights_run.row_begin = kFirstRow;
   weights_run.row_end = kEndRow;
-  NWC_TRY(run(weights_run));
-  const std::vector<int16_t> values = known_values();
+  NWC_TRY(run(scalar_, weights_run));
+  const std::vector<int16_t>& values = scalar_.tile.values;
   const size_t chunks = values.size() / kChunk;
   std::vector<uint8_t> levels;
-  for (size_t i = 0; i < chunks; ++i) levels.push_back(window_.synthesis_levels[i % kKnownCols]);
+  for (size_t i = 0; i < chunks; ++i) levels.push_back(scalar_.synthesis_levels[i % kKnownCols]);
   std::vector<float> y(values.size());
   synthesize_chunks(CpuLevel::kScalar, codec_, values, levels.data(), y);
 

@@ -6,41 +6,45 @@
 #include "runtime/base/log.h"
 #include "runtime/decoder/decoder.h"
 #include "runtime/decoder/decoder_vulkan_kernels.h"
+#include "runtime/decoder/decoder_vulkan_known_tile.h"
 
 namespace nwc {
 
 class VulkanSelfTest {
  public:
-  /// num_codec_tables: how many tables lie in front of known_tables() in the device's buffer.
+  /// num_codec_tables: how many tables lie in front of extra_tables() in the device's buffer.
   VulkanSelfTest(VulkanKernels& kernels, const CodecRecord& codec, uint32_t num_codec_tables, const Logger& log,
                  uint32_t quarantine_mask);
 
   /// Tables that VulkanKernels::create takes as `extra`.
-  static std::vector<AliasTable> known_tables();
+  static std::vector<AliasTable> extra_tables();
 
   /// Synthesis with the codec's own network, and both conversions, against the CPU. Errors: kNoDevice, kDevice...
   Status check_synthesis(const RansVariant& variant);
   Status check_conversion();
-  /// Does the variant decode the known tile? Asked once; a wrong answer is logged and remembered.
+  /// Does the variant decode the known tiles? Asked once; a wrong answer is logged and remembered.
   bool works(const RansVariant& variant);
 
  private:
+  /// A known tile as a window of its own.
   struct Window {
-    WindowLayout layout;
-    TensorContexts contexts;
+    KnownTile tile;
     CodedTensor coded;
+    TensorContexts contexts;
+    WindowLayout layout;
     std::vector<uint8_t> synthesis_levels;
     uint32_t synthesis_level_at = 0;
   };
-  WindowRun make_run(const RansVariant& variant) const;
-  Status run(const WindowRun& run);
-  Status check_variant(const RansVariant& variant);
+  Window make_window(KnownTile tile, uint32_t num_codec_tables) const;
+  static WindowRun make_run(const Window& window, const RansVariant& variant);
+  Status run(const Window& window, const WindowRun& run);
+  Status check_variant(const Window& window, const RansVariant& variant);
 
   VulkanKernels& kernels_;
   const CodecRecord& codec_;
   Logger log_;
   uint32_t quarantine_mask_;
-  Window window_;
+  Window scalar_, trellis_;
   std::map<RansVariant, bool> known_;
 };
 

@@ -23,7 +23,7 @@ Load band_load(const TileGrid& grid, const CodedTensor& coded, uint64_t band, ui
     const uint64_t t = band * grid.tiles_per_row() + c;
     const TileGeometry g = grid.tile(t);
     load.weights += uint64_t{g.row_blocks()} * kChunk * g.width;
-    load.words += tile_words(grid, coded, t) + g.height;
+    load.words += tile_words(grid, coded, t) + g.height + g.row_blocks() * (kChunk / 4);
     load.tiles += 1;
   }
   return load;
@@ -31,7 +31,8 @@ Load band_load(const TileGrid& grid, const CodedTensor& coded, uint64_t band, ui
 
 bool fits(const Load& load, uint64_t columns, const WindowLimits& limits) {
   // Contexts, list of tables, levels and scales of the columns come on top.
-  const uint64_t words = load.words + kMaxLevels * kChunk * 2 + kMaxTables + columns + ceil_div(columns, 4) + 16;
+  constexpr uint32_t kMaxContextWords = kMaxLevels * kNumContexts * 2 * 2;
+  const uint64_t words = load.words + kMaxContextWords + kMaxTables + columns + ceil_div(columns, 4) + 16;
   return load.weights <= limits.max_weights && words * 4 <= limits.max_input_bytes && load.tiles <= limits.max_tiles;
 }
 
@@ -78,7 +79,7 @@ uint64_t max_payload_bytes(const TileGeometry& geometry) {
 }
 
 WindowLayout layout_window(const TileGrid& grid, const CodedTensor& coded, const TileWindow& window,
-                           const std::vector<uint32_t>& contexts, uint32_t num_used) {
+                           const TensorContexts& contexts) {
   WindowLayout layout;
   layout.row = window.band_begin * grid.tile_rows;
   layout.col = window.tile_col_begin * grid.tile_cols;
@@ -96,12 +97,13 @@ WindowLayout layout_window(const TileGrid& grid, const CodedTensor& coded, const
     at += words;
     return static_cast<uint32_t>(where);
   };
-  layout.context_at = place(contexts.size());
-  layout.used_at = place(num_used);
+  layout.context_at = place(contexts.global.size());
+  layout.used_at = place(contexts.used.size());
   layout.tile_at = place(layout.tiles.size() * kTileRecordWords);
   layout.level_at = place(ceil_div(layout.width, 4));
   layout.scale_at = place(layout.width);
   if (!coded.row_scale.empty()) layout.row_scale_at = place(layout.rows);
+  if (contexts.row_classes) layout.row_class_at = place(layout.blocks * (kChunk / 4));
   for (uint64_t t : layout.tiles) {
     layout.payload_at.push_back(place(tile_words(grid, coded, t) - kTileRecordWords));
   }
@@ -109,20 +111,28 @@ WindowLayout layout_window(const TileGrid& grid, const CodedTensor& coded, const
   return layout;
 }
 
-TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level) {
+TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level,
+                              std::span<const uint8_t> row_class) {
   TensorContexts result;
+  result.row_classes = tables.context_kind == ContextKind::kRowClass;
+  if (tables.trellis != nullptr) result.trellis = tables.trellis->on_odd + 256u * tables.trellis->parity;
   std::vector<uint8_t> level_used(tables.num_levels), table_used(tables.alias.size());
-  for (uint8_t l : level) level_used[l] = 1;
-  for (uint32_t l = 0; l < tables.num_levels; ++l) {
-    if (level_used[l] == 0) continue;
-    for (uint32_t c = 0; c < kChunk; ++c) table_used[tables.context_map[l * kChunk + c]] = 1;
-    result.any_raw_bits = result.any_raw_bits || tables.level_raw_bits[l] != 0;
+  for (const uint8_t l : level) level_used[l] = 1;
+  // Rows beyond the last are of class 0.
+  std::vector<uint8_t> context_used(kNumContexts, result.row_classes ? 0 : 1);
+  context_used[0] = 1;
+  for (const uint8_t c : row_class) context_used[c] = 1;
+  for (uint32_t i = 0; i < tables.context_map.size(); ++i) {
+    const uint32_t context = i / tables.num_banks;
+    if (level_used[context / kNumContexts] != 0 && context_used[context % kNumContexts] != 0)
+      table_used[tables.context_map[i]] = 1;
   }
   std::vector<uint32_t> place(tables.alias.size());
   for (uint32_t t = 0; t < table_used.size(); ++t) {
     if (table_used[t] == 0) continue;
     place[t] = static_cast<uint32_t>(result.used.size());
     result.used.push_back(t);
+    result.any_raw_bits = result.any_raw_bits || (tables.info[t] >> 16 & 15u) != 0;
   }
   for (const uint16_t t : tables.context_map) {
     result.global.push_back(t * kBuckets);
@@ -133,17 +143,22 @@ TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_
   return result;
 }
 
-void pack_head(const CodedTensor& coded, const WindowLayout& layout, const std::vector<uint32_t>& contexts,
-               const std::vector<uint32_t>& used, MutableBytes out) {
+void pack_head(const CodedTensor& coded, const WindowLayout& layout, const TensorContexts& contexts, bool shared_tables,
+               MutableBytes out) {
   const auto put = [&](uint32_t word, const void* from, size_t bytes) {
     if (bytes != 0) std::memcpy(out.data() + size_t{word} * 4, from, bytes);
   };
-  put(layout.context_at, contexts.data(), contexts.size() * 4);
-  put(layout.used_at, used.data(), used.size() * 4);
+  put(layout.context_at, (shared_tables ? contexts.compact : contexts.global).data(), contexts.global.size() * 4);
+  put(layout.used_at, contexts.used.data(), contexts.used.size() * 4);
   put(layout.level_at, coded.level.data() + layout.col, layout.width);
   put(layout.scale_at, coded.scale.data() + layout.col, size_t{layout.width} * 4);
   if (!coded.row_scale.empty()) {
     put(layout.row_scale_at, coded.row_scale.data() + layout.row, static_cast<size_t>(layout.rows) * 4);
+  }
+  if (contexts.row_classes) {
+    std::memset(out.data() + size_t{layout.row_class_at} * 4, 0, size_t{layout.blocks} * kChunk);
+    if (!coded.row_class.empty())
+      put(layout.row_class_at, coded.row_class.data() + layout.row, static_cast<size_t>(layout.rows));
   }
 }
 
@@ -159,12 +174,12 @@ void pack_tile_record(const WindowLayout& layout, size_t i, const TileGeometry& 
 }
 
 Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded, const WindowLayout& layout,
-                   const std::vector<uint32_t>& contexts, const std::vector<uint32_t>& used, bool check_crc,
-                   Runner& runner, MutableBytes out, size_t* first_bad) {
+                   const TensorContexts& contexts, bool shared_tables, bool check_crc, Runner& runner, MutableBytes out,
+                   size_t* first_bad) {
   const TensorRecord& record = file.tensors()[tensor];
   const TileGrid grid = tile_grid(record);
   assert(out.size() >= layout.total_words * 4);
-  pack_head(coded, layout, contexts, used, out);
+  pack_head(coded, layout, contexts, shared_tables, out);
   std::vector<Status> statuses(layout.tiles.size());
   parallel_for(runner, static_cast<uint32_t>(layout.tiles.size()), [&](uint32_t i, uint32_t) {
     const uint64_t t = layout.tiles[i];

@@ -12,7 +12,7 @@ namespace nwc {
 
 /// u32 words of a tile's record in the window's input (shaders/common/constants.glsl).
 constexpr uint32_t kTileRecordWords = 6;
-constexpr uint32_t kNoRowScale = UINT32_MAX;
+constexpr uint32_t kNoRowScale = UINT32_MAX, kNoRowClass = UINT32_MAX;
 /// What the rANS kernels write to a tile's status word.
 enum class TileStatus : uint32_t { kOk = 0, kTruncated = 1, kChecksum = 2, kCorrupt = 3, kSubgroupSize = 4 };
 /// A status word that no kernel has touched.
@@ -35,6 +35,20 @@ struct WindowLimits {
 std::vector<TileWindow> plan_windows(const TileGrid& grid, const CodedTensor& coded, uint64_t row_begin,
                                      uint64_t row_end, const WindowLimits& limits);
 
+/// The tables that a tensor uses, the contexts that name them, and what else of the codec and the tensor decides on
+/// contexts. A context is per (level, channel or row class, bank) the first bucket of its table and its info word.
+struct TensorContexts {
+  std::vector<uint32_t> used;     ///< tables, ascending
+  std::vector<uint32_t> global;   ///< [K][16][banks][2], buckets counted in the buffer of all tables
+  std::vector<uint32_t> compact;  ///< the same, buckets counted in the list `used`
+  bool any_raw_bits = false;
+  bool row_classes = false;  ///< the second index is the row's class
+  uint32_t trellis = 0;      ///< as the rANS kernels take it: on_odd + 256 * parity, or 0 for the scalar quantizer
+};
+/// level: [n]; row_class: [m], or empty: all 0.
+TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level,
+                              std::span<const uint8_t> row_class);
+
 /// The window's matrix and where its input's parts lie, in u32 words.
 struct WindowLayout {
   uint64_t row = 0, col = 0;    ///< of the window's corner in the tensor
@@ -43,31 +57,22 @@ struct WindowLayout {
   uint32_t blocks = 0;          ///< row blocks
   std::vector<uint64_t> tiles;  ///< their numbers in the tensor
   uint32_t context_at = 0, used_at = 0, tile_at = 0, level_at = 0, scale_at = 0;
-  uint32_t row_scale_at = kNoRowScale;
+  uint32_t row_scale_at = kNoRowScale, row_class_at = kNoRowClass;
   std::vector<uint32_t> payload_at;  ///< by tile of the window
   uint64_t total_words = 0;
 
   uint64_t num_weights() const { return uint64_t{blocks} * kChunk * width; }
 };
 WindowLayout layout_window(const TileGrid& grid, const CodedTensor& coded, const TileWindow& window,
-                           const std::vector<uint32_t>& contexts, uint32_t num_used);
-
-/// The tables that a tensor's columns use, and the contexts that name them: per (level, channel) the first bucket of
-/// its table and its info word.
-struct TensorContexts {
-  std::vector<uint32_t> used;     ///< tables, ascending
-  std::vector<uint32_t> global;   ///< [K][16][2], buckets counted in the buffer of all tables
-  std::vector<uint32_t> compact;  ///< the same, buckets counted in the list `used`
-  bool any_raw_bits = false;
-};
-TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level);
+                           const TensorContexts& contexts);
 
 /// The most bytes of payload that a tile can use.
 uint64_t max_payload_bytes(const TileGeometry& geometry);
 
-/// The parts of the input that do not come from payloads, written to `out`.
-void pack_head(const CodedTensor& coded, const WindowLayout& layout, const std::vector<uint32_t>& contexts,
-               const std::vector<uint32_t>& used, MutableBytes out);
+/// The parts of the input that do not come from payloads, written to `out`. shared_tables: the kernel has the tables in
+/// use in shared memory.
+void pack_head(const CodedTensor& coded, const WindowLayout& layout, const TensorContexts& contexts, bool shared_tables,
+               MutableBytes out);
 /// The record of tile i of the window, whose payload's size has been checked.
 void pack_tile_record(const WindowLayout& layout, size_t i, const TileGeometry& geometry, uint32_t payload_bytes,
                       MutableBytes out);
@@ -75,8 +80,8 @@ void pack_tile_record(const WindowLayout& layout, size_t i, const TileGeometry& 
 /// Writes the window's whole input to `out` (layout.total_words words); payloads are read from the file, in parallel,
 /// and checked. errors: kChecksum, kTruncated, kCorrupt (name tensor and tile), kIo
 Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded, const WindowLayout& layout,
-                   const std::vector<uint32_t>& contexts, const std::vector<uint32_t>& used, bool check_crc,
-                   Runner& runner, MutableBytes out, size_t* first_bad);
+                   const TensorContexts& contexts, bool shared_tables, bool check_crc, Runner& runner, MutableBytes out,
+                   size_t* first_bad);
 
 /// "model.norm.weight, tile 7": where an error is.
 std::string tile_context(const TensorRecord& record, uint64_t tile);

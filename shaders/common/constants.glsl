@@ -19,3 +19,4 @@ const uint kTileCorrupt = 3u;
 const uint kTileSubgroupSize = 4u;
 
 const uint kNoRowScale = 4294967295u;
+const uint kNoRowClass = 4294967295u;

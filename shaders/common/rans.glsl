@@ -9,13 +9,15 @@ layout(std430, set = 0, binding = 2) writeonly buffer Values { uint values[]; };
 layout(std430, set = 0, binding = 3) writeonly buffer TileStatus { uint tile_status[]; };
 layout(push_constant) uniform Parameters {
   uint tile_at;     // index in window_data of the tile records
-  uint context_at;  // of the contexts: [level][channel], (first bucket of the table, its info word)
+  uint context_at;  // of the contexts: [level][channel or row class][bank], (first bucket of the table, its info word)
   uint used_at;     // of the list of tables to copy to shared memory
   uint num_used;
   uint level_at;  // of the columns' levels, four to a word
   uint width;     // columns of the window
   uint num_tiles;
   uint any_raw_bits;
+  uint row_class_at;  // of the rows' classes, four to a word, or kNoRowClass: the second index is the channel
+  uint trellis;       // 0 without; otherwise what an odd state, plus 256 times what an odd value adds to the next one
 } pc;
 
 shared uvec2 shared_tables[kSharedTables * kBuckets + 1];
@@ -47,10 +49,31 @@ Tile load_tile(uint index) {
   return t;
 }
 
+uint num_banks() { return pc.trellis != 0 ? 2u : 1u; }
+
 // Index of the 16 contexts of the level of a column (within the window).
 uint column_contexts(uint column) {
   const uint level = (window_data[pc.level_at + (column >> 2)] >> ((column & 3u) * 8u)) & 255u;
-  return pc.context_at + level * 2u * kChunk;
+  return pc.context_at + level * 2u * kChunk * num_banks();
+}
+
+// The contexts' second index in the 16 steps of a row block, a byte each.
+uvec4 second_indices(Tile t, uint block) {
+  if (pc.row_class_at == kNoRowClass) return uvec4(0x03020100u, 0x07060504u, 0x0b0a0908u, 0x0f0e0d0cu);
+  const uint at = pc.row_class_at + (t.first_block + block) * (kChunk / 4u);
+  return uvec4(window_data[at], window_data[at + 1u], window_data[at + 2u], window_data[at + 3u]) & 0x0f0f0f0fu;
+}
+
+// Byte i of 16. An invocation keeps the trellis state of each of its columns so, by slot.
+uint get_byte(uvec4 bytes, uint i) { return (bytes[i >> 2] >> ((i & 3u) * 8u)) & 255u; }
+void set_byte(inout uvec4 bytes, uint i, uint value) {
+  const uint shift = (i & 3u) * 8u;
+  bytes[i >> 2] = (bytes[i >> 2] & ~(255u << shift)) | (value << shift);
+}
+
+// Index of a step's context, from that of the column's contexts.
+uint step_context(uint contexts, uint second, uint path) {
+  return contexts + 2u * (second * num_banks() + (path & 1u));  // without a trellis every state stays 0
 }
 
 // Words beyond the payload read as 0; that they were asked for shows in the final count.
@@ -84,6 +107,15 @@ bool is_escape(uint info, uint symbol) { return symbol == (info >> 24); }
 uint symbol_value(uint info, uint symbol, uint raw) {
   const int low = int(info << 16) >> 16;
   return uint(((int(symbol) + low) << info_raw_bits(info)) + int(raw)) & 0xffffu;
+}
+
+// The 16 bits of the reconstruction index of value k (doc/format.md, section 5.6); the column's state moves on.
+uint pass_trellis(inout uint path, uint k) {
+  if (pc.trellis == 0) return k;
+  const int value = int(k << 16) >> 16;
+  const uint index = uint(2 * value - int(path & 1u) * sign(value)) & 0xffffu;
+  path = (path >> 1) ^ ((path & 1u) * (pc.trellis & 255u)) ^ ((k & 1u) * (pc.trellis >> 8));
+  return index;
 }
 
 void store_pair(Tile t, uint block, uint column, uint channel, uint pair) {

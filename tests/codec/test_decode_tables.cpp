@@ -92,8 +92,6 @@ TEST(DecodeTables, DescribesLevels) {
   const DecodeTables d = build_decode_tables(codec);
   EXPECT_EQ(d.alias.size(), codec.tables.size());
   EXPECT_EQ(d.packed.size(), codec.tables.size() * 128);
-  EXPECT_TRUE(d.any_raw_bits);
-  EXPECT_EQ(d.level_single_table, (std::vector<uint8_t>{1, 0, 0}));
   EXPECT_EQ(d.level_raw_bits, (std::vector<uint8_t>{0, 1, 0}));
   for (size_t i = 0; i < codec.tables.size(); ++i) {
     EXPECT_EQ(static_cast<int16_t>(d.info[i] & 0xffff), codec.tables[i].min);

@@ -26,6 +26,7 @@ TEST(ShaderConstants, EqualTheHosts) {
       {"kTileCorrupt", static_cast<uint32_t>(TileStatus::kCorrupt)},
       {"kTileSubgroupSize", static_cast<uint32_t>(TileStatus::kSubgroupSize)},
       {"kNoRowScale", kNoRowScale},
+      {"kNoRowClass", kNoRowClass},
   };
   std::ifstream source(NWC_SOURCE_DIR "/shaders/common/constants.glsl");
   ASSERT_TRUE(source.is_open());

@@ -6,6 +6,7 @@
 
 #include "runtime/base/half.h"
 #include "runtime/codec/synthesis.h"
+#include "tests/codec/reference_encoder.h"
 #include "tests/vulkan/vulkan_fixture.h"
 
 namespace nwc {
@@ -137,6 +138,38 @@ TEST_F(VulkanDecode, BothVariantsGiveTheValuesOfManyShapes) {
     ASSERT_TRUE(start(with_variant(VulkanOptions::Variant::kBallot)).ok());
     EXPECT_EQ(values(*vulkan_), expected) << "ballot";
     expect_weights_agree(0, s.m);
+  }
+}
+
+TEST_F(VulkanDecode, BothVariantsKnowTrellisesAndRowClasses) {
+  uint32_t seed = 0;
+  for (const uint32_t trellis_bits : {0u, 3u, 8u}) {
+    for (const bool row_classes : {false, true}) {
+      if (trellis_bits == 0 && !row_classes) continue;
+      reference::CodecOptions options;
+      options.trellis_bits = trellis_bits;
+      options.row_classes = row_classes;
+      options.tables = 3 + 7 * (trellis_bits % 3);
+      options.max_raw_bits = trellis_bits % 2 == 0 ? 0 : 4;
+      const CodecRecord codec = reference::make_codec(options, ++seed);
+      // 512 columns a tile: 16 to a lane. All rows of class 0 with v = 8.
+      reference::TensorOptions shape{"coded", {77, 1030}, 64, 512, true};
+      if (trellis_bits % 2 == 0) shape = {"coded", {130, 75}, 32, 64};
+      shape.row_classes = row_classes && trellis_bits != 8;
+      std::vector<reference::TestTensor> tensors = {reference::make_tensor(codec, shape, ++seed)};
+      file_ = testing::open_bytes(reference::make_file(codec, &tensors));
+      ASSERT_NE(file_, nullptr);
+      cpu_ = std::move(create_cpu_decoder(*file_, *runner_, CpuLevel::kScalar)).value();
+      SCOPED_TRACE("v = " + std::to_string(trellis_bits) + (row_classes ? ", row classes" : ""));
+      NWC_NEED_DEVICE(start(with_variant(VulkanOptions::Variant::kShared)));
+      EXPECT_EQ(values(*vulkan_), tensors[0].values) << "shared";
+      if (!vulkan_->device_info().ballot) continue;
+      VulkanOptions ballot = with_variant(VulkanOptions::Variant::kBallot);
+      ballot.max_window_bytes = row_classes ? 64 * 75 * 8 : ballot.max_window_bytes;
+      ASSERT_TRUE(start(ballot).ok());
+      EXPECT_EQ(values(*vulkan_), tensors[0].values) << "ballot";
+      expect_weights_agree(19, 70);
+    }
   }
 }
 
