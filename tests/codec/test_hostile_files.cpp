@@ -14,8 +14,10 @@ struct Sample {
   std::vector<TensorRecord> records;
 };
 
-Sample make_sample() {
+Sample make_sample(bool trellis) {
   reference::CodecOptions options;
+  options.trellis_bits = trellis ? 3 : 0;
+  options.row_classes = trellis;
   options.levels = 2;
   options.tables = 3;
   options.alphabet = 12;
@@ -24,7 +26,7 @@ Sample make_sample() {
   const CodecRecord codec = reference::make_codec(options, 1);
   std::vector<reference::TestTensor> tensors;
   tensors.push_back(reference::make_raw_tensor("norm", {1, 2, 3, 4, 5, 6, 7}, false));
-  tensors.push_back(reference::make_tensor(codec, {"w", {33, 35}, 32, 32, true, false}, 2));
+  tensors.push_back(reference::make_tensor(codec, {"w", {33, 35}, 32, 32, true, false, trellis}, 2));
   tensors.push_back(reference::make_raw_tensor("bias", std::vector<uint8_t>(100, 9), true));
   Sample s;
   s.bytes = reference::make_file(codec, &tensors);
@@ -54,16 +56,20 @@ Status read_everything(Bytes bytes, CpuLevel cpu) {
   return {};
 }
 
-TEST(HostileFiles, SampleIsFine) {
-  const Sample s = make_sample();
+// Without and with a trellis and row classes.
+class HostileFiles : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Trellis, HostileFiles, testing::Bool());
+
+TEST_P(HostileFiles, SampleIsFine) {
+  const Sample s = make_sample(GetParam());
   for (const CpuLevel cpu : {CpuLevel::kScalar, detect_cpu_level()}) {
     const Status status = read_everything(s.bytes, cpu);
     EXPECT_TRUE(status.ok()) << status.message();
   }
 }
 
-TEST(HostileFiles, EveryTruncationIsAnError) {
-  const Sample s = make_sample();
+TEST_P(HostileFiles, EveryTruncationIsAnError) {
+  const Sample s = make_sample(GetParam());
   for (size_t size = 0; size < s.bytes.size(); ++size) {
     // A copy of its own, so that a sanitizer sees a read past its end.
     const std::vector<uint8_t> part(s.bytes.begin(), s.bytes.begin() + static_cast<ptrdiff_t>(size));
@@ -74,8 +80,8 @@ TEST(HostileFiles, EveryTruncationIsAnError) {
 }
 
 // Only the zero bytes of gaps are not protected: nobody reads them.
-TEST(HostileFiles, EveryFlippedByteOutsideGapsIsAnError) {
-  const Sample s = make_sample();
+TEST_P(HostileFiles, EveryFlippedByteOutsideGapsIsAnError) {
+  const Sample s = make_sample(GetParam());
   std::vector<bool> gap(s.bytes.size(), false);
   uint64_t end = 0;
   for (const TensorRecord& r : s.records) {
@@ -94,8 +100,8 @@ TEST(HostileFiles, EveryFlippedByteOutsideGapsIsAnError) {
 }
 
 // With every CRC-32 made right again, flips reach the parsers: they may be harmless, they must not do harm.
-TEST(HostileFiles, FlipsBehindCorrectChecksumsStayInBounds) {
-  const Sample s = make_sample();
+TEST_P(HostileFiles, FlipsBehindCorrectChecksumsStayInBounds) {
+  const Sample s = make_sample(GetParam());
   const Container container = *Container::open(*make_memory_reader(s.bytes));
   int errors = 0;
   for (const SectionEntry& e : container.sections()) {
@@ -114,8 +120,8 @@ TEST(HostileFiles, FlipsBehindCorrectChecksumsStayInBounds) {
 }
 
 // The TENSORS section field by field, and the header and section table, with their CRC-32 made right.
-TEST(HostileFiles, HostileRecordsAndTablesStayInBounds) {
-  const Sample s = make_sample();
+TEST_P(HostileFiles, HostileRecordsAndTablesStayInBounds) {
+  const Sample s = make_sample(GetParam());
   const auto reader = make_memory_reader(s.bytes);
   const Container container = *Container::open(*reader);
   std::vector<reference::Section> sections;

@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
 
-#include "runtime/format/container.h"
 #include <functional>
 
+#include "runtime/format/container.h"
 #include "runtime/format/utf8_check.h"
 #include "tests/codec/reference_encoder.h"
 

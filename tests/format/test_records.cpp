@@ -19,6 +19,8 @@ std::vector<CodecRecord> sample_codecs() {
   codecs.push_back(reference::make_codec(o, 2));
   o.f16 = true;
   codecs.push_back(reference::make_codec(o, 3));
+  codecs.push_back(reference::make_codec({.trellis_bits = 3}, 4));
+  codecs.push_back(reference::make_codec({.trellis_bits = 8, .row_classes = true}, 5));
   return codecs;
 }
 
@@ -64,10 +66,45 @@ TEST(CodecRecord, HeaderFieldsOutOfRange) {
                                                                      {14, 65},
                                                                      {15, 2},
                                                                      {25, 5},
-                                                                     {26, 1}}) {
+                                                                     {26, 2},
+                                                                     {27, 1}}) {
     std::vector<uint8_t> changed = bytes;
     changed[at] = static_cast<uint8_t>(value);
     EXPECT_FALSE(parse_codec_record(changed, 0).ok()) << "byte " << at << " = " << value;
+  }
+}
+
+TEST(CodecRecord, QuantizerTrellisBitsBanksAndContextBelongTogether) {
+  // {quantizer, trellis bits, banks, context} and the field that the message has to name; empty: fine.
+  struct Case {
+    uint8_t quantizer, bits, banks, context;
+    const char* field;
+  };
+  const std::vector<uint8_t> scalar = serialize(sample_codecs()[0]), trellis = serialize(sample_codecs()[3]);
+  for (const Case& c : std::vector<Case>{{0, 0, 1, 0, ""},
+                                         {0, 0, 1, 1, ""},
+                                         {0, 3, 1, 0, "trellis_bits"},
+                                         {0, 0, 2, 0, "banks"},
+                                         {0, 0, 0, 0, "banks"},
+                                         {1, 2, 2, 0, ""},
+                                         {1, 6, 2, 1, ""},
+                                         {1, 8, 2, 0, ""},
+                                         {1, 0, 2, 0, "trellis_bits"},
+                                         {1, 1, 2, 0, "trellis_bits"},
+                                         {1, 7, 2, 0, "trellis_bits"},
+                                         {1, 9, 2, 0, "trellis_bits"},
+                                         {1, 3, 1, 0, "banks"},
+                                         {1, 3, 3, 0, "banks"},
+                                         {1, 3, 2, 2, "context"},
+                                         {2, 3, 3, 0, "quantizer"}}) {
+    std::vector<uint8_t> bytes = c.quantizer == 0 ? scalar : trellis;
+    bytes[6] = c.quantizer;
+    bytes[7] = c.bits;
+    bytes[15] = c.banks;
+    bytes[26] = c.context;
+    const Status status = parse_codec_record(bytes, 0).status();
+    EXPECT_EQ(status.ok(), *c.field == 0) << status.message();
+    EXPECT_NE(status.message().find(c.field), std::string::npos) << c.field << ": " << status.message();
   }
 }
 
@@ -102,6 +139,13 @@ TEST(CodecRecord, Validation) {
   CodecRecord r = good;
   r.tables[1] = {7, 32767, {4096}};  // the escape alone: min stands for nothing
   EXPECT_TRUE(validate(r).ok());
+  rejects("trellis_bits", [](CodecRecord& c) { c.trellis_bits = 3; });
+  rejects("trellis_bits", [](CodecRecord& c) { c.quantizer = Quantizer::kTrellis; });
+  rejects("context_map", [](CodecRecord& c) {
+    c.quantizer = Quantizer::kTrellis;
+    c.trellis_bits = 3;
+  });
+  rejects("context", [](CodecRecord& c) { c.context_kind = static_cast<ContextKind>(2); });
 }
 
 TEST(TensorRecord, ScaleCodes) {
@@ -200,6 +244,7 @@ TEST(TensorRecord, HostileFields) {
   rejects("side_size", [](Records& r) { r.list[1].side_size = 1000 - 8 * 4 + 1; });
   rejects("raw with tiles", [](Records& r) { r.list[0].tile_rows = 16; });
   rejects("raw row scales", [](Records& r) { r.list[0].row_scales = true; });
+  rejects("raw row classes", [](Records& r) { r.list[0].row_classes = true; });
   rejects("overlap", [](Records& r) { r.list[1].offset = 79; });
   rejects("gap", [](Records& r) {
     r.list[1].offset = 80 + 4096;
@@ -241,6 +286,47 @@ TEST(NwcFile, SectionsAndTensorsByName) {
   EXPECT_EQ(coded->tiles.size(), 4u);
   EXPECT_EQ(coded->row_scale.size(), 20u);
   EXPECT_EQ(coded->scale[3], scale_from_code(tensors[1].scale_code[3], 1e-3f));
+}
+
+/// Replaces a byte of the inflated side information.
+void change_side_information(reference::TestTensor* t, size_t at, uint8_t value) {
+  ByteWriter side;
+  for (const auto* part : {&t->level, &t->scale_code, &t->row_scale_code, &t->row_class}) side.write_bytes(*part);
+  std::vector<uint8_t> bytes = side.take();
+  bytes.at(at) = value;
+  const std::vector<uint8_t> deflated = deflate_bytes(bytes);
+  TensorRecord& r = t->record;
+  t->blob.erase(t->blob.begin(), t->blob.begin() + r.side_size);
+  t->blob.insert(t->blob.begin(), deflated.begin(), deflated.end());
+  r.side_size = static_cast<uint32_t>(deflated.size());
+  r.size = t->blob.size();
+  r.crc = crc32(Bytes(t->blob).first(deflated.size() + 8 * tile_grid(r).num_tiles()));
+}
+
+TEST(NwcFile, RowClasses) {
+  const CodecRecord codec = reference::make_codec({.row_classes = true}, 1);
+  std::vector<reference::TestTensor> tensors = {
+      reference::make_tensor(codec, {"w", {20, 40}, 16, 32, true, false, true}, 1)};
+  const auto load = [&](const CodecRecord& c) -> Result<CodedTensor> {
+    NWC_ASSIGN_OR_RETURN(const auto file, NwcFile::open(make_owned_reader(reference::make_file(c, &tensors))));
+    return file->load_coded(0, true);
+  };
+  const auto fails = [&](const CodecRecord& c, const std::string& text) {
+    const Status status = load(c).status();
+    EXPECT_EQ(status.code(), StatusCode::kCorrupt) << status.message();
+    EXPECT_NE(status.message().find(text), std::string::npos) << status.message();
+  };
+  ASSERT_TRUE(load(codec).ok()) << load(codec).status().message();
+  EXPECT_EQ(load(codec)->row_class, tensors[0].row_class);
+  EXPECT_EQ(load(codec)->row_scale.size(), 20u);
+  fails(reference::make_codec({}, 1), "tensor 'w'.flags: row classes");
+  change_side_information(&tensors[0], 40 + 40 + 20 + 7, 16);
+  fails(codec, "class 16 of row 7");
+  change_side_information(&tensors[0], 40 + 40 + 20 + 7, 15);
+  EXPECT_EQ(load(codec)->row_class[7], 15);
+  // The flag, and with it the side information's size, does not fit what is stored.
+  tensors[0].record.row_classes = false;
+  fails(codec, "side information");
 }
 
 TEST(NwcFile, MissingOrForeignSections) {

@@ -1,6 +1,6 @@
-// Files of every released version decode for ever, to the same integers. tests/golden/make_golden.py wrote the files;
-// good/<name>.txt holds a line for each tensor: name, CRC-32 of its values as i16 (coded) or of its bytes (raw).
-
+// Files of every released version decode for ever, to the same integers, at every level of the CPU. The scripts in
+// tests/golden wrote the files; good/<name>.txt holds a line for each tensor: name, CRC-32 of its reconstruction
+// indices as i16 (coded) or of its bytes (raw).
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -13,7 +13,7 @@
 namespace nwc {
 namespace {
 
-std::string describe(const std::string& path) {
+std::string describe(const std::string& path, CpuLevel cpu) {
   Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
   EXPECT_TRUE(reader.ok()) << reader.status().message();
   if (!reader.ok()) return {};
@@ -23,13 +23,15 @@ std::string describe(const std::string& path) {
   const NwcFile& file = **opened;
   const auto runner = make_thread_pool(1);
   const DecodeTables tables = build_decode_tables(*file.codec());
+  TensorDecodeOptions options;
+  options.cpu = cpu;
   std::ostringstream out;
   for (size_t i = 0; i < file.tensors().size(); ++i) {
     const TensorRecord& t = file.tensors()[i];
     uint32_t crc = 0;
     if (t.storage == Storage::kCoded) {
       std::vector<int16_t> values(ceil_div(t.rows(), kChunk) * t.cols() * kChunk);
-      const Status status = decode_tensor_values(file, tables, i, values, *runner, {});
+      const Status status = decode_tensor_values(file, tables, i, values, *runner, options);
       EXPECT_TRUE(status.ok()) << status.message();
       crc = crc32({reinterpret_cast<const uint8_t*>(values.data()), values.size() * 2});
     } else {
@@ -51,12 +53,15 @@ TEST(Golden, EveryFileDecodesToItsValues) {
     ++files;
     const std::filesystem::path text = std::filesystem::path(entry.path()).replace_extension(".txt");
     if (std::getenv("NWC_GOLDEN_WRITE") != nullptr && !std::filesystem::exists(text))
-      std::ofstream(text) << describe(entry.path().string());
+      std::ofstream(text) << describe(entry.path().string(), CpuLevel::kScalar);
     std::ifstream expected(text);
     const std::string lines((std::istreambuf_iterator<char>(expected)), {});
-    EXPECT_EQ(describe(entry.path().string()), lines) << entry.path();
+    for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+      if (cpu > detect_cpu_level()) continue;
+      EXPECT_EQ(describe(entry.path().string(), cpu), lines) << entry.path() << ", " << cpu_level_name(cpu);
+    }
   }
-  EXPECT_GE(files, 3u);
+  EXPECT_GE(files, 8u);
 }
 
 }  // namespace
