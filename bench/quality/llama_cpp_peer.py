@@ -103,7 +103,10 @@ def row(space, kind, matrix):
         bits, kinds, decoded = _stored(space, path)
         result.update(bpw=space.bpw_file(bits), bpw_coded=bits / space.coded_weights,
                       bpw_own_file=8 * path.stat().st_size / space.weights, types=kinds)
-        result.update(space.evaluate_tensors(decoded()))
+        weights = decoded()
+        result["mse"] = float(np.mean([((weights[n] - w) ** 2).mean() / (w ** 2).mean()
+                                       for n in space.coded for w in [space.reference.read(n)]]))
+        result.update(space.evaluate_tensors(weights))
     path.unlink(missing_ok=True)
     cache.write_text(json.dumps(result, indent=1))
     return result if "kld_mean" in result else None

@@ -1,20 +1,26 @@
 """nwc's own rows: real files, real bytes."""
+import functools
 import hashlib
 import json
 import re
 
 
-def row(space, name, options, rate):
-    """options: arguments of nwc compress beside --bits and --calib; None: data-free, without --calib."""
+@functools.lru_cache(maxsize=None)
+def _tool(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()[:16]
+
+
+def row(space, name, options, rate, calibrated=True):
+    """options: arguments of nwc compress beside --bits and --calib; None: data-free, without --calib, like calibrated=False."""
     arguments = ["--bits", f"{space.coded_bpw(rate):.4f}"]
-    if options is not None:
-        arguments += ["--calib", space.model.calibration_text, *options]
+    arguments += options or []
+    if calibrated and options is not None:
+        arguments += ["--calib", space.model.calibration_text]
         cache = ["--calib-cache", space.calibration_folder]
     else:
         cache = []
-    with open(space.nwc, "rb") as f:
-        tool = hashlib.sha256(f.read()).hexdigest()[:16]
-    version = f"{tool} {' '.join(map(str, arguments))} {space.model.tokens}"
+    version = f"{_tool(space.nwc)} {' '.join(map(str, arguments))} {space.model.tokens}"
     folder = space.folder / "nwc"
     folder.mkdir(exist_ok=True)
     path = folder / (re.sub(r"[^a-z0-9.]+", "-", f"{name} {rate}".lower()) + ".json")

@@ -4,7 +4,7 @@ import csv
 import numpy as np
 
 COLUMNS = ("method", "setting", "target", "bpw", "bpw_coded", "kld_mean", "kld_se", "kld_p99", "ppl", "ppl_reference",
-           "same_top", "tokens", "bpw_own_file", "seconds")
+           "same_top", "tokens", "mse", "bpw_own_file", "seconds")
 
 
 def frontier(points):

@@ -2,13 +2,15 @@
 """The paper's Fig. 6 on our data: quantizers on Gaussian, Laplace and real weights against the Shannon bound.
 
 Rate is what is stored, distortion the squared error over the variance. Fixed rate: SQ (Lloyd-Max), VQ (pairs, k-means), TCQ
-(QTIP's hybrid code fitted to a Gaussian, and 1MAD), TCQ* (hybrid code of 2 * rate + 1 bits fitted to the source), for weights
-TCQ also after a random Hadamard transform. Entropy-coded: ECSQ (uniform steps, empirical entropy: an ideal coder) and nwc's real
-files with everything in them. For the Laplace source the Shannon lower bound lies 0.104 bit below the Gaussian one.
+(QTIP's hybrid code fitted to a Gaussian, and 1MAD), TCQ* (hybrid code fitted to the source, with a table of 2 * rate + 1 bits
+where that is more than 9), for weights TCQ also after a random Hadamard transform. Entropy-coded: ECSQ (uniform steps, empirical
+entropy: an ideal coder) and nwc's real files with everything in them. For the Laplace source the Shannon lower bound lies 0.104
+bit below the Gaussian one.
 
 Writes fig_sources.csv and fig_sources.png."""
 import argparse
 import csv
+import itertools
 import json
 import os
 import pathlib
@@ -106,7 +108,7 @@ def numpy_rows(name, matrices, rates, state_bits):
             yield "VQ (pairs)", bits, pairs_vq(x, bits), variance
         if bits <= 5:
             yield "TCQ (hybrid)", bits, trellis(x, qtip.values("hyb", state_bits), bits, grid), variance
-        fitted = qtip.fit_pairs(x[:1 << 18].reshape(-1, 2), 2 * bits + 1)
+        fitted = qtip.fit_pairs(x[:1 << 18].reshape(-1, 2), max(qtip.HYB_BITS, 2 * bits + 1))
         if bits <= 5:
             yield "TCQ* (hybrid, fitted)", bits, trellis(x, qtip.hyb_values(fitted, state_bits), bits, grid), variance
         yield "TCQ (1MAD)", bits, trellis(x, qtip.values("1mad", state_bits), bits, grid), variance
@@ -184,9 +186,9 @@ def main():
             rows = [{k: float(v) if k in ("rate", "relative_mse", "gap") else v for k, v in r.items()}
                     for r in csv.DictReader(f) if not r["method"].startswith("nwc")]
     for source, matrices in sources(args.weights):
-        found = list(nwc_rows(args.nwc, matrices, args.rates, args.out))
+        found = nwc_rows(args.nwc, matrices, args.rates, args.out)
         if not args.only_nwc:
-            found += numpy_rows(source, matrices, args.rates, args.state_bits)
+            found = itertools.chain(found, numpy_rows(source, matrices, args.rates, args.state_bits))
         for method, rate, error, variance in found:
             gap = rate - 0.5 * np.log2(variance / error)
             rows.append({"source": source, "method": method, "rate": rate, "relative_mse": error / variance, "gap": gap})
