@@ -5,13 +5,13 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
 #include "host-tools/quality.h"
+#include "runtime/model/tokenizer.h"
 #include "trainer/calib/calibration.h"
 #include "trainer/data/model_source.h"
 #include "trainer/encode/encoder.h"
@@ -25,6 +25,8 @@ struct CompressCommand {
   std::string quantizer = "trellis", importance, feedback, allocation, row_importance, size;
   std::string calibration_text, calibration_cache;
   CalibrationOptions calibration;
+  std::string recovery;
+  uint64_t recovery_tokens = 16384;
   uint32_t effort = 5;
   double kld = 0;  ///< target instead of a rate; 0: none
   bool estimate = false;
@@ -96,6 +98,8 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
   if (!command.calibration_text.empty())
     target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
                           command.calibration.context, command.calibration.seed);
+  if (command.recovery == "on")
+    target += fmt::format(" recovery_tokens={} recovery_epochs={}", command.recovery_tokens, o.recovery.options.epochs);
   return target;
 }
 
@@ -143,11 +147,22 @@ Result<uint64_t> parse_size(const std::string& text) {
   return static_cast<uint64_t>(value * factor);
 }
 
+/// The text's tokens for recovery fine-tuning.
+Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const std::string& text,
+                        RecoveryChoices* out) {
+  if (!source.model() || !source.tokenizer()) return unsupported("--recovery needs a model with a tokenizer");
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
+  NWC_ASSIGN_OR_RETURN(out->tokens, tokenizer->encode(text, {}));
+  out->tokens.resize(std::min<size_t>(out->tokens.size(), command.recovery_tokens));
+  const uint32_t most = std::min<uint32_t>(512, source.model()->max_positions);
+  out->context = command.calibration.context != 0 ? command.calibration.context : most;
+  out->enabled = true;
+  return {};
+}
+
 Result<std::unique_ptr<Calibration>> calibrate(const CompressCommand& command, const ModelSource& source,
                                                Context& context) {
-  std::ifstream in(command.calibration_text, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
-  if (!in) return io_error("cannot read " + command.calibration_text);
+  NWC_ASSIGN_OR_RETURN(const std::string text, read_text(command.calibration_text));
   const std::string folder =
       command.calibration_cache.empty() ? command.output + ".calibration" : command.calibration_cache;
   const std::unique_ptr<Runner> runner = make_thread_pool(context.threads);
@@ -234,6 +249,11 @@ Status compress(CompressCommand& command, Context& context) {
   if (!command.calibration_text.empty()) {
     NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, context));
     options.calibration = calibration.get();
+  }
+  if (command.recovery == "on") {
+    if (command.calibration_text.empty()) return invalid_argument("--recovery on needs --calib TEXT");
+    NWC_ASSIGN_OR_RETURN(const std::string text, read_text(command.calibration_text));
+    NWC_TRY(prepare_recovery(command, *source, text, &options.recovery));
   }
   if (command.estimate) return print_estimate(command, *source, codec, context);
   CompressReport report;
@@ -340,6 +360,16 @@ void add_compress(CLI::App& app, Context& context) {
   sub->add_option("--row-importance", command->row_importance,
                   "on: steps by row as well, with --allocation fisher; default: on with --calib")
       ->check(CLI::IsMember({"on", "off"}))
+      ->group(studies);
+  sub->add_option("--recovery", command->recovery,
+                  "on: tune the uncoded layers of a block after each coded one, on the text of --calib; default: off")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->group(studies);
+  sub->add_option("--recovery-tokens", command->recovery_tokens, "Tokens of that text to tune on")
+      ->capture_default_str()
+      ->group(studies);
+  sub->add_option("--recovery-epochs", command->options.recovery.options.epochs, "Times that they are gone through")
+      ->capture_default_str()
       ->group(studies);
   sub->add_flag("--row-classes,!--no-row-classes", command->options.choices.quantizer.row_classes,
                 "Tables by class of row, with a linear codec (default: on)")

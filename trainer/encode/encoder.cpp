@@ -48,7 +48,8 @@ Status check_finite(const SourceTensor& tensor, Bytes bytes) {
 /// Everything that the passes share.
 struct Work {
   const ModelSource& source;
-  const CodecModel& codec;  ///< as loaded
+  const ModelSource* weights;  ///< what is coded: the source, or what recovery made of it
+  const CodecModel& codec;     ///< as loaded
   const CompressOptions& options;
   const std::string& path;
   const Progress& progress;
@@ -103,7 +104,7 @@ Result<QuantizedBatch> quantize_batch(const Work& work, RateModel* rate, const F
   std::vector<std::shared_ptr<const FeedbackFactors>> factors(count);
   for (size_t i = 0; i < count; ++i) {
     out.index.push_back(first + i);
-    NWC_ASSIGN_OR_RETURN(w[i], work.source.read_f32(work.plan[first + i].source));
+    NWC_ASSIGN_OR_RETURN(w[i], work.weights->read_f32(work.plan[first + i].source));
     if (!rate->choices().feedback) continue;
     NWC_ASSIGN_OR_RETURN(factors[i], rate->factors(*rate->find(work.plan[first + i].source)));
   }
@@ -158,7 +159,7 @@ Status append_coded(const Work& work, const EncodeTables& tables, const Quantize
 Status append_raw(const Work& work, size_t index, TensorRecord record, Pass* pass) {
   const SourceTensor& tensor = work.source.tensors()[work.plan[index].source];
   std::vector<uint8_t> bytes(static_cast<size_t>(record.raw_bytes()));
-  NWC_TRY(work.source.read_raw(work.plan[index].source, bytes).with_context("tensor " + tensor.name));
+  NWC_TRY(work.weights->read_raw(work.plan[index].source, bytes).with_context("tensor " + tensor.name));
   NWC_TRY(check_finite(tensor, bytes));
   std::vector<uint8_t> deflated = deflate_bytes(bytes);
   record.storage = Storage::kRaw;
@@ -268,17 +269,24 @@ Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* f
 
 /// Encodes, compares, corrects. The estimate's error hardly changes with the step, so each pass's error is what the
 /// next one allows for.
-Result<CompressReport> reach_rate(const Work& work, RateModel* rate, const Logger& log) {
+Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log) {
   const double weights = static_cast<double>(rate->coded_weights());
   double target = work.options.bits * weights / 8;
   FittedCodec fitted;
   if (work.options.file_bytes != 0) target = std::max(1.0, static_cast<double>(work.options.file_bytes));
   NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(target, *work.runner, &fitted));
   double best_step = log_step, best_error = INFINITY;
+  bool near = false;
   for (uint32_t number = 1;; ++number) {
     RateEstimate estimate;
     NWC_ASSIGN_OR_RETURN(FittedCodec next, rate->fit(log_step, *work.runner, &estimate));
     fitted = std::move(next);
+    std::unique_ptr<ModelSource> recovered;
+    if (work.options.recovery.enabled && near) {
+      NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, rate, fitted, log_step, work.options.recovery,
+                                                    *work.runner, work.progress, log));
+    }
+    work.weights = recovered != nullptr ? recovered.get() : &work.source;
     NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, &fitted, log_step));
     const CompressReport& report = pass.report;
     const double wanted = work.options.file_bytes == 0
@@ -290,7 +298,13 @@ Result<CompressReport> reach_rate(const Work& work, RateModel* rate, const Logge
     // A size is a limit, not a mean: never above it.
     const bool allowed = work.options.file_bytes == 0 || error <= 0;
     const bool last = number >= kMaxPasses;
-    if ((allowed && (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance))) || last) {
+    const bool met = allowed && (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance));
+    if (met && work.options.recovery.enabled && !near) {
+      near = true;  // the rate is met: once more, with recovery, which hardly changes it
+      --number;
+      continue;
+    }
+    if (met || last) {
       if (std::abs(error) > kGiveUp || !allowed) {
         return invalid_argument("this codec comes no closer than " + fixed(report.bpw_coded, 3) +
                                 " bits per weight on this model, " + fixed(wanted, 3) +
@@ -329,6 +343,7 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
   if (bits != 0 && find_trellis(bits) == nullptr)
     return invalid_argument("there is no trellis of " + std::to_string(bits) + " bits of state");
   Work work{.source = source,
+            .weights = &source,
             .codec = codec,
             .options = options,
             .path = path,

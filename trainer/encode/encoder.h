@@ -6,6 +6,7 @@
 
 #include "trainer/data/model_source.h"
 #include "trainer/encode/rate_control.h"
+#include "trainer/encode/recovery.h"
 #include "trainer/encode/tensor_encode.h"
 
 namespace nwc {
@@ -17,6 +18,7 @@ struct CompressOptions {
   uint64_t min_elements = 4096;  ///< smaller tensors stay raw
   uint32_t threads = 0;          ///< 0: one per hardware thread
   const Calibration* calibration = nullptr;
+  RecoveryChoices recovery;
   std::string source_name;  ///< PROVENANCE: file or directory name, no path
   std::string settings;     ///< PROVENANCE: the command's options in canonical order
 };

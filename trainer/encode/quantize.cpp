@@ -188,6 +188,9 @@ class Band {
     const float* w = original_.data() + k * padded_;
     for (uint64_t i = 0; i < padded_; ++i) e[i] = w[i] - decoded_[i];
 
+    if (!job_.decoded.empty()) {
+      for (uint64_t i = 0; i < height_; ++i) job_.decoded[(row + i) * job_.n + column] = decoded_[i];
+    }
     for (uint64_t c = 0; c < levels_.size(); ++c) {
       std::copy_n(q_.begin() + static_cast<ptrdiff_t>(c * kChunk), kChunk,
                   out->values.begin() + static_cast<ptrdiff_t>(((row / kChunk + c) * job_.n + column) * kChunk));

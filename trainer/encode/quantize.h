@@ -54,9 +54,10 @@ struct QuantizeJob {
   std::span<const float> w;  ///< [m][n]
   uint64_t m = 0, n = 0;
   const TensorSteps& steps;
-  const FeedbackFactors* feedback = nullptr;  ///< LDLQ over all columns; null: columns are independent
-  std::span<const float> row_importance;      ///< [m], or empty: 1; only for statistics
-  uint32_t tile_rows = 0;                     ///< runs of the trellis
+  const FeedbackFactors* feedback = nullptr;   ///< LDLQ over all columns; null: columns are independent
+  std::span<const float> row_importance = {};  ///< [m], or empty: 1; only for statistics
+  uint32_t tile_rows = 0;                      ///< runs of the trellis
+  std::span<float> decoded = {};               ///< [m][n] filled with what the decoder returns in f16, or empty
 };
 
 struct QuantizeStatistics {
