@@ -39,26 +39,16 @@ Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& opt
   const Logger logger = log != nullptr ? *log : context.logger();
   DecoderHandle handle;
   handle.runner = make_thread_pool(context.threads);
-  bool vulkan = options.backend == "vulkan";
-  if (options.backend == "auto") {
-    // A software renderer would be slower than the CPU decoder that it runs beside.
-    for (const VulkanDeviceInfo& device : list_vulkan_devices())
-      vulkan = vulkan || (device.usable && device.type != VulkanDeviceType::kCpu);
-    if (!vulkan) logger.log(LogLevel::kInfo, "decoding on the CPU: there is no Vulkan device but software renderers");
+  VulkanOptions vulkan;
+  vulkan.device_name = options.device;
+  vulkan.validation = options.validation;
+  if (options.backend == "vulkan") {
+    NWC_ASSIGN_OR_RETURN(handle.decoder, create_vulkan_decoder(file, *handle.runner, vulkan, logger));
+  } else if (options.backend == "auto") {
+    NWC_ASSIGN_OR_RETURN(handle.decoder, create_auto_decoder(file, *handle.runner, vulkan, logger));
+  } else {
+    NWC_ASSIGN_OR_RETURN(handle.decoder, create_cpu_decoder(file, *handle.runner, detect_cpu_level()));
   }
-  if (vulkan) {
-    VulkanOptions wanted;
-    wanted.device_name = options.device;
-    wanted.validation = options.validation;
-    Result<std::unique_ptr<Decoder>> decoder = create_vulkan_decoder(file, *handle.runner, wanted, logger);
-    if (decoder.ok()) {
-      handle.decoder = std::move(decoder).value();
-      return handle;
-    }
-    if (options.backend == "vulkan") return decoder.status();
-    logger.log(LogLevel::kInfo, "decoding on the CPU: " + decoder.status().message());
-  }
-  NWC_ASSIGN_OR_RETURN(handle.decoder, create_cpu_decoder(file, *handle.runner, detect_cpu_level()));
   return handle;
 }
 

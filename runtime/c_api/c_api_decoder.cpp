@@ -13,17 +13,6 @@ VulkanOptions vulkan_options(const BackendChoice& choice) {
   return options;
 }
 
-/// The best usable device that is no software renderer and fits the caller's wishes.
-std::optional<int> find_real_device(const BackendChoice& choice) {
-  for (const VulkanDeviceInfo& device : list_vulkan_devices()) {
-    if (!device.usable || device.type == VulkanDeviceType::kCpu) continue;
-    if (choice.device_index != 0 && choice.device_index - 1 != device.index) continue;
-    if (device.name.find(choice.device_name) == std::string::npos) continue;
-    return device.index;
-  }
-  return std::nullopt;
-}
-
 Status check_out_buffer(const TensorRecord& record, nwc_dtype dtype, uint64_t need, const void* out_data,
                         size_t size_bytes) {
   if (size_bytes < need)
@@ -76,22 +65,7 @@ Status check_backend(nwc_backend backend, int32_t device_index) {
 Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& runner, const BackendChoice& choice,
                                                 const Logger& log) {
   if (choice.backend == NWC_BACKEND_VULKAN) return create_vulkan_decoder(file, runner, vulkan_options(choice), log);
-  if (choice.backend == NWC_BACKEND_AUTO) {
-    if (const std::optional<int> device = find_real_device(choice)) {
-      VulkanOptions options = vulkan_options(choice);
-      options.device_index = *device;
-      auto decoder = create_vulkan_decoder(file, runner, options, log);
-      if (decoder.ok()) {
-        log.log(LogLevel::kInfo, "backend auto: " + (*decoder)->name());
-        return decoder;
-      }
-      log.log(LogLevel::kWarning, "backend auto: the CPU decodes, since " + decoder.status().message());
-    } else {
-      log.log(LogLevel::kInfo,
-              "backend auto: the CPU decodes, since there is no Vulkan device other than software "
-              "renderers that could be used");
-    }
-  }
+  if (choice.backend == NWC_BACKEND_AUTO) return create_auto_decoder(file, runner, vulkan_options(choice), log);
   return create_cpu_decoder(file, runner, detect_cpu_level());
 }
 

@@ -165,7 +165,6 @@ struct BackendChoice {
   bool validation = false;
 };
 Status check_backend(nwc_backend backend, int32_t device_index);
-/// The rule of NWC_BACKEND_AUTO is applied here.
 Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& runner, const BackendChoice& choice,
                                                 const Logger& log);
 /// errors: kInvalidArgument

@@ -29,7 +29,7 @@ class Decoder {
   virtual bool is_vulkan() const = 0;
   /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
   virtual Status decode(const DecodeRequest& request) = 0;
-  /// Exact integer values of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
+  /// Exact reconstruction indices of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
   virtual Status decode_values(size_t tensor, std::span<int16_t> out) = 0;
 };
 
@@ -37,8 +37,9 @@ class Decoder {
 Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu);
 
 struct VulkanOptions {
-  int device_index = -1;    ///< -1: best by type (discrete, integrated, virtual, CPU) and memory
-  std::string device_name;  ///< substring of the device's name; empty: any
+  int device_index = -1;           ///< -1: best by type (discrete, integrated, virtual, CPU) and memory
+  std::string device_name;         ///< substring of the device's name; empty: any
+  bool software_renderers = true;  ///< may be chosen, too
   enum class Variant : uint8_t { kAuto, kBallot, kShared } variant = Variant::kAuto;  ///< rANS kernel to force
   bool validation = false;  ///< enable VK_LAYER_KHRONOS_validation; messages go to the log as errors
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
@@ -54,6 +55,11 @@ struct VulkanOptions {
 /// variant works), kDevice. Not thread-safe: one call at a time.
 Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner,
                                                        const VulkanOptions& options, const Logger& log);
+
+/// What "auto" means everywhere: a Vulkan decoder, but on no software renderer, which would be slower than the CPU
+/// decoder that it runs beside; the CPU decoder if that fails, with a log line that says why.
+Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner& runner, VulkanOptions options,
+                                                     const Logger& log);
 
 /// Numbered like VkPhysicalDeviceType.
 enum class VulkanDeviceType : uint8_t { kOther = 0, kIntegratedGpu = 1, kDiscreteGpu = 2, kVirtualGpu = 3, kCpu = 4 };

@@ -48,9 +48,10 @@ const char* device_type_name(VkPhysicalDeviceType type);
 Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance);
 
 struct DeviceChoice {
-  int index = -1;    ///< in the driver's order; -1: any
-  std::string name;  ///< substring of the name; empty: any. Environment variable NWC_VULKAN_DEVICE replaces it (a
-                     ///< number: the index)
+  int index = -1;        ///< in the driver's order; -1: any
+  std::string name;      ///< substring of the name; empty: any. Environment variable NWC_VULKAN_DEVICE replaces it (a
+                         ///< number: the index)
+  bool software = true;  ///< software renderers may be chosen, too
 };
 /// Errors: kNoDevice, with every device's reject reason.
 Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice);

@@ -191,6 +191,8 @@ Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceCho
       reason = "is number " + std::to_string(device.index) + ", " + std::to_string(index) + " was asked for";
     } else if (!name.empty() && device.name.find(name) == std::string::npos) {
       reason = "does not have \"" + name + "\" in its name";
+    } else if (reason.empty() && !choice.software && device.type == VK_PHYSICAL_DEVICE_TYPE_CPU) {
+      reason = "is a software renderer";
     }
     if (reason.empty()) return device;
     reasons += (reasons.empty() ? "" : "; ") + device.name + " " + reason;

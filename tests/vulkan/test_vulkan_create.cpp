@@ -81,6 +81,24 @@ TEST_F(VulkanCreate, NamesAndIndexesChooseTheDevice) {
   EXPECT_TRUE(create().ok());
 }
 
+TEST_F(VulkanCreate, AutoTakesNoSoftwareRenderer) {
+  bool gpu = false;
+  for (const VulkanDeviceInfo& device : list_vulkan_devices())
+    gpu = gpu || (device.usable && device.type != VulkanDeviceType::kCpu);
+  auto decoder = create_auto_decoder(*file_, *runner_, {}, log_.logger());
+  ASSERT_TRUE(decoder.ok()) << decoder.status().message();
+  expect_decodes(**decoder);
+  EXPECT_TRUE(log_.mentions("backend auto"));
+  if (gpu) return;
+  EXPECT_FALSE((*decoder)->is_vulkan());
+  if (list_vulkan_devices().empty()) return;
+  EXPECT_TRUE(log_.mentions("is a software renderer"));
+  setenv("NWC_VULKAN_DEVICE", list_vulkan_devices()[0].name.c_str(), 1);  // not even if it is named
+  decoder = create_auto_decoder(*file_, *runner_, {}, log_.logger());
+  ASSERT_TRUE(decoder.ok());
+  EXPECT_FALSE((*decoder)->is_vulkan());
+}
+
 TEST_F(VulkanCreate, QuarantineTakesTheNextVariant) {
   VulkanOptions options;
   options.quarantine_mask = 1;

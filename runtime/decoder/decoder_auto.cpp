@@ -1,0 +1,19 @@
+#include "runtime/decoder/decoder.h"
+
+namespace nwc {
+
+Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner& runner, VulkanOptions options,
+                                                     const Logger& log) {
+  options.software_renderers = false;
+  Result<std::unique_ptr<Decoder>> decoder = create_vulkan_decoder(file, runner, options, log);
+  if (decoder.ok()) {
+    log.log(LogLevel::kInfo, "backend auto: " + (*decoder)->name());
+    return decoder;
+  }
+  // That there is no GPU is nothing to worry about; that there is one which fails, is.
+  const LogLevel level = decoder.status().code() == StatusCode::kNoDevice ? LogLevel::kInfo : LogLevel::kWarning;
+  log.log(level, "backend auto: the CPU decodes, since " + decoder.status().message());
+  return create_cpu_decoder(file, runner, detect_cpu_level());
+}
+
+}  // namespace nwc
