@@ -25,12 +25,14 @@ struct CompressCommand {
   std::string quantizer = "trellis", importance, feedback, allocation, row_importance, size;
   std::string calibration_text, calibration_cache;
   CalibrationOptions calibration;
-  std::string recovery;
-  uint64_t recovery_tokens = 16384;
+  std::string recovery, shrinkage;
+  uint64_t recovery_tokens = 0;  ///< 0: by effort
+  double rdo = -1;               ///< negative: by what is known
   uint32_t effort = 5;
   double kld = 0;  ///< target instead of a rate; 0: none
   bool estimate = false;
   CompressOptions options;
+  CompressCommand() { options.recovery.options.epochs = 0; }  ///< by effort
 };
 
 double bpw(uint64_t bytes, uint64_t weights) {
@@ -93,8 +95,8 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
                         c.quantizer.trellis_bits, c.rdo_strength, kImportance[static_cast<size_t>(c.importance)],
                         c.feedback ? "ldlq" : "none", c.allocation == Allocation::kFisher ? "fisher" : "none",
                         c.row_importance, c.damping);
-  target += fmt::format(" row_classes={} head_bits={} refit_tables={} min_elements={}", c.quantizer.row_classes,
-                        c.head_bits, c.refit_tables, o.min_elements);
+  target += fmt::format(" row_classes={} head_bits={} shrinkage={} refit_tables={} min_elements={}",
+                        c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
   if (!command.calibration_text.empty())
     target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
                           command.calibration.context, command.calibration.seed);
@@ -103,15 +105,35 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
   return target;
 }
 
-/// Effort: what the encoder spends on the search; doc/architecture.md, Effort, says what each step gains.
-void apply_effort(const CompressCommand& command, CodingChoices* choices) {
-  static constexpr uint32_t kTrellisBits[10] = {0, 2, 2, 3, 3, 4, 5, 6, 8, 8};
+/// What the encoder spends on the search; doc/architecture.md, Effort, says what each step takes and gains.
+struct Effort {
+  uint32_t trellis_bits;
+  uint64_t recovery_tokens;  ///< 0: no recovery
+  uint32_t recovery_epochs;
+};
+constexpr Effort kEfforts[10] = {{},        {2, 0, 0}, {2, 0, 0},    {3, 0, 0},     {4, 0, 0},
+                                 {5, 0, 0}, {6, 0, 0}, {6, 8192, 4}, {8, 16384, 8}, {8, 65536, 8}};
+
+/// Fills in what was not given.
+void apply_effort(CompressCommand* c) {
+  CompressCommand& command = *c;
+  CodingChoices* choices = &command.options.choices;
+  const Effort& effort = kEfforts[command.effort];
   if (command.quantizer == "scalar") {
     choices->quantizer.trellis_bits = 0;
   } else if (choices->quantizer.trellis_bits == 0) {
-    choices->quantizer.trellis_bits = kTrellisBits[command.effort];
+    choices->quantizer.trellis_bits = effort.trellis_bits;
   }
   const bool calibrated = !command.calibration_text.empty();
+  if (command.recovery.empty()) command.recovery = calibrated && effort.recovery_tokens != 0 ? "on" : "off";
+  if (command.recovery_tokens == 0)
+    command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
+  RecoveryOptions& recovery = command.options.recovery.options;
+  if (recovery.epochs == 0) recovery.epochs = effort.recovery_epochs != 0 ? effort.recovery_epochs : 8;
+  // Both lower the squared error and attenuate the weights; through many layers that adds up (doc/measurements.md).
+  if (command.rdo < 0) command.rdo = calibrated ? 0 : 0.5;
+  choices->rdo_strength = command.rdo;
+  choices->shrinkage = command.shrinkage.empty() ? !calibrated : command.shrinkage == "on";
   const auto choose = [&](const std::string& given, const char* otherwise) {
     return given.empty() ? otherwise : given;
   };
@@ -240,7 +262,7 @@ Status compress(CompressCommand& command, Context& context) {
   std::filesystem::path path(command.model);
   if (!path.has_filename()) path = path.parent_path();
   options.source_name = path.filename().string();
-  apply_effort(command, &options.choices);
+  apply_effort(&command);
   if (!command.size.empty()) {
     NWC_ASSIGN_OR_RETURN(options.file_bytes, parse_size(command.size));
   }
@@ -326,7 +348,8 @@ void add_compress(CLI::App& app, Context& context) {
   sub->add_option("--calib-cache", command->calibration_cache,
                   "Folder that keeps the measurements for another run; default: OUTPUT.calibration");
   sub->add_option("-e,--effort", command->effort,
-                  "Work spent on the search, 1 to 9: 4, 4, 8, 8, 16, 32, 64, 256, 256 states of the trellis")
+                  "Work spent, 1 to 9: 4, 4, 8, 16, 32, 64, 64, 256, 256 states of the trellis; with --calib from 7 on "
+                  "recovery fine-tuning, on 8,192, 16,384 and 65,536 tokens")
       ->check(CLI::Range(1, 9))
       ->capture_default_str();
   sub->add_option("--head-bits", command->options.choices.head_bits,
@@ -362,14 +385,14 @@ void add_compress(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
   sub->add_option("--recovery", command->recovery,
-                  "on: tune the uncoded layers of a block after each coded one, on the text of --calib; default: off")
+                  "on: tune the uncoded layers of a block after each coded one, on the text of --calib; default: by "
+                  "--effort")
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
-  sub->add_option("--recovery-tokens", command->recovery_tokens, "Tokens of that text to tune on")
-      ->capture_default_str()
+  sub->add_option("--recovery-tokens", command->recovery_tokens, "Tokens of that text to tune on; default: by --effort")
       ->group(studies);
-  sub->add_option("--recovery-epochs", command->options.recovery.options.epochs, "Times that they are gone through")
-      ->capture_default_str()
+  sub->add_option("--recovery-epochs", command->options.recovery.options.epochs,
+                  "Times that they are gone through; default: by --effort")
       ->group(studies);
   sub->add_flag("--row-classes,!--no-row-classes", command->options.choices.quantizer.row_classes,
                 "Tables by class of row, with a linear codec (default: on)")
@@ -378,10 +401,14 @@ void add_compress(CLI::App& app, Context& context) {
       ->check(CLI::Range(0.0, 10.0))
       ->capture_default_str()
       ->group(studies);
-  sub->add_option("--rdo", command->options.choices.rdo_strength,
-                  "Rate-distortion optimised search; 0: nearest points, 1: at the slope of the level")
+  sub->add_option("--rdo", command->rdo,
+                  "Rate-distortion optimised search; 0: nearest points, 1: at the slope of the level; default: 0 with "
+                  "--calib, else 0.5")
       ->check(CLI::Range(0.0, 4.0))
-      ->capture_default_str()
+      ->group(studies);
+  sub->add_option("--shrinkage", command->shrinkage,
+                  "on: reconstruct at the mean of what is rounded there; default: off with --calib")
+      ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
   sub->add_flag("--refit-tables,!--no-refit-tables", command->options.choices.refit_tables,
                 "Fit the entropy tables to this model (default: on)")

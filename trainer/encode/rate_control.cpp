@@ -259,6 +259,7 @@ Result<FittedCodec> RateModel::fit(double log_step, Runner& runner, RateEstimate
     double share = 1;
     NWC_ASSIGN_OR_RETURN(*estimate, measure(log_step, fitted, runner, &values, &share));
     fitted.codec.record = refit(fitted.codec.record, fitted.rungs, ladder_.record, values, 1 / share);
+    if (!choices_.shrinkage) std::fill(fitted.codec.record.shrink.begin(), fitted.codec.record.shrink.end(), 0.0f);
   }
   NWC_ASSIGN_OR_RETURN(*estimate, measure(log_step, fitted, runner, nullptr, nullptr));
   return fitted;

@@ -18,9 +18,10 @@ struct CodingChoices {
   bool feedback = true;  ///< LDLQ, where there are Hessians
   Allocation allocation = Allocation::kFisher;
   bool row_importance = true;  ///< steps by row, where it is known
-  double rdo_strength = 1;
-  double damping = 0.003;    ///< of Hessians, times the mean of the diagonal
+  double rdo_strength = 0.5;
+  double damping = 0.005;    ///< of Hessians, times the mean of the diagonal
   double head_bits = 1;      ///< without kFisher: how much finer embedding and head are
+  bool shrinkage = true;     ///< reconstruct at the mean of what is rounded there, not at the points themselves
   bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage
 };
 
