@@ -14,7 +14,7 @@ import numpy as np
 import feedback
 import native
 
-SHARED_SOURCES = ("feedback", "grids", "hadamard", "native")
+SHARED_SOURCES = ("feedback", "grids", "hadamard", "incoherent", "native")
 
 
 def _slug(text):

@@ -5,8 +5,7 @@ import itertools
 
 import numpy as np
 
-import feedback
-import hadamard
+import incoherent
 import native
 
 STAGES = {2: ("e8p",), 3: ("e8p", "e8"), 4: ("e8p", "e8p"), 5: ("e8p", "e8p", "e8")}  # e8: 256 points, 1 bit a weight
@@ -75,19 +74,9 @@ def _scales(bits):
 
 
 def quantize(w, hessian=None, *, bits, seed=1):
-    m, n = w.shape
-    transform = hadamard.Incoherence(m, n, seed)
-    x = transform.forward(w)
-    sigma = np.float32(np.sqrt((x ** 2).mean())) or np.float32(1)
     scales = _scales(bits)
 
-    def block(_, target):
-        count = target.shape[1] // 8
-        flat = np.ascontiguousarray(target / sigma).reshape(m * count, 8)
-        return _encode(flat, bits, scales).reshape(target.shape) * sigma
+    def encode(x):
+        return _encode(np.ascontiguousarray(x).reshape(-1, 8), bits, scales).reshape(x.shape)
 
-    if hessian is None:
-        out = block(None, x)
-    else:
-        out = feedback.ldlq(x, feedback.factor(transform.hessian(hessian), 8), block, block=8)
-    return transform.inverse(out), m * n * bits + 32  # one FP32 scale
+    return incoherent.quantize(w, hessian, 8, encode, seed), w.size * bits + 32  # one FP32 scale

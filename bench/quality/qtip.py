@@ -7,8 +7,7 @@ import functools
 
 import numpy as np
 
-import feedback
-import hadamard
+import incoherent
 import native
 
 TILE = 16
@@ -84,20 +83,15 @@ def _scale(code, bits, state_bits):
 
 
 def quantize(w, hessian=None, *, bits, code="1mad", state_bits=16, seed=1):
-    m, n = w.shape
-    transform = hadamard.Incoherence(m, n, seed)
-    x = transform.forward(w)
-    sigma = np.float32(np.sqrt((x ** 2).mean())) or np.float32(1)
     scale = _scale(code, bits, state_bits)
 
-    def block(_, target):
-        rows, columns = m // TILE, target.shape[1] // TILE
-        tiles = (target / sigma).reshape(rows, TILE, columns, TILE).swapaxes(1, 2).reshape(-1, TILE * TILE)
-        out = encode(tiles, code, bits, state_bits, scale)
-        return out.reshape(rows, columns, TILE, TILE).swapaxes(1, 2).reshape(target.shape) * sigma
+    def tiles(x):
+        rows, columns = x.shape[0] // TILE, x.shape[1] // TILE
+        return x.reshape(rows, TILE, columns, TILE).swapaxes(1, 2)
 
-    if hessian is None:
-        out = block(None, x)
-    else:
-        out = feedback.ldlq(x, feedback.factor(transform.hessian(hessian), TILE), block, block=TILE)
-    return transform.inverse(out), int(m * n * bits) + 32  # one FP32 scale
+    def block(x):
+        cut = tiles(x)
+        out = encode(cut.reshape(-1, TILE * TILE), code, bits, state_bits, scale).reshape(cut.shape)
+        return out.swapaxes(1, 2).reshape(x.shape)
+
+    return incoherent.quantize(w, hessian, TILE, block, seed), int(w.size * bits) + 32  # one FP32 scale
