@@ -186,9 +186,43 @@ class Cli(unittest.TestCase):
         self.assertFalse(out.exists())
 
     def test_unreachable_rate_says_the_range(self):
-        done = self.check(USAGE, "compress", MODEL, "--bits", 0.2, "-o", self.tmp / "never.nwc")
+        done = self.check(USAGE, "compress", MODEL, "--bits", 15, "-o", self.tmp / "never.nwc")
         self.assertRegex(done.stderr, r"\d\.\d")
         self.assertFalse((self.tmp / "never.nwc").exists())
+
+    def test_targets(self):
+        path = self.tmp / "size.nwc"
+        limit = 700 * 1024
+        report = self.json("compress", MODEL, "--size", "700K", "-o", path)
+        self.assertEqual(report["file_bytes"], path.stat().st_size)
+        self.assertLessEqual(path.stat().st_size, limit)
+        self.assertGreater(path.stat().st_size, 0.98 * limit)
+        estimate = self.json("compress", MODEL, "--size", "700K", "-o", self.tmp / "never.nwc", "--estimate")
+        self.assertLess(abs(estimate["file_bytes"] / limit - 1), 0.03)
+        self.assertFalse((self.tmp / "never.nwc").exists())
+        self.check(USAGE, "compress", MODEL, "--size", "much", "-o", self.tmp / "never.nwc")
+        self.check(USAGE, "compress", MODEL, "--kld", 0.05, "-o", self.tmp / "never.nwc")
+        wanted = 0.05
+        self.check(OK, "compress", MODEL, "--kld", wanted, "--card", self.text, "--card-tokens", 400, "-o", path)
+        self.assertLess(abs(float(self.json("info", path)["quality"]["kld_mean"]) / wanted - 1), 0.25)
+
+    def test_calibration(self):
+        cache, out = self.tmp / "cache", self.tmp / "calibrated.nwc"
+        args = ["compress", MODEL, "--bits", 3, "--calib", self.text, "--calib-cache", cache, "-o", out]
+        first = self.json(*args)
+        self.assertGreater(first["predicted_kld"], 0)
+        content = out.read_bytes()
+        self.json(*args, "-t", 1)  # from the cache
+        self.assertEqual(out.read_bytes(), content)
+        kld = lambda: self.json("eval", out, "--reference", MODEL, "--text", self.text)["kld_mean"]
+        calibrated = kld()
+        self.json(*args, "--recovery", "on", "--recovery-tokens", 600, "--recovery-epochs", 2)
+        self.check(OK, "verify", out)
+        recovered = kld()
+        self.check(OK, "compress", MODEL, "--bits", 3, "-o", out)
+        self.assertLess(calibrated, 0.6 * kld())
+        self.assertLess(recovered, calibrated)
+        self.check(USAGE, "compress", MODEL, "--recovery", "on", "-o", out)
 
     def test_no_device(self):
         env = {"NWC_VULKAN_LIBRARY": "/nonexistent/libvulkan.so"}
