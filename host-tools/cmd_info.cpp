@@ -34,7 +34,9 @@ nlohmann::json codec_json(const CodecRecord& codec) {
     levels.push_back({{"rate", codec.rate[i]}, {"step", codec.step[i]}, {"shrink", codec.shrink[i]}});
   return {{"id", fmt::format("{:016x}", codec.codec_id)},
           {"preset", preset_name(codec.preset)},
-          {"quantizer", "scalar"},
+          {"quantizer", codec.quantizer == Quantizer::kTrellis ? "trellis" : "scalar"},
+          {"trellis_states", codec.quantizer == Quantizer::kTrellis ? 1u << codec.trellis_bits : 1u},
+          {"context", codec.context_kind == ContextKind::kRowClass ? "row class" : "channel"},
           {"width", codec.synthesis.width},
           {"blocks", codec.synthesis.blocks.size()},
           {"mac_per_weight", codec.synthesis.mac_per_weight()},
@@ -124,10 +126,13 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
     fmt::print("  model: {} layers, {} wide, {} heads ({} KV), FFN {}, vocabulary {}, {} positions\n", m.num_layers,
                m.hidden_size, m.num_heads, m.num_kv_heads, m.intermediate_size, m.vocab_size, m.max_positions);
   }
-  if (file.codec())
-    fmt::print("  codec: {:016x}, {}, {} levels, {} tables, {:.0f} multiply-accumulates per weight\n",
-               file.codec()->codec_id, preset_name(file.codec()->preset), file.codec()->num_levels,
-               file.codec()->tables.size(), info.mac_per_weight);
+  if (file.codec()) {
+    const CodecRecord& r = *file.codec();
+    const bool trellis = r.quantizer == Quantizer::kTrellis;
+    fmt::print("  codec: {:016x}, {}, {}, {} levels, {} tables, {:.0f} multiply-accumulates per weight\n", r.codec_id,
+               preset_name(r.preset), trellis ? fmt::format("trellis of {} states", 1u << r.trellis_bits) : "scalar",
+               r.num_levels, r.tables.size(), info.mac_per_weight);
+  }
   for (const auto& [key, value] : file.provenance()) fmt::print("  {}: {}\n", key, value);
   for (const auto& [key, value] : file.quality()) fmt::print("  quality {}: {}\n", key, value);
   fmt::print("{:48} {:>12} {:>9} {:>11} {:>8} {:>9} {:>9}\n", "tensor", "shape", "storage", "bytes", "bpw", "entropy",

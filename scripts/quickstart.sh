@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # From a fresh clone to a compressed model that writes text: builds the tool, compresses the small model of this
-# repository at 4 bits per weight, verifies the file on CPU and Vulkan, measures it against the original, and generates
+# repository to 3 bits per weight (calibrated on a text), verifies the file on CPU and Vulkan, measures it against the original, and generates
 # text with weights decoded on the fly. Results in build/quickstart.
-# NWC_MODEL=<folder> takes another Llama-family model, NWC_BITS=<number> another rate.
+# NWC_MODEL=<folder> takes another Llama-family model, NWC_BITS=<number> another rate, NWC_CALIB=<text> another text.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 model=${NWC_MODEL:-models/gutenlm-2.6m}
-bits=${NWC_BITS:-4}
+bits=${NWC_BITS:-3}
+calibration=${NWC_CALIB:-models/calibration.txt}
 text=models/sample.txt
 out=build/quickstart
 build=build/release
@@ -33,7 +34,7 @@ run() {  # shows the command, keeps its JSON result
   "$nwc" "$@" --json >"$out/$result.json"
 }
 nwc_file=$out/$(basename "$model")-${bits}bit.nwc
-run compress compress "$model" --bits "$bits" -o "$nwc_file"
+run compress compress "$model" --bits "$bits" --calib "$calibration" --calib-cache "$out/calibration" -o "$nwc_file"
 run verify_cpu verify "$nwc_file" --backend cpu
 vulkan=0
 # Software Vulkan will do: the point is that the same file decodes to the same weights.

@@ -43,14 +43,14 @@ def by_method(rows):
 
 def table(rows, rates):
     methods = by_method(rows)
-    own = {rate: at_rate(methods["nwc"], rate) for rate in rates} if "nwc" in methods else {}
+    own = {rate: at_rate(methods["nwc, default"], rate) for rate in rates} if "nwc, default" in methods else {}
     lines = ["| method | " + " | ".join(f"{rate:g} bpw" for rate in rates) + " |", "|---" * (len(rates) + 1) + "|"]
     for name, points in methods.items():
         cells = []
         for rate in rates:
             found = at_rate(points, rate)
             cell = "" if found is None else f"{found[1]}{found[0]:.4g}"
-            if found and own.get(rate) and name != "nwc":
+            if found and own.get(rate) and name != "nwc, default":
                 cell += f" ({found[0] / own[rate][0]:.2f}x)"
             cells.append(cell)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -90,7 +90,7 @@ def write(name, rows, rates, folder):
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    text = f"KL divergence from the uncompressed {name} (nats per token; in brackets: times nwc's)\n\n{table(rows, rates)}\n"
+    text = f"KL divergence from the uncompressed {name} (nats per token; in brackets: times nwc's default)\n\n{table(rows, rates)}\n"
     (folder / f"quality_{name}.md").write_text(text)
     print(text)
     try:

@@ -28,7 +28,7 @@ MODELS = {m.name: m for m in (
     Model("gutenlm-2.6m", ROOT / "models/gutenlm-2.6m", DATA / "text/calibration-books.txt",
           DATA / "text/the-time-machine.txt", 16384, 16),
     Model("SmolLM2-135M", ROOT / "build/data/SmolLM2-135M-Instruct.Q4_1.gguf", DATA / "text/wikitext-2-valid.txt",
-          DATA / "text/wikitext-2-test.txt", 4096, 12),
+          DATA / "text/wikitext-2-test.txt", 2048, 12),
 )}
 
 
@@ -60,10 +60,10 @@ METHODS = {m.name: m for m in (
 )}
 
 # nwc itself: options of `nwc compress` beside --bits and --calib; None: without --calib.
-_SCALAR = ["--quantizer", "scalar", "--feedback", "ldlq", "--rdo", "0", "--no-row-classes"]
+_SCALAR = ["--quantizer", "scalar", "--feedback", "ldlq", "--no-row-classes"]
 NWC = {
-    "nwc": [],
-    "nwc, most effort": ["--effort", "9"],
+    "nwc, default": [],
+    "nwc with recovery": ["--effort", "7"],
     "nwc without allocation": ["--allocation", "none", "--row-importance", "off"],
     "nwc, data-free": None,
     "entropy-coded scalar + LDLQ + water-filling":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Rate-distortion of codecs, from real files (the paper's Fig. 6 for our own quantizer).
+"""Rate-distortion of codecs and quantizers, from real files (the paper's Fig. 6 for our own quantizer).
 
-For each source (Gaussian, Laplace, real encoder weights), codec and rate: write the source as safetensors, run
+For each source (Gaussian, Laplace, real encoder weights), setting and rate: write the source as safetensors, run
 `nwc compress`, run `nwc decompress`, and compare. The rate is bpw_coded of the file (payload, tables, networks, side
 information, directory, padding); the distortion is the mean squared error divided by the variance of the column. The gap is
 rate - 0.5 log2(variance / distortion): bits above the Shannon bound of a Gaussian of that variance.
@@ -21,6 +21,14 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAMPLES = 1 << 20
+SETTINGS = {  # options of nwc compress
+    "default": [],
+    "most effort": ["--effort", "9"],
+    "scalar": ["--quantizer", "scalar"],
+    "linear": ["--codec", "linear"],
+    "small": ["--codec", "small"],
+    "small, scalar": ["--codec", "small", "--quantizer", "scalar"],
+}
 
 
 def write_safetensors(path, tensors):
@@ -88,12 +96,13 @@ def plot(rows, path):
     names = list(dict.fromkeys(r["source"] for r in rows))
     figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 4), sharey=True, squeeze=False)
     for axis, source in zip(axes[0], names):
-        for codec in dict.fromkeys(r["codec"] for r in rows):
-            points = sorted((r["bpw"], r["gap"]) for r in rows if r["source"] == source and r["codec"] == codec)
-            axis.plot(*zip(*points), "o-", label=codec)
-            points = sorted((r["bpw"], r["gap_without_codec"]) for r in rows
-                            if r["source"] == source and r["codec"] == codec)
-            axis.plot(*zip(*points), ":", color=axis.lines[-1].get_color(), label=f"{codec}, networks and tables not counted")
+        for setting in dict.fromkeys(r["setting"] for r in rows):
+            points = sorted((r["bpw"], r["gap"]) for r in rows if r["source"] == source and r["setting"] == setting)
+            axis.plot(*zip(*points), "o-", ms=4, label=setting)
+            if "small" in setting:
+                points = sorted((r["bpw"], r["gap_without_codec"]) for r in rows
+                                if r["source"] == source and r["setting"] == setting)
+                axis.plot(*zip(*points), ":", color=axis.lines[-1].get_color(), label=f"{setting}, network not counted")
         axis.axhline(0.254, color="gray", lw=0.8, ls="--")
         axis.text(axis.get_xlim()[0], 0.256, " ideal scalar quantizer, high rate, Gaussian", fontsize=7, color="gray")
         axis.set_title(source)
@@ -108,30 +117,30 @@ def plot(rows, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nwc", default=ROOT / "build/release/bin/nwc")
-    parser.add_argument("--codecs", nargs="+", default=["linear", "small"])
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--bits", nargs="+", type=float, default=[2, 3, 4, 5, 6])
     parser.add_argument("--weights", type=pathlib.Path, default=ROOT / "../shared/data/encoder-weights.safetensors")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench/rate_distortion")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    print(f"{'source':16} {'codec':8} {'bpw':>7} {'SNR dB':>7} {'gap':>7} {'gap without codec':>18}")
+    print(f"{'source':16} {'setting':14} {'bpw':>7} {'SNR dB':>7} {'gap':>7} {'gap without codec':>18}")
     with tempfile.TemporaryDirectory(dir=args.out) as tmp:
         tmp = pathlib.Path(tmp)
         for source, tensors in sources(args.weights):
             write_safetensors(tmp / "in.safetensors", tensors)
-            for codec in args.codecs:
+            for setting in args.settings:
                 for bits in args.bits:
-                    report = json.loads(nwc(args.nwc, "compress", tmp / "in.safetensors", "--codec", codec, "--bits", bits,
+                    report = json.loads(nwc(args.nwc, "compress", tmp / "in.safetensors", *SETTINGS[setting], "--bits", bits,
                                             "-o", tmp / "x.nwc", "--json"))
                     nwc(args.nwc, "decompress", tmp / "x.nwc", "-o", tmp / "out.safetensors", "--dtype", "f32")
                     error = relative_error(tensors, read_safetensors(tmp / "out.safetensors"))
                     bound = 0.5 * np.log2(1 / error)
-                    row = {"source": source, "codec": pathlib.Path(codec).stem, "bits": bits, "bpw": report["bpw_coded"],
+                    row = {"source": source, "setting": setting, "bits": bits, "bpw": report["bpw_coded"],
                            "relative_mse": error, "gap": report["bpw_coded"] - bound,
                            "gap_without_codec": report["bpw_coded"] - report["bpw_codec"] - bound}
                     rows.append(row)
-                    print(f"{source:16} {row['codec']:8} {row['bpw']:7.4f} {-10 * np.log10(error):7.2f} {row['gap']:7.4f} "
+                    print(f"{source:16} {row['setting']:14} {row['bpw']:7.4f} {-10 * np.log10(error):7.2f} {row['gap']:7.4f} "
                           f"{row['gap_without_codec']:18.4f}", flush=True)
     with open(args.out / "rate_distortion.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, rows[0].keys())
