@@ -15,7 +15,8 @@ import nwc_rows
 import settings
 import workspace
 
-BASE = ["--importance", "waterfill", "--feedback", "ldlq", "--allocation", "none", "--row-importance", "off", "--rdo", "0"]
+BASE = ["--importance", "waterfill", "--feedback", "ldlq", "--allocation", "none", "--row-importance", "off", "--rdo", "0",
+        "--shrinkage", "off"]
 
 
 def changed(**options):
@@ -37,8 +38,10 @@ NWC_STUDIES = {
     "allocation between tensors": {"none": BASE, "fisher": changed(allocation="fisher"),
                                    "fisher, rows too": changed(allocation="fisher", row_importance="on")},
     "quantizer": {"scalar": changed(quantizer="scalar"), "trellis, 4 states": changed(trellis_bits="2"),
-                  "trellis, 16 states": changed(trellis_bits="4"), "trellis, 256 states": changed(trellis_bits="8"),
-                  "trellis, RDO search": changed(rdo="1")},
+                  "trellis, 16 states": changed(trellis_bits="4"), "trellis, 256 states": BASE},
+    "search": {"nearest points": BASE, "shrinkage": changed(shrinkage="on"), "RDO": changed(rdo="1"),
+               "RDO and shrinkage": changed(rdo="1", shrinkage="on")},
+    "recovery": {"off": [], "on, 16,384 tokens": ["--effort", "7"]},  # beside all that is on by default
     "tables": {"of the codec": changed(no_refit_tables=True), "refitted": changed(no_row_classes=True),
                "refitted, by class of row": BASE},
 }
@@ -166,7 +169,7 @@ def main():
     parser.add_argument("--nwc", type=pathlib.Path, default=settings.ROOT / "build/release/bin/nwc")
     parser.add_argument("--model", choices=list(settings.MODELS), default="gutenlm-2.6m")
     parser.add_argument("--rates", nargs="+", type=float, default=settings.RATES)
-    parser.add_argument("--codecs", nargs="+", default=["linear", "small"])
+    parser.add_argument("--codecs", nargs="+", default=["identity", "linear", "small"])
     parser.add_argument("--out", type=pathlib.Path, default=settings.ROOT / "build/bench/quality")
     args = parser.parse_args()
     space = workspace.Workspace(settings.MODELS[args.model], args.nwc, args.out)
