@@ -130,10 +130,12 @@ void apply_effort(CompressCommand* c) {
     command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
   RecoveryOptions& recovery = command.options.recovery.options;
   if (recovery.epochs == 0) recovery.epochs = effort.recovery_epochs != 0 ? effort.recovery_epochs : 8;
-  // Both lower the squared error and attenuate the weights; through many layers that adds up (doc/measurements.md).
-  if (command.rdo < 0) command.rdo = calibrated ? 0 : 0.5;
+  // Both lower the squared error and attenuate the weights, which adds up over the layers unless recovery makes up for
+  // it (doc/architecture.md, Encoder).
+  const bool attenuate = !calibrated || command.recovery == "on";
+  if (command.rdo < 0) command.rdo = attenuate ? 0.5 : 0;
   choices->rdo_strength = command.rdo;
-  choices->shrinkage = command.shrinkage.empty() ? !calibrated : command.shrinkage == "on";
+  choices->shrinkage = command.shrinkage.empty() ? attenuate : command.shrinkage == "on";
   const auto choose = [&](const std::string& given, const char* otherwise) {
     return given.empty() ? otherwise : given;
   };
@@ -407,12 +409,13 @@ void add_compress(CLI::App& app, Context& context) {
       ->capture_default_str()
       ->group(studies);
   sub->add_option("--rdo", command->rdo,
-                  "Rate-distortion optimised search; 0: nearest points, 1: at the slope of the level; default: 0 with "
-                  "--calib, else 0.5")
+                  "Rate-distortion optimised search; 0: nearest points, 1: at the slope of the level; default: 0.5, "
+                  "but 0 with --calib and without recovery")
       ->check(CLI::Range(0.0, 4.0))
       ->group(studies);
   sub->add_option("--shrinkage", command->shrinkage,
-                  "on: reconstruct at the mean of what is rounded there; default: off with --calib")
+                  "on: reconstruct at the mean of what is rounded there; default: on, but off with --calib and without "
+                  "recovery")
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
   sub->add_flag("--refit-tables,!--no-refit-tables", command->options.choices.refit_tables,

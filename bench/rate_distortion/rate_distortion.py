@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAMPLES = 1 << 20
 SETTINGS = {  # options of nwc compress
     "default": [],
-    "most effort": ["--effort", "9"],
+    "8 states": ["--trellis-bits", "3"],
     "scalar": ["--quantizer", "scalar"],
     "linear": ["--codec", "linear"],
     "small": ["--codec", "small"],
@@ -109,7 +109,7 @@ def plot(rows, path):
         axis.set_xlabel("bits per weight, everything in the file")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("bits above the Gaussian Shannon bound")
-    axes[0][0].legend(fontsize=7)
+    axes[0][-1].legend(fontsize=6.5, ncol=2, loc="upper right")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 

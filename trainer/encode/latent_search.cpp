@@ -13,11 +13,6 @@ constexpr float kMaxLatent = 16000;  ///< 2 k fits an i16 whatever the bank
 constexpr float kUnreachable = 1e30f;
 constexpr size_t kRescaleEvery = 64;  ///< samples after which metrics are brought back to near 0
 
-// The four sets of points, by bank * 2 + parity of k. A magnitude's neighbours in a set are kOffset + 4 j and 4 more.
-// Below zero that rule leaves bank 1's sets, whose points mirror each other: kBelow puts it right.
-constexpr int32_t kOffset[4] = {0, 2, 3, 1};
-constexpr int32_t kBelow[4] = {0, 0, 1, 2};
-
 }  // namespace
 
 LatentSearch::LatentSearch(const CodecRecord& codec, const TableCosts& costs, double lambda)
@@ -54,6 +49,8 @@ void LatentSearch::round(uint8_t level, std::span<const float> u, const uint8_t*
   }
 }
 
+// The four sets of points, by bank * 2 + parity of k. A magnitude's neighbours in a set are kOffset + 4 j and 4 more.
+// Below zero that rule leaves bank 1's sets, whose points mirror each other: kBelow puts it right.
 LatentSearch::Choice LatentSearch::choose(uint8_t level, uint32_t context, float u, float weight) const {
   const float magnitude = std::min(std::abs(u), kMaxLatent);
   const float shrink = shrink_[level];
@@ -92,6 +89,8 @@ LatentSearch::Choice LatentSearch::choose(uint8_t level, uint32_t context, float
                   _mm_castps_si128(_mm_blendv_ps(_mm_castsi128_ps(_mm256_castsi256_si128(q)),
                                                  _mm_castsi128_ps(_mm256_extracti128_si256(q, 1)), up)));
 #else
+  constexpr int32_t kOffset[4] = {0, 2, 3, 1};
+  constexpr int32_t kBelow[4] = {0, 0, 1, 2};
   for (uint32_t set = 0; set < 4; ++set) {
     const uint32_t bank = set / 2;
     const int32_t low =
