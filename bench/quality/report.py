@@ -64,11 +64,13 @@ def plot(title, rows, path):
     methods = by_method(rows)
     figure, axis = plt.subplots(figsize=(9, 6))
     colours = plt.get_cmap("tab20").colors
+    ours = iter(("black", "crimson", "dimgray", "darkorange"))
     for i, (name, points) in enumerate(methods.items()):
         x, y = zip(*frontier(points))
         own = name.startswith("nwc")
         axis.plot(x, np.maximum(y, 1e-7), marker="o", ms=5 if own else 3, lw=2.2 if own else 1,
-                  ls="--" if name.endswith("allocated") else "-", color=colours[i % 20], label=name, zorder=3 if own else 2)
+                  ls="--" if name.endswith("allocated") else "-", color=next(ours, "black") if own else colours[i % 20],
+                  label=name, zorder=3 if own else 2)
     axis.set_yscale("log")
     axis.set_xlim(2, 6.2)
     inside = [k for p in methods.values() for b, k in p if 2 <= b <= 6.2 and k > 0]
