@@ -151,26 +151,6 @@ void apply_effort(CompressCommand* c) {
       choose(command.row_importance, calibrated ? "on" : "off") == "on" && choices->allocation == Allocation::kFisher;
 }
 
-/// "600M", "1.5G", "80000": bytes.
-Result<uint64_t> parse_size(const std::string& text) {
-  size_t used = 0;
-  double value = 0;
-  try {
-    value = std::stod(text, &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  const std::string unit = text.substr(std::min(used, text.size()));
-  const double factor = unit.empty() || unit == "B"    ? 1
-                        : unit == "K" || unit == "KiB" ? 1024
-                        : unit == "M" || unit == "MiB" ? 1024 * 1024
-                        : unit == "G" || unit == "GiB" ? 1024.0 * 1024 * 1024
-                                                       : 0;
-  if (used == 0 || factor == 0 || !(value > 0) || value * factor > 1e15)
-    return invalid_argument("--size " + text + ": give bytes, or a number with K, M or G");
-  return static_cast<uint64_t>(value * factor);
-}
-
 /// The text's tokens for recovery fine-tuning.
 Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const std::string& text,
                         RecoveryChoices* out) {
@@ -216,16 +196,22 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
   return {};
 }
 
+QualityRequest quality_request(const CompressCommand& command, const std::string& text) {
+  QualityRequest request;
+  request.model = command.output;
+  request.reference = command.model;
+  request.text = text;
+  request.max_tokens = command.card_tokens;
+  return request;
+}
+
 /// Looks for the rate whose measured KL divergence is the one asked for: each bit less multiplies it by about 4.
 Result<CompressReport> reach_kld(CompressCommand& command, const ModelSource& source, const CodecModel& codec,
                                  Context& context) {
   constexpr double kClose = 0.03;  ///< relative
   constexpr int kMostFiles = 5;
-  QualityRequest request;
-  request.model = command.output;
-  request.reference = command.model;
-  request.text = command.card_text.empty() ? command.calibration_text : command.card_text;
-  request.max_tokens = command.card_tokens;
+  const QualityRequest request =
+      quality_request(command, command.card_text.empty() ? command.calibration_text : command.card_text);
   if (request.text.empty()) return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
   CompressOptions& options = command.options;
   double slope = -std::log(4.0), last_bits = 0, last_log = 0;
@@ -266,7 +252,8 @@ Status compress(CompressCommand& command, Context& context) {
   options.source_name = path.filename().string();
   apply_effort(&command);
   if (!command.size.empty()) {
-    NWC_ASSIGN_OR_RETURN(options.file_bytes, parse_size(command.size));
+    NWC_ASSIGN_OR_RETURN(options.file_bytes, parse_bytes(command.size));
+    if (options.file_bytes == 0) return invalid_argument("--size " + command.size + ": must be above 0");
   }
   options.settings = canonical_settings(options, command);
   std::unique_ptr<Calibration> calibration;
@@ -290,12 +277,8 @@ Status compress(CompressCommand& command, Context& context) {
   }
   nlohmann::json json = report_json(report, command, source->stored_bytes());
   if (!command.card_text.empty()) {
-    QualityRequest request;
-    request.model = command.output;
-    request.reference = command.model;
-    request.text = command.card_text;
-    request.max_tokens = command.card_tokens;
-    NWC_ASSIGN_OR_RETURN(const QualityResult quality, measure_quality(request, context));
+    NWC_ASSIGN_OR_RETURN(const QualityResult quality,
+                         measure_quality(quality_request(command, command.card_text), context));
     NWC_TRY(write_quality_card(command.output, quality));
     json["quality"] = quality_json(quality);
     std::error_code ignored;

@@ -85,13 +85,17 @@ def plot(title, rows, path):
     plt.close(figure)
 
 
+def write_csv(path, rows, columns=None, digits=6):
+    """columns: those written, in this order; None: all of the first row."""
+    with open(path, "w", newline="") as f:
+        writer = csv.DictWriter(f, columns or rows[0].keys(), extrasaction="ignore" if columns else "raise")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+
+
 def write(name, rows, rates, folder):
     rows = sorted(rows, key=lambda r: (r["method"], r["bpw"]))
-    with open(folder / f"quality_{name}.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    write_csv(folder / f"quality_{name}.csv", rows, COLUMNS)
     text = f"KL divergence from the uncompressed {name} (nats per token; in brackets: times nwc's default)\n\n{table(rows, rates)}\n"
     (folder / f"quality_{name}.md").write_text(text)
     print(text)

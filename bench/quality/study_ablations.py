@@ -6,12 +6,12 @@ table, FP16 scales counted), importance of columns, error feedback, allocation, 
 quantizer, and the transform (codecs). One part changes at a time; all but the normalisation and the fixed-length codes are real
 files of nwc. Writes ablations_<model>.csv, .md and .png."""
 import argparse
-import csv
 import pathlib
 
 import numpy as np
 
 import nwc_rows
+import report
 import settings
 import workspace
 
@@ -181,10 +181,7 @@ def main():
                   f"ppl {row['ppl']:.3f}", flush=True)
     except workspace.ToolError as error:
         raise SystemExit(str(error))
-    with open(args.out / f"ablations_{args.model}.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0].keys())
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+    report.write_csv(args.out / f"ablations_{args.model}.csv", rows)
     try:
         plot(args.model, rows, args.out / f"ablations_{args.model}.png")
     except ImportError:

@@ -22,6 +22,7 @@ import numpy as np
 import hadamard
 import native
 import qtip
+import report
 import settings
 import tensors
 import workspace
@@ -193,10 +194,7 @@ def main():
             gap = rate - 0.5 * np.log2(variance / error)
             rows.append({"source": source, "method": method, "rate": rate, "relative_mse": error / variance, "gap": gap})
             print(f"{source:16} {method:26} {rate:7.4f} bpw  MSE {error / variance:.3e}  gap {gap:7.4f}", flush=True)
-    with open(path, "w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0].keys())
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+    report.write_csv(path, rows)
     try:
         plot(rows, args.out / "fig_sources.png")
     except ImportError:

@@ -6,13 +6,13 @@ and share beyond 3 standard deviations, of the weights as they are, normalised b
 of the whole matrix. For g_a of the codecs: its latents, each channel by its own deviation, at the level nearest to 4 bits.
 A Gaussian has kurtosis 0 and 0.27 % beyond 3. Writes table_transforms.csv and a plot."""
 import argparse
-import csv
 import pathlib
 
 import numpy as np
 
 import codec_file
 import hadamard
+import report
 import settings
 import tensors
 import workspace
@@ -129,10 +129,7 @@ def main():
             kurtosis, maximum, outliers = moments(np.concatenate([transform(w).ravel() for w in matrices]))
             rows.append({"source": source, "transform": name, "kurtosis": kurtosis, "maximum": maximum, "outliers": outliers})
             print(f"{name:40} {kurtosis:9.3f} {maximum:9.2f} {100 * outliers:8.2f}%", flush=True)
-    with open(args.out / "table_transforms.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0].keys())
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+    report.write_csv(args.out / "table_transforms.csv", rows, digits=5)
     try:
         plot(rows, args.out / "table_transforms.png")
     except ImportError:

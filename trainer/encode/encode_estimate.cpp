@@ -20,8 +20,8 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<Runner> runner = make_thread_pool(options.threads);
   std::vector<PlannedTensor> plan = plan_model(source, options.min_elements);
-  NWC_ASSIGN_OR_RETURN(
-      RateModel rate, RateModel::survey(source, codec, options.calibration, options.choices, &plan, *runner, progress));
+  NWC_ASSIGN_OR_RETURN(RateModel rate,
+                       RateModel::survey(source, codec, options.calibration, options.choices, &plan, progress));
   CompressEstimate out;
   uint64_t raw = 0, largest = 0, factors = 0, sampled = 0;
   for (const PlannedTensor& p : plan) {

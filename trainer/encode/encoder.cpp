@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <numeric>
 
 #include "runtime/base/half.h"
 #include "trainer/encode/container_write.h"
@@ -49,7 +48,6 @@ Status check_finite(const SourceTensor& tensor, Bytes bytes) {
 struct Work {
   const ModelSource& source;
   const ModelSource* weights;  ///< what is coded: the source, or what recovery made of it
-  const CodecModel& codec;     ///< as loaded
   const CompressOptions& options;
   const std::string& path;
   const Progress& progress;
@@ -78,7 +76,6 @@ std::vector<TensorRecord> announce_records(const Work& work) {
 
 /// Some coded tensors, quantized side by side.
 struct QuantizedBatch {
-  std::vector<size_t> index;  ///< in the plan
   std::vector<QuantizedTensor> tensors;
   std::vector<QuantizeStatistics> statistics;
 };
@@ -103,7 +100,6 @@ Result<QuantizedBatch> quantize_batch(const Work& work, RateModel* rate, const F
   std::vector<std::vector<float>> w(count);
   std::vector<std::shared_ptr<const FeedbackFactors>> factors(count);
   for (size_t i = 0; i < count; ++i) {
-    out.index.push_back(first + i);
     NWC_ASSIGN_OR_RETURN(w[i], work.weights->read_f32(work.plan[first + i].source));
     if (!rate->choices().feedback) continue;
     NWC_ASSIGN_OR_RETURN(factors[i], rate->factors(*rate->find(work.plan[first + i].source)));
@@ -277,10 +273,13 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
   NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(target, *work.runner, &fitted));
   double best_step = log_step, best_error = INFINITY;
   bool near = false;
+  double fitted_step = log_step;
   for (uint32_t number = 1;; ++number) {
-    RateEstimate estimate;
-    NWC_ASSIGN_OR_RETURN(FittedCodec next, rate->fit(log_step, *work.runner, &estimate));
-    fitted = std::move(next);
+    if (log_step != fitted_step) {
+      RateEstimate estimate;
+      NWC_ASSIGN_OR_RETURN(fitted, rate->fit(log_step, *work.runner, &estimate));
+      fitted_step = log_step;
+    }
     std::unique_ptr<ModelSource> recovered;
     if (work.options.recovery.enabled && near) {
       NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, rate, fitted, log_step, work.options.recovery,
@@ -344,14 +343,13 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
     return invalid_argument("there is no trellis of " + std::to_string(bits) + " bits of state");
   Work work{.source = source,
             .weights = &source,
-            .codec = codec,
             .options = options,
             .path = path,
             .progress = progress,
             .plan = plan_model(source, options.min_elements),
             .runner = make_thread_pool(options.threads)};
-  NWC_ASSIGN_OR_RETURN(RateModel rate, RateModel::survey(source, codec, options.calibration, options.choices,
-                                                         &work.plan, *work.runner, progress));
+  NWC_ASSIGN_OR_RETURN(RateModel rate,
+                       RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));
   CompressReport report;
   if (rate.coded_weights() > 0) {
     NWC_ASSIGN_OR_RETURN(report, reach_rate(work, &rate, log));

@@ -207,31 +207,33 @@ class Band {
     statistics->squared_error += squared;
     statistics->squared_weight += power;
     statistics->weighted_error += importance * weighted;
-    uint8_t state = 0;
-    const Trellis* trellis = find_trellis(codec.record.trellis_bits);
     double bits = 0;
-    for (uint64_t i = 0; i < padded_; ++i) {
-      const uint32_t bank = trellis != nullptr ? Trellis::bank(state) : 0;
-      const int16_t value = trellis != nullptr ? trellis_value(q_[i], bank) : q_[i];
-      bits += job_.costs.bits(level, context_[i], bank, value);
-      if (trellis != nullptr) state = trellis->next(state, value);
-    }
+    for_each_value(
+        [&](uint64_t i, uint32_t bank, int16_t value) { bits += job_.costs.bits(level, context_[i], bank, value); });
     statistics->ideal_bits += bits;
   }
 
-  void count(uint8_t level, ValueStatistics* values) const {
+  /// f(row, bank, value) down the column: what entropy coding makes of q_.
+  template <typename F>
+  void for_each_value(F&& f) const {
     const Trellis* trellis = find_trellis(job_.codec.record.trellis_bits);
     uint8_t state = 0;
     for (uint64_t i = 0; i < padded_; ++i) {
       const uint32_t bank = trellis != nullptr ? Trellis::bank(state) : 0;
       const int16_t value = trellis != nullptr ? trellis_value(q_[i], bank) : q_[i];
-      values->histograms[(level * kNumContexts + context_[i]) * values->banks + bank].add(value);
+      f(i, bank, value);
       if (trellis != nullptr) state = trellis->next(state, value);
-      if (q_[i] == 0 || weight_[i] == 0) continue;
+    }
+  }
+
+  void count(uint8_t level, ValueStatistics* values) const {
+    for_each_value([&](uint64_t i, uint32_t bank, int16_t value) {
+      values->histograms[(level * kNumContexts + context_[i]) * values->banks + bank].add(value);
+      if (q_[i] == 0 || weight_[i] == 0) return;
       // In whole units, so that the sum does not depend on the order of summation.
       values->excess[level] += std::round(ValueStatistics::kExcessUnit * (q_[i] > 0 ? q_[i] - u_[i] : u_[i] - q_[i]));
       values->nonzero[level] += 1;
-    }
+    });
   }
 
   const Shared& shared_;

@@ -5,6 +5,7 @@
 
 #include "runtime/format/container.h"
 #include "trainer/encode/tensor_encode.h"
+#include "trainer/llm/llama_weights.h"
 
 namespace nwc {
 namespace {
@@ -40,12 +41,12 @@ std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) 
   return out;
 }
 
-bool is_head(const std::string& name) { return name == "model.embed_tokens.weight" || name == "lm_head.weight"; }
+bool is_head(const std::string& name) { return name == kEmbeddingName || name == kHeadName; }
 
 }  // namespace
 
 Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
-                                    const CodingChoices& choices, std::vector<PlannedTensor>* plan, Runner& runner,
+                                    const CodingChoices& choices, std::vector<PlannedTensor>* plan,
                                     const Progress& progress) {
   RateModel model;
   model.source_ = &source;
@@ -85,11 +86,10 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
     std::shared_ptr<const FeedbackFactors> factors;
     const bool known = calibration != nullptr && calibration->covers(tensor.name);
     if (known) {
-      NWC_ASSIGN_OR_RETURN(factors, model.factors(s));
-      importance.factors = factors.get();
-      const HessianKind kind =
-          choices.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
+      const HessianKind kind = model.hessian_kind();
       NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration->load(tensor.name, kind));
+      NWC_ASSIGN_OR_RETURN(factors, model.make_factors(s, statistics));
+      importance.factors = factors.get();
       for (uint64_t c = 0; c < s.n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s.n + c]);
       if (kind == HessianKind::kFisher) {
         s.row_importance = statistics.row_importance;
@@ -132,7 +132,6 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
       if (!calibration->covers(source.tensors()[s.source].name)) s.log_step += fisher_sum / fisher_count;
     }
   }
-  static_cast<void>(runner);
   return model;
 }
 
@@ -143,18 +142,23 @@ const SurveyedTensor* RateModel::find(size_t source) const {
 }
 
 Result<std::shared_ptr<const FeedbackFactors>> RateModel::factors(const SurveyedTensor& t) {
-  std::shared_ptr<const FeedbackFactors>& kept = kept_factors_[static_cast<size_t>(&t - tensors_.data())];
+  const std::shared_ptr<const FeedbackFactors>& kept = kept_factors_[static_cast<size_t>(&t - tensors_.data())];
   const std::string& name = source_->tensors()[t.source].name;
   if (kept != nullptr || calibration_ == nullptr || !calibration_->covers(name)) return kept;
-  const HessianKind kind = choices_.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
-  NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, kind));
+  NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, hessian_kind()));
+  return make_factors(t, statistics);
+}
+
+Result<std::shared_ptr<const FeedbackFactors>> RateModel::make_factors(const SurveyedTensor& t,
+                                                                       const TensorStatistics& statistics) {
+  const std::string& name = source_->tensors()[t.source].name;
   if (statistics.n != t.n || statistics.m != t.m) return corrupt("calibration of " + name + ": wrong shape");
   Result<FeedbackFactors> made = factor_hessian(statistics.hessian, t.n, choices_.damping);
   if (!made.ok()) return made.status().with_context("calibration of " + name);
   auto out = std::make_shared<const FeedbackFactors>(std::move(*made));
   if (kept_bytes_ + 4 * t.n * t.n <= kKeptFactorBytes) {
     kept_bytes_ += 4 * t.n * t.n;
-    kept = out;
+    kept_factors_[static_cast<size_t>(&t - tensors_.data())] = out;
   }
   return std::shared_ptr<const FeedbackFactors>(out);
 }
@@ -189,7 +193,6 @@ Result<RateEstimate> RateModel::measure(double log_step, const FittedCodec& fitt
   out.bytes = static_cast<double>(stored_codec_bytes(record));
   double sampled = 0;
   struct Part {
-    Status status;
     double bytes = 0, weighted_error = 0, scale = 1;
     std::unique_ptr<ValueStatistics> values;
   };
@@ -291,11 +294,11 @@ Result<double> RateModel::find_step(double bytes, Runner& runner, FittedCodec* f
   for (int pass = 0; pass < kFitPasses; ++pass) {
     RateEstimate estimate;
     NWC_ASSIGN_OR_RETURN(FittedCodec next, fit(log_step, runner, &estimate));
-    *fitted = std::move(next);
     const double error = (estimate.bytes - bytes) * 8 / weights;
     if (std::abs(error) < best) {
       best = std::abs(error);
       best_step = log_step;
+      *fitted = std::move(next);
     }
     if (pass > 0 && std::abs(error) < kFitTolerance) break;
     log_step -= std::clamp(error / slope(log_step), -2.0, 2.0);

@@ -55,12 +55,12 @@ class RateModel {
   /// Reads every tensor once; refuses NaN and infinity. A coded tensor that is all zero becomes raw in the plan.
   /// calibration: null for data-free coding (choices that need it are then ignored). Must outlive the model.
   static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
-                                  const CodingChoices& choices, std::vector<PlannedTensor>* plan, Runner& runner,
+                                  const CodingChoices& choices, std::vector<PlannedTensor>* plan,
                                   const Progress& progress);
 
   /// The codec for a common step (log2): levels, tables, shrinkage, from passes over the samples.
   Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
-  /// The common step whose estimate is `bytes`, within what a few fits give.
+  /// The common step whose estimate is `bytes`, within what a few fits give; *fitted: what fit() gives there.
   Result<double> find_step(double bytes, Runner& runner, FittedCodec* fitted);
 
   /// What a fitted codec gives on the samples, scaled up to the model.
@@ -75,7 +75,6 @@ class RateModel {
   const std::vector<SurveyedTensor>& tensors() const { return tensors_; }
   const SurveyedTensor* find(size_t source) const;
   const CodingChoices& choices() const { return choices_; }
-  const CodecModel& ladder() const { return ladder_; }
   uint64_t coded_weights() const { return coded_weights_; }
   /// The change of bits per weight for each octave of the step, about.
   double slope(double log_step) const;
@@ -85,6 +84,12 @@ class RateModel {
   Result<RateEstimate> measure(double log_step, const FittedCodec& fitted, Runner& runner, ValueStatistics* values,
                                double* sampled_share);
   double gaussian_bits(double log_step) const;
+  HessianKind hessian_kind() const {
+    return choices_.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
+  }
+  /// Kept for later calls of factors(), while they fit in memory.
+  Result<std::shared_ptr<const FeedbackFactors>> make_factors(const SurveyedTensor& t,
+                                                              const TensorStatistics& statistics);
 
   const ModelSource* source_ = nullptr;
   const Calibration* calibration_ = nullptr;
