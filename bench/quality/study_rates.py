@@ -1,75 +1,138 @@
 #!/usr/bin/env python3
-"""The paper's Fig. 3, 5 and 7 on our data, from the rows that quality.py has measured.
+"""The paper's Fig. 3, 5 and 7 on our data, from the rows that quality.py has measured (it is run where there are none).
 
 fig_rates_<model>.png: perplexity and KL divergence against bits per weight, calibrated (Fig. 3) and data-free (Fig. 5).
 fig_error_<model>.png: perplexity and KL divergence against the mean squared error of the weights (Fig. 7): who gets more out of
-the same error?"""
+the same error? For this the codecs' transforms are measured beside, data-free, with scalar quantization, the same steps for all
+columns relative to their power, no search: nothing but the transform differs. fig_rates_<model>.csv has the points of both."""
 import argparse
 import json
 import pathlib
+import subprocess
+import sys
 
+import numpy as np
+
+import nwc_rows
 import report
 import settings
+import workspace
 
-DATA_FREE = ("RTN", "SeedLM", "nwc, data-free")
+TRANSFORM = "transform: {}, scalar, data-free"
+TRANSFORMS = ("identity", "linear", "small")
+TRANSFORM_OPTIONS = ["--quantizer", "scalar", "--importance", "none", "--allocation", "none", "--row-importance", "off",
+                     "--head-bits", "0", "--rdo", "0", "--shrinkage", "off", "--no-row-classes"]
+COLUMNS = ("group", "method", "setting", "bpw", "mse", "ppl", "kld_mean", "kld_se")
 LABELS = {"ppl": "perplexity", "kld_mean": "KL divergence, nats per token"}
+STYLES = {  # colour, line, marker; dashed: the same with rates allocated between tensors
+    "nwc with recovery": ("black", "-", "o"), "nwc, default": ("royalblue", "-", "o"),
+    "nwc without allocation": ("deepskyblue", "-", "o"), "nwc, data-free": ("navy", "-", "o"),
+    TRANSFORM.format("identity"): ("teal", "-", "s"), TRANSFORM.format("linear"): ("limegreen", ":", "^"),
+    TRANSFORM.format("small"): ("magenta", "-", "s"),
+    "entropy-coded scalar + LDLQ + water-filling": ("seagreen", "-", "v"),
+    "entropy-coded scalar + LDLQ + water-filling, allocated": ("seagreen", "--", "v"),
+    "paper's setting (K=4, scalar, LDLQ)": ("red", "-", "s"),
+    "QTIP 1MAD + RHT + LDLQ": ("darkorange", "-", "^"), "QTIP HYB + RHT + LDLQ": ("goldenrod", "-", "^"),
+    "E8P + RHT + LDLQ": ("purple", "-", "D"), "E8P + RHT + LDLQ, allocated": ("purple", "--", "D"),
+    "GPTQ": ("sienna", "-", "P"), "GPTQ, allocated": ("sienna", "--", "P"),
+    "AWQ": ("hotpink", "-", "X"), "AWQ, allocated": ("hotpink", "--", "X"),
+    "RTN, clipping by diag(H)": ("gray", "-", "d"), "RTN, clipping by diag(H), allocated": ("gray", "--", "d"),
+    "RTN": ("silver", "-", "d"), "SeedLM": ("tan", "-", "D"), "llama.cpp": ("olive", ":", "*"),
+    "llama.cpp with importance matrix": ("olive", "-", "*")}
+DATA_FREE = ("nwc, data-free", *map(TRANSFORM.format, TRANSFORMS), "RTN", "SeedLM", "llama.cpp")
+CALIBRATED = tuple(m for m in STYLES if m not in DATA_FREE)
 
 
 def lines(axis, rows, x_key, y_key, methods):
-    import matplotlib.pyplot as plt
-    for i, name in enumerate(dict.fromkeys(r["method"] for r in rows)):
-        if name not in methods:
-            continue
-        points = sorted((r[x_key], r[y_key]) for r in rows if r["method"] == name and x_key in r)
+    for method in methods:
+        points = sorted((r[x_key], r[y_key]) for r in rows if r["method"] == method and r.get(x_key, 0) > 0)
         if x_key == "bpw":
             points = report.frontier(points)
         if points:
-            own = name.startswith("nwc")
-            axis.plot(*zip(*points), "o-", ms=4 if own else 2.5, lw=2 if own else 1, label=name, zorder=3 if own else 2,
-                      color=plt.get_cmap("tab20").colors[i % 20], ls="--" if name.endswith("allocated") else "-")
+            colour, line, marker = STYLES[method]
+            own = method.startswith(("nwc", "transform"))
+            axis.plot(*zip(*points), color=colour, ls=line, marker=marker, ms=5 if own else 4, lw=2 if own else 1.1,
+                      label=method, zorder=3 if own else 2)
     axis.set_yscale("log")
     axis.set_ylabel(LABELS[y_key])
     axis.grid(alpha=0.3, which="both")
 
 
+def plain_ticks(axis, reference, top):
+    """Perplexities in plain figures."""
+    import matplotlib.ticker as ticker
+    step = next(s for s in (0.5, 1, 2, 5, 10, 20, 50) if (top - reference) / s < 12)
+    axis.yaxis.set_major_locator(ticker.FixedLocator(np.arange(np.ceil(reference / step) * step, top, step)))
+    axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def below(figure, axes, columns):
+    """One legend under all axes."""
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), fontsize=9, ncol=columns, loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.028 * -(-len(handles) // columns) * 6.5 / figure.get_figheight() + 0.01, 1, 1))
+
+
 def rates(name, rows, path):
     import matplotlib.pyplot as plt
-    everything = {r["method"] for r in rows}
-    groups = {"calibrated": everything - set(DATA_FREE), "data-free": set(DATA_FREE) | {"llama.cpp"}}
-    figure, axes = plt.subplots(2, 2, figsize=(13, 10), sharex=True)
-    for column, (title, methods) in enumerate(groups.items()):
+    reference = rows[0]["ppl_reference"]
+    figure, axes = plt.subplots(2, 2, figsize=(12, 12.5), sharex=True, sharey="row")
+    inside = [r for r in rows if 2 <= r["bpw"] <= 6.2]
+    for column, (title, methods) in enumerate((("calibrated", CALIBRATED), ("data-free", DATA_FREE))):
         for row, key in enumerate(LABELS):
             axis = axes[row][column]
             lines(axis, rows, "bpw", key, methods)
-            axis.set_xlim(2, 6.2)
-            seen = [r[key] for r in rows if r["method"] in methods and 2 <= r["bpw"] <= 6.2 and r[key] > 0]
-            axis.set_ylim(min(seen) * (0.998 if key == "ppl" else 0.8), min(max(seen), min(seen) * (2 if key == "ppl" else 1e5)))
-            axis.set_title(f"{name}, {title}")
-            axis.legend(fontsize=6)
+            axis.set_xlim(1.95, 6.2)
+        axes[0][column].set_title(f"{name}, {title}")
+        axes[0][column].axhline(reference, color="black", lw=0.9, ls=":", label="uncompressed")
         axes[1][column].set_xlabel("bits per weight, everything in the file")
-        axes[0][column].axhline(rows[0]["ppl_reference"], color="gray", lw=0.8, ls="--")
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    top = min(max(r["ppl"] for r in inside), 1.5 * reference)
+    axes[0][0].set_ylim(reference * 0.995, top)
+    plain_ticks(axes[0][0], reference, top)
+    kld = [r["kld_mean"] for r in inside]
+    axes[1][0].set_ylim(min(kld) * 0.8, max(kld) * 1.2)
+    below(figure, axes.flat, 3)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
 def error(name, rows, path):
     import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.5))
+    reference = rows[0]["ppl_reference"]
+    figure, axes = plt.subplots(1, 2, figsize=(12, 8.5))
     for axis, key in zip(axes, LABELS):
-        lines(axis, [r for r in rows if r.get("mse", 0) > 0], "mse", key, {r["method"] for r in rows})
+        lines(axis, rows, "mse", key, list(STYLES))
         axis.set_xscale("log")
-        axis.set_xlabel("mean squared error over mean square, mean of all tensors")
-    axes[0].set_title(name)
-    axes[1].legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
+        axis.set_xlim(5e-4, 6)
+        axis.set_xlabel("squared error of the weights over their power, mean of all tensors")
+        axis.set_title(name)
+    axes[0].axhline(reference, color="black", lw=0.9, ls=":", label="uncompressed")
+    top = min(max(r["ppl"] for r in rows), 1.4 * reference)
+    axes[0].set_ylim(reference * 0.995, top)
+    plain_ticks(axes[0], reference, top)
+    below(figure, axes, 3)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
+
+
+def spread(rows, errors=(0.1, 0.03, 0.01)):
+    """KL divergence of each method at equal squared error, interpolated in logarithms: method -> values or None."""
+    out = {}
+    for method in STYLES:
+        points = sorted((np.log(r["mse"]), np.log(r["kld_mean"])) for r in rows if r["method"] == method and r["mse"] > 0)
+        if len(points) > 1:
+            x, y = zip(*points)
+            out[method] = [float(np.exp(np.interp(np.log(e), x, y))) if x[0] <= np.log(e) <= x[-1] else None for e in errors]
+    return errors, out
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=list(settings.MODELS), default=list(settings.MODELS))
+    parser.add_argument("--nwc", type=pathlib.Path, default=settings.ROOT / "build/release/bin/nwc")
+    parser.add_argument("--model", nargs="+", choices=list(settings.MODELS), default=["gutenlm-2.6m"])
+    parser.add_argument("--rates", nargs="+", type=float, default=[2.0, 2.5, 3.0, 4.0, 5.0], help="of the transforms")
+    parser.add_argument("--report", action="store_true", help="only plots of what was measured before")
     parser.add_argument("--out", type=pathlib.Path, default=settings.ROOT / "build/bench/quality")
     args = parser.parse_args()
     import matplotlib
@@ -77,12 +140,25 @@ def main():
     for name in args.model:
         path = args.out / name / "rows.json"
         if not path.exists():
-            print(f"{name}: run quality.py first")
-            continue
+            subprocess.run([sys.executable, settings.ROOT / "bench/quality/quality.py", "--nwc", args.nwc, "--model", name,
+                            "--out", args.out], check=True)
         rows = list(json.loads(path.read_text()).values())
+        kept = args.out / name / "transforms.json"
+        if not args.report:
+            space = workspace.Workspace(settings.MODELS[name], args.nwc, args.out)
+            found = [nwc_rows.row(space, TRANSFORM.format(codec), ["--codec", codec, *TRANSFORM_OPTIONS], rate, calibrated=False)
+                     for codec in TRANSFORMS for rate in args.rates]
+            kept.write_text(json.dumps(found, indent=1))
+        rows += json.loads(kept.read_text()) if kept.exists() else []
+        rows = sorted(({**r, "group": "data-free" if r["method"] in DATA_FREE else "calibrated"} for r in rows
+                       if r["method"] in STYLES), key=lambda r: (r["group"], r["method"], r["bpw"]))
+        report.write_csv(args.out / f"fig_rates_{name}.csv", rows, COLUMNS, digits=5)
         rates(name, rows, args.out / f"fig_rates_{name}.png")
         error(name, rows, args.out / f"fig_error_{name}.png")
-        print(f"wrote {args.out}/fig_rates_{name}.png and fig_error_{name}.png")
+        errors, table = spread(rows)
+        print(f"KL divergence at a squared error of {', '.join(map(str, errors))} of the weights' power")
+        for method, values in table.items():
+            print(f"{method:58}" + "".join(f"{'' if v is None else format(v, '.2g'):>9}" for v in values))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 
 Rate is what is stored, distortion the squared error over the variance. Fixed rate: SQ (Lloyd-Max), VQ (pairs, k-means), TCQ
 (QTIP's hybrid code fitted to a Gaussian, and 1MAD), TCQ* (hybrid code fitted to the source, with a table of 2 * rate + 1 bits
-where that is more than 9), for weights TCQ also after a random Hadamard transform. Entropy-coded: ECSQ (uniform steps, empirical
-entropy: an ideal coder) and nwc's real files with everything in them. For the Laplace source the Shannon lower bound lies 0.104
-bit below the Gaussian one.
+where that is more than 9), for weights TCQ also after a random Hadamard transform, E8P (QuIP#) with its stages, SeedLM, round
+to nearest in groups of 128 and llama.cpp's types, all with their scales counted. Each fixed-rate code's spread is fitted to the
+source. Entropy-coded: ECSQ (uniform steps, empirical entropy: an ideal coder) and nwc's real files with everything in them. For
+the Laplace source the Shannon lower bound lies 0.104 bit below the Gaussian one.
 
-Writes fig_sources.csv and fig_sources.png."""
+Rows are kept in fig_sources.json as they are measured: an interrupted run resumes, a row is measured again when the binary, the
+quantizer's source or the number of samples has changed. Writes fig_sources.csv and fig_sources.png."""
 import argparse
-import csv
-import itertools
+import ctypes
+import hashlib
 import json
 import os
 import pathlib
@@ -19,19 +21,24 @@ import tempfile
 
 import numpy as np
 
+import e8p
+import grids
 import hadamard
 import native
 import qtip
 import report
+import rtn
+import seedlm
 import settings
 import tensors
 import workspace
 
 ROOT = settings.ROOT
 SAMPLES = 1 << 20
-TRELLIS_SAMPLES = 1 << 16
-NWC = {"nwc, scalar": ["--quantizer", "scalar"], "nwc, trellis": ["--quantizer", "trellis"],
-       "nwc, trellis, most effort": ["--quantizer", "trellis", "--effort", "9"]}
+NWC = {"nwc, scalar": ["--quantizer", "scalar"], "nwc, trellis, 8 states": ["--effort", "2"],
+       "nwc, trellis, 256 states (default)": []}
+LLAMA_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q5_0")
+SPREADS = np.linspace(0.7, 1.4, 15)  # of a fixed-rate code, times the standard deviation
 
 
 def sources(weights):
@@ -45,11 +52,20 @@ def sources(weights):
         yield "encoder weights", [w / np.sqrt((w ** 2).mean(0)) for w in matrices]
 
 
+def shuffled(matrices):
+    """All values down the columns, as nwc goes, in runs of 256 in random order."""
+    x = np.concatenate([w.T.ravel() for w in matrices]).astype("f4")
+    return np.random.default_rng(3).permutation(x[:len(x) // 256 * 256].reshape(-1, 256)).ravel()
+
+
 def lloyd_max(x, bits, rounds=300):
-    """Mean squared error of the scalar quantizer of 2^bits levels, fitted to the samples themselves."""
+    """Mean squared error of the scalar quantizer of 2^bits levels, fitted to the samples themselves. The start is the optimum of
+    many levels, a density of levels as the cube root of the samples' (Panter and Dite 1951)."""
     x = np.sort(x.astype("f8"))
+    count, edges = np.histogram(x, 4096)
+    share = np.cumsum(np.cbrt(count))
     sums, squares = np.concatenate(([0], np.cumsum(x))), np.concatenate(([0], np.cumsum(x * x)))
-    levels = np.quantile(x, (np.arange(1 << bits) + 0.5) / (1 << bits))
+    levels = np.interp((np.arange(1 << bits) + 0.5) / (1 << bits) * share[-1], share, edges[1:])
     for _ in range(rounds):
         edges = np.concatenate(([0], np.searchsorted(x, (levels[1:] + levels[:-1]) / 2), [len(x)]))
         count = np.diff(edges)
@@ -60,9 +76,12 @@ def lloyd_max(x, bits, rounds=300):
 
 
 def pairs_vq(x, bits, rounds=40):
-    """The same for pairs and 2^(2 bits) points."""
-    x = x[:1 << 17].reshape(-1, 2)
-    centres = x[np.random.default_rng(2).choice(len(x), 1 << (2 * bits), replace=False)].copy()
+    """The same for pairs and 2^(2 bits) points, whose density starts as the square root of the samples'."""
+    x = x[:1 << 18].reshape(-1, 2)
+    count, *edges = np.histogram2d(x[:, 0], x[:, 1], 64)
+    cells = [np.clip(np.searchsorted(e, x[:, d], "right") - 1, 0, 63) for d, e in enumerate(edges)]
+    chance = 1 / np.sqrt(np.maximum(count[cells[0], cells[1]], 1))
+    centres = x[np.random.default_rng(2).choice(len(x), 1 << (2 * bits), replace=False, p=chance / chance.sum())].copy()
     for _ in range(rounds):
         nearest = np.concatenate([np.argmax(p @ centres.T - (centres ** 2).sum(1) / 2, 1) for p in np.array_split(x, 64)])
         count = np.bincount(nearest, minlength=len(centres))
@@ -82,64 +101,147 @@ def entropy_coded_scalar(x, step):
     return -(p * np.log2(p)).sum(), ((x - mean[q]) ** 2).mean()
 
 
-def trellis(x, table, bits, scale_grid):
-    """Mean squared error, the table's spread searched on a part of the samples."""
-    x = x[:TRELLIS_SAMPLES].reshape(-1, 256)
-    shift = int(bits * len(table))
+def with_spread(x, encode):
+    """(mean squared error, variance) of encode(x of unit variance) -> reconstruction, x [count][length], its spread fitted on a
+    part of the samples."""
+    sigma = x.std()
+
+    def error(part, spread):
+        scale = np.float32(sigma * spread)
+        return float(((encode(part / scale) * scale - part) ** 2).mean(dtype="f8"))
+
+    part = x[:max(16, len(x) // 16)]
+    return error(x, min(SPREADS, key=lambda s: error(part, s))), float((x ** 2).mean(dtype="f8"))
+
+
+def trellis(x, table, bits):
     state_bits = int(np.log2(table.shape[1]))
-
-    def error(part, scale):
-        t = table * np.float32(scale)
-        return ((t.T[native.trellis_search(part, state_bits, shift, t)].reshape(part.shape) - part) ** 2).mean()
-
-    best = min(scale_grid, key=lambda s: error(x[:16], s))
-    return error(x, best)
+    return with_spread(x.reshape(-1, 256), lambda y: table.T[
+        native.trellis_search(y, state_bits, int(bits * len(table)), table)].reshape(y.shape))
 
 
-def numpy_rows(name, matrices, rates, state_bits):
-    x = np.concatenate([w.T.ravel() for w in matrices]).astype("f4")  # down the columns, as nwc goes
-    x = np.random.default_rng(3).permutation(x[:len(x) // 256 * 256].reshape(-1, 256)).ravel()
-    variance = float((x ** 2).mean())
-    grid = np.linspace(0.8, 1.3, 11)
-    for bits in rates:
-        for step in np.sqrt(variance) * np.exp2(np.array([-bits + 1.6, -bits + 2.1])):
-            yield "ECSQ, ideal coder", *entropy_coded_scalar(x, step), variance
-        yield "SQ (Lloyd-Max)", bits, lloyd_max(x, bits), variance
+def lattice(x, bits):
+    scales = e8p._scales(bits)
+    return with_spread(x.reshape(-1, 8), lambda y: e8p._encode(y, bits, scales))
+
+
+def matrix_error(matrices, quantize):
+    """quantize(w) -> (decoded, bits). (rate, mean squared error)."""
+    total, error, count = 0, 0.0, 0
+    for w in matrices:
+        decoded, bits = quantize(np.ascontiguousarray(w, "f4"))
+        total, error, count = total + bits, error + float(((decoded - w) ** 2).sum(dtype="f8")), count + w.size
+    return total / count, error / count
+
+
+def llama_library():
+    try:
+        import gguf
+        import llama_cpp
+        found = next((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("*ggml-base*"))
+    except (ImportError, StopIteration):
+        return None, None
+    library = ctypes.CDLL(str(found))
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    return library, gguf
+
+
+def llama_type(library, gguf, kind, x):
+    """(bits per weight, mean squared error) of llama.cpp's own quantizer, without an importance matrix."""
+    x = np.ascontiguousarray(x[:len(x) // 256 * 256].reshape(-1, 256), "f4")
+    kind = gguf.GGMLQuantizationType[kind]
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    stored = np.empty((len(x), 256 // block * size), "u1")
+    library.ggml_quantize_chunk(int(kind), x.ctypes.data_as(ctypes.c_void_p), stored.ctypes.data_as(ctypes.c_void_p),
+                                ctypes.c_int64(0), ctypes.c_int64(len(x)), ctypes.c_int64(256), None)
+    return 8 * size / block, float(((gguf.dequantize(stored, kind) - x) ** 2).mean(dtype="f8"))
+
+
+def peers(name, matrices, args):
+    """Yields (method, setting, function): function() -> (rate, mean squared error, variance)."""
+    x = shuffled(matrices)
+    part = x[:args.samples]  # for the searches that take long
+    variance = float((x ** 2).mean(dtype="f8"))
+    fixed = lambda rate, found: (rate, *found)  # noqa: E731
+    for bits in args.rates:
+        for k in (1.6, 2.1):
+            yield ("ECSQ, ideal coder", f"{bits} {k}",
+                   lambda s=np.sqrt(variance) * np.exp2(k - bits): (*entropy_coded_scalar(x, s), variance))
+        yield "SQ (Lloyd-Max)", bits, lambda b=bits: (b, lloyd_max(x, b), variance)
+        yield ("RTN, groups of 128", bits, lambda b=bits: (*matrix_error(
+            matrices, lambda w: rtn.quantize(w, bits=b, group=128)), variance))
         if bits <= 5:
-            yield "VQ (pairs)", bits, pairs_vq(x, bits), variance
-        if bits <= 5:
-            yield "TCQ (hybrid)", bits, trellis(x, qtip.values("hyb", state_bits), bits, grid), variance
-        fitted = qtip.fit_pairs(x[:1 << 18].reshape(-1, 2), max(qtip.HYB_BITS, 2 * bits + 1))
-        if bits <= 5:
-            yield "TCQ* (hybrid, fitted)", bits, trellis(x, qtip.hyb_values(fitted, state_bits), bits, grid), variance
-        yield "TCQ (1MAD)", bits, trellis(x, qtip.values("1mad", state_bits), bits, grid), variance
+            yield "VQ (pairs)", bits, lambda b=bits: (b, pairs_vq(x, b), variance)
+            yield "TCQ (hybrid)", bits, lambda b=bits: fixed(b, trellis(part, qtip.values("hyb", args.state_bits), b))
+            yield ("TCQ* (hybrid, fitted)", bits, lambda b=bits: fixed(b, trellis(part, qtip.hyb_values(qtip.fit_pairs(
+                x[:1 << 18].reshape(-1, 2), max(qtip.HYB_BITS, 2 * b + 1)), args.state_bits), b)))
+        yield "TCQ (1MAD)", bits, lambda b=bits: fixed(b, trellis(part, qtip.values("1mad", args.state_bits), b))
         if name == "encoder weights":
-            y = np.concatenate([hadamard.Incoherence(*w.shape, 1).forward(w).ravel() for w in matrices[:24]])
-            yield ("RHT + TCQ (1MAD)", bits, trellis(y.astype("f4"), qtip.values("1mad", state_bits), bits, grid),
-                   float((y ** 2).mean()))
+            yield ("RHT + TCQ (1MAD)", bits, lambda b=bits: fixed(b, trellis(shuffled(
+                [hadamard.Incoherence(*w.shape, 1).forward(w) for w in matrices])[:args.samples],
+                qtip.values("1mad", args.state_bits), b)))
+        if bits in e8p.STAGES:
+            yield "E8P, residual stages", bits, lambda b=bits: fixed(b, lattice(x[:1 << 18], b))
+        if bits in seedlm.CONFIGS:  # blocks of 8, 12 or 16
+            row = part[:len(part) // 48 * 48][None]
+            yield "SeedLM", bits, lambda b=bits, w=row: (*matrix_error([w], lambda w: seedlm.quantize(w, bits=b)),
+                                                         float((w ** 2).mean(dtype="f8")))
+    library, gguf = llama_library()
+    if library is None:
+        print("no rows of llama.cpp: pip install llama-cpp-python gguf")
+    for kind in LLAMA_TYPES if library else ():
+        yield f"llama.cpp {'k-quants' if 'K' in kind else 'Q4_0, Q5_0'}", kind, lambda k=kind: (
+            *llama_type(library, gguf, k, x), variance)
 
 
 def nwc_rows(nwc, matrices, rates, folder):
-    """Real files. Columns have unit power, so that the relative error is per column as everywhere else."""
+    """Real files. Columns have unit power, so that the relative error is per column as everywhere else. Yields like peers."""
     names = [f"w{i}" for i in range(len(matrices))]
-    with tempfile.TemporaryDirectory(dir=folder) as tmp:
-        tmp = pathlib.Path(tmp)
-        tensors.write_safetensors(tmp / "in.safetensors", dict(zip(names, matrices)))
-        for method, options in NWC.items():
-            for bits in rates:
-                run = lambda *a: subprocess.run([nwc, *map(str, a)], capture_output=True, text=True,  # noqa: E731
-                                                env={"NWC_CODECS": str(workspace.CODECS), **os.environ})
-                done = run("compress", tmp / "in.safetensors", "--bits", bits, *options, "-o", tmp / "x.nwc", "--json")
+
+    def measure(options, bits):
+        with tempfile.TemporaryDirectory(dir=folder) as tmp:
+            tmp = pathlib.Path(tmp)
+            tensors.write_safetensors(tmp / "in.safetensors", dict(zip(names, matrices)))
+
+            def run(*arguments):
+                done = subprocess.run([nwc, *map(str, arguments)], capture_output=True, text=True,
+                                      env={"NWC_CODECS": str(workspace.CODECS), **os.environ})
                 if done.returncode != 0:
-                    print(f"{method}: left out: {done.stderr.strip()[:200]}")
-                    break
-                rate = json.loads(done.stdout)["bpw_coded"]
-                done = run("decompress", tmp / "x.nwc", "-o", tmp / "out.safetensors", "--dtype", "f32")
-                if done.returncode != 0:
-                    raise SystemExit(done.stderr)
-                out = tensors.Safetensors(tmp / "out.safetensors")
-                error = sum(float(((out.read(n) - w) ** 2).sum(dtype="f8")) for n, w in zip(names, matrices))
-                yield method, rate, error / sum(w.size for w in matrices), 1.0
+                    raise SystemExit(f"{' '.join(map(str, done.args))}: exit code {done.returncode}\n{done.stderr}")
+                return done.stdout
+
+            report = json.loads(run("compress", tmp / "in.safetensors", "--bits", bits, *options, "-o", tmp / "x.nwc", "--json"))
+            run("decompress", tmp / "x.nwc", "-o", tmp / "out.safetensors", "--dtype", "f32")
+            out = tensors.Safetensors(tmp / "out.safetensors")
+            return report["bpw_coded"], *pooled([out.read(n) - w for n, w in zip(names, matrices)], matrices)
+
+    for method, options in NWC.items():
+        for bits in rates:
+            yield method, bits, lambda o=options, b=bits: measure(o, b)
+
+
+def pooled(errors, matrices):
+    """(mean squared error, variance) over all of them."""
+    return tuple(sum(float((w ** 2).sum(dtype="f8")) for w in part) / sum(w.size for w in part) for part in (errors, matrices))
+
+
+def versions(args):
+    """What a kept row depends on beside its own name: of nwc's rows the binary, of the others the sources."""
+    h = hashlib.sha256(repr((args.samples, args.state_bits)).encode())
+    for module in (e8p, grids, hadamard, native, qtip, rtn, seedlm):
+        h.update(pathlib.Path(module.__file__).read_bytes())
+    h.update(native.SOURCE.read_bytes())
+    return {True: hashlib.sha256(args.nwc.read_bytes()).hexdigest()[:16], False: h.hexdigest()[:16]}
+
+
+STYLES = {  # colour, line, marker: blue and black entropy-coded, warm colours trellises, green and grey other fixed-rate codes
+    "nwc, trellis, 256 states (default)": ("black", "-", "o"), "nwc, trellis, 8 states": ("royalblue", "-", "o"),
+    "nwc, scalar": ("deepskyblue", "-", "o"), "ECSQ, ideal coder": ("deepskyblue", ":", None),
+    "TCQ (1MAD)": ("crimson", "-", "s"), "TCQ (hybrid)": ("darkorange", "-", "s"),
+    "TCQ* (hybrid, fitted)": ("darkorange", "--", "^"), "RHT + TCQ (1MAD)": ("crimson", "--", "^"),
+    "E8P, residual stages": ("purple", "-", "D"), "VQ (pairs)": ("olive", "-", "v"), "SQ (Lloyd-Max)": ("seagreen", "-", "v"),
+    "SeedLM": ("sienna", "-", "D"), "RTN, groups of 128": ("gray", "-", "s"), "llama.cpp k-quants": ("hotpink", "-", "P"),
+    "llama.cpp Q4_0, Q5_0": ("hotpink", "--", "X")}
 
 
 def plot(rows, path):
@@ -147,27 +249,27 @@ def plot(rows, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     names = list(dict.fromkeys(r["source"] for r in rows))
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 5), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 6.4), sharey=True, squeeze=False)
     for axis, source in zip(axes[0], names):
-        for i, method in enumerate(methods):
+        for method, (colour, line, marker) in STYLES.items():
             points = sorted((r["rate"], r["gap"]) for r in rows if r["source"] == source and r["method"] == method)
             if points:
                 own = method.startswith("nwc")
-                axis.plot(*zip(*points), "o-" if own else "s-", ms=4 if own else 2.5, lw=2 if own else 1,
-                          color=plt.get_cmap("tab10").colors[i % 10], ls="-" if i < 10 else "--", label=method)
-        axis.axhline(0, color="black", lw=0.8)
+                axis.plot(*zip(*points), color=colour, ls=line, marker=marker, ms=5 if own else 4, lw=2 if own else 1.2,
+                          label=method, zorder=3 if own else 2)
+        axis.axhline(0, color="black", lw=1, label="Shannon bound, Gaussian")
         if source == "Laplace":
-            axis.axhline(-0.1044, color="gray", lw=0.8, ls="--", label="Shannon lower bound, Laplace")
+            axis.axhline(-0.1044, color="black", lw=1, ls="--", label="Shannon lower bound, Laplace")
         axis.set_title(source)
-        axis.set_xlabel("bits per weight")
-        axis.set_ylim(-0.15, 1.2)
+        axis.set_xlabel("rate, bits per weight")
+        axis.set_xlim(1.9, 6.7)
+        axis.set_ylim(-0.15, 1.25)
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("bits above the Gaussian Shannon bound")
+    axes[0][0].set_ylabel("bits above the Shannon bound of a Gaussian\nof the same variance and squared error")
     handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
-    axes[0][0].legend(handles.values(), handles.keys(), fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    figure.legend(handles.values(), handles.keys(), fontsize=9, ncol=4, loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.19, 1, 1))
+    figure.savefig(path, dpi=90)
 
 
 def main():
@@ -175,26 +277,30 @@ def main():
     parser.add_argument("--nwc", type=pathlib.Path, default=ROOT / "build/release/bin/nwc")
     parser.add_argument("--rates", nargs="+", type=int, default=[2, 3, 4, 5, 6])
     parser.add_argument("--state-bits", type=int, default=16, help="of QTIP's trellis")
+    parser.add_argument("--samples", type=int, default=1 << 15, help="for QTIP's trellis and SeedLM, whose searches take long")
     parser.add_argument("--weights", type=pathlib.Path, default=settings.DATA / "encoder-weights.safetensors")
-    parser.add_argument("--only-nwc", action="store_true", help="keep the other rows of an earlier run")
+    parser.add_argument("--only", nargs="+", default=[""], help="measure methods whose name contains one of these, keep the rest")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench/quality")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "fig_sources.csv"
+    kept_path = args.out / "fig_sources.json"
+    kept = json.loads(kept_path.read_text()) if kept_path.exists() else {}
+    version = versions(args)
     rows = []
-    if args.only_nwc and path.exists():
-        with open(path) as f:
-            rows = [{k: float(v) if k in ("rate", "relative_mse", "gap") else v for k, v in r.items()}
-                    for r in csv.DictReader(f) if not r["method"].startswith("nwc")]
     for source, matrices in sources(args.weights):
-        found = nwc_rows(args.nwc, matrices, args.rates, args.out)
-        if not args.only_nwc:
-            found = itertools.chain(found, numpy_rows(source, matrices, args.rates, args.state_bits))
-        for method, rate, error, variance in found:
-            gap = rate - 0.5 * np.log2(variance / error)
-            rows.append({"source": source, "method": method, "rate": rate, "relative_mse": error / variance, "gap": gap})
-            print(f"{source:16} {method:26} {rate:7.4f} bpw  MSE {error / variance:.3e}  gap {gap:7.4f}", flush=True)
-    report.write_csv(path, rows)
+        for method, setting, measure in (*nwc_rows(args.nwc, matrices, args.rates, args.out), *peers(source, matrices, args)):
+            key, valid = f"{source} | {method} | {setting}", version[method.startswith("nwc")]
+            if any(part in method for part in args.only) and kept.get(key, {}).get("version") != valid:
+                rate, error, variance = measure()
+                kept[key] = {"source": source, "method": method, "rate": float(rate), "relative_mse": float(error / variance),
+                             "gap": float(rate - 0.5 * np.log2(variance / error)), "version": valid}
+                kept_path.write_text(json.dumps(kept, indent=1))
+            if key in kept:
+                row = {k: v for k, v in kept[key].items() if k != "version"}
+                rows.append(row)
+                print(f"{source:16} {method:36} {row['rate']:7.4f} bpw  MSE {row['relative_mse']:.3e}  gap {row['gap']:7.4f}",
+                      flush=True)
+    report.write_csv(args.out / "fig_sources.csv", rows, digits=5)
     try:
         plot(rows, args.out / "fig_sources.png")
     except ImportError:

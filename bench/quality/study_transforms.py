@@ -6,6 +6,7 @@ and share beyond 3 standard deviations, of the weights as they are, normalised b
 of the whole matrix. For g_a of the codecs: its latents, each channel by its own deviation, at the level nearest to 4 bits.
 A Gaussian has kurtosis 0 and 0.27 % beyond 3. Writes table_transforms.csv and a plot."""
 import argparse
+import functools
 import pathlib
 
 import numpy as np
@@ -20,11 +21,18 @@ import workspace
 ROOT = settings.ROOT
 
 
-def moments(values):
-    """(excess kurtosis, largest |x| / sigma, share beyond 3 sigma), all values together."""
-    x = values.ravel().astype("f8")
-    x = (x - x.mean()) / x.std()
-    return (x ** 4).mean() - 3, np.abs(x).max(), (np.abs(x) > 3).mean()
+def moments(parts):
+    """(excess kurtosis, largest |x| / sigma, share beyond 3 sigma), the values of all parts together."""
+    count = sum(x.size for x in parts)
+    mean = sum(x.sum(dtype="f8") for x in parts) / count
+    sigma = np.sqrt(sum(np.square(x - mean, dtype="f8").sum() for x in parts) / count)
+    fourth, maximum, outliers = 0.0, 0.0, 0
+    for x in parts:
+        magnitude = np.abs((x - mean) / sigma)
+        fourth += (magnitude ** 4).sum(dtype="f8")
+        maximum = max(maximum, float(magnitude.max()))
+        outliers += int((magnitude > 3).sum())
+    return fourth / count - 3, maximum, outliers / count
 
 
 def dct(n):
@@ -35,8 +43,10 @@ def dct(n):
     return out.astype("f4")
 
 
-def rotation(n, rng):
-    q, r = np.linalg.qr(rng.standard_normal((n, n)))
+@functools.lru_cache(maxsize=None)
+def rotation(n, side):
+    """Uniformly distributed; the same for all matrices of a size and side."""
+    q, r = np.linalg.qr(np.random.default_rng((n, side)).standard_normal((n, n)))
     return (q * np.sign(np.diag(r))).astype("f4")
 
 
@@ -50,7 +60,7 @@ def chunks_of(w):
 
 def transforms(codecs, rng):
     """name -> function of a matrix, giving values that are pooled over matrices."""
-    chunk_rotation = rotation(16, rng)
+    chunk_rotation = rotation(16, 0)
     signs = rng.choice(np.array([-1, 1], "f4"), 16)
     out = {
         "identity": lambda w: w / w.std(),
@@ -61,7 +71,7 @@ def transforms(codecs, rng):
         "random Hadamard of chunks": lambda w: hadamard.transform(chunks_of(w) * signs),
         "DCT of the matrix": lambda w: (lambda y: y / y.std())(dct(len(w)) @ w @ dct(w.shape[1]).T),
         "random rotation of the matrix": lambda w: (lambda y: y / y.std())(
-            rotation(len(w), rng) @ w @ rotation(w.shape[1], rng).T),
+            rotation(len(w), 0) @ w @ rotation(w.shape[1], 1).T),
         "random Hadamard of the matrix": lambda w: (lambda y: y / y.std())(
             hadamard.Incoherence(*w.shape, 1).forward(w)),
     }
@@ -94,23 +104,29 @@ def plot(rows, path):
     import matplotlib.pyplot as plt
     names = list(dict.fromkeys(r["transform"] for r in rows))
     groups = list(dict.fromkeys(r["source"] for r in rows))
-    figure, axes = plt.subplots(1, 3, figsize=(13, 0.36 * len(names) + 1.6), sharey=True)
-    for axis, (key, title) in zip(axes, (("kurtosis", "excess kurtosis"), ("maximum", "largest |x| / sigma"),
-                                         ("outliers", "share beyond 3 sigma, %"))):
+    figure, axes = plt.subplots(1, 3, figsize=(11.5, 0.32 * len(names) + 2), sharey=True)
+    styles = list(zip(("royalblue", "darkorange", "seagreen", "crimson", "purple"), "oX^Pd"))
+    for axis, (key, title, gaussian) in zip(axes, (("kurtosis", "excess kurtosis", 0), ("maximum", "largest |x| / sigma", None),
+                                                   ("outliers", "share beyond 3 sigma, %", 0.27))):
         for i, group in enumerate(groups):
             values = {r["transform"]: r[key] * (100 if key == "outliers" else 1) for r in rows if r["source"] == group}
-            y = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * 0.8 / len(groups)
-            axis.barh(y, [values.get(n, 0) for n in names], 0.8 / len(groups), label=group)
-        if key != "outliers":
-            axis.set_xscale("symlog", linthresh=0.1 if key == "kurtosis" else 1)
+            colour, marker = styles[i % len(styles)]
+            axis.plot([values[n] for n in names], range(len(names)), ls="none", marker=marker, ms=7, color=colour, alpha=0.85,
+                      label=group)
+        if gaussian is not None:
+            axis.axvline(gaussian, color="black", lw=1, ls="--", label="Gaussian")
         axis.set_yticks(range(len(names)), names)
-        axis.invert_yaxis()
-        axis.set_title(title, fontsize=10)
-        axis.grid(alpha=0.3, axis="x")
-    axes[2].axvline(0.27, color="gray", lw=0.8, ls="--")
-    axes[0].legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+        axis.set_title(title, fontsize=11)
+        axis.grid(alpha=0.35)
+    axes[0].set_xscale("symlog", linthresh=0.1)
+    axes[0].set_xticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
+    axes[1].set_xscale("log")
+    axes[1].set_xticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+    axes[1].minorticks_off()
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, ncol=3, loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.savefig(path, dpi=85)
 
 
 def main():
@@ -121,12 +137,17 @@ def main():
     parser.add_argument("--codecs", nargs="*", type=pathlib.Path, default=sorted((ROOT / "codecs").glob("*.nwcc")))
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench/quality")
     args = parser.parse_args()
-    spaces = [workspace.Workspace(settings.MODELS[name], args.nwc, args.out) for name in args.model]
+    spaces = []
+    for name in args.model:
+        if settings.MODELS[name].reference.exists():
+            spaces.append(workspace.Workspace(settings.MODELS[name], args.nwc, args.out))
+        else:
+            print(f"{name} is left out: no {settings.MODELS[name].reference}")
     rows = []
     for source, matrices in sources(spaces, args.weights):
         print(f"\n{source}\n{'transform':40} {'kurtosis':>9} {'maximum':>9} {'beyond 3':>9}")
         for name, transform in transforms(args.codecs, np.random.default_rng(1)).items():
-            kurtosis, maximum, outliers = moments(np.concatenate([transform(w).ravel() for w in matrices]))
+            kurtosis, maximum, outliers = moments([transform(w).ravel() for w in matrices])
             rows.append({"source": source, "transform": name, "kurtosis": kurtosis, "maximum": maximum, "outliers": outliers})
             print(f"{name:40} {kurtosis:9.3f} {maximum:9.2f} {100 * outliers:8.2f}%", flush=True)
     report.write_csv(args.out / "table_transforms.csv", rows, digits=5)
