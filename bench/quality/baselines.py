@@ -110,13 +110,14 @@ class Runner:
 
     def allocated(self, method, bpw):
         """A setting for each tensor, chosen by sensitivity for a file of this rate; None where it is out of reach."""
-        table = [self.tensors(method, setting) for setting in method.settings]
+        settings = method.settings_for(self.workspace.model)
+        table = [self.tensors(method, setting) for setting in settings]
         budget = bpw * self.workspace.weights - self.workspace.rest_bits - method.model_bits
         chosen = allocate({name: [(infos[name]["bits"], infos[name]["cost"]) for infos, _ in table]
                            for name in self.workspace.coded}, budget)
         if chosen is None:
             return None
-        version = f"{chosen} {[_version(method, s, self.workspace) for s in method.settings]}"
+        version = f"{chosen} {[_version(method, s, self.workspace) for s in settings]}"
         version = hashlib.sha256(version.encode()).hexdigest()[:16] + f" {self.workspace.model.tokens}"
         return self._model(method, f"allocated {bpw}", version,
                            {name: (table[c][0][name], table[c][1]) for name, c in chosen.items()})

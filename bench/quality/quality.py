@@ -38,7 +38,7 @@ def collect(args, space):
                 yield nwc_rows.row(space, name, options, rate)
     for method in settings.METHODS.values():
         if wanted(method.name):
-            for setting in method.settings:
+            for setting in method.settings_for(space.model):
                 yield {"method": method.name, **runner.uniform(method, setting)}
             for rate in args.rates if method.allocated else ():
                 result = runner.allocated(method, rate)

@@ -22,13 +22,14 @@ class Model:
     text: pathlib.Path
     tokens: int       # predicted tokens of `text`
     trellis_bits: int  # states of QTIP's trellis, as a power of two: its search costs in proportion
+    every_setting: bool = True  # False: of the grids those with groups of 128 and an offset, of the trellises whole bits
 
 
 MODELS = {m.name: m for m in (
     Model("gutenlm-2.6m", ROOT / "models/gutenlm-2.6m", DATA / "text/calibration-books.txt",
           DATA / "text/the-time-machine.txt", 16384, 16),
     Model("SmolLM2-135M", ROOT / "build/data/SmolLM2-135M-Instruct.Q4_1.gguf", DATA / "text/wikitext-2-valid.txt",
-          DATA / "text/wikitext-2-test.txt", 2048, 12),
+          DATA / "text/wikitext-2-test.txt", 2048, 12, every_setting=False),
 )}
 
 
@@ -41,6 +42,10 @@ class Method:
     calibrated: bool = True     # False: the Hessian is withheld
     model_bits: int = 0         # tables stored once
     allocated: bool = True      # also with a setting for each tensor, chosen by sensitivity
+
+    def settings_for(self, model):
+        return tuple(s for s in self.settings if model.every_setting or (
+            s.get("group", 128) == 128 and not s.get("symmetric", False) and s["bits"] == int(s["bits"])))
 
 
 def _grid(bits=(2, 3, 4, 5, 6), sizes=(32, 128), symmetric=(True, False)):
