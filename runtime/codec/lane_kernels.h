@@ -93,6 +93,7 @@ struct SynthesisView {
   uint32_t width = 0, num_blocks = 0;
   uint32_t num_levels = 0, level_stride = 0;  ///< stride of E: num_levels rounded up to 16, 32 or 64
   bool layer_norm = false, silu = false;
+  bool identity = false;  ///< y = z: width is 0 and S the identity
   const float* A = nullptr;
   const float* a = nullptr;
   const float* V = nullptr;  ///< [blocks] matrices
@@ -126,7 +127,14 @@ struct LaneKernels {
   /// 16 steps of one tile, or of two tiles of the same columns at once (which hides the latency of the lookups).
   void (*decode)(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
                  LaneValues* out);
-  /// y = g_s(dequantize(q)), before any scale. scratch: 64-byte aligned, synthesis_scratch_floats().
+  /// g_s but for its last layer: scratch[0..15][lane] = z, and then, with a network, [w][lane] = h after all blocks.
+  /// scratch: 64-byte aligned, synthesis_scratch_floats().
+  void (*features)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch);
+  /// What a fused product keeps of a group: sums[b][i][l mod kSumLanes] += features[i][l] * factor[b][l], l the 32
+  /// lanes. A factor of 0 adds nothing, not even times infinity. 64-byte aligned: features [count][kNumLanes], factor
+  /// [batch][kNumLanes], sums [batch][count][kSumLanes], whose lanes a kernel may use as it likes: their sum counts.
+  void (*accumulate)(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums);
+  /// y = g_s(dequantize(q)), before any scale. scratch as above.
   void (*synthesize)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                      LaneWeights* y);
   /// Scales, converts, stores.
@@ -134,6 +142,8 @@ struct LaneKernels {
   /// Like memcpy, row by row, but past the caches: whole lines are not fetched only to be overwritten.
   void (*copy)(const RowCopy& rows);
 };
+
+inline constexpr uint32_t kSumLanes = 16;
 
 /// z, and h and u of all columns.
 inline uint64_t synthesis_scratch_floats(uint32_t width) {
@@ -144,15 +154,21 @@ inline uint64_t synthesis_scratch_floats(uint32_t width) {
 LaneKernels lane_kernels(CpuLevel level);
 
 void decode_group_scalar(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void features_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void accumulate_group_scalar(const float*, uint32_t, const float*, uint32_t, float*);
 void synthesize_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_scalar(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_scalar(const RowCopy&);
 #if defined(__x86_64__)
 void decode_group_avx2(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void features_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void accumulate_group_avx2(const float*, uint32_t, const float*, uint32_t, float*);
 void synthesize_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx2(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx2(const RowCopy&);
 void decode_group_avx512(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void features_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void accumulate_group_avx512(const float*, uint32_t, const float*, uint32_t, float*);
 void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx512(const RowCopy&);

@@ -50,25 +50,28 @@ void normalise(const NetworkBlock& b, size_t w, float* u) {
   for (size_t i = 0; i < w; ++i) u[i] = static_cast<float>((u[i] - mean) * factor) * b.gain[i] + b.bias[i];
 }
 
-// One chunk through section 5.5. h, u: [w].
-void run_network(const Network& g, uint32_t num_levels, uint32_t level, const float* z, float* h, float* u, float* y) {
+// One chunk through section 5.5 but for the last layer: z -> h. h, u: [w].
+void run_blocks(const Network& g, uint32_t num_levels, uint32_t level, const float* z, float* h, float* u) {
   const size_t w = g.width;
-  std::fill(y, y + kChunk, 0.0f);
-  if (w != 0) {
-    multiply(g.A.data(), g.a.data(), z, kChunk, w, h);
-    for (size_t b = 0; b < g.blocks.size(); ++b) {
-      const NetworkBlock& block = g.blocks[b];
-      const float* e = g.E.data() + (b * num_levels + level) * w;
-      multiply(block.V.data(), block.v.data(), h, w, w, u);
-      if (g.layer_norm) normalise(block, w, u);
-      for (size_t i = 0; i < w; ++i) {
-        const float act = g.activation == Activation::kRelu ? std::max(u[i], 0.0f) : u[i] / (1.0f + std::exp(-u[i]));
-        h[i] = (h[i] + act) * e[i];
-      }
+  multiply(g.A.data(), g.a.data(), z, kChunk, w, h);
+  for (size_t b = 0; b < g.blocks.size(); ++b) {
+    const NetworkBlock& block = g.blocks[b];
+    const float* e = g.E.data() + (b * num_levels + level) * w;
+    multiply(block.V.data(), block.v.data(), h, w, w, u);
+    if (g.layer_norm) normalise(block, w, u);
+    for (size_t i = 0; i < w; ++i) {
+      const float act = g.activation == Activation::kRelu ? std::max(u[i], 0.0f) : u[i] / (1.0f + std::exp(-u[i]));
+      h[i] = (h[i] + act) * e[i];
     }
-    multiply(g.C.data(), g.c.data(), h, w, kChunk, y);
   }
-  multiply(g.S.data(), nullptr, z, kChunk, kChunk, y);
+}
+
+bool is_identity(const Network& g) {
+  if (g.width != 0) return false;
+  for (uint32_t i = 0; i < kChunk * kChunk; ++i) {
+    if (g.S[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -82,6 +85,7 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   view_.num_levels = codec.num_levels;
   view_.level_stride = codec.num_levels <= 16 ? 16 : codec.num_levels <= 32 ? 32 : 64;
   view_.layer_norm = g.layer_norm;
+  view_.identity = is_identity(g);
   view_.silu = g.activation == Activation::kSilu;
   size_t at[10] = {};
   const auto mark = [&](size_t i) { at[i] = numbers_.size(); };
@@ -117,12 +121,41 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   view_.E = n + at[9];
 }
 
+void features_group_scalar(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
+  const uint32_t w = net.width;
+  float z[kChunk];
+  float* h = scratch + (kChunk + size_t{w}) * kNumLanes;
+  for (uint32_t l = 0; l < group.active; ++l) {
+    for (uint32_t c = 0; c < kChunk; ++c)
+      scratch[c * kNumLanes + l] = z[c] = dequantize(q.q[c][l], group.step[l], group.shrink[l]);
+    if (w == 0) continue;
+    run_blocks(net.codec->synthesis, net.num_levels, group.level[l], z, h, h + w);
+    for (uint32_t i = 0; i < w; ++i) scratch[(kChunk + size_t{i}) * kNumLanes + l] = h[i];
+  }
+}
+
+void accumulate_group_scalar(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums) {
+  for (uint32_t b = 0; b < batch; ++b, factor += kNumLanes) {
+    for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
+      for (uint32_t l = 0; l < kNumLanes; ++l) {
+        if (factor[l] != 0) sums[l % kSumLanes] += features[size_t{i} * kNumLanes + l] * factor[l];
+      }
+    }
+  }
+}
+
 void synthesize_group_scalar(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                              LaneWeights* out) {
+  const Network& g = net.codec->synthesis;
   float z[kChunk], y[kChunk];
   for (uint32_t l = 0; l < group.active; ++l) {
     for (uint32_t c = 0; c < kChunk; ++c) z[c] = dequantize(q.q[c][l], group.step[l], group.shrink[l]);
-    run_network(net.codec->synthesis, net.num_levels, group.level[l], z, scratch, scratch + net.width, y);
+    std::fill(y, y + kChunk, 0.0f);
+    if (g.width != 0) {
+      run_blocks(g, net.num_levels, group.level[l], z, scratch, scratch + g.width);
+      multiply(g.C.data(), g.c.data(), scratch, g.width, kChunk, y);
+    }
+    multiply(g.S.data(), nullptr, z, kChunk, kChunk, y);
     for (uint32_t c = 0; c < kChunk; ++c) out->y[c][l] = y[c];
   }
 }

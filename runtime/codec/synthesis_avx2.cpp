@@ -145,14 +145,13 @@ void store_rows(const LaneWeights& y, const ColumnGroup& g, const StoreTarget& t
 
 }  // namespace
 
-void synthesize_group_avx2(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
-                           LaneWeights* out) {
+void features_group_avx2(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
   const uint32_t w = net.width;
   Row* z = reinterpret_cast<Row*>(scratch);
   Row* x = z + kChunk;
   Row* u = x + w;
   dequantize(group, q, z);
-  if (w == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  if (w == 0) return;
   multiply(net.A, net.a, z, kChunk, w, x);
   for (uint32_t b = 0; b < net.num_blocks; ++b) {
     const size_t at = size_t{b} * w;
@@ -162,7 +161,32 @@ void synthesize_group_avx2(const SynthesisView& net, const ColumnGroup& group, c
       activate(net, net.E + at * net.level_stride, group, l, u, x);
     }
   }
-  multiply(net.C, net.c, x, w, kChunk, out->y);
+}
+
+void accumulate_group_avx2(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums) {
+  const Row* rows = reinterpret_cast<const Row*>(features);
+  for (uint32_t b = 0; b < batch; ++b, factor += kNumLanes) {
+    __m256 f[4], use[4];
+    for (uint32_t v = 0; v < 4; ++v) {
+      f[v] = _mm256_load_ps(factor + 8 * v);
+      use[v] = _mm256_cmp_ps(f[v], _mm256_setzero_ps(), _CMP_NEQ_UQ);
+    }
+    for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
+      __m256 sum = _mm256_load_ps(sums);  // the other eight stay zero
+      for (uint32_t v = 0; v < 4; ++v)
+        sum = _mm256_fmadd_ps(_mm256_and_ps(_mm256_load_ps(&rows[i][8 * v]), use[v]), f[v], sum);
+      _mm256_store_ps(sums, sum);
+    }
+  }
+}
+
+void synthesize_group_avx2(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
+                           LaneWeights* out) {
+  if (net.identity) return dequantize(group, q, out->y);
+  features_group_avx2(net, group, q, scratch);
+  const Row* z = reinterpret_cast<const Row*>(scratch);
+  if (net.width == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  multiply(net.C, net.c, z + kChunk, net.width, kChunk, out->y);
   multiply<true>(net.S, nullptr, z, kChunk, kChunk, out->y);
 }
 

@@ -54,6 +54,10 @@ void dequantize(const ColumnGroup& g, const LaneValues& q, Row* z) {
   }
 }
 
+void dequantize(const ColumnGroup& g, const LaneValues& q, Row* z) {
+  g.any_shrink ? dequantize<true>(g, q, z) : dequantize<false>(g, q, z);
+}
+
 // e^x to a few units in the last place (Cody and Waite's reduction, Taylor's polynomial of degree 6).
 inline __m512 exponential(__m512 x) {
   x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-87.0f));
@@ -161,14 +165,13 @@ void store_rows(const LaneWeights& y, const ColumnGroup& g, const StoreTarget& t
 
 }  // namespace
 
-void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
-                             LaneWeights* out) {
+void features_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
   const uint32_t w = net.width;
   Row* z = reinterpret_cast<Row*>(scratch);
   Row* x = z + kChunk;
   Row* u = x + w;
-  group.any_shrink ? dequantize<true>(group, q, z) : dequantize<false>(group, q, z);
-  if (w == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  dequantize(group, q, z);
+  if (w == 0) return;
   multiply(net.A, net.a, z, kChunk, w, x);
   for (uint32_t b = 0; b < net.num_blocks; ++b) {
     const size_t at = size_t{b} * w;
@@ -178,7 +181,28 @@ void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group,
       activate(net, net.E + at * net.level_stride, group, h, u, x);
     }
   }
-  multiply(net.C, net.c, x, w, kChunk, out->y);
+}
+
+void accumulate_group_avx512(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums) {
+  const Row* rows = reinterpret_cast<const Row*>(features);
+  for (uint32_t b = 0; b < batch; ++b, factor += kNumLanes) {
+    const __m512 f0 = _mm512_load_ps(factor), f1 = _mm512_load_ps(factor + 16);
+    const __mmask16 use0 = _mm512_cmp_ps_mask(f0, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    const __mmask16 use1 = _mm512_cmp_ps_mask(f1, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
+      const __m512 sum = _mm512_mask3_fmadd_ps(_mm512_load_ps(&rows[i][0]), f0, _mm512_load_ps(sums), use0);
+      _mm512_store_ps(sums, _mm512_mask3_fmadd_ps(_mm512_load_ps(&rows[i][16]), f1, sum, use1));
+    }
+  }
+}
+
+void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
+                             LaneWeights* out) {
+  if (net.identity) return dequantize(group, q, out->y);
+  features_group_avx512(net, group, q, scratch);
+  const Row* z = reinterpret_cast<const Row*>(scratch);
+  if (net.width == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
+  multiply(net.C, net.c, z + kChunk, net.width, kChunk, out->y);
   multiply<true>(net.S, nullptr, z, kChunk, kChunk, out->y);
 }
 

@@ -22,10 +22,10 @@ class SynthesisPlan {
   SynthesisView view_;
 };
 
-/// 64-byte aligned floats for LaneKernels::synthesize.
-class SynthesisScratch {
+/// Zeros, 64-byte aligned.
+class AlignedFloats {
  public:
-  explicit SynthesisScratch(uint32_t width) : lines_((synthesis_scratch_floats(width) + 15) / 16) {}
+  explicit AlignedFloats(uint64_t count) : lines_((count + 15) / 16) {}
   float* data() { return lines_.data()->f; }
 
  private:
@@ -33,6 +33,12 @@ class SynthesisScratch {
     float f[16];
   };
   std::vector<Line> lines_;
+};
+
+/// For LaneKernels::features and ::synthesize.
+class SynthesisScratch : public AlignedFloats {
+ public:
+  explicit SynthesisScratch(uint32_t width) : AlignedFloats(synthesis_scratch_floats(width)) {}
 };
 
 }  // namespace nwc

@@ -1,0 +1,217 @@
+#include "runtime/codec/fused_product.h"
+
+#include <algorithm>
+
+#include "runtime/codec/synthesis_plan.h"
+#include "runtime/codec/tile_walk.h"
+
+namespace nwc {
+namespace {
+
+/// Floats of partial results at a time: 4 MiB.
+constexpr uint64_t kMaxPartials = uint64_t{1} << 20;
+/// Rows whose partial results are added up by one task.
+constexpr uint64_t kReducedRows = 1024;
+
+/// The last layer of g_s, to be applied to sums of features: [feature][16], features as LaneKernels::features has them.
+struct LastLayer {
+  explicit LastLayer(const Network& g) : matrix(size_t{g.width + kChunk} * kChunk), bias(g.c) {
+    for (uint32_t o = 0; o < kChunk; ++o) {
+      for (uint32_t i = 0; i < kChunk; ++i) matrix[i * kChunk + o] = g.S[o * kChunk + i];
+      for (uint32_t i = 0; i < g.width; ++i) matrix[(kChunk + size_t{i}) * kChunk + o] = g.C[o * size_t{g.width} + i];
+    }
+  }
+  std::vector<float> matrix;
+  std::vector<float> bias;  ///< empty without a network
+};
+
+/// The sum of kSumLanes values, as a tree.
+float sum_lanes(const float* lanes) {
+  float s[kSumLanes];
+  std::copy(lanes, lanes + kSumLanes, s);
+  for (uint32_t half = kSumLanes / 2; half != 0; half /= 2) {
+    for (uint32_t l = 0; l < half; ++l) s[l] += s[l + half];
+  }
+  return s[0];
+}
+
+/// What one worker keeps from product to product.
+struct FusedWorker {
+  explicit FusedWorker(uint32_t width)
+      : features(width),
+        factor(uint64_t{kMaxFusedBatch} * kMaxTileCols),
+        sums(2 * uint64_t{kMaxFusedBatch} * (kChunk + uint64_t{width}) * kSumLanes) {}
+  SynthesisScratch features;
+  AlignedFloats factor;              ///< [slot][batch][32]: x * scale of the columns of the current band
+  float factor_sum[kMaxFusedBatch];  ///< over these columns
+  AlignedFloats sums;                ///< of the row block: [tile of the pair][batch][feature][kSumLanes]
+};
+
+/// Sums of products of one slice of rows: out[column band][batch][rows of the slice].
+class Accumulator final : public TileConsumer {
+ public:
+  struct Job {
+    const SynthesisView& net;
+    const LastLayer& last;
+    uint64_t n;
+    uint32_t batch;
+    const float* x;
+    uint32_t tile_cols;
+    uint64_t row_begin, num_rows;
+    float* out;
+  };
+  Accumulator(const Job& job, CpuLevel cpu, std::vector<std::unique_ptr<FusedWorker>>& workers)
+      : job_(job), kernels_(lane_kernels(cpu)), num_features_(kChunk + job.net.width), workers_(workers) {}
+
+  void column_band(const TileGeometry& g, std::span<const ColumnGroup> groups, uint32_t worker) override {
+    FusedWorker& w = *workers_[worker];
+    for (uint32_t b = 0; b < job_.batch; ++b) {
+      const float* x = job_.x + b * job_.n + g.col;
+      double sum = 0;
+      for (const ColumnGroup& group : groups) {
+        float* factor = w.factor.data() + (size_t{group.slot} * job_.batch + b) * kNumLanes;
+        std::fill(factor, factor + kNumLanes, 0.0f);
+        for (uint32_t l = 0; l < group.active; ++l) {
+          if (group.scale[l] != 0) factor[l] = x[group.slot * kNumLanes + l] * group.scale[l];
+          sum += static_cast<double>(factor[l]);
+        }
+      }
+      w.factor_sum[b] = static_cast<float>(sum);
+    }
+    std::fill(sums(w, 0), sums(w, 2), 0.0f);
+  }
+
+  void group(const TileGeometry&, uint32_t, uint32_t i, const ColumnGroup& group, const LaneValues& values,
+             uint32_t worker) override {
+    FusedWorker& w = *workers_[worker];
+    if (group.slot == 0) std::fill(sums(w, i), sums(w, i + 1), 0.0f);
+    kernels_.features(job_.net, group, values, w.features.data());
+    const float* factor = w.factor.data() + size_t{group.slot} * job_.batch * kNumLanes;
+    kernels_.accumulate(w.features.data(), num_features_, factor, job_.batch, sums(w, i));
+  }
+
+  void row_block(const TileGeometry& g, uint32_t r, uint32_t i, uint32_t worker) override {
+    FusedWorker& w = *workers_[worker];
+    const float* lanes = sums(w, i);
+    const uint32_t num_rows = std::min(kChunk, g.height - r * kChunk);
+    const uint64_t row = g.row + uint64_t{r} * kChunk - job_.row_begin;
+    for (uint32_t b = 0; b < job_.batch; ++b) {
+      float y[kChunk] = {};
+      for (size_t o = 0; o < job_.last.bias.size(); ++o) y[o] = job_.last.bias[o] * w.factor_sum[b];
+      for (uint32_t f = 0; f < num_features_; ++f, lanes += kSumLanes) {
+        const float sum = sum_lanes(lanes);
+        if (job_.net.identity) {
+          y[f] = sum;
+        } else {
+          const float* column = &job_.last.matrix[size_t{f} * kChunk];
+          for (uint32_t o = 0; o < kChunk; ++o) y[o] += column[o] * sum;
+        }
+      }
+      std::copy(y, y + num_rows, job_.out + (g.col / job_.tile_cols * job_.batch + b) * job_.num_rows + row);
+    }
+  }
+
+ private:
+  float* sums(FusedWorker& w, uint32_t i) const {
+    return w.sums.data() + size_t{i} * job_.batch * num_features_ * kSumLanes;
+  }
+
+  const Job job_;
+  const LaneKernels kernels_;
+  const uint32_t num_features_;
+  std::vector<std::unique_ptr<FusedWorker>>& workers_;
+};
+
+}  // namespace
+
+struct FusedProduct::Impl {
+  Impl(const NwcFile& f, const DecodeTables& t) : file(f), tables(t), coded(f.tensors().size()) {
+    if (!file.codec()) return;
+    plan = std::make_unique<SynthesisPlan>(*file.codec());
+    last = std::make_unique<LastLayer>(file.codec()->synthesis);
+  }
+
+  // y[b][rows] = row scale * sum over column bands of partials[band][b][rows]
+  void reduce(const CodedTensor& c, uint64_t m, uint64_t bands, uint32_t batch, uint64_t row_begin, uint64_t num_rows,
+              float* y, Runner& runner) const {
+    const uint32_t tasks = static_cast<uint32_t>(ceil_div(num_rows, kReducedRows));
+    parallel_for(runner, tasks, [&](uint32_t task, uint32_t) {
+      const uint64_t begin = task * kReducedRows, end = std::min(num_rows, begin + kReducedRows);
+      for (uint32_t b = 0; b < batch; ++b) {
+        float* to = y + b * m + row_begin;
+        for (uint64_t band = 0; band < bands; ++band) {
+          const float* part = partials.data() + (band * batch + b) * num_rows;
+          for (uint64_t r = begin; r < end; ++r) to[r] = band == 0 ? part[r] : to[r] + part[r];
+        }
+        for (uint64_t r = begin; r < end && !c.row_scale.empty(); ++r) to[r] *= c.row_scale[row_begin + r];
+      }
+    });
+  }
+
+  const NwcFile& file;
+  const DecodeTables& tables;
+  std::unique_ptr<SynthesisPlan> plan;
+  std::unique_ptr<LastLayer> last;
+  std::vector<std::unique_ptr<CodedTensor>> coded;
+  TileWorkers tile_workers;
+  std::vector<std::unique_ptr<FusedWorker>> workers;
+  std::vector<float> partials;
+};
+
+FusedProduct::FusedProduct(const NwcFile& file, const DecodeTables& tables)
+    : impl_(std::make_unique<Impl>(file, tables)) {}
+FusedProduct::~FusedProduct() = default;
+
+Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const float> x, std::span<float> y,
+                              Runner& runner, const TensorDecodeOptions& options) {
+  Impl& s = *impl_;
+  if (tensor >= s.file.tensors().size()) return invalid_argument("there is no tensor " + std::to_string(tensor));
+  const TensorRecord& record = s.file.tensors()[tensor];
+  const std::string who = "tensor '" + record.name + "'";
+  if (record.storage != Storage::kCoded) return invalid_argument(who + ": not coded; multiply by its values");
+  if (batch == 0 || batch > kMaxFusedBatch) {
+    return invalid_argument(who + ": products of " + std::to_string(batch) + " vectors, 1 to " +
+                            std::to_string(kMaxFusedBatch) + " are possible");
+  }
+  const uint64_t m = record.rows(), n = record.cols();
+  if (x.size() / n < batch) {
+    return invalid_argument(who + ": x has " + std::to_string(x.size()) + " values, needs " +
+                            std::to_string(batch * n));
+  }
+  if (y.size() / m < batch) {
+    return Status(StatusCode::kBufferTooSmall,
+                  who + ": y has " + std::to_string(y.size()) + " values, needs " + std::to_string(batch * m));
+  }
+  std::unique_ptr<CodedTensor>& coded = s.coded[tensor];
+  if (coded == nullptr) {
+    NWC_ASSIGN_OR_RETURN(CodedTensor loaded, s.file.load_coded(tensor, options.check_crc));
+    coded = std::make_unique<CodedTensor>(std::move(loaded));
+  }
+  while (s.workers.size() < runner.num_workers())
+    s.workers.push_back(std::make_unique<FusedWorker>(s.plan->view().width));
+
+  const TileGrid grid = tile_grid(record);
+  const uint64_t bands = grid.tiles_per_row(), pair = 2 * uint64_t{grid.tile_rows};
+  const uint64_t slice = std::max<uint64_t>(1, kMaxPartials / (bands * batch * pair)) * pair;
+  for (uint64_t row = 0; row < m; row += slice) {
+    const uint64_t rows = std::min(slice, m - row);
+    if (s.partials.size() < bands * batch * rows) s.partials.resize(bands * batch * rows);
+    const Accumulator::Job job{.net = s.plan->view(),
+                               .last = *s.last,
+                               .n = n,
+                               .batch = batch,
+                               .x = x.data(),
+                               .tile_cols = grid.tile_cols,
+                               .row_begin = row,
+                               .num_rows = rows,
+                               .out = s.partials.data()};
+    Accumulator accumulator(job, options.cpu, s.workers);
+    TileWalk walk(s.file, s.tables, record, *coded, row / grid.tile_rows, ceil_div(row + rows, grid.tile_rows), options,
+                  accumulator);
+    NWC_TRY(walk.run(runner, &s.tile_workers));
+    s.reduce(*coded, m, bands, batch, row, rows, y.data(), runner);
+  }
+  return {};
+}
+
+}  // namespace nwc

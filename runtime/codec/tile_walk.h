@@ -1,0 +1,83 @@
+// Every tile of some row bands of a coded tensor, read, checked and decoded group by group: the frame that whole-tensor
+// decoding and the fused product share. Internal to runtime/codec.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "runtime/codec/tensor_decode.h"
+#include "runtime/codec/tile_stream.h"
+
+namespace nwc {
+
+/// Who uses the values. Calls with the same `worker` do not overlap. Tiles come in pairs, one above the other, and `i`
+/// says which of a pair is meant. If a tile turns out to be damaged, some of its row blocks may be handed over twice.
+class TileConsumer {
+ public:
+  virtual ~TileConsumer() = default;
+  /// Before the worker's first tile of a column band. groups: the band's columns, slot by slot; valid until the next.
+  virtual void column_band(const TileGeometry& tile, std::span<const ColumnGroup> groups, uint32_t worker);
+  /// Rows 16 row_block to 16 row_block + 15 of the tile, columns of `group`.
+  virtual void group(const TileGeometry& tile, uint32_t row_block, uint32_t i, const ColumnGroup& group,
+                     const LaneValues& values, uint32_t worker) = 0;
+  /// After all groups of a row block.
+  virtual void row_block(const TileGeometry& tile, uint32_t row_block, uint32_t i, uint32_t worker);
+};
+
+/// What a worker keeps from unit to unit; may be kept from walk to walk.
+struct TileWorker {
+  TileStream streams[2];
+  std::vector<ColumnGroup> groups;
+  uint64_t groups_of = UINT64_MAX;  ///< column band
+  LaneValues values[2];
+};
+class TileWorkers {
+ public:
+  /// At least `count` workers, that know nothing of earlier walks.
+  void prepare(uint32_t count);
+  TileWorker& operator[](uint32_t worker) { return *workers_[worker]; }
+
+ private:
+  std::vector<std::unique_ptr<TileWorker>> workers_;
+};
+
+/// Decodes the tiles of row bands [band_begin, band_end) in units of two row bands of one column band: they share their
+/// columns, and two at once hide each other's latency. Everything referred to must outlive the walk.
+class TileWalk {
+ public:
+  TileWalk(const NwcFile& file, const DecodeTables& tables, const TensorRecord& record, const CodedTensor& coded,
+           uint64_t band_begin, uint64_t band_end, const TensorDecodeOptions& options, TileConsumer& consumer);
+
+  /// Parallel over units. errors: kCorrupt, kTruncated, kChecksum (of the tile that comes first in the file, by name),
+  /// kLimitExceeded, kCancelled, those of the reader
+  Status run(Runner& runner, TileWorkers* workers);
+
+ private:
+  uint64_t tile_number(uint64_t column_band, uint64_t row_band) const {
+    return row_band * grid_.tiles_per_row() + column_band;
+  }
+  void decode_unit(uint64_t column_band, uint64_t row_band, uint64_t count, uint32_t worker, TileWorker* w);
+  Status load(uint64_t tile, TileStream* stream);
+  bool decode_tiles(uint64_t column_band, uint64_t row_band, uint64_t count, uint32_t worker, TileWorker* w);
+  bool check(uint64_t tile, const Status& status);
+  void report(uint64_t tiles);
+
+  const NwcFile& file_;
+  const DecodeTables& tables_;
+  const TensorRecord& record_;
+  const CodedTensor& coded_;
+  const TileGrid grid_;
+  const LaneKernels kernels_;
+  const uint64_t band_begin_, band_end_;
+  const TensorDecodeOptions& options_;
+  TileConsumer& consumer_;
+  std::mutex mutex_;
+  Status error_;
+  uint64_t done_ = 0;
+  std::atomic<uint64_t> first_bad_{UINT64_MAX};
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace nwc
