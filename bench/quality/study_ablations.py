@@ -3,13 +3,15 @@
 
 Normalisation (scales of the whole model, of tensors, of columns, of rows; uniform scalar quantizer, empirical entropy under one
 table, FP16 scales counted), importance of columns, error feedback, allocation, entropy model (against fixed-length codes),
-quantizer, and the transform (codecs). One part changes at a time; all but the normalisation and the fixed-length codes are real
-files of nwc. Writes ablations_<model>.csv, .md and .png."""
+quantizer, and the transform (codecs; those with a network also as if it cost nothing). One part changes at a time; all but the
+normalisation and the fixed-length codes are real files of nwc. Writes ablations_<model>.csv and .png."""
 import argparse
+import json
 import pathlib
 
 import numpy as np
 
+import codec_file
 import nwc_rows
 import report
 import settings
@@ -117,6 +119,36 @@ def _nearest_point(x, points):
     return np.concatenate([np.argmax(p @ points.T - half, 1) for p in np.array_split(x, max(len(x) >> 13, 1))])
 
 
+def network_bits(space, codec):
+    """What a file with this codec holds more than one with the identity, beside the coded weights; 0 for the identity."""
+    path = next((p for p in (workspace.CODECS / f"{codec}.nwcc", pathlib.Path(codec)) if p.exists()), None)
+    if path is None:
+        return 0
+    described = codec_file.Codec(path)
+    bits = 0.9 * float(described.rate[-1]) + 16 * described.parameters / space.coded_weights  # a rate that it reaches
+
+    def codec_bytes(name):
+        file = space.folder / "network.nwc"
+        done = space.run("compress", space.model.reference, "--bits", f"{bits:.3f}", "--codec", name, "--effort", 1,
+                         "-o", file, "--json")
+        file.unlink()
+        return json.loads(done)["codec_bytes"]
+
+    return 8 * (codec_bytes(codec) - codec_bytes("identity"))
+
+
+def free_networks(space, rates, codecs):
+    """Codecs with a network at files larger by that network. Yields (label, row, its bits per weight)."""
+    for codec in codecs:
+        extra = network_bits(space, codec) / space.weights
+        if extra < 0.02:
+            continue
+        label = f"{pathlib.Path(codec).stem}, network not counted"
+        for rate in rates:
+            row = nwc_rows.row(space, f"ablation codec {label} {rate:g}", changed(codec=codec), rate + extra)
+            yield label, row, extra
+
+
 def collect(space, rates, codecs):
     def measured(study, label, result):
         return {"study": study, "variant": label, "bpw": result["bpw"], "kld_mean": result["kld_mean"],
@@ -127,14 +159,21 @@ def collect(space, rates, codecs):
     for study, variants in studies.items():
         for label, options in variants.items():
             for rate in rates:
-                yield measured(study, label, nwc_rows.row(space, f"ablation {study} {label}", options, rate))
+                try:
+                    yield measured(study, label, nwc_rows.row(space, f"ablation {study} {label}", options, rate))
+                except workspace.ToolError as error:
+                    if study != "transform (codec)":
+                        raise
+                    print(f"{label} at {rate:g} bpw is left out: {error}")
+    for label, row, extra in free_networks(space, rates, codecs):
+        yield {**measured("transform (codec)", label, row), "bpw": row["bpw"] - extra}
     studies = (("normalisation", normalisation(space, rates)), ("entropy model", fixed_length(space)))
     for study, rows in studies:
         for label, bits, decoded in rows:
             yield measured(study, label, {"bpw": space.bpw_file(bits), **space.evaluate_tensors(decoded)})
     for rate in rates:  # beside the fixed-length codes: the same scales, no calibration, entropy-coded
         for label, quantizer in (("entropy-coded, scalar", "scalar"), ("entropy-coded, trellis", "trellis")):
-            options = ["--quantizer", quantizer, "--head-bits", "0", "--rdo", "0"]
+            options = ["--quantizer", quantizer, "--head-bits", "0", "--rdo", "0", "--importance", "none", "--allocation", "none"]
             yield measured("entropy model", label,
                            nwc_rows.row(space, f"ablation entropy {label}", options, rate, calibrated=False))
 
@@ -144,24 +183,27 @@ def plot(name, rows, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     studies = list(dict.fromkeys(r["study"] for r in rows))
-    figure, axes = plt.subplots(2, -(-len(studies) // 2), figsize=(4.4 * -(-len(studies) // 2), 8), sharey=True)
+    figure, axes = plt.subplots(2, -(-len(studies) // 2), figsize=(3.1 * -(-len(studies) // 2), 8))
     for axis, study in zip(axes.flat, studies):
         for variant in dict.fromkeys(r["variant"] for r in rows if r["study"] == study):
             points = sorted((r["bpw"], r["kld_mean"]) for r in rows if (r["study"], r["variant"]) == (study, variant))
             axis.plot(*zip(*points), "o-", ms=3, lw=1.2, label=variant)
         axis.set_yscale("log")
-        axis.set_title(study)
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** 0.45)  # room for the legend
+        axis.set_title(study, fontsize=11)
         axis.grid(alpha=0.3, which="both")
-        axis.legend(fontsize=7)
+        axis.tick_params(labelsize=8, which="both")
+        axis.legend(fontsize=7.5, loc="upper right")
     for axis in axes.flat[len(studies):]:
         axis.axis("off")
     for axis in axes[-1]:
-        axis.set_xlabel("bits per weight, everything in the file")
+        axis.set_xlabel("bits per weight of the file")
     for axis in axes[:, 0]:
         axis.set_ylabel("KL divergence, nats per token")
     figure.suptitle(name)
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
 
 
 def main():

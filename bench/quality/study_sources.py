@@ -38,7 +38,8 @@ SAMPLES = 1 << 20
 NWC = {"nwc, scalar": ["--quantizer", "scalar"], "nwc, trellis, 8 states": ["--effort", "2"],
        "nwc, trellis, 256 states (default)": []}
 LLAMA_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q5_0")
-SPREADS = np.linspace(0.7, 1.4, 15)  # of a fixed-rate code, times the standard deviation
+# Of a fixed-rate code, times the standard deviation: heavy tails and high rates want the large ones, or they are clipped.
+SPREADS = (*np.arange(0.7, 1.4, 0.05), 1.4, 1.55, 1.7, 1.9, 2.1, 2.4, 2.7)
 
 
 def sources(weights):
@@ -227,7 +228,7 @@ def pooled(errors, matrices):
 
 def versions(args):
     """What a kept row depends on beside its own name: of nwc's rows the binary, of the others the sources."""
-    h = hashlib.sha256(repr((args.samples, args.state_bits)).encode())
+    h = hashlib.sha256(repr((args.samples, args.state_bits, SPREADS)).encode())
     for module in (e8p, grids, hadamard, native, qtip, rtn, seedlm):
         h.update(pathlib.Path(module.__file__).read_bytes())
     h.update(native.SOURCE.read_bytes())
