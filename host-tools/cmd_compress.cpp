@@ -11,7 +11,6 @@
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
 #include "host-tools/quality.h"
-#include "runtime/model/tokenizer.h"
 #include "trainer/calib/calibration.h"
 #include "trainer/data/model_source.h"
 #include "trainer/encode/encoder.h"
@@ -153,25 +152,41 @@ void apply_effort(CompressCommand* c) {
 
 /// The text's tokens for recovery fine-tuning.
 Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const std::string& text,
-                        RecoveryChoices* out) {
-  if (!source.model() || !source.tokenizer()) return unsupported("--recovery needs a model with a tokenizer");
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
-  NWC_ASSIGN_OR_RETURN(out->tokens, tokenizer->encode(text, {}));
-  out->tokens.resize(std::min<size_t>(out->tokens.size(), command.recovery_tokens));
-  const uint32_t most = std::min<uint32_t>(512, source.model()->max_positions);
-  out->context = command.calibration.context != 0 ? command.calibration.context : most;
+                        RecoveryFiles* files, RecoveryChoices* out) {
+  NWC_ASSIGN_OR_RETURN(out->tokens, calibration_tokens(source, text, command.recovery_tokens));
+  out->context = calibration_context(*source.model(), command.calibration.context);
+  out->files = files;
   out->enabled = true;
   return {};
 }
 
+std::string cache_folder(const CompressCommand& command) {
+  return command.calibration_cache.empty() ? command.output + ".calibration" : command.calibration_cache;
+}
+
 Result<std::unique_ptr<Calibration>> calibrate(const CompressCommand& command, const ModelSource& source,
-                                               Context& context) {
-  NWC_ASSIGN_OR_RETURN(const std::string text, read_text(command.calibration_text));
-  const std::string folder =
-      command.calibration_cache.empty() ? command.output + ".calibration" : command.calibration_cache;
+                                               const std::string& text, Context& context) {
   const std::unique_ptr<Runner> runner = make_thread_pool(context.threads);
   ProgressLine progress(context, "calibrating");
-  return Calibration::run(source, text, command.calibration, folder, *runner, progress.callback(), context.logger());
+  return Calibration::run(source, text, command.calibration, cache_folder(command), *runner, progress.callback(),
+                          context.logger());
+}
+
+/// compress_model with a progress line that says what an interrupted run had done already.
+Result<CompressReport> compress_once(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
+                                     const std::string& label, const Context& context) {
+  struct Line {
+    ProgressLine progress;
+    const RecoveryFiles* files;
+  } line{{context, label}, command.options.recovery.files};
+  const Progress progress{[](void* user, uint64_t done, uint64_t total) {
+                            Line* l = static_cast<Line*>(user);
+                            const uint32_t taken = l->files != nullptr ? l->files->taken() : 0;
+                            return l->progress.report(
+                                done, total, taken == 0 ? "" : fmt::format("{} blocks from an earlier run", taken));
+                          },
+                          &line};
+  return compress_model(source, codec, command.options, command.output, progress, context.logger());
 }
 
 Status print_estimate(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
@@ -216,12 +231,8 @@ Result<CompressReport> reach_kld(CompressCommand& command, const ModelSource& so
   CompressOptions& options = command.options;
   double slope = -std::log(4.0), last_bits = 0, last_log = 0;
   for (int file = 1;; ++file) {
-    CompressReport report;
-    {
-      ProgressLine progress(context, fmt::format("compressing to {:.3f} bits", options.bits));
-      NWC_ASSIGN_OR_RETURN(
-          report, compress_model(source, codec, options, command.output, progress.callback(), context.logger()));
-    }
+    const std::string label = fmt::format("compressing to {:.3f} bits", options.bits);
+    NWC_ASSIGN_OR_RETURN(CompressReport report, compress_once(command, source, codec, label, context));
     NWC_ASSIGN_OR_RETURN(const QualityResult quality, measure_quality(request, context));
     const double kld = std::max(quality.evaluation.kld_mean, 1e-9);
     context.logger().log(LogLevel::kInfo,
@@ -257,23 +268,21 @@ Status compress(CompressCommand& command, Context& context) {
   }
   options.settings = canonical_settings(options, command);
   std::unique_ptr<Calibration> calibration;
+  RecoveryFiles recovery_files(cache_folder(command) + "/recovery");
   if (!command.calibration_text.empty()) {
-    NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, context));
-    options.calibration = calibration.get();
-  }
-  if (command.recovery == "on") {
-    if (command.calibration_text.empty()) return invalid_argument("--recovery on needs --calib TEXT");
     NWC_ASSIGN_OR_RETURN(const std::string text, read_text(command.calibration_text));
-    NWC_TRY(prepare_recovery(command, *source, text, &options.recovery));
+    NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, text, context));
+    options.calibration = calibration.get();
+    if (command.recovery == "on") NWC_TRY(prepare_recovery(command, *source, text, &recovery_files, &options.recovery));
+  } else if (command.recovery == "on") {
+    return invalid_argument("--recovery on needs --calib TEXT");
   }
   if (command.estimate) return print_estimate(command, *source, codec, context);
   CompressReport report;
   if (command.kld > 0) {
     NWC_ASSIGN_OR_RETURN(report, reach_kld(command, *source, codec, context));
   } else {
-    ProgressLine progress(context, "compressing");
-    NWC_ASSIGN_OR_RETURN(
-        report, compress_model(*source, codec, options, command.output, progress.callback(), context.logger()));
+    NWC_ASSIGN_OR_RETURN(report, compress_once(command, *source, codec, "compressing", context));
   }
   nlohmann::json json = report_json(report, command, source->stored_bytes());
   if (!command.card_text.empty()) {
@@ -284,6 +293,9 @@ Status compress(CompressCommand& command, Context& context) {
     std::error_code ignored;
     json["file_bytes"] = std::filesystem::file_size(command.output, ignored);
   }
+  // Not sooner: a search for a KL divergence, and the card, come back to the same blocks. Not never: they are as large
+  // as the model in f32, and of use to these very settings only, whose file is there now.
+  recovery_files.remove(context.logger());
   if (context.json) {
     context.print_json(json);
     return {};
@@ -335,8 +347,11 @@ void add_compress(CLI::App& app, Context& context) {
       ->check(CLI::ExistingFile);
   sub->add_option("--calib-tokens", command->calibration.tokens, "Tokens of that text to use")->capture_default_str();
   sub->add_option("--calib-context", command->calibration.context, "Tokens per sequence; 0: at most 512");
-  sub->add_option("--calib-cache", command->calibration_cache,
-                  "Folder that keeps the measurements for another run; default: OUTPUT.calibration");
+  sub->add_option(
+      "--calib-cache", command->calibration_cache,
+      "Folder that keeps the measurements for another run, and what recovery fine-tuning has done until the "
+      "file is written: the same command goes on where it was interrupted. May be deleted, to be made "
+      "again; default: OUTPUT.calibration");
   sub->add_option("-e,--effort", command->effort,
                   "Work spent, 1 to 9: 4, 8, 16, 64, 256 states of the trellis; with --calib from 6 on recovery "
                   "fine-tuning as well, on 8,192, 16,384, 32,768, 65,536 tokens")

@@ -219,6 +219,7 @@ class Cli(unittest.TestCase):
         self.json(*args, "--recovery", "on", "--recovery-tokens", 600, "--recovery-epochs", 2)
         self.check(OK, "verify", out)
         recovered = kld()
+        self.assertFalse((cache / "recovery").exists())  # of use to an interrupted run only
         self.check(OK, "compress", MODEL, "--bits", 3, "-o", out)
         self.assertLess(calibrated, 0.6 * kld())
         self.assertLess(recovered, calibrated)

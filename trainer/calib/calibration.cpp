@@ -5,9 +5,9 @@
 #include <filesystem>
 #include <unordered_map>
 
-#include "runtime/format/container.h"
 #include "runtime/model/tokenizer.h"
 #include "trainer/calib/calibration_run.h"
+#include "trainer/data/content_hash.h"
 #include "trainer/data/llama_tensors.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
@@ -19,61 +19,22 @@ constexpr uint32_t kDefaultContext = 512;
 /// Part of the hash: raise it when the statistics' definition changes.
 constexpr uint64_t kStatisticsVersion = 1;
 
-/// FNV-1a over everything that the statistics depend on.
-class Hash {
- public:
-  void add(Bytes bytes) {
-    for (const uint8_t b : bytes) state_ = (state_ ^ b) * 0x100000001b3ull;
-  }
-  void add(uint64_t v) { add({reinterpret_cast<const uint8_t*>(&v), sizeof v}); }
-  void add(const std::string& text) {
-    add(text.size());
-    add({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
-  }
-  std::string hex() const {
-    static constexpr char kDigits[] = "0123456789abcdef";
-    std::string text(16, '0');
-    for (size_t i = 0; i < text.size(); ++i) text[i] = kDigits[(state_ >> (60 - 4 * i)) & 15];
-    return text;
-  }
-
- private:
-  uint64_t state_ = 0xcbf29ce484222325ull;
-};
+Status check_described(const ModelSource& source) {
+  if (source.model() && source.tokenizer()) return {};
+  return unsupported("calibration needs a model description and a tokenizer" +
+                     (source.note().empty() ? std::string() : ": " + source.note()));
+}
 
 Result<std::string> hash_of(const ModelSource& source, std::span<const uint32_t> tokens, uint32_t context,
                             uint64_t seed) {
-  Hash hash;
+  ContentHash hash;
   hash.add(kStatisticsVersion);
-  hash.add(context);
+  hash.add(uint64_t{context});
   hash.add(seed);
-  hash.add(tokens.size());
+  hash.add(uint64_t{tokens.size()});
   hash.add({reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()});
-  hash.add(Bytes(serialize(*source.model())));
-  std::vector<uint8_t> bytes;
-  for (size_t i = 0; i < source.tensors().size(); ++i) {
-    const SourceTensor& tensor = source.tensors()[i];
-    hash.add(tensor.name);
-    hash.add(static_cast<uint64_t>(tensor.dtype));
-    for (const uint64_t d : tensor.shape) hash.add(d);
-    bytes.resize(static_cast<size_t>(tensor.num_elements()) * dtype_size(tensor.dtype));
-    NWC_TRY(source.read_raw(i, bytes));
-    hash.add(crc32(bytes));
-  }
+  NWC_TRY(hash.add(source));
   return hash.hex();
-}
-
-Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit) {
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
-  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, tokenizer->encode(text, {.add_special = false}));
-  if (tokens.size() > limit) tokens.resize(static_cast<size_t>(limit));
-  if (tokens.size() < 2) return invalid_argument("calibration needs a text of at least 2 tokens");
-  const uint32_t vocab = source.model()->vocab_size;
-  for (const uint32_t token : tokens) {
-    if (token < vocab) continue;
-    return corrupt("the tokenizer yields token " + std::to_string(token) + ", the model has " + std::to_string(vocab));
-  }
-  return tokens;
 }
 
 class StoredCalibration final : public Calibration {
@@ -145,6 +106,24 @@ Result<TensorStatistics> StoredCalibration::load(const std::string& name, Hessia
 
 }  // namespace
 
+Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit) {
+  NWC_TRY(check_described(source));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, tokenizer->encode(text, {.add_special = false}));
+  if (tokens.size() > limit) tokens.resize(static_cast<size_t>(limit));
+  if (tokens.size() < 2) return invalid_argument("calibration needs a text of at least 2 tokens");
+  const uint32_t vocab = source.model()->vocab_size;
+  for (const uint32_t token : tokens) {
+    if (token < vocab) continue;
+    return corrupt("the tokenizer yields token " + std::to_string(token) + ", the model has " + std::to_string(vocab));
+  }
+  return tokens;
+}
+
+uint32_t calibration_context(const ModelRecord& model, uint32_t wanted) {
+  return std::min(wanted != 0 ? wanted : kDefaultContext, model.max_positions);
+}
+
 Result<std::unique_ptr<Calibration>> Calibration::open(const std::string& folder) {
   NWC_ASSIGN_OR_RETURN(CalibrationIndex index, read_calibration_index(folder));
   return std::unique_ptr<Calibration>(std::make_unique<StoredCalibration>(folder, std::move(index)));
@@ -153,17 +132,14 @@ Result<std::unique_ptr<Calibration>> Calibration::open(const std::string& folder
 Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const std::string& text,
                                                       const CalibrationOptions& options, const std::string& folder,
                                                       Runner& runner, const Progress& progress, const Logger& log) {
-  if (!source.model() || !source.tokenizer()) {
-    return unsupported("calibration needs a model description and a tokenizer" +
-                       (source.note().empty() ? std::string() : ": " + source.note()));
-  }
+  NWC_TRY(check_described(source));
   const ModelRecord& model = *source.model();
   NWC_TRY(validate(model));
   NWC_TRY(check_llama_tensors(model, source.tensors()));
   NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, calibration_tokens(source, text, options.tokens));
 
   CalibrationIndex index;
-  index.context = std::min(options.context != 0 ? options.context : kDefaultContext, model.max_positions);
+  index.context = calibration_context(model, options.context);
   index.tokens = tokens.size();
   NWC_ASSIGN_OR_RETURN(index.hash, hash_of(source, tokens, index.context, options.seed));
   index.tensors = calibrated_tensors(model);

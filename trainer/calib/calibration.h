@@ -33,6 +33,14 @@ struct CalibrationOptions {
   uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
 };
 
+/// The first `limit` tokens of a text as a model is calibrated, and fine-tuned, on them: without the special tokens that
+/// the tokenizer would put in front.
+/// errors: kUnsupported (no model description or tokenizer), kInvalidArgument (fewer than 2 tokens), kCorrupt (a token
+///         that the model does not have)
+Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit);
+/// Tokens per sequence for CalibrationOptions::context.
+uint32_t calibration_context(const ModelRecord& model, uint32_t wanted);
+
 /// A finished calibration on disk: one safetensors file per layer (names `TENSOR.hessian`, `TENSOR.fisher`,
 /// `TENSOR.row_importance`, all F32; layers that share an input share the first one's `.hessian`) and
 /// `calibration.json`. Immutable, thread-safe.

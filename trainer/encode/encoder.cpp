@@ -282,8 +282,8 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
     }
     std::unique_ptr<ModelSource> recovered;
     if (work.options.recovery.enabled && near) {
-      NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, rate, fitted, log_step, work.options.recovery,
-                                                    *work.runner, work.progress, log));
+      NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, work.options.calibration, rate, fitted, log_step,
+                                                    work.options.recovery, *work.runner, work.progress, log));
     }
     work.weights = recovered != nullptr ? recovered.get() : &work.source;
     NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, &fitted, log_step));

@@ -30,6 +30,14 @@ std::string linear_name(uint32_t layer, LayerMatrix m) {
   return "model.layers." + std::to_string(layer) + "." + kNames[m] + ".weight";
 }
 
+std::string attention_norm_name(uint32_t layer) {
+  return "model.layers." + std::to_string(layer) + ".input_layernorm.weight";
+}
+
+std::string mlp_norm_name(uint32_t layer) {
+  return "model.layers." + std::to_string(layer) + ".post_attention_layernorm.weight";
+}
+
 Result<RowMatrix<float>> load_matrix(const ModelSource& source, const std::string& name, Eigen::Index rows,
                                      Eigen::Index cols) {
   NWC_ASSIGN_OR_RETURN(const std::vector<float> values,
@@ -48,9 +56,8 @@ Result<BlockWeights<float>> load_block(const ModelSource& source, const LlamaSha
     const LayerMatrix m = static_cast<LayerMatrix>(i);
     NWC_ASSIGN_OR_RETURN(weights.matrix[m], load_matrix(source, linear_name(layer, m), shape.rows(m), shape.cols(m)));
   }
-  const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-  NWC_ASSIGN_OR_RETURN(weights.attention_norm, load_vector(source, prefix + "input_layernorm.weight", shape.hidden));
-  NWC_ASSIGN_OR_RETURN(weights.mlp_norm, load_vector(source, prefix + "post_attention_layernorm.weight", shape.hidden));
+  NWC_ASSIGN_OR_RETURN(weights.attention_norm, load_vector(source, attention_norm_name(layer), shape.hidden));
+  NWC_ASSIGN_OR_RETURN(weights.mlp_norm, load_vector(source, mlp_norm_name(layer), shape.hidden));
   return weights;
 }
 

@@ -14,6 +14,9 @@ inline constexpr const char* kHeadName = "lm_head.weight";
 
 /// Hugging Face name of a linear layer, "model.layers.0.self_attn.q_proj.weight".
 std::string linear_name(uint32_t layer, LayerMatrix m);
+/// Of the gains of the two RMSNorms of a block, "model.layers.0.input_layernorm.weight".
+std::string attention_norm_name(uint32_t layer);
+std::string mlp_norm_name(uint32_t layer);
 
 /// A tensor as floats.
 /// errors: kCorrupt (missing, wrong shape, not finite), kUnsupported (not floats), kIo; all name the tensor
