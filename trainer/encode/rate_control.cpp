@@ -43,7 +43,35 @@ std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) 
 
 bool is_head(const std::string& name) { return name == kEmbeddingName || name == kHeadName; }
 
+/// SurveyedTensor::log_step that gives tensors steps in proportion to 1 / sqrt(D), whatever their rates. diagonal: [n]
+/// D, or empty (1 everywhere). row_importance: [m] of mean 1, or empty.
+double common_step(const StepProfile& profile, std::span<const double> diagonal,
+                   std::span<const float> row_importance) {
+  double level = 0, columns = 0, rows = 0;
+  for (const double d : diagonal) level -= 0.5 * std::log2(d) / static_cast<double>(profile.n);
+  for (const double c : profile.column_step) columns += c / static_cast<double>(profile.n);
+  // Row steps have mean 0.
+  if (!profile.row_step.empty()) {
+    for (const float g : row_importance)
+      rows -= 0.5 * std::log2(static_cast<double>(g)) / static_cast<double>(profile.m);
+  }
+  return level - columns + rows;
+}
+
 }  // namespace
+
+CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated) {
+  if (!calibrated) {
+    const bool model = source.model().has_value();
+    choices.feedback = false;
+    if (choices.importance == Importance::kPaper || choices.importance == Importance::kWaterfill)
+      choices.importance = model ? Importance::kFlat : Importance::kNone;
+    if (choices.allocation == Allocation::kFisher)
+      choices.allocation = model ? Allocation::kWeights : Allocation::kNone;
+  }
+  choices.row_importance = choices.row_importance && choices.allocation == Allocation::kFisher;
+  return choices;
+}
 
 Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
                                     const CodingChoices& choices, std::vector<PlannedTensor>* plan,
@@ -51,13 +79,7 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
   RateModel model;
   model.source_ = &source;
   model.calibration_ = calibration;
-  model.choices_ = choices;
-  if (calibration == nullptr) {
-    model.choices_.allocation = Allocation::kNone;
-    model.choices_.feedback = false;
-    if (choices.importance == Importance::kPaper || choices.importance == Importance::kWaterfill)
-      model.choices_.importance = Importance::kNone;
-  }
+  model.choices_ = settle(choices, source, calibration != nullptr);
   model.ladder_ = make_ladder(codec, choices.quantizer);
   const bool row_classes = model.ladder_.record.context_kind == ContextKind::kRowClass;
   uint64_t total = 0;
@@ -89,34 +111,25 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
       const HessianKind kind = model.hessian_kind();
       NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration->load(tensor.name, kind));
       NWC_ASSIGN_OR_RETURN(factors, model.make_factors(s, statistics));
-      importance.factors = factors.get();
+      importance.diagonal = factors->diagonal;
       for (uint64_t c = 0; c < s.n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s.n + c]);
       if (kind == HessianKind::kFisher) {
         s.row_importance = statistics.row_importance;
-        if (choices.row_importance) importance.row_importance = statistics.row_importance;
+        if (model.choices_.row_importance) importance.row_importance = statistics.row_importance;
       }
     }
     s.profile = profile_tensor(w, s.m, s.n, importance, model.choices_.importance, row_classes);
 
-    // Steps of the tensors against each other: equal rates, or equal exchange of bits against KL divergence.
+    // Steps of the tensors against each other: equal rates, or one exchange rate of bits against what errors cost.
     const double weights = static_cast<double>(s.m * s.n);
     s.log_step = s.profile.mean_octaves();
     if (model.choices_.allocation == Allocation::kFisher && known) {
-      double level = 0;
-      for (const double d : factors->diagonal) level -= 0.5 * std::log2(d) / static_cast<double>(s.n);
-      double columns = 0;
-      for (const double c : s.profile.column_step) columns += c / static_cast<double>(s.n);
-      // Row importance has mean 1, row steps have mean 0.
-      double rows = 0;
-      if (!s.profile.row_step.empty()) {
-        for (const float g : s.row_importance)
-          rows -= 0.5 * std::log2(static_cast<double>(g)) / static_cast<double>(s.m);
-      }
-      s.log_step = level - columns + rows;
+      s.log_step = common_step(s.profile, factors->diagonal, s.row_importance);
       fisher_sum += weights * (s.log_step - s.profile.mean_octaves());
       fisher_count += weights;
-    } else if (model.choices_.allocation == Allocation::kNone && source.model() && is_head(tensor.name)) {
-      s.log_step -= choices.head_bits;
+    } else if (model.choices_.allocation != Allocation::kFisher) {
+      if (model.choices_.allocation == Allocation::kWeights) s.log_step = common_step(s.profile, {}, {});
+      if (source.model() && is_head(tensor.name)) s.log_step -= choices.head_bits;
     }
     const auto rows = static_cast<uint64_t>(std::ceil(share * static_cast<double>(s.m)));
     s.sample_rows = choose_rows(s.m, std::max(rows, kMinSampleRows));

@@ -25,6 +25,10 @@ struct CodingChoices {
   bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage
 };
 
+/// What becomes of the choices for this source. Without calibration there are no Hessians and no row importance: one
+/// step for the whole model then, as the tensors of a model have a scale in common, and equal rates for bare tensors.
+CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated);
+
 /// A tensor to be coded.
 struct SurveyedTensor {
   size_t source = 0;  ///< index in the ModelSource

@@ -113,8 +113,11 @@ void choose_column_steps(const TensorImportance& importance, Importance by, Step
       return;
     }
     case Importance::kWaterfill:
-      if (importance.factors == nullptr) return;
-      for (uint64_t c = 0; c < n; ++c) out->column_step[c] = -0.5 * std::log2(importance.factors->diagonal[c]);
+      if (importance.diagonal.empty()) {
+        choose_column_steps(importance, Importance::kFlat, out);
+        return;
+      }
+      for (uint64_t c = 0; c < n; ++c) out->column_step[c] = -0.5 * std::log2(importance.diagonal[c]);
       return;
   }
 }

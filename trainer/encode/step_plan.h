@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "trainer/encode/codec_ladder.h"
-#include "trainer/encode/error_feedback.h"
 
 namespace nwc {
 
@@ -19,15 +18,16 @@ enum class Importance : uint8_t {
 };
 /// Steps of the tensors against each other.
 enum class Allocation : uint8_t {
-  kNone,    ///< every tensor gets the same rate (but for the embedding and the head, CompressOptions::head_bits)
-  kFisher,  ///< one exchange rate between bits and KL divergence for the whole model
+  kNone,     ///< every tensor gets the same rate (but for the embedding and the head, CompressOptions::head_bits)
+  kWeights,  ///< one exchange rate between bits and the weights' squared error, for the whole model: equal steps
+  kFisher,   ///< one exchange rate between bits and KL divergence for the whole model
 };
 
 /// What is known of a tensor before its steps are chosen.
 struct TensorImportance {
-  const FeedbackFactors* factors = nullptr;  ///< null: nothing is known, as H = I
-  std::vector<float> hessian_diagonal;       ///< [n], or empty; for kPaper
-  std::vector<float> row_importance;         ///< [m], or empty: all rows alike
+  std::span<const double> diagonal;     ///< [n] D, for kWaterfill; empty: all columns alike
+  std::vector<float> hessian_diagonal;  ///< [n], or empty; for kPaper
+  std::vector<float> row_importance;    ///< [m], or empty: all rows alike
 };
 
 /// Relative steps of a tensor; the whole model is then set finer or coarser by one number.
