@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
@@ -18,10 +18,20 @@
 namespace nwc::cli {
 namespace {
 
+/// In the order of the enums.
+const std::vector<std::string> kImportances = {"none", "flat", "paper", "waterfill"};
+const std::vector<std::string> kAllocations = {"none", "weights", "fisher"};
+
+template <typename Enum>
+Enum by_name(const std::vector<std::string>& names, const std::string& name) {
+  return static_cast<Enum>(std::find(names.begin(), names.end(), name) - names.begin());
+}
+
 struct CompressCommand {
   std::string model, output, codec = "identity", card_text;
   uint64_t card_tokens = 8192;
-  std::string quantizer = "trellis", importance, feedback, allocation, row_importance, size;
+  std::string quantizer = "trellis", importance = "waterfill", feedback = "ldlq", allocation = "fisher";
+  std::string row_importance = "on", size;
   std::string calibration_text, calibration_cache;
   CalibrationOptions calibration;
   std::string recovery, shrinkage;
@@ -87,13 +97,12 @@ nlohmann::json report_json(const CompressReport& report, const CompressCommand& 
 
 /// Everything that decides on the bytes, in an order that does not change.
 std::string canonical_settings(const CompressOptions& o, const CompressCommand& command) {
-  static constexpr const char* kImportance[] = {"none", "flat", "paper", "waterfill"};
   const CodingChoices& c = o.choices;
   std::string target = o.file_bytes != 0 ? fmt::format("size={}", o.file_bytes) : fmt::format("bits={}", o.bits);
   target += fmt::format(" trellis_bits={} rdo={} importance={} feedback={} allocation={} row_importance={} damping={}",
-                        c.quantizer.trellis_bits, c.rdo_strength, kImportance[static_cast<size_t>(c.importance)],
-                        c.feedback ? "ldlq" : "none", c.allocation == Allocation::kFisher ? "fisher" : "none",
-                        c.row_importance, c.damping);
+                        c.quantizer.trellis_bits, c.rdo_strength, kImportances[static_cast<size_t>(c.importance)],
+                        c.feedback ? "ldlq" : "none", kAllocations[static_cast<size_t>(c.allocation)], c.row_importance,
+                        c.damping);
   target += fmt::format(" row_classes={} head_bits={} shrinkage={} refit_tables={} min_elements={}",
                         c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
   if (!command.calibration_text.empty())
@@ -114,7 +123,7 @@ constexpr Effort kEfforts[10] = {{},        {2, 0, 0},    {3, 0, 0},     {4, 0, 
                                  {8, 0, 0}, {8, 8192, 4}, {8, 16384, 8}, {8, 32768, 8}, {8, 65536, 8}};
 
 /// Fills in what was not given.
-void apply_effort(CompressCommand* c) {
+void apply_effort(CompressCommand* c, const ModelSource& source) {
   CompressCommand& command = *c;
   CodingChoices* choices = &command.options.choices;
   const Effort& effort = kEfforts[command.effort];
@@ -135,19 +144,11 @@ void apply_effort(CompressCommand* c) {
   if (command.rdo < 0) command.rdo = attenuate ? 0.5 : 0;
   choices->rdo_strength = command.rdo;
   choices->shrinkage = command.shrinkage.empty() ? attenuate : command.shrinkage == "on";
-  const auto choose = [&](const std::string& given, const char* otherwise) {
-    return given.empty() ? otherwise : given;
-  };
-  static const std::map<std::string, Importance> kByName = {{"none", Importance::kNone},
-                                                            {"flat", Importance::kFlat},
-                                                            {"paper", Importance::kPaper},
-                                                            {"waterfill", Importance::kWaterfill}};
-  choices->importance = kByName.at(choose(command.importance, calibrated ? "waterfill" : "none"));
-  choices->feedback = choose(command.feedback, calibrated ? "ldlq" : "none") == "ldlq";
-  choices->allocation =
-      choose(command.allocation, calibrated ? "fisher" : "none") == "fisher" ? Allocation::kFisher : Allocation::kNone;
-  choices->row_importance =
-      choose(command.row_importance, calibrated ? "on" : "off") == "on" && choices->allocation == Allocation::kFisher;
+  choices->importance = by_name<Importance>(kImportances, command.importance);
+  choices->feedback = command.feedback == "ldlq";
+  choices->allocation = by_name<Allocation>(kAllocations, command.allocation);
+  choices->row_importance = command.row_importance == "on";
+  *choices = settle(*choices, source, calibrated);
 }
 
 /// The text's tokens for recovery fine-tuning.
@@ -261,7 +262,7 @@ Status compress(CompressCommand& command, Context& context) {
   std::filesystem::path path(command.model);
   if (!path.has_filename()) path = path.parent_path();
   options.source_name = path.filename().string();
-  apply_effort(&command);
+  apply_effort(&command, *source);
   if (!command.size.empty()) {
     NWC_ASSIGN_OR_RETURN(options.file_bytes, parse_bytes(command.size));
     if (options.file_bytes == 0) return invalid_argument("--size " + command.size + ": must be above 0");
@@ -371,22 +372,20 @@ void add_compress(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8}))
       ->default_val(0)
       ->group(studies);
-  sub->add_option(
-         "--importance", command->importance,
-         "Steps of columns: none (equal rates), flat (equal steps), paper (four levels by diag(H)), waterfill; "
-         "default: waterfill with --calib, else none")
-      ->check(CLI::IsMember({"none", "flat", "paper", "waterfill"}))
+  sub->add_option("--importance", command->importance,
+                  "Steps of columns: none (equal rates), flat (equal steps), paper (four levels by diag(H)), waterfill "
+                  "(by LDLQ's diagonal); without --calib flat for the last two, and none for bare tensors")
+      ->check(CLI::IsMember(kImportances))
       ->group(studies);
-  sub->add_option("--feedback", command->feedback, "none or ldlq; default: ldlq with --calib")
+  sub->add_option("--feedback", command->feedback, "none or ldlq, which needs --calib")
       ->check(CLI::IsMember({"none", "ldlq"}))
       ->group(studies);
   sub->add_option("--allocation", command->allocation,
-                  "Rates of tensors: none (equal) or fisher (equal exchange of bits against KL divergence); "
-                  "default: fisher with --calib")
-      ->check(CLI::IsMember({"none", "fisher"}))
+                  "Rates of tensors: none (equal), weights (equal exchange of bits against squared error) or fisher "
+                  "(against KL divergence); without --calib weights, and none for bare tensors")
+      ->check(CLI::IsMember(kAllocations))
       ->group(studies);
-  sub->add_option("--row-importance", command->row_importance,
-                  "on: steps by row as well, with --allocation fisher; default: on with --calib")
+  sub->add_option("--row-importance", command->row_importance, "on: steps by row as well, with --allocation fisher")
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
   sub->add_option("--recovery", command->recovery,
