@@ -15,25 +15,16 @@ constexpr uint64_t kReducedRows = 1024;
 
 /// The last layer of g_s, to be applied to sums of features: [feature][16], features as LaneKernels::features has them.
 struct LastLayer {
-  explicit LastLayer(const Network& g) : matrix(size_t{g.width + kChunk} * kChunk), bias(g.c) {
+  explicit LastLayer(const Network& g) : matrix((kChunk + uint64_t{g.width}) * kChunk), bias(g.c) {
+    float* to = matrix.data();
     for (uint32_t o = 0; o < kChunk; ++o) {
-      for (uint32_t i = 0; i < kChunk; ++i) matrix[i * kChunk + o] = g.S[o * kChunk + i];
-      for (uint32_t i = 0; i < g.width; ++i) matrix[(kChunk + size_t{i}) * kChunk + o] = g.C[o * size_t{g.width} + i];
+      for (uint32_t i = 0; i < kChunk; ++i) to[i * kChunk + o] = g.S[o * kChunk + i];
+      for (uint32_t i = 0; i < g.width; ++i) to[(kChunk + size_t{i}) * kChunk + o] = g.C[o * size_t{g.width} + i];
     }
   }
-  std::vector<float> matrix;
+  AlignedFloats matrix;
   std::vector<float> bias;  ///< empty without a network
 };
-
-/// The sum of kSumLanes values, as a tree.
-float sum_lanes(const float* lanes) {
-  float s[kSumLanes];
-  std::copy(lanes, lanes + kSumLanes, s);
-  for (uint32_t half = kSumLanes / 2; half != 0; half /= 2) {
-    for (uint32_t l = 0; l < half; ++l) s[l] += s[l + half];
-  }
-  return s[0];
-}
 
 /// What one worker keeps from product to product.
 struct FusedWorker {
@@ -52,7 +43,7 @@ class Accumulator final : public TileConsumer {
  public:
   struct Job {
     const SynthesisView& net;
-    const LastLayer& last;
+    LastLayer& last;
     uint64_t n;
     uint32_t batch;
     const float* x;
@@ -96,17 +87,10 @@ class Accumulator final : public TileConsumer {
     const uint32_t num_rows = std::min(kChunk, g.height - r * kChunk);
     const uint64_t row = g.row + uint64_t{r} * kChunk - job_.row_begin;
     for (uint32_t b = 0; b < job_.batch; ++b) {
-      float y[kChunk] = {};
+      alignas(64) float y[kChunk] = {};
       for (size_t o = 0; o < job_.last.bias.size(); ++o) y[o] = job_.last.bias[o] * w.factor_sum[b];
-      for (uint32_t f = 0; f < num_features_; ++f, lanes += kSumLanes) {
-        const float sum = sum_lanes(lanes);
-        if (job_.net.identity) {
-          y[f] = sum;
-        } else {
-          const float* column = &job_.last.matrix[size_t{f} * kChunk];
-          for (uint32_t o = 0; o < kChunk; ++o) y[o] += column[o] * sum;
-        }
-      }
+      kernels_.finish(lanes, num_features_, job_.net.identity ? nullptr : job_.last.matrix.data(), y);
+      lanes += num_features_ * kSumLanes;
       std::copy(y, y + num_rows, job_.out + (g.col / job_.tile_cols * job_.batch + b) * job_.num_rows + row);
     }
   }

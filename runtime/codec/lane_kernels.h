@@ -134,6 +134,9 @@ struct LaneKernels {
   /// lanes. A factor of 0 adds nothing, not even times infinity. 64-byte aligned: features [count][kNumLanes], factor
   /// [batch][kNumLanes], sums [batch][count][kSumLanes], whose lanes a kernel may use as it likes: their sum counts.
   void (*accumulate)(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums);
+  /// y[16] += sum over features of matrix[i][16] * (sums[i][0] + ... + sums[i][kSumLanes - 1]); matrix null: the
+  /// identity. count: a multiple of 16. All 64-byte aligned.
+  void (*finish)(const float* sums, uint32_t count, const float* matrix, float* y);
   /// y = g_s(dequantize(q)), before any scale. scratch as above.
   void (*synthesize)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                      LaneWeights* y);
@@ -156,6 +159,7 @@ LaneKernels lane_kernels(CpuLevel level);
 void decode_group_scalar(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
 void accumulate_group_scalar(const float*, uint32_t, const float*, uint32_t, float*);
+void finish_sums_scalar(const float*, uint32_t, const float*, float*);
 void synthesize_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_scalar(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_scalar(const RowCopy&);
@@ -163,12 +167,14 @@ void copy_rows_scalar(const RowCopy&);
 void decode_group_avx2(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
 void accumulate_group_avx2(const float*, uint32_t, const float*, uint32_t, float*);
+void finish_sums_avx2(const float*, uint32_t, const float*, float*);
 void synthesize_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx2(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx2(const RowCopy&);
 void decode_group_avx512(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
 void accumulate_group_avx512(const float*, uint32_t, const float*, uint32_t, float*);
+void finish_sums_avx512(const float*, uint32_t, const float*, float*);
 void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx512(const RowCopy&);

@@ -144,6 +144,18 @@ void accumulate_group_scalar(const float* features, uint32_t count, const float*
   }
 }
 
+void finish_sums_scalar(const float* sums, uint32_t count, const float* matrix, float* y) {
+  for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
+    float sum = 0;
+    for (uint32_t l = 0; l < kSumLanes; ++l) sum += sums[l];
+    if (matrix == nullptr) {
+      y[i] += sum;
+    } else {
+      for (uint32_t o = 0; o < kChunk; ++o) y[o] += matrix[size_t{i} * kChunk + o] * sum;
+    }
+  }
+}
+
 void synthesize_group_scalar(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                              LaneWeights* out) {
   const Network& g = net.codec->synthesis;

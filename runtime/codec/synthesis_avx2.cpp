@@ -180,6 +180,30 @@ void accumulate_group_avx2(const float* features, uint32_t count, const float* f
   }
 }
 
+void finish_sums_avx2(const float* sums, uint32_t count, const float* matrix, float* out) {
+  __m256 y[2] = {_mm256_load_ps(out), _mm256_load_ps(out + 8)};
+  for (uint32_t i = 0; i < count; i += 16) {
+    __m256 sum[2];
+    for (uint32_t h = 0; h < 2; ++h, sums += 8 * kSumLanes) {
+      const auto row = [&](int r) { return _mm256_load_ps(sums + kSumLanes * r); };
+      const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(row(0), row(1)), _mm256_hadd_ps(row(2), row(3)));
+      const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(row(4), row(5)), _mm256_hadd_ps(row(6), row(7)));
+      sum[h] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    if (matrix == nullptr) {
+      for (uint32_t h = 0; h < 2; ++h) y[h] = _mm256_add_ps(y[h], sum[h]);
+      continue;
+    }
+    alignas(32) float f[16];
+    for (uint32_t h = 0; h < 2; ++h) _mm256_store_ps(f + 8 * h, sum[h]);
+    for (uint32_t r = 0; r < 16; ++r, matrix += kChunk) {
+      for (uint32_t h = 0; h < 2; ++h)
+        y[h] = _mm256_fmadd_ps(_mm256_load_ps(matrix + 8 * h), _mm256_broadcast_ss(f + r), y[h]);
+    }
+  }
+  for (uint32_t h = 0; h < 2; ++h) _mm256_store_ps(out + 8 * h, y[h]);
+}
+
 void synthesize_group_avx2(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                            LaneWeights* out) {
   if (net.identity) return dequantize(group, q, out->y);

@@ -196,6 +196,36 @@ void accumulate_group_avx512(const float* features, uint32_t count, const float*
   }
 }
 
+void finish_sums_avx512(const float* sums, uint32_t count, const float* matrix, float* out) {
+  __m512 y = _mm512_load_ps(out);
+  for (uint32_t i = 0; i < count; i += 16, sums += 16 * kSumLanes) {
+    // Four rows become one register of their sums within quarters, four of these one of whole sums.
+    __m512 rows[4];
+    for (int r = 0; r < 4; ++r) {
+      const auto pair = [&](int first) {
+        const __m512 a = _mm512_load_ps(sums + kSumLanes * (4 * r + first));
+        const __m512 b = _mm512_load_ps(sums + kSumLanes * (4 * r + first + 1));
+        return _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+      };
+      const __m512d a = pair(0), b = pair(2);
+      rows[r] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    const auto add_quarters = [](__m512 a, __m512 b) {
+      return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    const __m512 sum = add_quarters(add_quarters(rows[0], rows[1]), add_quarters(rows[2], rows[3]));
+    if (matrix == nullptr) {
+      y = _mm512_add_ps(y, sum);
+      continue;
+    }
+    alignas(64) float f[16];
+    _mm512_store_ps(f, sum);
+    for (uint32_t r = 0; r < 16; ++r, matrix += kChunk)
+      y = _mm512_fmadd_ps(_mm512_load_ps(matrix), _mm512_set1_ps(f[r]), y);
+  }
+  _mm512_store_ps(out, y);
+}
+
 void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                              LaneWeights* out) {
   if (net.identity) return dequantize(group, q, out->y);

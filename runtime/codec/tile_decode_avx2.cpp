@@ -166,38 +166,52 @@ inline void step(const LookupTables& tables, const ColumnGroup& g, uint32_t cont
   }
 }
 
-template <bool kRaw, bool kTrellis>
-void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* tile, LaneValues* out) {
+// kTiles tiles in turns: each hides the latency of the other's chain from state to state. Their registers may well live
+// in memory, that chain is longer.
+template <int kTiles, bool kRaw, bool kTrellis>
+void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  Tile t;
-  for (int v = 0; v < kVectors; ++v) {
-    t.active[v] = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(g.active) - 8 * v), lane);
-    t.state[v] = load(&tile->state[8 * v]);
+  Tile t[kTiles];
+  for (int i = 0; i < kTiles; ++i) {
+    for (int v = 0; v < kVectors; ++v) {
+      t[i].active[v] = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(g.active) - 8 * v), lane);
+      t[i].state[v] = load(&tiles[i]->state[8 * v]);
+    }
+    const __m128i* trellis = reinterpret_cast<const __m128i*>(tiles[i]->trellis + g.slot * kNumLanes);
+    for (int w = 0; w < kVectors / 2; ++w) t[i].trellis[w] = _mm256_cvtepu8_epi16(trellis[w]);
+    t[i].next = tiles[i]->next;
   }
-  __m128i* trellis = reinterpret_cast<__m128i*>(tile->trellis + g.slot * kNumLanes);
-  for (int w = 0; w < kVectors / 2; ++w) t.trellis[w] = _mm256_cvtepu8_epi16(trellis[w]);
-  t.next = tile->next;
-  for (uint32_t c = 0; c < kChunk; ++c) step<kRaw, kTrellis>(tables, g, tile->context[c], &t, out->q[c]);
-  for (int v = 0; v < kVectors; ++v) _mm256_store_si256(reinterpret_cast<__m256i*>(&tile->state[8 * v]), t.state[v]);
-  for (int w = 0; kTrellis && w < kVectors / 2; ++w) {
-    const __m256i bytes = _mm256_packus_epi16(t.trellis[w], t.trellis[w]);
-    trellis[w] = _mm256_castsi256_si128(_mm256_permute4x64_epi64(bytes, 0x08));
+  for (uint32_t c = 0; c < kChunk; ++c) {
+    for (int i = 0; i < kTiles; ++i) step<kRaw, kTrellis>(tables, g, tiles[i]->context[c], &t[i], out[i].q[c]);
   }
-  tile->next = t.next;
+  for (int i = 0; i < kTiles; ++i) {
+    for (int v = 0; v < kVectors; ++v)
+      _mm256_store_si256(reinterpret_cast<__m256i*>(&tiles[i]->state[8 * v]), t[i].state[v]);
+    __m128i* trellis = reinterpret_cast<__m128i*>(tiles[i]->trellis + g.slot * kNumLanes);
+    for (int w = 0; kTrellis && w < kVectors / 2; ++w) {
+      const __m256i bytes = _mm256_packus_epi16(t[i].trellis[w], t[i].trellis[w]);
+      trellis[w] = _mm256_castsi256_si128(_mm256_permute4x64_epi64(bytes, 0x08));
+    }
+    tiles[i]->next = t[i].next;
+  }
 }
 
-template <bool kTrellis>
-void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* tile, LaneValues* out) {
-  g.any_raw_bits ? decode<true, kTrellis>(tables, g, tile, out) : decode<false, kTrellis>(tables, g, tile, out);
+template <int kTiles>
+void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
+  if (tables.trellis) {
+    g.any_raw_bits ? decode<kTiles, true, true>(tables, g, tiles, out)
+                   : decode<kTiles, false, true>(tables, g, tiles, out);
+  } else {
+    g.any_raw_bits ? decode<kTiles, true, false>(tables, g, tiles, out)
+                   : decode<kTiles, false, false>(tables, g, tiles, out);
+  }
 }
 
 }  // namespace
 
 void decode_group_avx2(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                        uint32_t num_tiles, LaneValues* out) {
-  for (uint32_t t = 0; t < num_tiles; ++t) {
-    tables.trellis ? decode<true>(tables, group, tiles[t], &out[t]) : decode<false>(tables, group, tiles[t], &out[t]);
-  }
+  num_tiles == 2 ? decode<2>(tables, group, tiles, out) : decode<1>(tables, group, tiles, out);
 }
 
 }  // namespace nwc
