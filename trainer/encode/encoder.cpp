@@ -298,10 +298,12 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
     const bool allowed = work.options.file_bytes == 0 || error <= 0;
     const bool last = number >= kMaxPasses;
     const bool met = allowed && (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance));
-    if (met && work.options.recovery.enabled && !near) {
-      near = true;  // the rate is met: once more, with recovery, which hardly changes it
-      --number;
-      continue;
+    if (work.options.recovery.enabled && !near && (met || number + 1 >= kMaxPasses)) {
+      near = true;  // the rate is met, or as near as it gets: once more, with recovery, which hardly changes it
+      if (met) {
+        --number;
+        continue;
+      }
     }
     if (met || last) {
       if (std::abs(error) > kGiveUp || !allowed) {
