@@ -144,3 +144,55 @@ void largest_projections(const float* x, int64_t count, int C, int P, int64_t nu
     }
   }
 }
+
+static float half(float v) { return (float)(_Float16)v; }
+
+// The scale that is stored: FP16, and never zero, as a group of zeros needs some scale.
+static float stored_scale(float scale) {
+  const float h = half(scale), tiny = 6e-8f;
+  return fabsf(h) < tiny ? tiny : h;
+}
+
+static float grid_error(const float* x, int g, float scale, float zero, float top, const float* importance) {
+  float sum = 0;
+  for (int i = 0; i < g; ++i) {
+    const float code = fminf(fmaxf(rintf(x[i] / scale + zero), 0), top);
+    const float e = (code - zero) * scale - x[i];
+    sum += e * e * (importance == NULL ? 1.0f : importance[i]);
+  }
+  return sum;
+}
+
+// grids.fit: for each row x [count][g] the clipping ratio out of shrink [num_shrink] with the least (weighted) squared error.
+void fit_grids(const float* x, int64_t count, int g, int bits, int symmetric, const float* shrink, int num_shrink,
+               const float* importance, float* scale, float* zero) {
+  const int levels = 1 << bits;
+  for (int64_t r = 0; r < count; ++r, x += g) {
+    float low = 0, high = 0, best = FLT_MAX;
+    for (int i = 0; i < g; ++i) {
+      low = fminf(low, x[i]);
+      high = fmaxf(high, x[i]);
+    }
+    const float reach = high > -low ? high : low;  // the value of largest magnitude, signed
+    for (int k = 0; k < num_shrink; ++k) {
+      for (int side = 0; side < (symmetric ? 2 : 1); ++side) {
+        float s, z;
+        if (!symmetric) {
+          s = stored_scale((high - low) * shrink[k] / (float)(levels - 1));
+          z = fminf(fmaxf(rintf(-low * shrink[k] / s), 0), (float)(levels - 1));
+        } else {  // all levels used towards the extreme, or the extreme on the shorter side
+          const int shorter = levels / 2 - 1 > 1 ? levels / 2 - 1 : 1;
+          s = side == 0 ? stored_scale(-reach * shrink[k] / (float)(levels / 2))
+                        : stored_scale(fabsf(reach) * shrink[k] / (float)shorter);
+          z = (float)(levels / 2);
+        }
+        const float error = grid_error(x, g, s, z, (float)(levels - 1), importance);
+        if ((k == 0 && side == 0) || error < best) {
+          best = error;
+          scale[r] = s;
+          zero[r] = z;
+        }
+      }
+    }
+  }
+}

@@ -75,3 +75,14 @@ def largest_projections(x, bases, parts):
     _in_parts(len(x), lambda a, b: _library().largest_projections(
         _pointer(x[a:b]), ctypes.c_int64(b - a), c, p, ctypes.c_int64(num), parts, _pointer(flat), _pointer(out[a:b])))
     return out
+
+
+def fit_grids(x, bits, symmetric, shrink, importance=None):
+    """x [m][g] -> scale, zero [m][1]: see grids.fit."""
+    x, shrink = np.ascontiguousarray(x, "f4"), np.ascontiguousarray(shrink, "f4")
+    importance = None if importance is None else np.ascontiguousarray(importance, "f4")
+    scale, zero = np.empty((len(x), 1), "f4"), np.empty((len(x), 1), "f4")
+    _in_parts(len(x), lambda a, b: _library().fit_grids(
+        _pointer(x[a:b]), ctypes.c_int64(b - a), x.shape[1], bits, int(symmetric), _pointer(shrink), len(shrink),
+        None if importance is None else _pointer(importance), _pointer(scale[a:b]), _pointer(zero[a:b])))
+    return scale, zero
