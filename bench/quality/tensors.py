@@ -18,11 +18,15 @@ class Safetensors:
     """Read-only view of one file; tensors come as F32 where they are floats."""
 
     def __init__(self, path):
+        self._path = path
         with open(path, "rb") as f:
             size = struct.unpack("<Q", f.read(8))[0]
             self._header = json.loads(f.read(size))
         self._header.pop("__metadata__", None)
         self._data = np.memmap(path, np.uint8, "r", offset=8 + size)
+
+    def __reduce__(self):  # other processes map the file themselves, instead of being sent what it holds
+        return Safetensors, (self._path,)
 
     def names(self):
         return list(self._header)
