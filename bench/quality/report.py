@@ -85,6 +85,17 @@ def plot(title, rows, path):
     plt.close(figure)
 
 
+def save_figure(figure, path, dpi):
+    """As a PNG of 96 colours: a third of the bytes, and nobody sees it in line drawings."""
+    import io
+
+    import PIL.Image  # what matplotlib writes images with
+    full = io.BytesIO()
+    figure.savefig(full, format="png", dpi=dpi)
+    image = PIL.Image.open(full).convert("RGB").quantize(colors=96, dither=PIL.Image.Dither.NONE)
+    image.save(path, optimize=True)
+
+
 def write_csv(path, rows, columns=None, digits=6):
     """columns: those written, in this order; None: all of the first row."""
     with open(path, "w", newline="") as f:

@@ -203,7 +203,7 @@ def plot(name, rows, path):
         axis.set_ylabel("KL divergence, nats per token")
     figure.suptitle(name)
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    report.save_figure(figure, path, dpi=80)
 
 
 def main():

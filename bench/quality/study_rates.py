@@ -93,7 +93,7 @@ def rates(name, rows, path):
     kld = [r["kld_mean"] for r in inside]
     axes[1][0].set_ylim(min(kld) * 0.8, max(kld) * 1.2)
     below(figure, axes.flat, 3)
-    figure.savefig(path, dpi=80)
+    report.save_figure(figure, path, dpi=80)
     plt.close(figure)
 
 
@@ -112,7 +112,7 @@ def error(name, rows, path):
     axes[0].set_ylim(reference * 0.995, top)
     plain_ticks(axes[0], reference, top)
     below(figure, axes, 3)
-    figure.savefig(path, dpi=80)
+    report.save_figure(figure, path, dpi=80)
     plt.close(figure)
 
 

@@ -102,23 +102,37 @@ def entropy_coded_scalar(x, step):
     return -(p * np.log2(p)).sum(), ((x - mean[q]) ** 2).mean()
 
 
-def with_spread(x, encode):
-    """(mean squared error, variance) of encode(x of unit variance) -> reconstruction, x [count][length], its spread fitted on a
-    part of the samples."""
+def with_spread(x, encode, fit=None):
+    """(mean squared error, variance) of encode(x of unit variance) -> reconstruction, x [count][length]. The spread is fitted
+    with `fit`, a faster search of the same code, or else on a quarter of the samples."""
     sigma = x.std()
 
-    def error(part, spread):
+    def error(part, spread, encode):
         scale = np.float32(sigma * spread)
         return float(((encode(part / scale) * scale - part) ** 2).mean(dtype="f8"))
 
-    part = x[:max(16, len(x) // 16)]
-    return error(x, min(SPREADS, key=lambda s: error(part, s))), float((x ** 2).mean(dtype="f8"))
+    best = min(SPREADS, key=lambda s: error(x, s, fit) if fit else error(x[:len(x) // 4], s, encode))
+    return error(x, best, encode), float((x ** 2).mean(dtype="f8"))
 
 
-def trellis(x, table, bits):
-    state_bits = int(np.log2(table.shape[1]))
-    return with_spread(x.reshape(-1, 256), lambda y: table.T[
-        native.trellis_search(y, state_bits, int(bits * len(table)), table)].reshape(y.shape))
+def trellis(x, values, bits, state_bits):
+    """values(state_bits) -> [V][2^state_bits]. The spread is fitted with a sixteenth of the states."""
+    def encoder(state_bits):
+        table = values(state_bits)
+        shift = int(bits * len(table))
+        return lambda y: table.T[native.trellis_search(y, state_bits, shift, table)].reshape(y.shape)
+
+    return with_spread(x.reshape(-1, 256), encoder(state_bits), encoder(state_bits - 4))
+
+
+def one_mad(state_bits):
+    return qtip.values("1mad", state_bits)
+
+
+def fitted_trellis(x, part, bits, state_bits):
+    """TCQ*: the hybrid code's pairs fitted to the source itself."""
+    pairs = qtip.fit_pairs(x[:1 << 18].reshape(-1, 2), max(qtip.HYB_BITS, 2 * bits + 1))
+    return trellis(part, lambda n: qtip.hyb_values(pairs, n), bits, state_bits)
 
 
 def lattice(x, bits):
@@ -173,14 +187,14 @@ def peers(name, matrices, args):
             matrices, lambda w: rtn.quantize(w, bits=b, group=128)), variance))
         if bits <= 5:
             yield "VQ (pairs)", bits, lambda b=bits: (b, pairs_vq(x, b), variance)
-            yield "TCQ (hybrid)", bits, lambda b=bits: fixed(b, trellis(part, qtip.values("hyb", args.state_bits), b))
-            yield ("TCQ* (hybrid, fitted)", bits, lambda b=bits: fixed(b, trellis(part, qtip.hyb_values(qtip.fit_pairs(
-                x[:1 << 18].reshape(-1, 2), max(qtip.HYB_BITS, 2 * b + 1)), args.state_bits), b)))
-        yield "TCQ (1MAD)", bits, lambda b=bits: fixed(b, trellis(part, qtip.values("1mad", args.state_bits), b))
+            yield ("TCQ (hybrid)", bits,
+                   lambda b=bits: fixed(b, trellis(part, lambda n: qtip.values("hyb", n), b, args.state_bits)))
+            yield "TCQ* (hybrid, fitted)", bits, lambda b=bits: fixed(b, fitted_trellis(x, part, b, args.state_bits))
+        yield "TCQ (1MAD)", bits, lambda b=bits: fixed(b, trellis(part, one_mad, b, args.state_bits))
         if name == "encoder weights":
-            yield ("RHT + TCQ (1MAD)", bits, lambda b=bits: fixed(b, trellis(shuffled(
-                [hadamard.Incoherence(*w.shape, 1).forward(w) for w in matrices])[:args.samples],
-                qtip.values("1mad", args.state_bits), b)))
+            yield "RHT + TCQ (1MAD)", bits, lambda b=bits: fixed(b, trellis(
+                shuffled([hadamard.Incoherence(*w.shape, 1).forward(w) for w in matrices])[:args.samples], one_mad, b,
+                args.state_bits))
         if bits in e8p.STAGES:
             yield "E8P, residual stages", bits, lambda b=bits: fixed(b, lattice(x[:1 << 18], b))
         if bits in seedlm.CONFIGS:  # blocks of 8, 12 or 16
@@ -270,7 +284,7 @@ def plot(rows, path):
     handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), fontsize=9, ncol=4, loc="lower center", frameon=False)
     figure.tight_layout(rect=(0, 0.19, 1, 1))
-    figure.savefig(path, dpi=90)
+    report.save_figure(figure, path, dpi=90)
 
 
 def main():

@@ -126,7 +126,7 @@ def plot(rows, path):
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, ncol=3, loc="lower center", frameon=False)
     figure.tight_layout(rect=(0, 0.1, 1, 1))
-    figure.savefig(path, dpi=85)
+    report.save_figure(figure, path, dpi=85)
 
 
 def main():
