@@ -28,14 +28,14 @@ struct LastLayer {
 
 /// What one worker keeps from product to product.
 struct FusedWorker {
-  explicit FusedWorker(uint32_t width)
-      : features(width),
-        factor(uint64_t{kMaxFusedBatch} * kMaxTileCols),
-        sums(2 * uint64_t{kMaxFusedBatch} * (kChunk + uint64_t{width}) * kSumLanes) {}
-  SynthesisScratch features;
-  AlignedFloats factor;              ///< [slot][batch][32]: x * scale of the columns of the current band
+  void grow(uint64_t width, uint64_t slots) {
+    for (AlignedFloats& f : features) f.grow(((kChunk + width) * slots + width) * kNumLanes);
+    factor.grow(kMaxFusedBatch * slots * kNumLanes);
+  }
+
+  AlignedFloats features[2];  ///< of the row block, of each tile of a pair: [slot][feature][32], scratch of the last
+  AlignedFloats factor;       ///< [slot][batch][32]: x * scale of the columns of the current band
   float factor_sum[kMaxFusedBatch];  ///< over these columns
-  AlignedFloats sums;                ///< of the row block: [tile of the pair][batch][feature][kSumLanes]
 };
 
 /// Sums of products of one slice of rows: out[column band][batch][rows of the slice].
@@ -51,11 +51,11 @@ class Accumulator final : public TileConsumer {
     uint64_t row_begin, num_rows;
     float* out;
   };
-  Accumulator(const Job& job, CpuLevel cpu, std::vector<std::unique_ptr<FusedWorker>>& workers)
+  Accumulator(const Job& job, CpuLevel cpu, std::vector<FusedWorker>& workers)
       : job_(job), kernels_(lane_kernels(cpu)), num_features_(kChunk + job.net.width), workers_(workers) {}
 
   void column_band(const TileGeometry& g, std::span<const ColumnGroup> groups, uint32_t worker) override {
-    FusedWorker& w = *workers_[worker];
+    FusedWorker& w = workers_[worker];
     for (uint32_t b = 0; b < job_.batch; ++b) {
       const float* x = job_.x + b * job_.n + g.col;
       double sum = 0;
@@ -69,41 +69,38 @@ class Accumulator final : public TileConsumer {
       }
       w.factor_sum[b] = static_cast<float>(sum);
     }
-    std::fill(sums(w, 0), sums(w, 2), 0.0f);
   }
 
   void group(const TileGeometry&, uint32_t, uint32_t i, const ColumnGroup& group, const LaneValues& values,
              uint32_t worker) override {
-    FusedWorker& w = *workers_[worker];
-    if (group.slot == 0) std::fill(sums(w, i), sums(w, i + 1), 0.0f);
-    kernels_.features(job_.net, group, values, w.features.data());
-    const float* factor = w.factor.data() + size_t{group.slot} * job_.batch * kNumLanes;
-    kernels_.accumulate(w.features.data(), num_features_, factor, job_.batch, sums(w, i));
+    // What a network needs as scratch memory lies where the next slot's features will be.
+    float* features = workers_[worker].features[i].data() + size_t{group.slot} * num_features_ * kNumLanes;
+    kernels_.features(job_.net, group, values, features);
   }
 
   void row_block(const TileGeometry& g, uint32_t r, uint32_t i, uint32_t worker) override {
-    FusedWorker& w = *workers_[worker];
-    const float* lanes = sums(w, i);
+    FusedWorker& w = workers_[worker];
+    FeatureBlock block{.features = w.features[i].data(),
+                       .slots = g.slots(),
+                       .count = num_features_,
+                       .factor = w.factor.data(),
+                       .factor_stride = size_t{job_.batch} * kNumLanes};
     const uint32_t num_rows = std::min(kChunk, g.height - r * kChunk);
     const uint64_t row = g.row + uint64_t{r} * kChunk - job_.row_begin;
     for (uint32_t b = 0; b < job_.batch; ++b) {
       alignas(64) float y[kChunk] = {};
       for (size_t o = 0; o < job_.last.bias.size(); ++o) y[o] = job_.last.bias[o] * w.factor_sum[b];
-      kernels_.finish(lanes, num_features_, job_.net.identity ? nullptr : job_.last.matrix.data(), y);
-      lanes += num_features_ * kSumLanes;
+      kernels_.product(block, job_.net.identity ? nullptr : job_.last.matrix.data(), y);
+      block.factor += kNumLanes;
       std::copy(y, y + num_rows, job_.out + (g.col / job_.tile_cols * job_.batch + b) * job_.num_rows + row);
     }
   }
 
  private:
-  float* sums(FusedWorker& w, uint32_t i) const {
-    return w.sums.data() + size_t{i} * job_.batch * num_features_ * kSumLanes;
-  }
-
   const Job job_;
   const LaneKernels kernels_;
   const uint32_t num_features_;
-  std::vector<std::unique_ptr<FusedWorker>>& workers_;
+  std::vector<FusedWorker>& workers_;
 };
 
 }  // namespace
@@ -138,7 +135,7 @@ struct FusedProduct::Impl {
   std::unique_ptr<LastLayer> last;
   std::vector<std::unique_ptr<CodedTensor>> coded;
   TileWorkers tile_workers;
-  std::vector<std::unique_ptr<FusedWorker>> workers;
+  std::vector<FusedWorker> workers;
   std::vector<float> partials;
 };
 
@@ -171,10 +168,9 @@ Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const flo
     NWC_ASSIGN_OR_RETURN(CodedTensor loaded, s.file.load_coded(tensor, options.check_crc));
     coded = std::make_unique<CodedTensor>(std::move(loaded));
   }
-  while (s.workers.size() < runner.num_workers())
-    s.workers.push_back(std::make_unique<FusedWorker>(s.plan->view().width));
-
   const TileGrid grid = tile_grid(record);
+  if (s.workers.size() < runner.num_workers()) s.workers.resize(runner.num_workers());
+  for (FusedWorker& worker : s.workers) worker.grow(s.plan->view().width, ceil_div(grid.tile_cols, kNumLanes));
   const uint64_t bands = grid.tiles_per_row(), pair = 2 * uint64_t{grid.tile_rows};
   const uint64_t slice = std::max<uint64_t>(1, kMaxPartials / (bands * batch * pair)) * pair;
   for (uint64_t row = 0; row < m; row += slice) {

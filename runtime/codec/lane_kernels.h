@@ -123,6 +123,14 @@ struct RowCopy {
   uint64_t stride = 0;
 };
 
+/// The features of a row block of a tile.
+struct FeatureBlock {
+  const float* features = nullptr;
+  uint32_t slots = 0, count = 0;
+  const float* factor = nullptr;
+  uint64_t factor_stride = 0;
+};
+
 struct LaneKernels {
   /// 16 steps of one tile, or of two tiles of the same columns at once (which hides the latency of the lookups).
   void (*decode)(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
@@ -130,13 +138,11 @@ struct LaneKernels {
   /// g_s but for its last layer: scratch[0..15][lane] = z, and then, with a network, [w][lane] = h after all blocks.
   /// scratch: 64-byte aligned, synthesis_scratch_floats().
   void (*features)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch);
-  /// What a fused product keeps of a group: sums[b][i][l mod kSumLanes] += features[i][l] * factor[b][l], l the 32
-  /// lanes. A factor of 0 adds nothing, not even times infinity. 64-byte aligned: features [count][kNumLanes], factor
-  /// [batch][kNumLanes], sums [batch][count][kSumLanes], whose lanes a kernel may use as it likes: their sum counts.
-  void (*accumulate)(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums);
-  /// y[16] += sum over features of matrix[i][16] * (sums[i][0] + ... + sums[i][kSumLanes - 1]); matrix null: the
-  /// identity. count: a multiple of 16. All 64-byte aligned.
-  void (*finish)(const float* sums, uint32_t count, const float* matrix, float* y);
+  /// What a fused product wants of a row block: y[16] += matrix [count][16] applied to t[count], with
+  /// t[i] = sum over slots and lanes of features[slot][i][lane] * factor[slot][lane].
+  /// matrix null: the identity, count 16. A factor of 0 adds nothing, not even times infinity. count: a multiple of 16.
+  /// All 64-byte aligned; features without gaps, factor_stride floats from slot to slot.
+  void (*product)(const FeatureBlock& block, const float* matrix, float* y);
   /// y = g_s(dequantize(q)), before any scale. scratch as above.
   void (*synthesize)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,
                      LaneWeights* y);
@@ -145,8 +151,6 @@ struct LaneKernels {
   /// Like memcpy, row by row, but past the caches: whole lines are not fetched only to be overwritten.
   void (*copy)(const RowCopy& rows);
 };
-
-inline constexpr uint32_t kSumLanes = 16;
 
 /// z, and h and u of all columns.
 inline uint64_t synthesis_scratch_floats(uint32_t width) {
@@ -158,23 +162,20 @@ LaneKernels lane_kernels(CpuLevel level);
 
 void decode_group_scalar(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
-void accumulate_group_scalar(const float*, uint32_t, const float*, uint32_t, float*);
-void finish_sums_scalar(const float*, uint32_t, const float*, float*);
+void feature_product_scalar(const FeatureBlock&, const float*, float*);
 void synthesize_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_scalar(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_scalar(const RowCopy&);
 #if defined(__x86_64__)
 void decode_group_avx2(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
-void accumulate_group_avx2(const float*, uint32_t, const float*, uint32_t, float*);
-void finish_sums_avx2(const float*, uint32_t, const float*, float*);
+void feature_product_avx2(const FeatureBlock&, const float*, float*);
 void synthesize_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx2(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx2(const RowCopy&);
 void decode_group_avx512(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
-void accumulate_group_avx512(const float*, uint32_t, const float*, uint32_t, float*);
-void finish_sums_avx512(const float*, uint32_t, const float*, float*);
+void feature_product_avx512(const FeatureBlock&, const float*, float*);
 void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx512(const RowCopy&);

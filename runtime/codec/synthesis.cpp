@@ -134,20 +134,16 @@ void features_group_scalar(const SynthesisView& net, const ColumnGroup& group, c
   }
 }
 
-void accumulate_group_scalar(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums) {
-  for (uint32_t b = 0; b < batch; ++b, factor += kNumLanes) {
-    for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
+void feature_product_scalar(const FeatureBlock& block, const float* matrix, float* y) {
+  for (uint32_t i = 0; i < block.count; ++i) {
+    float sum = 0;
+    for (uint32_t slot = 0; slot < block.slots; ++slot) {
+      const float* feature = block.features + (size_t{slot} * block.count + i) * kNumLanes;
+      const float* factor = block.factor + slot * block.factor_stride;
       for (uint32_t l = 0; l < kNumLanes; ++l) {
-        if (factor[l] != 0) sums[l % kSumLanes] += features[size_t{i} * kNumLanes + l] * factor[l];
+        if (factor[l] != 0) sum += feature[l] * factor[l];
       }
     }
-  }
-}
-
-void finish_sums_scalar(const float* sums, uint32_t count, const float* matrix, float* y) {
-  for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
-    float sum = 0;
-    for (uint32_t l = 0; l < kSumLanes; ++l) sum += sums[l];
     if (matrix == nullptr) {
       y[i] += sum;
     } else {

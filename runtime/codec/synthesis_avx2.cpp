@@ -163,40 +163,30 @@ void features_group_avx2(const SynthesisView& net, const ColumnGroup& group, con
   }
 }
 
-void accumulate_group_avx2(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums) {
-  const Row* rows = reinterpret_cast<const Row*>(features);
-  for (uint32_t b = 0; b < batch; ++b, factor += kNumLanes) {
-    __m256 f[4], use[4];
-    for (uint32_t v = 0; v < 4; ++v) {
-      f[v] = _mm256_load_ps(factor + 8 * v);
-      use[v] = _mm256_cmp_ps(f[v], _mm256_setzero_ps(), _CMP_NEQ_UQ);
-    }
-    for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
-      __m256 sum = _mm256_load_ps(sums);  // the other eight stay zero
-      for (uint32_t v = 0; v < 4; ++v)
-        sum = _mm256_fmadd_ps(_mm256_and_ps(_mm256_load_ps(&rows[i][8 * v]), use[v]), f[v], sum);
-      _mm256_store_ps(sums, sum);
-    }
-  }
-}
-
-void finish_sums_avx2(const float* sums, uint32_t count, const float* matrix, float* out) {
+void feature_product_avx2(const FeatureBlock& block, const float* matrix, float* out) {
   __m256 y[2] = {_mm256_load_ps(out), _mm256_load_ps(out + 8)};
-  for (uint32_t i = 0; i < count; i += 16) {
-    __m256 sum[2];
-    for (uint32_t h = 0; h < 2; ++h, sums += 8 * kSumLanes) {
-      const auto row = [&](int r) { return _mm256_load_ps(sums + kSumLanes * r); };
-      const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(row(0), row(1)), _mm256_hadd_ps(row(2), row(3)));
-      const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(row(4), row(5)), _mm256_hadd_ps(row(6), row(7)));
-      sum[h] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  for (uint32_t i = 0; i < block.count; i += 8) {
+    __m256 sum[8];
+    for (__m256& s : sum) s = _mm256_setzero_ps();
+    for (uint32_t slot = 0; slot < block.slots; ++slot) {
+      const float* feature = block.features + (size_t{slot} * block.count + i) * kNumLanes;
+      for (uint32_t l = 0; l < kNumLanes; l += 8) {
+        const __m256 factor = _mm256_load_ps(block.factor + slot * block.factor_stride + l);
+        const __m256 use = _mm256_cmp_ps(factor, _mm256_setzero_ps(), _CMP_NEQ_UQ);
+        for (uint32_t r = 0; r < 8; ++r)
+          sum[r] = _mm256_fmadd_ps(_mm256_and_ps(_mm256_load_ps(feature + r * kNumLanes + l), use), factor, sum[r]);
+      }
     }
+    const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(sum[0], sum[1]), _mm256_hadd_ps(sum[2], sum[3]));
+    const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(sum[4], sum[5]), _mm256_hadd_ps(sum[6], sum[7]));
+    const __m256 t = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
     if (matrix == nullptr) {
-      for (uint32_t h = 0; h < 2; ++h) y[h] = _mm256_add_ps(y[h], sum[h]);
+      y[i / 8] = _mm256_add_ps(y[i / 8], t);
       continue;
     }
-    alignas(32) float f[16];
-    for (uint32_t h = 0; h < 2; ++h) _mm256_store_ps(f + 8 * h, sum[h]);
-    for (uint32_t r = 0; r < 16; ++r, matrix += kChunk) {
+    alignas(32) float f[8];
+    _mm256_store_ps(f, t);
+    for (uint32_t r = 0; r < 8; ++r, matrix += kChunk) {
       for (uint32_t h = 0; h < 2; ++h)
         y[h] = _mm256_fmadd_ps(_mm256_load_ps(matrix + 8 * h), _mm256_broadcast_ss(f + r), y[h]);
     }

@@ -163,6 +163,21 @@ void store_rows(const LaneWeights& y, const ColumnGroup& g, const StoreTarget& t
   }
 }
 
+// The sums of 16 registers' lanes.
+inline __m512 sum_each(const __m512* x) {
+  // Four registers become one of their sums within quarters, four of these one of whole sums.
+  const auto quarters = [&](const __m512* r) {
+    const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]));
+    const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3]));
+    const __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+  };
+  const auto add = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  return add(add(quarters(x), quarters(x + 4)), add(quarters(x + 8), quarters(x + 12)));
+}
+
 }  // namespace
 
 void features_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
@@ -183,47 +198,31 @@ void features_group_avx512(const SynthesisView& net, const ColumnGroup& group, c
   }
 }
 
-void accumulate_group_avx512(const float* features, uint32_t count, const float* factor, uint32_t batch, float* sums) {
-  const Row* rows = reinterpret_cast<const Row*>(features);
-  for (uint32_t b = 0; b < batch; ++b, factor += kNumLanes) {
-    const __m512 f0 = _mm512_load_ps(factor), f1 = _mm512_load_ps(factor + 16);
-    const __mmask16 use0 = _mm512_cmp_ps_mask(f0, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-    const __mmask16 use1 = _mm512_cmp_ps_mask(f1, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-    for (uint32_t i = 0; i < count; ++i, sums += kSumLanes) {
-      const __m512 sum = _mm512_mask3_fmadd_ps(_mm512_load_ps(&rows[i][0]), f0, _mm512_load_ps(sums), use0);
-      _mm512_store_ps(sums, _mm512_mask3_fmadd_ps(_mm512_load_ps(&rows[i][16]), f1, sum, use1));
+void feature_product_avx512(const FeatureBlock& block, const float* matrix, float* out) {
+  __m512 y[4] = {_mm512_load_ps(out)};  // four chains; the others start at zero
+  for (uint32_t i = 0; i < block.count; i += 16) {
+    __m512 sum[16];
+    for (__m512& s : sum) s = _mm512_setzero_ps();
+    for (uint32_t slot = 0; slot < block.slots; ++slot) {
+      const float* feature = block.features + (size_t{slot} * block.count + i) * kNumLanes;
+      for (uint32_t h = 0; h < 2; ++h) {
+        const __m512 factor = _mm512_load_ps(block.factor + slot * block.factor_stride + 16 * h);
+        const __mmask16 use = _mm512_cmp_ps_mask(factor, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        for (uint32_t r = 0; r < 16; ++r)
+          sum[r] = _mm512_mask3_fmadd_ps(_mm512_load_ps(feature + r * kNumLanes + 16 * h), factor, sum[r], use);
+      }
     }
-  }
-}
-
-void finish_sums_avx512(const float* sums, uint32_t count, const float* matrix, float* out) {
-  __m512 y = _mm512_load_ps(out);
-  for (uint32_t i = 0; i < count; i += 16, sums += 16 * kSumLanes) {
-    // Four rows become one register of their sums within quarters, four of these one of whole sums.
-    __m512 rows[4];
-    for (int r = 0; r < 4; ++r) {
-      const auto pair = [&](int first) {
-        const __m512 a = _mm512_load_ps(sums + kSumLanes * (4 * r + first));
-        const __m512 b = _mm512_load_ps(sums + kSumLanes * (4 * r + first + 1));
-        return _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
-      };
-      const __m512d a = pair(0), b = pair(2);
-      rows[r] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-    }
-    const auto add_quarters = [](__m512 a, __m512 b) {
-      return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    };
-    const __m512 sum = add_quarters(add_quarters(rows[0], rows[1]), add_quarters(rows[2], rows[3]));
+    const __m512 t = sum_each(sum);
     if (matrix == nullptr) {
-      y = _mm512_add_ps(y, sum);
+      y[0] = _mm512_add_ps(y[0], t);
       continue;
     }
     alignas(64) float f[16];
-    _mm512_store_ps(f, sum);
+    _mm512_store_ps(f, t);
     for (uint32_t r = 0; r < 16; ++r, matrix += kChunk)
-      y = _mm512_fmadd_ps(_mm512_load_ps(matrix), _mm512_set1_ps(f[r]), y);
+      y[r % 4] = _mm512_fmadd_ps(_mm512_load_ps(matrix), _mm512_set1_ps(f[r]), y[r % 4]);
   }
-  _mm512_store_ps(out, y);
+  _mm512_store_ps(out, _mm512_add_ps(_mm512_add_ps(y[0], y[1]), _mm512_add_ps(y[2], y[3])));
 }
 
 void synthesize_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch,

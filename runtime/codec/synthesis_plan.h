@@ -25,7 +25,10 @@ class SynthesisPlan {
 /// Zeros, 64-byte aligned.
 class AlignedFloats {
  public:
-  explicit AlignedFloats(uint64_t count) : lines_((count + 15) / 16) {}
+  explicit AlignedFloats(uint64_t count = 0) : lines_((count + 15) / 16) {}
+  void grow(uint64_t count) {
+    if (lines_.size() < (count + 15) / 16) lines_.resize((count + 15) / 16);
+  }
   float* data() { return lines_.data()->f; }
 
  private:

@@ -66,16 +66,16 @@ void decode_group_scalar(const LookupTables& tables, const ColumnGroup& group, L
 LaneKernels lane_kernels(CpuLevel level) {
 #if defined(__x86_64__)
   if (level == CpuLevel::kAvx512) {
-    return {decode_group_avx512,     features_group_avx512, accumulate_group_avx512, finish_sums_avx512,
+    return {decode_group_avx512,     features_group_avx512, feature_product_avx512,
             synthesize_group_avx512, store_group_avx512,    copy_rows_avx512};
   }
   if (level == CpuLevel::kAvx2) {
-    return {decode_group_avx2,     features_group_avx2, accumulate_group_avx2, finish_sums_avx2,
+    return {decode_group_avx2,     features_group_avx2, feature_product_avx2,
             synthesize_group_avx2, store_group_avx2,    copy_rows_avx2};
   }
 #endif
   static_cast<void>(level);
-  return {decode_group_scalar,     features_group_scalar, accumulate_group_scalar, finish_sums_scalar,
+  return {decode_group_scalar,     features_group_scalar, feature_product_scalar,
           synthesize_group_scalar, store_group_scalar,    copy_rows_scalar};
 }
 

@@ -250,7 +250,8 @@ struct TensorOptions {
   bool row_scales = false;
   bool one_level = false;
   bool row_classes = false;
-  bool wrapping = true;  ///< escaped values whose index in a trellis does not fit into an i16
+  bool wrapping = true;       ///< escaped values whose index in a trellis does not fit into an i16
+  int escapes_below = 32769;  ///< in magnitude
 };
 
 /// A coded tensor and what it should decode to.
@@ -308,7 +309,7 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
       const uint32_t symbol = draw[id][rng() % 4096];
       const int raw = static_cast<int>(rng() & ((1u << f.raw_bits) - 1));
       const bool escape = symbol + 1 == f.freq.size();
-      const int value = escape ? (static_cast<int>(rng() % 65536) - 32768) / (o.wrapping ? 1 : 2)
+      const int value = escape ? (static_cast<int>(rng() % 65536) - 32768) % o.escapes_below / (o.wrapping ? 1 : 2)
                                : (static_cast<int>(symbol) + f.min) * (1 << f.raw_bits) + raw;
       t.k.push_back(static_cast<int16_t>(value));
       t.values.push_back(trellis[column].push(t.k.back()));
