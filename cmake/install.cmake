@@ -1,8 +1,8 @@
-# What `cmake --install` puts where: the library, its header, the codecs, and the files by which
-# pkg-config and find_package(nwc) find the library.
+# What `cmake --install` puts where: the libraries (nwc, and nwc_decode, which decodes and runs nothing), their header,
+# the codecs, and the files by which pkg-config and find_package(nwc) find the libraries.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS nwc EXPORT nwc-targets
+install(TARGETS nwc nwc_decode EXPORT nwc-targets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(FILES runtime/include/nwc/nwc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/nwc)
 install(DIRECTORY codecs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nwc/codecs FILES_MATCHING PATTERN "*.nwcc")
@@ -15,7 +15,7 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/nwc-config-version.cmake 
 install(FILES ${PROJECT_BINARY_DIR}/nwc-config.cmake ${PROJECT_BINARY_DIR}/nwc-config-version.cmake
   DESTINATION ${package_dir})
 
-# pkg-config's file names the prefix, which `cmake --install --prefix` may change: it is written at installation.
+# pkg-config's files name the prefix, which `cmake --install --prefix` may change: they are written at installation.
 set(nwc_pc_private_libs "-lz -lpthread -ldl -lstdc++ -lm")
 set(nwc_pc_static_libs "")
 if(NOT NWC_SHARED)
@@ -29,7 +29,9 @@ install(CODE "
   set(PROJECT_VERSION \"${PROJECT_VERSION}\")
   set(nwc_pc_static_libs \"${nwc_pc_static_libs}\")
   set(nwc_pc_private_libs \"${nwc_pc_private_libs}\")
-  configure_file(\"${PROJECT_SOURCE_DIR}/cmake/nwc.pc.in\" \"${PROJECT_BINARY_DIR}/nwc.pc\" @ONLY)
-  file(INSTALL \"${PROJECT_BINARY_DIR}/nwc.pc\"
-       DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}/pkgconfig\")
+  foreach(nwc_pc_name nwc nwc_decode)
+    configure_file(\"${PROJECT_SOURCE_DIR}/cmake/nwc.pc.in\" \"${PROJECT_BINARY_DIR}/\${nwc_pc_name}.pc\" @ONLY)
+    file(INSTALL \"${PROJECT_BINARY_DIR}/\${nwc_pc_name}.pc\"
+         DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}/pkgconfig\")
+  endforeach()
 ")

@@ -2,7 +2,7 @@
 # Builds and tests everything. Usage: scripts/test.sh [--quick | --threads]
 #   --quick    the release build and its tests only
 #   --threads  also the thread sanitizer, where threads meet
-# Folders: build/release, build/asan, build/clang, build/tsan. Ends with ctest's summary of the release tests, or fails.
+# Folders: build/release, build/asan, build/clang, build/noexcept, build/tsan. Ends with ctest's summary of the release tests, or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -64,6 +64,15 @@ if [ "$threads" = 1 ]; then
   NWC_REQUIRE_VULKAN=0 GTEST_FILTER='-*Vulkan*:*AutoNames*' \
     run_tests tsan -FA capi_model -R '^(test_thread_pool|test_tensor_decode|test_c_api|test_c_api_session)$'
 fi
+
+# The same programs, linked to the library that is built without exceptions and RTTI.
+step "without exceptions: build and test"
+configure noexcept
+build noexcept
+for program in "test_c_api" "test_c_api_session" "smoke build/release/tests/capi_model.nwc"; do
+  # shellcheck disable=SC2086  # program and arguments
+  LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >build/noexcept/test.log || { cat build/noexcept/test.log; exit 1; }
+done
 
 step "clang: build, warnings are errors"
 configure clang -DNWC_BUILD_TESTS=OFF -DNWC_BUILD_BENCH=OFF

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
-#include <utility>
 #include <vector>
+
+#include "runtime/base/exceptions.h"
 
 namespace nwc {
 namespace {
@@ -17,11 +16,11 @@ class ThreadPool : public Runner {
  public:
   explicit ThreadPool(uint32_t num_threads) : num_workers_(num_threads) {
     threads_.reserve(num_workers_);
-    try {
+    const auto start = [this] {
       for (uint32_t w = 1; w < num_workers_; ++w) threads_.emplace_back([this, w] { work(w); });
-    } catch (const std::system_error&) {
-      num_workers_ = static_cast<uint32_t>(threads_.size()) + 1;  // the system gives no more: work with what there is
-    }
+    };
+    // Where the system gives no more threads: work with what there is.
+    guarded(start, [this](StatusCode, const char*) { num_workers_ = static_cast<uint32_t>(threads_.size()) + 1; });
   }
   ~ThreadPool() override {
     {
@@ -54,21 +53,20 @@ class ThreadPool : public Runner {
     }
     wake_.notify_all();
     drain(0);
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return active_ == 0; });
-    if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
+    {
+      std::unique_lock lock(mutex_);
+      done_.wait(lock, [this] { return active_ == 0; });
+    }
+    error_.rethrow();
   }
 
  private:
   // A task may run out of memory: that must reach the caller of run() instead of ending the process.
   void drain(uint32_t worker) {
-    try {
+    const bool done = error_.run([&] {
       for (uint32_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(user_, i, worker);
-    } catch (...) {
-      next_.store(count_, std::memory_order_relaxed);
-      std::lock_guard lock(mutex_);
-      if (error_ == nullptr) error_ = std::current_exception();
-    }
+    });
+    if (!done) next_.store(count_, std::memory_order_relaxed);
   }
   void work(uint32_t worker) {
     uint64_t seen = 0;
@@ -96,7 +94,7 @@ class ThreadPool : public Runner {
   uint32_t count_ = 0;
   uint32_t active_ = 0;
   uint64_t generation_ = 0;
-  std::exception_ptr error_;
+  CarriedException error_;
   bool stop_ = false;
 };
 

@@ -39,28 +39,22 @@ class CallerRunner : public Runner {
   void run(uint32_t count, Task task, void* user) override {
     if (count == 0) return;
     std::lock_guard serial(serial_);
-    Call call{task, user, {}, {}};
+    Call call{task, user, {}};
     runner_.run(
         runner_.user, count,
         [](void* data, uint32_t index, uint32_t worker) {
           Call& c = *static_cast<Call*>(data);
-          try {
-            c.task(c.user, index, worker);
-          } catch (...) {
-            std::lock_guard lock(c.mutex);
-            if (c.error == nullptr) c.error = std::current_exception();
-          }
+          c.error.run([&] { c.task(c.user, index, worker); });
         },
         &call);
-    if (call.error != nullptr) std::rethrow_exception(call.error);
+    call.error.rethrow();
   }
 
  private:
   struct Call {
     Task task;
     void* user;
-    std::mutex mutex;
-    std::exception_ptr error;
+    CarriedException error;
   };
   nwc_runner runner_;
   std::mutex serial_;
@@ -68,13 +62,13 @@ class CallerRunner : public Runner {
 
 }  // namespace
 
-void ErrorStore::set(const std::string& message) noexcept {
-  try {
+void ErrorStore::set(const char* message) noexcept {
+  const auto keep = [&] {
     std::lock_guard lock(mutex_);
     by_thread_[std::this_thread::get_id()] = message;
-  } catch (...) {
-    // Without memory for the text the status alone has to do.
-  }
+  };
+  // Without memory for the text the status alone has to do.
+  guarded(keep, [](StatusCode, const char*) {});
 }
 
 const char* ErrorStore::get() const noexcept {

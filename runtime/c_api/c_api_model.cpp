@@ -111,15 +111,6 @@ ModelState::ModelState(std::unique_ptr<NwcFile> file) : file_(std::move(file)) {
   }
 }
 
-Result<const Tokenizer*> ModelState::tokenizer() const {
-  std::lock_guard lock(tokenizer_mutex_);
-  if (tokenizer_ == nullptr) {
-    if (!file_->tokenizer()) return unsupported("the file holds no tokenizer");
-    NWC_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::create(*file_->tokenizer()));
-  }
-  return tokenizer_.get();
-}
-
 Result<const TensorRecord*> find_tensor(const ModelState& state, uint32_t tensor) {
   const std::vector<TensorRecord>& tensors = state.file().tensors();
   if (tensor < tensors.size()) return &tensors[tensor];

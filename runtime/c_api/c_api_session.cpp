@@ -4,6 +4,19 @@
 
 #include "runtime/c_api/handles.h"
 #include "runtime/engine/generate.h"
+#include "runtime/engine/session.h"
+#include "runtime/model/tokenizer.h"
+
+// Members are destroyed last to first: session and decoder go before the runners and the file that they use.
+struct nwc_session {
+  std::shared_ptr<const nwc::c_api::ModelState> state;
+  nwc::c_api::LogTarget log;
+  std::unique_ptr<nwc::Runner> decode_runner;  // null where the caller's runner serves both
+  std::unique_ptr<nwc::Runner> compute_runner;
+  std::unique_ptr<nwc::Decoder> decoder;
+  std::unique_ptr<nwc::Session> session;
+  mutable nwc::c_api::ErrorStore errors;
+};
 
 namespace nwc::c_api {
 namespace {

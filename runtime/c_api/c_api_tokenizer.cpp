@@ -1,5 +1,20 @@
 // Text to tokens and back, on a model.
 #include "runtime/c_api/handles.h"
+#include "runtime/model/tokenizer.h"
+
+namespace nwc::c_api {
+
+// Here, and not with the other members, because nwc_decode goes without this file.
+Result<const Tokenizer*> ModelState::tokenizer() const {
+  std::lock_guard lock(tokenizer_mutex_);
+  if (tokenizer_ == nullptr) {
+    if (!file_->tokenizer()) return unsupported("the file holds no tokenizer");
+    NWC_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::create(*file_->tokenizer()));
+  }
+  return tokenizer_.get();
+}
+
+}  // namespace nwc::c_api
 
 using namespace nwc;
 using namespace nwc::c_api;

@@ -4,23 +4,23 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <new>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "runtime/base/exceptions.h"
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/decoder/decoder.h"
-#include "runtime/engine/session.h"
 #include "runtime/format/nwc_file.h"
 #include "runtime/include/nwc/nwc.h"
-#include "runtime/model/tokenizer.h"
+
+namespace nwc {
+class Tokenizer;  // nwc_decode has none
+}
 
 namespace nwc::c_api {
 
@@ -28,7 +28,7 @@ namespace nwc::c_api {
 /// one is reading.
 class ErrorStore {
  public:
-  void set(const std::string& message) noexcept;
+  void set(const char* message) noexcept;
   const char* get() const noexcept;
 
  private:
@@ -41,24 +41,17 @@ void write_detail(const nwc_error_detail* detail, const char* text) noexcept;
 /// Runs f() -> Status; whatever happens, `report(text)` gets the message and the caller a status.
 template <typename F, typename Report>
 nwc_status barrier(F&& f, Report&& report) noexcept {
-  try {
+  StatusCode code = StatusCode::kOk;
+  const auto run = [&] {
     const Status status = f();
-    if (status.ok()) return NWC_STATUS_OK;
-    report(status.message().c_str());
-    return static_cast<nwc_status>(status.code());
-  } catch (const std::bad_alloc&) {
-    report("out of memory");
-    return NWC_STATUS_OUT_OF_MEMORY;
-  } catch (const std::length_error&) {
-    report("out of memory: a size beyond what this machine can address");
-    return NWC_STATUS_OUT_OF_MEMORY;
-  } catch (const std::exception& e) {
-    report(e.what());
-    return NWC_STATUS_INTERNAL;
-  } catch (...) {
-    report("unknown exception");
-    return NWC_STATUS_INTERNAL;
-  }
+    code = status.code();
+    if (!status.ok()) report(status.message().c_str());
+  };
+  guarded(run, [&](StatusCode why, const char* text) {
+    code = why;
+    report(text);
+  });
+  return static_cast<nwc_status>(code);
 }
 
 /// A call on a handle: f(handle) -> Status.
@@ -135,7 +128,7 @@ class ModelState {
   std::vector<uint32_t> layer_of_;
   nwc_model_info info_{};
   mutable std::mutex tokenizer_mutex_;
-  mutable std::unique_ptr<Tokenizer> tokenizer_;
+  mutable std::shared_ptr<const Tokenizer> tokenizer_;
 };
 
 /// Checks index, names it in the error.
@@ -184,15 +177,5 @@ struct nwc_decoder {
   std::unique_ptr<nwc::Runner> runner;
   std::unique_ptr<nwc::Decoder> decoder;
   bool check_crc = true;
-  mutable nwc::c_api::ErrorStore errors;
-};
-
-struct nwc_session {
-  std::shared_ptr<const nwc::c_api::ModelState> state;
-  nwc::c_api::LogTarget log;
-  std::unique_ptr<nwc::Runner> decode_runner;  // null where the caller's runner serves both
-  std::unique_ptr<nwc::Runner> compute_runner;
-  std::unique_ptr<nwc::Decoder> decoder;
-  std::unique_ptr<nwc::Session> session;
   mutable nwc::c_api::ErrorStore errors;
 };

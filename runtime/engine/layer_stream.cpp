@@ -1,7 +1,8 @@
 #include "runtime/engine/layer_stream.h"
 
 #include <algorithm>
-#include <system_error>
+
+#include "runtime/base/exceptions.h"
 
 namespace nwc {
 
@@ -80,11 +81,9 @@ LayerStream::LayerStream(uint32_t first, uint32_t end, MutableBytes buffer0, Mut
 Result<std::unique_ptr<LayerStream>> LayerStream::start(uint32_t first, uint32_t end, MutableBytes buffer0,
                                                         MutableBytes buffer1, DecodeLayer decode) {
   std::unique_ptr<LayerStream> stream(new LayerStream(first, end, buffer0, buffer1, std::move(decode)));
-  try {
-    stream->thread_ = std::thread([s = stream.get()] { s->work(); });
-  } catch (const std::system_error& e) {
-    return Status(StatusCode::kOutOfMemory, std::string("cannot start the thread that decodes layers: ") + e.what());
-  }
+  const bool started = guarded([&] { stream->thread_ = std::thread([s = stream.get()] { s->work(); }); },
+                               [](StatusCode, const char*) {});
+  if (!started) return Status(StatusCode::kOutOfMemory, "the system gives no thread to decode layers");
   return stream;
 }
 
@@ -106,11 +105,11 @@ void LayerStream::work() {
     const uint32_t layer = next_layer_;
     lock.unlock();
     Status status;
-    try {
-      status = decode_(layer, slot.bytes);
-    } catch (const std::exception& e) {  // out of memory in the decoder must not end the process
-      status = Status(StatusCode::kOutOfMemory, "layer " + std::to_string(layer) + ": " + e.what());
-    }
+    // Out of memory in the decoder must not end the process. That text is short enough to need no memory itself.
+    guarded([&] { status = decode_(layer, slot.bytes); },
+            [&](StatusCode code, const char* text) {
+              status = Status(code, code == StatusCode::kOutOfMemory ? "out of memory" : text);
+            });
     lock.lock();
     slot.full = true;
     slot.status = std::move(status);

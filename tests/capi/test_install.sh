@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # test_install.sh <build folder> <source folder> <model.nwc> <C compiler> <cmake> [C flags]
-# Installs into a folder of its own, then builds and runs smoke.c against the installed files alone: through pkg-config
-# and through find_package. Fails too if anything but nwc_* is exported.
+# Installs into a folder of its own, then builds and runs smoke.c and decode_only.c against the installed files alone:
+# through pkg-config and through find_package. Fails too if anything but nwc_* is exported.
 set -euo pipefail
 build=$1 source=$2 model=$3 cc=$4 cmake=$5 flags=${6:-}
 prefix=$build/install-test
@@ -22,12 +22,18 @@ if [ -e "$libdir/libnwc.so" ]; then
   declared=$(grep -oE '^NWC_API .*' "$prefix/include/nwc/nwc.h" | grep -oE 'nwc_[a-z_]+\(' | tr -d '(' | sort -u)
   exported=$(nm -D --defined-only "$libdir/libnwc.so" | awk '{print $3}' | sort -u)
   [ "$declared" = "$exported" ] || { diff <(echo "$declared") <(echo "$exported") >&2; exit 1; }
-  readelf -d "$libdir/libnwc.so" | grep -q 'SONAME.*libnwc\.so\.[0-9]' || { echo "no versioned soname" >&2; exit 1; }
+  # nwc_decode has all of them but those that the header says belong to libnwc alone.
+  expected=$(echo "$declared" | grep -vE '^nwc_(tokenize|detokenize|session_.*)$')
+  exported=$(nm -D --defined-only "$libdir/libnwc_decode.so" | awk '{print $3}' | sort -u)
+  [ "$expected" = "$exported" ] || { diff <(echo "$expected") <(echo "$exported") >&2; exit 1; }
+  for name in nwc nwc_decode; do
+    readelf -d "$libdir/lib$name.so" | grep -q "SONAME.*lib$name\.so\.[0-9]" || { echo "no versioned soname" >&2; exit 1; }
+  done
 fi
 
 work=$prefix/consumer
 mkdir -p "$work"
-cp "$source/tests/capi/smoke.c" "$source/tests/capi/consumer/CMakeLists.txt" "$work"
+cp "$source/tests/capi/smoke.c" "$source/tests/capi/decode_only.c" "$source/tests/capi/consumer/CMakeLists.txt" "$work"
 
 export PKG_CONFIG_PATH=$libdir/pkgconfig
 # shellcheck disable=SC2046,SC2086  # flags are lists
@@ -35,9 +41,14 @@ export PKG_CONFIG_PATH=$libdir/pkgconfig
   $(pkg-config --libs nwc) -o "$work/by_pkg_config"
 "$work/by_pkg_config" "$model" >"$work/output.txt"
 grep -q "^nwc $(pkg-config --modversion nwc)\$" "$work/output.txt" || { echo "versions differ" >&2; exit 1; }
+# shellcheck disable=SC2046,SC2086
+"$cc" -std=c11 -Wall -Wextra -Werror -pedantic $flags $(pkg-config --cflags nwc_decode) "$work/decode_only.c" \
+  $(pkg-config --libs nwc_decode) -o "$work/decode_by_pkg_config"
+"$work/decode_by_pkg_config" "$model"
 
 "$cmake" -S "$work" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" -DCMAKE_C_FLAGS="$flags" \
   >/dev/null
 "$cmake" --build "$work/build" >/dev/null
 "$work/build/consumer" "$model" >/dev/null
+"$work/build/decode_only" "$model"
 echo "installed library works through pkg-config and find_package"

@@ -6,10 +6,15 @@
  *   Decoder  Turns stored tensors into f32, f16 or bf16 in host memory, on the CPU or a Vulkan device.
  *   Session  Evaluates the model: tokens in, logits or text out, within a memory budget.
  *
+ * Two libraries, link one of them: libnwc has everything; libnwc_decode has models and decoders, and neither tokenizer
+ * nor sessions (nwc_tokenize, nwc_detokenize, nwc_session_*).
+ *
  * Errors. Every call that can fail returns nwc_status and delivers its results through trailing `out_` pointers. After
  * a failure handles are as usable as before, results are not written and the contents of caller buffers are
  * unspecified. What went wrong, where and what to do: nwc_*_last_error() of the handle, or the nwc_error_detail of a
- * call that makes a handle. Nothing here throws, exits, prints or runs before main().
+ * call that makes a handle. Nothing here throws, exits, prints or runs before main(). One exception: a library built
+ * with NWC_EXCEPTIONS=OFF ends the process (std::terminate) where the system gives it no memory or thread, except for
+ * the buffers of sessions and of devices, which are OUT_OF_MEMORY there, too.
  *
  * Trust. Safe for untrusted files: whatever the bytes are, a call stays inside its buffers, allocates within the limits
  * of doc/format.md (section 10) and ends; it reports an error or, where damage cannot be seen (checksums are not

@@ -1,0 +1,72 @@
+// The only places that know of exceptions. Nothing in runtime/ throws by design, but the standard library does where
+// memory or threads run out. Builds without exceptions (NWC_EXCEPTIONS=OFF) end the process there.
+#pragma once
+
+#include <exception>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+#include "runtime/base/status.h"
+
+namespace nwc {
+
+/// Runs f(). Where it throws: failed(StatusCode, const char* text), without allocating, and the answer is false.
+template <typename F, typename Failed>
+bool guarded(F&& f, Failed&& failed) noexcept {
+#ifdef __cpp_exceptions
+  try {
+    f();
+    return true;
+  } catch (const std::bad_alloc&) {
+    failed(StatusCode::kOutOfMemory, "out of memory");
+  } catch (const std::length_error&) {
+    failed(StatusCode::kOutOfMemory, "out of memory: a size beyond what this machine can address");
+  } catch (const std::exception& e) {
+    failed(StatusCode::kInternal, e.what());
+  } catch (...) {
+    failed(StatusCode::kInternal, "unknown exception");
+  }
+  return false;
+#else
+  static_cast<void>(failed);
+  f();
+  return true;
+#endif
+}
+
+/// What a task threw, on its way from the thread that ran it to the one that waits for it.
+class CarriedException {
+ public:
+  /// Runs f(); false if it threw. The first exception is kept. Any number of threads at once.
+  template <typename F>
+  bool run(F&& f) noexcept {
+#ifdef __cpp_exceptions
+    try {
+      f();
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (error_ == nullptr) error_ = std::current_exception();
+      return false;
+    }
+#else
+    f();
+#endif
+    return true;
+  }
+  /// Throws what was kept, and forgets it. When no thread is in run() any more.
+  void rethrow() {
+#ifdef __cpp_exceptions
+    if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
+#endif
+  }
+
+#ifdef __cpp_exceptions
+ private:
+  std::mutex mutex_;
+  std::exception_ptr error_;
+#endif
+};
+
+}  // namespace nwc
