@@ -1,30 +1,19 @@
 // How long coding a layer takes: factoring its Hessian, trellis search with error feedback, entropy coding.
-// nwc-bench-encode [--size N] [--threads T] [--repeat R] [--json]
-#include <CLI/CLI.hpp>
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
-#include <nlohmann/json.hpp>
+#include <memory>
 
+#include "bench/bench_commands.h"
+#include "bench/bench_report.h"
 #include "trainer/encode/rate_control.h"
 #include "trainer/encode/tensor_encode.h"
 #include "trainer/nn/random.h"
 #include "trainer/train/identity_codec.h"
 
+namespace nwc::bench {
 namespace {
 
-using namespace nwc;
-
-double seconds(const std::function<void()>& work, int repeat) {
-  std::vector<double> times;
-  for (int i = 0; i < repeat; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
+struct EncodeOptions : CommonOptions {
+  size_t size = 4096;
+};
 
 /// Inputs whose neighbours are correlated and whose power falls off.
 std::vector<float> make_hessian(size_t n) {
@@ -39,47 +28,30 @@ std::vector<float> make_hessian(size_t n) {
   return h;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  CLI::App app{"Coding of an N x N layer at 4 bits per weight: seconds, median of --repeat runs", "nwc-bench-encode"};
-  size_t n = 4096;
-  uint32_t threads = 0;
-  int repeat = 1;
-  bool json = false;
-  app.add_option("--size", n, "Rows and columns")->check(CLI::Range(64, 16384))->capture_default_str();
-  app.add_option("--threads", threads, "0: all")->capture_default_str();
-  app.add_option("--repeat", repeat)->check(CLI::Range(1, 100))->capture_default_str();
-  app.add_flag("--json", json);
-  CLI11_PARSE(app, argc, argv);
-
-  const std::unique_ptr<Runner> runner = make_thread_pool(threads);
+void run_encode(const EncodeOptions& o) {
+  Report report(o.json, o.repeat, o.only);
+  const std::unique_ptr<Runner> runner = make_thread_pool(o.threads);
+  const size_t n = o.size;
   Random random({1});
   std::vector<float> w(n * n);
   for (float& v : w) v = static_cast<float>(random.normal());
   const std::vector<float> hessian = make_hessian(n);
   Result<FeedbackFactors> factors = factor_hessian(hessian, n, 0.005);
-  nlohmann::json records = nlohmann::json::array();
-  const auto report = [&](const std::string& what, uint32_t states, double s) {
-    records.push_back({{"name", what},
-                       {"states", states},
-                       {"threads", runner->num_workers()},
-                       {"weights", n * n},
-                       {"seconds_median", s},
-                       {"weights_per_s", static_cast<double>(n * n) / s}});
-    if (!json)
-      std::printf("%-38s %3u states %8.2f s %8.2f Mweight/s\n", what.c_str(), states, s,
-                  1e-6 * static_cast<double>(n * n) / s);
-  };
-  report("factor Hessian", 0, seconds([&] { factors = factor_hessian(hessian, n, 0.005); }, repeat));
+  Record r{
+      .preset = "identity", .backend = "cpu", .device = cpu_name(), .threads = runner->num_workers(), .weights = n * n};
+  r.name = "factor Hessian";
+  report.measure({{r, [&] { factors = factor_hessian(hessian, n, 0.005); }}});
   for (const uint32_t bits : {0u, 3u, 5u, 6u, 8u}) {
     const CodecModel ladder = make_ladder(identity_codec(), {.trellis_bits = bits, .row_classes = true});
     const TableCosts costs(ladder.record);
-    const StepProfile profile = profile_tensor(
-        w, n, n, {.factors = &*factors, .hessian_diagonal = {}, .row_importance = {}}, Importance::kWaterfill, true);
+    TensorImportance importance;
+    importance.diagonal = factors->diagonal;
+    const StepProfile profile = profile_tensor(w, n, n, importance, Importance::kWaterfill, true);
     const TensorSteps steps = choose_steps(profile, ladder.record, profile.mean_octaves() - (bits != 0 ? 2.95 : 1.95));
     QuantizedTensor quantized;
-    for (const bool feedback : {false, true}) {
+    r.bpw = 4;
+    r.quantizer = bits == 0 ? "scalar" : "trellis, " + std::to_string(1u << bits) + " states";
+    const auto search = [&](const FeedbackFactors* feedback) {
       const QuantizeJob job{.codec = ladder,
                             .costs = costs,
                             .rdo_strength = 0,
@@ -87,18 +59,34 @@ int main(int argc, char** argv) {
                             .m = n,
                             .n = n,
                             .steps = steps,
-                            .feedback = feedback ? &*factors : nullptr,
+                            .feedback = feedback,
                             .row_importance = {},
                             .tile_rows = choose_tile_shape(n, n, bits != 0).rows,
                             .decoded = {}};
-      report(feedback ? "search with LDLQ" : "search", bits != 0 ? 1u << bits : 1,
-             seconds([&] { quantized = quantize_tensor(job, *runner, nullptr, nullptr); }, repeat));
-    }
-    if (bits == 5) {
-      const EncodeTables tables(ladder.record);
-      report("rANS", 32, seconds([&] { static_cast<void>(encode_tensor(tables, quantized, *runner)); }, repeat));
-    }
+      quantized = quantize_tensor(job, *runner, nullptr, nullptr);
+    };
+    r.name = "search";
+    report.measure({{r, [&] { search(nullptr); }}});
+    r.name = "search with LDLQ";
+    report.measure({{r, [&] { search(&*factors); }}});
+    if (bits != 5) continue;
+    r.name = "rANS encoding";
+    if (!report.wanted(r)) continue;
+    search(nullptr);
+    const EncodeTables tables(ladder.record);
+    report.measure({{r, [&] { static_cast<void>(encode_tensor(tables, quantized, *runner)); }}});
   }
-  if (json) std::printf("%s\n", records.dump(1).c_str());
-  return 0;
+  report.finish();
 }
+
+}  // namespace
+
+void add_encode(CLI::App* app) {
+  const auto o = std::make_shared<EncodeOptions>();
+  CLI::App* command = app->add_subcommand("encode", "Coding of a square layer at 4 bits per weight");
+  o->add_to(command);
+  command->add_option("--size", o->size, "Rows and columns")->check(CLI::Range(64, 16384))->capture_default_str();
+  command->callback([o] { run_encode(*o); });
+}
+
+}  // namespace nwc::bench

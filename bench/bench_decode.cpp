@@ -1,0 +1,140 @@
+// Decoding: rANS alone, synthesis alone, CRC-32 alone and whole tensors to f16, at every level that the machine runs.
+#include <memory>
+
+#include "bench/bench_commands.h"
+#include "bench/synthetic_model.h"
+#include "runtime/codec/synthesis_plan.h"
+#include "runtime/codec/tensor_decode.h"
+#include "runtime/codec/tile_stream.h"
+
+namespace nwc::bench {
+namespace {
+
+struct DecodeOptions : CommonOptions {
+  SyntheticOptions layer;
+  std::vector<double> bits = {4};
+};
+
+// The symbols of all tiles, two tiles at a time as the tensor decoder does.
+void decode_symbols(const SyntheticModel& m, const CodedTensor& coded, CpuLevel cpu) {
+  const LaneKernels kernels = lane_kernels(cpu);
+  const TileGrid grid = tile_grid(m.file->tensors()[0]);
+  TileStream streams[2];
+  LaneStates* lanes[2] = {streams[0].lanes(), streams[1].lanes()};
+  std::vector<ColumnGroup> groups;
+  LaneValues values[2];
+  for (uint64_t column = 0; column < grid.tiles_per_row(); ++column) {
+    const TileGeometry g = grid.tile(column);
+    build_column_groups(m.tables, nullptr, coded.level.data() + g.col, nullptr, g.width, &groups);
+    for (uint64_t band = 0; band + 1 < grid.row_bands(); band += 2) {
+      for (uint64_t i = 0; i < 2; ++i) {
+        const CodedTensor::Tile& tile = coded.tiles[(band + i) * grid.tiles_per_row() + column];
+        const MutableBytes to = *streams[i].prepare(g, tile.size);
+        check(m.file->reader().read(tile.offset, to));
+        check(streams[i].begin());
+      }
+      for (uint32_t r = 0; r < g.row_blocks(); ++r) {
+        for (uint64_t i = 0; i < 2; ++i) {
+          const uint64_t row = (band + i) * grid.tile_rows + uint64_t{r} * kChunk;
+          streams[i].begin_row_block(m.codec.context_kind, coded.row_class, row);
+        }
+        for (const ColumnGroup& group : groups) kernels.decode(lookup_tables(m.tables), group, lanes, 2, values);
+      }
+      for (TileStream& s : streams) check(s.finish());
+    }
+  }
+}
+
+void synthesize(const SyntheticModel& m, CpuLevel cpu, uint64_t groups) {
+  const LaneKernels kernels = lane_kernels(cpu);
+  const SynthesisPlan plan(m.codec);
+  SynthesisScratch scratch(m.codec.synthesis.width);
+  std::vector<ColumnGroup> group;
+  std::vector<uint8_t> level(kNumLanes);
+  for (uint32_t l = 0; l < kNumLanes; ++l) level[l] = static_cast<uint8_t>(l % m.codec.num_levels);
+  build_column_groups(m.tables, &m.codec, level.data(), nullptr, kNumLanes, &group);
+  LaneValues values{};
+  for (uint32_t l = 0; l < kNumLanes; ++l) values.q[l % kChunk][l] = static_cast<int16_t>(l);
+  LaneWeights weights;
+  for (uint64_t i = 0; i < groups; ++i) kernels.synthesize(plan.view(), group[0], values, scratch.data(), &weights);
+}
+
+void measure_model(const DecodeOptions& o, const SyntheticModel& m, CpuLevel cpu, Runner& runner, Report* report) {
+  constexpr uint64_t kGroup = uint64_t{kChunk} * kNumLanes;
+  const CodedTensor coded = *m.file->load_coded(0, true);
+  // Slow combinations get fewer weights.
+  const double cost = m.codec.synthesis.mac_per_weight() * (cpu == CpuLevel::kScalar ? 16 : 1);
+  const uint64_t rows = cost > 1e4 ? 128 : cost > 500 ? std::min<uint64_t>(o.layer.rows, 1024) : o.layer.rows;
+  const uint64_t groups = std::max<uint64_t>(1, static_cast<uint64_t>(4e9 / cost) / kGroup);
+  struct alignas(64) CacheLine {  // output as tensor libraries allocate it
+    uint8_t bytes[64];
+  };
+  std::vector<CacheLine> lines(rows * o.layer.cols * 2 / sizeof(CacheLine));
+  const MutableBytes out(lines.data()->bytes, lines.size() * sizeof(CacheLine));
+  TensorDecodeOptions options;
+  options.cpu = cpu;
+
+  Record r = m.record;
+  r.backend = cpu_level_name(cpu);
+  r.device = cpu_name();
+  const auto named = [&](const std::string& name, uint64_t weights, uint32_t threads) {
+    Record copy = r;
+    copy.name = name;
+    copy.weights = weights;
+    copy.threads = threads;
+    return copy;
+  };
+  std::vector<Job> jobs;
+  if (m.codec.synthesis.width == 0)
+    jobs.push_back({named("rANS", m.record.weights, 1), [&] { decode_symbols(m, coded, cpu); }});
+  jobs.push_back({named("synthesis", groups * kGroup, 1), [&] { synthesize(m, cpu, groups); }});
+  if (cost < 1e5) {
+    jobs.push_back({named("tensor to f16", rows * o.layer.cols, runner.num_workers()), [&] {
+                      check(decode_tensor_rows(*m.file, m.tables, 0, 0, rows, Dtype::kF16, out, runner, options));
+                    }});
+  }
+  report->measure(jobs);
+}
+
+void run_decode(const DecodeOptions& o) {
+  Report report(o.json, o.repeat, o.only);
+  const auto runner = make_thread_pool(o.threads);
+  std::vector<uint8_t> payload(8u << 20, 3);
+  volatile uint32_t sink = 0;
+  report.measure(
+      {{{.name = "CRC-32 of 4 bits a weight", .backend = "cpu", .device = cpu_name(), .weights = 2 * payload.size()},
+        [&] { sink = crc32(payload); }}});
+  for (const double bits : o.bits) {
+    for (const std::string preset : {"identity", "linear", "small", "paper"}) {
+      // The hard cases for lookups are measured once, with the preset that costs least.
+      for (const auto& [trellis, row_classes, mixed] :
+           {std::tuple(false, false, false), std::tuple(true, false, false), std::tuple(false, false, true),
+            std::tuple(true, false, true), std::tuple(true, true, true)}) {
+        if (preset != "identity" && (mixed || (preset == "paper" && !trellis))) continue;
+        SyntheticOptions layer = o.layer;
+        layer.bits = bits;
+        layer.preset = preset;
+        layer.trellis = trellis;
+        layer.row_classes = row_classes;
+        layer.mixed_levels = mixed;
+        const std::unique_ptr<SyntheticModel> m = make_synthetic(layer);
+        for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+          if (cpu <= detect_cpu_level()) measure_model(o, *m, cpu, *runner, &report);
+        }
+      }
+    }
+  }
+  report.finish();
+}
+
+}  // namespace
+
+void add_decode(CLI::App* app) {
+  const auto o = std::make_shared<DecodeOptions>();
+  CLI::App* command = app->add_subcommand("decode", "Whole tensors to f16, and what that consists of");
+  o->add_to(command);
+  add_layer_options(command, &o->layer, &o->bits);
+  command->callback([o] { run_decode(*o); });
+}
+
+}  // namespace nwc::bench

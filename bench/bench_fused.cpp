@@ -1,0 +1,92 @@
+// Matrix-vector products: from the payload, by decoding and multiplying, and with f16 weights that are there already.
+#include <memory>
+
+#include "bench/bench_commands.h"
+#include "bench/synthetic_model.h"
+#include "runtime/codec/fused_product.h"
+#include "runtime/engine/kernels_cpu.h"
+
+namespace nwc::bench {
+namespace {
+
+struct FusedOptions : CommonOptions {
+  SyntheticOptions layer;
+  std::vector<double> bits = {4};
+  std::vector<uint32_t> batches = {1};
+};
+
+void measure_model(const SyntheticModel& m, CpuLevel cpu, uint32_t batch, Runner& runner, Report* report) {
+  const TensorRecord& tensor = m.file->tensors()[0];
+  const uint32_t rows = static_cast<uint32_t>(tensor.rows()), cols = static_cast<uint32_t>(tensor.cols());
+  std::vector<float> x(uint64_t{batch} * cols), y(uint64_t{batch} * rows);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8;
+  std::vector<uint16_t> weights(uint64_t{rows} * cols);
+  std::vector<float> scratch(runner.num_workers() * kMatmulScratch);
+  const KernelTable& kernels = kernel_table(cpu);
+  FusedProduct product(*m.file, m.tables);
+  TensorDecodeOptions options;
+  options.cpu = cpu;
+
+  const auto decode = [&] {
+    const MutableBytes out(reinterpret_cast<uint8_t*>(weights.data()), weights.size() * sizeof(uint16_t));
+    check(decode_tensor_rows(*m.file, m.tables, 0, 0, rows, Dtype::kF16, out, runner, options));
+  };
+  const auto multiply = [&] {
+    matmul(kernels, runner, batch, x.data(), cols, {weights.data(), Dtype::kF16, rows, cols}, y.data(), rows,
+           scratch.data());
+  };
+  Record r = m.record;
+  r.backend = cpu_level_name(cpu);
+  r.device = cpu_name();
+  r.threads = runner.num_workers();
+  const std::string of = batch == 1 ? "" : " of " + std::to_string(batch);
+  const auto named = [&](const std::string& name) {
+    Record copy = r;
+    copy.name = name + of;
+    return copy;
+  };
+  report->measure({{named("fused product"), [&] { check(product.multiply(0, batch, x, y, runner, options)); }},
+                   {named("decode, then multiply"), [&] { decode(), multiply(); }},
+                   {named("f16 product"), multiply}});
+}
+
+void run_fused(const FusedOptions& o) {
+  Report report(o.json, o.repeat, o.only);
+  const auto runner = make_thread_pool(o.threads);
+  for (const double bits : o.bits) {
+    for (const std::string preset : {"identity", "linear", "small"}) {
+      for (const auto& [trellis, row_classes, mixed] :
+           {std::tuple(false, false, false), std::tuple(true, false, false), std::tuple(true, true, true)}) {
+        if (preset != "identity" && (mixed || (preset == "small" && !trellis))) continue;
+        SyntheticOptions layer = o.layer;
+        layer.bits = bits;
+        layer.preset = preset;
+        layer.trellis = trellis;
+        layer.row_classes = row_classes;
+        layer.mixed_levels = mixed;
+        if (preset == "small") layer.rows = std::min<uint64_t>(layer.rows, 1024);
+        const std::unique_ptr<SyntheticModel> m = make_synthetic(layer);
+        for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+          if (cpu > detect_cpu_level() || (cpu == CpuLevel::kScalar && preset == "small")) continue;
+          for (const uint32_t batch : o.batches) measure_model(*m, cpu, batch, *runner, &report);
+        }
+      }
+    }
+  }
+  report.finish();
+}
+
+}  // namespace
+
+void add_fused(CLI::App* app) {
+  const auto o = std::make_shared<FusedOptions>();
+  CLI::App* command = app->add_subcommand("fused", "Products from the payload against products with decoded weights");
+  o->add_to(command);
+  add_layer_options(command, &o->layer, &o->bits);
+  command->add_option("--batch", o->batches, "Vectors at a time")
+      ->check(CLI::Range(1u, kMaxFusedBatch))
+      ->capture_default_str();
+  command->callback([o] { run_fused(*o); });
+}
+
+}  // namespace nwc::bench

@@ -1,0 +1,31 @@
+// Coded tensors with symbols drawn from their tables, so that a benchmark needs neither model nor encoder.
+#pragma once
+
+#include <memory>
+
+#include "bench/bench_report.h"
+#include "runtime/codec/decode_tables.h"
+#include "runtime/format/nwc_file.h"
+
+namespace nwc::bench {
+
+struct SyntheticOptions {
+  uint64_t rows = 4096, cols = 4096;
+  double bits = 4;                  ///< per weight, about
+  std::string preset = "identity";  ///< identity, linear, small, paper
+  bool trellis = true;
+  bool mixed_levels = false;  ///< adjacent columns of any of 8 levels: many tables in every step
+  bool row_classes = false;   ///< contexts are classes of rows instead of channels
+};
+
+/// A file of one tensor, in tiles as the encoder makes them.
+struct SyntheticModel {
+  CodecRecord codec;
+  std::vector<uint8_t> bytes;
+  std::unique_ptr<NwcFile> file;
+  DecodeTables tables;
+  Record record;  ///< preset, quantizer, bpw, weights
+};
+std::unique_ptr<SyntheticModel> make_synthetic(const SyntheticOptions& options);
+
+}  // namespace nwc::bench
