@@ -25,6 +25,7 @@ class Decoder {
  public:
   virtual ~Decoder() = default;
   /// "cpu avx512", "vulkan llvmpipe (LLVM 15.0.6, 256 bits)".
+  /// May change between calls of decode; the string lives as long as the decoder.
   virtual const std::string& name() const = 0;
   virtual bool is_vulkan() const = 0;
   /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
@@ -56,8 +57,13 @@ struct VulkanOptions {
 Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner,
                                                        const VulkanOptions& options, const Logger& log);
 
+/// `device`, and a CPU decoder in its place as soon as it fails (kDevice, kDeviceLost, kOutOfMemory): what failed is
+/// done again, progress starts anew, and a warning says why. Thread-safe; the device serves one call at a time.
+std::unique_ptr<Decoder> make_fallback_decoder(std::unique_ptr<Decoder> device, const NwcFile& file, Runner& runner,
+                                               const Logger& log);
+
 /// What "auto" means everywhere: a Vulkan decoder, but on no software renderer, which would be slower than the CPU
-/// decoder that it runs beside; the CPU decoder if that fails, with a log line that says why.
+/// decoder that it runs beside; the CPU decoder if that fails, now or later, with a log line that says why.
 Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner& runner, VulkanOptions options,
                                                      const Logger& log);
 

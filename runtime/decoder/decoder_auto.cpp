@@ -8,7 +8,7 @@ Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner
   Result<std::unique_ptr<Decoder>> decoder = create_vulkan_decoder(file, runner, options, log);
   if (decoder.ok()) {
     log.log(LogLevel::kInfo, "backend auto: " + (*decoder)->name());
-    return decoder;
+    return make_fallback_decoder(std::move(decoder).value(), file, runner, log);
   }
   // That there is no GPU is nothing to worry about; that there is one which fails, is.
   const LogLevel level = decoder.status().code() == StatusCode::kNoDevice ? LogLevel::kInfo : LogLevel::kWarning;

@@ -105,16 +105,28 @@ Status VulkanDecoder::run_job(const Job& job) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const TensorRecord& record = file_.tensors()[job.tensor];
   if (kernels_ == nullptr) return corrupt(record.name + " is coded, but the file has no codec");
-  if (device_->abandoned()) {
+  if (device_->lost()) {
     return Status(StatusCode::kDeviceLost, record.name + ": the Vulkan device was lost: decode on the CPU");
   }
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(job.tensor, job.check_crc));
   const TensorContexts contexts = build_contexts(tables_, coded.level, coded.row_class);
-  const std::optional<RansVariant> variant = choose_variant(contexts.used.size());
-  if (!variant) return Status(StatusCode::kDevice, record.name + ": no rANS kernel works: decode on the CPU");
+  // A kernel that fails where the CPU does not is given up, and the next one tries the same job from its beginning.
+  Status failure(StatusCode::kDevice, record.name + ": no rANS kernel works: decode on the CPU");
+  while (const std::optional<RansVariant> variant = choose_variant(contexts.used.size())) {
+    Status status = run_with(job, coded, contexts, *variant);
+    if (status.code() != StatusCode::kDevice) return status;
+    self_test_->quarantine(*variant, status.message());
+    failure = std::move(status);
+  }
+  return failure;
+}
+
+Status VulkanDecoder::run_with(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
+                               const RansVariant& variant) {
+  const TensorRecord& record = file_.tensors()[job.tensor];
   WindowLimits limits = kernels_->limits(options_.max_window_bytes);
   for (;;) {
-    Status status = run_windows(job, coded, contexts, *variant, limits);
+    Status status = run_windows(job, coded, contexts, variant, limits);
     if (status.code() != StatusCode::kOutOfMemory) return status;
     // A device may refuse what its limits promise. The least is a tile.
     const uint64_t least = kMaxTileWeights;

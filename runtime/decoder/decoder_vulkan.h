@@ -41,6 +41,8 @@ class VulkanDecoder final : public Decoder {
     uint8_t* out = nullptr;
   };
   Status run_job(const Job& job);
+  /// With one variant, in windows as large as the device can take.
+  Status run_with(const Job& job, const CodedTensor& coded, const TensorContexts& contexts, const RansVariant& variant);
   Status run_windows(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
                      const RansVariant& variant, const WindowLimits& limits);
   Status run_window(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,

@@ -97,11 +97,14 @@ bool VulkanSelfTest::works(const RansVariant& variant) {
   if (status.ok() && (quarantine_mask_ >> (variant.ballot ? 0 : 1) & 1u) != 0) {
     status = wrong("rANS kernel is quarantined by request");
   }
-  if (!status.ok()) {
-    log_.log(LogLevel::kWarning, "quarantined Vulkan kernel (" + variant.name() + "): " + status.message());
-  }
-  known_.emplace(variant, status.ok());
+  known_[variant] = true;
+  if (!status.ok()) quarantine(variant, status.message());
   return status.ok();
+}
+
+void VulkanSelfTest::quarantine(const RansVariant& variant, const std::string& why) {
+  log_.log(LogLevel::kWarning, "quarantined Vulkan kernel (" + variant.name() + "): " + why);
+  known_[variant] = false;
 }
 
 Status VulkanSelfTest::check_synthesis(const RansVariant& variant) {

@@ -24,6 +24,8 @@ class VulkanSelfTest {
   Status check_conversion();
   /// Does the variant decode the known tiles? Asked once; a wrong answer is logged and remembered.
   bool works(const RansVariant& variant);
+  /// From now on it does not; `why` goes to the log.
+  void quarantine(const RansVariant& variant, const std::string& why);
 
  private:
   /// A known tile as a window of its own.

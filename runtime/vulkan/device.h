@@ -71,9 +71,12 @@ class VulkanDevice {
   const VulkanInstance& instance() const { return *instance_; }
   const VkPhysicalDeviceMemoryProperties& memory() const { return memory_; }
 
-  /// After a timeout or a lost device nothing may be destroyed that the device could still use: everything is left to
-  /// the end of the process.
-  void abandon() { abandoned_ = true; }
+  /// A lost device takes no more work; its objects are destroyed as usual (Vulkan 1.1, section 4.2.3).
+  void set_lost() { lost_ = true; }
+  bool lost() const { return lost_; }
+  /// After a timeout nothing may be destroyed that the device could still use: everything is left to the end of the
+  /// process. The device counts as lost.
+  void abandon() { lost_ = abandoned_ = true; }
   bool abandoned() const { return abandoned_; }
 
   /// Test hook: allocations of more bytes than this fail as if the device had no memory.
@@ -89,7 +92,7 @@ class VulkanDevice {
   VkQueue queue_ = VK_NULL_HANDLE;
   VkPhysicalDeviceMemoryProperties memory_{};
   uint64_t allocation_limit_ = UINT64_MAX;
-  bool abandoned_ = false;
+  bool lost_ = false, abandoned_ = false;
 };
 
 }  // namespace nwc

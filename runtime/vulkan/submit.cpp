@@ -57,7 +57,7 @@ CommandBatch::~CommandBatch() {
 }
 
 Status CommandBatch::begin() {
-  if (device_.abandoned()) return Status(StatusCode::kDeviceLost, "the Vulkan device was lost earlier");
+  if (device_.lost()) return Status(StatusCode::kDeviceLost, "the Vulkan device was lost earlier");
   const DeviceFunctions& fn = device_.fn();
   used_sets_ = 0;
   NWC_TRY(vk_status(fn.vkResetCommandPool(device_.handle(), pool_, 0), "vkResetCommandPool"));
@@ -128,13 +128,17 @@ Status CommandBatch::submit_and_wait() {
   submit.commandBufferCount = 1;
   submit.pCommandBuffers = &commands_;
   if (const VkResult r = fn.vkQueueSubmit(device_.queue(), 1, &submit, fence_); r != VK_SUCCESS) {
-    if (r == VK_ERROR_DEVICE_LOST) device_.abandon();
+    if (r == VK_ERROR_DEVICE_LOST) device_.set_lost();
     return vk_status(r, "vkQueueSubmit");
   }
   const VkResult r =
       fn.vkWaitForFences(device_.handle(), 1, &fence_, VK_TRUE, kTimeoutSeconds * uint64_t{1'000'000'000});
   if (r == VK_SUCCESS) return {};
-  device_.abandon();
+  if (r == VK_ERROR_DEVICE_LOST) {
+    device_.set_lost();
+  } else {
+    device_.abandon();
+  }
   if (r == VK_TIMEOUT) {
     return Status(StatusCode::kDeviceLost, "the Vulkan device did not finish within " +
                                                std::to_string(kTimeoutSeconds) + " s: decode on the CPU");

@@ -30,7 +30,7 @@ class CommandBatch {
   void barrier();
   /// push: at most kPushConstantBytes. At most kMaxDispatches in a batch.
   Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push, uint32_t groups);
-  /// Errors: kDeviceLost, also when the device does not finish in time; the device is abandoned then.
+  /// Errors: kDeviceLost, also when the device does not finish in time: it is abandoned then.
   Status submit_and_wait();
 
  private:

@@ -312,9 +312,10 @@ NWC_API nwc_status nwc_detokenize(const nwc_model* model, const uint32_t* tokens
 typedef uint32_t nwc_backend;
 enum {
   NWC_BACKEND_AUTO = 0, /* Vulkan where a device other than a software renderer is there and passes its self-test; else
-                           the CPU. The choice and its reason go to the log */
+                           the CPU. The choice and its reason go to the log. A device that fails later is given up with
+                           a warning: the CPU does again what failed, and all that follows */
   NWC_BACKEND_CPU = 1,
-  NWC_BACKEND_VULKAN = 2 /* NO_DEVICE if there is none */
+  NWC_BACKEND_VULKAN = 2 /* NO_DEVICE if there is none; DEVICE or DEVICE_LOST if it fails */
 };
 
 typedef uint32_t nwc_device_type;
@@ -367,16 +368,16 @@ static inline void nwc_decoder_params_init(nwc_decoder_params* params) {
 }
 
 /* params may be NULL: all defaults. A Vulkan decoder proves every kernel that it is going to use on a tile with a known
- * answer; one that answers wrongly is not used, with a log line.
+ * answer; one that answers wrongly, then or later, is not used, with a log line.
  * errors: INVALID_ARGUMENT, NO_DEVICE, DEVICE, OUT_OF_MEMORY, and the file's. */
 NWC_API nwc_status nwc_decoder_create(const nwc_model* model, const nwc_decoder_params* params,
                                       const nwc_error_detail* error, nwc_decoder** out_decoder);
 NWC_API void nwc_decoder_destroy(nwc_decoder* decoder); /* NULL is allowed */
 /* As nwc_model_last_error. */
 NWC_API const char* nwc_decoder_last_error(const nwc_decoder* decoder);
-/* "cpu avx2", "vulkan <device>". Lives as long as the decoder. */
+/* "cpu avx2", "vulkan <device>": what is at work now. Lives as long as the decoder. */
 NWC_API const char* nwc_decoder_name(const nwc_decoder* decoder);
-/* NWC_BACKEND_CPU or NWC_BACKEND_VULKAN: what was chosen. */
+/* NWC_BACKEND_CPU or NWC_BACKEND_VULKAN: what is at work now. */
 NWC_API nwc_backend nwc_decoder_backend(const nwc_decoder* decoder);
 
 /* A whole tensor to out_data [rows][cols] of dtype F32, F16 or BF16, aligned to its element size. Raw tensors are
@@ -410,7 +411,10 @@ enum {
   NWC_WEIGHTS_AUTO = 0, /* the first of resident, cached, streamed that fits the budget; resident without a budget */
   NWC_WEIGHTS_RESIDENT = 1, /* everything is decoded once, when the session is made */
   NWC_WEIGHTS_STREAMED = 2, /* two layer buffers: the next layer is decoded while this one computes */
-  NWC_WEIGHTS_CACHED = 3    /* as many layers resident as the budget allows, the others streamed */
+  NWC_WEIGHTS_CACHED = 3,   /* as many layers resident as the budget allows, the others streamed */
+  /* single tokens are multiplied by the coded weights on the CPU, whatever the backend; for more, the backend decodes
+     layer by layer into one buffer. Logits agree with those of the other modes within rounding. */
+  NWC_WEIGHTS_FUSED = 4
 };
 
 /* How decoded weights and the KV cache are held. Arithmetic is f32 always. */

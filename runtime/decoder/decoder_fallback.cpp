@@ -1,0 +1,77 @@
+// A device that fails in the middle of things costs a warning and time, not the session.
+#include <atomic>
+#include <mutex>
+
+#include "runtime/decoder/decoder.h"
+
+namespace nwc {
+namespace {
+
+/// Not the input's fault, nor the caller's.
+bool device_failed(const Status& status) {
+  return status.code() == StatusCode::kDevice || status.code() == StatusCode::kDeviceLost ||
+         status.code() == StatusCode::kOutOfMemory;
+}
+
+class FallbackDecoder final : public Decoder {
+ public:
+  FallbackDecoder(std::unique_ptr<Decoder> device, const NwcFile& file, Runner& runner, const Logger& log)
+      : file_(file),
+        runner_(runner),
+        log_(log),
+        device_(std::move(device)),
+        device_name_(device_->name()),
+        name_(&device_name_),
+        is_vulkan_(device_->is_vulkan()) {}
+
+  const std::string& name() const override { return *name_.load(); }
+  bool is_vulkan() const override { return is_vulkan_.load(); }
+  Status decode(const DecodeRequest& request) override {
+    return on_either([&](Decoder& decoder) { return decoder.decode(request); });
+  }
+  Status decode_values(size_t tensor, std::span<int16_t> out) override {
+    return on_either([&](Decoder& decoder) { return decoder.decode_values(tensor, out); });
+  }
+
+ private:
+  template <typename F>
+  Status on_either(F&& f) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (device_ != nullptr) {
+        const Status status = f(*device_);
+        if (!device_failed(status)) return status;
+        NWC_TRY(give_up(status));
+      }
+    }
+    return f(*cpu_);
+  }
+
+  Status give_up(const Status& why) {
+    NWC_ASSIGN_OR_RETURN(cpu_, create_cpu_decoder(file_, runner_, detect_cpu_level()));
+    name_ = &cpu_->name();
+    is_vulkan_ = false;
+    device_.reset();  // what it holds of the device's memory and the host's goes back
+    log_.log(LogLevel::kWarning,
+             device_name_ + " is given up, " + cpu_->name() + " decodes from now on: " + why.message());
+    return {};
+  }
+
+  const NwcFile& file_;
+  Runner& runner_;
+  Logger log_;
+  std::mutex mutex_;
+  std::unique_ptr<Decoder> device_, cpu_;  ///< one of them
+  const std::string device_name_;
+  std::atomic<const std::string*> name_;
+  std::atomic<bool> is_vulkan_;
+};
+
+}  // namespace
+
+std::unique_ptr<Decoder> make_fallback_decoder(std::unique_ptr<Decoder> device, const NwcFile& file, Runner& runner,
+                                               const Logger& log) {
+  return std::make_unique<FallbackDecoder>(std::move(device), file, runner, log);
+}
+
+}  // namespace nwc

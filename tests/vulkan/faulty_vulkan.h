@@ -1,0 +1,20 @@
+// A Vulkan loader with faults: everything goes to the system's loader, but for what is to fail. A test names the
+// library in NWC_VULKAN_LIBRARY, and links it to say what fails and when.
+#pragma once
+
+#include <stdint.h>
+
+struct FaultyVulkan {
+  bool hardware = false;            ///< software renderers say that they are a virtual GPU
+  int64_t submits_until_lost = -1;  ///< so many calls of vkQueueSubmit succeed, then VK_ERROR_DEVICE_LOST; -1: all
+  uint32_t damaged_modules = 0;     ///< bit i: the shader module created as number i computes wrongly
+  /// So many command buffers are recorded as they should be; the next one lacks its first dispatch. -1: all are.
+  int64_t batches_until_skip = -1;
+
+  // Counted since reset().
+  uint32_t submits = 0, modules = 0, batches = 0, skipped = 0;
+};
+
+/// The library's one instance.
+extern "C" FaultyVulkan* faulty_vulkan();
+inline void reset_faulty_vulkan() { *faulty_vulkan() = FaultyVulkan(); }
