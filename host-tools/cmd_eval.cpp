@@ -60,6 +60,7 @@ Status eval(EvalCommand& command, Context& context) {
   params.mode = command.mode == "resident"   ? SessionMode::kResident
                 : command.mode == "streamed" ? SessionMode::kStreamed
                 : command.mode == "cached"   ? SessionMode::kCached
+                : command.mode == "fused"    ? SessionMode::kFused
                                              : SessionMode::kAuto;
   // Decoded weights and the cache in f32, so that the figures are the codec's own. A memory budget asks for f16.
   params.weight_dtype = params.kv_dtype = Dtype::kF32;
@@ -95,8 +96,8 @@ void add_eval(CLI::App& app, Context& context) {
       ->check(CLI::ExistingFile);
   sub->add_option("--context", request.context, "Tokens per window (default: 2048, or the model's maximum)");
   sub->add_option("--tokens", request.max_tokens, "Use only the first so many tokens of the text (default: all)");
-  sub->add_option("--mode", command->mode, "auto, resident, cached or streamed weights")
-      ->check(CLI::IsMember({"auto", "resident", "cached", "streamed"}))
+  sub->add_option("--mode", command->mode, "auto, resident, cached, streamed or fused weights")
+      ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
   sub->add_option("--memory", command->memory, "Hard memory budget of the model, like 600M; holds weights as f16");
   sub->add_flag("--write-card", command->write_card, "Store the figures in the file's quality card");

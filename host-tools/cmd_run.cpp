@@ -70,8 +70,8 @@ Status open_model(const RunOptions& options, const Context& context, ModelPtr* o
 }
 
 nlohmann::json plan_json(const nwc_session_plan& plan) {
-  static const char* const kModes[] = {"auto", "resident", "streamed", "cached"};
-  return {{"mode", kModes[plan.mode & 3]},
+  static const char* const kModes[] = {"auto", "resident", "streamed", "cached", "fused"};
+  return {{"mode", kModes[std::min<uint32_t>(plan.mode, NWC_WEIGHTS_FUSED)]},
           {"context", plan.context},
           {"batch", plan.batch},
           {"weight_bytes", plan.weight_bytes},
@@ -106,6 +106,7 @@ Status session_params(const RunOptions& options, const Context& context, bool co
   params->mode = options.mode == "resident"   ? NWC_WEIGHTS_RESIDENT
                  : options.mode == "streamed" ? NWC_WEIGHTS_STREAMED
                  : options.mode == "cached"   ? NWC_WEIGHTS_CACHED
+                 : options.mode == "fused"    ? NWC_WEIGHTS_FUSED
                                               : NWC_WEIGHTS_AUTO;
   // An uncompressed model may hold numbers that f16 cannot: keep it exact.
   params->weight_precision = compressed ? NWC_PRECISION_F16 : NWC_PRECISION_F32;
@@ -249,9 +250,11 @@ void add_run(CLI::App& app, Context& context) {
   command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file")->excludes(prompt);
   command->add_option("-n,--tokens", options->max_tokens, "Most tokens to generate")->capture_default_str();
   command
-      ->add_option("--mode", options->mode,
-                   "auto, resident (decode once), cached (as much as fits), streamed (two layer buffers)")
-      ->check(CLI::IsMember({"auto", "resident", "cached", "streamed"}))
+      ->add_option(
+          "--mode", options->mode,
+          "auto, resident (decode once), cached (as much as fits), streamed (two layer buffers), fused (multiply by "
+          "coded weights)")
+      ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
   command->add_option("--memory", options->memory, "Hard memory budget, like 600M or 1.5G");
   command->add_option("--context", options->context, "Tokens of context (default: the model's, at most 8192)");

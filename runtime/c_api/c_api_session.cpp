@@ -22,6 +22,7 @@ namespace nwc::c_api {
 namespace {
 
 static_assert(NWC_WEIGHTS_CACHED == static_cast<uint32_t>(SessionMode::kCached) &&
+              NWC_WEIGHTS_FUSED == static_cast<uint32_t>(SessionMode::kFused) &&
               NWC_WEIGHTS_STREAMED == static_cast<uint32_t>(SessionMode::kStreamed) &&
               NWC_WEIGHTS_RESIDENT == static_cast<uint32_t>(SessionMode::kResident));
 
@@ -38,7 +39,7 @@ Result<Dtype> dtype_of(nwc_precision precision, const char* field) {
 /// num_threads: workers of the runner that computes.
 Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_threads) {
   NWC_TRY(check_backend(p.backend, p.device_index));
-  if (p.mode > NWC_WEIGHTS_CACHED) return invalid_argument("mode " + std::to_string(p.mode) + " does not exist");
+  if (p.mode > NWC_WEIGHTS_FUSED) return invalid_argument("mode " + std::to_string(p.mode) + " does not exist");
   if (p.reserved != 0) return invalid_argument("nwc_session_params.reserved is not 0");
   SessionParams out;
   out.context = p.context;
@@ -129,7 +130,7 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     NWC_ASSIGN_OR_RETURN(const SessionParams internal, session_params(p, s->compute_runner->num_workers()));
     // A plan that does not fit ends here, before a device is touched or a second set of threads started.
     NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(file, internal));
-    const bool streams = plan.resident_layers < file.model()->num_layers;
+    const bool streams = plan.mode != SessionMode::kFused && plan.resident_layers < file.model()->num_layers;
     if (streams && p.runner == nullptr) s->decode_runner = make_thread_pool(p.num_threads);
     Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;
     const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name, false};

@@ -143,6 +143,26 @@ FusedProduct::FusedProduct(const NwcFile& file, const DecodeTables& tables)
     : impl_(std::make_unique<Impl>(file, tables)) {}
 FusedProduct::~FusedProduct() = default;
 
+uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers) {
+  if (!file.codec()) return 0;
+  const uint64_t width = file.codec()->synthesis.width;
+  uint64_t kept = file.codec()->tables.size() * (2 * sizeof(AliasTable) + sizeof(ShuffleTable));
+  uint64_t per_worker = 0, partials = 0;
+  for (const TensorRecord& r : file.tensors()) {
+    if (r.storage != Storage::kCoded) continue;
+    const TileGrid grid = tile_grid(r);
+    kept += 7 * grid.n + 6 * grid.m + 24 * grid.num_tiles();
+    const uint64_t slots = ceil_div(grid.tile_cols, kNumLanes);
+    const uint64_t payloads = 2 * uint64_t{kMaxGroupBytes} * slots * (grid.tile_rows / kChunk);
+    const uint64_t features = 2 * ((kChunk + width) * slots + width) * kNumLanes * sizeof(float);
+    const uint64_t columns = slots * (sizeof(ColumnGroup) + kMaxFusedBatch * kNumLanes * sizeof(float));
+    per_worker = std::max(per_worker, payloads + features + columns + sizeof(TileWorker) + 2 * kPayloadPadding);
+    const uint64_t pair = 2 * uint64_t{grid.tile_rows} * grid.tiles_per_row() * kMaxFusedBatch;
+    partials = std::max(partials, sizeof(float) * std::max(kMaxPartials, pair));
+  }
+  return kept + partials + num_workers * per_worker;
+}
+
 Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const float> x, std::span<float> y,
                               Runner& runner, const TensorDecodeOptions& options) {
   Impl& s = *impl_;

@@ -28,6 +28,9 @@ class FusedProduct {
   Status multiply(size_t tensor, uint32_t batch, std::span<const float> x, std::span<float> y, Runner& runner,
                   const TensorDecodeOptions& options);
 
+  /// Upper estimate of the memory that products with all coded tensors take, tables included, with so many workers.
+  static uint64_t max_bytes(const NwcFile& file, uint32_t num_workers);
+
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "runtime/codec/fused_product.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/kernels_cpu.h"
 
@@ -65,11 +66,14 @@ class Planner {
     const SessionSizes s = session_sizes(file_, layout_, params_, plan.context, plan.batch);
     plan.weights = s.norms + plan.resident_layers * s.layer + (plan.embedding_resident ? s.embedding : 0) +
                    (plan.head_resident ? s.head : 0);
-    plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer : 0) +
+    const bool fused = plan.mode == SessionMode::kFused;
+    plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer
+                          : fused                                   ? s.layer
+                                                                    : 0) +
                          (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band);
     plan.kv_cache = s.kv_cache;
     plan.activations = 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
-    plan.decoder_scratch = decoder_scratch_;
+    plan.decoder_scratch = decoder_scratch_ + (fused ? FusedProduct::max_bytes(file_, workers_) : 0);
     plan.compressed_file = file_.reader().size();
     plan.total = plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations + plan.decoder_scratch +
                  (params_.file_in_memory ? plan.compressed_file : 0);
@@ -95,6 +99,19 @@ class Planner {
     // One or two layers fill the two buffers anyway: they stay.
     plan.resident_layers = layout_.model.num_layers <= 2 ? layout_.model.num_layers : 0;
     return price(plan);
+  }
+  MemoryPlan fused(uint32_t context, uint32_t batch) const {
+    MemoryPlan plan;
+    plan.mode = SessionMode::kFused;
+    plan.context = context;
+    plan.batch = batch;
+    return price(plan);
+  }
+  MemoryPlan least(SessionMode mode, uint32_t context) const {
+    const uint32_t batch = least_batch(context);
+    return mode == SessionMode::kResident ? resident(context, batch)
+           : mode == SessionMode::kFused  ? fused(context, batch)
+                                          : streamed(context, batch);
   }
   /// Spends what the budget leaves on embedding and head, which every batch needs, then (kCached) on layers.
   MemoryPlan upgraded(MemoryPlan plan, bool cache_layers) const {
@@ -147,9 +164,7 @@ class Planner {
     uint32_t low = 0, high = context;  // low fits (0: nothing does), high does not
     while (high - low > 1) {
       const uint32_t middle = low + (high - low) / 2;
-      const MemoryPlan plan = least.mode == SessionMode::kResident ? resident(middle, least_batch(middle))
-                                                                   : streamed(middle, least_batch(middle));
-      (fits(plan) ? low : high) = middle;
+      (fits(this->least(least.mode, middle)) ? low : high) = middle;
     }
     message += low != 0 ? "; a context of " + std::to_string(low) + " tokens would fit"
                         : "; no context would fit, raise the budget";
@@ -189,6 +204,7 @@ const char* session_mode_name(SessionMode mode) {
     case SessionMode::kResident: return "resident";
     case SessionMode::kStreamed: return "streamed";
     case SessionMode::kCached: return "cached";
+    case SessionMode::kFused: return "fused";
   }
   return "unknown";
 }
@@ -224,8 +240,8 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, 
   const uint32_t context =
       params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
   const Planner planner(file, layout, params);
-  const MemoryPlan least_resident = planner.resident(context, planner.least_batch(context));
-  const MemoryPlan least_streamed = planner.streamed(context, planner.least_batch(context));
+  const MemoryPlan least_resident = planner.least(SessionMode::kResident, context);
+  const MemoryPlan least_streamed = planner.least(SessionMode::kStreamed, context);
   const auto finish = [&](MemoryPlan plan) {
     plan.needed_resident = least_resident.total;
     plan.needed_streamed = least_streamed.total;
@@ -238,6 +254,13 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, 
     }
   }
   if (params.mode == SessionMode::kResident) return planner.over_budget(context, least_resident);
+  if (params.mode == SessionMode::kFused) {
+    for (uint32_t batch : planner.batches(kStreamedBatches, context)) {
+      const MemoryPlan plan = planner.fused(context, batch);
+      if (planner.fits(plan)) return finish(plan);
+    }
+    return planner.over_budget(context, planner.least(SessionMode::kFused, context));
+  }
   for (uint32_t batch : planner.batches(kStreamedBatches, context)) {
     const MemoryPlan plan = planner.streamed(context, batch);
     if (planner.fits(plan)) return finish(planner.upgraded(plan, params.mode != SessionMode::kStreamed));

@@ -31,7 +31,7 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, 
 
 /// Layers that go through the two buffers.
 inline uint32_t streamed_layers(const ModelRecord& model, const MemoryPlan& plan) {
-  return model.num_layers - plan.resident_layers;
+  return plan.mode == SessionMode::kFused ? 0 : model.num_layers - plan.resident_layers;
 }
 
 }  // namespace nwc

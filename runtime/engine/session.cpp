@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "runtime/base/half.h"
+#include "runtime/codec/fused_product.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/layer_stream.h"
@@ -29,15 +30,15 @@ struct Session::Impl {
   Status load(const Progress& progress);
   Status embed(std::span<const uint32_t> tokens);
   Status run_layers(uint32_t tokens);
-  void run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens);
+  Status run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens);
+  Status multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const uint8_t* weights, uint32_t tokens,
+                  const float* in, size_t stride, float* out);
+  Status fused_multiply(size_t tensor, const float* in, float* out);
   Status head_logits(uint32_t first, uint32_t count, float* out);
 
   WeightView view(const uint8_t* weights, uint64_t offset, uint64_t rows, uint64_t cols) const {
     return {weights + offset * dtype_size(params.weight_dtype), params.weight_dtype, static_cast<uint32_t>(rows),
             static_cast<uint32_t>(cols)};
-  }
-  void multiply(uint32_t tokens, const Buffer& in, const WeightView& w, const Buffer& out) {
-    matmul(kernels, runner, tokens, in.as<float>(), w.cols, w, out.as<float>(), w.rows, scratch.as<float>());
   }
   const float* norm_gain(uint64_t index) const { return norms.as<float>() + index * model.hidden_size; }
   void embedding_row(const uint8_t* row, float* out) const;
@@ -59,6 +60,13 @@ struct Session::Impl {
   std::vector<Buffer> layers;
   Buffer x, normed, branch, qkv, attention, gate_up, angles, scratch;
   KvCache cache;
+  struct Fused {
+    explicit Fused(const NwcFile& file) : tables(build_decode_tables(*file.codec())), product(file, tables) {}
+    const DecodeTables tables;
+    FusedProduct product;
+    std::vector<bool> checked;  ///< per tensor
+  };
+  std::unique_ptr<Fused> fused;         // kFused, and something is coded
   std::unique_ptr<LayerStream> stream;  // after the buffers: its thread ends before they do
 
   uint32_t position = 0;
@@ -78,6 +86,7 @@ Status Session::Impl::allocate() {
   if (streamed_layers(model, plan) != 0) {
     for (Buffer& buffer : stream_buffers) NWC_TRY(get(buffer, sizes.layer, "a buffer for streamed layers"));
   }
+  if (plan.mode == SessionMode::kFused) NWC_TRY(get(stream_buffers[0], sizes.layer, "a buffer for one layer"));
   if (plan.embedding_resident) NWC_TRY(get(embedding, sizes.embedding, "the embedding"));
   if (!plan.embedding_resident) NWC_TRY(get(row, sizes.embedding_row, "an embedding row"));
   if (plan.head_resident) NWC_TRY(get(head, sizes.head, "the output head"));
@@ -110,6 +119,10 @@ Status Session::Impl::load(const Progress& progress) {
   for (uint32_t l = 0; l < plan.resident_layers; ++l) {
     NWC_TRY(source.decode_layer(l, bytes(layers[l])));
     NWC_TRY(report(uint64_t{l} + 2));
+  }
+  if (plan.mode == SessionMode::kFused && file.codec()) {
+    fused = std::make_unique<Fused>(file);
+    fused->checked.resize(file.tensors().size());
   }
   if (streamed_layers(model, plan) != 0) {
     NWC_ASSIGN_OR_RETURN(stream, LayerStream::start(plan.resident_layers, model.num_layers, bytes(stream_buffers[0]),
@@ -154,13 +167,52 @@ Status Session::Impl::embed(std::span<const uint32_t> tokens) {
   return {};
 }
 
-void Session::Impl::run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens) {
+// out [1][rows] = in [1][cols] times a coded tensor, from its payload.
+Status Session::Impl::fused_multiply(size_t tensor, const float* in, float* out) {
+  const TensorRecord& record = file.tensors()[tensor];
+  TensorDecodeOptions options;
+  options.cpu = level;
+  options.check_crc = params.check_crc && !fused->checked[tensor];
+  NWC_TRY(fused->product.multiply(tensor, 1, {in, static_cast<size_t>(record.cols())},
+                                  {out, static_cast<size_t>(record.rows())}, runner, options));
+  fused->checked[tensor] = true;
+  return {};
+}
+
+// out [tokens][rows of all] = in [tokens][cols] times matrices first to last, which have the same input. weights: the
+// layer's, or null: decode or multiply each now, for one token.
+Status Session::Impl::multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const uint8_t* weights,
+                               uint32_t tokens, const float* in, size_t stride, float* out) {
+  const uint64_t cols = layout.matrix_cols(first);
+  if (weights != nullptr) {
+    const uint64_t rows = (layout.matrix_offset(last + 1u) - layout.matrix_offset(first)) / cols;
+    matmul(kernels, runner, tokens, in, stride, view(weights, layout.matrix_offset(first), rows, cols), out, rows,
+           scratch.as<float>());
+    return {};
+  }
+  for (uint32_t m = first; m <= last; ++m) {
+    const size_t tensor = layout.layers[layer].matrix[m];
+    const uint64_t rows = layout.matrix_rows(static_cast<LayerMatrix>(m));
+    if (file.tensors()[tensor].storage == Storage::kCoded) {
+      NWC_TRY(fused_multiply(tensor, in, out));
+    } else {
+      const MutableBytes bytes(stream_buffers[0].data(),
+                               static_cast<size_t>(rows * cols) * dtype_size(params.weight_dtype));
+      NWC_TRY(source.decode_rows(tensor, 0, rows, bytes));
+      matmul(kernels, runner, 1, in, cols, view(bytes.data(), 0, rows, cols), out, rows, scratch.as<float>());
+    }
+    out += rows;
+  }
+  return {};
+}
+
+Status Session::Impl::run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens) {
   const uint32_t hidden = model.hidden_size, inner = model.intermediate_size;
   const uint32_t half = model.head_dim / 2;
   const uint32_t rotated = model.num_heads + model.num_kv_heads;  // queries and keys, next to each other
   rms_norm(kernels, runner, tokens, hidden, x.as<float>(), norm_gain(2 * uint64_t{layer}), model.rms_norm_eps,
            normed.as<float>());
-  multiply(tokens, normed, view(weights, layout.matrix_offset(kQ), layout.qkv_width(), hidden), qkv);
+  NWC_TRY(multiply(layer, kQ, kV, weights, tokens, normed.as<float>(), hidden, qkv.as<float>()));
   const size_t width = layout.qkv_width();
   parallel_for(runner, tokens, [&](uint32_t t, uint32_t) {
     float* heads = qkv.as<float>() + t * width;
@@ -171,16 +223,16 @@ void Session::Impl::run_layer(uint32_t layer, const uint8_t* weights, uint32_t t
   });
   attend(kernels, runner, model, cache, layer, position, tokens, qkv.as<float>(), width, attention.as<float>(),
          scratch.as<float>(), sizes.worker_scratch / sizeof(float));
-  multiply(tokens, attention, view(weights, layout.matrix_offset(kO), hidden, layout.q_width()), branch);
+  NWC_TRY(multiply(layer, kO, kO, weights, tokens, attention.as<float>(), layout.q_width(), branch.as<float>()));
   add_rows(runner, tokens, hidden, x.as<float>(), branch.as<float>());
 
   rms_norm(kernels, runner, tokens, hidden, x.as<float>(), norm_gain(2 * uint64_t{layer} + 1), model.rms_norm_eps,
            normed.as<float>());
-  multiply(tokens, normed, view(weights, layout.matrix_offset(kGate), 2 * uint64_t{inner}, hidden), gate_up);
+  NWC_TRY(multiply(layer, kGate, kUp, weights, tokens, normed.as<float>(), hidden, gate_up.as<float>()));
   swiglu(kernels, runner, tokens, inner, gate_up.as<float>());
-  matmul(kernels, runner, tokens, gate_up.as<float>(), 2 * size_t{inner},
-         view(weights, layout.matrix_offset(kDown), hidden, inner), branch.as<float>(), hidden, scratch.as<float>());
+  NWC_TRY(multiply(layer, kDown, kDown, weights, tokens, gate_up.as<float>(), 2 * size_t{inner}, branch.as<float>()));
   add_rows(runner, tokens, hidden, x.as<float>(), branch.as<float>());
+  return {};
 }
 
 Status Session::Impl::run_layers(uint32_t tokens) {
@@ -190,13 +242,20 @@ Status Session::Impl::run_layers(uint32_t tokens) {
   }
   for (uint32_t l = 0; l < model.num_layers; ++l) {
     if (l < plan.resident_layers) {
-      run_layer(l, layers[l].data(), tokens);
+      NWC_TRY(run_layer(l, layers[l].data(), tokens));
+      continue;
+    }
+    if (plan.mode == SessionMode::kFused) {
+      const Buffer& buffer = stream_buffers[0];
+      if (tokens > 1) NWC_TRY(source.decode_layer(l, MutableBytes(buffer.data(), buffer.size())));
+      NWC_TRY(run_layer(l, tokens > 1 ? buffer.data() : nullptr, tokens));
       continue;
     }
     Result<const uint8_t*> weights = stream->acquire();
     if (!weights.ok()) return weights.status();
-    run_layer(l, *weights, tokens);
+    const Status status = run_layer(l, *weights, tokens);
     stream->release();
+    NWC_TRY(status);
   }
   rms_norm(kernels, runner, tokens, model.hidden_size, x.as<float>(), norm_gain(2 * uint64_t{model.num_layers}),
            model.rms_norm_eps, normed.as<float>());
@@ -214,6 +273,8 @@ Status Session::Impl::head_logits(uint32_t first, uint32_t count, float* out) {
     multiply_band(model.tied_embeddings ? embedding.data() : head.data(), 0, model.vocab_size);
     return {};
   }
+  if (count == 1 && fused != nullptr && file.tensors()[layout.head].storage == Storage::kCoded)
+    return fused_multiply(layout.head, hidden, out);
   const uint64_t row_bytes = uint64_t{model.hidden_size} * dtype_size(params.weight_dtype);
   for (uint32_t begin = 0; begin < model.vocab_size; begin += sizes.head_band_rows) {
     const uint32_t rows = std::min(sizes.head_band_rows, model.vocab_size - begin);

@@ -16,6 +16,7 @@ enum class SessionMode : uint8_t {
   kResident = 1,  ///< everything is decoded once, at creation
   kStreamed = 2,  ///< two layer buffers: the next layer is decoded while this one computes
   kCached = 3,    ///< as many layers resident as the budget allows, the others streamed
+  kFused = 4,     ///< single tokens multiply by the coded weights on the CPU; for more, layer by layer is decoded
 };
 const char* session_mode_name(SessionMode mode);
 
@@ -42,7 +43,7 @@ struct MemoryPlan {
   bool embedding_resident = false;  ///< false: embedding rows are decoded when a token needs them
   bool head_resident = false;       ///< false: the output head is decoded in bands of rows for every batch
   uint64_t weights = 0;             ///< resident: layers, embedding, head, norms
-  uint64_t layer_buffers = 0;       ///< the two buffers of streamed layers, head band, embedding row
+  uint64_t layer_buffers = 0;       ///< the buffers of streamed layers (kFused: one), head band, embedding row
   uint64_t kv_cache = 0;
   uint64_t activations = 0;
   uint64_t decoder_scratch = 0;  ///< upper estimate of what the decoder allocates while it works
@@ -62,7 +63,7 @@ enum class LogitsWanted : uint8_t { kNone, kLast, kAll };
 /// One sequence of tokens and its KV cache. Not thread-safe: one call at a time.
 ///
 /// The results do not depend on the number of threads, nor on the mode (bit for bit). How a sequence is split into
-/// calls changes them only within rounding.
+/// calls changes them only within rounding, and so does kFused, which does not round weights to weight_dtype.
 class Session {
  public:
   /// file, decoder and runner must outlive the session. With streamed layers the decoder is called from a thread of the

@@ -40,6 +40,19 @@ TEST(Session, EveryModeGivesTheSameBits) {
     EXPECT_EQ(cached.session->plan().mode, SessionMode::kCached);
     EXPECT_EQ(cached.session->plan().resident_layers, 1u);
     EXPECT_EQ(all_logits(*cached.session, tokens), expected);
+
+    // Nothing is coded here: single tokens multiply by matrices that are read one after another.
+    Bench fused = make_bench(model, with_mode(SessionMode::kFused));
+    EXPECT_EQ(fused.session->plan().mode, SessionMode::kFused);
+    EXPECT_EQ(all_logits(*fused.session, tokens), expected);
+    std::vector<float> one(record.vocab_size), other(record.vocab_size);
+    for (Bench* b : {&fused, &streamed}) b->session->reset();
+    for (size_t i = 0; i < 3; ++i) {
+      const auto token = std::span(tokens).subspan(i, 1);
+      ASSERT_TRUE(fused.session->eval(token, LogitsWanted::kLast, one).ok());
+      ASSERT_TRUE(streamed.session->eval(token, LogitsWanted::kLast, other).ok());
+      EXPECT_EQ(one, other);
+    }
   }
 }
 

@@ -105,6 +105,42 @@ TEST(SessionCoded, StreamedEqualsResidentEqualsDecodedFirst) {
   EXPECT_GT(error, 0);
 }
 
+// Products with the coded weights: of one token at a time, in the layers and in the head; more tokens are decoded for.
+TEST(SessionCoded, FusedAgreesWithResident) {
+  const std::vector<uint32_t> tokens = random_tokens(40, 1024, 3);
+  SessionParams params;
+  params.batch = 32;
+  params.weight_dtype = params.kv_dtype = Dtype::kF32;  // as exact as fused products are
+  CodedSession resident = open_coded(compressed_bytes(), params, true);
+  ASSERT_TRUE(resident.status.ok()) << resident.status.message();
+  const std::vector<float> expected = all_logits(*resident.session, tokens);
+
+  params.mode = SessionMode::kFused;
+  CodedSession fused = open_coded(compressed_bytes(), params, true);
+  ASSERT_TRUE(fused.status.ok()) << fused.status.message();
+  const MemoryPlan& plan = fused.session->plan();
+  EXPECT_EQ(plan.mode, SessionMode::kFused);
+  EXPECT_EQ(fused.session->allocated_bytes(), plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations);
+  EXPECT_LT(plan.weights + plan.layer_buffers, resident.session->plan().weights / 3);
+  EXPECT_EQ(all_logits(*fused.session, tokens), expected) << "many at once are decoded for";
+
+  fused.session->reset();
+  std::vector<float> logits(1024);
+  double largest = 0, error = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    ASSERT_TRUE(fused.session->eval(std::span(tokens).subspan(i, 1), LogitsWanted::kLast, logits).ok());
+    for (size_t v = 0; v < logits.size(); ++v) {
+      largest = std::max(largest, std::abs(static_cast<double>(expected[i * 1024 + v])));
+      error = std::max(error, std::abs(static_cast<double>(logits[v] - expected[i * 1024 + v])));
+    }
+  }
+  EXPECT_LT(error, 1e-4 * largest);
+  EXPECT_GT(error, 0) << "not the same additions";
+
+  params.memory_budget_bytes = plan.total - 1;
+  EXPECT_EQ(open_coded(compressed_bytes(), params, true).status.code(), StatusCode::kBudget);
+}
+
 TEST(SessionCoded, DamagedTilesAreReported) {
   SessionParams params;
   params.batch = 32;
@@ -125,6 +161,14 @@ TEST(SessionCoded, DamagedTilesAreReported) {
     EXPECT_EQ(status.code(), StatusCode::kChecksum);
     EXPECT_NE(status.message().find("model.layers.3.mlp.down_proj.weight"), std::string::npos) << status.message();
     EXPECT_EQ(streamed.session->position(), 0u);
+  }
+  params.mode = SessionMode::kFused;
+  CodedSession fused = open_coded(damaged, params, false);
+  ASSERT_TRUE(fused.status.ok());
+  for (int i = 0; i < 2; ++i) {
+    const Status status = fused.session->eval(std::span(tokens).first(1), LogitsWanted::kNone, {});
+    EXPECT_EQ(status.code(), StatusCode::kChecksum);
+    EXPECT_NE(status.message().find("model.layers.3.mlp.down_proj.weight"), std::string::npos) << status.message();
   }
   params.mode = SessionMode::kResident;
   EXPECT_EQ(open_coded(damaged, params, false).status.code(), StatusCode::kChecksum);
