@@ -44,8 +44,8 @@ NWC_STUDIES = {
     "search": {"nearest points": BASE, "shrinkage": changed(shrinkage="on"), "RDO": changed(rdo="1"),
                "RDO and shrinkage": changed(rdo="1", shrinkage="on")},
     "recovery": {"off": [], "on, 16,384 tokens": ["--effort", "7"]},  # beside all that is on by default
-    "tables": {"of the codec": changed(no_refit_tables=True), "refitted": changed(no_row_classes=True),
-               "refitted, by class of row": BASE},
+    "tables": {"of the codec": changed(no_refit_tables=True, no_row_classes=True),
+               "refitted": changed(no_row_classes=True), "refitted, by class of row": BASE},
 }
 
 
