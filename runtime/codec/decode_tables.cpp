@@ -95,13 +95,6 @@ DecodeTables build_decode_tables(const CodecRecord& codec) {
     for (uint32_t i = 0; i < kBuckets; ++i) d.packed.push_back(pack_simd(columns, i, escape));
     d.shuffle.push_back(make_shuffle_table(columns, escape));
   }
-  for (uint32_t level = 0; level < d.num_levels; ++level) {
-    const uint32_t contexts = kNumContexts * d.num_banks;
-    const uint16_t* map = d.context_map.data() + size_t{level} * contexts;
-    bool raw = false;
-    for (uint32_t i = 0; i < contexts; ++i) raw |= codec.tables[map[i]].raw_bits != 0;
-    d.level_raw_bits.push_back(raw);
-  }
   return d;
 }
 

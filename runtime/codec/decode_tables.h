@@ -46,8 +46,7 @@ struct DecodeTables {
   /// Both halves: bits 0-11 freq - 1, 12-18 symbol, 19 is it the escape. Low half (own symbol): 20-25 cutoff.
   /// High half (alias): 20-31 offset - cutoff + 31, which is in 0..4095 because 32 - cutoff ranks follow the offset.
   std::vector<uint64_t> packed;
-  std::vector<ShuffleTable> shuffle;    ///< [T]
-  std::vector<uint8_t> level_raw_bits;  ///< [K]: has any of the level's tables raw bits?
+  std::vector<ShuffleTable> shuffle;  ///< [T]
 };
 DecodeTables build_decode_tables(const CodecRecord& codec);
 

@@ -64,8 +64,9 @@ struct alignas(64) ColumnGroup {
   TableLanes step_table[kNumContexts][kMaxStepTables];
   uint8_t num_step_tables[kNumContexts];
   Lookup lookup;
-  uint32_t slot;    ///< j
-  uint32_t active;  ///< lanes that take part, 1..32; the others' entries are valid, too
+  uint32_t slot;          ///< j
+  uint32_t active;        ///< lanes that take part, 1..32; the others' entries are valid, too
+  uint32_t raw_contexts;  ///< bit c: some lane's table of context c has raw bits
   bool any_raw_bits;
   bool any_shrink;
 };

@@ -182,7 +182,15 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
     t[i].next = tiles[i]->next;
   }
   for (uint32_t c = 0; c < kChunk; ++c) {
-    for (int i = 0; i < kTiles; ++i) step<kRaw, kTrellis>(tables, g, tiles[i]->context[c], &t[i], out[i].q[c]);
+    for (int i = 0; i < kTiles; ++i) {
+      // Raw bits are for the tails of few tables: most steps of a group that has any are without.
+      const uint32_t context = tiles[i]->context[c];
+      if (kRaw && (g.raw_contexts >> context & 1u) != 0) {
+        step<true, kTrellis>(tables, g, context, &t[i], out[i].q[c]);
+      } else {
+        step<false, kTrellis>(tables, g, context, &t[i], out[i].q[c]);
+      }
+    }
   }
   for (int i = 0; i < kTiles; ++i) {
     for (int v = 0; v < kVectors; ++v)

@@ -265,8 +265,14 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
   }
   for (uint32_t c = 0; c < kChunk; ++c) {
     if constexpr (kLookup == Lookup::kByLane || kLookup == Lookup::kByLaneRaw) {
-      for (int i = 0; i < kTiles; ++i)
-        step_by_lane<kLookup == Lookup::kByLaneRaw, kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
+      for (int i = 0; i < kTiles; ++i) {
+        // Raw bits are for the tails of few tables: most steps of a group that has any are without.
+        if (kLookup == Lookup::kByLaneRaw && (g.raw_contexts >> t[i].context[c] & 1u) != 0) {
+          step_by_lane<true, kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
+        } else {
+          step_by_lane<false, kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
+        }
+      }
     } else {
       step_by_table<kTiles, kLookup, kTrellis>(tables, g, c, active, t, out);
     }

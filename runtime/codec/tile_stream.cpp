@@ -55,7 +55,8 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
     ColumnGroup& g = (*out)[j];
     g.slot = j;
     g.active = std::min(kNumLanes, width - j * kNumLanes);
-    g.any_raw_bits = g.any_shrink = false;
+    g.raw_contexts = 0;
+    g.any_shrink = false;
     for (uint32_t l = 0; l < kNumLanes; ++l) {
       const uint32_t column = j * kNumLanes + std::min(l, g.active - 1);  // resting lanes copy the last one
       const uint32_t L = level[column];
@@ -64,7 +65,6 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
       g.step[l] = codec == nullptr ? 1.0f : codec->step[L];
       g.shrink[l] = codec == nullptr ? 0.0f : codec->shrink[L];
       g.any_shrink |= g.shrink[l] != 0;
-      g.any_raw_bits |= tables.level_raw_bits[L] != 0;
       const uint16_t* map = tables.context_map.data() + size_t{L} * kNumContexts * tables.num_banks;
       for (uint32_t c = 0; c < kNumContexts; ++c) {
         for (uint32_t b = 0; b < tables.num_banks; ++b) {
@@ -72,9 +72,11 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
           g.table[b][c][l] = table;
           g.min[b][c][l] = static_cast<int16_t>(tables.info[table] & 0xffffu);
           g.raw_bits[b][c][l] = static_cast<uint8_t>(tables.info[table] >> 16 & 15u);
+          g.raw_contexts |= uint32_t{g.raw_bits[b][c][l] != 0} << c;
         }
       }
     }
+    g.any_raw_bits = g.raw_contexts != 0;
     choose_lookup(tables, &g);
   }
 }

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/codec/decode_tables.h"
+#include "runtime/codec/tile_stream.h"
 #include "tests/codec/reference_encoder.h"
 
 namespace nwc {
@@ -92,7 +93,16 @@ TEST(DecodeTables, DescribesLevels) {
   const DecodeTables d = build_decode_tables(codec);
   EXPECT_EQ(d.alias.size(), codec.tables.size());
   EXPECT_EQ(d.packed.size(), codec.tables.size() * 128);
-  EXPECT_EQ(d.level_raw_bits, (std::vector<uint8_t>{0, 1, 0}));
+  // Which contexts of 32 columns have raw bits.
+  std::vector<ColumnGroup> groups;
+  std::vector<uint8_t> level(96, 0);
+  level[40] = 1;
+  level[95] = 2;
+  build_column_groups(d, nullptr, level.data(), nullptr, 96, &groups);
+  ASSERT_EQ(groups.size(), 3u);
+  EXPECT_EQ(groups[0].raw_contexts, 0u);
+  EXPECT_EQ(groups[1].raw_contexts, 0xaaaau);
+  EXPECT_EQ(groups[2].raw_contexts, 0u);
   for (size_t i = 0; i < codec.tables.size(); ++i) {
     EXPECT_EQ(static_cast<int16_t>(d.info[i] & 0xffff), codec.tables[i].min);
     EXPECT_EQ(d.info[i] >> 16 & 15, codec.tables[i].raw_bits);
