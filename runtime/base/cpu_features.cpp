@@ -1,5 +1,10 @@
 #include "runtime/base/cpu_features.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -7,17 +12,31 @@
 namespace nwc {
 namespace {
 
+#if defined(__x86_64__)
+/// Does the system save these parts of the registers? (XCR0: bits 1 and 2 for SSE and AVX, 5 to 7 for AVX-512.)
+bool system_saves(uint32_t mask) {
+  uint32_t low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & mask) == mask;
+}
+#endif
+
+// CPUID itself, not __builtin_cpu_supports: that brings a constructor which runs before main().
 CpuLevel detect_hardware() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  // Clang 14 cannot ask for f16c; every processor with AVX2 has it.
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  if (!avx2) return CpuLevel::kScalar;
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512cd");
-  return avx512 ? CpuLevel::kAvx512 : CpuLevel::kAvx2;
+  uint32_t eax, ebx, ecx, edx;
+  constexpr uint32_t kFma = 1u << 12, kPopcnt = 1u << 23, kOsxsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
+  constexpr uint32_t kNeeded = kFma | kPopcnt | kOsxsave | kAvx | kF16c;
+  if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || (ecx & kNeeded) != kNeeded || !system_saves(0x06)) {
+    return CpuLevel::kScalar;
+  }
+  constexpr uint32_t kLzcnt = 1u << 5;
+  if (__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) == 0 || (ecx & kLzcnt) == 0) return CpuLevel::kScalar;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return CpuLevel::kScalar;
+  constexpr uint32_t kAvx2 = 1u << 3 | 1u << 5 | 1u << 8;  // with BMI1 and BMI2
+  if ((ebx & kAvx2) != kAvx2) return CpuLevel::kScalar;
+  constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;  // F, DQ, CD, BW, VL
+  return (ebx & kAvx512) == kAvx512 && system_saves(0xe6) ? CpuLevel::kAvx512 : CpuLevel::kAvx2;
 #else
   return CpuLevel::kScalar;
 #endif

@@ -4,36 +4,36 @@
 
 #include <exception>
 #include <mutex>
-#include <new>
-#include <stdexcept>
 #include <utility>
 
 #include "runtime/base/status.h"
 
 namespace nwc {
 
-/// Runs f(). Where it throws: failed(StatusCode, const char* text), without allocating, and the answer is false.
+/// An exception as an error; its text lives as long as the exception.
+struct ExceptionText {
+  StatusCode code;
+  const char* text;
+};
+/// Of the exception that is being handled. Allocates nothing.
+ExceptionText current_exception_text() noexcept;
+
+/// Runs f(). Where it throws: failed(StatusCode, const char* text), and the answer is false.
 template <typename F, typename Failed>
 bool guarded(F&& f, Failed&& failed) noexcept {
 #ifdef __cpp_exceptions
   try {
     f();
-    return true;
-  } catch (const std::bad_alloc&) {
-    failed(StatusCode::kOutOfMemory, "out of memory");
-  } catch (const std::length_error&) {
-    failed(StatusCode::kOutOfMemory, "out of memory: a size beyond what this machine can address");
-  } catch (const std::exception& e) {
-    failed(StatusCode::kInternal, e.what());
   } catch (...) {
-    failed(StatusCode::kInternal, "unknown exception");
+    const ExceptionText error = current_exception_text();
+    failed(error.code, error.text);
+    return false;
   }
-  return false;
 #else
   static_cast<void>(failed);
   f();
-  return true;
 #endif
+  return true;
 }
 
 /// What a task threw, on its way from the thread that ran it to the one that waits for it.

@@ -1,12 +1,14 @@
 #include "runtime/base/reader.h"
 
-#include <cerrno>
-#include <cstring>
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "runtime/base/str_cat.h"
 
 namespace nwc {
 namespace {
@@ -14,8 +16,8 @@ namespace {
 bool in_bounds(uint64_t offset, uint64_t size, uint64_t total) { return offset <= total && size <= total - offset; }
 
 Status out_of_bounds(uint64_t offset, uint64_t size, uint64_t total) {
-  return truncated("bytes " + std::to_string(offset) + " to " + std::to_string(offset) + "+" + std::to_string(size) +
-                   " are beyond the end of the input (" + std::to_string(total) + " bytes)");
+  return truncated(
+      str_cat("bytes ", offset, " to ", offset, "+", size, " are beyond the end of the input (", total, " bytes)"));
 }
 
 class MemoryReader : public Reader {
@@ -53,7 +55,7 @@ class FileReader : public Reader {
     while (done < out.size()) {
       const ssize_t n = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return io_error("read at offset " + std::to_string(offset + done) + ": " + std::strerror(errno));
+      if (n < 0) return io_error(str_cat("read at offset ", offset + done, ": ", std::strerror(errno)));
       if (n == 0) return truncated("the file became shorter while it was read");
       done += static_cast<size_t>(n);
     }
@@ -78,7 +80,7 @@ class CallbackReader : public Reader {
   Status read(uint64_t offset, MutableBytes out) const override {
     if (!in_bounds(offset, out.size(), size_)) return out_of_bounds(offset, out.size(), size_);
     if (out.empty() || read_(offset, out.data(), out.size())) return {};
-    return io_error("the read callback failed at offset " + std::to_string(offset));
+    return io_error(str_cat("the read callback failed at offset ", offset));
   }
 
  private:
@@ -98,12 +100,12 @@ std::unique_ptr<Reader> make_owned_reader(std::vector<uint8_t> bytes) {
 
 Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return io_error(path + ": " + std::strerror(errno));
+  if (fd < 0) return io_error(str_cat(path, ": ", std::strerror(errno)));
   struct stat info;
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     const bool is_file = S_ISREG(info.st_mode);
     close(fd);
-    return io_error(path + ": " + (is_file ? std::strerror(errno) : "not a regular file"));
+    return io_error(str_cat(path, ": ", (is_file ? std::strerror(errno) : "not a regular file")));
   }
   const uint64_t size = static_cast<uint64_t>(info.st_size);
   void* map = nullptr;

@@ -1,6 +1,8 @@
 // Version, status names, error texts and the adapters between C callbacks and the runtime's interfaces.
 #include <cstdio>
 
+#include "runtime/base/exceptions.h"
+#include "runtime/base/str_cat.h"
 #include "runtime/c_api/handles.h"
 
 namespace nwc::c_api {
@@ -84,7 +86,59 @@ void write_detail(const nwc_error_detail* detail, const char* text) noexcept {
   detail->text[length] = '\0';
 }
 
-Status null_argument(const char* name) { return invalid_argument(std::string(name) + " is NULL"); }
+nwc_status barrier(Status (*f)(void* user), void* user, ErrorStore* errors, const nwc_error_detail* detail) noexcept {
+  StatusCode code = StatusCode::kOk;
+  const auto report = [&](StatusCode why, const char* text) {
+    code = why;
+    if (errors != nullptr) errors->set(text);
+    write_detail(detail, text);
+  };
+  const auto run = [&] {
+    const Status status = f(user);
+    if (!status.ok()) report(status.code(), status.message().c_str());
+  };
+  guarded(run, report);
+  return static_cast<nwc_status>(code);
+}
+
+namespace {
+
+// No struct of nwc.h is anywhere near this size: a larger struct_size was not initialised.
+constexpr uint32_t kMaxStructBytes = 1u << 16;
+
+/// The struct_size of a struct that should have at least `size` bytes.
+Result<uint32_t> struct_size(const void* data, uint32_t size, const char* what) {
+  uint32_t stated;
+  std::memcpy(&stated, data, sizeof stated);
+  if (stated >= size && stated <= kMaxStructBytes) return stated;
+  return invalid_argument(
+      str_cat(what, ".struct_size is ", stated, ", expected ", size, ": call ", what, "_init first"));
+}
+
+}  // namespace
+
+Status read_struct_bytes(const void* in, uint32_t size, const char* what, void* out) {
+  std::memset(out, 0, size);
+  std::memcpy(out, &size, sizeof size);
+  if (in == nullptr) return {};
+  NWC_ASSIGN_OR_RETURN(const uint32_t stated, struct_size(in, size, what));
+  const auto* bytes = static_cast<const uint8_t*>(in);
+  if (std::any_of(bytes + size, bytes + stated, [](uint8_t b) { return b != 0; }))
+    return unsupported(str_cat(what, " sets a field that this version of the library does not know"));
+  std::memcpy(out, in, size);
+  return {};
+}
+
+Status write_struct_bytes(const void* value, uint32_t size, const char* what, void* out) {
+  if (out == nullptr) return invalid_argument(str_cat(what, ": the result pointer is NULL"));
+  NWC_ASSIGN_OR_RETURN(const uint32_t stated, struct_size(out, size, what));
+  std::memcpy(out, value, size);
+  std::memcpy(out, &stated, sizeof stated);
+  std::memset(static_cast<uint8_t*>(out) + size, 0, stated - size);
+  return {};
+}
+
+Status null_argument(const char* name) { return invalid_argument(str_cat(name, " is NULL")); }
 
 Logger LogTarget::logger() const {
   if (callback == nullptr) return {};

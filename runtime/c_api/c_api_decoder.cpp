@@ -1,5 +1,6 @@
 // Devices, the choice of a backend, and nwc_decoder.
 #include "runtime/base/checked.h"
+#include "runtime/base/str_cat.h"
 #include "runtime/c_api/handles.h"
 
 namespace nwc::c_api {
@@ -16,26 +17,25 @@ VulkanOptions vulkan_options(const BackendChoice& choice) {
 Status check_out_buffer(const TensorRecord& record, nwc_dtype dtype, uint64_t need, const void* out_data,
                         size_t size_bytes) {
   if (size_bytes < need)
-    return Status(StatusCode::kBufferTooSmall, "tensor '" + record.name + "' needs " + std::to_string(need) +
-                                                   " bytes, the buffer has " + std::to_string(size_bytes));
+    return Status(StatusCode::kBufferTooSmall,
+                  str_cat("tensor '", record.name, "' needs ", need, " bytes, the buffer has ", size_bytes));
   if (need == 0) return {};
   if (out_data == nullptr) return null_argument("out_data");
   if (reinterpret_cast<uintptr_t>(out_data) % nwc_dtype_size(dtype) != 0)
-    return invalid_argument("out_data is not aligned to its elements of " + std::to_string(nwc_dtype_size(dtype)) +
-                            " bytes");
+    return invalid_argument(str_cat("out_data is not aligned to its elements of ", nwc_dtype_size(dtype), " bytes"));
   return {};
 }
 
 Status check_output_dtype(nwc_dtype dtype) {
   if (dtype == NWC_DTYPE_F32 || dtype == NWC_DTYPE_F16 || dtype == NWC_DTYPE_BF16) return {};
-  return invalid_argument("dtype " + std::to_string(dtype) + " (" + nwc_dtype_string(dtype) +
-                          "): tensors are decoded to F32, F16 or BF16");
+  return invalid_argument(
+      str_cat("dtype ", dtype, " (", nwc_dtype_string(dtype), "): tensors are decoded to F32, F16 or BF16"));
 }
 
 Status check_float_tensor(const TensorRecord& record) {
   if (dtype_is_float(record.dtype)) return {};
-  return unsupported("tensor '" + record.name + "' is of type " + dtype_name(record.dtype) +
-                     ", which is not converted: take its bytes with nwc_model_read_raw");
+  return unsupported(str_cat("tensor '", record.name, "' is of type ", dtype_name(record.dtype),
+                             ", which is not converted: take its bytes with nwc_model_read_raw"));
 }
 
 /// All arguments have been checked.
@@ -56,9 +56,9 @@ Status decode_rows(nwc_decoder& d, uint32_t tensor, uint64_t row_begin, uint64_t
 }  // namespace
 
 Status check_backend(nwc_backend backend, int32_t device_index) {
-  if (backend > NWC_BACKEND_VULKAN) return invalid_argument("backend " + std::to_string(backend) + " does not exist");
+  if (backend > NWC_BACKEND_VULKAN) return invalid_argument(str_cat("backend ", backend, " does not exist"));
   if (device_index < 0)
-    return invalid_argument("device_index " + std::to_string(device_index) + " is negative: 0 takes the best device");
+    return invalid_argument(str_cat("device_index ", device_index, " is negative: 0 takes the best device"));
   return {};
 }
 
@@ -85,7 +85,7 @@ nwc_status nwc_vulkan_device_count(uint32_t* out_count) {
 nwc_status nwc_vulkan_device(uint32_t index, nwc_device_info* out_info) {
   return make(nullptr, [&]() -> Status {
     const std::vector<VulkanDeviceInfo> devices = list_vulkan_devices();
-    if (index >= devices.size()) return Status(StatusCode::kNotFound, "device " + std::to_string(index));
+    if (index >= devices.size()) return Status(StatusCode::kNotFound, str_cat("device ", index));
     const VulkanDeviceInfo& device = devices[index];
     const auto copy = [](const std::string& from, auto& to) {
       std::memcpy(to, from.c_str(), std::min(from.size(), sizeof to - 1));
@@ -158,8 +158,8 @@ nwc_status nwc_decoder_decode_rows(nwc_decoder* decoder, uint32_t tensor, uint64
     NWC_TRY(check_output_dtype(dtype));
     NWC_TRY(check_float_tensor(*record));
     if (row_begin > row_end || row_end > record->rows())
-      return invalid_argument("rows " + std::to_string(row_begin) + " to " + std::to_string(row_end) + " of tensor '" +
-                              record->name + "', which has " + std::to_string(record->rows()));
+      return invalid_argument(
+          str_cat("rows ", row_begin, " to ", row_end, " of tensor '", record->name, "', which has ", record->rows()));
     const uint64_t need = (row_end - row_begin) * record->cols() * nwc_dtype_size(dtype);
     NWC_TRY(check_out_buffer(*record, dtype, need, out_data, size_bytes));
     const ProgressTarget target{progress, progress_user};
@@ -177,9 +177,8 @@ nwc_status nwc_decoder_decode_layer(nwc_decoder* decoder, uint32_t layer, nwc_dt
     const uint32_t element_bytes = static_cast<uint32_t>(nwc_dtype_size(dtype));
     const uint64_t need_layer = decoded_layer_bytes(*d.state, *l, element_bytes);
     if (size_bytes < need_layer)
-      return Status(StatusCode::kBufferTooSmall, "layer " + std::to_string(layer) + " needs " +
-                                                     std::to_string(need_layer) + " bytes, the buffer has " +
-                                                     std::to_string(size_bytes));
+      return Status(StatusCode::kBufferTooSmall,
+                    str_cat("layer ", layer, " needs ", need_layer, " bytes, the buffer has ", size_bytes));
     const ProgressTarget target{progress, progress_user};
     const Progress report = target.progress();
     uint64_t offset = 0;

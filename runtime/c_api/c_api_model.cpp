@@ -1,5 +1,6 @@
 // nwc_model: opening, description, metadata, tensors, stored layers.
 #include "runtime/base/checked.h"
+#include "runtime/base/str_cat.h"
 #include "runtime/c_api/handles.h"
 
 namespace nwc::c_api {
@@ -63,7 +64,7 @@ const Metadata* metadata_of(const ModelState& state, nwc_metadata section) {
 }
 
 Status unknown_section(nwc_metadata section) {
-  return invalid_argument("metadata section " + std::to_string(section) + " does not exist");
+  return invalid_argument(str_cat("metadata section ", section, " does not exist"));
 }
 
 /// Calls the caller's close once, and only after opening has succeeded.
@@ -114,14 +115,12 @@ ModelState::ModelState(std::unique_ptr<NwcFile> file) : file_(std::move(file)) {
 Result<const TensorRecord*> find_tensor(const ModelState& state, uint32_t tensor) {
   const std::vector<TensorRecord>& tensors = state.file().tensors();
   if (tensor < tensors.size()) return &tensors[tensor];
-  return Status(StatusCode::kNotFound,
-                "tensor " + std::to_string(tensor) + ": the file has " + std::to_string(tensors.size()));
+  return Status(StatusCode::kNotFound, str_cat("tensor ", tensor, ": the file has ", tensors.size()));
 }
 
 Result<const Layer*> find_layer(const ModelState& state, uint32_t layer) {
   if (layer < state.layers().size()) return &state.layers()[layer];
-  return Status(StatusCode::kNotFound,
-                "layer " + std::to_string(layer) + ": the file has " + std::to_string(state.layers().size()));
+  return Status(StatusCode::kNotFound, str_cat("layer ", layer, ": the file has ", state.layers().size()));
 }
 
 uint64_t decoded_layer_bytes(const ModelState& state, const Layer& layer, uint32_t element_bytes) {
@@ -201,8 +200,7 @@ nwc_status nwc_model_metadata_at(const nwc_model* model, nwc_metadata section, u
     const Metadata* metadata = metadata_of(*m.state, section);
     if (metadata == nullptr) return unknown_section(section);
     if (index >= metadata->size())
-      return Status(StatusCode::kNotFound,
-                    "metadata entry " + std::to_string(index) + ": there are " + std::to_string(metadata->size()));
+      return Status(StatusCode::kNotFound, str_cat("metadata entry ", index, ": there are ", metadata->size()));
     const auto& [key, value] = *std::next(metadata->begin(), index);
     *out_key = key.c_str();
     *out_value = value.c_str();
@@ -218,7 +216,7 @@ nwc_status nwc_model_metadata_find(const nwc_model* model, nwc_metadata section,
     const Metadata* metadata = metadata_of(*m.state, section);
     if (metadata == nullptr) return unknown_section(section);
     const auto it = metadata->find(key);
-    if (it == metadata->end()) return Status(StatusCode::kNotFound, std::string("metadata key '") + key + "'");
+    if (it == metadata->end()) return Status(StatusCode::kNotFound, str_cat("metadata key '", key, "'"));
     *out_value = it->second.c_str();
     return {};
   });
@@ -257,7 +255,7 @@ nwc_status nwc_model_find_tensor(const nwc_model* model, const char* name, uint3
     if (name == nullptr) return null_argument("name");
     if (out_tensor == nullptr) return null_argument("out_tensor");
     const std::optional<size_t> tensor = m.state->file().find(name);
-    if (!tensor) return Status(StatusCode::kNotFound, std::string("tensor '") + name + "'");
+    if (!tensor) return Status(StatusCode::kNotFound, str_cat("tensor '", name, "'"));
     *out_tensor = static_cast<uint32_t>(*tensor);
     return {};
   });
@@ -267,11 +265,11 @@ nwc_status nwc_model_read_raw(const nwc_model* model, uint32_t tensor, void* out
   return call(model, [&](const nwc_model& m) -> Status {
     NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_tensor(*m.state, tensor));
     if (record->storage == Storage::kCoded)
-      return invalid_argument("tensor '" + record->name + "' is coded: decode it with an nwc_decoder");
+      return invalid_argument(str_cat("tensor '", record->name, "' is coded: decode it with an nwc_decoder"));
     const uint64_t need = record->raw_bytes();
     if (size_bytes < need)
-      return Status(StatusCode::kBufferTooSmall, "tensor '" + record->name + "' needs " + std::to_string(need) +
-                                                     " bytes, the buffer has " + std::to_string(size_bytes));
+      return Status(StatusCode::kBufferTooSmall,
+                    str_cat("tensor '", record->name, "' needs ", need, " bytes, the buffer has ", size_bytes));
     if (need == 0) return {};
     if (out_data == nullptr) return null_argument("out_data");
     std::vector<uint8_t> storage;

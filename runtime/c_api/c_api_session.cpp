@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/c_api/handles.h"
 #include "runtime/engine/generate.h"
 #include "runtime/engine/session.h"
@@ -32,14 +33,14 @@ Result<Dtype> dtype_of(nwc_precision precision, const char* field) {
     case NWC_PRECISION_F16: return Dtype::kF16;
     case NWC_PRECISION_F32: return Dtype::kF32;
     case NWC_PRECISION_BF16: return Dtype::kBf16;
-    default: return invalid_argument(std::string(field) + " " + std::to_string(precision) + " does not exist");
+    default: return invalid_argument(str_cat(field, " ", precision, " does not exist"));
   }
 }
 
 /// num_threads: workers of the runner that computes.
 Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_threads) {
   NWC_TRY(check_backend(p.backend, p.device_index));
-  if (p.mode > NWC_WEIGHTS_FUSED) return invalid_argument("mode " + std::to_string(p.mode) + " does not exist");
+  if (p.mode > NWC_WEIGHTS_FUSED) return invalid_argument(str_cat("mode ", p.mode, " does not exist"));
   if (p.reserved != 0) return invalid_argument("nwc_session_params.reserved is not 0");
   SessionParams out;
   out.context = p.context;
@@ -171,7 +172,7 @@ nwc_status nwc_session_eval(nwc_session* session, const uint32_t* tokens, size_t
                             float* out_logits, size_t capacity) {
   return call(session, [&](nwc_session& s) -> Status {
     if (tokens == nullptr) return null_argument("tokens");
-    if (which > NWC_LOGITS_ALL) return invalid_argument("which " + std::to_string(which) + " does not exist");
+    if (which > NWC_LOGITS_ALL) return invalid_argument(str_cat("which ", which, " does not exist"));
     if (out_logits == nullptr && which != NWC_LOGITS_NONE) return null_argument("out_logits");
     const LogitsWanted wanted = which == NWC_LOGITS_NONE   ? LogitsWanted::kNone
                                 : which == NWC_LOGITS_LAST ? LogitsWanted::kLast

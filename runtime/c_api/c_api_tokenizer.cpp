@@ -1,4 +1,5 @@
 // Text to tokens and back, on a model.
+#include "runtime/base/str_cat.h"
 #include "runtime/c_api/handles.h"
 #include "runtime/model/tokenizer.h"
 
@@ -26,7 +27,7 @@ nwc_status nwc_tokenize(const nwc_model* model, const char* text, size_t length_
     if (out_tokens == nullptr && capacity != 0) return null_argument("out_tokens");
     if (out_count == nullptr) return null_argument("out_count");
     if (flags > (NWC_TOKENIZE_ADD_SPECIAL | NWC_TOKENIZE_PARSE_SPECIAL))
-      return invalid_argument("flags " + std::to_string(flags) + " hold an unknown bit");
+      return invalid_argument(str_cat("flags ", flags, " hold an unknown bit"));
     NWC_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, m.state->tokenizer());
     Tokenizer::EncodeOptions options;
     options.add_special = (flags & NWC_TOKENIZE_ADD_SPECIAL) != 0;
@@ -36,8 +37,8 @@ nwc_status nwc_tokenize(const nwc_model* model, const char* text, size_t length_
     *out_count = tokens.size();
     if (out_tokens == nullptr) return {};
     if (capacity < tokens.size())
-      return Status(StatusCode::kBufferTooSmall, "the text has " + std::to_string(tokens.size()) +
-                                                     " tokens, the buffer holds " + std::to_string(capacity));
+      return Status(StatusCode::kBufferTooSmall,
+                    str_cat("the text has ", tokens.size(), " tokens, the buffer holds ", capacity));
     std::copy(tokens.begin(), tokens.end(), out_tokens);
     return {};
   });
@@ -53,15 +54,15 @@ nwc_status nwc_detokenize(const nwc_model* model, const uint32_t* tokens, size_t
     const std::vector<uint32_t> ids(tokens, tokens + num_tokens);
     for (size_t i = 0; i < num_tokens; ++i) {
       if (ids[i] >= tokenizer->vocab_size())
-        return invalid_argument("token " + std::to_string(ids[i]) + " at index " + std::to_string(i) +
-                                " is not in the vocabulary of " + std::to_string(tokenizer->vocab_size()));
+        return invalid_argument(
+            str_cat("token ", ids[i], " at index ", i, " is not in the vocabulary of ", tokenizer->vocab_size()));
     }
     const std::string text = tokenizer->decode(ids);
     *out_length_bytes = text.size();
     if (out_text == nullptr) return {};
     if (capacity_bytes < text.size())
-      return Status(StatusCode::kBufferTooSmall, "the text has " + std::to_string(text.size()) +
-                                                     " bytes, the buffer holds " + std::to_string(capacity_bytes));
+      return Status(StatusCode::kBufferTooSmall,
+                    str_cat("the text has ", text.size(), " bytes, the buffer holds ", capacity_bytes));
     if (!text.empty()) std::memcpy(out_text, text.data(), text.size());
     return {};
   });

@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/base/exceptions.h"
 #include "runtime/base/log.h"
+#include "runtime/base/str_cat.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/decoder/decoder.h"
 #include "runtime/format/nwc_file.h"
@@ -38,68 +38,40 @@ class ErrorStore {
 
 void write_detail(const nwc_error_detail* detail, const char* text) noexcept;
 
-/// Runs f() -> Status; whatever happens, `report(text)` gets the message and the caller a status.
-template <typename F, typename Report>
-nwc_status barrier(F&& f, Report&& report) noexcept {
-  StatusCode code = StatusCode::kOk;
-  const auto run = [&] {
-    const Status status = f();
-    code = status.code();
-    if (!status.ok()) report(status.message().c_str());
-  };
-  guarded(run, [&](StatusCode why, const char* text) {
-    code = why;
-    report(text);
-  });
-  return static_cast<nwc_status>(code);
-}
+/// Runs f(user); whatever happens, the caller gets a status, and its text goes to `errors` or `detail` (either may be
+/// NULL).
+nwc_status barrier(Status (*f)(void* user), void* user, ErrorStore* errors, const nwc_error_detail* detail) noexcept;
 
 /// A call on a handle: f(handle) -> Status.
 template <typename Handle, typename F>
 nwc_status call(Handle* handle, F&& f) noexcept {
   if (handle == nullptr) return NWC_STATUS_INVALID_ARGUMENT;
-  return barrier([&] { return f(*handle); }, [&](const char* text) { handle->errors.set(text); });
+  const auto bound = [&] { return Status(f(*handle)); };
+  return barrier([](void* user) { return (*static_cast<decltype(bound)*>(user))(); },
+                 const_cast<void*>(static_cast<const void*>(&bound)), &handle->errors, nullptr);
 }
 
 /// A call that makes a handle: f() -> Status.
 template <typename F>
-nwc_status make(const nwc_error_detail* detail, F&& f) noexcept {
+nwc_status make(const nwc_error_detail* detail, const F& f) noexcept {
   write_detail(detail, "");
-  return barrier(f, [&](const char* text) { write_detail(detail, text); });
+  return barrier([](void* user) { return (*static_cast<const F*>(user))(); },
+                 const_cast<void*>(static_cast<const void*>(&f)), nullptr, detail);
 }
 
-/// No struct of nwc.h is anywhere near this size: a larger struct_size was not initialised.
-inline constexpr uint32_t kMaxStructBytes = 1u << 16;
-
-/// The caller's struct, which may come from an older or newer header. nullptr: all defaults.
+/// A struct of the caller's, which may come from an older or newer header, to `out`, `size` bytes whose first ones are
+/// struct_size. NULL: all defaults.
+Status read_struct_bytes(const void* in, uint32_t size, const char* what, void* out);
 template <typename T>
 Status read_struct(const T* in, const char* what, T* out) {
-  std::memset(out, 0, sizeof *out);
-  out->struct_size = sizeof *out;
-  if (in == nullptr) return {};
-  const uint32_t size = in->struct_size;
-  if (size < sizeof(T) || size > kMaxStructBytes)
-    return invalid_argument(std::string(what) + ".struct_size is " + std::to_string(size) + ", expected " +
-                            std::to_string(sizeof(T)) + ": call " + what + "_init first");
-  const auto* tail = reinterpret_cast<const uint8_t*>(in) + sizeof(T);
-  if (std::any_of(tail, tail + (size - sizeof(T)), [](uint8_t b) { return b != 0; }))
-    return unsupported(std::string(what) + " sets a field that this version of the library does not know");
-  std::memcpy(out, in, sizeof *out);
-  return {};
+  return read_struct_bytes(in, sizeof(T), what, out);
 }
 
 /// Fills the caller's struct and zeroes what it has beyond ours; struct_size stays.
+Status write_struct_bytes(const void* value, uint32_t size, const char* what, void* out);
 template <typename T>
-Status write_struct(T value, const char* what, T* out) {
-  if (out == nullptr) return invalid_argument(std::string(what) + ": the result pointer is NULL");
-  const uint32_t size = out->struct_size;
-  if (size < sizeof(T) || size > kMaxStructBytes)
-    return invalid_argument(std::string(what) + ".struct_size is " + std::to_string(size) + ", expected " +
-                            std::to_string(sizeof(T)) + ": call " + what + "_init first");
-  value.struct_size = size;
-  std::memcpy(out, &value, sizeof value);
-  std::memset(reinterpret_cast<uint8_t*>(out) + sizeof(T), 0, size - sizeof(T));
-  return {};
+Status write_struct(const T& value, const char* what, T* out) {
+  return write_struct_bytes(&value, sizeof(T), what, out);
 }
 
 Status null_argument(const char* name);

@@ -1,3 +1,4 @@
+#include "runtime/base/str_cat.h"
 #include "runtime/decoder/decoder.h"
 
 namespace nwc {
@@ -7,12 +8,12 @@ Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner
   options.software_renderers = false;
   Result<std::unique_ptr<Decoder>> decoder = create_vulkan_decoder(file, runner, options, log);
   if (decoder.ok()) {
-    log.log(LogLevel::kInfo, "backend auto: " + (*decoder)->name());
+    log.log(LogLevel::kInfo, str_cat("backend auto: ", (*decoder)->name()));
     return make_fallback_decoder(std::move(decoder).value(), file, runner, log);
   }
   // That there is no GPU is nothing to worry about; that there is one which fails, is.
   const LogLevel level = decoder.status().code() == StatusCode::kNoDevice ? LogLevel::kInfo : LogLevel::kWarning;
-  log.log(level, "backend auto: the CPU decodes, since " + decoder.status().message());
+  log.log(level, str_cat("backend auto: the CPU decodes, since ", decoder.status().message()));
   return create_cpu_decoder(file, runner, detect_cpu_level());
 }
 

@@ -1,4 +1,5 @@
 // The CPU backend: runtime/codec behind the decoder interface.
+#include "runtime/base/str_cat.h"
 #include "runtime/codec/tensor_decode.h"
 #include "runtime/decoder/raw_tensor.h"
 
@@ -8,7 +9,7 @@ namespace {
 class CpuDecoder final : public Decoder {
  public:
   CpuDecoder(const NwcFile& file, Runner& runner, CpuLevel cpu)
-      : file_(file), runner_(runner), cpu_(cpu), name_(std::string("cpu ") + cpu_level_name(cpu)) {
+      : file_(file), runner_(runner), cpu_(cpu), name_(str_cat("cpu ", cpu_level_name(cpu))) {
     if (file.codec()) tables_ = build_decode_tables(*file.codec());
   }
 

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <mutex>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/decoder/decoder.h"
 
 namespace nwc {
@@ -53,7 +54,7 @@ class FallbackDecoder final : public Decoder {
     is_vulkan_ = false;
     device_.reset();  // what it holds of the device's memory and the host's goes back
     log_.log(LogLevel::kWarning,
-             device_name_ + " is given up, " + cpu_->name() + " decodes from now on: " + why.message());
+             str_cat(device_name_, " is given up, ", cpu_->name(), " decodes from now on: ", why.message()));
     return {};
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/codec/tile_decode.h"
 #include "runtime/decoder/raw_tensor.h"
 
@@ -33,7 +34,7 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
                                                                         options.software_renderers}));
   NWC_ASSIGN_OR_RETURN(self->device_, VulkanDevice::create(std::move(instance), info));
   self->device_->set_allocation_limit(options.allocation_limit);
-  self->name_ = "vulkan " + info.name;
+  self->name_ = str_cat("vulkan ", info.name);
   if (!file.codec()) return self;
 
   const CodecRecord& codec = *file.codec();
@@ -46,12 +47,12 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   const std::optional<RansVariant> variant = self->choose_variant(self->tables_.alias.size());
   if (!variant) {
     return Status(StatusCode::kNoDevice,
-                  info.name + ": no rANS kernel decodes the known tiles rightly: decode on the CPU");
+                  str_cat(info.name, ": no rANS kernel decodes the known tiles rightly: decode on the CPU"));
   }
   NWC_TRY(self->self_test_->check_synthesis(*variant));
   NWC_TRY(self->self_test_->check_conversion());
-  log.log(LogLevel::kInfo, self->name_ + " (" + info.driver + "), subgroups of " + std::to_string(info.subgroup_size) +
-                               ", rANS kernel: " + variant->name());
+  log.log(LogLevel::kInfo, str_cat(self->name_, " (", info.driver, "), subgroups of ", info.subgroup_size,
+                                   ", rANS kernel: ", variant->name()));
   return self;
 }
 
@@ -86,12 +87,12 @@ Status VulkanDecoder::decode(const DecodeRequest& request) {
 
 Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
   if (tensor >= file_.tensors().size() || file_.tensors()[tensor].storage != Storage::kCoded) {
-    return invalid_argument("tensor " + std::to_string(tensor) + " is not a coded one");
+    return invalid_argument(str_cat("tensor ", tensor, " is not a coded one"));
   }
   const TensorRecord& record = file_.tensors()[tensor];
   const uint64_t need = ceil_div(record.rows(), kChunk) * record.cols() * kChunk;
   if (out.size() < need) {
-    return Status(StatusCode::kBufferTooSmall, record.name + ": needs room for " + std::to_string(need) + " values");
+    return Status(StatusCode::kBufferTooSmall, str_cat(record.name, ": needs room for ", need, " values"));
   }
   Job job;
   job.tensor = tensor;
@@ -104,14 +105,14 @@ Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
 Status VulkanDecoder::run_job(const Job& job) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const TensorRecord& record = file_.tensors()[job.tensor];
-  if (kernels_ == nullptr) return corrupt(record.name + " is coded, but the file has no codec");
+  if (kernels_ == nullptr) return corrupt(str_cat(record.name, " is coded, but the file has no codec"));
   if (device_->lost()) {
-    return Status(StatusCode::kDeviceLost, record.name + ": the Vulkan device was lost: decode on the CPU");
+    return Status(StatusCode::kDeviceLost, str_cat(record.name, ": the Vulkan device was lost: decode on the CPU"));
   }
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(job.tensor, job.check_crc));
   const TensorContexts contexts = build_contexts(tables_, coded.level, coded.row_class);
   // A kernel that fails where the CPU does not is given up, and the next one tries the same job from its beginning.
-  Status failure(StatusCode::kDevice, record.name + ": no rANS kernel works: decode on the CPU");
+  Status failure(StatusCode::kDevice, str_cat(record.name, ": no rANS kernel works: decode on the CPU"));
   while (const std::optional<RansVariant> variant = choose_variant(contexts.used.size())) {
     Status status = run_with(job, coded, contexts, *variant);
     if (status.code() != StatusCode::kDevice) return status;
@@ -133,8 +134,8 @@ Status VulkanDecoder::run_with(const Job& job, const CodedTensor& coded, const T
     if (limits.max_weights <= least) return status.with_context(record.name);
     limits.max_weights = std::max(least, limits.max_weights / 2);
     limits.max_input_bytes = std::max<uint64_t>(least * 4, limits.max_input_bytes / 2);
-    log_.log(LogLevel::kInfo, record.name + ": " + status.message() + "; trying windows of " +
-                                  std::to_string(limits.max_weights) + " weights");
+    log_.log(LogLevel::kInfo,
+             str_cat(record.name, ": ", status.message(), "; trying windows of ", limits.max_weights, " weights"));
   }
 }
 
@@ -150,7 +151,7 @@ Status VulkanDecoder::run_windows(const Job& job, const CodedTensor& coded, cons
     NWC_TRY(run_window(job, coded, contexts, variant, layout));
     done += layout.tiles.size();
     if (!job.progress.report(done, total)) {
-      return Status(StatusCode::kCancelled, record.name + ": cancelled by the progress callback");
+      return Status(StatusCode::kCancelled, str_cat(record.name, ": cancelled by the progress callback"));
     }
   }
   return {};
@@ -184,9 +185,9 @@ Status VulkanDecoder::run_window(const Job& job, const CodedTensor& coded, const
     const uint32_t status = kernels_->tile_status()[i];
     if (status == static_cast<uint32_t>(TileStatus::kOk)) continue;
     NWC_TRY(check_tile(job, coded, layout.tiles[i]));
-    return Status(StatusCode::kDevice, tile_context(record, layout.tiles[i]) + ": the Vulkan device reports status " +
-                                           std::to_string(status) +
-                                           " for a tile that the CPU decodes: decode on the CPU");
+    return Status(StatusCode::kDevice,
+                  str_cat(tile_context(record, layout.tiles[i]), ": the Vulkan device reports status ", status,
+                          " for a tile that the CPU decodes: decode on the CPU"));
   }
   if (job.values_only) {
     const uint64_t at = (layout.row / kChunk * n + layout.col) * kChunk;
@@ -223,16 +224,15 @@ Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runn
 
 std::string describe_vulkan_devices() {
   auto instance = VulkanInstance::create(false, Logger{});
-  if (!instance.ok()) return instance.status().message() + "\n";
+  if (!instance.ok()) return str_cat(instance.status().message(), "\n");
   const auto devices = list_devices(**instance);
-  if (!devices.ok()) return devices.status().message() + "\n";
+  if (!devices.ok()) return str_cat(devices.status().message(), "\n");
   if (devices->empty()) return "Vulkan lists no device: install a driver\n";
   std::string text;
   for (const DeviceInfo& device : *devices) {
-    text += std::to_string(device.index) + ": " + device.name + ", " + device_type_name(device.type) + ", " +
-            device.driver + ", subgroups of " + std::to_string(device.subgroup_size) +
-            (device.ballot ? "" : " (not used)");
-    text += device.reject_reason.empty() ? "\n" : ": not usable, it " + device.reject_reason + "\n";
+    text += str_cat(device.index, ": ", device.name, ", ", device_type_name(device.type), ", ", device.driver,
+                    ", subgroups of ", device.subgroup_size, (device.ballot ? "" : " (not used)"));
+    text += device.reject_reason.empty() ? "\n" : str_cat(": not usable, it ", device.reject_reason, "\n");
   }
   return text;
 }

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "runtime/base/str_cat.h"
+
 namespace nwc {
 namespace {
 
@@ -76,9 +78,9 @@ Bytes bytes_of(const void* data, size_t size) { return {static_cast<const uint8_
 }  // namespace
 
 std::string RansVariant::name() const {
-  return std::string(ballot ? "ballot" : "shared") +
-         (shared_tables == 0 ? ", tables in a buffer"
-                             : ", " + std::to_string(shared_tables) + " tables in shared memory");
+  return str_cat(
+      ballot ? "ballot" : "shared",
+      (shared_tables == 0 ? ", tables in a buffer" : str_cat(", ", shared_tables, " tables in shared memory")));
 }
 
 Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, const CodecRecord& codec,
@@ -116,7 +118,7 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
 
 Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer) {
   if (bytes.size() > device_.info().max_storage_range) {
-    return limit_error("the codec's " + std::to_string(bytes.size()) + " bytes exceed the device's buffer range");
+    return limit_error(str_cat("the codec's ", bytes.size(), " bytes exceed the device's buffer range"));
   }
   NWC_ASSIGN_OR_RETURN(*buffer, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kDevice));
   NWC_TRY(ensure_size(device_, bytes.size(), MemoryKind::kUpload, &upload_));

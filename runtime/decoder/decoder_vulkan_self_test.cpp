@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "runtime/base/half.h"
+#include "runtime/base/str_cat.h"
 #include "runtime/codec/synthesis.h"
 
 namespace nwc {
@@ -16,7 +17,7 @@ constexpr uint32_t kFirstRow = 3, kEndRow = 29;  // not aligned to row blocks, s
 float known_scale(uint32_t column) { return column % 5 == 0 ? 0.0f : 0.25f + static_cast<float>(column); }
 float known_row_scale(uint32_t row) { return 0.5f + 0.125f * static_cast<float>(row); }
 
-Status wrong(const std::string& what) { return Status(StatusCode::kNoDevice, "Vulkan self-test: " + what); }
+Status wrong(const std::string& what) { return Status(StatusCode::kNoDevice, str_cat("Vulkan self-test: ", what)); }
 
 }  // namespace
 
@@ -79,7 +80,7 @@ Status VulkanSelfTest::run(const Window& w, const WindowRun& run) {
 Status VulkanSelfTest::check_variant(const Window& window, const RansVariant& variant) {
   NWC_TRY(run(window, make_run(window, variant)));
   if (kernels_.tile_status()[0] != 0) {
-    return wrong("rANS kernel reports status " + std::to_string(kernels_.tile_status()[0]) + " for the known tile");
+    return wrong(str_cat("rANS kernel reports status ", kernels_.tile_status()[0], " for the known tile"));
   }
   const std::vector<int16_t>& expected = window.tile.values;
   const Bytes got = kernels_.result();
@@ -103,7 +104,7 @@ bool VulkanSelfTest::works(const RansVariant& variant) {
 }
 
 void VulkanSelfTest::quarantine(const RansVariant& variant, const std::string& why) {
-  log_.log(LogLevel::kWarning, "quarantined Vulkan kernel (" + variant.name() + "): " + why);
+  log_.log(LogLevel::kWarning, str_cat("quarantined Vulkan kernel (", variant.name(), "): ", why));
   known_[variant] = false;
 }
 
@@ -132,7 +133,8 @@ Status VulkanSelfTest::check_synthesis(const RansVariant& variant) {
       // A network that overflows on these values says nothing.
       if (!std::isfinite(most) || !std::isfinite(expected)) continue;
       if (!(std::fabs(got - expected) <= 0x1p-14f * scale * (1 + std::fabs(most)))) {
-        return wrong("synthesis gives " + std::to_string(got) + " where the CPU gives " + std::to_string(expected));
+        return wrong(
+            str_cat("synthesis gives ", std::to_string(got), " where the CPU gives ", std::to_string(expected)));
       }
     }
   }
@@ -157,8 +159,8 @@ Status VulkanSelfTest::check_conversion() {
       const float f = std::bit_cast<float>(bits[i]);
       const uint16_t expected = dtype == Dtype::kF16 ? f32_to_f16(f) : f32_to_bf16(f);
       if (halves[i] != expected) {
-        return wrong(std::string("conversion to ") + dtype_name(dtype) + " gives " + std::to_string(halves[i]) +
-                     " for bits " + std::to_string(bits[i]) + ", " + std::to_string(expected) + " is right");
+        return wrong(str_cat("conversion to ", dtype_name(dtype), " gives ", halves[i], " for bits ", bits[i], ", ",
+                             expected, " is right"));
       }
     }
   }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "runtime/base/str_cat.h"
+
 namespace nwc {
 namespace {
 
@@ -190,8 +192,7 @@ Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded,
     };
     const uint32_t head = g.lanes() * 4;
     if (tile.size > max_payload_bytes(g)) {
-      return fail(StatusCode::kChecksum,
-                  "the payload's " + std::to_string(tile.size) + " bytes are more than a tile can use");
+      return fail(StatusCode::kChecksum, str_cat("the payload's ", tile.size, " bytes are more than a tile can use"));
     }
     const MutableBytes payload = out.subspan(size_t{layout.payload_at[i]} * 4, tile.size);
     if (Status read = file.reader().read(tile.offset, payload); !read.ok()) {
@@ -200,8 +201,8 @@ Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded,
     }
     if (check_crc && crc32(payload) != tile.crc) return fail(StatusCode::kChecksum, "CRC-32 of the payload is wrong");
     if (tile.size < head) {
-      return fail(StatusCode::kTruncated, "a payload of " + std::to_string(tile.size) + " bytes cannot hold " +
-                                              std::to_string(g.lanes()) + " states");
+      return fail(StatusCode::kTruncated,
+                  str_cat("a payload of ", tile.size, " bytes cannot hold ", g.lanes(), " states"));
     }
     if ((tile.size - head) % 2 != 0) return fail(StatusCode::kCorrupt, "half a word at the end of the payload");
     pack_tile_record(layout, i, g, tile.size, out);
@@ -213,8 +214,6 @@ Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded,
   return {};
 }
 
-std::string tile_context(const TensorRecord& record, uint64_t tile) {
-  return record.name + ", tile " + std::to_string(tile);
-}
+std::string tile_context(const TensorRecord& record, uint64_t tile) { return str_cat(record.name, ", tile ", tile); }
 
 }  // namespace nwc

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "runtime/base/half.h"
+#include "runtime/base/str_cat.h"
 
 namespace nwc {
 namespace {
@@ -28,22 +29,21 @@ void store_float(Dtype dtype, float v, uint8_t* p) {
 
 Status check_request(const NwcFile& file, const DecodeRequest& request) {
   if (request.tensor >= file.tensors().size()) {
-    return invalid_argument("tensor " + std::to_string(request.tensor) + " of " +
-                            std::to_string(file.tensors().size()));
+    return invalid_argument(str_cat("tensor ", request.tensor, " of ", file.tensors().size()));
   }
   const TensorRecord& record = file.tensors()[request.tensor];
   if (request.row_begin > request.row_end || request.row_end > record.rows()) {
-    return invalid_argument(record.name + ": rows " + std::to_string(request.row_begin) + " to " +
-                            std::to_string(request.row_end) + " of " + std::to_string(record.rows()));
+    return invalid_argument(
+        str_cat(record.name, ": rows ", request.row_begin, " to ", request.row_end, " of ", record.rows()));
   }
   if (request.dtype != Dtype::kF32 && request.dtype != Dtype::kF16 && request.dtype != Dtype::kBf16) {
-    return invalid_argument(record.name + ": the output must be f32, f16 or bf16");
+    return invalid_argument(str_cat(record.name, ": the output must be f32, f16 or bf16"));
   }
   // Cannot overflow: the elements of a tensor are limited to 2^40.
   const uint64_t need = (request.row_end - request.row_begin) * record.cols() * dtype_size(request.dtype);
   if (request.out.size() < need) {
-    return Status(StatusCode::kBufferTooSmall, record.name + ": needs " + std::to_string(need) +
-                                                   " bytes, the buffer has " + std::to_string(request.out.size()));
+    return Status(StatusCode::kBufferTooSmall,
+                  str_cat(record.name, ": needs ", need, " bytes, the buffer has ", request.out.size()));
   }
   return {};
 }
@@ -51,7 +51,7 @@ Status check_request(const NwcFile& file, const DecodeRequest& request) {
 Status decode_raw_rows(const NwcFile& file, const DecodeRequest& request) {
   const TensorRecord& record = file.tensors()[request.tensor];
   if (!dtype_is_float(record.dtype)) {
-    return unsupported(record.name + " holds " + dtype_name(record.dtype) + ", which is no float type");
+    return unsupported(str_cat(record.name, " holds ", dtype_name(record.dtype), ", which is no float type"));
   }
   std::vector<uint8_t> storage;
   NWC_ASSIGN_OR_RETURN(const Bytes bytes, file.load_raw(request.tensor, request.check_crc, &storage));

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "runtime/base/half.h"
+#include "runtime/base/str_cat.h"
 #include "runtime/format/trellis.h"
 
 namespace nwc {
@@ -12,12 +13,12 @@ namespace {
 constexpr uint32_t kRecordVersion = 1;
 constexpr size_t kIdOffset = 16;
 
-Status bad(const std::string& field, const std::string& why) { return corrupt("codec." + field + ": " + why); }
+Status bad(const std::string& field, const std::string& why) { return corrupt(str_cat("codec.", field, ": ", why)); }
 
-std::string indexed(const char* name, size_t i) { return std::string(name) + "[" + std::to_string(i) + "]"; }
+std::string indexed(const char* name, size_t i) { return str_cat(name, "[", i, "]"); }
 
 Status check_numbers(const std::vector<float>& v, size_t size, bool f16, const char* field) {
-  if (v.size() != size) return bad(field, std::to_string(v.size()) + " numbers instead of " + std::to_string(size));
+  if (v.size() != size) return bad(field, str_cat(v.size(), " numbers instead of ", size));
   for (size_t i = 0; i < size; ++i) {
     if (!std::isfinite(v[i])) return bad(indexed(field, i), "not finite");
     if (f16 && f16_to_f32(f32_to_f16(v[i])) != v[i]) return bad(indexed(field, i), "is not an f16 number");
@@ -27,8 +28,8 @@ Status check_numbers(const std::vector<float>& v, size_t size, bool f16, const c
 
 Status validate_network(const Network& g, uint32_t num_levels, bool f16) {
   const size_t w = g.width;
-  if (w > kMaxWidth || w % 16 != 0) return bad("width", std::to_string(w) + " is not a multiple of 16 up to 1024");
-  if (g.blocks.size() > kMaxBlocks) return bad("blocks", std::to_string(g.blocks.size()) + ", at most 8 are allowed");
+  if (w > kMaxWidth || w % 16 != 0) return bad("width", str_cat(w, " is not a multiple of 16 up to 1024"));
+  if (g.blocks.size() > kMaxBlocks) return bad("blocks", str_cat(g.blocks.size(), ", at most 8 are allowed"));
   if ((w == 0) != g.blocks.empty()) return bad("blocks", "must be 0 if and only if the width is 0");
   if ((g.activation == Activation::kNone) != (w == 0))
     return bad("activation", "must be 0 with width 0, 1 or 2 otherwise");
@@ -50,19 +51,19 @@ Status validate_network(const Network& g, uint32_t num_levels, bool f16) {
 
 Status validate_table(const FrequencyTable& t, const std::string& who) {
   const size_t n = t.freq.size();
-  if (t.raw_bits > kMaxRawBits) return bad(who + ".raw_bits", std::to_string(t.raw_bits) + ", at most 7 are allowed");
-  if (n < 1 || n > kMaxAlphabet) return bad(who + ".n", std::to_string(n) + ", allowed are 1 to 128");
+  if (t.raw_bits > kMaxRawBits) return bad(str_cat(who, ".raw_bits"), str_cat(t.raw_bits, ", at most 7 are allowed"));
+  if (n < 1 || n > kMaxAlphabet) return bad(str_cat(who, ".n"), str_cat(n, ", allowed are 1 to 128"));
   uint32_t sum = 0;
   for (const uint16_t f : t.freq) {
-    if (f < 1 || f > kProbScale) return bad(who + ".freq", std::to_string(f) + ", allowed are 1 to 4096");
+    if (f < 1 || f > kProbScale) return bad(str_cat(who, ".freq"), str_cat(f, ", allowed are 1 to 4096"));
     sum += f;
   }
-  if (sum != kProbScale) return bad(who + ".freq", "adds up to " + std::to_string(sum) + " instead of 4096");
+  if (sum != kProbScale) return bad(str_cat(who, ".freq"), str_cat("adds up to ", sum, " instead of 4096"));
   if (n >= 2) {
     const int32_t unit = 1 << t.raw_bits;
     const int32_t lowest = t.min * unit;
     const int32_t highest = (t.min + static_cast<int32_t>(n) - 2) * unit + unit - 1;
-    if (lowest < INT16_MIN || highest > INT16_MAX) return bad(who + ".min", "its values do not fit in 16 bits");
+    if (lowest < INT16_MIN || highest > INT16_MAX) return bad(str_cat(who, ".min"), "its values do not fit in 16 bits");
   }
   return {};
 }
@@ -100,12 +101,12 @@ Status validate(const CodecRecord& r) {
   if (r.quantizer != Quantizer::kScalar && r.quantizer != Quantizer::kTrellis)
     return unsupported("codec.quantizer: unknown; use a newer version");
   if (r.quantizer == Quantizer::kScalar ? r.trellis_bits != 0 : find_trellis(r.trellis_bits) == nullptr)
-    return bad("trellis_bits", std::to_string(r.trellis_bits) + ", allowed are 0 (scalar), 2 to 6 and 8 (trellis)");
+    return bad("trellis_bits", str_cat(r.trellis_bits, ", allowed are 0 (scalar), 2 to 6 and 8 (trellis)"));
   if (static_cast<uint8_t>(r.context_kind) > 1) return bad("context", "unknown");
   if (r.num_levels < 1 || r.num_levels > kMaxLevels)
-    return bad("levels", std::to_string(r.num_levels) + ", allowed are 1 to 64");
+    return bad("levels", str_cat(r.num_levels, ", allowed are 1 to 64"));
   if (r.tables.empty() || r.tables.size() > kMaxTables)
-    return bad("tables", std::to_string(r.tables.size()) + ", allowed are 1 to 1024");
+    return bad("tables", str_cat(r.tables.size(), ", allowed are 1 to 1024"));
   const size_t k = r.num_levels;
   NWC_TRY(check_numbers(r.step, k, false, "step"));
   NWC_TRY(check_numbers(r.shrink, k, false, "shrink"));
@@ -119,8 +120,7 @@ Status validate(const CodecRecord& r) {
   if (r.context_map.size() != k * kChunk * r.num_banks()) return bad("context_map", "wrong size");
   for (size_t i = 0; i < r.context_map.size(); ++i) {
     if (r.context_map[i] >= r.tables.size())
-      return bad(indexed("context_map", i),
-                 "names table " + std::to_string(r.context_map[i]) + " of " + std::to_string(r.tables.size()));
+      return bad(indexed("context_map", i), str_cat("names table ", r.context_map[i], " of ", r.tables.size()));
   }
   for (size_t i = 0; i < r.tables.size(); ++i) NWC_TRY(validate_table(r.tables[i], indexed("table", i)));
   return {};
@@ -174,26 +174,25 @@ Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset) {
   NWC_TRY(in.read_bytes(&b, 32, "codec header"));
   const uint32_t version = load_le<uint32_t>(b.data());
   if (version != kRecordVersion)
-    return Status(StatusCode::kUnsupportedVersion, "codec.version is " + std::to_string(version) + ", known is 1");
-  if (b[4] != kChunk) return unsupported("codec.chunk is " + std::to_string(b[4]) + ", known is 16");
-  if (b[5] > 3) return unsupported("codec.preset is " + std::to_string(b[5]) + ", known are 0 to 3");
-  if (b[6] > 1) return unsupported("codec.quantizer is " + std::to_string(b[6]) + ", known are 0 and 1");
+    return Status(StatusCode::kUnsupportedVersion, str_cat("codec.version is ", version, ", known is 1"));
+  if (b[4] != kChunk) return unsupported(str_cat("codec.chunk is ", b[4], ", known is 16"));
+  if (b[5] > 3) return unsupported(str_cat("codec.preset is ", b[5], ", known are 0 to 3"));
+  if (b[6] > 1) return unsupported(str_cat("codec.quantizer is ", b[6], ", known are 0 and 1"));
   const uint16_t width = load_le<uint16_t>(b.data() + 8);
   // Checked here too: they size the arrays that follow.
   if (width > kMaxWidth || width % 16 != 0) return bad("width", std::to_string(width));
   if (b[10] > kMaxBlocks) return bad("blocks", std::to_string(b[10]));
-  if (b[11] > 2) return unsupported("codec.activation is " + std::to_string(b[11]) + ", known are 0 to 2");
-  if (b[12] > 1) return unsupported("codec.layer_norm is " + std::to_string(b[12]) + ", known are 0 and 1");
-  if (b[13] > 1) return unsupported("codec.number_type is " + std::to_string(b[13]) + ", known are 0 and 1");
-  if (b[14] < 1 || b[14] > kMaxLevels) return bad("levels", std::to_string(b[14]) + ", allowed are 1 to 64");
+  if (b[11] > 2) return unsupported(str_cat("codec.activation is ", b[11], ", known are 0 to 2"));
+  if (b[12] > 1) return unsupported(str_cat("codec.layer_norm is ", b[12], ", known are 0 and 1"));
+  if (b[13] > 1) return unsupported(str_cat("codec.number_type is ", b[13], ", known are 0 and 1"));
+  if (b[14] < 1 || b[14] > kMaxLevels) return bad("levels", str_cat(b[14], ", allowed are 1 to 64"));
   if (b[15] != b[6] + 1)
-    return unsupported("codec.banks is " + std::to_string(b[15]) + ", known are 1 (scalar) and 2 (trellis)");
+    return unsupported(str_cat("codec.banks is ", b[15], ", known are 1 (scalar) and 2 (trellis)"));
   const uint16_t num_tables = load_le<uint16_t>(b.data() + 24);
   if (num_tables < 1 || num_tables > kMaxTables) return bad("tables", std::to_string(num_tables));
-  if (b[26] > 1) return unsupported("codec.context is " + std::to_string(b[26]) + ", known are 0 and 1");
+  if (b[26] > 1) return unsupported(str_cat("codec.context is ", b[26], ", known are 0 and 1"));
   for (size_t i = 27; i < 32; ++i) {
-    if (b[i] != 0)
-      return unsupported("codec: reserved bytes at offset " + std::to_string(file_offset + 27) + " are set");
+    if (b[i] != 0) return unsupported(str_cat("codec: reserved bytes at offset ", file_offset + 27, " are set"));
   }
 
   CodecRecord r;
@@ -219,11 +218,11 @@ Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset) {
     NWC_TRY(in.read(&reserved, "codec.table.reserved"));
     NWC_TRY(in.read(&t.min, "codec.table.min"));
     NWC_TRY(in.read(&n, "codec.table.n"));
-    if (reserved != 0) return unsupported("codec." + indexed("table", i) + ": reserved byte is not zero");
-    if (n < 1 || n > kMaxAlphabet) return bad(indexed("table", i) + ".n", std::to_string(n));
+    if (reserved != 0) return unsupported(str_cat("codec.", indexed("table", i), ": reserved byte is not zero"));
+    if (n < 1 || n > kMaxAlphabet) return bad(str_cat(indexed("table", i), ".n"), std::to_string(n));
     NWC_TRY(in.read_array(&t.freq, n, "codec.table.freq"));
     for (uint16_t& f : t.freq) {
-      if (f >= kProbScale) return bad(indexed("table", i) + ".freq", "above 4096");
+      if (f >= kProbScale) return bad(str_cat(indexed("table", i), ".freq"), "above 4096");
       f = static_cast<uint16_t>(f + 1);
     }
   }

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "runtime/base/checked.h"
+#include "runtime/base/str_cat.h"
 #include "runtime/format/utf8_check.h"
 
 namespace nwc {
@@ -24,7 +25,7 @@ bool all_zero(const uint8_t* p, size_t n) {
   return std::all_of(p, p + n, [](uint8_t b) { return b == 0; });
 }
 
-std::string at_offset(uint64_t offset) { return " at offset " + std::to_string(offset); }
+std::string at_offset(uint64_t offset) { return str_cat(" at offset ", offset); }
 
 Result<SectionEntry> parse_entry(const uint8_t* p, uint64_t at) {
   SectionEntry e;
@@ -34,24 +35,25 @@ Result<SectionEntry> parse_entry(const uint8_t* p, uint64_t at) {
   e.stored_size = load_le<uint64_t>(p + 16);
   e.size = load_le<uint64_t>(p + 24);
   e.crc = load_le<uint32_t>(p + 32);
-  const std::string who = std::string("section ") + section_name(e.type) + " (type " +
-                          std::to_string(static_cast<uint32_t>(e.type)) + "), entry" + at_offset(at);
-  if ((e.flags & ~(kSectionDeflated | kSectionOptional)) != 0) return unsupported(who + ": reserved flags are set");
-  if (!all_zero(p + 36, 12)) return unsupported(who + ": reserved bytes are not zero");
+  const std::string who =
+      str_cat("section ", section_name(e.type), " (type ", static_cast<uint32_t>(e.type), "), entry", at_offset(at));
+  if ((e.flags & ~(kSectionDeflated | kSectionOptional)) != 0)
+    return unsupported(str_cat(who, ": reserved flags are set"));
+  if (!all_zero(p + 36, 12)) return unsupported(str_cat(who, ": reserved bytes are not zero"));
   if (!is_known(e.type) && (e.flags & kSectionOptional) == 0)
-    return unsupported(who + ": unknown and needed for reading; use a newer version of this program");
+    return unsupported(str_cat(who, ": unknown and needed for reading; use a newer version of this program"));
   const bool deflated = (e.flags & kSectionDeflated) != 0;
   if (e.type == SectionType::kData) {
-    if (deflated) return corrupt(who + ": DATA must not be deflated");
-    if (e.crc != 0) return corrupt(who + ": the CRC field of DATA must be 0");
+    if (deflated) return corrupt(str_cat(who, ": DATA must not be deflated"));
+    if (e.crc != 0) return corrupt(str_cat(who, ": the CRC field of DATA must be 0"));
   }
-  if (!deflated && e.size != e.stored_size) return corrupt(who + ": size differs from stored size without deflate");
+  if (!deflated && e.size != e.stored_size)
+    return corrupt(str_cat(who, ": size differs from stored size without deflate"));
   if (deflated && !plausible_inflated_size(e.stored_size, e.size))
-    return corrupt(who + ": inflated size " + std::to_string(e.size) + " is impossible for " +
-                   std::to_string(e.stored_size) + " stored bytes");
+    return corrupt(str_cat(who, ": inflated size ", e.size, " is impossible for ", e.stored_size, " stored bytes"));
   if (e.type != SectionType::kData && e.type != SectionType::kTraining &&
       (e.size > kMaxMetadataBytes || e.stored_size > kMaxMetadataBytes))
-    return limit_error(who + ": larger than " + std::to_string(kMaxMetadataBytes) + " bytes");
+    return limit_error(str_cat(who, ": larger than ", kMaxMetadataBytes, " bytes"));
   return e;
 }
 
@@ -60,11 +62,10 @@ Result<SectionEntry> parse_entry(const uint8_t* p, uint64_t at) {
 // zlib counts in 32-bit pieces.
 Result<std::vector<uint8_t>> inflate_exact(Bytes stored, uint64_t size, const std::string& what) {
   if (!plausible_inflated_size(stored.size(), size))
-    return corrupt(what + ": inflated size " + std::to_string(size) + " is impossible for " +
-                   std::to_string(stored.size()) + " stored bytes");
+    return corrupt(str_cat(what, ": inflated size ", size, " is impossible for ", stored.size(), " stored bytes"));
   std::vector<uint8_t> out(static_cast<size_t>(size));
   z_stream z{};
-  if (inflateInit(&z) != Z_OK) return Status(StatusCode::kOutOfMemory, what + ": cannot start inflating");
+  if (inflateInit(&z) != Z_OK) return Status(StatusCode::kOutOfMemory, str_cat(what, ": cannot start inflating"));
   constexpr size_t kPiece = std::numeric_limits<uInt>::max() / 2;
   size_t in_left = stored.size(), out_left = out.size();
   uint8_t nothing = 0;  // zlib refuses null pointers, even for nothing
@@ -84,9 +85,8 @@ Result<std::vector<uint8_t>> inflate_exact(Bytes stored, uint64_t size, const st
   }
   const bool whole = code == Z_STREAM_END && z.avail_in == 0 && in_left == 0 && z.avail_out == 0 && out_left == 0;
   inflateEnd(&z);
-  if (code == Z_STREAM_END && !whole)
-    return corrupt(what + ": does not inflate to exactly " + std::to_string(size) + " bytes");
-  if (!whole) return corrupt(what + ": not a valid zlib stream of " + std::to_string(size) + " bytes");
+  if (code == Z_STREAM_END && !whole) return corrupt(str_cat(what, ": does not inflate to exactly ", size, " bytes"));
+  if (!whole) return corrupt(str_cat(what, ": not a valid zlib stream of ", size, " bytes"));
   return out;
 }
 
@@ -119,8 +119,7 @@ const char* section_name(SectionType type) {
 Result<Container> Container::open(const Reader& reader) {
   const uint64_t input_size = reader.size();
   if (input_size < kHeaderBytes) {
-    return truncated("header: the input has " + std::to_string(input_size) + " bytes, a header needs " +
-                     std::to_string(kHeaderBytes));
+    return truncated(str_cat("header: the input has ", input_size, " bytes, a header needs ", kHeaderBytes));
   }
   uint8_t h[kHeaderBytes];
   NWC_TRY(reader.read(0, h));
@@ -128,8 +127,8 @@ Result<Container> Container::open(const Reader& reader) {
     return Status(StatusCode::kUnrecognized, "magic at offset 0: not an nwc file");
   const uint16_t major = load_le<uint16_t>(h + 8);
   if (major != kVersionMajor) {
-    return Status(StatusCode::kUnsupportedVersion, "major version at offset 8 is " + std::to_string(major) +
-                                                       ", this program reads " + std::to_string(kVersionMajor));
+    return Status(StatusCode::kUnsupportedVersion,
+                  str_cat("major version at offset 8 is ", major, ", this program reads ", kVersionMajor));
   }
   if (load_le<uint32_t>(h + 60) != crc32(Bytes(h, 60)))
     return Status(StatusCode::kChecksum, "header: CRC-32 at offset 60 does not match");
@@ -137,21 +136,21 @@ Result<Container> Container::open(const Reader& reader) {
   c.reader_ = &reader;
   c.minor_ = load_le<uint16_t>(h + 10);
   const uint32_t kind = load_le<uint32_t>(h + 12);
-  if (kind < 1 || kind > 3) return unsupported("kind at offset 12 is " + std::to_string(kind) + ", known are 1 to 3");
+  if (kind < 1 || kind > 3) return unsupported(str_cat("kind at offset 12 is ", kind, ", known are 1 to 3"));
   c.kind_ = static_cast<FileKind>(kind);
   if (!all_zero(h + 32, 28)) return unsupported("header: reserved bytes at offset 32 are not zero");
   const uint64_t file_size = load_le<uint64_t>(h + 16);
   if (file_size > input_size) {
-    return truncated("file size at offset 16 is " + std::to_string(file_size) + ", the input has only " +
-                     std::to_string(input_size) + " bytes; fetch it again");
+    return truncated(str_cat("file size at offset 16 is ", file_size, ", the input has only ", input_size,
+                             " bytes; fetch it again"));
   }
   if (file_size < input_size) {
-    return corrupt("file size at offset 16 is " + std::to_string(file_size) + ", the input has " +
-                   std::to_string(input_size - file_size) + " bytes more");
+    return corrupt(
+        str_cat("file size at offset 16 is ", file_size, ", the input has ", input_size - file_size, " bytes more"));
   }
   const uint32_t count = load_le<uint32_t>(h + 24);
   if (count < 1 || count > kMaxSections)
-    return limit_error("number of sections at offset 24 is " + std::to_string(count) + ", allowed are 1 to 64");
+    return limit_error(str_cat("number of sections at offset 24 is ", count, ", allowed are 1 to 64"));
   const uint64_t table_size = uint64_t{count} * kSectionEntryBytes;
   if (table_size > input_size - kHeaderBytes) return truncated("section table at offset 64: the file ends inside");
   std::vector<uint8_t> table(static_cast<size_t>(table_size));
@@ -163,23 +162,23 @@ Result<Container> Container::open(const Reader& reader) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint64_t at = kHeaderBytes + uint64_t{i} * kSectionEntryBytes;
     NWC_ASSIGN_OR_RETURN(SectionEntry e, parse_entry(table.data() + size_t{i} * kSectionEntryBytes, at));
-    const std::string who = std::string("section ") + section_name(e.type);
-    if (c.find(e.type) != nullptr) return corrupt(who + ", entry" + at_offset(at) + ": occurs twice");
+    const std::string who = str_cat("section ", section_name(e.type));
+    if (c.find(e.type) != nullptr) return corrupt(str_cat(who, ", entry", at_offset(at), ": occurs twice"));
     if (e.offset < end || e.offset - end >= kMaxGap) {
-      return corrupt(who + ": offset " + std::to_string(e.offset) + " in the entry" + at_offset(at) +
-                     " overlaps or leaves a gap after " + std::to_string(end));
+      return corrupt(
+          str_cat(who, ": offset ", e.offset, " in the entry", at_offset(at), " overlaps or leaves a gap after ", end));
     }
     std::vector<uint8_t> gap(static_cast<size_t>(e.offset - end));
-    NWC_TRY(reader.read(end, gap).with_context(who + ": gap before it"));
+    NWC_TRY(reader.read(end, gap).with_context(str_cat(who, ": gap before it")));
     if (!all_zero(gap.data(), gap.size()))
-      return corrupt(who + ": the gap before it" + at_offset(end) + " holds other bytes than zero");
+      return corrupt(str_cat(who, ": the gap before it", at_offset(end), " holds other bytes than zero"));
     if (!checked_add(e.offset, e.stored_size, &end) || end > file_size)
-      return corrupt(who + ", entry" + at_offset(at) + ": ends beyond the end of the file");
+      return corrupt(str_cat(who, ", entry", at_offset(at), ": ends beyond the end of the file"));
     c.sections_.push_back(e);
   }
   if (end != file_size) {
-    return corrupt("section table: " + std::to_string(file_size - end) + " bytes after the last section, which ends" +
-                   at_offset(end));
+    return corrupt(
+        str_cat("section table: ", file_size - end, " bytes after the last section, which ends", at_offset(end)));
   }
   return c;
 }
@@ -193,12 +192,13 @@ const SectionEntry* Container::find(SectionType type) const {
 
 Result<std::vector<uint8_t>> Container::load(SectionType type) const {
   const SectionEntry* e = find(type);
-  const std::string who = std::string("section ") + section_name(type);
-  if (e == nullptr) return Status(StatusCode::kNotFound, who + ": not in this file");
+  const std::string who = str_cat("section ", section_name(type));
+  if (e == nullptr) return Status(StatusCode::kNotFound, str_cat(who, ": not in this file"));
   std::vector<uint8_t> storage;
   NWC_ASSIGN_OR_RETURN(const Bytes stored, read_range(*reader_, e->offset, e->stored_size, &storage));
   if (type != SectionType::kData && crc32(stored) != e->crc)
-    return Status(StatusCode::kChecksum, who + at_offset(e->offset) + ": CRC-32 does not match; the file is damaged");
+    return Status(StatusCode::kChecksum,
+                  str_cat(who, at_offset(e->offset), ": CRC-32 does not match; the file is damaged"));
   if ((e->flags & kSectionDeflated) != 0) return inflate_exact(stored, e->size, who + at_offset(e->offset));
   if (!storage.empty()) return storage;
   return std::vector<uint8_t>(stored.begin(), stored.end());
@@ -209,8 +209,8 @@ Result<Metadata> parse_metadata(Bytes section, uint64_t file_offset) {
   uint32_t count = 0;
   NWC_TRY(in.read(&count, "metadata.count"));
   if (count > kMaxEntries) {
-    return limit_error("metadata.count" + at_offset(file_offset) + " is " + std::to_string(count) + ", at most " +
-                       std::to_string(kMaxEntries) + " are allowed");
+    return limit_error(
+        str_cat("metadata.count", at_offset(file_offset), " is ", count, ", at most ", kMaxEntries, " are allowed"));
   }
   Metadata out;
   for (uint32_t i = 0; i < count; ++i) {
@@ -219,14 +219,17 @@ Result<Metadata> parse_metadata(Bytes section, uint64_t file_offset) {
     uint32_t value_size = 0;
     std::string key, value;
     NWC_TRY(in.read(&key_size, "metadata.key_size"));
-    if (key_size > kMaxNameBytes) return limit_error("metadata.key_size" + at_offset(at) + ": more than 1024 bytes");
+    if (key_size > kMaxNameBytes)
+      return limit_error(str_cat("metadata.key_size", at_offset(at), ": more than 1024 bytes"));
     NWC_TRY(in.read_string(&key, key_size, "metadata.key"));
     NWC_TRY(in.read(&value_size, "metadata.value_size"));
-    if (value_size > kMaxValueBytes) return limit_error("metadata.value_size" + at_offset(at) + ": more than 16 MiB");
+    if (value_size > kMaxValueBytes)
+      return limit_error(str_cat("metadata.value_size", at_offset(at), ": more than 16 MiB"));
     NWC_TRY(in.read_string(&value, value_size, "metadata.value"));
-    if (!is_valid_utf8(key) || !is_valid_utf8(value)) return corrupt("metadata entry" + at_offset(at) + ": not UTF-8");
+    if (!is_valid_utf8(key) || !is_valid_utf8(value))
+      return corrupt(str_cat("metadata entry", at_offset(at), ": not UTF-8"));
     if (!out.emplace(std::move(key), std::move(value)).second)
-      return corrupt("metadata entry" + at_offset(at) + ": its key occurs twice");
+      return corrupt(str_cat("metadata entry", at_offset(at), ": its key occurs twice"));
   }
   NWC_TRY(in.expect_end("metadata"));
   return out;

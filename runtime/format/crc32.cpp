@@ -1,4 +1,7 @@
 #include <zlib.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <algorithm>
 
@@ -18,12 +21,21 @@ uint32_t crc32_zlib(Bytes bytes, uint32_t seed) {
   return static_cast<uint32_t>(crc);
 }
 
+#if defined(__x86_64__)
+bool has_pclmul() {
+  uint32_t eax, ebx, ecx, edx;
+  constexpr uint32_t kNeeded = 1u << 1 | 1u << 19;  // PCLMULQDQ, SSE4.1
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & kNeeded) == kNeeded;
+}
+#endif
+
 }  // namespace
 
 uint32_t crc32(Bytes bytes, uint32_t seed) {
 #if defined(__x86_64__)
   constexpr size_t kBlock = 64;
-  if (bytes.size() >= 4 * kBlock && __builtin_cpu_supports("pclmul")) {
+  static const bool fast = has_pclmul();  // asked once: in a virtual machine CPUID takes microseconds
+  if (fast && bytes.size() >= 4 * kBlock) {
     // zlib's CRC is the complement of the register.
     const size_t size = bytes.size() / kBlock * kBlock;
     uint8_t rest[16];

@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "runtime/base/str_cat.h"
+
 namespace nwc {
 namespace {
 
@@ -17,25 +19,23 @@ constexpr size_t kMaxEosIds = 16;
 constexpr size_t kFixedBytes = 64;
 
 Status check_count(uint32_t value, uint32_t max, const char* field) {
-  if (value == 0) return corrupt(std::string("model field ") + field + " is 0");
+  if (value == 0) return corrupt(str_cat("model field ", field, " is 0"));
   if (value > max) {
-    return limit_error(std::string("model field ") + field + " is " + std::to_string(value) + ", the limit is " +
-                       std::to_string(max));
+    return limit_error(str_cat("model field ", field, " is ", value, ", the limit is ", max));
   }
   return {};
 }
 
 Status check_positive(float value, const char* field) {
   if (std::isfinite(value) && value > 0) return {};
-  return corrupt(std::string("model field ") + field + " is " + std::to_string(value) +
-                 ", it must be finite and positive");
+  return corrupt(str_cat("model field ", field, " is ", std::to_string(value), ", it must be finite and positive"));
 }
 
 Status validate_rope(const ModelRecord& record) {
   NWC_TRY(check_positive(record.rope_theta, "rope_theta"));
   if (record.rope_scaling > RopeScaling::kLlama3) {
-    return corrupt("model field rope_scaling is " + std::to_string(static_cast<uint32_t>(record.rope_scaling)) +
-                   ", known are 0 to 2");
+    return corrupt(
+        str_cat("model field rope_scaling is ", static_cast<uint32_t>(record.rope_scaling), ", known are 0 to 2"));
   }
   if (record.rope_scaling == RopeScaling::kNone) return {};
   NWC_TRY(check_positive(record.rope_factor, "rope_factor"));
@@ -51,7 +51,7 @@ Status validate_rope(const ModelRecord& record) {
 /// A field that this kind of scaling does not use: all bits zero, so that every model has one record only.
 Status check_unused(uint32_t bits, const char* field) {
   if (bits == 0) return {};
-  return corrupt(std::string("model field ") + field + " must be zero with this rope_scaling");
+  return corrupt(str_cat("model field ", field, " must be zero with this rope_scaling"));
 }
 
 }  // namespace
@@ -64,24 +64,23 @@ Status validate(const ModelRecord& record) {
   NWC_TRY(check_count(record.num_heads, kMaxHeads, "num_heads"));
   NWC_TRY(check_count(record.num_kv_heads, kMaxHeads, "num_kv_heads"));
   if (record.num_heads % record.num_kv_heads != 0) {
-    return corrupt("model field num_kv_heads (" + std::to_string(record.num_kv_heads) + ") must divide num_heads (" +
-                   std::to_string(record.num_heads) + ")");
+    return corrupt(
+        str_cat("model field num_kv_heads (", record.num_kv_heads, ") must divide num_heads (", record.num_heads, ")"));
   }
   NWC_TRY(check_count(record.head_dim, kMaxHeadDim, "head_dim"));
   if (record.head_dim % 2 != 0) {
-    return corrupt("model field head_dim is " + std::to_string(record.head_dim) + ", it must be even");
+    return corrupt(str_cat("model field head_dim is ", record.head_dim, ", it must be even"));
   }
   NWC_TRY(check_count(record.max_positions, kMaxPositions, "max_positions"));
   NWC_TRY(check_positive(record.rms_norm_eps, "rms_norm_eps"));
   NWC_TRY(validate_rope(record));
   if (record.eos_ids.size() > kMaxEosIds) {
-    return limit_error("model field eos_ids has " + std::to_string(record.eos_ids.size()) + " entries, the limit is " +
-                       std::to_string(kMaxEosIds));
+    return limit_error(
+        str_cat("model field eos_ids has ", record.eos_ids.size(), " entries, the limit is ", kMaxEosIds));
   }
   for (uint32_t id : record.eos_ids) {
     if (id >= record.vocab_size) {
-      return corrupt("model field eos_ids holds token " + std::to_string(id) + ", the vocabulary has " +
-                     std::to_string(record.vocab_size));
+      return corrupt(str_cat("model field eos_ids holds token ", id, ", the vocabulary has ", record.vocab_size));
     }
   }
   return {};
@@ -93,8 +92,8 @@ Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset) {
   uint32_t version = 0;
   NWC_TRY(reader.read(&version, "MODEL version"));
   if (version != kRecordVersion) {
-    return unsupported("MODEL section at offset " + std::to_string(file_offset) + " has record version " +
-                       std::to_string(version) + ", this build reads " + std::to_string(kRecordVersion));
+    return unsupported(str_cat("MODEL section at offset ", file_offset, " has record version ", version,
+                               ", this build reads ", kRecordVersion));
   }
   NWC_TRY(reader.read(&record.vocab_size, "vocab_size"));
   NWC_TRY(reader.read(&record.hidden_size, "hidden_size"));
@@ -112,8 +111,7 @@ Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset) {
   NWC_TRY(reader.read(&num_eos, "number of eos_ids"));
   NWC_TRY(reader.read(&reserved, "reserved"));
   if (tied > 1 || reserved != 0) {
-    return corrupt("MODEL section: bytes 45 and 47 (offset " + std::to_string(file_offset + 45) +
-                   ") must be 0 or 1, and 0");
+    return corrupt(str_cat("MODEL section: bytes 45 and 47 (offset ", file_offset + 45, ") must be 0 or 1, and 0"));
   }
   uint32_t factor = 0, low = 0, high = 0, original = 0;
   NWC_TRY(reader.read(&factor, "rope_factor"));
@@ -138,7 +136,7 @@ Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset) {
   }
   NWC_TRY(reader.read_array(&record.eos_ids, num_eos, "eos_ids"));
   NWC_TRY(reader.expect_end("MODEL section"));
-  NWC_TRY(validate(record).with_context("MODEL section at offset " + std::to_string(file_offset)));
+  NWC_TRY(validate(record).with_context(str_cat("MODEL section at offset ", file_offset)));
   return record;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/str_cat.h"
+
 namespace nwc {
 namespace {
 
@@ -13,7 +15,7 @@ Status load_optional(const Container& container, SectionType type, Parse parse, 
   if (entry == nullptr) return {};
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, container.load(type));
   auto parsed = parse(Bytes(bytes), entry->offset);
-  if (!parsed.ok()) return parsed.status().with_context(std::string("section ") + section_name(type));
+  if (!parsed.ok()) return parsed.status().with_context(str_cat("section ", section_name(type)));
   *out = std::move(parsed).value();
   return {};
 }
@@ -33,10 +35,10 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
     return Status(StatusCode::kUnsupported, "kind at offset 12: this is a codec or checkpoint, not a model file");
   for (const SectionEntry& e : c.sections()) {
     if (!belongs_in_model_file(e.type))
-      return corrupt(std::string("section ") + section_name(e.type) + ": does not belong in a model file");
+      return corrupt(str_cat("section ", section_name(e.type), ": does not belong in a model file"));
   }
   for (const SectionType type : {SectionType::kTensors, SectionType::kProvenance, SectionType::kData}) {
-    if (c.find(type) == nullptr) return corrupt(std::string("section ") + section_name(type) + ": missing");
+    if (c.find(type) == nullptr) return corrupt(str_cat("section ", section_name(type), ": missing"));
   }
   const SectionEntry& data = *c.find(SectionType::kData);
   f->data_offset_ = data.offset;
@@ -58,9 +60,9 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
   for (size_t i = 0; i < f->tensors_.size(); ++i) {
     const TensorRecord& t = f->tensors_[i];
     if (t.storage == Storage::kCoded && !f->codec_)
-      return corrupt("section CODEC: missing, but tensor '" + t.name + "' is coded");
+      return corrupt(str_cat("section CODEC: missing, but tensor '", t.name, "' is coded"));
     if (t.row_classes && f->codec_->context_kind != ContextKind::kRowClass)
-      return corrupt("tensor '" + t.name + "'.flags: row classes, which the codec does not know");
+      return corrupt(str_cat("tensor '", t.name, "'.flags: row classes, which the codec does not know"));
     f->index_.emplace(t.name, i);
   }
   return f;
@@ -74,35 +76,34 @@ std::optional<size_t> NwcFile::find(const std::string& name) const {
 Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
   assert(tensor < tensors_.size());
   const TensorRecord& r = tensors_[tensor];
-  const std::string who = "tensor '" + r.name + "'";
-  if (r.storage != Storage::kCoded) return invalid_argument(who + ": not coded");
+  const std::string who = str_cat("tensor '", r.name, "'");
+  if (r.storage != Storage::kCoded) return invalid_argument(str_cat(who, ": not coded"));
   const TileGrid grid = tile_grid(r);
   const uint64_t directory_size = 8 * grid.num_tiles();
   const uint64_t begin = data_offset_ + r.offset;
   std::vector<uint8_t> storage;
   NWC_ASSIGN_OR_RETURN(const Bytes head, read_range(*reader_, begin, r.side_size + directory_size, &storage));
   if (check_crc && crc32(head) != r.crc) {
-    return Status(StatusCode::kChecksum, who + ": CRC-32 of side information and directory at offset " +
-                                             std::to_string(begin) + " does not match; the file is damaged");
+    return Status(StatusCode::kChecksum, str_cat(who, ": CRC-32 of side information and directory at offset ", begin,
+                                                 " does not match; the file is damaged"));
   }
   CodedTensor out;
   const uint64_t side_inflated = 2 * grid.n + (r.row_scales ? grid.m : 0) + (r.row_classes ? grid.m : 0);
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> side,
-                       inflate_exact(head.first(r.side_size), side_inflated, who + ": side information"));
+                       inflate_exact(head.first(r.side_size), side_inflated, str_cat(who, ": side information")));
   const size_t n = static_cast<size_t>(grid.n);
   out.level.assign(side.begin(), side.begin() + static_cast<ptrdiff_t>(n));
   const auto bad_level =
       std::find_if(out.level.begin(), out.level.end(), [&](uint8_t level) { return level >= codec_->num_levels; });
   if (bad_level != out.level.end()) {
-    return corrupt(who + ": level " + std::to_string(*bad_level) + " of column " +
-                   std::to_string(bad_level - out.level.begin()) + ", the codec has " +
-                   std::to_string(codec_->num_levels));
+    return corrupt(str_cat(who, ": level ", *bad_level, " of column ", bad_level - out.level.begin(),
+                           ", the codec has ", codec_->num_levels));
   }
   const auto scales = [&](Bytes codes, float base, const char* of, std::vector<float>* to) -> Status {
     to->resize(codes.size());
     for (size_t i = 0; i < codes.size(); ++i) {
       (*to)[i] = scale_from_code(codes[i], base);
-      if (!std::isfinite((*to)[i])) return corrupt(who + ": scale of " + of + " " + std::to_string(i) + " is infinite");
+      if (!std::isfinite((*to)[i])) return corrupt(str_cat(who, ": scale of ", of, " ", i, " is infinite"));
     }
     return {};
   };
@@ -113,8 +114,7 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
   if (r.row_classes) out.row_class.assign(side.end() - static_cast<ptrdiff_t>(m), side.end());
   for (size_t i = 0; i < out.row_class.size(); ++i) {
     if (out.row_class[i] >= kNumContexts)
-      return corrupt(who + ": class " + std::to_string(out.row_class[i]) + " of row " + std::to_string(i) +
-                     ", allowed are 0 to 15");
+      return corrupt(str_cat(who, ": class ", out.row_class[i], " of row ", i, ", allowed are 0 to 15"));
   }
 
   // The payloads' sizes add up to what the blob has left: every tile then lies inside the blob.
@@ -128,23 +128,23 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
     tile.crc = load_le<uint32_t>(entry + 4);
     entry += 8;
     offset += tile.size;
-    if (offset > payload_size) return corrupt(who + ": the directory's tiles reach beyond the blob");
+    if (offset > payload_size) return corrupt(str_cat(who, ": the directory's tiles reach beyond the blob"));
   }
   if (offset != payload_size)
-    return corrupt(who + ": " + std::to_string(payload_size - offset) + " bytes of the blob belong to no tile");
+    return corrupt(str_cat(who, ": ", payload_size - offset, " bytes of the blob belong to no tile"));
   return out;
 }
 
 Result<Bytes> NwcFile::load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const {
   assert(tensor < tensors_.size());
   const TensorRecord& r = tensors_[tensor];
-  const std::string who = "tensor '" + r.name + "'";
-  if (r.storage == Storage::kCoded) return invalid_argument(who + ": coded, not raw");
+  const std::string who = str_cat("tensor '", r.name, "'");
+  if (r.storage == Storage::kCoded) return invalid_argument(str_cat(who, ": coded, not raw"));
   const uint64_t begin = data_offset_ + r.offset;
   NWC_ASSIGN_OR_RETURN(Bytes stored, read_range(*reader_, begin, r.size, storage));
   if (check_crc && crc32(stored) != r.crc) {
-    return Status(StatusCode::kChecksum, who + ": CRC-32 of its bytes at offset " + std::to_string(begin) +
-                                             " does not match; the file is damaged");
+    return Status(StatusCode::kChecksum,
+                  str_cat(who, ": CRC-32 of its bytes at offset ", begin, " does not match; the file is damaged"));
   }
   if (r.storage == Storage::kRaw) return stored;
   NWC_ASSIGN_OR_RETURN(std::vector<uint8_t> inflated, inflate_exact(stored, r.raw_bytes(), who));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <unordered_set>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/format/utf8_check.h"
 
 namespace nwc {
@@ -27,60 +28,60 @@ bool count_elements(const std::vector<uint64_t>& shape, uint64_t* out) {
 }
 
 Status check_coded(const TensorRecord& r, const std::string& who) {
-  if (r.dtype > Dtype::kBf16) return corrupt(who + ".dtype: a coded tensor is F32, F16 or BF16");
-  if (r.shape.empty()) return corrupt(who + ".rank: a coded tensor has a dimension");
-  if (r.num_elements() == 0) return corrupt(who + ".shape: a coded tensor has no dimension of 0");
+  if (r.dtype > Dtype::kBf16) return corrupt(str_cat(who, ".dtype: a coded tensor is F32, F16 or BF16"));
+  if (r.shape.empty()) return corrupt(str_cat(who, ".rank: a coded tensor has a dimension"));
+  if (r.num_elements() == 0) return corrupt(str_cat(who, ".shape: a coded tensor has no dimension of 0"));
   if (r.tile_rows == 0 || r.tile_rows % kChunk != 0 || r.tile_rows > kMaxTileRows)
-    return corrupt(who + ".tile_rows: " + std::to_string(r.tile_rows) + " is not a multiple of 16 up to 4096");
+    return corrupt(str_cat(who, ".tile_rows: ", r.tile_rows, " is not a multiple of 16 up to 4096"));
   if (r.tile_cols == 0 || r.tile_cols % kNumLanes != 0 || r.tile_cols > kMaxTileCols)
-    return corrupt(who + ".tile_cols: " + std::to_string(r.tile_cols) + " is not a multiple of 32 up to 512");
-  if (r.tile_rows * r.tile_cols > kMaxTileWeights) return limit_error(who + ": more than 65536 weights in a tile");
-  if (!(r.scale_base > 0) || !std::isfinite(r.scale_base)) return corrupt(who + ".base: not positive and finite");
+    return corrupt(str_cat(who, ".tile_cols: ", r.tile_cols, " is not a multiple of 32 up to 512"));
+  if (r.tile_rows * r.tile_cols > kMaxTileWeights)
+    return limit_error(str_cat(who, ": more than 65536 weights in a tile"));
+  if (!(r.scale_base > 0) || !std::isfinite(r.scale_base))
+    return corrupt(str_cat(who, ".base: not positive and finite"));
   if (r.row_scales ? !(r.row_scale_base > 0) || !std::isfinite(r.row_scale_base)
                    : std::bit_cast<uint32_t>(r.row_scale_base) != 0)
-    return corrupt(who + ".row_base: must be positive and finite with row scales, 0 without");
+    return corrupt(str_cat(who, ".row_base: must be positive and finite with row scales, 0 without"));
   // At most 2^40 weights in tiles of at least one weight: 8 * tiles cannot overflow.
   const uint64_t directory = 8 * tile_grid(r).num_tiles();
   if (r.side_size > r.size || directory > r.size - r.side_size)
-    return corrupt(who + ".size: " + std::to_string(r.size) + " bytes cannot hold side information and directory");
+    return corrupt(str_cat(who, ".size: ", r.size, " bytes cannot hold side information and directory"));
   return {};
 }
 
 Status check_raw(const TensorRecord& r, const std::string& who) {
-  if (r.row_scales || r.row_classes) return corrupt(who + ".flags: row scales or classes without being coded");
+  if (r.row_scales || r.row_classes) return corrupt(str_cat(who, ".flags: row scales or classes without being coded"));
   if (r.side_size != 0 || r.tile_rows != 0 || r.tile_cols != 0 || std::bit_cast<uint32_t>(r.scale_base) != 0 ||
       std::bit_cast<uint32_t>(r.row_scale_base) != 0)
-    return corrupt(who + ": fields of coded tensors must be 0 in a raw one");
-  if (r.raw_bytes() > kMaxRawBytes) return limit_error(who + ": more than 2^40 bytes");
+    return corrupt(str_cat(who, ": fields of coded tensors must be 0 in a raw one"));
+  if (r.raw_bytes() > kMaxRawBytes) return limit_error(str_cat(who, ": more than 2^40 bytes"));
   if (r.storage == Storage::kRaw && r.size != r.raw_bytes())
-    return corrupt(who + ".size: " + std::to_string(r.size) + ", shape and dtype need " +
-                   std::to_string(r.raw_bytes()));
-  if (r.size > kMaxRawBytes) return limit_error(who + ".size: more than 2^40 bytes");
+    return corrupt(str_cat(who, ".size: ", r.size, ", shape and dtype need ", r.raw_bytes()));
+  if (r.size > kMaxRawBytes) return limit_error(str_cat(who, ".size: more than 2^40 bytes"));
   if (r.storage == Storage::kRawDeflated && r.raw_bytes() > r.size * 1032 + 64)
-    return corrupt(who + ".size: " + std::to_string(r.size) + " bytes cannot inflate to " +
-                   std::to_string(r.raw_bytes()));
+    return corrupt(str_cat(who, ".size: ", r.size, " bytes cannot inflate to ", r.raw_bytes()));
   return {};
 }
 
 Result<TensorRecord> parse_one(ByteReader* in, uint32_t number) {
-  const std::string nth = "tensor " + std::to_string(number) + " at offset " + std::to_string(in->offset());
+  const std::string nth = str_cat("tensor ", number, " at offset ", in->offset());
   TensorRecord r;
   uint16_t name_size = 0;
   NWC_TRY(in->read(&name_size, "tensor.name_size"));
-  if (name_size < 1 || name_size > kMaxNameBytes) return corrupt(nth + ".name_size: allowed are 1 to 1024");
+  if (name_size < 1 || name_size > kMaxNameBytes) return corrupt(str_cat(nth, ".name_size: allowed are 1 to 1024"));
   NWC_TRY(in->read_string(&r.name, name_size, "tensor.name"));
   if (!is_valid_utf8(r.name) || r.name.find('\0') != std::string::npos)
-    return corrupt(nth + ".name: not UTF-8 without NUL");
-  const std::string who = "tensor '" + r.name + "'";
+    return corrupt(str_cat(nth, ".name: not UTF-8 without NUL"));
+  const std::string who = str_cat("tensor '", r.name, "'");
   uint8_t storage = 0, dtype = 0, rank = 0, flags = 0;
   NWC_TRY(in->read(&storage, "tensor.storage"));
   NWC_TRY(in->read(&dtype, "tensor.dtype"));
   NWC_TRY(in->read(&rank, "tensor.rank"));
   NWC_TRY(in->read(&flags, "tensor.flags"));
-  if (storage > 2) return unsupported(who + ".storage: " + std::to_string(storage) + ", known are 0 to 2");
-  if (dtype >= kNumDtypes) return unsupported(who + ".dtype: " + std::to_string(dtype) + ", known are 0 to 12");
-  if (rank > kMaxRank) return limit_error(who + ".rank: " + std::to_string(rank) + ", at most 8 are allowed");
-  if ((flags & ~(kRowScales | kRowClasses)) != 0) return unsupported(who + ".flags: reserved bits are set");
+  if (storage > 2) return unsupported(str_cat(who, ".storage: ", storage, ", known are 0 to 2"));
+  if (dtype >= kNumDtypes) return unsupported(str_cat(who, ".dtype: ", dtype, ", known are 0 to 12"));
+  if (rank > kMaxRank) return limit_error(str_cat(who, ".rank: ", rank, ", at most 8 are allowed"));
+  if ((flags & ~(kRowScales | kRowClasses)) != 0) return unsupported(str_cat(who, ".flags: reserved bits are set"));
   r.storage = static_cast<Storage>(storage);
   r.dtype = static_cast<Dtype>(dtype);
   r.row_scales = (flags & kRowScales) != 0;
@@ -99,10 +100,10 @@ Result<TensorRecord> parse_one(ByteReader* in, uint32_t number) {
   r.tile_rows = tile_rows;
   r.tile_cols = tile_cols;
   for (const uint64_t d : r.shape) {
-    if (d > kMaxDimension) return limit_error(who + ".shape: a dimension is above 2^31 - 1");
+    if (d > kMaxDimension) return limit_error(str_cat(who, ".shape: a dimension is above 2^31 - 1"));
   }
   uint64_t elements = 0;
-  if (!count_elements(r.shape, &elements)) return limit_error(who + ".shape: more than 2^40 elements");
+  if (!count_elements(r.shape, &elements)) return limit_error(str_cat(who, ".shape: more than 2^40 elements"));
   NWC_TRY(r.storage == Storage::kCoded ? check_coded(r, who) : check_raw(r, who));
   return r;
 }
@@ -130,11 +131,9 @@ Result<std::vector<TensorRecord>> parse_tensor_records(Bytes section, uint64_t f
   ByteReader in(section, file_offset);
   uint32_t count = 0;
   NWC_TRY(in.read(&count, "tensors.count"));
-  if (count > kMaxTensors)
-    return limit_error("tensors.count: " + std::to_string(count) + ", at most 1048576 are allowed");
+  if (count > kMaxTensors) return limit_error(str_cat("tensors.count: ", count, ", at most 1048576 are allowed"));
   if (count > in.remaining() / kMinRecordBytes) {
-    return truncated("tensors.count at offset " + std::to_string(file_offset) + ": the section cannot hold " +
-                     std::to_string(count) + " records");
+    return truncated(str_cat("tensors.count at offset ", file_offset, ": the section cannot hold ", count, " records"));
   }
   std::vector<TensorRecord> out;
   out.reserve(count);
@@ -143,22 +142,20 @@ Result<std::vector<TensorRecord>> parse_tensor_records(Bytes section, uint64_t f
   uint64_t end = 0;
   for (uint32_t i = 0; i < count; ++i) {
     NWC_ASSIGN_OR_RETURN(TensorRecord r, parse_one(&in, i));
-    const std::string who = "tensor '" + r.name + "'";
-    if (!names.insert(r.name).second) return corrupt(who + ": the name occurs twice");
+    const std::string who = str_cat("tensor '", r.name, "'");
+    if (!names.insert(r.name).second) return corrupt(str_cat(who, ": the name occurs twice"));
     const bool starts_group = out.empty() || out.back().group != r.group;
     if (starts_group && !groups.insert(r.group).second)
-      return corrupt(who + ".group: " + std::to_string(r.group) + " continues after another group");
+      return corrupt(str_cat(who, ".group: ", r.group, " continues after another group"));
     if (r.offset < end || r.offset - end >= kMaxGap) {
-      return corrupt(who + ".offset: " + std::to_string(r.offset) + " overlaps or leaves a gap after " +
-                     std::to_string(end));
+      return corrupt(str_cat(who, ".offset: ", r.offset, " overlaps or leaves a gap after ", end));
     }
     if (!checked_add(r.offset, r.size, &end) || end > data_size)
-      return corrupt(who + ".size: ends beyond the end of DATA");
+      return corrupt(str_cat(who, ".size: ends beyond the end of DATA"));
     out.push_back(std::move(r));
   }
   NWC_TRY(in.expect_end("section TENSORS"));
-  if (end != data_size)
-    return corrupt("section DATA: " + std::to_string(data_size - end) + " bytes after the last tensor");
+  if (end != data_size) return corrupt(str_cat("section DATA: ", data_size - end, " bytes after the last tensor"));
   return out;
 }
 

@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/format/model_record.h"
 
 namespace nwc {
@@ -21,17 +22,16 @@ constexpr uint8_t kKnownFlags = 15;
 
 Status check_count(uint64_t value, uint64_t max, const char* what) {
   if (value <= max) return {};
-  return limit_error("tokenizer has " + std::to_string(value) + " " + what + ", the limit is " + std::to_string(max));
+  return limit_error(str_cat("tokenizer has ", value, " ", what, ", the limit is ", max));
 }
 
 Status check_header(const TokenizerRecord& record) {
   const bool sentence_piece = record.kind == TokenizerKind::kSentencePieceBpe;
   if (!sentence_piece && record.kind != TokenizerKind::kByteLevelBpe) {
-    return corrupt("tokenizer kind is " + std::to_string(static_cast<uint32_t>(record.kind)) + ", known are 1 and 2");
+    return corrupt(str_cat("tokenizer kind is ", static_cast<uint32_t>(record.kind), ", known are 1 and 2"));
   }
   if (record.pre_tokenizer > PreTokenizer::kLlama3) {
-    return corrupt("pre-tokenizer is " + std::to_string(static_cast<uint32_t>(record.pre_tokenizer)) +
-                   ", known are 0 to 3");
+    return corrupt(str_cat("pre-tokenizer is ", static_cast<uint32_t>(record.pre_tokenizer), ", known are 0 to 3"));
   }
   if (sentence_piece && (record.pre_tokenizer != PreTokenizer::kNone || record.ignore_merges)) {
     return corrupt("a SentencePiece tokenizer must have neither a pre-tokenizer nor ignore_merges");
@@ -46,13 +46,11 @@ Status check_header(const TokenizerRecord& record) {
   NWC_TRY(check_count(record.merges.size(), kMaxMerges, "merges"));
   const uint32_t num_tokens = static_cast<uint32_t>(record.tokens.size());
   if (record.bos_id != kNone && record.bos_id >= num_tokens) {
-    return corrupt("bos_id is " + std::to_string(record.bos_id) + ", the tokenizer has " + std::to_string(num_tokens) +
-                   " tokens");
+    return corrupt(str_cat("bos_id is ", record.bos_id, ", the tokenizer has ", num_tokens, " tokens"));
   }
   if (record.add_bos && record.bos_id == kNone) return corrupt("add_bos is set, but there is no bos_id");
   if (record.unk_id != kNone && record.unk_id >= num_tokens) {
-    return corrupt("unk_id is " + std::to_string(record.unk_id) + ", the tokenizer has " + std::to_string(num_tokens) +
-                   " tokens");
+    return corrupt(str_cat("unk_id is ", record.unk_id, ", the tokenizer has ", num_tokens, " tokens"));
   }
   return {};
 }
@@ -61,23 +59,22 @@ Status check_tokens(const TokenizerRecord& record) {
   std::array<bool, 256> has_byte{};
   for (size_t id = 0; id < record.tokens.size(); ++id) {
     const TokenizerRecord::Token& token = record.tokens[id];
-    const std::string where = "token " + std::to_string(id);
+    const std::string where = str_cat("token ", id);
     if (token.bytes.size() > kMaxTokenBytes) {
-      return limit_error(where + " has " + std::to_string(token.bytes.size()) + " bytes, the limit is " +
-                         std::to_string(kMaxTokenBytes));
+      return limit_error(str_cat(where, " has ", token.bytes.size(), " bytes, the limit is ", kMaxTokenBytes));
     }
     if (token.type > TokenType::kUserDefined) {
-      return corrupt(where + " has type " + std::to_string(static_cast<uint32_t>(token.type)) + ", known are 0 to 4");
+      return corrupt(str_cat(where, " has type ", static_cast<uint32_t>(token.type), ", known are 0 to 4"));
     }
-    if (!std::isfinite(token.score)) return corrupt(where + ": the score is not finite");
+    if (!std::isfinite(token.score)) return corrupt(str_cat(where, ": the score is not finite"));
     if (token.type == TokenType::kByte) {
-      if (token.bytes.size() != 1) return corrupt(where + " is a byte token, it must have exactly one byte");
+      if (token.bytes.size() != 1) return corrupt(str_cat(where, " is a byte token, it must have exactly one byte"));
       has_byte[static_cast<uint8_t>(token.bytes[0])] = true;
     }
   }
   if (!record.byte_fallback) return {};
   for (size_t value = 0; value < has_byte.size(); ++value) {
-    if (!has_byte[value]) return corrupt("byte_fallback is set, but byte " + std::to_string(value) + " has no token");
+    if (!has_byte[value]) return corrupt(str_cat("byte_fallback is set, but byte ", value, " has no token"));
   }
   return {};
 }
@@ -87,16 +84,15 @@ Status check_merges(const TokenizerRecord& record) {
   for (size_t rank = 0; rank < record.merges.size(); ++rank) {
     const TokenizerRecord::Merge& merge = record.merges[rank];
     if (merge.left >= num_tokens || merge.right >= num_tokens || merge.result >= num_tokens) {
-      return corrupt("merge " + std::to_string(rank) + " names a token beyond the " + std::to_string(num_tokens) +
-                     " that there are");
+      return corrupt(str_cat("merge ", rank, " names a token beyond the ", num_tokens, " that there are"));
     }
     const std::string& left = record.tokens[merge.left].bytes;
     const std::string& right = record.tokens[merge.right].bytes;
     const std::string& result = record.tokens[merge.result].bytes;
     if (left.empty() || right.empty() || result.size() != left.size() + right.size() ||
         result.compare(0, left.size(), left) != 0 || result.compare(left.size(), right.size(), right) != 0) {
-      return corrupt("merge " + std::to_string(rank) + ": the bytes of token " + std::to_string(merge.result) +
-                     " are not those of tokens " + std::to_string(merge.left) + " and " + std::to_string(merge.right));
+      return corrupt(str_cat("merge ", rank, ": the bytes of token ", merge.result, " are not those of tokens ",
+                             merge.left, " and ", merge.right));
     }
   }
   return {};
@@ -117,16 +113,16 @@ Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offs
   uint8_t kind = 0, pre_tokenizer = 0, flags = 0, reserved = 0;
   NWC_TRY(reader.read(&version, "TOKENIZER version"));
   if (version != kRecordVersion) {
-    return unsupported("TOKENIZER section at offset " + std::to_string(file_offset) + " has record version " +
-                       std::to_string(version) + ", this build reads " + std::to_string(kRecordVersion));
+    return unsupported(str_cat("TOKENIZER section at offset ", file_offset, " has record version ", version,
+                               ", this build reads ", kRecordVersion));
   }
   NWC_TRY(reader.read(&kind, "tokenizer kind"));
   NWC_TRY(reader.read(&pre_tokenizer, "pre-tokenizer"));
   NWC_TRY(reader.read(&flags, "tokenizer flags"));
   NWC_TRY(reader.read(&reserved, "reserved"));
   if ((flags & ~kKnownFlags) != 0 || reserved != 0) {
-    return corrupt("TOKENIZER section: reserved bits of bytes 6 and 7 (offset " + std::to_string(file_offset + 6) +
-                   ") must be zero");
+    return corrupt(
+        str_cat("TOKENIZER section: reserved bits of bytes 6 and 7 (offset ", file_offset + 6, ") must be zero"));
   }
   record.kind = static_cast<TokenizerKind>(kind);
   record.pre_tokenizer = static_cast<PreTokenizer>(pre_tokenizer);
@@ -167,7 +163,7 @@ Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offs
   for (size_t rank = 0; rank < record.merges.size(); ++rank) {
     record.merges[rank] = {left[rank], right[rank], result[rank]};
   }
-  NWC_TRY(validate(record).with_context("TOKENIZER section at offset " + std::to_string(file_offset)));
+  NWC_TRY(validate(record).with_context(str_cat("TOKENIZER section at offset ", file_offset)));
   return record;
 }
 

@@ -1,6 +1,7 @@
 // Byte-level BPE: every byte has a token, merges go by pairs of ids within the pieces of the pre-tokenizer.
 #include <array>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/model/bpe.h"
 #include "runtime/model/pre_tokenizer.h"
 #include "runtime/model/stretch_encoder.h"
@@ -49,7 +50,7 @@ class ByteLevelEncoder final : public StretchEncoder {
     for (uint32_t i = 0; i < piece.size(); ++i) {
       const uint8_t byte = static_cast<uint8_t>(piece[i]);
       if (byte_ids_[byte] == kNoToken) {
-        return corrupt("the tokenizer has no token for byte " + std::to_string(byte) + " of the text");
+        return corrupt(str_cat("the tokenizer has no token for byte ", byte, " of the text"));
       }
       merger->push(i, 1, byte_ids_[byte]);
     }

@@ -1,6 +1,7 @@
 // Takes control and user-defined tokens out of the text; a StretchEncoder does what lies between them.
 #include "runtime/model/tokenizer.h"
 
+#include "runtime/base/str_cat.h"
 #include "runtime/model/stretch_encoder.h"
 #include "runtime/model/token_index.h"
 
@@ -39,8 +40,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::create(TokenizerRecord record) {
 
 Result<std::vector<uint32_t>> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   if (text.size() > kMaxTextBytes) {
-    return limit_error("the text has " + std::to_string(text.size()) + " bytes, the limit is " +
-                       std::to_string(kMaxTextBytes) + "; encode it in parts");
+    return limit_error(
+        str_cat("the text has ", text.size(), " bytes, the limit is ", kMaxTextBytes, "; encode it in parts"));
   }
   std::vector<uint32_t> ids;
   if (options.add_special && impl_->record.add_bos) ids.push_back(impl_->record.bos_id);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/base/str_cat.h"
+
 namespace nwc {
 namespace {
 
@@ -42,9 +44,9 @@ Result<DeviceBuffer> DeviceBuffer::create(VulkanDevice& device, uint64_t size, M
   DeviceBuffer buffer;
   buffer.device_ = &device;
   buffer.size_ = std::max<uint64_t>(size, 4);
-  const std::string what = "a Vulkan buffer of " + std::to_string(buffer.size_) + " bytes";
+  const std::string what = str_cat("a Vulkan buffer of ", buffer.size_, " bytes");
   if (buffer.size_ > std::min(device.info().max_allocation, device.allocation_limit())) {
-    return Status(StatusCode::kOutOfMemory, what + " exceeds the device's largest allocation");
+    return Status(StatusCode::kOutOfMemory, str_cat(what, " exceeds the device's largest allocation"));
   }
   VkBufferCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/vulkan/device.h"
 
 namespace nwc {
@@ -42,8 +43,7 @@ bool find_compute_queue(const InstanceFunctions& fn, VkPhysicalDevice device, ui
 }
 
 std::string version_text(uint32_t version) {
-  return std::to_string(VK_API_VERSION_MAJOR(version)) + "." + std::to_string(VK_API_VERSION_MINOR(version)) + "." +
-         std::to_string(VK_API_VERSION_PATCH(version));
+  return str_cat(VK_API_VERSION_MAJOR(version), ".", VK_API_VERSION_MINOR(version), ".", VK_API_VERSION_PATCH(version));
 }
 
 /// The subgroup size for the ballot kernel: 32 if it can be required, else the size nearest to it.
@@ -73,12 +73,12 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   info.api_version = basic.apiVersion;
   info.max_storage_range = basic.limits.maxStorageBufferRange;
   info.max_shared_memory = basic.limits.maxComputeSharedMemorySize;
-  info.driver = "Vulkan " + version_text(basic.apiVersion);
+  info.driver = str_cat("Vulkan ", version_text(basic.apiVersion));
   info.quirks.software = basic.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
   info.quirks.subgroup_size_varies = basic.vendorID == kVendorIntel;
 
   if (basic.apiVersion < VK_API_VERSION_1_1) {
-    info.reject_reason = "has Vulkan " + version_text(basic.apiVersion) + ", 1.1 is required";
+    info.reject_reason = str_cat("has Vulkan ", version_text(basic.apiVersion), ", 1.1 is required");
     return info;
   }
   info.size_control = has_device_extension(fn, device, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
@@ -123,8 +123,7 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   if (!find_compute_queue(fn, device, &info.queue_family)) {
     info.reject_reason = "has no compute queue";
   } else if (info.max_shared_memory < kMinSharedMemory) {
-    info.reject_reason =
-        "has " + std::to_string(info.max_shared_memory) + " bytes of shared memory, 16384 are required";
+    info.reject_reason = str_cat("has ", info.max_shared_memory, " bytes of shared memory, 16384 are required");
   } else if (basic.limits.maxComputeWorkGroupInvocations < kMinInvocations ||
              basic.limits.maxComputeWorkGroupSize[0] < kMinInvocations) {
     info.reject_reason = "allows fewer than 128 invocations in a workgroup";
@@ -159,14 +158,17 @@ const char* device_type_name(VkPhysicalDeviceType type) {
 Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance) {
   NWC_ASSIGN_OR_RETURN(const std::vector<VkPhysicalDevice> handles, instance.physical_devices());
   std::vector<DeviceInfo> devices;
-  for (size_t i = 0; i < handles.size(); ++i) {
-    devices.push_back(inspect(instance, handles[i], static_cast<uint32_t>(i)));
-  }
-  std::stable_sort(devices.begin(), devices.end(), [](const DeviceInfo& a, const DeviceInfo& b) {
+  const auto better = [](const DeviceInfo& a, const DeviceInfo& b) {
     if (a.reject_reason.empty() != b.reject_reason.empty()) return a.reject_reason.empty();
     if (type_rank(a.type) != type_rank(b.type)) return type_rank(a.type) < type_rank(b.type);
     return a.local_memory > b.local_memory;
-  });
+  };
+  for (size_t i = 0; i < handles.size(); ++i) {
+    DeviceInfo info = inspect(instance, handles[i], static_cast<uint32_t>(i));
+    const auto place =
+        std::find_if(devices.begin(), devices.end(), [&](const DeviceInfo& d) { return better(info, d); });
+    devices.insert(place, std::move(info));
+  }
   return devices;
 }
 
@@ -188,16 +190,16 @@ Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceCho
   for (const DeviceInfo& device : devices) {
     std::string reason = device.reject_reason;
     if (index >= 0 && device.index != static_cast<uint32_t>(index)) {
-      reason = "is number " + std::to_string(device.index) + ", " + std::to_string(index) + " was asked for";
+      reason = str_cat("is number ", device.index, ", ", index, " was asked for");
     } else if (!name.empty() && device.name.find(name) == std::string::npos) {
-      reason = "does not have \"" + name + "\" in its name";
+      reason = str_cat("does not have \"", name, "\" in its name");
     } else if (reason.empty() && !choice.software && device.type == VK_PHYSICAL_DEVICE_TYPE_CPU) {
       reason = "is a software renderer";
     }
     if (reason.empty()) return device;
-    reasons += (reasons.empty() ? "" : "; ") + device.name + " " + reason;
+    reasons += str_cat((reasons.empty() ? "" : "; "), device.name, " ", reason);
   }
-  return Status(StatusCode::kNoDevice, "no suitable Vulkan device: " + reasons);
+  return Status(StatusCode::kNoDevice, str_cat("no suitable Vulkan device: ", reasons));
 }
 
 }  // namespace nwc

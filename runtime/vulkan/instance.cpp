@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "runtime/base/str_cat.h"
+
 namespace nwc {
 namespace {
 
@@ -37,7 +39,7 @@ VKAPI_ATTR VkBool32 VKAPI_CALL VulkanInstance::on_message(VkDebugUtilsMessageSev
                                                           void* user) {
   auto* self = static_cast<VulkanInstance*>(user);
   self->validation_messages_.fetch_add(1);
-  self->log_.log(LogLevel::kError, std::string("Vulkan validation: ") + (data->pMessage ? data->pMessage : ""));
+  self->log_.log(LogLevel::kError, str_cat("Vulkan validation: ", (data->pMessage ? data->pMessage : "")));
   return VK_FALSE;
 }
 
@@ -61,8 +63,8 @@ Result<std::unique_ptr<VulkanInstance>> VulkanInstance::create(bool validation, 
       layers.push_back(kValidationLayer);
       extensions.push_back(VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
     } else {
-      log.log(LogLevel::kWarning, std::string("Vulkan validation was asked for, but ") + kValidationLayer +
-                                      " is not installed: continuing without");
+      log.log(LogLevel::kWarning, str_cat("Vulkan validation was asked for, but ", kValidationLayer,
+                                          " is not installed: continuing without"));
     }
   }
   VkInstanceCreateInfo info{};
@@ -83,7 +85,7 @@ Result<std::unique_ptr<VulkanInstance>> VulkanInstance::create(bool validation, 
   info.ppEnabledExtensionNames = extensions.data();
   if (const VkResult r = global.vkCreateInstance(&info, nullptr, &self->handle_); r != VK_SUCCESS) {
     self->handle_ = VK_NULL_HANDLE;
-    return Status(StatusCode::kNoDevice, "vkCreateInstance: " + vk_result_name(r) + ": no usable Vulkan driver");
+    return Status(StatusCode::kNoDevice, str_cat("vkCreateInstance: ", vk_result_name(r), ": no usable Vulkan driver"));
   }
   NWC_TRY(self->library_->load_instance(self->handle_, &self->fn_));
 

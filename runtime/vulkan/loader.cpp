@@ -3,8 +3,34 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <cstring>
+
+#include "runtime/base/str_cat.h"
 
 namespace nwc {
+namespace {
+
+// Names in the order of the members, each ended by NUL, the list by an empty one.
+#define NWC_VK_NAME(name) #name "\0"
+constexpr char kGlobalNames[] = NWC_VK_GLOBAL_FUNCTIONS(NWC_VK_NAME);
+constexpr char kInstanceNames[] = NWC_VK_INSTANCE_FUNCTIONS(NWC_VK_NAME);
+constexpr char kDeviceNames[] = NWC_VK_DEVICE_FUNCTIONS(NWC_VK_NAME);
+#undef NWC_VK_NAME
+
+/// Fills the members of a struct of functions, from its first, with find(name). Returns the name of one that is not
+/// there, or nullptr.
+template <typename Functions, typename Find>
+const char* load_functions(const char* names, Functions* out, Find&& find) {
+  auto* member = reinterpret_cast<unsigned char*>(out);
+  for (; *names != '\0'; names += std::strlen(names) + 1, member += sizeof(PFN_vkVoidFunction)) {
+    const PFN_vkVoidFunction function = find(names);
+    if (function == nullptr) return names;
+    std::memcpy(member, &function, sizeof function);
+  }
+  return nullptr;
+}
+
+}  // namespace
 
 Result<std::shared_ptr<VulkanLibrary>> VulkanLibrary::load() {
   std::shared_ptr<VulkanLibrary> library(new VulkanLibrary());
@@ -21,25 +47,26 @@ Result<std::shared_ptr<VulkanLibrary>> VulkanLibrary::load() {
 #endif
     for (const char* name : names) {
       library->handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-      tried += (tried.empty() ? "" : ", ") + std::string(name);
+      tried += str_cat((tried.empty() ? "" : ", "), name);
       if (library->handle_ != nullptr) break;
     }
   }
   if (library->handle_ == nullptr) {
-    return Status(StatusCode::kNoDevice, "no Vulkan loader (tried " + tried + "): install one, or decode on the CPU");
+    return Status(StatusCode::kNoDevice,
+                  str_cat("no Vulkan loader (tried ", tried, "): install one, or decode on the CPU"));
   }
   library->get_instance_proc_addr_ =
       reinterpret_cast<PFN_vkGetInstanceProcAddr>(dlsym(library->handle_, "vkGetInstanceProcAddr"));
   if (library->get_instance_proc_addr_ == nullptr) {
-    return Status(StatusCode::kNoDevice, tried + " has no vkGetInstanceProcAddr: not a Vulkan loader");
+    return Status(StatusCode::kNoDevice, str_cat(tried, " has no vkGetInstanceProcAddr: not a Vulkan loader"));
   }
-#define NWC_VK_LOAD(name)                                                                                          \
-  library->global_.name = reinterpret_cast<PFN_##name>(library->get_instance_proc_addr_(nullptr, #name));          \
-  if (library->global_.name == nullptr) {                                                                          \
-    return Status(StatusCode::kNoDevice, "the Vulkan loader lacks " #name " (Vulkan 1.1 is required): update it"); \
+  const char* missing = load_functions(kGlobalNames, &library->global_, [&](const char* name) {
+    return library->get_instance_proc_addr_(nullptr, name);
+  });
+  if (missing != nullptr) {
+    return Status(StatusCode::kNoDevice,
+                  str_cat("the Vulkan loader lacks ", missing, " (Vulkan 1.1 is required): update it"));
   }
-  NWC_VK_GLOBAL_FUNCTIONS(NWC_VK_LOAD)
-#undef NWC_VK_LOAD
   return library;
 }
 
@@ -49,13 +76,11 @@ VulkanLibrary::~VulkanLibrary() {
 
 Status VulkanLibrary::load_instance(VkInstance instance, InstanceFunctions* out) const {
   // vkDestroyInstance first: whoever sees an error can still clean up.
-#define NWC_VK_LOAD(name)                                                                           \
-  out->name = reinterpret_cast<PFN_##name>(get_instance_proc_addr_(instance, #name));               \
-  if (out->name == nullptr) {                                                                       \
-    return Status(StatusCode::kNoDevice, "the Vulkan instance lacks " #name ": update the driver"); \
+  const char* missing =
+      load_functions(kInstanceNames, out, [&](const char* name) { return get_instance_proc_addr_(instance, name); });
+  if (missing != nullptr) {
+    return Status(StatusCode::kNoDevice, str_cat("the Vulkan instance lacks ", missing, ": update the driver"));
   }
-  NWC_VK_INSTANCE_FUNCTIONS(NWC_VK_LOAD)
-#undef NWC_VK_LOAD
   out->vkCreateDebugUtilsMessengerEXT = reinterpret_cast<PFN_vkCreateDebugUtilsMessengerEXT>(
       get_instance_proc_addr_(instance, "vkCreateDebugUtilsMessengerEXT"));
   out->vkDestroyDebugUtilsMessengerEXT = reinterpret_cast<PFN_vkDestroyDebugUtilsMessengerEXT>(
@@ -64,14 +89,10 @@ Status VulkanLibrary::load_instance(VkInstance instance, InstanceFunctions* out)
 }
 
 Status VulkanLibrary::load_device(VkDevice device, const InstanceFunctions& instance, DeviceFunctions* out) {
-#define NWC_VK_LOAD(name)                                                                         \
-  out->name = reinterpret_cast<PFN_##name>(instance.vkGetDeviceProcAddr(device, #name));          \
-  if (out->name == nullptr) {                                                                     \
-    return Status(StatusCode::kNoDevice, "the Vulkan device lacks " #name ": update the driver"); \
-  }
-  NWC_VK_DEVICE_FUNCTIONS(NWC_VK_LOAD)
-#undef NWC_VK_LOAD
-  return {};
+  const char* missing =
+      load_functions(kDeviceNames, out, [&](const char* name) { return instance.vkGetDeviceProcAddr(device, name); });
+  if (missing == nullptr) return {};
+  return Status(StatusCode::kNoDevice, str_cat("the Vulkan device lacks ", missing, ": update the driver"));
 }
 
 std::string vk_result_name(VkResult result) {
@@ -88,7 +109,7 @@ std::string vk_result_name(VkResult result) {
     case VK_ERROR_FEATURE_NOT_PRESENT: return "VK_ERROR_FEATURE_NOT_PRESENT";
     case VK_ERROR_INCOMPATIBLE_DRIVER: return "VK_ERROR_INCOMPATIBLE_DRIVER";
     case VK_ERROR_TOO_MANY_OBJECTS: return "VK_ERROR_TOO_MANY_OBJECTS";
-    default: return "VkResult " + std::to_string(static_cast<int>(result));
+    default: return str_cat("VkResult ", static_cast<int>(result));
   }
 }
 
@@ -100,7 +121,7 @@ Status vk_status(VkResult result, const char* what) {
       result == VK_ERROR_TOO_MANY_OBJECTS || result == VK_ERROR_MEMORY_MAP_FAILED) {
     code = StatusCode::kOutOfMemory;
   }
-  return Status(code, std::string(what) + ": " + vk_result_name(result));
+  return Status(code, str_cat(what, ": ", vk_result_name(result)));
 }
 
 }  // namespace nwc

@@ -1,5 +1,7 @@
 #include "runtime/vulkan/submit.h"
 
+#include "runtime/base/str_cat.h"
+
 namespace nwc {
 namespace {
 
@@ -140,10 +142,10 @@ Status CommandBatch::submit_and_wait() {
     device_.abandon();
   }
   if (r == VK_TIMEOUT) {
-    return Status(StatusCode::kDeviceLost, "the Vulkan device did not finish within " +
-                                               std::to_string(kTimeoutSeconds) + " s: decode on the CPU");
+    return Status(StatusCode::kDeviceLost,
+                  str_cat("the Vulkan device did not finish within ", kTimeoutSeconds, " s: decode on the CPU"));
   }
-  return Status(StatusCode::kDeviceLost, "vkWaitForFences: " + vk_result_name(r));
+  return Status(StatusCode::kDeviceLost, str_cat("vkWaitForFences: ", vk_result_name(r)));
 }
 
 }  // namespace nwc

@@ -171,7 +171,7 @@ TEST_F(CApiSession, ParamsAreChecked) {
     EXPECT_STRNE(error_, "");
   };
   refuse([](nwc_session_params& p) { p.struct_size = 3; });
-  refuse([](nwc_session_params& p) { p.mode = 4; });
+  refuse([](nwc_session_params& p) { p.mode = 5; });
   refuse([](nwc_session_params& p) { p.backend = 3; });
   refuse([](nwc_session_params& p) { p.device_index = -2; });
   refuse([](nwc_session_params& p) { p.weight_precision = 4; });

@@ -1,0 +1,46 @@
+// Error texts in little code: what is joined is listed in memory and handed to one function. A chain of operator+ makes
+// a temporary string, and its clean-up, at every step; in a library of error messages that is a third of the code.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace nwc {
+
+/// A piece of a text: a string that outlives it, or an integer, which appears in decimal.
+class TextPiece {
+ public:
+  TextPiece(std::string_view text) : text_(text.data()), size_(text.size()) {}
+  TextPiece(const char* text) : TextPiece(std::string_view(text)) {}
+  TextPiece(const std::string& text) : TextPiece(std::string_view(text)) {}
+  template <std::unsigned_integral T>
+  TextPiece(T value) : number_(value), size_(kUnsigned) {}
+  template <std::signed_integral T>
+  TextPiece(T value) : number_(static_cast<uint64_t>(int64_t{value})), size_(kSigned) {}
+  TextPiece(char) = delete;  // a letter or a number?
+  TextPiece(bool) = delete;
+
+  void append_to(std::string* out) const;
+
+ private:
+  static constexpr size_t kUnsigned = SIZE_MAX, kSigned = SIZE_MAX - 1;  // no text is so long
+  union {
+    const char* text_;
+    uint64_t number_;
+  };
+  size_t size_;
+};
+
+std::string join_pieces(std::span<const TextPiece> pieces);
+
+/// str_cat(name, ", tile ", 7) is name + ", tile 7".
+template <typename... T>
+[[gnu::always_inline]] inline std::string str_cat(const T&... pieces) {
+  const TextPiece list[] = {TextPiece(pieces)...};
+  return join_pieces(list);
+}
+
+}  // namespace nwc
