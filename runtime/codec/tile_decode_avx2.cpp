@@ -121,7 +121,8 @@ inline __m256i pass_trellis(const LookupTables& tables, __m256i odd, __m256i k, 
 }
 
 template <bool kRaw, bool kTrellis>
-inline void step(const LookupTables& tables, const ColumnGroup& g, uint32_t context, Tile* t, int16_t* out) {
+[[gnu::always_inline]] inline void step(const LookupTables& tables, const ColumnGroup& g, uint32_t context, Tile* t,
+                                        int16_t* out) {
   __m256i hit[kVectors], escape[kVectors], value[kVectors];
   __m256i odd[kVectors / 2], table[kVectors / 2], min[kVectors / 2];
   for (int w = 0; w < kVectors / 2; ++w) odd[w] = kTrellis ? is_odd(t->trellis[w]) : _mm256_setzero_si256();
