@@ -15,6 +15,7 @@ PFN_vkGetPhysicalDeviceProperties next_properties;
 PFN_vkGetPhysicalDeviceProperties2 next_properties2;
 PFN_vkQueueSubmit next_submit;
 PFN_vkCreateShaderModule next_module;
+PFN_vkAllocateMemory next_allocate;
 PFN_vkBeginCommandBuffer next_begin;
 PFN_vkCmdDispatch next_dispatch;
 bool skip_next_dispatch = false;
@@ -56,6 +57,11 @@ VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device, const VkShaderModu
   return next_module(device, &damaged, allocator, out);
 }
 
+VKAPI_ATTR VkResult VKAPI_CALL allocate(VkDevice device, const VkMemoryAllocateInfo* info,
+                                        const VkAllocationCallbacks* allocator, VkDeviceMemory* out) {
+  return faults.allocations_fail ? VK_ERROR_OUT_OF_DEVICE_MEMORY : next_allocate(device, info, allocator, out);
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL begin(VkCommandBuffer commands, const VkCommandBufferBeginInfo* info) {
   skip_next_dispatch = faults.batches++ == faults.batches_until_skip;
   return next_begin(commands, info);
@@ -79,6 +85,7 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_proc(VkDevice device, const 
   const PFN_vkVoidFunction found = next_device(device, name);
   if (strcmp(name, "vkQueueSubmit") == 0) return intercept(found, &submit, &next_submit);
   if (strcmp(name, "vkCreateShaderModule") == 0) return intercept(found, &create_module, &next_module);
+  if (strcmp(name, "vkAllocateMemory") == 0) return intercept(found, &allocate, &next_allocate);
   if (strcmp(name, "vkBeginCommandBuffer") == 0) return intercept(found, &begin, &next_begin);
   if (strcmp(name, "vkCmdDispatch") == 0) return intercept(found, &dispatch, &next_dispatch);
   return found;

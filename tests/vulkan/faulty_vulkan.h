@@ -10,6 +10,7 @@ struct FaultyVulkan {
   uint32_t damaged_modules = 0;     ///< bit i: the shader module created as number i computes wrongly
   /// So many command buffers are recorded as they should be; the next one lacks its first dispatch. -1: all are.
   int64_t batches_until_skip = -1;
+  bool allocations_fail = false;  ///< vkAllocateMemory gives VK_ERROR_OUT_OF_DEVICE_MEMORY
 
   // Counted since reset().
   uint32_t submits = 0, modules = 0, batches = 0, skipped = 0;

@@ -125,6 +125,17 @@ TEST_F(VulkanFaults, LostDeviceIsAnErrorWhereVulkanWasAskedFor) {
   }
 }
 
+TEST_F(VulkanFaults, WithoutDeviceMemoryTheCpuDecodes) {
+  auto device = create_vulkan();
+  NWC_NEED_DEVICE(device.status());
+  faulty_vulkan()->allocations_fail = true;
+  const auto decoder = make_fallback_decoder(std::move(device).value(), *file_, *runner_, log_.logger());
+  expect_decodes(*decoder);
+  EXPECT_FALSE(decoder->is_vulkan());
+  EXPECT_EQ(count_lines("is given up"), 1u);
+  EXPECT_TRUE(log_.mentions("VK_ERROR_OUT_OF_DEVICE_MEMORY"));
+}
+
 TEST_F(VulkanFaults, InputErrorsAreNotTheDevices) {
   NWC_NEED_DEVICE(create_vulkan().status());
   const auto decoder = create_auto();
