@@ -4,6 +4,9 @@
 if(NOT CMAKE_SCRIPT_MODE_FILE)
   set(nwc_library_size_script ${CMAKE_CURRENT_LIST_FILE})
   function(nwc_report_size name)
+    if(NWC_SANITIZE)  # says nothing of what ships
+      return()
+    endif()
     add_custom_command(TARGET ${name} POST_BUILD
       COMMAND ${CMAKE_COMMAND} -DLIBRARY=$<TARGET_FILE:${name}> -DNAME=lib${name} -DSTRIP=${CMAKE_STRIP}
               -DNM=${CMAKE_NM} -DOUTPUT=${CMAKE_LIBRARY_OUTPUT_DIRECTORY}/${name}.size
