@@ -111,13 +111,7 @@ void run_decode(const DecodeOptions& o) {
            {std::tuple(false, false, false), std::tuple(true, false, false), std::tuple(false, false, true),
             std::tuple(true, false, true), std::tuple(true, true, true)}) {
         if (preset != "identity" && (mixed || (preset == "paper" && !trellis))) continue;
-        SyntheticOptions layer = o.layer;
-        layer.bits = bits;
-        layer.preset = preset;
-        layer.trellis = trellis;
-        layer.row_classes = row_classes;
-        layer.mixed_levels = mixed;
-        const std::unique_ptr<SyntheticModel> m = make_synthetic(layer);
+        const auto m = make_synthetic(o.layer.with(bits, preset, trellis, row_classes, mixed));
         for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
           if (cpu <= detect_cpu_level()) measure_model(o, *m, cpu, *runner, &report);
         }

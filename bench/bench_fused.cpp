@@ -58,14 +58,9 @@ void run_fused(const FusedOptions& o) {
       for (const auto& [trellis, row_classes, mixed] :
            {std::tuple(false, false, false), std::tuple(true, false, false), std::tuple(true, true, true)}) {
         if (preset != "identity" && (mixed || (preset == "small" && !trellis))) continue;
-        SyntheticOptions layer = o.layer;
-        layer.bits = bits;
-        layer.preset = preset;
-        layer.trellis = trellis;
-        layer.row_classes = row_classes;
-        layer.mixed_levels = mixed;
+        SyntheticOptions layer = o.layer.with(bits, preset, trellis, row_classes, mixed);
         if (preset == "small") layer.rows = std::min<uint64_t>(layer.rows, 1024);
-        const std::unique_ptr<SyntheticModel> m = make_synthetic(layer);
+        const auto m = make_synthetic(layer);
         for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
           if (cpu > detect_cpu_level() || (cpu == CpuLevel::kScalar && preset == "small")) continue;
           for (const uint32_t batch : o.batches) measure_model(*m, cpu, batch, *runner, &report);
