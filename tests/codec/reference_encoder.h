@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/codec/decode_tables.h"
 #include "runtime/format/nwc_file.h"
 
 namespace nwc::reference {
@@ -415,6 +416,23 @@ inline std::vector<uint8_t> make_file(const CodecRecord& codec, std::vector<Test
                                            {SectionType::kProvenance, serialize(Metadata{{"encoder", "reference"}})},
                                            {SectionType::kData, data.take()},
                                            {SectionType::kQuality, serialize(Metadata{{"tokens", "0"}})}});
+}
+
+/// A file in memory, opened, and what it was made of.
+struct TestModel {
+  CodecRecord codec;
+  std::vector<TestTensor> tensors;
+  std::vector<uint8_t> bytes;
+  std::unique_ptr<NwcFile> file;
+  DecodeTables tables;
+};
+
+inline Result<TestModel> make_model(CodecRecord codec, std::vector<TestTensor> tensors) {
+  TestModel m{.codec = std::move(codec), .tensors = std::move(tensors), .bytes = {}, .file = nullptr, .tables = {}};
+  m.bytes = make_file(m.codec, &m.tensors);
+  NWC_ASSIGN_OR_RETURN(m.file, NwcFile::open(make_memory_reader(m.bytes)));
+  m.tables = build_decode_tables(*m.file->codec());
+  return m;
 }
 
 }  // namespace nwc::reference

@@ -10,34 +10,24 @@ namespace {
 
 using reference::TensorOptions;
 using reference::TestTensor;
+using Model = reference::TestModel;
 
 constexpr CpuLevel kLevels[] = {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512};
 
-struct Model {
-  CodecRecord codec;
-  std::vector<TestTensor> tensors;
-  std::vector<uint8_t> bytes;
-  std::unique_ptr<NwcFile> file;
-  DecodeTables tables;
-};
-
 Model make_model(const CodecRecord& codec, const std::vector<TensorOptions>& tensors) {
-  Model m;
-  m.codec = codec;
-  m.codec.codec_id = compute_codec_id(m.codec);
+  CodecRecord identified = codec;
+  identified.codec_id = compute_codec_id(identified);
+  std::vector<TestTensor> made;
   uint32_t seed = 20;
   for (TensorOptions t : tensors) {
     t.row_classes = codec.context_kind == ContextKind::kRowClass;
     t.wrapping = false;
     t.escapes_below = 100;  // few huge weights would hide mistakes with the others
-    m.tensors.push_back(reference::make_tensor(m.codec, t, ++seed));
+    made.push_back(reference::make_tensor(identified, t, ++seed));
   }
-  m.bytes = reference::make_file(m.codec, &m.tensors);
-  auto file = NwcFile::open(make_memory_reader(m.bytes));
-  EXPECT_TRUE(file.ok()) << file.status().message();
-  m.file = std::move(file).value();
-  m.tables = build_decode_tables(*m.file->codec());
-  return m;
+  Result<Model> m = reference::make_model(identified, std::move(made));
+  EXPECT_TRUE(m.ok()) << m.status().message();
+  return std::move(m).value();
 }
 
 TensorDecodeOptions at(CpuLevel cpu) {

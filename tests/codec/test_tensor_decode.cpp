@@ -10,29 +10,19 @@ namespace {
 
 using reference::TensorOptions;
 using reference::TestTensor;
-
-struct Model {
-  CodecRecord codec;
-  std::vector<TestTensor> tensors;
-  std::vector<uint8_t> bytes;
-  std::unique_ptr<NwcFile> file;
-  DecodeTables tables;
-};
+using Model = reference::TestModel;
 
 Model make_model(const reference::CodecOptions& options, const std::vector<TensorOptions>& tensors) {
-  Model m;
-  m.codec = reference::make_codec(options, 3);
+  const CodecRecord codec = reference::make_codec(options, 3);
+  std::vector<TestTensor> made;
   uint32_t seed = 10;
   for (TensorOptions t : tensors) {
     t.row_classes = options.row_classes && t.name != "e";
-    m.tensors.push_back(reference::make_tensor(m.codec, t, ++seed));
+    made.push_back(reference::make_tensor(codec, t, ++seed));
   }
-  m.bytes = reference::make_file(m.codec, &m.tensors);
-  auto file = NwcFile::open(make_memory_reader(m.bytes));
-  EXPECT_TRUE(file.ok()) << file.status().message();
-  m.file = std::move(file).value();
-  m.tables = build_decode_tables(*m.file->codec());
-  return m;
+  Result<Model> m = reference::make_model(codec, std::move(made));
+  EXPECT_TRUE(m.ok()) << m.status().message();
+  return std::move(m).value();
 }
 
 std::vector<uint8_t> decode(const Model& m, size_t tensor, CpuLevel cpu, Dtype dtype, uint64_t begin, uint64_t end,
