@@ -64,8 +64,12 @@ Result<std::string> recovery_hash(const ModelSource& source, const Calibration* 
                                   const FittedCodec& fitted, double log_step, const RecoveryChoices& choices) {
   ContentHash hash;
   hash.add(kRecoveryVersion);
-  NWC_TRY(hash.add(source));
-  hash.add(calibration != nullptr ? calibration->hash() : "none");
+  // The calibration's hash covers the source already, which need not be read once more then.
+  if (calibration != nullptr) {
+    hash.add(calibration->hash());
+  } else {
+    NWC_TRY(hash.add(source));
+  }
 
   const RecoveryOptions& o = choices.options;
   for (const uint64_t v : {uint64_t{choices.drifted_inputs}, uint64_t{o.epochs}, uint64_t{o.batch_tokens},
