@@ -34,14 +34,15 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
                                                                         options.software_renderers}));
   NWC_ASSIGN_OR_RETURN(self->device_, VulkanDevice::create(std::move(instance), info));
   self->device_->set_allocation_limit(options.allocation_limit);
+  NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(*self->device_));
   self->name_ = str_cat("vulkan ", info.name);
   if (!file.codec()) return self;
 
   const CodecRecord& codec = *file.codec();
   self->tables_ = build_decode_tables(codec);
   NWC_ASSIGN_OR_RETURN(self->kernels_,
-                       VulkanKernels::create(*self->device_, codec, self->tables_, VulkanSelfTest::extra_tables(),
-                                             options.tiles_per_workgroup));
+                       VulkanKernels::create(*self->device_, *self->pipelines_, codec, self->tables_,
+                                             VulkanSelfTest::extra_tables(), options.tiles_per_workgroup));
   self->self_test_ = std::make_unique<VulkanSelfTest>(
       *self->kernels_, codec, static_cast<uint32_t>(self->tables_.alias.size()), log, options.quarantine_mask);
   const std::optional<RansVariant> variant = self->choose_variant(self->tables_.alias.size());

@@ -23,6 +23,9 @@ class VulkanDecoder final : public Decoder {
   uint64_t validation_messages() const { return device_->instance().validation_messages(); }
   bool validation_enabled() const { return device_->instance().validation_enabled(); }
   const DeviceInfo& device_info() const { return device_->info(); }
+  /// For who computes on the same device, in batches of his own.
+  VulkanDevice& device() { return *device_; }
+  PipelineCache& pipelines() { return *pipelines_; }
   /// The rANS variant for a tensor with that many tables in use; nullopt if none works.
   std::optional<RansVariant> choose_variant(size_t used_tables);
 
@@ -59,6 +62,7 @@ class VulkanDecoder final : public Decoder {
   DecodeTables tables_;
   // In order of dependence: the device goes last.
   std::unique_ptr<VulkanDevice> device_;
+  std::unique_ptr<PipelineCache> pipelines_;
   std::unique_ptr<VulkanKernels> kernels_;
   std::unique_ptr<VulkanSelfTest> self_test_;
 };

@@ -83,13 +83,12 @@ std::string RansVariant::name() const {
       (shared_tables == 0 ? ", tables in a buffer" : str_cat(", ", shared_tables, " tables in shared memory")));
 }
 
-Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, const CodecRecord& codec,
-                                                             const DecodeTables& tables,
+Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, PipelineCache& pipelines,
+                                                             const CodecRecord& codec, const DecodeTables& tables,
                                                              const std::vector<AliasTable>& extra,
                                                              uint32_t tiles_per_workgroup) {
-  std::unique_ptr<VulkanKernels> self(new VulkanKernels(device));
-  NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(device));
-  NWC_ASSIGN_OR_RETURN(self->batch_, CommandBatch::create(device, *self->pipelines_));
+  std::unique_ptr<VulkanKernels> self(new VulkanKernels(device, pipelines));
+  NWC_ASSIGN_OR_RETURN(self->batch_, CommandBatch::create(device, pipelines));
   self->width_ = codec.synthesis.width;
   self->num_levels_ = codec.num_levels;
   self->mac_per_weight_ = codec.synthesis.mac_per_weight();

@@ -36,8 +36,10 @@ struct WindowRun {
 class VulkanKernels {
  public:
   /// `extra`: further tables, which lie behind the codec's in the device's buffer (the self-test's).
-  static Result<std::unique_ptr<VulkanKernels>> create(VulkanDevice& device, const CodecRecord& codec,
-                                                       const DecodeTables& tables, const std::vector<AliasTable>& extra,
+  /// device and pipelines must outlive the kernels.
+  static Result<std::unique_ptr<VulkanKernels>> create(VulkanDevice& device, PipelineCache& pipelines,
+                                                       const CodecRecord& codec, const DecodeTables& tables,
+                                                       const std::vector<AliasTable>& extra,
                                                        uint32_t tiles_per_workgroup);
 
   /// Windows of at most max_window_bytes that this device can take.
@@ -58,14 +60,14 @@ class VulkanKernels {
   Result<std::vector<uint16_t>> convert(std::span<const uint32_t> bits, Dtype dtype);
 
  private:
-  explicit VulkanKernels(VulkanDevice& device) : device_(device) {}
+  VulkanKernels(VulkanDevice& device, PipelineCache& pipelines) : device_(device), pipelines_(pipelines) {}
   Status upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer);
   Status dispatch_rans(const WindowRun& run);
   Status dispatch_synthesis(const WindowRun& run, uint32_t first_block, uint32_t blocks, uint32_t rows);
   Status dispatch_convert(const DeviceBuffer& source, uint64_t count, Dtype dtype);
 
   VulkanDevice& device_;
-  std::unique_ptr<PipelineCache> pipelines_;
+  PipelineCache& pipelines_;
   std::unique_ptr<CommandBatch> batch_;
   uint32_t width_ = 0, num_levels_ = 0;
   double mac_per_weight_ = 0;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,7 @@ struct DeviceInfo {
   uint32_t queue_family = 0;
   uint64_t local_memory = 0;  ///< bytes of the largest device-local heap
   uint64_t max_storage_range = 0;
+  uint32_t offset_alignment = 256;  ///< of storage-buffer bindings
   uint64_t max_allocation = 0;
   uint32_t max_shared_memory = 0;
   bool ballot = false;          ///< ballots in compute shaders
@@ -67,7 +70,9 @@ class VulkanDevice {
   const DeviceInfo& info() const { return info_; }
   const DeviceFunctions& fn() const { return fn_; }
   VkDevice handle() const { return handle_; }
+  /// Whoever uses the queue holds its mutex.
   VkQueue queue() const { return queue_; }
+  std::mutex& queue_mutex() { return queue_mutex_; }
   const VulkanInstance& instance() const { return *instance_; }
   const VkPhysicalDeviceMemoryProperties& memory() const { return memory_; }
 
@@ -76,7 +81,10 @@ class VulkanDevice {
   bool lost() const { return lost_; }
   /// After a timeout nothing may be destroyed that the device could still use: everything is left to the end of the
   /// process. The device counts as lost.
-  void abandon() { lost_ = abandoned_ = true; }
+  void abandon() {
+    lost_ = true;
+    abandoned_ = true;
+  }
   bool abandoned() const { return abandoned_; }
 
   /// Test hook: allocations of more bytes than this fail as if the device had no memory.
@@ -92,7 +100,8 @@ class VulkanDevice {
   VkQueue queue_ = VK_NULL_HANDLE;
   VkPhysicalDeviceMemoryProperties memory_{};
   uint64_t allocation_limit_ = UINT64_MAX;
-  bool lost_ = false, abandoned_ = false;
+  std::mutex queue_mutex_;
+  std::atomic<bool> lost_{false}, abandoned_{false};
 };
 
 }  // namespace nwc

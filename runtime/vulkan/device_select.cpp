@@ -72,6 +72,8 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   info.type = basic.deviceType;
   info.api_version = basic.apiVersion;
   info.max_storage_range = basic.limits.maxStorageBufferRange;
+  info.offset_alignment =
+      static_cast<uint32_t>(std::max<VkDeviceSize>(1, basic.limits.minStorageBufferOffsetAlignment));
   info.max_shared_memory = basic.limits.maxComputeSharedMemorySize;
   info.driver = str_cat("Vulkan ", version_text(basic.apiVersion));
   info.quirks.software = basic.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;

@@ -62,6 +62,7 @@ Result<VkShaderModule> PipelineCache::shader_module(ShaderId id) {
 }
 
 Result<VkPipeline> PipelineCache::get(const PipelineKey& key) {
+  const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = pipelines_.find(key);
   if (found != pipelines_.end()) return found->second;
   NWC_ASSIGN_OR_RETURN(const VkShaderModule module, shader_module(key.shader));

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -26,6 +27,7 @@ class PipelineCache {
   PipelineCache(const PipelineCache&) = delete;
   PipelineCache& operator=(const PipelineCache&) = delete;
 
+  /// Thread-safe.
   Result<VkPipeline> get(const PipelineKey& key);
   VkPipelineLayout layout() const { return layout_; }
   VkDescriptorSetLayout set_layout() const { return set_layout_; }
@@ -37,6 +39,7 @@ class PipelineCache {
   VulkanDevice& device_;
   VkDescriptorSetLayout set_layout_ = VK_NULL_HANDLE;
   VkPipelineLayout layout_ = VK_NULL_HANDLE;
+  std::mutex mutex_;
   std::map<ShaderId, VkShaderModule> modules_;
   std::map<PipelineKey, VkPipeline> pipelines_;
 };

@@ -8,6 +8,7 @@ namespace {
 // Windows are planned to take well under a second; a device that needs minutes hangs. Software devices on a busy
 // machine get their time.
 constexpr uint64_t kTimeoutSeconds = 120;
+constexpr uint32_t kSetsPerPool = 32;
 
 }  // namespace
 
@@ -29,31 +30,39 @@ Result<std::unique_ptr<CommandBatch>> CommandBatch::create(VulkanDevice& device,
   VkFenceCreateInfo fence{};
   fence.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO;
   NWC_TRY(vk_status(fn.vkCreateFence(device.handle(), &fence, nullptr, &self->fence_), "vkCreateFence"));
-
-  VkDescriptorPoolSize size{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, kMaxDispatches * kShaderBuffers};
-  VkDescriptorPoolCreateInfo descriptors{};
-  descriptors.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO;
-  descriptors.maxSets = kMaxDispatches;
-  descriptors.poolSizeCount = 1;
-  descriptors.pPoolSizes = &size;
-  NWC_TRY(vk_status(fn.vkCreateDescriptorPool(device.handle(), &descriptors, nullptr, &self->descriptor_pool_),
-                    "vkCreateDescriptorPool"));
-  std::array<VkDescriptorSetLayout, kMaxDispatches> layouts;
-  layouts.fill(pipelines.set_layout());
-  VkDescriptorSetAllocateInfo sets{};
-  sets.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO;
-  sets.descriptorPool = self->descriptor_pool_;
-  sets.descriptorSetCount = kMaxDispatches;
-  sets.pSetLayouts = layouts.data();
-  NWC_TRY(
-      vk_status(fn.vkAllocateDescriptorSets(device.handle(), &sets, self->sets_.data()), "vkAllocateDescriptorSets"));
   return self;
 }
 
+Result<VkDescriptorSet> CommandBatch::next_set() {
+  if (used_sets_ < sets_.size()) return sets_[used_sets_++];
+  const DeviceFunctions& fn = device_.fn();
+  VkDescriptorPoolSize size{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, kSetsPerPool * kShaderBuffers};
+  VkDescriptorPoolCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO;
+  info.maxSets = kSetsPerPool;
+  info.poolSizeCount = 1;
+  info.pPoolSizes = &size;
+  VkDescriptorPool pool = VK_NULL_HANDLE;
+  NWC_TRY(vk_status(fn.vkCreateDescriptorPool(device_.handle(), &info, nullptr, &pool), "vkCreateDescriptorPool"));
+  descriptor_pools_.push_back(pool);
+  std::array<VkDescriptorSetLayout, kSetsPerPool> layouts;
+  layouts.fill(pipelines_.set_layout());
+  std::array<VkDescriptorSet, kSetsPerPool> made{};
+  VkDescriptorSetAllocateInfo allocate{};
+  allocate.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO;
+  allocate.descriptorPool = pool;
+  allocate.descriptorSetCount = kSetsPerPool;
+  allocate.pSetLayouts = layouts.data();
+  NWC_TRY(vk_status(fn.vkAllocateDescriptorSets(device_.handle(), &allocate, made.data()), "vkAllocateDescriptorSets"));
+  sets_.insert(sets_.end(), made.begin(), made.end());
+  return sets_[used_sets_++];
+}
+
 CommandBatch::~CommandBatch() {
+  if (in_flight_) (void)wait();
   if (device_.abandoned()) return;
   const DeviceFunctions& fn = device_.fn();
-  if (descriptor_pool_ != VK_NULL_HANDLE) fn.vkDestroyDescriptorPool(device_.handle(), descriptor_pool_, nullptr);
+  for (const VkDescriptorPool pool : descriptor_pools_) fn.vkDestroyDescriptorPool(device_.handle(), pool, nullptr);
   if (fence_ != VK_NULL_HANDLE) fn.vkDestroyFence(device_.handle(), fence_, nullptr);
   if (pool_ != VK_NULL_HANDLE) fn.vkDestroyCommandPool(device_.handle(), pool_, nullptr);
 }
@@ -61,6 +70,7 @@ CommandBatch::~CommandBatch() {
 Status CommandBatch::begin() {
   if (device_.lost()) return Status(StatusCode::kDeviceLost, "the Vulkan device was lost earlier");
   const DeviceFunctions& fn = device_.fn();
+  assert(!in_flight_);
   used_sets_ = 0;
   NWC_TRY(vk_status(fn.vkResetCommandPool(device_.handle(), pool_, 0), "vkResetCommandPool"));
   VkCommandBufferBeginInfo begin{};
@@ -74,6 +84,19 @@ void CommandBatch::copy(const DeviceBuffer& from, uint64_t from_offset, const De
   assert(from_offset + size <= from.size() && to_offset + size <= to.size());
   const VkBufferCopy region{from_offset, to_offset, size};
   device_.fn().vkCmdCopyBuffer(commands_, from.handle(), to.handle(), 1, &region);
+}
+
+void CommandBatch::copy_rows(const DeviceBuffer& from, uint64_t from_offset, const DeviceBuffer& to, uint64_t to_offset,
+                             uint64_t rows, uint64_t row_bytes, uint64_t stride_bytes) {
+  if (row_bytes == stride_bytes) return copy(from, from_offset, to, to_offset, rows * row_bytes);
+  assert(rows == 0 || to_offset + (rows - 1) * stride_bytes + row_bytes <= to.size());
+  std::vector<VkBufferCopy> regions;
+  for (uint64_t r = 0; r < rows; ++r) {
+    regions.push_back({from_offset + r * row_bytes, to_offset + r * stride_bytes, row_bytes});
+  }
+  if (regions.empty()) return;
+  device_.fn().vkCmdCopyBuffer(commands_, from.handle(), to.handle(), static_cast<uint32_t>(regions.size()),
+                               regions.data());
 }
 
 void CommandBatch::fill(const DeviceBuffer& buffer, uint64_t size, uint32_t word) {
@@ -93,17 +116,19 @@ void CommandBatch::barrier() {
 }
 
 Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push,
-                              uint32_t groups) {
-  assert(used_sets_ < kMaxDispatches && push.size_bytes() <= kPushConstantBytes);
+                              std::array<uint32_t, 3> groups) {
+  assert(push.size_bytes() <= kPushConstantBytes);
   const DeviceFunctions& fn = device_.fn();
   NWC_ASSIGN_OR_RETURN(const VkPipeline pipeline, pipelines_.get(key));
-  const VkDescriptorSet set = sets_[used_sets_++];
+  NWC_ASSIGN_OR_RETURN(const VkDescriptorSet set, next_set());
   std::array<VkDescriptorBufferInfo, kShaderBuffers> buffers{};
   std::array<VkWriteDescriptorSet, kShaderBuffers> writes{};
   uint32_t count = 0;
   for (uint32_t i = 0; i < kShaderBuffers; ++i) {
-    if (bindings[i] == nullptr) continue;
-    buffers[count] = {bindings[i]->handle(), 0, std::min(bindings[i]->size(), device_.info().max_storage_range)};
+    const BufferView& view = bindings[i];
+    if (view.buffer == nullptr) continue;
+    assert(view.offset % device_.info().offset_alignment == 0 && view.offset + view.size <= view.buffer->size());
+    buffers[count] = {view.buffer->handle(), view.offset, std::min(view.size, device_.info().max_storage_range)};
     writes[count].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
     writes[count].dstSet = set;
     writes[count].dstBinding = i;
@@ -117,11 +142,11 @@ Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, 
   fn.vkCmdBindDescriptorSets(commands_, VK_PIPELINE_BIND_POINT_COMPUTE, pipelines_.layout(), 0, 1, &set, 0, nullptr);
   fn.vkCmdPushConstants(commands_, pipelines_.layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0,
                         static_cast<uint32_t>(push.size_bytes()), push.data());
-  fn.vkCmdDispatch(commands_, groups, 1, 1);
+  fn.vkCmdDispatch(commands_, groups[0], groups[1], groups[2]);
   return {};
 }
 
-Status CommandBatch::submit_and_wait() {
+Status CommandBatch::submit() {
   const DeviceFunctions& fn = device_.fn();
   NWC_TRY(vk_status(fn.vkEndCommandBuffer(commands_), "vkEndCommandBuffer"));
   NWC_TRY(vk_status(fn.vkResetFences(device_.handle(), 1, &fence_), "vkResetFences"));
@@ -129,12 +154,21 @@ Status CommandBatch::submit_and_wait() {
   submit.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
   submit.commandBufferCount = 1;
   submit.pCommandBuffers = &commands_;
+  const std::lock_guard<std::mutex> lock(device_.queue_mutex());
   if (const VkResult r = fn.vkQueueSubmit(device_.queue(), 1, &submit, fence_); r != VK_SUCCESS) {
     if (r == VK_ERROR_DEVICE_LOST) device_.set_lost();
     return vk_status(r, "vkQueueSubmit");
   }
+  in_flight_ = true;
+  return {};
+}
+
+Status CommandBatch::wait() {
+  assert(in_flight_);
+  in_flight_ = false;
+  if (device_.abandoned()) return Status(StatusCode::kDeviceLost, "the Vulkan device was lost earlier");
   const VkResult r =
-      fn.vkWaitForFences(device_.handle(), 1, &fence_, VK_TRUE, kTimeoutSeconds * uint64_t{1'000'000'000});
+      device_.fn().vkWaitForFences(device_.handle(), 1, &fence_, VK_TRUE, kTimeoutSeconds * uint64_t{1'000'000'000});
   if (r == VK_SUCCESS) return {};
   if (r == VK_ERROR_DEVICE_LOST) {
     device_.set_lost();

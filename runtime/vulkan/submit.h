@@ -3,37 +3,68 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "runtime/vulkan/device_buffer.h"
 #include "runtime/vulkan/pipeline.h"
 
 namespace nwc {
 
-/// Buffers of a dispatch by binding; nullptr where the kernel has none.
-using Bindings = std::array<const DeviceBuffer*, kShaderBuffers>;
+/// Part of a buffer. Bound to a kernel, `offset` is a multiple of DeviceInfo::offset_alignment.
+struct BufferView {
+  BufferView() = default;
+  BufferView(std::nullptr_t) {}
+  BufferView(const DeviceBuffer* b) : buffer(b), size(b->size()) {}
+  BufferView(const DeviceBuffer* b, uint64_t at, uint64_t bytes) : buffer(b), offset(at), size(bytes) {}
 
-/// One command buffer and one fence: at most one batch is in flight.
+  const DeviceBuffer* buffer = nullptr;
+  uint64_t offset = 0, size = 0;
+};
+/// What a dispatch's kernel sees, by binding; nothing where the kernel has none. Of a view, no more is bound than the
+/// device's largest range.
+using Bindings = std::array<BufferView, kShaderBuffers>;
+
+/// One command buffer and one fence: at most one batch is in flight. Not thread-safe; several batches may be in flight
+/// from several threads, and those run in the order in which they were submitted, without waiting for each other except
+/// at barriers.
 class CommandBatch {
  public:
-  static constexpr uint32_t kMaxDispatches = 8;
-
   static Result<std::unique_ptr<CommandBatch>> create(VulkanDevice& device, PipelineCache& pipelines);
   ~CommandBatch();
   CommandBatch(const CommandBatch&) = delete;
   CommandBatch& operator=(const CommandBatch&) = delete;
 
   Status begin();
+  /// Sizes and offsets are in bytes.
   void copy(const DeviceBuffer& from, uint64_t from_offset, const DeviceBuffer& to, uint64_t to_offset, uint64_t size);
   void fill(const DeviceBuffer& buffer, uint64_t size, uint32_t word);
   /// Everything recorded before is finished and visible to everything after, the host included.
   void barrier();
-  /// push: at most kPushConstantBytes. At most kMaxDispatches in a batch.
-  Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push, uint32_t groups);
-  /// Errors: kDeviceLost, also when the device does not finish in time: it is abandoned then.
-  Status submit_and_wait();
+  /// Rows of `row_bytes` from a packed matrix to one with `stride_bytes` from row to row.
+  void copy_rows(const DeviceBuffer& from, uint64_t from_offset, const DeviceBuffer& to, uint64_t to_offset,
+                 uint64_t rows, uint64_t row_bytes, uint64_t stride_bytes);
+  /// push: at most kPushConstantBytes. groups: workgroups in x, y and z.
+  Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push,
+                  std::array<uint32_t, 3> groups);
+  Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push, uint32_t groups) {
+    return dispatch(key, bindings, push, {groups, 1, 1});
+  }
+  /// Errors: kDeviceLost.
+  Status submit();
+  /// Waits for what submit() sent. Errors: kDeviceLost, also when the device does not finish in time: it is abandoned
+  /// then.
+  Status wait();
+  bool in_flight() const { return in_flight_; }
+  Status submit_and_wait() {
+    NWC_TRY(submit());
+    return wait();
+  }
 
  private:
+  Result<VkDescriptorSet> next_set();
+
   CommandBatch(VulkanDevice& device, PipelineCache& pipelines) : device_(device), pipelines_(pipelines) {}
 
   VulkanDevice& device_;
@@ -41,9 +72,10 @@ class CommandBatch {
   VkCommandPool pool_ = VK_NULL_HANDLE;
   VkCommandBuffer commands_ = VK_NULL_HANDLE;
   VkFence fence_ = VK_NULL_HANDLE;
-  VkDescriptorPool descriptor_pool_ = VK_NULL_HANDLE;
-  std::array<VkDescriptorSet, kMaxDispatches> sets_{};
-  uint32_t used_sets_ = 0;
+  std::vector<VkDescriptorPool> descriptor_pools_;
+  std::vector<VkDescriptorSet> sets_;
+  size_t used_sets_ = 0;
+  bool in_flight_ = false;
 };
 
 }  // namespace nwc
