@@ -3,34 +3,32 @@
 namespace nwc {
 namespace {
 
+#include "shaders/attention.spv.h"
 #include "shaders/convert_half.spv.h"
+#include "shaders/embed_rows.spv.h"
+#include "shaders/matmul_few.spv.h"
+#include "shaders/matmul_many.spv.h"
 #include "shaders/rans_decode_ballot.spv.h"
 #include "shaders/rans_decode_shared.spv.h"
+#include "shaders/rms_norm.spv.h"
+#include "shaders/rope_store.spv.h"
+#include "shaders/swiglu.spv.h"
 #include "shaders/synthesis_linear.spv.h"
 #include "shaders/synthesis_mlp.spv.h"
 
+struct Shader {
+  const char* name;
+  std::span<const uint32_t> code;
+};
+constexpr Shader kShaders[] = {
+#define NWC_SHADER(id, file) {#file, file##_spv},
+    NWC_SHADERS(NWC_SHADER)
+#undef NWC_SHADER
+};
+
 }  // namespace
 
-std::span<const uint32_t> shader_code(ShaderId id) {
-  switch (id) {
-    case ShaderId::kRansBallot: return rans_decode_ballot_spv;
-    case ShaderId::kRansShared: return rans_decode_shared_spv;
-    case ShaderId::kSynthesisLinear: return synthesis_linear_spv;
-    case ShaderId::kSynthesisMlp: return synthesis_mlp_spv;
-    case ShaderId::kConvertHalf: return convert_half_spv;
-  }
-  return {};
-}
-
-const char* shader_name(ShaderId id) {
-  switch (id) {
-    case ShaderId::kRansBallot: return "rans_decode_ballot";
-    case ShaderId::kRansShared: return "rans_decode_shared";
-    case ShaderId::kSynthesisLinear: return "synthesis_linear";
-    case ShaderId::kSynthesisMlp: return "synthesis_mlp";
-    case ShaderId::kConvertHalf: return "convert_half";
-  }
-  return "unknown";
-}
+std::span<const uint32_t> shader_code(ShaderId id) { return kShaders[static_cast<uint32_t>(id)].code; }
+const char* shader_name(ShaderId id) { return kShaders[static_cast<uint32_t>(id)].name; }
 
 }  // namespace nwc

@@ -6,15 +6,20 @@
 
 namespace nwc {
 
-enum class ShaderId : uint32_t {
-  kRansBallot = 0,
-  kRansShared = 1,
-  kSynthesisLinear = 2,
-  kSynthesisMlp = 3,
-  kConvertHalf = 4,
-};
-constexpr uint32_t kNumShaders = 5;
+// clang-format off
+/// Enumerator and name of the file in shaders/.
+#define NWC_SHADERS(X) \
+  X(kRansBallot, rans_decode_ballot) X(kRansShared, rans_decode_shared) X(kSynthesisLinear, synthesis_linear) \
+  X(kSynthesisMlp, synthesis_mlp) X(kConvertHalf, convert_half) \
+  X(kEmbedRows, embed_rows) X(kRmsNorm, rms_norm) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
+  X(kRopeStore, rope_store) X(kAttention, attention) X(kSwiglu, swiglu)
+// clang-format on
 
+enum class ShaderId : uint32_t {
+#define NWC_SHADER_ID(id, file) id,
+  NWC_SHADERS(NWC_SHADER_ID)
+#undef NWC_SHADER_ID
+};
 /// Every kernel uses descriptor set 0 with at most this many storage buffers: what Vulkan guarantees.
 constexpr uint32_t kShaderBuffers = 4;
 constexpr uint32_t kPushConstantBytes = 128;

@@ -1,0 +1,34 @@
+#version 450
+// Rows of the embedding, widened to f32: what ForwardCpu::embed does (runtime/engine/forward_cpu.cpp), bit for bit.
+// Bindings: 0 embedding rows, 1 token ids, 2 x f32 [tokens][hidden]. Workgroup: 64, two numbers an invocation.
+#extension GL_GOOGLE_include_directive : require
+#include "common/weights.glsl"
+
+layout(local_size_x = 64) in;
+layout(constant_id = 0) const uint kDtype = kWeightF16;
+layout(std430, set = 0, binding = 0) readonly buffer Embedding { uint embedding[]; };
+layout(std430, set = 0, binding = 1) readonly buffer Tokens { uint tokens[]; };
+layout(std430, set = 0, binding = 2) writeonly buffer X { float x[]; };
+layout(push_constant) uniform Parameters {
+  uint hidden;      // even
+  uint first_row;   // of the rows bound
+  uint num_rows;    // bound
+  uint num_tokens;
+  uint token_at;    // index in tokens of the first
+} pc;
+
+void main() {
+  const uint t = gl_WorkGroupID.y;
+  const uint i = gl_GlobalInvocationID.x * 2u;
+  if (i >= pc.hidden) return;
+  const uint row = tokens[pc.token_at + t] - pc.first_row;
+  if (row >= pc.num_rows) return;  // lies in another part of the embedding (below first_row it wraps around)
+  vec2 value;
+  if (kDtype == kWeightF32) {
+    value = vec2(uintBitsToFloat(embedding[row * pc.hidden + i]), uintBitsToFloat(embedding[row * pc.hidden + i + 1u]));
+  } else {
+    value = unpack_halves(kDtype, embedding[(row * pc.hidden + i) / 2u]);
+  }
+  x[t * pc.hidden + i] = value.x;
+  x[t * pc.hidden + i + 1u] = value.y;
+}
