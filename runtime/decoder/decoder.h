@@ -43,6 +43,9 @@ struct VulkanOptions {
   bool software_renderers = true;  ///< may be chosen, too
   enum class Variant : uint8_t { kAuto, kBallot, kShared } variant = Variant::kAuto;  ///< rANS kernel to force
   bool validation = false;  ///< enable VK_LAYER_KHRONOS_validation; messages go to the log as errors
+  /// Optional features of the device not to be used, "ballot,storage16" or "all" (runtime/vulkan/device_features.h);
+  /// those in the environment variable NWC_VULKAN_DISABLE come on top.
+  std::string disabled_features;
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
   uint32_t quarantine_mask = 0;
   uint64_t max_window_bytes = 64u << 20;  ///< device memory for one window of decoded rows

@@ -30,8 +30,9 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
                                                              const VulkanOptions& options, const Logger& log) {
   std::unique_ptr<VulkanDecoder> self(new VulkanDecoder(file, runner, options, log));
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<VulkanInstance> instance, VulkanInstance::create(options.validation, log));
-  NWC_ASSIGN_OR_RETURN(const DeviceInfo info, choose_device(*instance, {options.device_index, options.device_name,
-                                                                        options.software_renderers}));
+  NWC_ASSIGN_OR_RETURN(const DeviceInfo info,
+                       choose_device(*instance, {options.device_index, options.device_name, options.software_renderers,
+                                                 options.disabled_features}));
   NWC_ASSIGN_OR_RETURN(self->device_, VulkanDevice::create(std::move(instance), info));
   self->device_->set_allocation_limit(options.allocation_limit);
   NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(*self->device_));
@@ -53,7 +54,7 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   NWC_TRY(self->self_test_->check_synthesis(*variant));
   NWC_TRY(self->self_test_->check_conversion());
   log.log(LogLevel::kInfo, str_cat(self->name_, " (", info.driver, "), subgroups of ", info.subgroup_size,
-                                   ", rANS kernel: ", variant->name()));
+                                   ", features: ", feature_names(info.features()), ", rANS kernel: ", variant->name()));
   return self;
 }
 
@@ -232,7 +233,7 @@ std::string describe_vulkan_devices() {
   std::string text;
   for (const DeviceInfo& device : *devices) {
     text += str_cat(device.index, ": ", device.name, ", ", device_type_name(device.type), ", ", device.driver,
-                    ", subgroups of ", device.subgroup_size, (device.ballot ? "" : " (not used)"));
+                    ", subgroups of ", device.subgroup_size, ", features: ", feature_names(device.features()));
     text += device.reject_reason.empty() ? "\n" : str_cat(": not usable, it ", device.reject_reason, "\n");
   }
   return text;

@@ -21,12 +21,24 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
   control.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT;
   control.subgroupSizeControl = VK_TRUE;
   control.computeFullSubgroups = info.full_subgroups ? VK_TRUE : VK_FALSE;
-  if (info.size_control) extensions.push_back(VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+  VkPhysicalDevice16BitStorageFeatures storage16{};
+  storage16.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES;
+  storage16.storageBuffer16BitAccess = VK_TRUE;
+  const void* chain = nullptr;
+  if (info.size_control) {
+    extensions.push_back(VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+    chain = &control;
+  }
+  if (info.storage16) {
+    storage16.pNext = const_cast<void*>(chain);
+    chain = &storage16;
+  }
+  if (info.host_import) extensions.push_back(VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
   if (info.portability_subset) extensions.push_back("VK_KHR_portability_subset");
 
   VkDeviceCreateInfo create{};
   create.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
-  create.pNext = info.size_control ? &control : nullptr;
+  create.pNext = chain;
   create.queueCreateInfoCount = 1;
   create.pQueueCreateInfos = &queue;
   create.enabledExtensionCount = static_cast<uint32_t>(extensions.size());

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/vulkan/device_features.h"
 #include "runtime/vulkan/instance.h"
 
 namespace nwc {
@@ -34,29 +35,40 @@ struct DeviceInfo {
   uint32_t offset_alignment = 256;  ///< of storage-buffer bindings
   uint64_t max_allocation = 0;
   uint32_t max_shared_memory = 0;
-  bool ballot = false;          ///< ballots in compute shaders
-  bool size_control = false;    ///< a subgroup size can be required
+  // Optional features, where the device has them and nobody switched them off (DeviceFeature has their names).
+  bool ballot = false;
+  bool size_control = false;
   bool full_subgroups = false;  ///< VK_EXT_subgroup_size_control's computeFullSubgroups
+  bool storage16 = false;       ///< storageBuffer16BitAccess
+  bool host_import = false;     ///< VK_EXT_external_memory_host
+  bool timestamps = false;
+  bool pipeline_cache = false;
+  uint64_t import_alignment = 0;     ///< of addresses and sizes of imported memory
+  uint32_t timestamp_bits = 0;       ///< that count
+  double timestamp_nanoseconds = 0;  ///< of one tick
   bool portability_subset = false;
   uint32_t subgroup_size = 0;  ///< the size that the ballot kernel is built for
   uint32_t max_subgroups = 1;  ///< in a workgroup, with size control
   DeviceQuirks quirks;
   std::string reject_reason;  ///< empty: usable
+
+  FeatureMask features() const;
 };
 
 const char* device_type_name(VkPhysicalDeviceType type);
 
 /// Every device, usable or not, best first: usable ones before others, then by type (discrete, integrated, virtual,
-/// CPU) and memory.
-Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance);
+/// CPU) and memory. `disabled` features count as absent.
+Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, FeatureMask disabled = 0);
 
 struct DeviceChoice {
   int index = -1;        ///< in the driver's order; -1: any
   std::string name;      ///< substring of the name; empty: any. Environment variable NWC_VULKAN_DEVICE replaces it (a
                          ///< number: the index)
   bool software = true;  ///< software renderers may be chosen, too
+  std::string disabled;  ///< names of features for parse_features; those in NWC_VULKAN_DISABLE come on top
 };
-/// Errors: kNoDevice, with every device's reject reason.
+/// Errors: kNoDevice, with every device's reject reason; kInvalidArgument if no feature has such a name.
 Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice);
 
 /// A logical device with one compute queue.

@@ -1,5 +1,6 @@
 // What a device must have, and in which order devices are preferred.
 #include <algorithm>
+#include <bit>
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
@@ -14,19 +15,27 @@ constexpr uint32_t kMinSharedMemory = 16384;
 constexpr uint32_t kMinInvocations = 128;
 constexpr uint32_t kVendorIntel = 0x8086;
 
-bool has_device_extension(const InstanceFunctions& fn, VkPhysicalDevice device, const char* name) {
-  uint32_t count = 0;
-  if (fn.vkEnumerateDeviceExtensionProperties(device, nullptr, &count, nullptr) != VK_SUCCESS) return false;
-  std::vector<VkExtensionProperties> extensions(count);
-  if (fn.vkEnumerateDeviceExtensionProperties(device, nullptr, &count, extensions.data()) < VK_SUCCESS) return false;
-  for (uint32_t i = 0; i < count; ++i) {
-    if (std::strcmp(extensions[i].extensionName, name) == 0) return true;
+/// The names of a device's extensions.
+class ExtensionList {
+ public:
+  ExtensionList(const InstanceFunctions& fn, VkPhysicalDevice device) {
+    uint32_t count = 0;
+    if (fn.vkEnumerateDeviceExtensionProperties(device, nullptr, &count, nullptr) != VK_SUCCESS) return;
+    names_.resize(count);
+    if (fn.vkEnumerateDeviceExtensionProperties(device, nullptr, &count, names_.data()) < VK_SUCCESS) count = 0;
+    names_.resize(count);
   }
-  return false;
-}
+  bool has(const char* name) const {
+    return std::any_of(names_.begin(), names_.end(),
+                       [&](const VkExtensionProperties& e) { return std::strcmp(e.extensionName, name) == 0; });
+  }
+
+ private:
+  std::vector<VkExtensionProperties> names_;
+};
 
 /// A compute family without graphics is preferred: its work does not wait for anyone's frames.
-bool find_compute_queue(const InstanceFunctions& fn, VkPhysicalDevice device, uint32_t* out) {
+bool find_compute_queue(const InstanceFunctions& fn, VkPhysicalDevice device, DeviceInfo* info) {
   uint32_t count = 0;
   fn.vkGetPhysicalDeviceQueueFamilyProperties(device, &count, nullptr);
   std::vector<VkQueueFamilyProperties> families(count);
@@ -35,7 +44,10 @@ bool find_compute_queue(const InstanceFunctions& fn, VkPhysicalDevice device, ui
   for (uint32_t i = 0; i < count; ++i) {
     if (families[i].queueCount == 0 || (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) == 0) continue;
     const bool dedicated = (families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT) == 0;
-    if (!found || dedicated) *out = i;
+    if (!found || dedicated) {
+      info->queue_family = i;
+      info->timestamp_bits = families[i].timestampValidBits;
+    }
     found = true;
     if (dedicated) break;
   }
@@ -61,7 +73,61 @@ void choose_subgroup_size(const VkPhysicalDeviceSubgroupSizeControlPropertiesEXT
   if (!known || (info->quirks.subgroup_size_varies && !info->size_control)) info->ballot = false;
 }
 
-DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint32_t index) {
+/// What the device says of subgroups, 16-bit storage and host memory, without what is disabled.
+void query_features(const InstanceFunctions& fn, const ExtensionList& extensions, FeatureMask disabled,
+                    DeviceInfo* info) {
+  const auto wanted = [&](DeviceFeature feature) { return !has(disabled, feature); };
+  info->size_control =
+      wanted(DeviceFeature::kSizeControl) && extensions.has(VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+  info->host_import = wanted(DeviceFeature::kHostImport) && extensions.has(VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
+  info->pipeline_cache = wanted(DeviceFeature::kPipelineCache);
+
+  VkPhysicalDeviceMaintenance3Properties allocation{};
+  allocation.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES;
+  VkPhysicalDeviceSubgroupProperties subgroups{};
+  subgroups.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES;
+  subgroups.pNext = &allocation;
+  VkPhysicalDeviceProperties2 properties{};
+  properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
+  properties.pNext = &subgroups;
+  VkPhysicalDevice16BitStorageFeatures storage16{};
+  storage16.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES;
+  VkPhysicalDeviceFeatures2 features{};
+  features.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
+  features.pNext = &storage16;
+  // Structs of extensions only where the extension is.
+  VkPhysicalDeviceSubgroupSizeControlPropertiesEXT sizes{};
+  sizes.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT;
+  VkPhysicalDeviceSubgroupSizeControlFeaturesEXT control{};
+  control.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT;
+  if (info->size_control) {
+    sizes.pNext = properties.pNext;
+    properties.pNext = &sizes;
+    control.pNext = features.pNext;
+    features.pNext = &control;
+  }
+  VkPhysicalDeviceExternalMemoryHostPropertiesEXT host{};
+  host.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT;
+  if (info->host_import) {
+    host.pNext = properties.pNext;
+    properties.pNext = &host;
+  }
+  fn.vkGetPhysicalDeviceProperties2(info->physical, &properties);
+  fn.vkGetPhysicalDeviceFeatures2(info->physical, &features);
+
+  info->max_allocation = allocation.maxMemoryAllocationSize;
+  info->import_alignment = host.minImportedHostPointerAlignment;
+  info->host_import = info->host_import && std::has_single_bit(info->import_alignment);
+  info->storage16 = wanted(DeviceFeature::kStorage16) && storage16.storageBuffer16BitAccess == VK_TRUE;
+  info->size_control = control.subgroupSizeControl == VK_TRUE;
+  info->full_subgroups = control.computeFullSubgroups == VK_TRUE;
+  const VkSubgroupFeatureFlags ballot = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_BALLOT_BIT;
+  info->ballot = wanted(DeviceFeature::kBallot) && (subgroups.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0 &&
+                 (subgroups.supportedOperations & ballot) == ballot;
+  choose_subgroup_size(sizes, subgroups.subgroupSize, info);
+}
+
+DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint32_t index, FeatureMask disabled) {
   const InstanceFunctions& fn = instance.fn();
   DeviceInfo info;
   info.physical = device;
@@ -75,6 +141,7 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   info.offset_alignment =
       static_cast<uint32_t>(std::max<VkDeviceSize>(1, basic.limits.minStorageBufferOffsetAlignment));
   info.max_shared_memory = basic.limits.maxComputeSharedMemorySize;
+  info.timestamp_nanoseconds = static_cast<double>(basic.limits.timestampPeriod);
   info.driver = str_cat("Vulkan ", version_text(basic.apiVersion));
   info.quirks.software = basic.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
   info.quirks.subgroup_size_varies = basic.vendorID == kVendorIntel;
@@ -83,37 +150,9 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
     info.reject_reason = str_cat("has Vulkan ", version_text(basic.apiVersion), ", 1.1 is required");
     return info;
   }
-  info.size_control = has_device_extension(fn, device, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
-  info.portability_subset = has_device_extension(fn, device, "VK_KHR_portability_subset");
-
-  VkPhysicalDeviceSubgroupSizeControlPropertiesEXT sizes{};
-  sizes.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT;
-  VkPhysicalDeviceMaintenance3Properties allocation{};
-  allocation.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES;
-  allocation.pNext = info.size_control ? &sizes : nullptr;
-  VkPhysicalDeviceSubgroupProperties subgroups{};
-  subgroups.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES;
-  subgroups.pNext = &allocation;
-  VkPhysicalDeviceProperties2 properties{};
-  properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
-  properties.pNext = &subgroups;
-  fn.vkGetPhysicalDeviceProperties2(device, &properties);
-  info.max_allocation = allocation.maxMemoryAllocationSize;
-
-  if (info.size_control) {
-    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT control{};
-    control.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT;
-    VkPhysicalDeviceFeatures2 features{};
-    features.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
-    features.pNext = &control;
-    fn.vkGetPhysicalDeviceFeatures2(device, &features);
-    info.size_control = control.subgroupSizeControl == VK_TRUE;
-    info.full_subgroups = control.computeFullSubgroups == VK_TRUE;
-  }
-  const VkSubgroupFeatureFlags wanted = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_BALLOT_BIT;
-  info.ballot = (subgroups.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0 &&
-                (subgroups.supportedOperations & wanted) == wanted;
-  choose_subgroup_size(sizes, subgroups.subgroupSize, &info);
+  const ExtensionList extensions(fn, device);
+  info.portability_subset = extensions.has("VK_KHR_portability_subset");
+  query_features(fn, extensions, disabled, &info);
 
   VkPhysicalDeviceMemoryProperties memory{};
   fn.vkGetPhysicalDeviceMemoryProperties(device, &memory);
@@ -122,7 +161,9 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
       info.local_memory = std::max<uint64_t>(info.local_memory, memory.memoryHeaps[i].size);
     }
   }
-  if (!find_compute_queue(fn, device, &info.queue_family)) {
+  const bool computes = find_compute_queue(fn, device, &info);
+  info.timestamps = !has(disabled, DeviceFeature::kTimestamps) && info.timestamp_bits != 0;
+  if (!computes) {
     info.reject_reason = "has no compute queue";
   } else if (info.max_shared_memory < kMinSharedMemory) {
     info.reject_reason = str_cat("has ", info.max_shared_memory, " bytes of shared memory, 16384 are required");
@@ -147,6 +188,13 @@ int type_rank(VkPhysicalDeviceType type) {
 
 }  // namespace
 
+FeatureMask DeviceInfo::features() const {
+  const auto bit = [](bool there, DeviceFeature feature) { return there ? static_cast<FeatureMask>(feature) : 0; };
+  return bit(ballot, DeviceFeature::kBallot) | bit(size_control, DeviceFeature::kSizeControl) |
+         bit(storage16, DeviceFeature::kStorage16) | bit(host_import, DeviceFeature::kHostImport) |
+         bit(timestamps, DeviceFeature::kTimestamps) | bit(pipeline_cache, DeviceFeature::kPipelineCache);
+}
+
 const char* device_type_name(VkPhysicalDeviceType type) {
   switch (type) {
     case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return "discrete GPU";
@@ -157,7 +205,7 @@ const char* device_type_name(VkPhysicalDeviceType type) {
   }
 }
 
-Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance) {
+Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, FeatureMask disabled) {
   NWC_ASSIGN_OR_RETURN(const std::vector<VkPhysicalDevice> handles, instance.physical_devices());
   std::vector<DeviceInfo> devices;
   const auto better = [](const DeviceInfo& a, const DeviceInfo& b) {
@@ -166,7 +214,7 @@ Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance) {
     return a.local_memory > b.local_memory;
   };
   for (size_t i = 0; i < handles.size(); ++i) {
-    DeviceInfo info = inspect(instance, handles[i], static_cast<uint32_t>(i));
+    DeviceInfo info = inspect(instance, handles[i], static_cast<uint32_t>(i), disabled);
     const auto place =
         std::find_if(devices.begin(), devices.end(), [&](const DeviceInfo& d) { return better(info, d); });
     devices.insert(place, std::move(info));
@@ -175,7 +223,13 @@ Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance) {
 }
 
 Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice) {
-  NWC_ASSIGN_OR_RETURN(const std::vector<DeviceInfo> devices, list_devices(instance));
+  NWC_ASSIGN_OR_RETURN(FeatureMask disabled, parse_features(choice.disabled));
+  if (const char* more = std::getenv("NWC_VULKAN_DISABLE"); more != nullptr) {
+    const auto parsed = parse_features(more);
+    if (!parsed.ok()) return parsed.status().with_context("NWC_VULKAN_DISABLE");
+    disabled |= *parsed;
+  }
+  NWC_ASSIGN_OR_RETURN(const std::vector<DeviceInfo> devices, list_devices(instance, disabled));
   if (devices.empty()) return Status(StatusCode::kNoDevice, "Vulkan lists no device: install a driver");
   int index = choice.index;
   std::string name = choice.name;

@@ -19,6 +19,10 @@ class VulkanCreate : public ::testing::Test {
   void TearDown() override {
     unsetenv("NWC_VULKAN_LIBRARY");
     unsetenv("NWC_VULKAN_DEVICE");
+    if (disabled_before_.empty())
+      unsetenv("NWC_VULKAN_DISABLE");
+    else
+      setenv("NWC_VULKAN_DISABLE", disabled_before_.c_str(), 1);
     for (const std::string& line : log_.errors) ADD_FAILURE() << line;
   }
   Result<std::unique_ptr<Decoder>> create(VulkanOptions options = {}) {
@@ -34,6 +38,8 @@ class VulkanCreate : public ::testing::Test {
     EXPECT_EQ(got, expected);
   }
 
+  const std::string disabled_before_ =
+      std::getenv("NWC_VULKAN_DISABLE") == nullptr ? "" : std::getenv("NWC_VULKAN_DISABLE");
   std::unique_ptr<Runner> runner_ = make_thread_pool(1);
   LogLines log_;
   std::unique_ptr<NwcFile> file_;
@@ -79,6 +85,48 @@ TEST_F(VulkanCreate, NamesAndIndexesChooseTheDevice) {
   EXPECT_EQ(create().status().code(), StatusCode::kNoDevice);
   setenv("NWC_VULKAN_DEVICE", name.c_str(), 1);
   EXPECT_TRUE(create().ok());
+}
+
+TEST(DeviceFeatures, NamesAndBits) {
+  EXPECT_EQ(*parse_features(""), 0u);
+  EXPECT_EQ(feature_names(0), "none");
+  const FeatureMask all = *parse_features("all");
+  EXPECT_EQ(*parse_features(feature_names(all)), all);
+  EXPECT_EQ(*parse_features("storage16,ballot"),
+            static_cast<FeatureMask>(DeviceFeature::kBallot) | static_cast<FeatureMask>(DeviceFeature::kStorage16));
+  EXPECT_EQ(feature_names(*parse_features("storage16,ballot")), "ballot,storage16");
+  for (const char* wrong : {"ballots", ",", "ballot,,storage16", "ballot storage16", " all"}) {
+    const auto parsed = parse_features(wrong);
+    EXPECT_EQ(parsed.status().code(), StatusCode::kInvalidArgument) << wrong;
+    EXPECT_NE(parsed.status().message().find("storage16"), std::string::npos) << "the names there are are listed";
+  }
+}
+
+TEST_F(VulkanCreate, EveryFeatureCanBeSwitchedOff) {
+  unsetenv("NWC_VULKAN_DISABLE");
+  auto decoder = create();
+  NWC_NEED_DEVICE(decoder.status());
+  const FeatureMask there = static_cast<const VulkanDecoder&>(**decoder).device_info().features();
+  EXPECT_TRUE(log_.mentions("features: " + feature_names(there) + ", rANS"));
+  for (FeatureMask bit = 1; bit <= *parse_features("all"); bit <<= 1) {
+    VulkanOptions options;
+    options.disabled_features = feature_names(bit);
+    decoder = create(options);
+    ASSERT_TRUE(decoder.ok()) << options.disabled_features << ": " << decoder.status().message();
+    EXPECT_EQ(static_cast<const VulkanDecoder&>(**decoder).device_info().features(), there & ~bit);
+    expect_decodes(**decoder);
+  }
+  setenv("NWC_VULKAN_DISABLE", "all", 1);
+  decoder = create();
+  ASSERT_TRUE(decoder.ok()) << decoder.status().message();
+  EXPECT_EQ(static_cast<const VulkanDecoder&>(**decoder).device_info().features(), 0u);
+  EXPECT_TRUE(log_.mentions("features: none"));
+  expect_decodes(**decoder);
+
+  setenv("NWC_VULKAN_DISABLE", "balot", 1);
+  decoder = create();
+  EXPECT_EQ(decoder.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(decoder.status().message().rfind("NWC_VULKAN_DISABLE", 0), 0u) << decoder.status().message();
 }
 
 TEST_F(VulkanCreate, AutoTakesNoSoftwareRenderer) {

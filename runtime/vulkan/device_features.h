@@ -1,0 +1,31 @@
+// A device's optional features by name. Each has something that does without it, and can be switched off, so that tests
+// see that on a device that has it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "runtime/base/status.h"
+
+namespace nwc {
+
+enum class DeviceFeature : uint32_t {
+  kBallot = 1u << 0,         ///< ballots of subgroups in compute shaders
+  kSizeControl = 1u << 1,    ///< a subgroup size and full subgroups can be required
+  kStorage16 = 1u << 2,      ///< 16-bit numbers in storage buffers
+  kHostImport = 1u << 3,     ///< the host's memory, a mapped file's too, as a source of copies
+  kTimestamps = 1u << 4,     ///< the queue writes the time
+  kPipelineCache = 1u << 5,  ///< compiled pipelines kept from run to run
+};
+
+/// Bits of DeviceFeature.
+using FeatureMask = uint32_t;
+constexpr bool has(FeatureMask mask, DeviceFeature feature) { return (mask & static_cast<FeatureMask>(feature)) != 0; }
+
+/// "ballot,storage16" as bits; "all" is every feature, empty none. Errors: kInvalidArgument, with the names there are.
+Result<FeatureMask> parse_features(std::string_view names);
+/// "ballot,storage16"; "none".
+std::string feature_names(FeatureMask mask);
+
+}  // namespace nwc
