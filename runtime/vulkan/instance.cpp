@@ -54,7 +54,7 @@ Result<std::unique_ptr<VulkanInstance>> VulkanInstance::create(bool validation, 
     return Status(StatusCode::kNoDevice, "the Vulkan loader is older than version 1.1: update it");
   }
   std::vector<const char*> layers, extensions;
-  bool messages = false;
+  bool messages = false, synchronization = false;
   if (validation) {
     messages = has_layer(global, kValidationLayer) &&
                (has_extension(global, nullptr, VK_EXT_DEBUG_UTILS_EXTENSION_NAME) ||
@@ -62,6 +62,8 @@ Result<std::unique_ptr<VulkanInstance>> VulkanInstance::create(bool validation, 
     if (messages) {
       layers.push_back(kValidationLayer);
       extensions.push_back(VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
+      synchronization = has_extension(global, kValidationLayer, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME);
+      if (synchronization) extensions.push_back(VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME);
     } else {
       log.log(LogLevel::kWarning, str_cat("Vulkan validation was asked for, but ", kValidationLayer,
                                           " is not installed: continuing without"));
@@ -74,6 +76,13 @@ Result<std::unique_ptr<VulkanInstance>> VulkanInstance::create(bool validation, 
     extensions.push_back(VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME);
     info.flags |= VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR;
   }
+  // Missing barriers, too: what one kernel writes and the next reads.
+  const VkValidationFeatureEnableEXT enabled = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
+  VkValidationFeaturesEXT features{};
+  features.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT;
+  features.enabledValidationFeatureCount = 1;
+  features.pEnabledValidationFeatures = &enabled;
+  if (synchronization) info.pNext = &features;
   VkApplicationInfo application{};
   application.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO;
   application.pEngineName = "nwc";
