@@ -1,27 +1,15 @@
 #include "runtime/decoder/decoder_vulkan.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "runtime/base/str_cat.h"
-#include "runtime/codec/tile_decode.h"
 #include "runtime/decoder/raw_tensor.h"
 
 namespace nwc {
 namespace {
 
-uint64_t count_tiles(const TileWindow& w) { return (w.band_end - w.band_begin) * (w.tile_col_end - w.tile_col_begin); }
-
-/// Rows of `width` elements from a packed window to their place in a matrix of `stride` columns.
-void copy_rows(Bytes from, uint64_t rows, uint64_t width, uint64_t stride, size_t element, uint8_t* to) {
-  if (width == stride) {
-    std::memcpy(to, from.data(), static_cast<size_t>(rows * width) * element);
-    return;
-  }
-  for (uint64_t r = 0; r < rows; ++r) {
-    std::memcpy(to + static_cast<size_t>(r * stride) * element, from.data() + static_cast<size_t>(r * width) * element,
-                static_cast<size_t>(width) * element);
-  }
+Status needs_cpu(const std::string& what) {
+  return Status(StatusCode::kDeviceLost, str_cat(what, ": the Vulkan device was lost: decode on the CPU"));
 }
 
 }  // namespace
@@ -37,6 +25,8 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   self->device_->set_allocation_limit(options.allocation_limit);
   NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(*self->device_));
   self->name_ = str_cat("vulkan ", info.name);
+  NWC_ASSIGN_OR_RETURN(self->stream_,
+                       WindowStream::create(file, runner, *self->device_, *self->pipelines_, options.max_window_bytes));
   if (!file.codec()) return self;
 
   const CodecRecord& codec = *file.codec();
@@ -44,9 +34,11 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   NWC_ASSIGN_OR_RETURN(self->kernels_,
                        VulkanKernels::create(*self->device_, *self->pipelines_, codec, self->tables_,
                                              VulkanSelfTest::extra_tables(), options.tiles_per_workgroup));
-  self->self_test_ = std::make_unique<VulkanSelfTest>(
-      *self->kernels_, codec, static_cast<uint32_t>(self->tables_.alias.size()), log, options.quarantine_mask);
-  const std::optional<RansVariant> variant = self->choose_variant(self->tables_.alias.size());
+  self->self_test_ =
+      std::make_unique<VulkanSelfTest>(*self->kernels_, self->stream_->slot(0), self->device_->info(), codec,
+                                       static_cast<uint32_t>(self->tables_.alias.size()), options, log);
+  self->stream_->set_codec(self->tables_, *self->kernels_, *self->self_test_);
+  const std::optional<RansVariant> variant = self->self_test_->choose(self->tables_.alias.size());
   if (!variant) {
     return Status(StatusCode::kNoDevice,
                   str_cat(info.name, ": no rANS kernel decodes the known tiles rightly: decode on the CPU"));
@@ -58,33 +50,17 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   return self;
 }
 
-std::optional<RansVariant> VulkanDecoder::choose_variant(size_t used_tables) {
-  const uint32_t shared = kernels_->shared_tables(used_tables);
-  for (const bool ballot : {true, false}) {
-    if (ballot && (!device_->info().ballot || options_.variant == VulkanOptions::Variant::kShared)) continue;
-    if (!ballot && options_.variant == VulkanOptions::Variant::kBallot) continue;
-    for (const uint32_t tables : {shared, 0u}) {
-      const RansVariant variant{ballot, tables};
-      if (self_test_->works(variant)) return variant;
-      if (tables == 0) break;
-    }
-  }
-  return std::nullopt;
-}
-
 Status VulkanDecoder::decode(const DecodeRequest& request) {
   NWC_TRY(check_request(file_, request));
-  const TensorRecord& record = file_.tensors()[request.tensor];
-  if (record.storage != Storage::kCoded) return decode_raw_rows(file_, request);
-  Job job;
+  if (file_.tensors()[request.tensor].storage != Storage::kCoded) return decode_raw_rows(file_, request);
+  DecodeJob job;
   job.tensor = request.tensor;
   job.row_begin = request.row_begin;
   job.row_end = request.row_end;
   job.dtype = request.dtype;
   job.check_crc = request.check_crc;
-  job.progress = request.progress;
-  job.out = request.out.data();
-  return run_job(job);
+  job.host = request.out.data();
+  return run_jobs({&job, 1}, request.progress);
 }
 
 Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
@@ -96,126 +72,76 @@ Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
   if (out.size() < need) {
     return Status(StatusCode::kBufferTooSmall, str_cat(record.name, ": needs room for ", need, " values"));
   }
-  Job job;
+  DecodeJob job;
   job.tensor = tensor;
   job.row_end = record.rows();
   job.values_only = true;
-  job.out = reinterpret_cast<uint8_t*>(out.data());
-  return run_job(job);
+  job.host = reinterpret_cast<uint8_t*>(out.data());
+  return run_jobs({&job, 1}, {});
 }
 
-Status VulkanDecoder::run_job(const Job& job) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const TensorRecord& record = file_.tensors()[job.tensor];
-  if (kernels_ == nullptr) return corrupt(str_cat(record.name, " is coded, but the file has no codec"));
-  if (device_->lost()) {
-    return Status(StatusCode::kDeviceLost, str_cat(record.name, ": the Vulkan device was lost: decode on the CPU"));
+Status VulkanDecoder::decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress) {
+  std::vector<DecodeJob> jobs;
+  for (const DeviceDecodeRequest& request : requests) {
+    NWC_TRY(check_rows(file_, request.tensor, request.row_begin, request.row_end, request.dtype));
+    const TensorRecord& record = file_.tensors()[request.tensor];
+    const uint64_t need = (request.row_end - request.row_begin) * record.cols() * dtype_size(request.dtype);
+    const BufferView& out = request.out;
+    if (out.buffer == nullptr || out.offset % 4 != 0) {
+      return invalid_argument(str_cat(record.name, ": the output must be a buffer, from a multiple of 4 bytes on"));
+    }
+    if (out.size < need || out.buffer->size() < out.offset || out.buffer->size() - out.offset < need) {
+      return Status(StatusCode::kBufferTooSmall,
+                    str_cat(record.name, ": needs ", need, " bytes of the device's buffer, there are ", out.size));
+    }
+    DecodeJob job;
+    job.tensor = request.tensor;
+    job.row_begin = request.row_begin;
+    job.row_end = request.row_end;
+    job.dtype = request.dtype;
+    job.check_crc = request.check_crc;
+    job.device = out;
+    jobs.push_back(job);
   }
-  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(job.tensor, job.check_crc));
-  const TensorContexts contexts = build_contexts(tables_, coded.level, coded.row_class);
-  // A kernel that fails where the CPU does not is given up, and the next one tries the same job from its beginning.
-  Status failure(StatusCode::kDevice, str_cat(record.name, ": no rANS kernel works: decode on the CPU"));
-  while (const std::optional<RansVariant> variant = choose_variant(contexts.used.size())) {
-    Status status = run_with(job, coded, contexts, *variant);
+  return run_jobs(jobs, progress);
+}
+
+Status VulkanDecoder::run_jobs(std::span<const DecodeJob> jobs, const Progress& progress) {
+  if (jobs.empty()) return {};
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (device_->lost()) return needs_cpu(file_.tensors()[jobs.front().tensor].name);
+  // A kernel that fails where the CPU does not is given up, and the next one tries the same jobs from their beginning.
+  Status failure;
+  for (;;) {
+    Status status = run_smaller(jobs, progress);
     if (status.code() != StatusCode::kDevice) return status;
-    self_test_->quarantine(*variant, status.message());
+    if (!stream_->last_variant()) return failure.ok() ? status : failure;
+    self_test_->quarantine(*stream_->last_variant(), status.message());
     failure = std::move(status);
   }
-  return failure;
 }
 
-Status VulkanDecoder::run_with(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
-                               const RansVariant& variant) {
-  const TensorRecord& record = file_.tensors()[job.tensor];
-  WindowLimits limits = kernels_->limits(options_.max_window_bytes);
-  for (;;) {
-    Status status = run_windows(job, coded, contexts, variant, limits);
+Status VulkanDecoder::run_smaller(std::span<const DecodeJob> jobs, const Progress& progress) {
+  for (uint32_t shrink = 1;; shrink *= 2) {
+    Status status = stream_->run(jobs, shrink, progress);
     if (status.code() != StatusCode::kOutOfMemory) return status;
     // A device may refuse what its limits promise. The least is a tile.
-    const uint64_t least = kMaxTileWeights;
-    if (limits.max_weights <= least) return status.with_context(record.name);
-    limits.max_weights = std::max(least, limits.max_weights / 2);
-    limits.max_input_bytes = std::max<uint64_t>(least * 4, limits.max_input_bytes / 2);
-    log_.log(LogLevel::kInfo,
-             str_cat(record.name, ": ", status.message(), "; trying windows of ", limits.max_weights, " weights"));
+    const std::string& name = file_.tensors()[jobs.front().tensor].name;
+    if (!stream_->can_shrink(shrink)) return status.with_context(name);
+    log_.log(LogLevel::kInfo, str_cat(name, ": ", status.message(), "; trying windows of at most ",
+                                      options_.max_window_bytes / 4 / shrink, " bytes"));
   }
 }
 
-Status VulkanDecoder::run_windows(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
-                                  const RansVariant& variant, const WindowLimits& limits) {
-  const TensorRecord& record = file_.tensors()[job.tensor];
-  const TileGrid grid = tile_grid(record);
-  const std::vector<TileWindow> windows = plan_windows(grid, coded, job.row_begin, job.row_end, limits);
-  uint64_t done = 0, total = 0;
-  for (const TileWindow& window : windows) total += count_tiles(window);
-  for (const TileWindow& window : windows) {
-    const WindowLayout layout = layout_window(grid, coded, window, contexts);
-    NWC_TRY(run_window(job, coded, contexts, variant, layout));
-    done += layout.tiles.size();
-    if (!job.progress.report(done, total)) {
-      return Status(StatusCode::kCancelled, str_cat(record.name, ": cancelled by the progress callback"));
-    }
-  }
-  return {};
+uint64_t VulkanDecoder::device_bytes() const {
+  return stream_->device_bytes() + (kernels_ == nullptr ? 0 : kernels_->device_bytes());
 }
 
-Status VulkanDecoder::run_window(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
-                                 const RansVariant& variant, const WindowLayout& layout) {
-  const TensorRecord& record = file_.tensors()[job.tensor];
-  const uint64_t n = record.cols();
-  WindowRun run;
-  run.layout = &layout;
-  run.contexts = &contexts;
-  run.variant = variant;
-  run.values_only = job.values_only;
-  run.row_begin = std::max(job.row_begin, layout.row) - layout.row;
-  run.row_end = std::min(job.row_end, layout.row + layout.rows) - layout.row;
-  run.synthesis_level_at = layout.level_at;
-  run.dtype = job.dtype;
+uint64_t VulkanDecoder::host_bytes() const { return stream_->host_bytes(); }
 
-  NWC_ASSIGN_OR_RETURN(const MutableBytes input, kernels_->prepare(run));
-  size_t bad = 0;
-  const Status packed = pack_window(file_, job.tensor, coded, layout, contexts, variant.shared_tables != 0,
-                                    job.check_crc, runner_, input, &bad);
-  if (!packed.ok()) {
-    // The first bad tile is reported, as the CPU does; what the host cannot see without decoding may lie before it.
-    for (size_t i = 0; i < bad; ++i) NWC_TRY(check_tile(job, coded, layout.tiles[i]));
-    return packed;
-  }
-  NWC_TRY(kernels_->run(run));
-  for (size_t i = 0; i < layout.tiles.size(); ++i) {
-    const uint32_t status = kernels_->tile_status()[i];
-    if (status == static_cast<uint32_t>(TileStatus::kOk)) continue;
-    NWC_TRY(check_tile(job, coded, layout.tiles[i]));
-    return Status(StatusCode::kDevice,
-                  str_cat(tile_context(record, layout.tiles[i]), ": the Vulkan device reports status ", status,
-                          " for a tile that the CPU decodes: decode on the CPU"));
-  }
-  if (job.values_only) {
-    const uint64_t at = (layout.row / kChunk * n + layout.col) * kChunk;
-    copy_rows(kernels_->result(), layout.blocks, uint64_t{layout.width} * kChunk, n * kChunk, sizeof(int16_t),
-              job.out + static_cast<size_t>(at) * sizeof(int16_t));
-  } else {
-    const size_t element = dtype_size(job.dtype);
-    const uint64_t at = (layout.row + run.row_begin - job.row_begin) * n + layout.col;
-    copy_rows(kernels_->result(), run.row_end - run.row_begin, layout.width, n, element,
-              job.out + static_cast<size_t>(at) * element);
-  }
-  return {};
-}
-
-Status VulkanDecoder::check_tile(const Job& job, const CodedTensor& coded, uint64_t tile) const {
-  const TensorRecord& record = file_.tensors()[job.tensor];
-  const TileGeometry geometry = tile_grid(record).tile(tile);
-  std::vector<uint8_t> storage;
-  NWC_ASSIGN_OR_RETURN(const Bytes payload,
-                       read_range(file_.reader(), coded.tiles[tile].offset, coded.tiles[tile].size, &storage));
-  std::vector<int16_t> values(size_t{geometry.row_blocks()} * geometry.width * kChunk);
-  std::span<const uint8_t> row_class(coded.row_class);
-  row_class = row_class.subspan(std::min<size_t>(geometry.row, row_class.size()));
-  const Status status =
-      decode_tile(CpuLevel::kScalar, tables_, geometry, coded.level.data() + geometry.col, row_class, payload, values);
-  return status.with_context(tile_context(record, tile));
+uint64_t VulkanDecoder::max_scratch_bytes(const NwcFile& file, const VulkanOptions& options) {
+  const uint64_t constants = file.codec() ? VulkanKernels::max_constant_bytes(*file.codec()) : 0;
+  return WindowStream::max_bytes(file, options.max_window_bytes) + constants;
 }
 
 Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner,

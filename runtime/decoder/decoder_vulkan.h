@@ -2,11 +2,20 @@
 #pragma once
 
 #include <mutex>
-#include <optional>
 
-#include "runtime/decoder/decoder_vulkan_self_test.h"
+#include "runtime/decoder/decoder_vulkan_stream.h"
 
 namespace nwc {
+
+/// Rows [row_begin, row_end) of a tensor to device memory: in `dtype` (kF32, kF16, kBf16), packed [rows][n], from
+/// out.offset on, a multiple of 4.
+struct DeviceDecodeRequest {
+  size_t tensor = 0;
+  uint64_t row_begin = 0, row_end = 0;
+  Dtype dtype = Dtype::kF16;
+  BufferView out;
+  bool check_crc = true;
+};
 
 class VulkanDecoder final : public Decoder {
  public:
@@ -15,9 +24,20 @@ class VulkanDecoder final : public Decoder {
 
   const std::string& name() const override { return name_; }
   bool is_vulkan() const override { return true; }
+  VulkanDecoder* vulkan() override { return this; }
   /// One call at a time runs; others wait.
   Status decode(const DecodeRequest& request) override;
   Status decode_values(size_t tensor, std::span<int16_t> out) override;
+  /// All of it, coded tensors and raw ones, many to a submission; the host prepares a submission while the device works
+  /// on the one before. Batches that the caller submits afterwards see the result; batches submitted before finish
+  /// reading `out` first. Progress in tiles. Errors and retries as for decode(); after an error `out` is unspecified.
+  Status decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress = {});
+
+  /// What the decoder holds for its own use now: tables, network and windows on the device, and staging memory.
+  uint64_t device_bytes() const;
+  uint64_t host_bytes() const;
+  /// The most that both together come to, side information of all tensors included, with these options.
+  static uint64_t max_scratch_bytes(const NwcFile& file, const VulkanOptions& options);
 
   /// Messages of the validation layer so far, and whether it is on.
   uint64_t validation_messages() const { return device_->instance().validation_messages(); }
@@ -26,32 +46,14 @@ class VulkanDecoder final : public Decoder {
   /// For who computes on the same device, in batches of his own.
   VulkanDevice& device() { return *device_; }
   PipelineCache& pipelines() { return *pipelines_; }
-  /// The rANS variant for a tensor with that many tables in use; nullopt if none works.
-  std::optional<RansVariant> choose_variant(size_t used_tables);
 
  private:
   VulkanDecoder(const NwcFile& file, Runner& runner, const VulkanOptions& options, const Logger& log)
       : file_(file), runner_(runner), options_(options), log_(log) {}
 
-  /// What is to be decoded: rows of a tensor to `out`, as values or as weights.
-  struct Job {
-    size_t tensor = 0;
-    uint64_t row_begin = 0, row_end = 0;
-    bool values_only = false;
-    Dtype dtype = Dtype::kF32;
-    bool check_crc = true;
-    Progress progress;
-    uint8_t* out = nullptr;
-  };
-  Status run_job(const Job& job);
-  /// With one variant, in windows as large as the device can take.
-  Status run_with(const Job& job, const CodedTensor& coded, const TensorContexts& contexts, const RansVariant& variant);
-  Status run_windows(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
-                     const RansVariant& variant, const WindowLimits& limits);
-  Status run_window(const Job& job, const CodedTensor& coded, const TensorContexts& contexts,
-                    const RansVariant& variant, const WindowLayout& layout);
-  /// What the scalar decoder says of a tile: the device's status words only say that something is wrong.
-  Status check_tile(const Job& job, const CodedTensor& coded, uint64_t tile) const;
+  /// With every variant that works, and in windows as large as the device can take.
+  Status run_jobs(std::span<const DecodeJob> jobs, const Progress& progress);
+  Status run_smaller(std::span<const DecodeJob> jobs, const Progress& progress);
 
   const NwcFile& file_;
   Runner& runner_;
@@ -64,6 +66,7 @@ class VulkanDecoder final : public Decoder {
   std::unique_ptr<VulkanDevice> device_;
   std::unique_ptr<PipelineCache> pipelines_;
   std::unique_ptr<VulkanKernels> kernels_;
+  std::unique_ptr<WindowStream> stream_;
   std::unique_ptr<VulkanSelfTest> self_test_;
 };
 

@@ -1,11 +1,14 @@
-// The list of Vulkan devices without Vulkan's own types.
-#include "runtime/decoder/decoder.h"
-#include "runtime/vulkan/device.h"
+// What others may know of Vulkan without its own types: the list of devices, what a decoder takes.
+#include "runtime/decoder/decoder_vulkan.h"
 
 namespace nwc {
 
 static_assert(static_cast<int>(VulkanDeviceType::kCpu) == VK_PHYSICAL_DEVICE_TYPE_CPU &&
               static_cast<int>(VulkanDeviceType::kDiscreteGpu) == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU);
+
+uint64_t vulkan_decoder_bytes(const NwcFile& file, const VulkanOptions& options) {
+  return VulkanDecoder::max_scratch_bytes(file, options);
+}
 
 std::vector<VulkanDeviceInfo> list_vulkan_devices() {
   std::vector<VulkanDeviceInfo> out;

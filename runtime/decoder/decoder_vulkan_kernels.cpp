@@ -75,20 +75,32 @@ uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uin
 
 Bytes bytes_of(const void* data, size_t size) { return {static_cast<const uint8_t*>(data), size}; }
 
-}  // namespace
+/// The row blocks of a window that hold the rows asked for, and their rows up to the last one asked for.
+struct RowBlocks {
+  explicit RowBlocks(const WindowRun& run)
+      : first(static_cast<uint32_t>(run.row_begin / kChunk)),
+        count(static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first),
+        rows(static_cast<uint32_t>(run.row_end - uint64_t{first} * kChunk)) {}
+  uint32_t first, count, rows;
+};
 
-std::string RansVariant::name() const {
-  return str_cat(
-      ballot ? "ballot" : "shared",
-      (shared_tables == 0 ? ", tables in a buffer" : str_cat(", ", shared_tables, " tables in shared memory")));
+BufferView input_view(const WindowSlot& slot, const WindowRun& run) {
+  return {&slot.scratch(), run.at.input, run.input_bytes()};
 }
+BufferView values_view(const WindowSlot& slot, const WindowRun& run) {
+  return {&slot.scratch(), run.at.values, run.layout->num_weights() * 2};
+}
+BufferView weights_view(const WindowSlot& slot, const WindowRun& run) {
+  return {&slot.scratch(), run.at.weights, run.layout->num_weights() * 4};
+}
+
+}  // namespace
 
 Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, PipelineCache& pipelines,
                                                              const CodecRecord& codec, const DecodeTables& tables,
                                                              const std::vector<AliasTable>& extra,
                                                              uint32_t tiles_per_workgroup) {
   std::unique_ptr<VulkanKernels> self(new VulkanKernels(device, pipelines));
-  NWC_ASSIGN_OR_RETURN(self->batch_, CommandBatch::create(device, pipelines));
   self->width_ = codec.synthesis.width;
   self->num_levels_ = codec.num_levels;
   self->mac_per_weight_ = codec.synthesis.mac_per_weight();
@@ -115,31 +127,44 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   return self;
 }
 
+uint64_t VulkanKernels::max_constant_bytes(const CodecRecord& codec) {
+  constexpr uint64_t kExtraTables = 16;  // the self-test's, and more than there are
+  // The host has tables for the CPU, too. Tables and network exist on the host, in the upload buffer and on the device.
+  const uint64_t tables = (codec.tables.size() + kExtraTables) * (5 * sizeof(AliasTable) + sizeof(ShuffleTable));
+  const uint64_t w = codec.synthesis.width, blocks = codec.synthesis.blocks.size();
+  const uint64_t numbers =
+      2 * codec.num_levels + kChunk * kChunk + w * (2 * kChunk + 2) + kChunk + blocks * w * (w + 3 + codec.num_levels);
+  return tables + 3 * numbers * sizeof(float);
+}
+
 Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer) {
   if (bytes.size() > device_.info().max_storage_range) {
     return limit_error(str_cat("the codec's ", bytes.size(), " bytes exceed the device's buffer range"));
   }
   NWC_ASSIGN_OR_RETURN(*buffer, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kDevice));
-  NWC_TRY(ensure_size(device_, bytes.size(), MemoryKind::kUpload, &upload_));
-  std::memcpy(upload_.mapped().data(), bytes.data(), bytes.size());
-  NWC_TRY(upload_.flush());
-  NWC_TRY(batch_->begin());
-  batch_->copy(upload_, 0, *buffer, 0, bytes.size());
-  return batch_->submit_and_wait();
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer upload, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kUpload));
+  std::memcpy(upload.mapped().data(), bytes.data(), bytes.size());
+  NWC_TRY(upload.flush());
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device_, pipelines_));
+  NWC_TRY(batch->begin());
+  batch->copy(upload, 0, *buffer, 0, bytes.size());
+  batch->barrier();
+  return batch->submit_and_wait();
 }
 
-WindowLimits VulkanKernels::limits(uint64_t max_window_bytes) const {
+WindowLimits VulkanKernels::limits(uint64_t slot_bytes, uint32_t bytes_per_weight) const {
   const uint64_t range = device_.info().max_storage_range;
   const double macs = device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
   WindowLimits limits;
-  // A weight takes 2 bytes as value, 4 as f32 and 2 as half.
-  limits.max_weights = std::min({max_window_bytes / 8, range / 4, kMaxWindowWeights,
-                                 static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_))});
+  limits.max_weights =
+      std::min({range / 4, kMaxWindowWeights, static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_))});
   // And the kernels' workgroups must not exceed what one dimension takes.
   limits.max_weights = std::min({limits.max_weights, uint64_t{kMaxGroups} * chunks_per_group_ * kChunk,
                                  uint64_t{kMaxGroups} * kElementwiseGroup * 2});
-  limits.max_input_bytes = std::min(range, std::max<uint64_t>(max_window_bytes, 1 << 20));
+  limits.max_input_bytes = range;
   limits.max_tiles = kMaxGroups;
+  limits.max_bytes = slot_bytes;
+  limits.bytes_per_weight = bytes_per_weight;
   return limits;
 }
 
@@ -153,25 +178,7 @@ uint32_t VulkanKernels::shared_tables(size_t used) const {
   return 0;
 }
 
-Result<MutableBytes> VulkanKernels::prepare(const WindowRun& run) {
-  const WindowLayout& layout = *run.layout;
-  const uint64_t weights = layout.num_weights();
-  const uint64_t status_bytes = align_up(layout.tiles.size() * 4, 16);
-  NWC_TRY(ensure_size(device_, layout.total_words * 4, MemoryKind::kUpload, &upload_));
-  NWC_TRY(ensure_size(device_, layout.total_words * 4, MemoryKind::kDevice, &input_));
-  NWC_TRY(ensure_size(device_, status_bytes, MemoryKind::kDevice, &status_));
-  NWC_TRY(ensure_size(device_, weights * 2, MemoryKind::kDevice, &values_));
-  uint64_t result = weights * 2;
-  if (!run.values_only) {
-    NWC_TRY(ensure_size(device_, weights * 4, MemoryKind::kDevice, &weights_));
-    if (run.dtype != Dtype::kF32) NWC_TRY(ensure_size(device_, weights * 2 + 4, MemoryKind::kDevice, &halves_));
-    result = (run.row_end - run.row_begin) * layout.width * dtype_size(run.dtype);
-  }
-  NWC_TRY(ensure_size(device_, status_bytes + result, MemoryKind::kReadback, &readback_));
-  return upload_.mapped().first(static_cast<size_t>(layout.total_words * 4));
-}
-
-Status VulkanKernels::dispatch_rans(const WindowRun& run) {
+Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
   const WindowLayout& layout = *run.layout;
   const uint32_t tiles = static_cast<uint32_t>(layout.tiles.size());
   PipelineKey key;
@@ -190,96 +197,101 @@ Status VulkanKernels::dispatch_rans(const WindowRun& run) {
       layout.tile_at,      layout.context_at, layout.used_at, static_cast<uint32_t>(contexts.used.size()),
       layout.level_at,     layout.width,      tiles,          contexts.any_raw_bits ? 1u : 0u,
       layout.row_class_at, contexts.trellis};
-  return batch_->dispatch(key, {&tables_, &input_, &values_, &status_}, push, groups);
+  return slot.batch().dispatch(key,
+                               {&tables_, input_view(slot, run), values_view(slot, run),
+                                BufferView{&slot.scratch(), run.at.status, run.status_bytes()}},
+                               push, groups);
 }
 
-Status VulkanKernels::dispatch_synthesis(const WindowRun& run, uint32_t first_block, uint32_t blocks, uint32_t rows) {
+Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run) {
   const WindowLayout& layout = *run.layout;
-  const uint32_t chunks = blocks * layout.width;
+  const RowBlocks blocks(run);
+  const uint32_t chunks = blocks.count * layout.width;
   const bool row_scales = layout.row_scale_at != kNoRowScale;
   const uint32_t push[] = {run.synthesis_level_at,
                            layout.scale_at,
-                           row_scales ? layout.row_scale_at + first_block * kChunk : kNoRowScale,
+                           row_scales ? layout.row_scale_at + blocks.first * kChunk : kNoRowScale,
                            layout.width,
-                           first_block,
+                           blocks.first,
                            chunks,
-                           rows,
+                           blocks.rows,
                            0,
                            2 * num_levels_,
                            num_levels_};
-  return batch_->dispatch(synthesis_, {&network_, &input_, &values_, &weights_}, push,
-                          groups_for(chunks, chunks_per_group_));
+  return slot.batch().dispatch(synthesis_,
+                               {&network_, input_view(slot, run), values_view(slot, run), weights_view(slot, run)},
+                               push, groups_for(chunks, chunks_per_group_));
 }
 
-Status VulkanKernels::dispatch_convert(const DeviceBuffer& source, uint64_t count, Dtype dtype) {
+Status VulkanKernels::dispatch_convert(CommandBatch& batch, const BufferView& source, const BufferView& halves,
+                                       uint64_t count, Dtype dtype) {
   const uint32_t push[] = {static_cast<uint32_t>(count), dtype == Dtype::kBf16 ? 1u : 0u};
-  return batch_->dispatch({ShaderId::kConvertHalf, {}, 0}, {nullptr, nullptr, &source, &halves_}, push,
-                          groups_for(ceil_div(count, 2), kElementwiseGroup));
+  return batch.dispatch({ShaderId::kConvertHalf, {}, 0}, {nullptr, nullptr, source, halves}, push,
+                        groups_for(ceil_div(count, 2), kElementwiseGroup));
 }
 
-Status VulkanKernels::run(const WindowRun& run) {
-  const WindowLayout& layout = *run.layout;
-  const uint64_t status_bytes = layout.tiles.size() * 4;
-  const uint64_t result_at = align_up(status_bytes, 16);
-  NWC_TRY(upload_.flush());
-  NWC_TRY(batch_->begin());
-  batch_->copy(upload_, 0, input_, 0, layout.total_words * 4);
-  batch_->fill(status_, status_bytes, kTileUntouched);
-  batch_->barrier();
-  NWC_TRY(dispatch_rans(run));
-  batch_->barrier();
-  batch_->copy(status_, 0, readback_, 0, status_bytes);
-  uint64_t result_bytes = layout.num_weights() * 2;
-  if (run.values_only) {
-    batch_->copy(values_, 0, readback_, result_at, result_bytes);
-  } else {
-    // Only the row blocks that hold rows asked for.
-    const uint32_t first_block = static_cast<uint32_t>(run.row_begin / kChunk);
-    const uint32_t blocks = static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first_block;
-    const uint32_t rows = static_cast<uint32_t>(run.row_end - uint64_t{first_block} * kChunk);
-    const uint64_t skip = (run.row_begin - uint64_t{first_block} * kChunk) * layout.width;
-    const uint64_t count = (run.row_end - run.row_begin) * layout.width;
-    NWC_TRY(dispatch_synthesis(run, first_block, blocks, rows));
-    batch_->barrier();
-    const uint32_t size = dtype_size(run.dtype);
-    result_bytes = count * size;
-    if (run.dtype == Dtype::kF32) {
-      batch_->copy(weights_, skip * size, readback_, result_at, result_bytes);
+Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs) {
+  CommandBatch& batch = slot.batch();
+  NWC_TRY(slot.begin(runs));
+  // Windows do not wait for each other: a barrier after each step of all of them.
+  const auto each = [&](auto&& step) -> Status {
+    bool any = false;
+    for (const WindowRun& run : runs) {
+      if (run.layout == nullptr) continue;
+      NWC_TRY(step(run));
+      any = true;
+    }
+    if (any) batch.barrier();
+    return {};
+  };
+  NWC_TRY(each([&](const WindowRun& run) { return dispatch_rans(slot, run); }));
+  NWC_TRY(each([&](const WindowRun& run) { return run.values_only ? Status() : dispatch_synthesis(slot, run); }));
+  NWC_TRY(each([&](const WindowRun& run) {
+    if (run.values_only || run.dtype == Dtype::kF32) return Status();
+    return dispatch_convert(batch, weights_view(slot, run),
+                            {&slot.scratch(), run.at.halves, run.layout->num_weights() * 2 + 4},
+                            uint64_t{RowBlocks(run).rows} * run.layout->width, run.dtype);
+  }));
+  for (const WindowRun& run : runs) {
+    if (run.layout == nullptr) continue;
+    batch.copy(slot.scratch(), run.at.status, slot.readback(), run.at.status_back, run.status_bytes());
+    if (run.values_only) {
+      batch.copy(slot.scratch(), run.at.values, slot.readback(), run.at.result_back, run.result_bytes());
+      continue;
+    }
+    const uint64_t width = run.layout->width, rows = run.row_end - run.row_begin, size = dtype_size(run.dtype);
+    const uint64_t skip = (run.row_begin - uint64_t{RowBlocks(run).first} * kChunk) * width;
+    const uint64_t from = (run.dtype == Dtype::kF32 ? run.at.weights : run.at.halves) + skip * size;
+    if (run.out.buffer == nullptr) {
+      batch.copy(slot.scratch(), from, slot.readback(), run.at.result_back, run.result_bytes());
     } else {
-      NWC_TRY(dispatch_convert(weights_, uint64_t{rows} * layout.width, run.dtype));
-      batch_->barrier();
-      batch_->copy(halves_, skip * size, readback_, result_at, result_bytes);
+      batch.copy_rows(slot.scratch(), from, *run.out.buffer, run.out.offset, rows, width * size, run.out_stride * size);
     }
   }
-  batch_->barrier();
-  NWC_TRY(batch_->submit_and_wait());
-  NWC_TRY(readback_.invalidate());
-  const MutableBytes mapped = readback_.mapped();
-  tile_status_ = {reinterpret_cast<const uint32_t*>(mapped.data()), layout.tiles.size()};
-  result_ = mapped.subspan(static_cast<size_t>(result_at), static_cast<size_t>(result_bytes));
-  return {};
+  return slot.submit();
 }
 
 Result<std::vector<uint16_t>> VulkanKernels::convert(std::span<const uint32_t> bits, Dtype dtype) {
   const uint64_t in_bytes = bits.size_bytes();
   const uint64_t out_bytes = align_up(bits.size() * 2, 4);
-  NWC_TRY(ensure_size(device_, in_bytes, MemoryKind::kUpload, &upload_));
-  NWC_TRY(ensure_size(device_, in_bytes, MemoryKind::kDevice, &input_));
-  NWC_TRY(ensure_size(device_, out_bytes, MemoryKind::kDevice, &halves_));
-  NWC_TRY(ensure_size(device_, out_bytes, MemoryKind::kReadback, &readback_));
-  std::memcpy(upload_.mapped().data(), bits.data(), bits.size_bytes());
-  NWC_TRY(upload_.flush());
-  NWC_TRY(batch_->begin());
-  batch_->copy(upload_, 0, input_, 0, in_bytes);
-  batch_->barrier();
-  NWC_TRY(dispatch_convert(input_, bits.size(), dtype));
-  batch_->barrier();
-  batch_->copy(halves_, 0, readback_, 0, out_bytes);
-  batch_->barrier();
-  NWC_TRY(batch_->submit_and_wait());
-  NWC_TRY(readback_.invalidate());
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer upload, DeviceBuffer::create(device_, in_bytes, MemoryKind::kUpload));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer source, DeviceBuffer::create(device_, in_bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer result, DeviceBuffer::create(device_, out_bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer readback, DeviceBuffer::create(device_, out_bytes, MemoryKind::kReadback));
+  std::memcpy(upload.mapped().data(), bits.data(), bits.size_bytes());
+  NWC_TRY(upload.flush());
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device_, pipelines_));
+  NWC_TRY(batch->begin());
+  batch->copy(upload, 0, source, 0, in_bytes);
+  batch->barrier();
+  NWC_TRY(dispatch_convert(*batch, &source, &result, bits.size(), dtype));
+  batch->barrier();
+  batch->copy(result, 0, readback, 0, out_bytes);
+  batch->barrier();
+  NWC_TRY(batch->submit_and_wait());
+  NWC_TRY(readback.invalidate());
   std::vector<uint16_t> halves(bits.size());
-  std::memcpy(halves.data(), readback_.mapped().data(), halves.size() * 2);
+  std::memcpy(halves.data(), readback.mapped().data(), halves.size() * 2);
   return halves;
 }
 

@@ -27,12 +27,16 @@ std::vector<AliasTable> VulkanSelfTest::extra_tables() {
   return tables;
 }
 
-VulkanSelfTest::VulkanSelfTest(VulkanKernels& kernels, const CodecRecord& codec, uint32_t num_codec_tables,
-                               const Logger& log, uint32_t quarantine_mask)
+VulkanSelfTest::VulkanSelfTest(VulkanKernels& kernels, WindowSlot& slot, const DeviceInfo& device,
+                               const CodecRecord& codec, uint32_t num_codec_tables, const VulkanOptions& options,
+                               const Logger& log)
     : kernels_(kernels),
+      slot_(slot),
+      device_(device),
       codec_(codec),
+      forced_(options.variant),
+      quarantine_mask_(options.quarantine_mask),
       log_(log),
-      quarantine_mask_(quarantine_mask),
       scalar_(make_window(scalar_known_tile(), num_codec_tables)),
       trellis_(make_window(trellis_known_tile(), num_codec_tables)) {}
 
@@ -67,27 +71,45 @@ WindowRun VulkanSelfTest::make_run(const Window& window, const RansVariant& vari
   return run;
 }
 
-Status VulkanSelfTest::run(const Window& w, const WindowRun& run) {
-  NWC_ASSIGN_OR_RETURN(const MutableBytes input, kernels_.prepare(run));
-  pack_head(w.coded, w.layout, w.contexts, run.variant.shared_tables != 0, input);
+Status VulkanSelfTest::run(const Window& w, WindowRun* run) {
+  const std::span<WindowRun> runs(run, 1);
+  NWC_TRY(slot_.prepare(runs));
+  const MutableBytes input = slot_.input(*run);
+  pack_head(w.coded, w.layout, w.contexts, run->variant.shared_tables != 0, input);
   const Bytes payload = w.tile.payload;
   pack_tile_record(w.layout, 0, w.tile.grid.tile(0), static_cast<uint32_t>(payload.size()), input);
   std::memcpy(input.data() + size_t{w.layout.payload_at[0]} * 4, payload.data(), payload.size());
   std::memcpy(input.data() + size_t{w.synthesis_level_at} * 4, w.synthesis_levels.data(), kKnownCols);
-  return kernels_.run(run);
+  NWC_TRY(kernels_.submit(slot_, runs));
+  return slot_.wait();
 }
 
 Status VulkanSelfTest::check_variant(const Window& window, const RansVariant& variant) {
-  NWC_TRY(run(window, make_run(window, variant)));
-  if (kernels_.tile_status()[0] != 0) {
-    return wrong(str_cat("rANS kernel reports status ", kernels_.tile_status()[0], " for the known tile"));
+  WindowRun values_run = make_run(window, variant);
+  NWC_TRY(run(window, &values_run));
+  if (const uint32_t status = slot_.tile_status(values_run)[0]; status != 0) {
+    return wrong(str_cat("rANS kernel reports status ", status, " for the known tile"));
   }
   const std::vector<int16_t>& expected = window.tile.values;
-  const Bytes got = kernels_.result();
+  const Bytes got = slot_.result(values_run);
   if (got.size() != expected.size() * 2 || std::memcmp(got.data(), expected.data(), got.size()) != 0) {
     return wrong("rANS kernel decodes the known tile to wrong values");
   }
   return {};
+}
+
+std::optional<RansVariant> VulkanSelfTest::choose(size_t used_tables) {
+  const uint32_t shared = kernels_.shared_tables(used_tables);
+  for (const bool ballot : {true, false}) {
+    if (ballot && (!device_.ballot || forced_ == VulkanOptions::Variant::kShared)) continue;
+    if (!ballot && forced_ == VulkanOptions::Variant::kBallot) continue;
+    for (const uint32_t tables : {shared, 0u}) {
+      const RansVariant variant{ballot, tables};
+      if (works(variant)) return variant;
+      if (tables == 0) break;
+    }
+  }
+  return std::nullopt;
 }
 
 bool VulkanSelfTest::works(const RansVariant& variant) {
@@ -113,7 +135,7 @@ Status VulkanSelfTest::check_synthesis(const RansVariant& variant) {
   weights_run.values_only = false;
   weights_run.row_begin = kFirstRow;
   weights_run.row_end = kEndRow;
-  NWC_TRY(run(scalar_, weights_run));
+  NWC_TRY(run(scalar_, &weights_run));
   const std::vector<int16_t>& values = scalar_.tile.values;
   const size_t chunks = values.size() / kChunk;
   std::vector<uint8_t> levels;
@@ -129,7 +151,7 @@ Status VulkanSelfTest::check_synthesis(const RansVariant& variant) {
       const float scale = known_scale(column) * known_row_scale(row);
       const float expected = chunk[row % kChunk] * scale;
       const size_t at = size_t{row - kFirstRow} * kKnownCols + column;
-      const float got = load_le<float>(kernels_.result().data() + at * 4);
+      const float got = load_le<float>(slot_.result(weights_run).data() + at * 4);
       // A network that overflows on these values says nothing.
       if (!std::isfinite(most) || !std::isfinite(expected)) continue;
       if (!(std::fabs(got - expected) <= 0x1p-14f * scale * (1 + std::fabs(most)))) {

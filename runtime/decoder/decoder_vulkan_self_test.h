@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 
 #include "runtime/base/log.h"
 #include "runtime/decoder/decoder.h"
@@ -13,8 +14,8 @@ namespace nwc {
 class VulkanSelfTest {
  public:
   /// num_codec_tables: how many tables lie in front of extra_tables() in the device's buffer.
-  VulkanSelfTest(VulkanKernels& kernels, const CodecRecord& codec, uint32_t num_codec_tables, const Logger& log,
-                 uint32_t quarantine_mask);
+  VulkanSelfTest(VulkanKernels& kernels, WindowSlot& slot, const DeviceInfo& device, const CodecRecord& codec,
+                 uint32_t num_codec_tables, const VulkanOptions& options, const Logger& log);
 
   /// Tables that VulkanKernels::create takes as `extra`.
   static std::vector<AliasTable> extra_tables();
@@ -22,6 +23,8 @@ class VulkanSelfTest {
   /// Synthesis with the codec's own network, and both conversions, against the CPU. Errors: kNoDevice, kDevice...
   Status check_synthesis(const RansVariant& variant);
   Status check_conversion();
+  /// The variant for a tensor with that many tables in use; nullopt if none works.
+  std::optional<RansVariant> choose(size_t used_tables);
   /// Does the variant decode the known tiles? Asked once; a wrong answer is logged and remembered.
   bool works(const RansVariant& variant);
   /// From now on it does not; `why` goes to the log.
@@ -39,13 +42,17 @@ class VulkanSelfTest {
   };
   Window make_window(KnownTile tile, uint32_t num_codec_tables) const;
   static WindowRun make_run(const Window& window, const RansVariant& variant);
-  Status run(const Window& window, const WindowRun& run);
+  /// Through the slot, where status and result are afterwards.
+  Status run(const Window& window, WindowRun* run);
   Status check_variant(const Window& window, const RansVariant& variant);
 
   VulkanKernels& kernels_;
+  WindowSlot& slot_;
+  const DeviceInfo& device_;
   const CodecRecord& codec_;
-  Logger log_;
+  VulkanOptions::Variant forced_;
   uint32_t quarantine_mask_;
+  Logger log_;
   Window scalar_, trellis_;
   std::map<RansVariant, bool> known_;
 };

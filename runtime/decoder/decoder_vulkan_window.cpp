@@ -32,10 +32,12 @@ Load band_load(const TileGrid& grid, const CodedTensor& coded, uint64_t band, ui
 }
 
 bool fits(const Load& load, uint64_t columns, const WindowLimits& limits) {
-  // Contexts, list of tables, levels and scales of the columns come on top.
+  // Contexts, list of tables, levels and scales of the columns come on top, and what alignment of the parts costs.
+  constexpr uint64_t kWindowSlack = 4096;
   constexpr uint32_t kMaxContextWords = kMaxLevels * kNumContexts * 2 * 2;
   const uint64_t words = load.words + kMaxContextWords + kMaxTables + columns + ceil_div(columns, 4) + 16;
-  return load.weights <= limits.max_weights && words * 4 <= limits.max_input_bytes && load.tiles <= limits.max_tiles;
+  return load.weights <= limits.max_weights && words * 4 <= limits.max_input_bytes && load.tiles <= limits.max_tiles &&
+         words * 8 + load.tiles * 8 + load.weights * limits.bytes_per_weight + kWindowSlack <= limits.max_bytes;
 }
 
 }  // namespace

@@ -28,6 +28,8 @@ struct WindowLimits {
   uint64_t max_weights = 0;      ///< rows rounded up to 16
   uint64_t max_input_bytes = 0;  ///< of WindowLayout::total_words
   uint64_t max_tiles = 0;
+  uint64_t max_bytes = UINT64_MAX;  ///< of memory, the input on host and device and these for each weight:
+  uint32_t bytes_per_weight = 0;
 };
 
 /// Windows that cover rows [row_begin, row_end), in order of tiles. A window holds one tile at least, whatever the

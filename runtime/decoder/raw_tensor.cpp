@@ -27,18 +27,22 @@ void store_float(Dtype dtype, float v, uint8_t* p) {
 
 }  // namespace
 
-Status check_request(const NwcFile& file, const DecodeRequest& request) {
-  if (request.tensor >= file.tensors().size()) {
-    return invalid_argument(str_cat("tensor ", request.tensor, " of ", file.tensors().size()));
+Status check_rows(const NwcFile& file, size_t tensor, uint64_t row_begin, uint64_t row_end, Dtype dtype) {
+  if (tensor >= file.tensors().size())
+    return invalid_argument(str_cat("tensor ", tensor, " of ", file.tensors().size()));
+  const TensorRecord& record = file.tensors()[tensor];
+  if (row_begin > row_end || row_end > record.rows()) {
+    return invalid_argument(str_cat(record.name, ": rows ", row_begin, " to ", row_end, " of ", record.rows()));
   }
-  const TensorRecord& record = file.tensors()[request.tensor];
-  if (request.row_begin > request.row_end || request.row_end > record.rows()) {
-    return invalid_argument(
-        str_cat(record.name, ": rows ", request.row_begin, " to ", request.row_end, " of ", record.rows()));
-  }
-  if (request.dtype != Dtype::kF32 && request.dtype != Dtype::kF16 && request.dtype != Dtype::kBf16) {
+  if (dtype != Dtype::kF32 && dtype != Dtype::kF16 && dtype != Dtype::kBf16) {
     return invalid_argument(str_cat(record.name, ": the output must be f32, f16 or bf16"));
   }
+  return {};
+}
+
+Status check_request(const NwcFile& file, const DecodeRequest& request) {
+  NWC_TRY(check_rows(file, request.tensor, request.row_begin, request.row_end, request.dtype));
+  const TensorRecord& record = file.tensors()[request.tensor];
   // Cannot overflow: the elements of a tensor are limited to 2^40.
   const uint64_t need = (request.row_end - request.row_begin) * record.cols() * dtype_size(request.dtype);
   if (request.out.size() < need) {
@@ -55,18 +59,20 @@ Status decode_raw_rows(const NwcFile& file, const DecodeRequest& request) {
   }
   std::vector<uint8_t> storage;
   NWC_ASSIGN_OR_RETURN(const Bytes bytes, file.load_raw(request.tensor, request.check_crc, &storage));
-  const size_t from_size = dtype_size(record.dtype);
-  const size_t to_size = dtype_size(request.dtype);
   const size_t count = static_cast<size_t>((request.row_end - request.row_begin) * record.cols());
-  const uint8_t* from = bytes.data() + static_cast<size_t>(request.row_begin * record.cols()) * from_size;
-  if (record.dtype == request.dtype) {
-    if (count != 0) std::memcpy(request.out.data(), from, count * from_size);
-    return {};
-  }
-  for (size_t i = 0; i < count; ++i) {
-    store_float(request.dtype, load_float(record.dtype, from + i * from_size), request.out.data() + i * to_size);
-  }
+  const size_t skipped = static_cast<size_t>(request.row_begin * record.cols()) * dtype_size(record.dtype);
+  convert_floats(record.dtype, bytes.data() + skipped, count, request.dtype, request.out.data());
   return {};
+}
+
+void convert_floats(Dtype from_dtype, const uint8_t* from, size_t count, Dtype to_dtype, uint8_t* to) {
+  const size_t from_size = dtype_size(from_dtype), to_size = dtype_size(to_dtype);
+  if (from_dtype == to_dtype) {
+    if (count != 0) std::memcpy(to, from, count * from_size);
+    return;
+  }
+  for (size_t i = 0; i < count; ++i)
+    store_float(to_dtype, load_float(from_dtype, from + i * from_size), to + i * to_size);
 }
 
 }  // namespace nwc
