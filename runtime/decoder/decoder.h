@@ -21,6 +21,8 @@ struct DecodeRequest {
   Progress progress;
 };
 
+class VulkanDecoder;
+
 class Decoder {
  public:
   virtual ~Decoder() = default;
@@ -28,6 +30,8 @@ class Decoder {
   /// May change between calls of decode; the string lives as long as the decoder.
   virtual const std::string& name() const = 0;
   virtual bool is_vulkan() const = 0;
+  /// The decoder itself where it works on a Vulkan device, for who computes there, too; else null.
+  virtual VulkanDecoder* vulkan() { return nullptr; }
   /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
   virtual Status decode(const DecodeRequest& request) = 0;
   /// Exact reconstruction indices of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
@@ -59,6 +63,10 @@ struct VulkanOptions {
 /// variant works), kDevice. Not thread-safe: one call at a time.
 Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runner& runner,
                                                        const VulkanOptions& options, const Logger& log);
+
+/// The most that such a decoder holds for its own use, on host and device together, side information of the tensors
+/// included.
+uint64_t vulkan_decoder_bytes(const NwcFile& file, const VulkanOptions& options);
 
 /// `device`, and a CPU decoder in its place as soon as it fails (kDevice, kDeviceLost, kOutOfMemory): what failed is
 /// done again, progress starts anew, and a warning says why. Thread-safe; the device serves one call at a time.

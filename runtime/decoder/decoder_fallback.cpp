@@ -27,6 +27,10 @@ class FallbackDecoder final : public Decoder {
 
   const std::string& name() const override { return *name_.load(); }
   bool is_vulkan() const override { return is_vulkan_.load(); }
+  VulkanDecoder* vulkan() override {
+    const std::lock_guard lock(mutex_);
+    return device_ == nullptr ? nullptr : device_->vulkan();
+  }
   Status decode(const DecodeRequest& request) override {
     return on_either([&](Decoder& decoder) { return decoder.decode(request); });
   }

@@ -7,6 +7,8 @@ Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile&, Runner&, 
   return Status(StatusCode::kNoDevice, "built without Vulkan: configure with NWC_VULKAN=ON, or decode on the CPU");
 }
 
+uint64_t vulkan_decoder_bytes(const NwcFile&, const VulkanOptions&) { return 0; }
+
 std::vector<VulkanDeviceInfo> list_vulkan_devices() { return {}; }
 
 std::string describe_vulkan_devices() { return "built without Vulkan\n"; }
