@@ -123,21 +123,23 @@ Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, 
   NWC_ASSIGN_OR_RETURN(const VkDescriptorSet set, next_set());
   std::array<VkDescriptorBufferInfo, kShaderBuffers> buffers{};
   std::array<VkWriteDescriptorSet, kShaderBuffers> writes{};
-  uint32_t count = 0;
+  // Bindings that a kernel does not have get some buffer that lives: drivers follow what an earlier use of the set
+  // left.
+  const auto any =
+      std::find_if(bindings.begin(), bindings.end(), [](const BufferView& v) { return v.buffer != nullptr; });
+  assert(any != bindings.end());
   for (uint32_t i = 0; i < kShaderBuffers; ++i) {
-    const BufferView& view = bindings[i];
-    if (view.buffer == nullptr) continue;
+    const BufferView& view = bindings[i].buffer != nullptr ? bindings[i] : *any;
     assert(view.offset % device_.info().offset_alignment == 0 && view.offset + view.size <= view.buffer->size());
-    buffers[count] = {view.buffer->handle(), view.offset, std::min(view.size, device_.info().max_storage_range)};
-    writes[count].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
-    writes[count].dstSet = set;
-    writes[count].dstBinding = i;
-    writes[count].descriptorCount = 1;
-    writes[count].descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
-    writes[count].pBufferInfo = &buffers[count];
-    ++count;
+    buffers[i] = {view.buffer->handle(), view.offset, std::min(view.size, device_.info().max_storage_range)};
+    writes[i].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
+    writes[i].dstSet = set;
+    writes[i].dstBinding = i;
+    writes[i].descriptorCount = 1;
+    writes[i].descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
+    writes[i].pBufferInfo = &buffers[i];
   }
-  fn.vkUpdateDescriptorSets(device_.handle(), count, writes.data(), 0, nullptr);
+  fn.vkUpdateDescriptorSets(device_.handle(), kShaderBuffers, writes.data(), 0, nullptr);
   fn.vkCmdBindPipeline(commands_, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
   fn.vkCmdBindDescriptorSets(commands_, VK_PIPELINE_BIND_POINT_COMPUTE, pipelines_.layout(), 0, 1, &set, 0, nullptr);
   fn.vkCmdPushConstants(commands_, pipelines_.layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0,
