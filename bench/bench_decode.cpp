@@ -112,7 +112,7 @@ void run_decode(const DecodeOptions& o) {
             std::tuple(true, false, true), std::tuple(true, true, true)}) {
         if (preset != "identity" && (mixed || (preset == "paper" && !trellis))) continue;
         const auto m = make_synthetic(o.layer.with(bits, preset, trellis, row_classes, mixed));
-        for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+        for (const CpuLevel cpu : kCpuLevels) {
           if (cpu <= detect_cpu_level()) measure_model(o, *m, cpu, *runner, &report);
         }
       }

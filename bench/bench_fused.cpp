@@ -61,7 +61,7 @@ void run_fused(const FusedOptions& o) {
         SyntheticOptions layer = o.layer.with(bits, preset, trellis, row_classes, mixed);
         if (preset == "small") layer.rows = std::min<uint64_t>(layer.rows, 1024);
         const auto m = make_synthetic(layer);
-        for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+        for (const CpuLevel cpu : kCpuLevels) {
           if (cpu > detect_cpu_level() || (cpu == CpuLevel::kScalar && preset == "small")) continue;
           for (const uint32_t batch : o.batches) measure_model(*m, cpu, batch, *runner, &report);
         }

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <initializer_list>
 
 namespace nwc {
 namespace {
@@ -37,6 +36,8 @@ CpuLevel detect_hardware() {
   if ((ebx & kAvx2) != kAvx2) return CpuLevel::kScalar;
   constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;  // F, DQ, CD, BW, VL
   return (ebx & kAvx512) == kAvx512 && system_saves(0xe6) ? CpuLevel::kAvx512 : CpuLevel::kAvx2;
+#elif defined(__aarch64__)
+  return CpuLevel::kNeon;  // floating point and Advanced SIMD are part of the architecture's calling convention
 #else
   return CpuLevel::kScalar;
 #endif
@@ -47,6 +48,7 @@ CpuLevel detect_hardware() {
 const char* cpu_level_name(CpuLevel level) {
   switch (level) {
     case CpuLevel::kScalar: return "scalar";
+    case CpuLevel::kNeon: return "neon";
     case CpuLevel::kAvx2: return "avx2";
     case CpuLevel::kAvx512: return "avx512";
   }
@@ -56,7 +58,7 @@ const char* cpu_level_name(CpuLevel level) {
 CpuLevel detect_cpu_level() {
   const CpuLevel hardware = detect_hardware();
   if (const char* wish = std::getenv("NWC_CPU")) {
-    for (CpuLevel level : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512})
+    for (const CpuLevel level : kCpuLevels)
       if (level < hardware && std::strcmp(wish, cpu_level_name(level)) == 0) return level;
   }
   return hardware;

@@ -5,11 +5,20 @@
 
 namespace nwc {
 
-/// Ordered: a machine that can run one level can run every lower one.
-enum class CpuLevel : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+/// Ordered: a machine that can run one level can run every lower one of its architecture.
+enum class CpuLevel : uint8_t { kScalar = 0, kNeon = 1, kAvx2 = 2, kAvx512 = 3 };
 
-/// kAvx2 means AVX2, FMA, F16C and BMI; kAvx512 means F, BW, DQ, VL and CD on top. Environment variable
-/// NWC_CPU=scalar|avx2|avx512 lowers the answer (for tests and studies); it never raises it.
+/// The levels of the architecture that this build is for, ascending.
+#if defined(__x86_64__)
+inline constexpr CpuLevel kCpuLevels[] = {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512};
+#elif defined(__aarch64__)
+inline constexpr CpuLevel kCpuLevels[] = {CpuLevel::kScalar, CpuLevel::kNeon};
+#else
+inline constexpr CpuLevel kCpuLevels[] = {CpuLevel::kScalar};
+#endif
+
+/// kAvx2 means AVX2, FMA, F16C and BMI; kAvx512 means F, BW, DQ, VL and CD on top; kNeon means any AArch64 processor.
+/// Environment variable NWC_CPU=scalar|avx2|avx512|neon lowers the answer (for tests and studies); it never raises it.
 CpuLevel detect_cpu_level();
 const char* cpu_level_name(CpuLevel level);
 

@@ -180,6 +180,12 @@ void feature_product_avx512(const FeatureBlock&, const float*, float*);
 void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx512(const RowCopy&);
+#elif defined(__aarch64__)
+void decode_group_neon(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void features_group_neon(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void feature_product_neon(const FeatureBlock&, const float*, float*);
+void synthesize_group_neon(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
+void store_group_neon(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 #endif
 
 }  // namespace nwc

@@ -73,6 +73,11 @@ LaneKernels lane_kernels(CpuLevel level) {
     return {decode_group_avx2,     features_group_avx2, feature_product_avx2,
             synthesize_group_avx2, store_group_avx2,    copy_rows_avx2};
   }
+#elif defined(__aarch64__)
+  if (level == CpuLevel::kNeon) {  // its stores past the caches are hints, which few processors take
+    return {decode_group_neon,     features_group_neon, feature_product_neon,
+            synthesize_group_neon, store_group_neon,    copy_rows_scalar};
+  }
 #endif
   static_cast<void>(level);
   return {decode_group_scalar,     features_group_scalar, feature_product_scalar,

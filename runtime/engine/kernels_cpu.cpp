@@ -82,9 +82,10 @@ const KernelTable& kernel_table(CpuLevel level) {
 #if defined(__x86_64__)
   if (level == CpuLevel::kAvx512) return kAvx512Kernels;
   if (level == CpuLevel::kAvx2) return kAvx2Kernels;
-#else
-  (void)level;
+#elif defined(__aarch64__)
+  if (level == CpuLevel::kNeon) return kNeonKernels;
 #endif
+  static_cast<void>(level);
   return kScalarKernels;
 }
 

@@ -1,4 +1,4 @@
-// Body of the SIMD twins, instantiated once per instruction set by kernels_avx2.cpp and kernels_avx512.cpp. Everything
+// Body of the SIMD twins, instantiated once per instruction set by kernels_{avx2,avx512,neon}.cpp. Everything
 // here is a template of the vector type `V`, which lives in an anonymous namespace: no symbol is shared between files
 // that are compiled with different flags.
 //

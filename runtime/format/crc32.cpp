@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "runtime/format/container.h"
+#include "runtime/format/crc32_armv8.h"
 #include "runtime/format/crc32_pclmul.h"
 
 namespace nwc {
@@ -42,6 +43,9 @@ uint32_t crc32(Bytes bytes, uint32_t seed) {
     crc32_fold_pclmul(bytes.data(), size, ~seed, rest);
     return crc32_zlib(bytes.subspan(size), crc32_zlib(rest, ~0u));
   }
+#elif defined(__aarch64__)
+  static const bool fast = has_crc32_armv8();
+  if (fast) return crc32_armv8(bytes.data(), bytes.size(), seed);
 #endif
   return crc32_zlib(bytes, seed);
 }

@@ -12,8 +12,6 @@ using reference::TensorOptions;
 using reference::TestTensor;
 using Model = reference::TestModel;
 
-constexpr CpuLevel kLevels[] = {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512};
-
 Model make_model(const CodecRecord& codec, const std::vector<TensorOptions>& tensors) {
   CodecRecord identified = codec;
   identified.codec_id = compute_codec_id(identified);
@@ -124,7 +122,7 @@ TEST_P(Fused, EqualsDecodingAndMultiplying) {
     const uint64_t n = m.tensors[t].record.cols();
     const std::vector<float> x = random_vectors(kMaxFusedBatch * n, 5);
     const Expected e = expected_product(m, t, kMaxFusedBatch, x);
-    for (const CpuLevel cpu : kLevels) {
+    for (const CpuLevel cpu : kCpuLevels) {
       if (cpu > detect_cpu_level()) continue;
       for (const uint32_t batch : {1u, 2u, 5u, 8u}) {
         const std::vector<float> y = multiply(m, t, batch, x, cpu, batch == 5 ? 3 : 1);
@@ -178,7 +176,7 @@ TEST(FusedProduct, ColumnsOfScaleZeroAddNothing) {
   std::vector<float> x(280, 0.0f);
   for (size_t j = 0; j < x.size(); ++j) x[j] = t.scale_code[j] == 0 ? 3.0f : 0.0f;
   ASSERT_GT(*std::max_element(x.begin(), x.end()), 0.0f);
-  for (const CpuLevel cpu : kLevels) {
+  for (const CpuLevel cpu : kCpuLevels) {
     if (cpu > detect_cpu_level()) continue;
     EXPECT_EQ(multiply(m, 0, 1, x, cpu, 1), std::vector<float>(300, 0.0f));
   }
@@ -220,7 +218,7 @@ TEST(FusedProduct, DamagedPayloadsFailLikeDecoding) {
       bytes[tile.offset + rng() % tile.size] ^= static_cast<uint8_t>(1 + rng() % 255);
     auto file = NwcFile::open(make_memory_reader(bytes));
     ASSERT_TRUE(file.ok());
-    for (const CpuLevel cpu : kLevels) {
+    for (const CpuLevel cpu : kCpuLevels) {
       if (cpu > detect_cpu_level()) continue;
       TensorDecodeOptions o = at(cpu);
       for (const bool check_crc : {true, false}) {

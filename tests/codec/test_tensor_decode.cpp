@@ -98,7 +98,7 @@ TEST_P(EveryCodec, WeightsAndValuesOfEveryShapeAndCpuLevel) {
   for (size_t t = 0; t < kShapes.size(); ++t) {
     const Expected expected = expected_weights(m, t);
     const uint64_t rows = m.tensors[t].record.rows();
-    for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+    for (const CpuLevel cpu : kCpuLevels) {
       if (cpu > detect_cpu_level()) continue;
       const std::vector<float> f32 = as_floats(decode(m, t, cpu, Dtype::kF32, 0, rows, 1));
       for (size_t i = 0; i < f32.size(); ++i) {
@@ -157,7 +157,7 @@ TEST(TensorDecode, ColumnsOfScaleZeroAreExactlyZero) {
   Model m = make_model({}, {kShapes[0]});
   const TestTensor& t = m.tensors[0];
   ASSERT_NE(std::count(t.scale_code.begin(), t.scale_code.end(), 0), 0);
-  for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+  for (const CpuLevel cpu : kCpuLevels) {
     if (cpu > detect_cpu_level()) continue;
     const std::vector<uint8_t> out = decode(m, 0, cpu, Dtype::kF16, 0, 300, 1);
     for (size_t i = 0; i < out.size() / 2; ++i) {

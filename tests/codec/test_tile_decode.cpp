@@ -9,9 +9,9 @@ namespace {
 using reference::CodecOptions;
 
 std::vector<CpuLevel> levels_here() {
-  std::vector<CpuLevel> levels = {CpuLevel::kScalar};
-  for (const CpuLevel level : {CpuLevel::kAvx2, CpuLevel::kAvx512}) {
-    if (detect_cpu_level() >= level) levels.push_back(level);
+  std::vector<CpuLevel> levels;
+  for (const CpuLevel level : kCpuLevels) {
+    if (level <= detect_cpu_level()) levels.push_back(level);
   }
   return levels;
 }

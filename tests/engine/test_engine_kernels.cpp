@@ -14,8 +14,8 @@ namespace {
 
 std::vector<CpuLevel> twins() {
   std::vector<CpuLevel> levels;
-  for (CpuLevel l : {CpuLevel::kAvx2, CpuLevel::kAvx512}) {
-    if (l <= detect_cpu_level()) levels.push_back(l);
+  for (CpuLevel l : kCpuLevels) {
+    if (l != CpuLevel::kScalar && l <= detect_cpu_level()) levels.push_back(l);
   }
   return levels;
 }

@@ -56,7 +56,7 @@ float compare(const PlainModel& model, const std::vector<Reference>& references,
 void check(const std::string& model_path, const std::string& name) {
   const PlainModel model = load_model(model_path);
   const std::vector<Reference> references = load_references(kFixtures + name + ".logits.safetensors");
-  for (CpuLevel level : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+  for (CpuLevel level : kCpuLevels) {
     if (level > detect_cpu_level()) continue;
     SessionParams params;
     params.max_cpu = level;

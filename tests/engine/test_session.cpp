@@ -59,7 +59,7 @@ TEST(Session, EveryModeGivesTheSameBits) {
 TEST(Session, ThreadsDoNotChangeTheBits) {
   const PlainModel model = random_model(small_record(), 3);
   const std::vector<uint32_t> tokens = random_tokens(120, 101, 4);
-  for (CpuLevel level : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+  for (CpuLevel level : kCpuLevels) {
     SessionParams params;
     params.max_cpu = level;
     Bench one = make_bench(model, params, 1);

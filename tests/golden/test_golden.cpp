@@ -56,7 +56,7 @@ TEST(Golden, EveryFileDecodesToItsValues) {
       std::ofstream(text) << describe(entry.path().string(), CpuLevel::kScalar);
     std::ifstream expected(text);
     const std::string lines((std::istreambuf_iterator<char>(expected)), {});
-    for (const CpuLevel cpu : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+    for (const CpuLevel cpu : kCpuLevels) {
       if (cpu > detect_cpu_level()) continue;
       EXPECT_EQ(describe(entry.path().string(), cpu), lines) << entry.path() << ", " << cpu_level_name(cpu);
     }
