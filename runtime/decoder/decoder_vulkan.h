@@ -67,6 +67,7 @@ class VulkanDecoder final : public Decoder {
   std::unique_ptr<PipelineCache> pipelines_;
   std::unique_ptr<VulkanKernels> kernels_;
   std::unique_ptr<WindowStream> stream_;
+  std::unique_ptr<WindowSlot> test_slot_;  // the self-test's own: it runs while the stream's are in flight
   std::unique_ptr<VulkanSelfTest> self_test_;
 };
 
