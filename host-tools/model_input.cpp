@@ -28,7 +28,7 @@ Result<ModelInput> open_model_input(const std::string& path, uint32_t threads) {
 }
 
 void add_device_options(CLI::App* command, DeviceOptions& options) {
-  command->add_option("--backend", options.backend, "What decodes: auto (a real GPU if there is one), cpu, vulkan")
+  command->add_option("--backend", options.backend, "What decodes, and evaluates where the command does: auto (a real GPU if there is one), cpu, vulkan")
       ->check(CLI::IsMember({"auto", "cpu", "vulkan"}))
       ->capture_default_str();
   command->add_option("--device", options.device, "Part of the Vulkan device's name (default: the best one)");
@@ -65,8 +65,11 @@ Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& 
   NWC_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::create(*model.file->tokenizer()));
   NWC_ASSIGN_OR_RETURN(model.decoder, make_decoder(*model.file, device, context));
   model.runner = make_thread_pool(context.threads);
+  SessionParams placed = params;
+  placed.compute = model.decoder.decoder->vulkan() != nullptr ? Compute::kVulkan : Compute::kCpu;
+  placed.cpu_fallback = device.backend == "auto";
   ProgressLine progress(context, "loading " + std::filesystem::path(path).filename().string());
-  NWC_ASSIGN_OR_RETURN(model.session, Session::create(*model.file, *model.decoder.decoder, *model.runner, params,
+  NWC_ASSIGN_OR_RETURN(model.session, Session::create(*model.file, *model.decoder.decoder, *model.runner, placed,
                                                       context.logger(), progress.callback()));
   return model;
 }

@@ -11,8 +11,9 @@ layout(std430, set = 0, binding = 1) readonly buffer Tokens { uint tokens[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer X { float x[]; };
 layout(push_constant) uniform Parameters {
   uint hidden;      // even
-  uint first_row;   // of the rows bound
-  uint num_rows;    // bound
+  uint first_word;  // index in embedding of the first row bound
+  uint first_row;   // its number
+  uint num_rows;
   uint num_tokens;
   uint token_at;    // index in tokens of the first
 } pc;
@@ -25,9 +26,10 @@ void main() {
   if (row >= pc.num_rows) return;  // lies in another part of the embedding (below first_row it wraps around)
   vec2 value;
   if (kDtype == kWeightF32) {
-    value = vec2(uintBitsToFloat(embedding[row * pc.hidden + i]), uintBitsToFloat(embedding[row * pc.hidden + i + 1u]));
+    const uint at = pc.first_word + row * pc.hidden + i;
+    value = uintBitsToFloat(uvec2(embedding[at], embedding[at + 1u]));
   } else {
-    value = unpack_halves(kDtype, embedding[(row * pc.hidden + i) / 2u]);
+    value = unpack_halves(kDtype, embedding[pc.first_word + (row * pc.hidden + i) / 2u]);
   }
   x[t * pc.hidden + i] = value.x;
   x[t * pc.hidden + i + 1u] = value.y;

@@ -12,7 +12,7 @@ set(allow_codec codec format base)
 set(allow_model model format base)
 set(allow_vulkan vulkan format base)
 set(allow_decoder decoder vulkan codec model format base)
-set(allow_engine engine decoder codec model format base)
+set(allow_engine engine decoder vulkan codec model format base)
 set(allow_c_api c_api include engine decoder codec model format base)
 set(allow_include include)
 set(allow_trainer base format codec model decoder engine)
@@ -93,6 +93,7 @@ if(SELF_CHECK)
     "runtime/model/a.h|runtime/codec/b.h" "runtime/vulkan/a.h|runtime/codec/b.h" "runtime/decoder/a.h|runtime/engine/b.h"
     "runtime/engine/a.h|runtime/c_api/b.h" "runtime/codec/a.h|trainer/nn/b.h" "runtime/codec/a.h|Eigen/Dense"
     "runtime/model/a.h|nlohmann/json.hpp" "runtime/engine/a.cpp|vulkan/vulkan.h" "runtime/decoder/a.cpp|runtime/vulkan/b.h"
+    "runtime/engine/a.cpp|runtime/vulkan/b.h"
     "runtime/novel/a.cpp|runtime/base/b.h" "trainer/a.h|host-tools/b.h" "trainer/a.h|runtime/vulkan/b.h"
     "trainer/a.h|runtime/c_api/b.h" "host-tools/a.cpp|tests/b.h" "shaders/a.comp|other/b.glsl")
   foreach(kind good bad)

@@ -43,6 +43,8 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   if (p.mode > NWC_WEIGHTS_FUSED) return invalid_argument(str_cat("mode ", p.mode, " does not exist"));
   if (p.reserved != 0) return invalid_argument("nwc_session_params.reserved is not 0");
   SessionParams out;
+  out.compute = expected_compute(p);
+  out.cpu_fallback = p.backend == NWC_BACKEND_AUTO;
   out.context = p.context;
   out.mode = static_cast<SessionMode>(p.mode);
   out.memory_budget_bytes = p.memory_budget_bytes;
@@ -53,6 +55,17 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   out.check_crc = p.skip_checksums == 0;
   out.file_in_memory = p.count_file != 0;
   return out;
+}
+
+/// Where layers will be computed, as far as can be said before a device is opened.
+Compute expected_compute(const nwc_session_params& p) {
+  if (p.backend == NWC_BACKEND_CPU) return Compute::kCpu;
+  if (p.backend == NWC_BACKEND_VULKAN) return Compute::kVulkan;
+  for (const VulkanDeviceInfo& device : list_vulkan_devices()) {
+    const bool named = p.device_name == nullptr || device.name.find(p.device_name) != std::string::npos;
+    if (device.usable && device.type != VulkanDeviceType::kCpu && named) return Compute::kVulkan;
+  }
+  return Compute::kCpu;
 }
 
 /// Stored bytes of what is decoded again for every batch: the streamed blocks and, if it does not stay, the head.
@@ -128,7 +141,7 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     s->state = model->state;
     s->log = {p.log, p.log_user};
     NWC_ASSIGN_OR_RETURN(s->compute_runner, create_runner(p.runner, p.num_threads));
-    NWC_ASSIGN_OR_RETURN(const SessionParams internal, session_params(p, s->compute_runner->num_workers()));
+    NWC_ASSIGN_OR_RETURN(SessionParams internal, session_params(p, s->compute_runner->num_workers()));
     // A plan that does not fit ends here, before a device is touched or a second set of threads started.
     NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(file, internal));
     const bool streams = plan.mode != SessionMode::kFused && plan.resident_layers < file.model()->num_layers;
@@ -136,6 +149,7 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;
     const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name, false};
     NWC_ASSIGN_OR_RETURN(s->decoder, create_decoder(file, decode_runner, choice, s->log.logger()));
+    if (s->decoder->vulkan() == nullptr) internal.compute = Compute::kCpu;
     const ProgressTarget target{progress, progress_user};
     NWC_ASSIGN_OR_RETURN(s->session, Session::create(file, *s->decoder, *s->compute_runner, internal, s->log.logger(),
                                                      target.progress()));

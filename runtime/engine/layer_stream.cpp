@@ -72,15 +72,11 @@ Status WeightSource::decode_norms(float* out) {
   return one(layout_.final_norm);
 }
 
-LayerStream::LayerStream(uint32_t first, uint32_t end, MutableBytes buffer0, MutableBytes buffer1, DecodeLayer decode)
-    : first_(first), end_(end), decode_(std::move(decode)), next_layer_(first) {
-  slots_[0].bytes = buffer0;
-  slots_[1].bytes = buffer1;
-}
+LayerStream::LayerStream(uint32_t first, uint32_t end, DecodeLayer decode)
+    : first_(first), end_(end), decode_(std::move(decode)), next_layer_(first) {}
 
-Result<std::unique_ptr<LayerStream>> LayerStream::start(uint32_t first, uint32_t end, MutableBytes buffer0,
-                                                        MutableBytes buffer1, DecodeLayer decode) {
-  std::unique_ptr<LayerStream> stream(new LayerStream(first, end, buffer0, buffer1, std::move(decode)));
+Result<std::unique_ptr<LayerStream>> LayerStream::start(uint32_t first, uint32_t end, DecodeLayer decode) {
+  std::unique_ptr<LayerStream> stream(new LayerStream(first, end, std::move(decode)));
   const bool started = guarded([&] { stream->thread_ = std::thread([s = stream.get()] { s->work(); }); },
                                [](StatusCode, const char*) {});
   if (!started) return Status(StatusCode::kOutOfMemory, "the system gives no thread to decode layers");
@@ -101,29 +97,29 @@ void LayerStream::work() {
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || (!failed_ && !slots_[fill_].full); });
     if (stop_) return;
-    Slot& slot = slots_[fill_];
+    const uint32_t filled = fill_;
     const uint32_t layer = next_layer_;
     lock.unlock();
     Status status;
     // Out of memory in the decoder must not end the process. That text is short enough to need no memory itself.
-    guarded([&] { status = decode_(layer, slot.bytes); },
+    guarded([&] { status = decode_(layer, filled); },
             [&](StatusCode code, const char* text) {
               status = Status(code, code == StatusCode::kOutOfMemory ? "out of memory" : text);
             });
     lock.lock();
-    slot.full = true;
-    slot.status = std::move(status);
-    failed_ = !slot.status.ok();
+    slots_[filled].full = true;
+    failed_ = !status.ok();
+    slots_[filled].status = std::move(status);
     fill_ ^= 1u;
     next_layer_ = layer + 1 == end_ ? first_ : layer + 1;
     changed_.notify_all();
   }
 }
 
-Result<const uint8_t*> LayerStream::acquire() {
+Result<uint32_t> LayerStream::acquire() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return slots_[drain_].full; });
-  if (slots_[drain_].status.ok()) return static_cast<const uint8_t*>(slots_[drain_].bytes.data());
+  if (slots_[drain_].status.ok()) return drain_;
   // The thread is waiting, and what lies in the other slot is out of order now.
   Status status = std::move(slots_[drain_].status);
   for (Slot& slot : slots_) {

@@ -39,30 +39,30 @@ class WeightSource {
   std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
 };
 
-/// Layers first .. end - 1, over and over, each decoded into one of two buffers while the caller works on the other.
+/// Layers first .. end - 1, over and over, decoded by turns into two slots of the caller's, one while the caller works
+/// on the other.
 class LayerStream {
  public:
-  using DecodeLayer = std::function<Status(uint32_t layer, MutableBytes out)>;
+  using DecodeLayer = std::function<Status(uint32_t layer, uint32_t slot)>;
 
-  /// The buffers outlive the stream. errors: kOutOfMemory (no thread)
-  static Result<std::unique_ptr<LayerStream>> start(uint32_t first, uint32_t end, MutableBytes buffer0,
-                                                    MutableBytes buffer1, DecodeLayer decode);
+  /// What the slots are outlives the stream. errors: kOutOfMemory (no thread)
+  static Result<std::unique_ptr<LayerStream>> start(uint32_t first, uint32_t end, DecodeLayer decode);
   ~LayerStream();
   LayerStream(const LayerStream&) = delete;
   LayerStream& operator=(const LayerStream&) = delete;
 
-  /// Waits for the next layer in order. After an error the stream starts again with `first`, which will be tried anew.
-  Result<const uint8_t*> acquire();
-  /// Gives the acquired layer's buffer back.
+  /// Waits for the next layer in order; 0 or 1: where it lies. After an error the stream starts again with `first`,
+  /// which will be tried anew.
+  Result<uint32_t> acquire();
+  /// Gives the acquired slot back.
   void release();
 
  private:
   struct Slot {
-    MutableBytes bytes;
     bool full = false;
     Status status;
   };
-  LayerStream(uint32_t first, uint32_t end, MutableBytes buffer0, MutableBytes buffer1, DecodeLayer decode);
+  LayerStream(uint32_t first, uint32_t end, DecodeLayer decode);
   void work();
 
   const uint32_t first_, end_;

@@ -37,7 +37,13 @@ uint64_t tensor_scratch(const NwcFile& file, size_t tensor, uint32_t workers, bo
   return r.side_size + 7 * grid.n + (r.row_scales ? 5 * grid.m : 0) + 24 * grid.num_tiles() + workers * per_worker;
 }
 
-uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, uint32_t workers) {
+uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
+                         uint32_t workers) {
+  if (params.compute == Compute::kVulkan) {
+    VulkanOptions options;
+    options.max_window_bytes = params.device_window_bytes;
+    return vulkan_decoder_bytes(file, options);
+  }
   const bool viewable = file.reader().view(0, 1) != nullptr;
   uint64_t most = 0;
   const auto consider = [&](size_t tensor) { most = std::max(most, tensor_scratch(file, tensor, workers, viewable)); };
@@ -59,7 +65,7 @@ class Planner {
         layout_(layout),
         params_(params),
         workers_(num_workers(params)),
-        decoder_scratch_(decoder_scratch(file, layout, workers_)) {}
+        decoder_scratch_(decoder_scratch(file, layout, params, workers_)) {}
 
   /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.
   MemoryPlan price(MemoryPlan plan) const {
@@ -72,7 +78,9 @@ class Planner {
                                                                     : 0) +
                          (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band);
     plan.kv_cache = s.kv_cache;
-    plan.activations = 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
+    plan.activations = params_.compute == Compute::kVulkan
+                           ? 2 * s.hidden + s.qkv + s.attention + s.gate_up + s.activated + 2 * s.inputs + 2 * s.logits
+                           : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
     plan.decoder_scratch = decoder_scratch_ + (fused ? FusedProduct::max_bytes(file_, workers_) : 0);
     plan.compressed_file = file_.reader().size();
     plan.total = plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations + plan.decoder_scratch +
@@ -231,6 +239,14 @@ SessionSizes session_sizes(const NwcFile& file, const LlamaLayout& layout, const
   s.attention = floats(layout.q_width());
   s.gate_up = floats(2 * uint64_t{m.intermediate_size});
   s.angles = floats(m.head_dim);
+  if (params.compute == Compute::kVulkan) {
+    s.layer_cache = Buffer::rounded(2 * uint64_t{m.num_kv_heads} * context * m.head_dim * dtype_size(params.kv_dtype));
+    s.kv_cache = m.num_layers * s.layer_cache;
+    s.activated = floats(m.intermediate_size);
+    s.inputs = floats(uint64_t{1} + m.head_dim + m.hidden_size);
+    s.logits = Buffer::rounded(uint64_t{kDeviceLogitRows} * m.vocab_size * sizeof(float));
+    return s;
+  }
   s.worker_scratch = Buffer::rounded(std::max<uint64_t>(kMatmulScratch, attention_scratch(m, context)) * sizeof(float));
   return s;
 }

@@ -16,13 +16,20 @@ struct SessionSizes {
   uint32_t head_band_rows = 0;
   uint64_t embedding_row = 0;
   uint64_t kv_cache = 0;
-  uint64_t hidden = 0;          ///< [batch][hidden]; the session has three
+  uint64_t hidden = 0;          ///< [batch][hidden]; the CPU has three, a device two
   uint64_t qkv = 0;             ///< [batch][qkv_width]
   uint64_t attention = 0;       ///< [batch][q_width]
   uint64_t gate_up = 0;         ///< [batch][2 intermediate]
   uint64_t angles = 0;          ///< [batch][head_dim]: cosines, then sines
-  uint64_t worker_scratch = 0;  ///< per worker
+  uint64_t worker_scratch = 0;  ///< per worker of the CPU
+  // On a device only:
+  uint64_t layer_cache = 0;  ///< one layer's part of the KV cache
+  uint64_t activated = 0;    ///< [batch][intermediate]
+  uint64_t inputs = 0;       ///< token ids, angles, embedding rows: on both sides
+  uint64_t logits = 0;       ///< [kDeviceLogitRows][vocab]: on both sides
 };
+/// Rows of logits that a device computes at a time.
+inline constexpr uint32_t kDeviceLogitRows = 8;
 SessionSizes session_sizes(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
                            uint32_t context, uint32_t batch);
 

@@ -20,17 +20,26 @@ enum class SessionMode : uint8_t {
 };
 const char* session_mode_name(SessionMode mode);
 
+/// Where layers are computed.
+enum class Compute : uint8_t {
+  kCpu = 0,
+  kVulkan = 1,  ///< on the device of the decoder, which has to be a Vulkan one; weights and KV cache lie there
+};
+
 struct SessionParams {
-  uint32_t context = 0;  ///< tokens the KV cache holds; 0: the model's maximum, at most kDefaultContextCap
+  Compute compute = Compute::kCpu;
+  bool cpu_fallback = false;  ///< kVulkan: go on with kCpu when the device fails, with a warning
+  uint32_t context = 0;       ///< tokens the KV cache holds; 0: the model's maximum, at most kDefaultContextCap
   SessionMode mode = SessionMode::kAuto;
-  uint64_t memory_budget_bytes = 0;      ///< 0: none. Hard: MemoryPlan::total never exceeds it
-  Dtype weight_dtype = Dtype::kF16;      ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
-  Dtype kv_dtype = Dtype::kF16;          ///< kF32 or kF16
-  uint32_t batch = 0;                    ///< most tokens that pass through the layers together; 0: chosen by the plan
-  uint32_t num_threads = 0;              ///< for planning scratch memory; Session::create takes the runner's
-  CpuLevel max_cpu = CpuLevel::kAvx512;  ///< kernels: the best level up to this one that the machine has
-  bool check_crc = true;                 ///< CRC-32 of every part of the file, the first time it is touched
-  bool file_in_memory = false;           ///< the file's bytes occupy memory: count them against the budget
+  uint64_t memory_budget_bytes = 0;  ///< 0: none. Hard: MemoryPlan::total never exceeds it
+  Dtype weight_dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
+  Dtype kv_dtype = Dtype::kF16;      ///< kF32 or kF16
+  uint32_t batch = 0;                ///< most tokens that pass through the layers together; 0: chosen by the plan
+  uint64_t device_window_bytes = 64u << 20;  ///< kVulkan: the decoder's VulkanOptions::max_window_bytes, for planning
+  uint32_t num_threads = 0;                  ///< for planning scratch memory; Session::create takes the runner's
+  CpuLevel max_cpu = CpuLevel::kAvx512;      ///< kernels: the best level up to this one that the machine has
+  bool check_crc = true;                     ///< CRC-32 of every part of the file, the first time it is touched
+  bool file_in_memory = false;               ///< the file's bytes occupy memory: count them against the budget
 };
 inline constexpr uint32_t kDefaultContextCap = 8192;
 
@@ -62,8 +71,9 @@ enum class LogitsWanted : uint8_t { kNone, kLast, kAll };
 
 /// One sequence of tokens and its KV cache. Not thread-safe: one call at a time.
 ///
-/// The results do not depend on the number of threads, nor on the mode (bit for bit). How a sequence is split into
-/// calls changes them only within rounding, and so does kFused, which does not round weights to weight_dtype.
+/// On the CPU the results do not depend on the number of threads, nor on the mode (bit for bit). How a sequence is
+/// split into calls changes them only within rounding, and so do kFused, which does not round weights to weight_dtype,
+/// and Compute::kVulkan, which adds in another order.
 class Session {
  public:
   /// file, decoder and runner must outlive the session. With streamed layers the decoder is called from a thread of the
@@ -100,6 +110,7 @@ class Session {
   uint32_t context() const { return plan().context; }
   uint32_t batch() const { return plan().batch; }
   CpuLevel cpu() const;
+  Compute compute() const;  ///< where layers are computed now
   /// Bytes that the session itself holds now; at most plan().total minus decoder scratch and file.
   uint64_t allocated_bytes() const;
 

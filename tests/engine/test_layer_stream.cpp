@@ -5,18 +5,19 @@ namespace nwc::test {
 namespace {
 
 TEST(LayerStream, DeliversLayersInOrderOverAndOver) {
-  std::vector<uint8_t> a(8), b(8);
+  std::vector<uint8_t> slots[2] = {std::vector<uint8_t>(8), std::vector<uint8_t>(8)};
   std::atomic<int> decoded{0};
-  auto stream = LayerStream::start(2, 5, a, b, [&](uint32_t layer, MutableBytes out) {
+  auto stream = LayerStream::start(2, 5, [&](uint32_t layer, uint32_t slot) {
+    std::vector<uint8_t>& out = slots[slot];
     ++decoded;
     std::fill(out.begin(), out.end(), static_cast<uint8_t>(layer));
     return Status();
   });
   ASSERT_TRUE(stream.ok());
   for (int i = 0; i < 1000; ++i) {
-    Result<const uint8_t*> layer = (*stream)->acquire();
-    ASSERT_TRUE(layer.ok());
-    for (int j = 0; j < 8; ++j) ASSERT_EQ((*layer)[j], 2 + i % 3);
+    const Result<uint32_t> slot = (*stream)->acquire();
+    ASSERT_TRUE(slot.ok());
+    for (int j = 0; j < 8; ++j) ASSERT_EQ(slots[*slot][j], 2 + i % 3);
     EXPECT_LE(decoded, i + 2) << "more than one layer ahead";
     (*stream)->release();
   }
@@ -24,35 +25,34 @@ TEST(LayerStream, DeliversLayersInOrderOverAndOver) {
 
 TEST(LayerStream, ReportsAnErrorInItsPlaceThenStartsAgain) {
   for (uint32_t bad = 0; bad < 4; ++bad) {
-    std::vector<uint8_t> a(1), b(1);
+    uint32_t slots[2] = {};
     bool fail = true;
-    auto stream = LayerStream::start(0, 4, a, b, [&](uint32_t layer, MutableBytes out) {
+    auto stream = LayerStream::start(0, 4, [&](uint32_t layer, uint32_t slot) {
       if (layer == bad && fail) {
         fail = false;
         return corrupt("made to fail");
       }
-      out[0] = static_cast<uint8_t>(layer);
+      slots[slot] = layer;
       return Status();
     });
     for (uint32_t l = 0; l < bad; ++l) {
-      Result<const uint8_t*> layer = (*stream)->acquire();
-      ASSERT_TRUE(layer.ok());
-      ASSERT_EQ((*layer)[0], l);
+      const Result<uint32_t> slot = (*stream)->acquire();
+      ASSERT_TRUE(slot.ok());
+      ASSERT_EQ(slots[*slot], l);
       (*stream)->release();
     }
     EXPECT_EQ((*stream)->acquire().status().code(), StatusCode::kCorrupt);
     for (uint32_t l = 0; l < 9; ++l) {
-      Result<const uint8_t*> layer = (*stream)->acquire();
-      ASSERT_TRUE(layer.ok());
-      ASSERT_EQ((*layer)[0], l % 4);
+      const Result<uint32_t> slot = (*stream)->acquire();
+      ASSERT_TRUE(slot.ok());
+      ASSERT_EQ(slots[*slot], l % 4);
       (*stream)->release();
     }
   }
 }
 
 TEST(LayerStream, ExceptionsBecomeErrors) {
-  std::vector<uint8_t> a(1), b(1);
-  auto stream = LayerStream::start(0, 3, a, b, [](uint32_t, MutableBytes) -> Status { throw std::bad_alloc(); });
+  auto stream = LayerStream::start(0, 3, [](uint32_t, uint32_t) -> Status { throw std::bad_alloc(); });
   EXPECT_EQ((*stream)->acquire().status().code(), StatusCode::kOutOfMemory);
 }
 

@@ -1,0 +1,41 @@
+// The forward pass on one kind of processor: what a session drives.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/session.h"
+
+namespace nwc {
+
+/// What a forward pass works with. Everything referred to outlives it.
+struct ForwardInputs {
+  const NwcFile& file;
+  Decoder& decoder;
+  Runner& runner;
+  const SessionParams& params;
+  const LlamaLayout& layout;
+  const MemoryPlan& plan;
+};
+
+/// Weights, activations and the KV cache of one sequence. Not thread-safe.
+class Forward {
+ public:
+  virtual ~Forward() = default;
+  /// Passes tokens (at most plan.batch, all of them valid) at positions position, position + 1, ... through the layers;
+  /// keys and values of earlier positions are those of earlier calls. Keeps the final hidden states for logits().
+  virtual Status run(std::span<const uint32_t> tokens, uint32_t position) = 0;
+  /// out [count][vocab_size] of tokens first, first + 1, ... of the last run.
+  virtual Status logits(uint32_t first, uint32_t count, float* out) = 0;
+  /// Bytes that are allocated now, on whatever side.
+  virtual uint64_t allocated_bytes() const = 0;
+};
+
+/// Allocates what the plan says and decodes what stays. errors: kOutOfMemory, kCancelled, the decoder's
+Result<std::unique_ptr<Forward>> create_cpu_forward(const ForwardInputs& inputs, const Progress& progress);
+/// On the device of a decoder that has one. errors: as above; kUnsupported (shapes that the kernels do not take),
+/// kDevice, kDeviceLost
+Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inputs, const Progress& progress);
+
+}  // namespace nwc

@@ -1,0 +1,348 @@
+// The forward pass on a Vulkan device: weights, KV cache and activations lie in its memory, tokens go in, logits come
+// out. Must match forward_cpu.cpp within rounding.
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/base/half.h"
+#include "runtime/base/str_cat.h"
+#include "runtime/decoder/decoder_vulkan.h"
+#include "runtime/engine/buffer.h"
+#include "runtime/engine/forward.h"
+#include "runtime/engine/layer_ops_self_test_vulkan.h"
+#include "runtime/engine/layer_stream.h"
+#include "runtime/engine/memory_plan.h"
+#include "runtime/engine/rope.h"
+
+namespace nwc {
+namespace {
+
+/// Multiply-accumulates of one submission: well below the second or two after which some systems reset a device.
+constexpr uint64_t kMaxSubmissionMacs = 200'000'000'000;
+constexpr uint64_t kMaxSubmissionMacsSoftware = 10'000'000'000;
+
+class ForwardVulkan final : public Forward {
+ public:
+  ForwardVulkan(const ForwardInputs& in, VulkanDecoder& decoder)
+      : file_(in.file),
+        params_(in.params),
+        layout_(in.layout),
+        plan_(in.plan),
+        model_(layout_.model),
+        decoder_(decoder),
+        device_(decoder.device()),
+        ops_(device_, model_, plan_.context, params_.kv_dtype),
+        host_source_(file_, decoder, layout_, params_.weight_dtype, params_.check_crc),
+        frequencies_(rope_frequencies(model_)),
+        checked_(file_.tensors().size()) {}
+
+  Status allocate();
+  Status load(const Progress& progress);
+  Status run(std::span<const uint32_t> tokens, uint32_t position) override;
+  Status logits(uint32_t first, uint32_t count, float* out) override;
+  uint64_t allocated_bytes() const override { return allocated_; }
+
+ private:
+  Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind);
+  DeviceMatrix matrix(const DeviceBuffer& buffer, uint64_t element, uint64_t rows, uint64_t cols) const {
+    return {&buffer, element * dtype_size(params_.weight_dtype), params_.weight_dtype, static_cast<uint32_t>(rows),
+            static_cast<uint32_t>(cols)};
+  }
+  Status decode_rows(size_t tensor, uint64_t begin, uint64_t end, const DeviceBuffer& out);
+  Status decode_layer(uint32_t layer, const DeviceBuffer& out);
+  Status decode(std::span<DeviceDecodeRequest> requests);
+  Status upload(const DeviceBuffer& to, uint64_t bytes);
+  Status embed_on_host(std::span<const uint32_t> tokens);
+  Status begin_batch(std::span<const uint32_t> tokens);
+  Status record_layer(uint32_t layer, const DeviceBuffer& weights, uint32_t tokens);
+  Status logits_of(uint32_t first, uint32_t count, float* out);
+
+  const NwcFile& file_;
+  const SessionParams& params_;
+  const LlamaLayout& layout_;
+  const MemoryPlan& plan_;
+  const ModelRecord& model_;
+  VulkanDecoder& decoder_;
+  VulkanDevice& device_;
+  const LayerOps ops_;
+  WeightSource host_source_;  ///< for what the host reads: norms, embedding rows
+  const std::vector<double> frequencies_;
+  std::vector<uint8_t> checked_;  ///< per tensor: its checksums were right
+  SessionSizes sizes_;
+  uint64_t allocated_ = 0;
+
+  DeviceBuffer norms_, embedding_, head_, head_band_, stream_buffers_[2];
+  std::vector<DeviceBuffer> layers_, cache_;  ///< per layer
+  DeviceBuffer x_, normed_, qkv_, attention_, gate_up_, activated_, inputs_, upload_, logits_, readback_;
+  Buffer row_;                           ///< an embedding row on the host
+  std::unique_ptr<CommandBatch> batch_;  // after the buffers: what is in flight ends before they do
+  std::unique_ptr<LayerStream> stream_;  // likewise its thread
+  uint32_t position_ = 0;                ///< of the batch at work
+};
+
+Status ForwardVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind) {
+  NWC_ASSIGN_OR_RETURN(buffer, DeviceBuffer::create(device_, bytes, kind));
+  allocated_ += buffer.size();
+  return {};
+}
+
+Status ForwardVulkan::allocate() {
+  sizes_ = session_sizes(file_, layout_, params_, plan_.context, plan_.batch);
+  const auto on_device = [this](DeviceBuffer& buffer, uint64_t bytes) {
+    return get(buffer, bytes, MemoryKind::kDevice);
+  };
+  NWC_TRY(on_device(norms_, sizes_.norms));
+  layers_.resize(plan_.resident_layers);
+  for (DeviceBuffer& layer : layers_) NWC_TRY(on_device(layer, sizes_.layer));
+  if (streamed_layers(model_, plan_) != 0) {
+    for (DeviceBuffer& buffer : stream_buffers_) NWC_TRY(on_device(buffer, sizes_.layer));
+  }
+  if (plan_.embedding_resident) NWC_TRY(on_device(embedding_, sizes_.embedding));
+  if (!plan_.embedding_resident) NWC_TRY(row_.allocate(sizes_.embedding_row, &allocated_, "an embedding row"));
+  if (plan_.head_resident && !model_.tied_embeddings) NWC_TRY(on_device(head_, sizes_.head));
+  if (!plan_.head_resident) NWC_TRY(on_device(head_band_, sizes_.head_band));
+  cache_.resize(model_.num_layers);
+  for (DeviceBuffer& layer : cache_) NWC_TRY(on_device(layer, sizes_.layer_cache));
+  for (DeviceBuffer* buffer : {&x_, &normed_}) NWC_TRY(on_device(*buffer, sizes_.hidden));
+  NWC_TRY(on_device(qkv_, sizes_.qkv));
+  NWC_TRY(on_device(attention_, sizes_.attention));
+  NWC_TRY(on_device(gate_up_, sizes_.gate_up));
+  NWC_TRY(on_device(activated_, sizes_.activated));
+  NWC_TRY(on_device(inputs_, sizes_.inputs));
+  NWC_TRY(on_device(logits_, sizes_.logits));
+  NWC_TRY(get(upload_, sizes_.inputs, MemoryKind::kUpload));
+  NWC_TRY(get(readback_, sizes_.logits, MemoryKind::kReadback));
+  NWC_ASSIGN_OR_RETURN(batch_, CommandBatch::create(device_, decoder_.pipelines()));
+  return {};
+}
+
+Status ForwardVulkan::decode(std::span<DeviceDecodeRequest> requests) {
+  for (DeviceDecodeRequest& r : requests) r.check_crc = params_.check_crc && checked_[r.tensor] == 0;
+  NWC_TRY(decoder_.decode_to_device(requests));
+  for (const DeviceDecodeRequest& r : requests) {
+    const bool whole = r.row_begin == 0 && r.row_end == file_.tensors()[r.tensor].rows();
+    if (r.check_crc && whole) checked_[r.tensor] = 1;
+  }
+  return {};
+}
+
+Status ForwardVulkan::decode_rows(size_t tensor, uint64_t begin, uint64_t end, const DeviceBuffer& out) {
+  const uint64_t bytes = (end - begin) * file_.tensors()[tensor].cols() * dtype_size(params_.weight_dtype);
+  DeviceDecodeRequest request{tensor, begin, end, params_.weight_dtype, BufferView(&out, 0, bytes)};
+  return decode({&request, 1});
+}
+
+Status ForwardVulkan::decode_layer(uint32_t layer, const DeviceBuffer& out) {
+  const uint64_t element = dtype_size(params_.weight_dtype);
+  DeviceDecodeRequest requests[kNumLayerMatrices];
+  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+    const uint64_t rows = layout_.matrix_rows(static_cast<LayerMatrix>(i));
+    const uint64_t begin = layout_.matrix_offset(i) * element, end = layout_.matrix_offset(i + 1) * element;
+    requests[i] = {layout_.layers[layer].matrix[i], 0, rows, params_.weight_dtype,
+                   BufferView(&out, begin, end - begin)};
+  }
+  return decode(requests);
+}
+
+// The first bytes of upload_ to a buffer.
+Status ForwardVulkan::upload(const DeviceBuffer& to, uint64_t bytes) {
+  NWC_TRY(upload_.flush());
+  NWC_TRY(batch_->begin());
+  batch_->barrier();
+  batch_->copy(upload_, 0, to, 0, bytes);
+  batch_->barrier();
+  return batch_->submit_and_wait();
+}
+
+Status ForwardVulkan::load(const Progress& progress) {
+  const uint64_t steps = uint64_t{plan_.resident_layers} + 1;
+  const auto report = [&](uint64_t done) {
+    return progress.report(done, steps) ? Status() : Status(StatusCode::kCancelled, "loading the model was cancelled");
+  };
+  NWC_TRY(report(0));
+  {
+    const uint64_t bytes = layout_.norm_elements() * sizeof(float);
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer staging, DeviceBuffer::create(device_, bytes, MemoryKind::kUpload));
+    NWC_TRY(host_source_.decode_norms(reinterpret_cast<float*>(staging.mapped().data())));
+    NWC_TRY(staging.flush());
+    NWC_TRY(batch_->begin());
+    batch_->copy(staging, 0, norms_, 0, bytes);
+    batch_->barrier();
+    NWC_TRY(batch_->submit_and_wait());
+  }
+  if (plan_.embedding_resident) NWC_TRY(decode_rows(layout_.embedding, 0, model_.vocab_size, embedding_));
+  if (head_.size() != 0) NWC_TRY(decode_rows(layout_.head, 0, model_.vocab_size, head_));
+  NWC_TRY(report(1));
+  for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
+    NWC_TRY(decode_layer(l, layers_[l]));
+    NWC_TRY(report(uint64_t{l} + 2));
+  }
+  if (streamed_layers(model_, plan_) != 0) {
+    NWC_ASSIGN_OR_RETURN(
+        stream_, LayerStream::start(plan_.resident_layers, model_.num_layers, [this](uint32_t layer, uint32_t slot) {
+          return decode_layer(layer, stream_buffers_[slot]);
+        }));
+  }
+  return {};
+}
+
+// Rows of an embedding that is not resident, to x.
+Status ForwardVulkan::embed_on_host(std::span<const uint32_t> tokens) {
+  const uint32_t n = model_.hidden_size;
+  float* x = reinterpret_cast<float*>(upload_.mapped().data());
+  const MutableBytes row(row_.data(), size_t{n} * dtype_size(params_.weight_dtype));
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    const size_t at = static_cast<size_t>(std::find(tokens.begin(), tokens.end(), tokens[t]) - tokens.begin());
+    if (at < t) {
+      std::copy_n(x + at * n, n, x + t * n);
+      continue;
+    }
+    NWC_TRY(host_source_.decode_rows(layout_.embedding, tokens[t], uint64_t{tokens[t]} + 1, row));
+    const auto halves = [&](uint32_t i) { return reinterpret_cast<const uint16_t*>(row.data())[i]; };
+    if (params_.weight_dtype == Dtype::kF32) {
+      std::memcpy(x + t * n, row.data(), row.size());
+    } else {
+      const bool f16 = params_.weight_dtype == Dtype::kF16;
+      for (uint32_t i = 0; i < n; ++i) x[t * n + i] = f16 ? f16_to_f32(halves(i)) : bf16_to_f32(halves(i));
+    }
+  }
+  return upload(x_, tokens.size() * n * sizeof(float));
+}
+
+// Uploads ids and angles; begins the batch's first submission with the embedding.
+Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
+  if (!plan_.embedding_resident) NWC_TRY(embed_on_host(tokens));
+  const uint32_t count = static_cast<uint32_t>(tokens.size());
+  uint8_t* to = upload_.mapped().data();
+  std::memcpy(to, tokens.data(), tokens.size_bytes());
+  float* angles = reinterpret_cast<float*>(to) + plan_.batch;
+  for (uint32_t t = 0; t < count; ++t, angles += model_.head_dim) {
+    rope_angles(frequencies_, position_ + t, angles, angles + model_.head_dim / 2);
+  }
+  NWC_TRY(upload_.flush());
+  NWC_TRY(batch_->begin());
+  batch_->barrier();
+  batch_->copy(upload_, 0, inputs_, 0, (uint64_t{plan_.batch} + uint64_t{count} * model_.head_dim) * sizeof(float));
+  batch_->barrier();
+  if (!plan_.embedding_resident) return {};
+  NWC_TRY(ops_.embed(*batch_, matrix(embedding_, 0, model_.vocab_size, model_.hidden_size), inputs_, 0, count, x_));
+  batch_->barrier();
+  return {};
+}
+
+Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer& weights, uint32_t tokens) {
+  const uint32_t hidden = model_.hidden_size, inner = model_.intermediate_size;
+  const auto multiply = [&](LayerMatrix first, LayerMatrix last, const DeviceBuffer& in, const DeviceBuffer& out,
+                            uint32_t out_stride, bool add) {
+    const uint64_t cols = layout_.matrix_cols(first);
+    const uint64_t rows = (layout_.matrix_offset(last + 1u) - layout_.matrix_offset(first)) / cols;
+    return ops_.matmul(*batch_, matrix(weights, layout_.matrix_offset(first), rows, cols), tokens,
+                       {&in, 0, static_cast<uint32_t>(cols)}, {&out, 0, out_stride}, add);
+  };
+  NWC_TRY(ops_.rms_norm(*batch_, tokens, x_, norms_, 2 * layer * hidden, normed_));
+  batch_->barrier();
+  NWC_TRY(multiply(kQ, kV, normed_, qkv_, layout_.qkv_width(), false));
+  batch_->barrier();
+  NWC_TRY(ops_.rope_store(*batch_, tokens, position_, qkv_, inputs_, plan_.batch, cache_[layer]));
+  batch_->barrier();
+  NWC_TRY(ops_.attend(*batch_, tokens, position_, qkv_, cache_[layer], attention_));
+  batch_->barrier();
+  NWC_TRY(multiply(kO, kO, attention_, x_, hidden, true));
+  batch_->barrier();
+  NWC_TRY(ops_.rms_norm(*batch_, tokens, x_, norms_, (2 * layer + 1) * hidden, normed_));
+  batch_->barrier();
+  NWC_TRY(multiply(kGate, kUp, normed_, gate_up_, 2 * inner, false));
+  batch_->barrier();
+  NWC_TRY(ops_.swiglu(*batch_, tokens, gate_up_, activated_));
+  batch_->barrier();
+  NWC_TRY(multiply(kDown, kDown, activated_, x_, hidden, true));
+  batch_->barrier();
+  return {};
+}
+
+Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
+  position_ = position;
+  const uint32_t count = static_cast<uint32_t>(tokens.size());
+  const uint64_t most = device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
+  const uint64_t layer_macs = layout_.matrix_offset(kNumLayerMatrices) * count;
+  NWC_TRY(begin_batch(tokens));
+  uint64_t macs = 0;
+  const auto next_submission = [&]() -> Status {
+    NWC_TRY(batch_->submit_and_wait());
+    macs = 0;
+    NWC_TRY(batch_->begin());
+    batch_->barrier();
+    return {};
+  };
+  for (uint32_t l = 0; l < model_.num_layers; ++l) {
+    if (l < plan_.resident_layers) {
+      if (macs + layer_macs > most && macs != 0) NWC_TRY(next_submission());
+      NWC_TRY(record_layer(l, layers_[l], count));
+      macs += layer_macs;
+      continue;
+    }
+    NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire());
+    Status status = record_layer(l, stream_buffers_[slot], count);
+    if (status.ok()) status = next_submission();
+    stream_->release();
+    NWC_TRY(status);
+  }
+  NWC_TRY(ops_.rms_norm(*batch_, count, x_, norms_, 2 * model_.num_layers * model_.hidden_size, normed_));
+  return batch_->submit_and_wait();
+}
+
+Status ForwardVulkan::logits_of(uint32_t first, uint32_t count, float* out) {
+  const uint32_t n = model_.hidden_size, vocab = model_.vocab_size;
+  const DeviceRows hidden{&normed_, first * n, n};
+  const auto multiply = [&](const DeviceBuffer& weights, uint32_t begin, uint32_t rows) {
+    return ops_.matmul(*batch_, matrix(weights, 0, rows, n), count, hidden, {&logits_, begin, vocab}, false);
+  };
+  NWC_TRY(batch_->begin());
+  batch_->barrier();
+  if (plan_.head_resident) {
+    NWC_TRY(multiply(model_.tied_embeddings ? embedding_ : head_, 0, vocab));
+  } else {
+    for (uint32_t begin = 0; begin < vocab; begin += sizes_.head_band_rows) {
+      const uint32_t rows = std::min(sizes_.head_band_rows, vocab - begin);
+      NWC_TRY(decode_rows(layout_.head, begin, uint64_t{begin} + rows, head_band_));
+      NWC_TRY(multiply(head_band_, begin, rows));
+      if (begin + rows == vocab) break;
+      NWC_TRY(batch_->submit_and_wait());
+      NWC_TRY(batch_->begin());
+      batch_->barrier();
+    }
+  }
+  batch_->barrier();
+  const uint64_t bytes = uint64_t{count} * vocab * sizeof(float);
+  batch_->copy(logits_, 0, readback_, 0, bytes);
+  batch_->barrier();
+  NWC_TRY(batch_->submit_and_wait());
+  NWC_TRY(readback_.invalidate());
+  std::memcpy(out, readback_.mapped().data(), static_cast<size_t>(bytes));
+  return {};
+}
+
+Status ForwardVulkan::logits(uint32_t first, uint32_t count, float* out) {
+  for (uint32_t done = 0; done < count; done += kDeviceLogitRows) {
+    const uint32_t rows = std::min(kDeviceLogitRows, count - done);
+    NWC_TRY(logits_of(first + done, rows, out + size_t{done} * model_.vocab_size));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inputs, const Progress& progress) {
+  VulkanDecoder* decoder = inputs.decoder.vulkan();
+  if (decoder == nullptr) {
+    return Status(StatusCode::kNoDevice,
+                  str_cat(inputs.decoder.name(), " has no Vulkan device that the model could run on"));
+  }
+  NWC_TRY(LayerOps::check(inputs.layout));
+  NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.params.weight_dtype, inputs.params.kv_dtype));
+  auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder);
+  NWC_TRY(forward->allocate());
+  NWC_TRY(forward->load(progress));
+  return std::unique_ptr<Forward>(std::move(forward));
+}
+
+}  // namespace nwc

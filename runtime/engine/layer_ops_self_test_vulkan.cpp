@@ -1,0 +1,229 @@
+#include "runtime/engine/layer_ops_self_test_vulkan.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "runtime/base/half.h"
+#include "runtime/base/str_cat.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kHidden = 48, kInner = 80, kHeadDim = 8, kHeads = 4, kKvHeads = 2, kContext = 16;
+constexpr uint32_t kTokens = kFewTokens + 1, kRows = 67;  // no multiple of any tile
+constexpr float kTolerance = 2e-3f;                       // halves in the cache; everything else is f32
+
+/// Multiples of 1/8 below 1: exact in every type.
+float number(uint32_t seed, uint32_t i) {
+  const uint32_t mixed = (i * 2654435761u + seed * 40503u) >> 16;
+  return (static_cast<float>(mixed % 15) - 7) / 8;
+}
+
+std::vector<float> numbers(uint32_t seed, size_t count) {
+  std::vector<float> out(count);
+  for (size_t i = 0; i < count; ++i) out[i] = number(seed, static_cast<uint32_t>(i));
+  return out;
+}
+
+class SelfTest {
+ public:
+  SelfTest(VulkanDevice& device, CommandBatch& batch, Dtype weight_dtype, Dtype kv_dtype)
+      : device_(device),
+        batch_(batch),
+        weight_dtype_(weight_dtype),
+        kv_dtype_(kv_dtype),
+        ops_(device, model(), kContext, kv_dtype) {}
+
+  Status run() {
+    NWC_TRY(check_matmul(1));
+    NWC_TRY(check_matmul(kFewTokens));
+    NWC_TRY(check_matmul(kTokens));
+    NWC_TRY(check_embed());
+    NWC_TRY(check_rms_norm());
+    NWC_TRY(check_attention());
+    return check_swiglu();
+  }
+
+ private:
+  static const ModelRecord& model() {
+    static const ModelRecord record = [] {
+      ModelRecord m;
+      m.hidden_size = kHidden;
+      m.intermediate_size = kInner;
+      m.num_heads = kHeads;
+      m.num_kv_heads = kKvHeads;
+      m.head_dim = kHeadDim;
+      m.rms_norm_eps = 1e-5f;
+      return m;
+    }();
+    return record;
+  }
+
+  Result<DeviceBuffer> buffer(const void* bytes, uint64_t size) {
+    NWC_ASSIGN_OR_RETURN(DeviceBuffer made, DeviceBuffer::create(device_, size, MemoryKind::kUpload));
+    if (bytes != nullptr) std::memcpy(made.mapped().data(), bytes, static_cast<size_t>(size));
+    NWC_TRY(made.flush());
+    return made;
+  }
+  Result<DeviceBuffer> floats(const std::vector<float>& values) {
+    return buffer(values.data(), values.size() * sizeof(float));
+  }
+  Result<DeviceBuffer> weights(const std::vector<float>& values) {
+    if (weight_dtype_ == Dtype::kF32) return floats(values);
+    std::vector<uint16_t> halves(values.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      halves[i] = weight_dtype_ == Dtype::kF16 ? f32_to_f16(values[i]) : f32_to_bf16(values[i]);
+    }
+    return buffer(halves.data(), halves.size() * sizeof(uint16_t));
+  }
+
+  /// Records with `record`, runs, and compares the buffer's first floats.
+  template <typename Record>
+  Status compare(const char* kernel, const DeviceBuffer& out, const std::vector<float>& expected, Record&& record) {
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer readback, DeviceBuffer::create(device_, out.size(), MemoryKind::kReadback));
+    NWC_TRY(batch_.begin());
+    NWC_TRY(record());
+    batch_.barrier();
+    batch_.copy(out, 0, readback, 0, out.size());
+    batch_.barrier();
+    NWC_TRY(batch_.submit_and_wait());
+    NWC_TRY(readback.invalidate());
+    const float* got = reinterpret_cast<const float*>(readback.mapped().data());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (std::abs(got[i] - expected[i]) <= kTolerance * (1 + std::abs(expected[i]))) continue;
+      return Status(StatusCode::kDevice, str_cat(device_.info().name, ": the kernel ", kernel,
+                                                 " does not compute rightly: run the model on the CPU"));
+    }
+    return {};
+  }
+
+  Status check_matmul(uint32_t tokens) {
+    const std::vector<float> w = numbers(1, kRows * kHidden), x = numbers(2, size_t{tokens} * kHidden);
+    std::vector<float> y = numbers(3, size_t{tokens} * kRows);
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer w_buffer, weights(w));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer x_buffer, floats(x));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer y_buffer, floats(y));
+    for (uint32_t t = 0; t < tokens; ++t) {
+      for (uint32_t r = 0; r < kRows; ++r) {
+        for (uint32_t j = 0; j < kHidden; ++j) y[t * kRows + r] += x[t * kHidden + j] * w[r * kHidden + j];
+      }
+    }
+    return compare(tokens > kFewTokens ? "matmul_many" : "matmul_few", y_buffer, y, [&] {
+      return ops_.matmul(batch_, {&w_buffer, 0, weight_dtype_, kRows, kHidden}, tokens, {&x_buffer, 0, kHidden},
+                         {&y_buffer, 0, kRows}, true);
+    });
+  }
+
+  Status check_embed() {
+    const std::vector<float> w = numbers(4, kRows * kHidden);
+    const uint32_t ids[] = {kRows - 1, 0, 5};
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer w_buffer, weights(w));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer id_buffer, buffer(ids, sizeof ids));
+    std::vector<float> expected;
+    for (const uint32_t id : ids) expected.insert(expected.end(), &w[id * kHidden], &w[id * kHidden] + kHidden);
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer x, floats(std::vector<float>(expected.size())));
+    return compare("embed_rows", x, expected, [&] {
+      return ops_.embed(batch_, {&w_buffer, 0, weight_dtype_, kRows, kHidden}, id_buffer, 0, std::size(ids), x);
+    });
+  }
+
+  Status check_rms_norm() {
+    const std::vector<float> x = numbers(5, size_t{kTokens} * kHidden), gain = numbers(6, 2 * kHidden);
+    std::vector<float> expected(x.size());
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      float squares = 0;
+      for (uint32_t i = 0; i < kHidden; ++i) squares += x[t * kHidden + i] * x[t * kHidden + i];
+      const float factor = 1 / std::sqrt(squares / kHidden + model().rms_norm_eps);
+      for (uint32_t i = 0; i < kHidden; ++i) {
+        expected[t * kHidden + i] = x[t * kHidden + i] * factor * gain[kHidden + i];
+      }
+    }
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer x_buffer, floats(x));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer gain_buffer, floats(gain));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(x));
+    return compare("rms_norm", out, expected,
+                   [&] { return ops_.rms_norm(batch_, kTokens, x_buffer, gain_buffer, kHidden, out); });
+  }
+
+  // Rotation, cache and attention of a sequence that comes in two pieces.
+  Status check_attention() {
+    constexpr uint32_t kWidth = (kHeads + 2 * kKvHeads) * kHeadDim, kHalf = kHeadDim / 2;
+    std::vector<float> qkv = numbers(7, size_t{kTokens} * kWidth), angles(size_t{kTokens} * kHeadDim);
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      for (uint32_t i = 0; i < kHalf; ++i) {
+        const float angle = static_cast<float>(t) / static_cast<float>(1 + i);
+        angles[t * kHeadDim + i] = std::cos(angle);
+        angles[t * kHeadDim + kHalf + i] = std::sin(angle);
+      }
+    }
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer qkv_buffer, floats(qkv));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer angle_buffer, floats(angles));
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      for (uint32_t h = 0; h < kHeads + kKvHeads; ++h) {
+        float* head = &qkv[t * kWidth + h * kHeadDim];
+        for (uint32_t i = 0; i < kHalf; ++i) {
+          const float a = head[i], b = head[i + kHalf];
+          const float cosine = angles[t * kHeadDim + i], sine = angles[t * kHeadDim + kHalf + i];
+          head[i] = a * cosine - b * sine;
+          head[i + kHalf] = b * cosine + a * sine;
+        }
+      }
+    }
+    std::vector<float> expected(size_t{kTokens} * kHeads * kHeadDim);
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      for (uint32_t h = 0; h < kHeads; ++h) {
+        const uint32_t key = (kHeads + h / (kHeads / kKvHeads)) * kHeadDim;
+        float total = 0;
+        float* out = &expected[(t * kHeads + h) * kHeadDim];
+        for (uint32_t p = 0; p <= t; ++p) {
+          float score = 0;
+          for (uint32_t i = 0; i < kHeadDim; ++i) {
+            score += qkv[t * kWidth + h * kHeadDim + i] * qkv[p * kWidth + key + i];
+          }
+          const float weight = std::exp(score / std::sqrt(static_cast<float>(kHeadDim)));
+          total += weight;
+          for (uint32_t i = 0; i < kHeadDim; ++i) {
+            out[i] += weight * qkv[p * kWidth + key + kKvHeads * kHeadDim + i];
+          }
+        }
+        for (uint32_t i = 0; i < kHeadDim; ++i) out[i] /= total;
+      }
+    }
+    const uint64_t cache_bytes = 2 * uint64_t{kKvHeads} * kContext * kHeadDim * dtype_size(kv_dtype_);
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer cache, buffer(std::vector<uint8_t>(cache_bytes).data(), cache_bytes));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(std::vector<float>(expected.size())));
+    return compare("attention or rope_store", out, expected, [&]() -> Status {
+      NWC_TRY(ops_.rope_store(batch_, kTokens, 0, qkv_buffer, angle_buffer, 0, cache));
+      batch_.barrier();
+      return ops_.attend(batch_, kTokens, 0, qkv_buffer, cache, out);
+    });
+  }
+
+  Status check_swiglu() {
+    const std::vector<float> gate_up = numbers(8, 2 * size_t{kTokens} * kInner);
+    std::vector<float> expected(size_t{kTokens} * kInner);
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      for (uint32_t i = 0; i < kInner; ++i) {
+        const float gate = gate_up[2 * t * kInner + i];
+        expected[t * kInner + i] = gate / (1 + std::exp(-gate)) * gate_up[(2 * t + 1) * kInner + i];
+      }
+    }
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer in, floats(gate_up));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(std::vector<float>(expected.size())));
+    return compare("swiglu", out, expected, [&] { return ops_.swiglu(batch_, kTokens, in, out); });
+  }
+
+  VulkanDevice& device_;
+  CommandBatch& batch_;
+  const Dtype weight_dtype_, kv_dtype_;
+  const LayerOps ops_;
+};
+
+}  // namespace
+
+Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, Dtype weight_dtype, Dtype kv_dtype) {
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, pipelines));
+  return SelfTest(device, *batch, weight_dtype, kv_dtype).run();
+}
+
+}  // namespace nwc

@@ -1,0 +1,13 @@
+// The known-answer test of the layer kernels: a device that computes wrongly must not get the model.
+#pragma once
+
+#include "runtime/engine/layer_ops_vulkan.h"
+
+namespace nwc {
+
+/// Sends small numbers through every kernel of shaders/ that LayerOps dispatches, in the variants that a session with
+/// these types uses, and compares with plain loops on the host.
+/// errors: kDevice, naming the kernel that answers wrongly; those of LayerOps
+Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, Dtype weight_dtype, Dtype kv_dtype);
+
+}  // namespace nwc

@@ -1,0 +1,71 @@
+// The steps of the forward pass, recorded for a Vulkan device: the twins of kernels_cpu.h, rope.h and attention.h.
+#pragma once
+
+#include "runtime/engine/llama_layout.h"
+#include "runtime/vulkan/submit.h"
+
+namespace nwc {
+
+/// A weight matrix [rows][cols] in device memory, row-major without gaps; cols is even.
+struct DeviceMatrix {
+  const DeviceBuffer* buffer = nullptr;
+  uint64_t offset = 0;        ///< bytes; a multiple of 4
+  Dtype dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16
+  uint32_t rows = 0, cols = 0;
+};
+
+/// f32 activations [tokens][stride] in device memory.
+struct DeviceRows {
+  const DeviceBuffer* buffer = nullptr;
+  uint32_t at = 0;      ///< floats in front of the first token's
+  uint32_t stride = 0;  ///< floats from token to token
+};
+
+/// Tokens that go through the memory-bound product, which reads every weight once; more are multiplied in tiles.
+inline constexpr uint32_t kFewTokens = 8;
+
+/// Every call adds dispatches to the batch and no barrier: one is needed before the next reads or overwrites what this
+/// one writes. errors: those of CommandBatch::dispatch (a pipeline cannot be made)
+class LayerOps {
+ public:
+  LayerOps(const VulkanDevice& device, const ModelRecord& model, uint32_t context, Dtype kv_dtype)
+      : device_(device), model_(model), context_(context), kv_dtype_(kv_dtype) {}
+
+  /// errors: kUnsupported, naming what the kernels cannot take
+  static Status check(const LlamaLayout& layout);
+
+  /// x [tokens][hidden] = rows of the embedding; ids: u32 [token_at + tokens].
+  Status embed(CommandBatch& batch, const DeviceMatrix& embedding, const DeviceBuffer& ids, uint32_t token_at,
+               uint32_t tokens, const DeviceBuffer& x) const;
+  /// out [tokens][hidden] = x / sqrt(mean(x^2) + eps) * gains[gain_at ...].
+  Status rms_norm(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& x, const DeviceBuffer& gains,
+                  uint32_t gain_at, const DeviceBuffer& out) const;
+  /// out [tokens][w.rows] = (add: +=) in [tokens][w.cols] w^T.
+  Status matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tokens, const DeviceRows& in,
+                const DeviceRows& out, bool add) const;
+  /// Rotates queries in place, and keys into the layer's cache, beside the values. angles: f32 [tokens][head_dim] from
+  /// angle_at on, cosines, then sines. cache: SessionSizes::layer_cache bytes.
+  Status rope_store(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
+                    const DeviceBuffer& angles, uint32_t angle_at, const DeviceBuffer& cache) const;
+  /// out [tokens][heads * head_dim]: causal attention over the layer's cache.
+  Status attend(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
+                const DeviceBuffer& cache, const DeviceBuffer& out) const;
+  /// out [tokens][intermediate] = silu(gate) * up; gate_up [tokens][2 intermediate].
+  Status swiglu(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& gate_up, const DeviceBuffer& out) const;
+
+ private:
+  struct Band {
+    BufferView view;
+    uint32_t first_word = 0;  ///< of the band's first row within the view
+    uint32_t row = 0, rows = 0;
+  };
+  /// Bands of rows that the device can bind, of at most max_rows.
+  std::vector<Band> bands(const DeviceMatrix& w, uint64_t max_rows) const;
+
+  const VulkanDevice& device_;
+  const ModelRecord& model_;
+  const uint32_t context_;
+  const Dtype kv_dtype_;
+};
+
+}  // namespace nwc

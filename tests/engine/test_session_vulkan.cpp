@@ -1,0 +1,157 @@
+// Sessions on a Vulkan device against the same sessions on the CPU.
+#include "runtime/decoder/decoder_vulkan.h"
+#include "tests/engine/coded_model.h"
+#include "tests/vulkan/vulkan_fixture.h"
+
+namespace nwc::test {
+namespace {
+
+/// What doc/architecture.md promises of logits: a thousandth of their standard deviation or so is rounding, whose order
+/// differs; wrong results are off by a standard deviation.
+constexpr float kTolerance = 2e-3f;
+
+struct VulkanSession {
+  std::unique_ptr<NwcFile> file;
+  std::unique_ptr<Runner> runner, decode_runner;
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<Session> session;
+  testing::LogLines log;
+  Status status;
+
+  void open(std::unique_ptr<NwcFile> opened, SessionParams params) {
+    file = std::move(opened);
+    runner = make_thread_pool(2);
+    decode_runner = make_thread_pool(2);
+    VulkanOptions options;
+    options.validation = true;
+    options.max_window_bytes = params.device_window_bytes;
+    auto vulkan = create_vulkan_decoder(*file, *decode_runner, options, log.logger());
+    status = vulkan.status();
+    if (!vulkan.ok()) return;
+    decoder = std::move(vulkan).value();
+    params.compute = Compute::kVulkan;
+    auto made = Session::create(*file, *decoder, *runner, params, log.logger());
+    status = made.status();
+    if (made.ok()) session = std::move(made).value();
+  }
+};
+
+float deviation(std::span<const float> x) {
+  double sum = 0, squares = 0;
+  for (const float v : x) sum += v, squares += double{v} * v;
+  const double mean = sum / static_cast<double>(x.size());
+  return static_cast<float>(std::sqrt(squares / static_cast<double>(x.size()) - mean * mean));
+}
+
+void expect_near(std::span<const float> logits, std::span<const float> expected) {
+  EXPECT_LT(largest_difference(logits, expected), kTolerance * deviation(expected));
+}
+
+std::vector<ModelRecord> records() {
+  ModelRecord untied = small_record();
+  untied.tied_embeddings = false;
+  ModelRecord grouped = small_record();  // sizes that are not multiples of 8, one key for all queries, heads beyond 128
+  grouped.hidden_size = 42;
+  grouped.intermediate_size = 74;
+  grouped.num_layers = 3;
+  grouped.num_heads = 2;
+  grouped.num_kv_heads = 1;
+  grouped.head_dim = 132;
+  return {small_record(), untied, grouped};
+}
+
+TEST(SessionVulkan, LogitsAgreeWithTheCpu) {
+  uint32_t seed = 1;
+  for (const ModelRecord& record : records()) {
+    const PlainModel model = random_model(record, seed);
+    const std::vector<uint32_t> tokens = random_tokens(150, record.vocab_size, ++seed);
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBf16}) {
+      SessionParams params;
+      params.weight_dtype = dtype;
+      params.kv_dtype = dtype == Dtype::kF32 ? Dtype::kF32 : Dtype::kF16;
+      Bench cpu = make_bench(model, params);
+      const std::vector<float> expected = all_logits(*cpu.session, tokens);
+      VulkanSession vulkan;
+      vulkan.open(make_file(model), params);
+      NWC_NEED_DEVICE(vulkan.status);
+      expect_near(all_logits(*vulkan.session, tokens), expected);
+      EXPECT_EQ(vulkan.session->compute(), Compute::kVulkan);
+      // In steps of every size that has a kernel of its own.
+      std::vector<float> logits(expected.size());
+      vulkan.session->reset();
+      size_t done = 0;
+      for (const size_t step : {1u, 2u, 3u, 4u, 7u, 8u, 9u, 1u, 31u, 33u, 50u, 1u}) {
+        ASSERT_TRUE(vulkan.session
+                        ->eval(std::span(tokens).subspan(done, step), LogitsWanted::kAll,
+                               std::span(logits).subspan(done * record.vocab_size))
+                        .ok());
+        done += step;
+      }
+      ASSERT_EQ(done, tokens.size());
+      expect_near(logits, expected);
+      EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
+    }
+  }
+}
+
+TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
+  const std::vector<uint32_t> tokens = random_tokens(70, 1024, 2);
+  SessionParams params;
+  params.batch = 32;
+  params.context = 128;
+  params.device_window_bytes = 1 << 20;
+  const auto open = [&] { return std::move(NwcFile::open(make_owned_reader(compressed_bytes()))).value(); };
+  const std::unique_ptr<NwcFile> file = open();
+  const std::unique_ptr<Runner> runner = make_thread_pool(2);
+  const std::unique_ptr<Decoder> decoder = std::move(create_cpu_decoder(*file, *runner, detect_cpu_level())).value();
+  const auto cpu = std::move(Session::create(*file, *decoder, *runner, params)).value();
+  const std::vector<float> expected = all_logits(*cpu, tokens);
+
+  SessionParams priced = params;
+  priced.compute = Compute::kVulkan;
+  const Result<MemoryPlan> free_plan = plan_session(*file, priced);
+  ASSERT_TRUE(free_plan.ok()) << free_plan.status().message();
+  for (const SessionMode mode : {SessionMode::kResident, SessionMode::kCached, SessionMode::kStreamed}) {
+    params.mode = mode;
+    for (const bool tight : {false, true}) {
+      params.memory_budget_bytes = !tight                           ? 0
+                                   : mode == SessionMode::kResident ? free_plan->needed_resident
+                                   : mode == SessionMode::kStreamed ? free_plan->needed_streamed
+                                                                    : free_plan->needed_streamed + 900'000;
+      VulkanSession vulkan;
+      vulkan.open(open(), params);
+      NWC_NEED_DEVICE(vulkan.status);
+      const MemoryPlan& plan = vulkan.session->plan();
+      EXPECT_EQ(plan.mode, mode == SessionMode::kCached && !tight ? SessionMode::kCached : mode);
+      expect_near(all_logits(*vulkan.session, tokens), expected);
+      EXPECT_LE(vulkan.session->allocated_bytes() + plan.decoder_scratch, plan.total);
+      EXPECT_LE(vulkan.decoder->vulkan()->device_bytes() + vulkan.decoder->vulkan()->host_bytes(),
+                plan.decoder_scratch);
+      EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
+    }
+  }
+}
+
+TEST(SessionVulkan, ShapesThatTheKernelsDoNotTakeGoToTheCpu) {
+  ModelRecord record = small_record();
+  record.head_dim = 6;
+  const PlainModel model = random_model(record, 3);
+  VulkanSession vulkan;
+  vulkan.open(make_file(model), {});
+  if (vulkan.status.code() != StatusCode::kUnsupported) NWC_NEED_DEVICE(vulkan.status);
+  EXPECT_EQ(vulkan.status.code(), StatusCode::kUnsupported);
+  EXPECT_NE(vulkan.status.message().find("heads of 6"), std::string::npos);
+  SessionParams params;
+  params.cpu_fallback = true;
+  VulkanSession fallback;
+  fallback.open(make_file(model), params);
+  ASSERT_TRUE(fallback.status.ok()) << fallback.status.message();
+  EXPECT_EQ(fallback.session->compute(), Compute::kCpu);
+  EXPECT_TRUE(fallback.log.mentions("runs on the CPU from now on"));
+  const std::vector<uint32_t> tokens = random_tokens(20, record.vocab_size, 4);
+  Bench cpu = make_bench(model, {});
+  EXPECT_EQ(all_logits(*fallback.session, tokens), all_logits(*cpu.session, tokens));
+}
+
+}  // namespace
+}  // namespace nwc::test
