@@ -4,9 +4,12 @@
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "host-tools/cli.h"
+#include "host-tools/cost_text.h"
 #include "host-tools/model_input.h"
+#include "runtime/engine/session_cost.h"
 #include "trainer/encode/info.h"
 #include "trainer/train/codec_model.h"
 
@@ -15,8 +18,63 @@ namespace {
 
 struct InfoCommand {
   std::string path;
+  DeviceOptions device;
   bool entropy = true;
 };
+
+/// What the file costs on this device.
+struct Prediction {
+  std::string device;
+  double mac_per_weight = 0;
+  SessionRates rates;
+  double decode_seconds = 0;  ///< of all coded tensors
+  struct Mode {
+    SessionMode mode;
+    SessionCost cost;
+  };
+  std::vector<Mode> modes;  ///< without a description of the network: none
+};
+
+Result<Prediction> predict(const NwcFile& file, const DecoderHandle& decoder, uint64_t coded_weights) {
+  Prediction p;
+  p.mac_per_weight = file.codec()->synthesis.mac_per_weight();
+  NWC_ASSIGN_OR_RETURN(p.rates, measure_session_rates(file, *decoder.decoder, *decoder.runner));
+  p.device = decoder.decoder->name();
+  p.decode_seconds = static_cast<double>(coded_weights) / p.rates.decoded_weights;
+  if (!file.model()) return p;
+  for (const SessionMode mode : {SessionMode::kResident, SessionMode::kStreamed, SessionMode::kFused}) {
+    SessionParams params;
+    params.mode = mode;
+    params.num_threads = decoder.runner->num_workers();
+    NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(file, params));
+    NWC_ASSIGN_OR_RETURN(const SessionCost cost, session_cost(file, plan, params.weight_dtype, p.rates));
+    p.modes.push_back({mode, cost});
+  }
+  return p;
+}
+
+nlohmann::json prediction_json(const Prediction& p) {
+  nlohmann::json per_token = nlohmann::json::object();
+  for (const Prediction::Mode& m : p.modes) per_token[session_mode_name(m.mode)] = m.cost.seconds_per_token();
+  return {{"device", p.device},
+          {"mac_per_weight", p.mac_per_weight},
+          {"decode_weights_per_second", p.rates.decoded_weights},
+          {"fused_weights_per_second", p.rates.fused_weights},
+          {"memory_bytes_per_second", p.rates.memory_bytes},
+          {"decode_seconds", p.decode_seconds},
+          {"seconds_per_token", std::move(per_token)}};
+}
+
+void print_prediction(const Prediction& p) {
+  fmt::print("expected on {}: {} decoded, {:.0f} multiply-accumulates per weight, everything in {}", p.device,
+             format_weight_rate(p.rates.decoded_weights), p.mac_per_weight, format_seconds(p.decode_seconds));
+  const char* separator = "; per token";
+  for (const Prediction::Mode& m : p.modes) {
+    fmt::print("{} {} {}", separator, session_mode_name(m.mode), format_seconds(m.cost.seconds_per_token()));
+    separator = ",";
+  }
+  fmt::print("\n");
+}
 
 const char* preset_name(Preset preset) {
   switch (preset) {
@@ -173,12 +231,17 @@ Status info(const InfoCommand& command, Context& context) {
   Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));
   if (!opened.ok()) return opened.status().with_context(command.path);
   const NwcFile& file = *opened.value();
-  NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(file, DeviceOptions{}, context));
+  NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(file, command.device, context));
   Result<ModelInfo> inspected = inspect_model(file, command.entropy ? decoder.decoder.get() : nullptr);
   if (!inspected.ok()) return inspected.status().with_context(command.path);
   const ModelInfo& result = inspected.value();
+  std::optional<Prediction> prediction;
+  if (result.coded_weights != 0) {
+    NWC_ASSIGN_OR_RETURN(prediction, predict(file, decoder, result.coded_weights));
+  }
   if (!context.json) {
     print_model(command, file, result, compressed);
+    if (prediction) print_prediction(*prediction);
     return {};
   }
   nlohmann::json tensors = nlohmann::json::array();
@@ -200,6 +263,7 @@ Status info(const InfoCommand& command, Context& context) {
                          {"tensors", std::move(tensors)}};
   if (result.ideal_bits > 0)
     json.update({{"ideal_bits", result.ideal_bits}, {"overhead_percent", percent_over(coded, result.ideal_bits)}});
+  if (prediction) json["expected"] = prediction_json(*prediction);
   if (file.codec()) json["codec"] = codec_json(*file.codec());
   if (file.model()) json["model"] = model_json(*file.model());
   context.print_json(json);
@@ -214,6 +278,7 @@ void add_info(CLI::App& app, Context& context) {
   sub->add_option("file", command->path, ".nwc or .nwcc file, or an uncompressed model")->required();
   sub->add_flag("--entropy,!--no-entropy", command->entropy,
                 "Decode every tensor to measure the ideal entropy of its symbols (default: on)");
+  add_device_options(sub, command->device);
   add_common_options(sub, context);
   sub->callback([command, &context] { run_command(context, "info", [&] { return info(*command, context); }); });
 }

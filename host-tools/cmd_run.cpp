@@ -7,9 +7,11 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "host-tools/cli.h"
+#include "host-tools/cost_text.h"
 #include "host-tools/model_input.h"
 #include "nwc/nwc.h"
 
@@ -22,6 +24,7 @@ struct RunOptions {
   uint32_t max_tokens = 128, context = 0, top_k = 40;
   float temperature = 0.8f, top_p = 0.95f;
   uint64_t seed = 1;
+  double warn_above = 5;
   bool greedy = false, ignore_eos = false, plan_only = false, no_echo = false;
 };
 
@@ -69,9 +72,13 @@ Status open_model(const RunOptions& options, const Context& context, ModelPtr* o
   return {};
 }
 
-nlohmann::json plan_json(const nwc_session_plan& plan) {
+const char* mode_name(nwc_weight_mode mode) {
   static const char* const kModes[] = {"auto", "resident", "streamed", "cached", "fused"};
-  return {{"mode", kModes[std::min<uint32_t>(plan.mode, NWC_WEIGHTS_FUSED)]},
+  return kModes[std::min<uint32_t>(mode, NWC_WEIGHTS_FUSED)];
+}
+
+nlohmann::json plan_json(const nwc_session_plan& plan) {
+  return {{"mode", mode_name(plan.mode)},
           {"context", plan.context},
           {"batch", plan.batch},
           {"weight_bytes", plan.weight_bytes},
@@ -85,8 +92,7 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
 }
 
 void print_plan(FILE* out, const nwc_session_plan& plan) {
-  const nlohmann::json json = plan_json(plan);
-  fmt::print(out, "memory plan: {} mode, {} of {} layers resident, context {}\n", json["mode"].get<std::string>(),
+  fmt::print(out, "memory plan: {} mode, {} of {} layers resident, context {}\n", mode_name(plan.mode),
              plan.num_resident_layers, plan.num_layers, plan.context);
   fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
              format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
@@ -121,6 +127,28 @@ Status session_params(const RunOptions& options, const Context& context, bool co
   return {};
 }
 
+Result<nwc_session_estimate> make_estimate(const nwc_model* model, const nwc_session_params& params) {
+  nwc_session_estimate estimate;
+  nwc_session_estimate_init(&estimate);
+  ErrorText error;
+  NWC_TRY(error.status(nwc_session_make_estimate(model, &params, &error.detail, &estimate)));
+  return estimate;
+}
+
+/// A warning if this session would be too slow to be of use.
+void warn_if_slow(const nwc_model* model, nwc_session_params params, const nwc_session_plan& plan,
+                  const nwc_session_estimate& estimate, double seconds, const Context& context) {
+  if (seconds <= 0 || !is_slow(estimate, seconds)) return;
+  params.mode = NWC_WEIGHTS_RESIDENT;
+  nwc_session_plan resident_plan;
+  nwc_session_plan_init(&resident_plan);
+  const bool fits = nwc_session_make_plan(model, &params, nullptr, &resident_plan) == NWC_STATUS_OK;
+  const Result<nwc_session_estimate> resident =
+      fits ? make_estimate(model, params) : Result<nwc_session_estimate>(Status(StatusCode::kBudget, ""));
+  context.logger().log(LogLevel::kWarning, slow_warning(estimate, mode_name(plan.mode), &resident_plan,
+                                                        resident.ok() ? &*resident : nullptr));
+}
+
 struct Generation {
   const Context* context;
   std::string text;
@@ -139,14 +167,23 @@ Status run(const RunOptions& options, Context& context) {
   nwc_session_plan_init(&plan);
   ErrorText error;
   NWC_TRY(error.status(nwc_session_make_plan(model.get(), &params, &error.detail, &plan)));
-  if (options.plan_only) {
-    if (context.json)
-      context.print_json(plan_json(plan));
-    else
-      print_plan(stdout, plan);
+  std::optional<nwc_session_estimate> estimate;
+  if (compressed && (options.warn_above > 0 || options.plan_only || context.verbose)) {
+    NWC_ASSIGN_OR_RETURN(estimate, make_estimate(model.get(), params));
+    warn_if_slow(model.get(), params, plan, *estimate, options.warn_above, context);
+  }
+  if (options.plan_only && context.json) {
+    nlohmann::json json = plan_json(plan);
+    if (estimate) json["expected"] = estimate_json(*estimate);
+    context.print_json(json);
     return {};
   }
-  if (context.verbose) print_plan(stderr, plan);
+  if (options.plan_only || context.verbose) {
+    FILE* const out = options.plan_only ? stdout : stderr;
+    print_plan(out, plan);
+    if (estimate) fmt::print(out, "{}", estimate_text(*estimate));
+  }
+  if (options.plan_only) return {};
 
   std::string prompt = options.prompt;
   if (!options.prompt_file.empty()) {
@@ -234,8 +271,7 @@ Status run(const RunOptions& options, Context& context) {
     if (!context.quiet)
       fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n",
                  generation.tokens.size(), seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0,
-                 plan_json(plan)["mode"].get<std::string>(), nwc_session_name(session.get()),
-                 format_bytes(plan.total_bytes));
+                 mode_name(plan.mode), nwc_session_name(session.get()), format_bytes(plan.total_bytes));
   }
   return {};
 }
@@ -269,7 +305,11 @@ void add_run(CLI::App& app, Context& context) {
   command->add_flag("--greedy", options->greedy, "The same as --temperature 0");
   command->add_flag("--ignore-eos", options->ignore_eos, "Do not stop at an end-of-text token");
   command->add_flag("--no-echo", options->no_echo, "Do not print the prompt before the text");
-  command->add_flag("--plan", options->plan_only, "Print what memory it would take, and stop");
+  command->add_flag("--plan", options->plan_only, "Print what memory and time it would take, and stop");
+  command
+      ->add_option("--warn-above", options->warn_above,
+                   "Warn where a token is expected to take longer than so many seconds; 0: do not measure")
+      ->capture_default_str();
   add_device_options(command, options->device);
   options->device.backend = "auto";
   add_common_options(command, context);

@@ -161,6 +161,27 @@ class Cli(unittest.TestCase):
         budget = plan["total_bytes"]
         self.assertEqual(self.json("run", self.file, "-p", "A", "-n", 1, "--memory", budget)["stop"], "max_tokens")
 
+    def test_costs_are_predicted_and_a_slow_session_is_warned_about(self):
+        for mode in ["resident", "streamed", "fused"]:
+            expected = self.json("run", self.file, "--plan", "--mode", mode, "--backend", "cpu")["expected"]
+            self.assertEqual(expected["mac_per_weight"], 16)
+            self.assertGreater(expected["decode_weights_per_second"], 0)
+            self.assertEqual(expected["weights_per_token"] == 0, mode == "resident")
+            self.assertGreater(expected["seconds_per_token"], 0)
+        text = self.check(OK, "run", self.file, "--plan", "--mode", "streamed").stdout
+        self.assertRegex(text, r"expected: .* per token")
+        expected = self.json("info", self.file)["expected"]
+        self.assertEqual(set(expected["seconds_per_token"]), {"resident", "streamed", "fused"})
+        self.assertGreater(expected["decode_seconds"], 0)
+        self.assertRegex(self.check(OK, "info", self.file).stdout, r"expected on cpu .*multiply-accumulates per weight")
+        self.assertNotIn("expected", self.json("info", MODEL))
+        args = ["run", self.file, "-p", "A", "-n", 1, "--mode", "streamed", "--backend", "cpu", "--quiet"]
+        self.assertNotIn("warning", self.check(OK, *args).stderr)
+        done = self.check(OK, *args, "--warn-above", 1e-9)
+        self.assertRegex(done.stderr, r"warning: mode streamed is expected to take .* per token: [\d,]+ weights .* --mode resident \(")
+        self.assertRegex(self.check(OK, *args, "--warn-above", 1e-9, "--memory", "3600K").stderr, "give it memory")
+        self.assertNotIn("warning", self.check(OK, *args, "--warn-above", 0).stderr)
+
     def test_bad_files(self):
         bad = self.tmp / "bad"
         for content in [b"", b"GGUF", b"\x89NWC\r\n\x1a\n" + bytes(100), self.file.read_bytes()[:5000],

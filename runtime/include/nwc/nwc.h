@@ -533,6 +533,31 @@ NWC_API nwc_status nwc_session_generate(nwc_session* session, const uint32_t* pr
                                         const nwc_generate_params* params, nwc_token_callback callback,
                                         void* callback_user, nwc_stop_reason* out_stop_reason);
 
+/* What a session would take in time, for tokens that are generated one by one. */
+typedef struct nwc_session_estimate {
+  uint32_t struct_size;
+  uint32_t reserved;                /* 0 */
+  double mac_per_weight;            /* multiply-accumulates of the synthesis network */
+  double decode_weights_per_second; /* measured on this file; 0: nothing is coded */
+  double fused_weights_per_second;  /* products with coded weights */
+  double memory_bytes_per_second;   /* decoded weights that a product with one token reads */
+  uint64_t resident_weights;        /* coded weights that are decoded once */
+  uint64_t weights_per_token;       /* coded weights that are decoded, or multiplied as they are, for every token */
+  double load_seconds;
+  double decode_seconds_per_token;
+  double multiply_seconds_per_token;
+  double seconds_per_token; /* of both; attention and the look-up of the embedding are left out */
+} nwc_session_estimate;
+static inline void nwc_session_estimate_init(nwc_session_estimate* estimate) {
+  memset(estimate, 0, sizeof *estimate);
+  estimate->struct_size = (uint32_t)sizeof *estimate;
+}
+/* Times the decoder that the session would have on a part of the file (about 0.1 s, and what making the decoder takes),
+ * and predicts from that: good to a factor of two. params as in nwc_session_create. errors: as nwc_session_make_plan
+ * and nwc_decoder_create, and those of decoding. */
+NWC_API nwc_status nwc_session_make_estimate(const nwc_model* model, const nwc_session_params* params,
+                                             const nwc_error_detail* error, nwc_session_estimate* out_estimate);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -1,0 +1,27 @@
+// What a session is expected to take in time, in words (runtime/engine/session_cost.h has the figures).
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "nwc/nwc.h"
+
+namespace nwc::cli {
+
+/// "12 ms", "3.4 s", "5.2 min", "31 h"
+std::string format_seconds(double seconds);
+/// "1.25 Gweight/s", "0.81 Mweight/s"
+std::string format_weight_rate(double weights_per_second);
+
+nlohmann::json estimate_json(const nwc_session_estimate& estimate);
+/// Two lines, indented, each ended.
+std::string estimate_text(const nwc_session_estimate& estimate);
+
+/// True if a token takes longer than `seconds`, or loading thirty times as long.
+bool is_slow(const nwc_session_estimate& estimate, double seconds);
+/// What is slow, why, and what to do instead. resident, of the same model: plan and estimate, or null where that does
+/// not fit the budget. mode: of the estimate.
+std::string slow_warning(const nwc_session_estimate& estimate, const std::string& mode,
+                         const nwc_session_plan* resident_plan, const nwc_session_estimate* resident);
+
+}  // namespace nwc::cli

@@ -1,0 +1,76 @@
+#include "runtime/engine/session_cost.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "runtime/engine/kernels_cpu.h"
+#include "runtime/engine/llama_layout.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kProbeRows = 4096, kProbeCols = 2048;  // 16 MiB of f16, more than a core's caches
+constexpr double kMostFusedSeconds = 0.02;
+
+/// Bytes of f16 weights that the engine's product with one token gets through in a second.
+double memory_rate(Runner& runner) {
+  const KernelTable& kernels = kernel_table(detect_cpu_level());
+  const std::vector<uint16_t> weights(size_t{kProbeRows} * kProbeCols, 0x3c00);
+  const std::vector<float> x(kProbeCols, 1.0f);
+  std::vector<float> y(kProbeRows), scratch(runner.num_workers() * kMatmulScratch);
+  double best = 1e9;
+  for (int i = 0; i < 3; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    matmul(kernels, runner, 1, x.data(), kProbeCols, {weights.data(), Dtype::kF16, kProbeRows, kProbeCols}, y.data(),
+           kProbeRows, scratch.data());
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return 2.0 * kProbeRows * kProbeCols / std::max(best, 1e-9);
+}
+
+double seconds(uint64_t weights, double per_second) {
+  return per_second > 0 ? static_cast<double>(weights) / per_second : 0;
+}
+
+}  // namespace
+
+Result<SessionRates> measure_session_rates(const NwcFile& file, Decoder& decoder, Runner& runner) {
+  SessionRates rates;
+  NWC_ASSIGN_OR_RETURN(const DecodeRate decode, measure_decode_rate(file, decoder));
+  rates.decoded_weights = rates.fused_weights = decode.weights_per_second();
+  if (decode.weights != 0 && !decoder.is_vulkan()) {
+    // Tensors that are too large to be tried are left to the decoder's rate, which is lower.
+    const uint64_t most = static_cast<uint64_t>(kMostFusedSeconds * rates.decoded_weights);
+    NWC_ASSIGN_OR_RETURN(const DecodeRate fused, measure_fused_rate(file, runner, detect_cpu_level(), most));
+    if (fused.weights != 0) rates.fused_weights = fused.weights_per_second();
+  }
+  rates.memory_bytes = memory_rate(runner);
+  return rates;
+}
+
+Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dtype weight_dtype,
+                                 const SessionRates& rates) {
+  NWC_ASSIGN_OR_RETURN(const LlamaLayout layout, resolve_llama_layout(file));
+  SessionCost cost;
+  if (file.codec()) cost.mac_per_weight = file.codec()->synthesis.mac_per_weight();
+  uint64_t multiplied = 0;  // weights that lie decoded in memory when they are multiplied
+  const auto add = [&](size_t tensor, bool resident, bool used) {
+    const TensorRecord& record = file.tensors()[tensor];
+    const uint64_t weights = record.num_elements();
+    const bool coded = record.storage == Storage::kCoded;
+    if (used && !(coded && plan.mode == SessionMode::kFused)) multiplied += weights;
+    if (coded && resident) cost.resident_weights += weights;
+    if (coded && !resident && used) cost.weights_per_token += weights;
+  };
+  for (uint32_t l = 0; l < layout.layers.size(); ++l)
+    for (const size_t tensor : layout.layers[l].matrix) add(tensor, l < plan.resident_layers, true);
+  add(layout.head, plan.head_resident, true);
+  if (layout.head != layout.embedding) add(layout.embedding, plan.embedding_resident, false);
+  cost.load_seconds = seconds(cost.resident_weights, rates.decoded_weights);
+  cost.decode_seconds_per_token =
+      seconds(cost.weights_per_token, plan.mode == SessionMode::kFused ? rates.fused_weights : rates.decoded_weights);
+  cost.multiply_seconds_per_token = seconds(multiplied * dtype_size(weight_dtype), rates.memory_bytes);
+  return cost;
+}
+
+}  // namespace nwc
