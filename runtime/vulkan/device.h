@@ -21,6 +21,12 @@ struct DeviceQuirks {
   bool software = false;
 };
 
+/// Which driver in which version drives which device: compiled pipelines are good for that alone.
+struct DriverIdentity {
+  std::array<uint8_t, VK_UUID_SIZE> cache_uuid{}, device_uuid{}, driver_uuid{};
+  uint32_t vendor = 0, device = 0, driver_version = 0;
+};
+
 /// What the decoder has to know of a device.
 struct DeviceInfo {
   VkPhysicalDevice physical = VK_NULL_HANDLE;
@@ -49,6 +55,7 @@ struct DeviceInfo {
   bool portability_subset = false;
   uint32_t subgroup_size = 0;  ///< the size that the ballot kernel is built for
   uint32_t max_subgroups = 1;  ///< in a workgroup, with size control
+  DriverIdentity identity;
   DeviceQuirks quirks;
   std::string reject_reason;  ///< empty: usable
 

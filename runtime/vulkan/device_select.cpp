@@ -87,9 +87,12 @@ void query_features(const InstanceFunctions& fn, const ExtensionList& extensions
   VkPhysicalDeviceSubgroupProperties subgroups{};
   subgroups.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES;
   subgroups.pNext = &allocation;
+  VkPhysicalDeviceIDProperties id{};
+  id.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES;
+  id.pNext = &subgroups;
   VkPhysicalDeviceProperties2 properties{};
   properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
-  properties.pNext = &subgroups;
+  properties.pNext = &id;
   VkPhysicalDevice16BitStorageFeatures storage16{};
   storage16.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES;
   VkPhysicalDeviceFeatures2 features{};
@@ -115,6 +118,8 @@ void query_features(const InstanceFunctions& fn, const ExtensionList& extensions
   fn.vkGetPhysicalDeviceProperties2(info->physical, &properties);
   fn.vkGetPhysicalDeviceFeatures2(info->physical, &features);
 
+  std::copy_n(id.deviceUUID, VK_UUID_SIZE, info->identity.device_uuid.begin());
+  std::copy_n(id.driverUUID, VK_UUID_SIZE, info->identity.driver_uuid.begin());
   info->max_allocation = allocation.maxMemoryAllocationSize;
   info->import_alignment = host.minImportedHostPointerAlignment;
   info->host_import = info->host_import && std::has_single_bit(info->import_alignment);
@@ -142,6 +147,10 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
       static_cast<uint32_t>(std::max<VkDeviceSize>(1, basic.limits.minStorageBufferOffsetAlignment));
   info.max_shared_memory = basic.limits.maxComputeSharedMemorySize;
   info.timestamp_nanoseconds = static_cast<double>(basic.limits.timestampPeriod);
+  std::copy_n(basic.pipelineCacheUUID, VK_UUID_SIZE, info.identity.cache_uuid.begin());
+  info.identity.vendor = basic.vendorID;
+  info.identity.device = basic.deviceID;
+  info.identity.driver_version = basic.driverVersion;
   info.driver = str_cat("Vulkan ", version_text(basic.apiVersion));
   info.quirks.software = basic.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
   info.quirks.subgroup_size_varies = basic.vendorID == kVendorIntel;

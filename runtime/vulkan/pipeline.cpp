@@ -2,6 +2,9 @@
 
 #include <tuple>
 
+#include "runtime/base/str_cat.h"
+#include "runtime/format/container.h"
+
 namespace nwc {
 
 bool PipelineKey::operator<(const PipelineKey& other) const {
@@ -9,7 +12,7 @@ bool PipelineKey::operator<(const PipelineKey& other) const {
          std::tie(other.shader, other.required_subgroup_size, other.constants);
 }
 
-Result<std::unique_ptr<PipelineCache>> PipelineCache::create(VulkanDevice& device) {
+Result<std::unique_ptr<PipelineCache>> PipelineCache::create(VulkanDevice& device, const std::string& cache_directory) {
   std::unique_ptr<PipelineCache> self(new PipelineCache(device));
   VkDescriptorSetLayoutBinding bindings[kShaderBuffers] = {};
   for (uint32_t i = 0; i < kShaderBuffers; ++i) {
@@ -35,12 +38,68 @@ Result<std::unique_ptr<PipelineCache>> PipelineCache::create(VulkanDevice& devic
   layout.pPushConstantRanges = &range;
   NWC_TRY(vk_status(device.fn().vkCreatePipelineLayout(device.handle(), &layout, nullptr, &self->layout_),
                     "vkCreatePipelineLayout"));
+  if (device.info().pipeline_cache && !cache_directory.empty()) self->load_file(cache_directory);
   return self;
+}
+
+void PipelineCache::load_file(const std::string& cache_directory) {
+  const Logger& log = device_.instance().log();
+  file_.emplace(cache_directory, device_.info());
+  auto loaded = file_->load();
+  std::vector<uint8_t> data;
+  if (loaded.ok()) {
+    data = std::move(loaded).value();
+    stored_size_ = data.size();
+    stored_crc_ = crc32(data);
+    log.log(LogLevel::kInfo, str_cat("compiled Vulkan kernels: ", data.size(), " bytes from ", file_->path()));
+  } else if (loaded.status().code() != StatusCode::kNotFound) {
+    log.log(LogLevel::kWarning, str_cat("compiled Vulkan kernels are made anew: ", loaded.status().message()));
+  }
+  VkPipelineCacheCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO;
+  info.initialDataSize = data.size();
+  info.pInitialData = data.data();
+  const DeviceFunctions& fn = device_.fn();
+  VkResult result = fn.vkCreatePipelineCache(device_.handle(), &info, nullptr, &driver_cache_);
+  if (result != VK_SUCCESS && !data.empty()) {
+    stored_size_ = info.initialDataSize = 0;
+    result = fn.vkCreatePipelineCache(device_.handle(), &info, nullptr, &driver_cache_);
+  }
+  if (result != VK_SUCCESS) {
+    log.log(LogLevel::kWarning, str_cat("compiled Vulkan kernels are not kept: ", vk_result_name(result)));
+    driver_cache_ = VK_NULL_HANDLE;
+  }
+}
+
+void PipelineCache::save() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!unsaved_ || driver_cache_ == VK_NULL_HANDLE || device_.lost()) return;
+  unsaved_ = false;
+  const DeviceFunctions& fn = device_.fn();
+  size_t size = 0;
+  VkResult result = fn.vkGetPipelineCacheData(device_.handle(), driver_cache_, &size, nullptr);
+  // Nobody else uses the cache, so that its size stays; a driver that promises too much gets no more.
+  std::vector<uint8_t> data(result == VK_SUCCESS && size <= PipelineFile::kMaxDataBytes ? size : 0);
+  if (!data.empty()) result = fn.vkGetPipelineCacheData(device_.handle(), driver_cache_, &size, data.data());
+  if (data.empty() || result != VK_SUCCESS || size > data.size()) return;
+  data.resize(size);
+  const uint32_t crc = crc32(data);
+  if (size == stored_size_ && crc == stored_crc_) return;
+  const Logger& log = device_.instance().log();
+  if (const Status status = file_->store(data); !status.ok()) {
+    log.log(LogLevel::kWarning, str_cat("compiled Vulkan kernels are not kept: ", status.message()));
+  } else {
+    log.log(LogLevel::kInfo, str_cat("compiled Vulkan kernels: ", data.size(), " bytes to ", file_->path()));
+    stored_size_ = size;
+    stored_crc_ = crc;
+  }
 }
 
 PipelineCache::~PipelineCache() {
   if (device_.abandoned()) return;
+  save();
   const DeviceFunctions& fn = device_.fn();
+  if (driver_cache_ != VK_NULL_HANDLE) fn.vkDestroyPipelineCache(device_.handle(), driver_cache_, nullptr);
   for (const auto& [key, pipeline] : pipelines_) fn.vkDestroyPipeline(device_.handle(), pipeline, nullptr);
   for (const auto& [id, module] : modules_) fn.vkDestroyShaderModule(device_.handle(), module, nullptr);
   if (layout_ != VK_NULL_HANDLE) fn.vkDestroyPipelineLayout(device_.handle(), layout_, nullptr);
@@ -97,9 +156,10 @@ Result<VkPipeline> PipelineCache::get(const PipelineKey& key) {
   }
   VkPipeline pipeline = VK_NULL_HANDLE;
   NWC_TRY(
-      vk_status(device_.fn().vkCreateComputePipelines(device_.handle(), VK_NULL_HANDLE, 1, &info, nullptr, &pipeline),
+      vk_status(device_.fn().vkCreateComputePipelines(device_.handle(), driver_cache_, 1, &info, nullptr, &pipeline),
                 shader_name(key.shader)));
   pipelines_.emplace(key, pipeline);
+  unsaved_ = true;
   return pipeline;
 }
 

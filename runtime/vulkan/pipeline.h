@@ -4,10 +4,11 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "runtime/vulkan/device.h"
+#include "runtime/vulkan/pipeline_file.h"
 #include "runtime/vulkan/shader_registry.h"
 
 namespace nwc {
@@ -22,19 +23,25 @@ struct PipelineKey {
 
 class PipelineCache {
  public:
-  static Result<std::unique_ptr<PipelineCache>> create(VulkanDevice& device);
+  /// cache_directory: where compiled pipelines are kept from run to run (pipeline_file.h); empty: nowhere. What goes
+  /// wrong there costs a log line, and that the driver compiles.
+  static Result<std::unique_ptr<PipelineCache>> create(VulkanDevice& device, const std::string& cache_directory = {});
   ~PipelineCache();
   PipelineCache(const PipelineCache&) = delete;
   PipelineCache& operator=(const PipelineCache&) = delete;
 
   /// Thread-safe.
   Result<VkPipeline> get(const PipelineKey& key);
+  /// Writes the file if there is something new. The destructor does it, too; a process may end without one.
+  /// Thread-safe.
+  void save();
   VkPipelineLayout layout() const { return layout_; }
   VkDescriptorSetLayout set_layout() const { return set_layout_; }
 
  private:
   explicit PipelineCache(VulkanDevice& device) : device_(device) {}
   Result<VkShaderModule> shader_module(ShaderId id);
+  void load_file(const std::string& cache_directory);
 
   VulkanDevice& device_;
   VkDescriptorSetLayout set_layout_ = VK_NULL_HANDLE;
@@ -42,6 +49,12 @@ class PipelineCache {
   std::mutex mutex_;
   std::map<ShaderId, VkShaderModule> modules_;
   std::map<PipelineKey, VkPipeline> pipelines_;
+  // The driver's side of the file: none without a file.
+  VkPipelineCache driver_cache_ = VK_NULL_HANDLE;
+  std::optional<PipelineFile> file_;
+  uint64_t stored_size_ = 0;  ///< of what the file holds
+  uint32_t stored_crc_ = 0;
+  bool unsaved_ = false;         ///< pipelines have been made since
 };
 
 }  // namespace nwc

@@ -18,6 +18,9 @@ PFN_vkCreateShaderModule next_module;
 PFN_vkAllocateMemory next_allocate;
 PFN_vkBeginCommandBuffer next_begin;
 PFN_vkCmdDispatch next_dispatch;
+PFN_vkWaitForFences next_wait;
+PFN_vkCreatePipelineCache next_cache;
+PFN_vkGetPipelineCacheData next_cache_data;
 bool skip_next_dispatch = false;
 
 void disguise(VkPhysicalDeviceProperties* properties) {
@@ -73,6 +76,39 @@ VKAPI_ATTR void VKAPI_CALL dispatch(VkCommandBuffer commands, uint32_t x, uint32
   ++faults.skipped;
 }
 
+VKAPI_ATTR VkResult VKAPI_CALL wait(VkDevice device, uint32_t count, const VkFence* fences, VkBool32 all,
+                                    uint64_t timeout) {
+  const int64_t number = faults.waits++;
+  if (faults.waits_until_hang >= 0 && number >= faults.waits_until_hang) return VK_TIMEOUT;
+  return next_wait(device, count, fences, all, timeout);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL create_cache(VkDevice device, const VkPipelineCacheCreateInfo* info,
+                                            const VkAllocationCallbacks* allocator, VkPipelineCache* out) {
+  ++faults.caches;
+  faults.cache_data_given = info->initialDataSize;
+  if (faults.cache_data_fails && info->initialDataSize != 0) return VK_ERROR_OUT_OF_HOST_MEMORY;
+  VkPipelineCacheCreateInfo own = *info;
+  if (faults.cache_bytes != 0) own.initialDataSize = 0;  // the driver does not know what was added
+  return next_cache(device, &own, allocator, out);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL cache_data(VkDevice device, VkPipelineCache cache, size_t* size, void* data) {
+  if (faults.cache_bytes == 0) return next_cache_data(device, cache, size, data);
+  constexpr size_t kHeader = 32;
+  static uint8_t fill = 0;
+  const size_t need = kHeader + faults.cache_bytes;
+  if (data != nullptr) {
+    if (*size < need) return VK_INCOMPLETE;
+    // Drivers that keep nothing know their header all the same.
+    size_t header = kHeader;
+    next_cache_data(device, cache, &header, data);
+    memset(static_cast<uint8_t*>(data) + kHeader, ++fill, faults.cache_bytes);
+  }
+  *size = need;
+  return VK_SUCCESS;
+}
+
 /// Keeps what the system's loader answers in *next, and answers `own`.
 template <typename F>
 PFN_vkVoidFunction intercept(PFN_vkVoidFunction found, F own, F* next) {
@@ -88,6 +124,9 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_proc(VkDevice device, const 
   if (strcmp(name, "vkAllocateMemory") == 0) return intercept(found, &allocate, &next_allocate);
   if (strcmp(name, "vkBeginCommandBuffer") == 0) return intercept(found, &begin, &next_begin);
   if (strcmp(name, "vkCmdDispatch") == 0) return intercept(found, &dispatch, &next_dispatch);
+  if (strcmp(name, "vkWaitForFences") == 0) return intercept(found, &wait, &next_wait);
+  if (strcmp(name, "vkCreatePipelineCache") == 0) return intercept(found, &create_cache, &next_cache);
+  if (strcmp(name, "vkGetPipelineCacheData") == 0) return intercept(found, &cache_data, &next_cache_data);
   return found;
 }
 
