@@ -1,7 +1,7 @@
 #version 450
 // The synthesis network with residual blocks, any width; must match synthesize_chunks (runtime/codec/synthesis.h) within
 // the tolerance of doc/format.md, section 5.5.
-// Bindings: 0 network, 1 window input, 2 values, 3 weights f32 [rows][width]. The network is stored so that invocations
+// Bindings: 0 network, 1 window input, 2 values, 3 weights in f32, or f16 or bf16 two to a word. The network is stored so that invocations
 // next to each other, which compute neighbouring outputs, read neighbouring numbers:
 //   (step, shrink)[K]; A transposed [16][w], a[w]; per block V transposed [w][w], v[w], gain[w] bias[w] if LayerNorm,
 //   E[K][w]; C[16][w], c[16], S[16][16].
@@ -10,6 +10,7 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common/constants.glsl"
+#include "common/half.glsl"
 #include "common/synthesis.glsl"
 
 layout(local_size_x_id = 0) in;
@@ -21,6 +22,7 @@ layout(constant_id = 5) const uint kChunksPerThread = 16;
 layout(constant_id = 6) const uint kBlocks = 2;
 layout(constant_id = 7) const uint kActivation = 1;  // 1 ReLU, 2 SiLU
 layout(constant_id = 8) const uint kLayerNorm = 0;
+layout(constant_id = 9) const uint kOutput = 2;  // kConsumeF32, kConsumeF16 or kConsumeBf16
 
 const uint kChunks = kChunkThreads * kChunksPerThread;
 const uint kStride = kWidth + 1;  // odd: neighbouring chunks lie in different banks
@@ -47,6 +49,16 @@ void load_latents(uint first) {
 // Loops over own[] have to be unrolled, so that it lives in registers; the others must not be: compilers that unroll them
 // as well take half a minute.
 
+// The weight of channel `channel` of the workgroup's chunk c, in row `row` of the window, from h and z; `at`: where C
+// begins in the network.
+float weight(uint at, uint first, uint c, uint channel, uint row) {
+  float y = network[at + kChunk * kWidth + channel];
+  [[dont_unroll]] for (uint k = 0; k < kWidth; ++k) y += network[at + channel * kWidth + k] * h[c * kStride + k];
+  const uint skip_at = at + kChunk * kWidth + kChunk + channel * kChunk;
+  [[dont_unroll]] for (uint k = 0; k < kChunk; ++k) y += network[skip_at + k] * scratch[c * kChunk + k];
+  return apply_scales(y, row, (first + c) % pc.width);
+}
+
 float activate(float u) { return kActivation == 1 ? max(u, 0.0) : u / (1.0 + exp(-u)); }
 
 void main() {
@@ -62,7 +74,7 @@ void main() {
   }
 
   load_latents(first);
-  uint at = pc.matrices_at;
+  uint at = 2 * pc.num_levels;
   for (uint q = 0; q < kOutputsPerThread; ++q) {
     const uint o = output0 + q * kOutputThreads;
     if (o < kWidth) {
@@ -159,16 +171,27 @@ void main() {
 
   // Neighbouring invocations take neighbouring columns, so that the weights' rows are written in one go.
   load_latents(first);
-  [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
-    const uint c = i % kChunks;
-    const uint channel = i / kChunks;
-    const uint chunk = first + c;
-    if (chunk >= pc.num_chunks) continue;
-    float y = network[at + kChunk * kWidth + channel];
-    [[dont_unroll]] for (uint k = 0; k < kWidth; ++k) y += network[at + channel * kWidth + k] * h[c * kStride + k];
-    const uint skip_at = at + kChunk * kWidth + kChunk + channel * kChunk;
-    [[dont_unroll]] for (uint k = 0; k < kChunk; ++k) y += network[skip_at + k] * scratch[c * kChunk + k];
-    const uint column = chunk % pc.width;
-    store_weight(chunk / pc.width, column, channel, y, uintBitsToFloat(window_data[pc.scale_at + column]));
+  if (kOutput == kConsumeF32) {
+    [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
+      const uint chunk = first + i % kChunks;
+      const uint channel = i / kChunks;
+      const uint row = weight_row(chunk / pc.width, channel);
+      if (chunk >= pc.num_chunks || !is_wanted(row)) continue;
+      weights[out_index(row, chunk % pc.width)] = weight(at, first, i % kChunks, channel, row);
+    }
+  } else {
+    // Both columns of a word: kChunks and the width are even.
+    [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk / 2; i += gl_WorkGroupSize.x) {
+      const uint c = i % (kChunks / 2) * 2;
+      const uint chunk = first + c;
+      const uint channel = i / (kChunks / 2);
+      const uint row = weight_row(chunk / pc.width, channel);
+      if (chunk >= pc.num_chunks || !is_wanted(row)) continue;
+      const uvec2 bits =
+          floatBitsToUint(vec2(weight(at, first, c, channel, row), weight(at, first, c + 1, channel, row)));
+      half_pairs[out_index(row, chunk % pc.width) >> 1] = kOutput == kConsumeF16
+                                                              ? to_f16(bits.x) | (to_f16(bits.y) << 16)
+                                                              : to_bf16(bits.x) | (to_bf16(bits.y) << 16);
+    }
   }
 }

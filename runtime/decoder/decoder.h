@@ -50,11 +50,15 @@ struct VulkanOptions {
   /// Optional features of the device not to be used, "ballot,storage16" or "all" (runtime/vulkan/device_features.h);
   /// those in the environment variable NWC_VULKAN_DISABLE come on top.
   std::string disabled_features;
+  /// Where compiled kernels are kept from run to run (runtime/vulkan/pipeline_file.h); empty: nowhere.
+  std::string cache_directory;
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
   uint32_t quarantine_mask = 0;
   uint64_t max_window_bytes = 64u << 20;  ///< device memory for one window of decoded rows
   /// Tiles that one workgroup of the ballot kernel decodes; 0: by device.
   uint32_t tiles_per_workgroup = 0;
+  /// Whether rANS kernels load the stream ahead into shared memory: 0 no, 1 yes, -1 by device.
+  int stream_staging = -1;
   /// Test hook: device allocations of more bytes fail.
   uint64_t allocation_limit = UINT64_MAX;
 };

@@ -23,7 +23,7 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
                                                  options.disabled_features}));
   NWC_ASSIGN_OR_RETURN(self->device_, VulkanDevice::create(std::move(instance), info));
   self->device_->set_allocation_limit(options.allocation_limit);
-  NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(*self->device_));
+  NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(*self->device_, options.cache_directory));
   self->name_ = str_cat("vulkan ", info.name);
   NWC_ASSIGN_OR_RETURN(self->stream_,
                        WindowStream::create(file, runner, *self->device_, *self->pipelines_, options.max_window_bytes));
@@ -31,9 +31,8 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
 
   const CodecRecord& codec = *file.codec();
   self->tables_ = build_decode_tables(codec);
-  NWC_ASSIGN_OR_RETURN(self->kernels_,
-                       VulkanKernels::create(*self->device_, *self->pipelines_, codec, self->tables_,
-                                             VulkanSelfTest::extra_tables(), options));
+  NWC_ASSIGN_OR_RETURN(self->kernels_, VulkanKernels::create(*self->device_, *self->pipelines_, codec, self->tables_,
+                                                             VulkanSelfTest::extra_tables(), options));
   NWC_ASSIGN_OR_RETURN(self->test_slot_, WindowSlot::create(*self->device_, *self->pipelines_, 0));
   self->self_test_ = std::make_unique<VulkanSelfTest>(*self->kernels_, *self->test_slot_, self->device_->info(), codec,
                                                       static_cast<uint32_t>(self->tables_.alias.size()), options, log);
@@ -45,6 +44,7 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   }
   if (codec.synthesis.width != 0) NWC_TRY(self->self_test_->check_network(*variant));
   NWC_TRY(self->self_test_->check_conversion());
+  self->pipelines_->save();
   log.log(LogLevel::kInfo, str_cat(self->name_, " (", info.driver, "), subgroups of ", info.subgroup_size,
                                    ", features: ", feature_names(info.features()), ", rANS kernel: ", variant->name()));
   return self;
@@ -134,10 +134,12 @@ Status VulkanDecoder::run_smaller(std::span<const DecodeJob> jobs, const Progres
 }
 
 uint64_t VulkanDecoder::device_bytes() const {
-  return stream_->device_bytes() + (kernels_ == nullptr ? 0 : kernels_->device_bytes());
+  return stream_->device_bytes() + (kernels_ == nullptr ? 0 : kernels_->device_bytes() + test_slot_->device_bytes());
 }
 
-uint64_t VulkanDecoder::host_bytes() const { return stream_->host_bytes(); }
+uint64_t VulkanDecoder::host_bytes() const {
+  return stream_->host_bytes() + (test_slot_ == nullptr ? 0 : test_slot_->host_bytes());
+}
 
 uint64_t VulkanDecoder::max_scratch_bytes(const NwcFile& file, const VulkanOptions& options) {
   const uint64_t constants = file.codec() ? VulkanKernels::max_constant_bytes(*file.codec()) : 0;

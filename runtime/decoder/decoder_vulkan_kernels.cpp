@@ -9,12 +9,17 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kMaxGroups = 65535;      // what every device takes in one dimension
-constexpr uint32_t kElementwiseGroup = 64;  // workgroup of synthesis_linear and convert_half
+constexpr uint32_t kMaxGroups = 65535;   // what every device takes in one dimension
+constexpr uint32_t kConvertGroup = 64;   // workgroup of convert_half
+constexpr uint64_t kMaxAlignment = 256;  // that a device may ask of bindings
 constexpr uint64_t kMaxWindowWeights = uint64_t{1} << 25;
 // Multiply-accumulates of a window's synthesis: tenths of a second on a small GPU, a second or two in software.
 constexpr double kMaxWindowMacs = 6e10;
 constexpr double kMaxWindowMacsSoftware = 4e9;
+
+// Shared memory of the rANS kernels beside the tables: chunk and sums of a tile; matrix, masks and rounding.
+constexpr uint32_t kTileChunkBytes = 1024 + 64;
+constexpr uint32_t kMatrixBytes = 1024 + 128;
 
 constexpr uint32_t kMlpThreads = 128;
 constexpr uint32_t kMlpStates = 2048;  // numbers of h in shared memory
@@ -29,7 +34,7 @@ void append_transposed(std::vector<float>* to, const std::vector<float>& matrix,
   }
 }
 
-/// The layout that shaders/synthesis_linear.comp and synthesis_mlp.comp describe.
+/// The layout that shaders/synthesis_mlp.comp describes.
 std::vector<float> pack_network(const CodecRecord& codec) {
   const Network& net = codec.synthesis;
   const uint32_t w = net.width;
@@ -38,32 +43,31 @@ std::vector<float> pack_network(const CodecRecord& codec) {
     packed.push_back(codec.step[l]);
     packed.push_back(codec.shrink[l]);
   }
-  if (w != 0) {
-    append_transposed(&packed, net.A, w, kChunk);
-    append(&packed, net.a);
-    for (size_t b = 0; b < net.blocks.size(); ++b) {
-      append_transposed(&packed, net.blocks[b].V, w, w);
-      append(&packed, net.blocks[b].v);
-      append(&packed, net.blocks[b].gain);
-      append(&packed, net.blocks[b].bias);
-      const auto embedding = net.E.begin() + static_cast<std::ptrdiff_t>(b * codec.num_levels * w);
-      packed.insert(packed.end(), embedding, embedding + static_cast<std::ptrdiff_t>(size_t{codec.num_levels} * w));
-    }
-    append(&packed, net.C);
-    append(&packed, net.c);
+  append_transposed(&packed, net.A, w, kChunk);
+  append(&packed, net.a);
+  for (size_t b = 0; b < net.blocks.size(); ++b) {
+    append_transposed(&packed, net.blocks[b].V, w, w);
+    append(&packed, net.blocks[b].v);
+    append(&packed, net.blocks[b].gain);
+    append(&packed, net.blocks[b].bias);
+    const auto embedding = net.E.begin() + static_cast<std::ptrdiff_t>(b * codec.num_levels * w);
+    packed.insert(packed.end(), embedding, embedding + static_cast<std::ptrdiff_t>(size_t{codec.num_levels} * w));
   }
+  append(&packed, net.C);
+  append(&packed, net.c);
   append(&packed, net.S);
   return packed;
 }
 
-/// Specialization constants of synthesis_mlp.comp: as many chunks to a workgroup as shared memory holds.
+/// Specialization constants of synthesis_mlp.comp but for the last: as many chunks to a workgroup as shared memory
+/// holds, an even number.
 PipelineKey mlp_pipeline(const Network& net, uint32_t* chunks) {
   const uint32_t w = net.width;
   const uint32_t output_threads = std::min(w, kMlpThreads);
   const uint32_t chunk_threads = std::max(1u, kMlpThreads / output_threads);
   const uint32_t outputs_per_thread = (w + output_threads - 1) / output_threads;
   const uint32_t most = std::min(kMlpChunks, kMlpStates / w);
-  const uint32_t chunks_per_thread = std::max(1u, most / chunk_threads);
+  const uint32_t chunks_per_thread = chunk_threads == 1 ? most / 2 * 2 : most / chunk_threads;
   *chunks = chunk_threads * chunks_per_thread;
   return {ShaderId::kSynthesisMlp,
           {output_threads * chunk_threads, w, output_threads, chunk_threads, outputs_per_thread, chunks_per_thread,
@@ -75,23 +79,28 @@ uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uin
 
 Bytes bytes_of(const void* data, size_t size) { return {static_cast<const uint8_t*>(data), size}; }
 
-/// The row blocks of a window that hold the rows asked for, and their rows up to the last one asked for.
-struct RowBlocks {
-  explicit RowBlocks(const WindowRun& run)
-      : first(static_cast<uint32_t>(run.row_begin / kChunk)),
-        count(static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first),
-        rows(static_cast<uint32_t>(run.row_end - uint64_t{first} * kChunk)) {}
-  uint32_t first, count, rows;
+/// What a kernel writes weights to: part of a buffer, in it the first row's first element, elements from row to row.
+struct WeightsOutput {
+  BufferView view;
+  uint64_t at = 0, stride = 0;
 };
+WeightsOutput weights_output(const WindowSlot& slot, const WindowRun& run, uint64_t alignment) {
+  const WindowPath& path = run.path;
+  const uint64_t width = run.layout->width;
+  if (path.has_floats()) return {slot.floats_view(run), 0, width};
+  if (path.has_halves()) return {slot.halves_view(run), 0, width};
+  if (run.out.buffer == nullptr) return {slot.result_view(run), 0, width};
+  const uint64_t element = dtype_size(path.dtype);
+  const uint64_t begin = run.out.offset / alignment * alignment;
+  const uint64_t end = run.out.offset + ((run.row_end - run.row_begin - 1) * run.out_stride + width) * element;
+  return {{run.out.buffer, begin, end - begin}, (run.out.offset - begin) / element, run.out_stride};
+}
 
-BufferView input_view(const WindowSlot& slot, const WindowRun& run) {
-  return {&slot.scratch(), run.at.input, run.input_bytes()};
-}
-BufferView values_view(const WindowSlot& slot, const WindowRun& run) {
-  return {&slot.scratch(), run.at.values, run.layout->num_weights() * 2};
-}
-BufferView weights_view(const WindowSlot& slot, const WindowRun& run) {
-  return {&slot.scratch(), run.at.weights, run.layout->num_weights() * 4};
+bool is_identity(const std::vector<float>& matrix) {
+  for (size_t i = 0; i < matrix.size(); ++i) {
+    if (matrix[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -99,17 +108,15 @@ BufferView weights_view(const WindowSlot& slot, const WindowRun& run) {
 Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, PipelineCache& pipelines,
                                                              const CodecRecord& codec, const DecodeTables& tables,
                                                              const std::vector<AliasTable>& extra,
-                                                             uint32_t tiles_per_workgroup) {
+                                                             const VulkanOptions& options) {
+  const uint32_t tiles_per_workgroup = options.tiles_per_workgroup;
+  const int stream_staging = options.stream_staging;
   std::unique_ptr<VulkanKernels> self(new VulkanKernels(device, pipelines));
   self->width_ = codec.synthesis.width;
   self->num_levels_ = codec.num_levels;
   self->mac_per_weight_ = codec.synthesis.mac_per_weight();
-  if (self->width_ == 0) {
-    self->synthesis_ = {ShaderId::kSynthesisLinear, {}, 0};
-    self->chunks_per_group_ = kElementwiseGroup;
-  } else {
-    self->synthesis_ = mlp_pipeline(codec.synthesis, &self->chunks_per_group_);
-  }
+  self->identity_ = self->width_ == 0 && is_identity(codec.synthesis.S);
+  self->staged_ = stream_staging < 0 ? !device.info().quirks.software : stream_staging != 0;
 
   // Several tiles share one copy of the tables, where the subgroups of a workgroup are known to be full.
   const DeviceInfo& info = device.info();
@@ -122,13 +129,16 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   std::vector<AliasTable> alias = tables.alias;
   alias.insert(alias.end(), extra.begin(), extra.end());
   NWC_TRY(self->upload_constant(bytes_of(alias.data(), alias.size() * sizeof(AliasTable)), &self->tables_));
-  const std::vector<float> network = pack_network(codec);
-  NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
+  if (self->width_ != 0) {
+    self->synthesis_ = mlp_pipeline(codec.synthesis, &self->chunks_per_group_);
+    const std::vector<float> network = pack_network(codec);
+    NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
+  }
   return self;
 }
 
 uint64_t VulkanKernels::max_constant_bytes(const CodecRecord& codec) {
-  constexpr uint64_t kExtraTables = 16;  // the self-test's, and more than there are
+  constexpr uint64_t kExtraTables = 16;  // the self-test's tables, more than there are, and its window
   // The host has tables for the CPU, too. Tables and network exist on the host, in the upload buffer and on the device.
   const uint64_t tables = (codec.tables.size() + kExtraTables) * (5 * sizeof(AliasTable) + sizeof(ShuffleTable));
   const uint64_t w = codec.synthesis.width, blocks = codec.synthesis.blocks.size();
@@ -156,11 +166,11 @@ WindowLimits VulkanKernels::limits(uint64_t slot_bytes, uint32_t bytes_per_weigh
   const uint64_t range = device_.info().max_storage_range;
   const double macs = device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
   WindowLimits limits;
-  limits.max_weights =
-      std::min({range / 4, kMaxWindowWeights, static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_))});
+  limits.max_weights = std::min(
+      {(range - kMaxAlignment) / 4, kMaxWindowWeights, static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_))});
   // And the kernels' workgroups must not exceed what one dimension takes.
-  limits.max_weights = std::min({limits.max_weights, uint64_t{kMaxGroups} * chunks_per_group_ * kChunk,
-                                 uint64_t{kMaxGroups} * kElementwiseGroup * 2});
+  if (width_ != 0) limits.max_weights = std::min(limits.max_weights, kMaxGroups * chunks_per_group_ * uint64_t{kChunk});
+  limits.max_weights = std::min(limits.max_weights, uint64_t{kMaxGroups} * kConvertGroup * 2);
   limits.max_input_bytes = range;
   limits.max_tiles = kMaxGroups;
   limits.max_bytes = slot_bytes;
@@ -168,104 +178,157 @@ WindowLimits VulkanKernels::limits(uint64_t slot_bytes, uint32_t bytes_per_weigh
   return limits;
 }
 
-uint32_t VulkanKernels::shared_tables(size_t used) const {
-  // 12 KiB of the 16 that every device has; more where there is more, but never above half: several workgroups are to
-  // share a core.
-  const uint32_t room = std::max(12u, std::min(device_.info().max_shared_memory / 2048, 24u));
-  for (const uint32_t size : {4u, 12u, 16u, 24u}) {
+uint32_t VulkanKernels::shared_tables(size_t used, bool ballot) const {
+  // The tables take 12 KiB of the 16 that every device has, more where there is more, but never above half: several
+  // workgroups are to share a core. What else is in shared memory: rans.glsl and consume.glsl.
+  const uint32_t most = device_.info().max_shared_memory;
+  const uint32_t tiles = ballot ? tiles_per_workgroup_ : 1;
+  const uint32_t others = tiles * ((staged_ ? 512 : 0) + kTileChunkBytes) + kMatrixBytes;
+  const uint32_t room = std::min(std::max(12u, std::min(most / 2048, 24u)), (most - others) / 1024);
+  for (const uint32_t size : {2u, 4u, 8u, 12u, 16u, 24u}) {
     if (used <= size && size <= room) return size;
   }
   return 0;
 }
 
-Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
-  const WindowLayout& layout = *run.layout;
-  const uint32_t tiles = static_cast<uint32_t>(layout.tiles.size());
+WindowPath VulkanKernels::path(bool values_only, Dtype dtype, const TileGrid& grid, bool read_back) const {
+  WindowPath path;
+  path.values_only = values_only;
+  path.dtype = dtype;
+  path.network = width_ != 0 && !values_only;
+  path.convert = !values_only && dtype != Dtype::kF32 && grid.n % 2 != 0;
+  path.rans = values_only || path.network ? Consumer::kValues : path.convert ? Consumer::kF32 : consumer_of(dtype);
+  if (path.convert) return path;
+  // One binding has to hold the rows of a window.
+  const uint64_t band_bytes = std::min<uint64_t>(grid.tile_rows, grid.m) * grid.n * dtype_size(dtype);
+  path.direct = read_back ? device_.info().quirks.software : band_bytes <= device_.info().max_storage_range / 2;
+  return path;
+}
+
+PipelineKey VulkanKernels::rans_pipeline(const RansVariant& variant, uint32_t batch) const {
   PipelineKey key;
-  uint32_t groups = tiles;
-  if (run.variant.ballot) {
-    const uint32_t s = device_.info().subgroup_size;
-    key = {ShaderId::kRansBallot,
-           {s * tiles_per_workgroup_, run.variant.shared_tables, s, std::max(1u, kNumLanes / s)},
-           device_.info().size_control ? s : 0};
-    groups = groups_for(tiles, tiles_per_workgroup_);
-  } else {
-    key = {ShaderId::kRansShared, {kNumLanes, run.variant.shared_tables}, 0};
+  const uint32_t s = device_.info().subgroup_size;
+  const bool half = variant.storage16;
+  key.shader = variant.ballot ? (half ? ShaderId::kRansBallot16 : ShaderId::kRansBallot)
+                              : (half ? ShaderId::kRansShared16 : ShaderId::kRansShared);
+  key.constants = {variant.ballot ? s * tiles_per_workgroup_ : kNumLanes,
+                   variant.shared_tables,
+                   static_cast<uint32_t>(variant.consumer),
+                   identity_ ? 1u : 0u,
+                   staged_ ? 1u : 0u,
+                   batch};
+  if (variant.ballot) {
+    const uint32_t lanes = std::max(1u, kNumLanes / s);
+    key.constants.insert(key.constants.end(), {tiles_per_workgroup_, s, lanes});
+    key.required_subgroup_size = device_.info().size_control ? s : 0;
   }
-  const TensorContexts& contexts = *run.contexts;
-  const uint32_t push[] = {
-      layout.tile_at,      layout.context_at, layout.used_at, static_cast<uint32_t>(contexts.used.size()),
-      layout.level_at,     layout.width,      tiles,          contexts.any_raw_bits ? 1u : 0u,
-      layout.row_class_at, contexts.trellis};
-  return slot.batch().dispatch(key,
-                               {&tables_, input_view(slot, run), values_view(slot, run),
-                                BufferView{&slot.scratch(), run.at.status, run.status_bytes()}},
-                               push, groups);
+  return key;
+}
+
+RansPush VulkanKernels::rans_push(const WindowLayout& layout, const TensorContexts& contexts) {
+  RansPush push;
+  push.tile_at = layout.tile_at;
+  push.context_at = layout.context_at;
+  push.used_at = layout.used_at;
+  push.num_used = static_cast<uint32_t>(contexts.used.size());
+  push.level_at = layout.level_at;
+  push.width = layout.width;
+  push.num_tiles = static_cast<uint32_t>(layout.tiles.size());
+  push.any_raw_bits = contexts.any_raw_bits ? 1 : 0;
+  push.row_class_at = layout.row_class_at;
+  push.trellis = contexts.trellis;
+  push.scale_at = layout.scale_at;
+  push.row_scale_at = layout.row_scale_at;
+  push.network_at = layout.network_at;
+  push.num_levels = contexts.num_levels;
+  push.num_rows = static_cast<uint32_t>(layout.rows);
+  return push;
+}
+
+uint32_t VulkanKernels::rans_groups(const RansVariant& variant, uint64_t tiles) const {
+  return groups_for(tiles, variant.ballot ? tiles_per_workgroup_ : 1);
+}
+
+Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
+  RansPush push = rans_push(*run.layout, *run.contexts);
+  BufferView out;
+  if (run.path.rans == Consumer::kValues) {
+    out = run.path.has_values() ? slot.values_view(run) : slot.result_view(run);
+  } else {
+    const WeightsOutput weights = weights_output(slot, run, device_.info().offset_alignment);
+    out = weights.view;
+    push.row_begin = static_cast<uint32_t>(run.row_begin);
+    push.row_end = static_cast<uint32_t>(run.row_end);
+    push.out_at = static_cast<uint32_t>(weights.at);
+    push.out_stride = static_cast<uint32_t>(weights.stride);
+  }
+  return slot.batch().dispatch(rans_pipeline(run.variant, 1),
+                               {&tables_, slot.input_view(run), out, slot.status_view(run)}, push.words(),
+                               rans_groups(run.variant, run.layout->tiles.size()));
 }
 
 Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run) {
   const WindowLayout& layout = *run.layout;
-  const RowBlocks blocks(run);
-  const uint32_t chunks = blocks.count * layout.width;
-  const bool row_scales = layout.row_scale_at != kNoRowScale;
+  const uint32_t first_block = static_cast<uint32_t>(run.row_begin / kChunk);
+  const uint32_t chunks = (static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first_block) * layout.width;
+  const WeightsOutput out = weights_output(slot, run, device_.info().offset_alignment);
   const uint32_t push[] = {run.synthesis_level_at,
                            layout.scale_at,
-                           row_scales ? layout.row_scale_at + blocks.first * kChunk : kNoRowScale,
+                           layout.row_scale_at,
                            layout.width,
-                           blocks.first,
+                           first_block,
                            chunks,
-                           blocks.rows,
-                           0,
-                           2 * num_levels_,
+                           static_cast<uint32_t>(run.row_begin),
+                           static_cast<uint32_t>(run.row_end),
+                           static_cast<uint32_t>(out.at),
+                           static_cast<uint32_t>(out.stride),
                            num_levels_};
-  return slot.batch().dispatch(synthesis_,
-                               {&network_, input_view(slot, run), values_view(slot, run), weights_view(slot, run)},
-                               push, groups_for(chunks, chunks_per_group_));
+  PipelineKey key = synthesis_;
+  key.constants.push_back(static_cast<uint32_t>(run.path.convert ? Consumer::kF32 : consumer_of(run.path.dtype)));
+  return slot.batch().dispatch(key, {&network_, slot.input_view(run), slot.values_view(run), out.view}, push,
+                               groups_for(chunks, chunks_per_group_));
 }
 
 Status VulkanKernels::dispatch_convert(CommandBatch& batch, const BufferView& source, const BufferView& halves,
                                        uint64_t count, Dtype dtype) {
   const uint32_t push[] = {static_cast<uint32_t>(count), dtype == Dtype::kBf16 ? 1u : 0u};
   return batch.dispatch({ShaderId::kConvertHalf, {}, 0}, {nullptr, nullptr, source, halves}, push,
-                        groups_for(ceil_div(count, 2), kElementwiseGroup));
+                        groups_for(ceil_div(count, 2), kConvertGroup));
 }
 
 Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs) {
   CommandBatch& batch = slot.batch();
   NWC_TRY(slot.begin(runs));
   // Windows do not wait for each other: a barrier after each step of all of them.
-  const auto each = [&](auto&& step) -> Status {
+  const auto each = [&](auto&& applies, auto&& step) -> Status {
     bool any = false;
     for (const WindowRun& run : runs) {
-      if (run.layout == nullptr) continue;
+      if (run.layout == nullptr || !applies(run.path)) continue;
       NWC_TRY(step(run));
       any = true;
     }
     if (any) batch.barrier();
     return {};
   };
-  NWC_TRY(each([&](const WindowRun& run) { return dispatch_rans(slot, run); }));
-  NWC_TRY(each([&](const WindowRun& run) { return run.values_only ? Status() : dispatch_synthesis(slot, run); }));
-  NWC_TRY(each([&](const WindowRun& run) {
-    if (run.values_only || run.dtype == Dtype::kF32) return Status();
-    return dispatch_convert(batch, weights_view(slot, run),
-                            {&slot.scratch(), run.at.halves, run.layout->num_weights() * 2 + 4},
-                            uint64_t{RowBlocks(run).rows} * run.layout->width, run.dtype);
-  }));
+  NWC_TRY(each([](const WindowPath&) { return true; }, [&](const WindowRun& run) { return dispatch_rans(slot, run); }));
+  NWC_TRY(each([](const WindowPath& path) { return path.network; },
+               [&](const WindowRun& run) { return dispatch_synthesis(slot, run); }));
+  NWC_TRY(each([](const WindowPath& path) { return path.convert; },
+               [&](const WindowRun& run) {
+                 return dispatch_convert(batch, slot.floats_view(run), slot.halves_view(run),
+                                         (run.row_end - run.row_begin) * run.layout->width, run.path.dtype);
+               }));
   for (const WindowRun& run : runs) {
     if (run.layout == nullptr) continue;
     batch.copy(slot.scratch(), run.at.status, slot.readback(), run.at.status_back, run.status_bytes());
-    if (run.values_only) {
-      batch.copy(slot.scratch(), run.at.values, slot.readback(), run.at.result_back, run.result_bytes());
-      continue;
-    }
-    const uint64_t width = run.layout->width, rows = run.row_end - run.row_begin, size = dtype_size(run.dtype);
-    const uint64_t skip = (run.row_begin - uint64_t{RowBlocks(run).first} * kChunk) * width;
-    const uint64_t from = (run.dtype == Dtype::kF32 ? run.at.weights : run.at.halves) + skip * size;
+    if (run.path.direct) continue;
+    const uint64_t from = run.path.values_only ? run.at.values : run.path.has_halves() ? run.at.halves : run.at.floats;
     if (run.out.buffer == nullptr) {
       batch.copy(slot.scratch(), from, slot.readback(), run.at.result_back, run.result_bytes());
     } else {
-      batch.copy_rows(slot.scratch(), from, *run.out.buffer, run.out.offset, rows, width * size, run.out_stride * size);
+      const uint64_t size = dtype_size(run.path.dtype);
+      batch.copy_rows(slot.scratch(), from, *run.out.buffer, run.out.offset, run.row_end - run.row_begin,
+                      run.layout->width * size, run.out_stride * size);
     }
   }
   return slot.submit();

@@ -5,10 +5,21 @@
 #include <vector>
 
 #include "runtime/codec/decode_tables.h"
+#include "runtime/decoder/decoder.h"
 #include "runtime/decoder/decoder_vulkan_slot.h"
 #include "runtime/format/codec_record.h"
 
 namespace nwc {
+
+/// The rANS kernels' push constants (shaders/common/rans.glsl).
+struct RansPush {
+  uint32_t tile_at = 0, context_at = 0, used_at = 0, num_used = 0, level_at = 0, width = 0, num_tiles = 0;
+  uint32_t any_raw_bits = 0, row_class_at = kNoRowClass, trellis = 0;
+  uint32_t scale_at = 0, row_scale_at = kNoRowScale, network_at = 0, num_levels = 0;
+  uint32_t row_begin = 0, row_end = 0, out_at = 0, out_stride = 0;
+  uint32_t x_at = 0, x_stride = 0, tile_cols = 1, num_rows = 0;
+  std::span<const uint32_t> words() const { return {&tile_at, sizeof(*this) / sizeof(uint32_t)}; }
+};
 
 class VulkanKernels {
  public:
@@ -17,12 +28,21 @@ class VulkanKernels {
   static Result<std::unique_ptr<VulkanKernels>> create(VulkanDevice& device, PipelineCache& pipelines,
                                                        const CodecRecord& codec, const DecodeTables& tables,
                                                        const std::vector<AliasTable>& extra,
-                                                       uint32_t tiles_per_workgroup);
+                                                       const VulkanOptions& options);
 
   /// Windows that this device can take, in a slot of so many bytes.
   WindowLimits limits(uint64_t slot_bytes, uint32_t bytes_per_weight) const;
   /// Shared-memory tables to use for a tensor with `used` tables; 0 where they do not fit.
-  uint32_t shared_tables(size_t used) const;
+  uint32_t shared_tables(size_t used, bool ballot) const;
+  /// How windows of a tensor become values or weights in the host's memory (read_back) or the device's.
+  WindowPath path(bool values_only, Dtype dtype, const TileGrid& grid, bool read_back) const;
+
+  // For who dispatches the rANS kernel by itself: pipeline, number of workgroups, push constants but for what the
+  // consumer writes.
+  PipelineKey rans_pipeline(const RansVariant& variant, uint32_t batch) const;
+  uint32_t rans_groups(const RansVariant& variant, uint64_t tiles) const;
+  static RansPush rans_push(const WindowLayout& layout, const TensorContexts& contexts);
+  const DeviceBuffer& tables() const { return tables_; }
 
   /// Records and submits the windows, for which the slot is prepared and whose input is there. Errors: kDevice,
   /// kDeviceLost, kOutOfMemory. What the tiles came to is in slot.tile_status() after slot.wait().
@@ -51,6 +71,8 @@ class VulkanKernels {
   uint32_t width_ = 0, num_levels_ = 0;
   double mac_per_weight_ = 0;
   uint32_t tiles_per_workgroup_ = 1;
+  bool identity_ = false;  ///< S of a linear codec
+  bool staged_ = false;
   PipelineKey synthesis_;
   uint32_t chunks_per_group_ = 64;
   DeviceBuffer tables_, network_;

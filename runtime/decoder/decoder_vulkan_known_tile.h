@@ -10,7 +10,7 @@
 
 namespace nwc {
 
-/// One tile of 37 columns: two row blocks, a slot of which only 5 lanes take part. Two levels and four tables: values
+/// One tile of 38 columns: two row blocks, a slot of which only 6 lanes take part. Two levels and four tables: values
 /// and escapes, raw bits, a nearly constant table, 128 symbols. Values by formula, as decode_tile gives them;
 /// tests/vulkan/test_known_tile.cpp encodes them and compares with the payload.
 struct KnownTile {
@@ -20,7 +20,7 @@ struct KnownTile {
   std::vector<int16_t> values;
   Bytes payload;  ///< doc/format.md, section 5.3
 };
-constexpr uint32_t kKnownCols = 37;
+constexpr uint32_t kKnownCols = 38;
 
 /// 32 rows, scalar quantizer, tables by channel.
 KnownTile scalar_known_tile();

@@ -45,7 +45,14 @@ VulkanSelfTest::Window VulkanSelfTest::make_window(KnownTile tile, uint32_t num_
   w.tile = std::move(tile);
   w.coded.level = w.tile.level;
   w.coded.row_class = w.tile.row_class;
-  w.contexts = build_contexts(build_decode_tables(w.tile.codec), w.tile.level, w.tile.row_class);
+  // The linear synthesis of the codec under test, at levels that the known tile's tables have, too.
+  CodecRecord& codec = w.tile.codec;
+  if (codec_.synthesis.width == 0) codec.synthesis.S = codec_.synthesis.S;
+  for (uint32_t level = 0; level < codec.num_levels; ++level) {
+    codec.step[level] = 0.5f + 0.375f * static_cast<float>(level);
+    codec.shrink[level] = 0.125f * static_cast<float>(level);
+  }
+  w.contexts = build_contexts(codec, build_decode_tables(codec), w.coded);
   for (size_t i = 0; i < w.contexts.global.size(); i += 2) w.contexts.global[i] += num_codec_tables * kBuckets;
   for (uint32_t& table : w.contexts.used) table += num_codec_tables;
   for (uint32_t column = 0; column < kKnownCols; ++column) {
@@ -66,8 +73,20 @@ WindowRun VulkanSelfTest::make_run(const Window& window, const RansVariant& vari
   run.layout = &window.layout;
   run.contexts = &window.contexts;
   run.variant = variant;
-  run.values_only = true;
+  run.path.rans = variant.consumer;
+  run.path.values_only = true;
   run.synthesis_level_at = window.synthesis_level_at;
+  return run;
+}
+
+WindowRun VulkanSelfTest::make_weights_run(const Window& window, const RansVariant& variant, bool network,
+                                           Dtype dtype) {
+  WindowRun run = make_run(window, variant);
+  run.path.values_only = false;
+  run.path.network = network;
+  run.path.dtype = dtype;
+  run.row_begin = kFirstRow;
+  run.row_end = kEndRow;
   return run;
 }
 
@@ -85,28 +104,36 @@ Status VulkanSelfTest::run(const Window& w, WindowRun* run) {
 }
 
 Status VulkanSelfTest::check_variant(const Window& window, const RansVariant& variant) {
-  WindowRun values_run = make_run(window, variant);
-  NWC_TRY(run(window, &values_run));
-  if (const uint32_t status = slot_.tile_status(values_run)[0]; status != 0) {
+  const bool values = variant.consumer == Consumer::kValues;
+  const Dtype dtype = variant.consumer == Consumer::kF16    ? Dtype::kF16
+                      : variant.consumer == Consumer::kBf16 ? Dtype::kBf16
+                                                            : Dtype::kF32;
+  WindowRun test = values ? make_run(window, variant) : make_weights_run(window, variant, false, dtype);
+  NWC_TRY(run(window, &test));
+  if (const uint32_t status = slot_.tile_status(test)[0]; status != 0) {
     return wrong(str_cat("rANS kernel reports status ", status, " for the known tile"));
   }
+  if (!values) return check_weights(window, test, window.tile.codec, window.tile.level);
   const std::vector<int16_t>& expected = window.tile.values;
-  const Bytes got = slot_.result(values_run);
+  const Bytes got = slot_.result(test);
   if (got.size() != expected.size() * 2 || std::memcmp(got.data(), expected.data(), got.size()) != 0) {
     return wrong("rANS kernel decodes the known tile to wrong values");
   }
   return {};
 }
 
-std::optional<RansVariant> VulkanSelfTest::choose(size_t used_tables) {
-  const uint32_t shared = kernels_.shared_tables(used_tables);
+std::optional<RansVariant> VulkanSelfTest::choose(size_t used_tables, Consumer consumer) {
   for (const bool ballot : {true, false}) {
     if (ballot && (!device_.ballot || forced_ == VulkanOptions::Variant::kShared)) continue;
     if (!ballot && forced_ == VulkanOptions::Variant::kBallot) continue;
-    for (const uint32_t tables : {shared, 0u}) {
-      const RansVariant variant{ballot, tables};
-      if (works(variant)) return variant;
-      if (tables == 0) break;
+    const uint32_t shared = kernels_.shared_tables(used_tables, ballot);
+    for (const bool storage16 : {true, false}) {
+      if (storage16 && (!device_.storage16 || !is_half(consumer))) continue;
+      for (const uint32_t tables : {shared, 0u}) {
+        const RansVariant variant{ballot, storage16, tables, consumer};
+        if (works(variant)) return variant;
+        if (tables == 0) break;
+      }
     }
   }
   return std::nullopt;
@@ -130,19 +157,25 @@ void VulkanSelfTest::quarantine(const RansVariant& variant, const std::string& w
   known_[variant] = false;
 }
 
-Status VulkanSelfTest::check_synthesis(const RansVariant& variant) {
-  WindowRun weights_run = make_run(scalar_, variant);
-  weights_run.values_only = false;
-  weights_run.row_begin = kFirstRow;
-  weights_run.row_end = kEndRow;
-  NWC_TRY(run(scalar_, &weights_run));
-  const std::vector<int16_t>& values = scalar_.tile.values;
-  const size_t chunks = values.size() / kChunk;
-  std::vector<uint8_t> levels;
-  for (size_t i = 0; i < chunks; ++i) levels.push_back(scalar_.synthesis_levels[i % kKnownCols]);
-  std::vector<float> y(values.size());
-  synthesize_chunks(CpuLevel::kScalar, codec_, values, levels.data(), y);
+Status VulkanSelfTest::check_network(const RansVariant& variant) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBf16}) {
+    WindowRun test = make_weights_run(scalar_, variant, true, dtype);
+    NWC_TRY(run(scalar_, &test));
+    NWC_TRY(check_weights(scalar_, test, codec_, scalar_.synthesis_levels));
+  }
+  return {};
+}
 
+Status VulkanSelfTest::check_weights(const Window& window, const WindowRun& run, const CodecRecord& codec,
+                                     std::span<const uint8_t> column_levels) const {
+  const std::vector<int16_t>& values = window.tile.values;
+  std::vector<uint8_t> levels;
+  for (size_t i = 0; i < values.size() / kChunk; ++i) levels.push_back(column_levels[i % kKnownCols]);
+  std::vector<float> y(values.size());
+  synthesize_chunks(CpuLevel::kScalar, codec, values, levels.data(), y);
+  const Dtype dtype = run.path.dtype;
+  // Half a unit in the last place, and of f16's subnormals.
+  const float rounding = dtype == Dtype::kF32 ? 0 : dtype == Dtype::kF16 ? 0x1p-11f : 0x1p-8f;
   for (uint32_t row = kFirstRow; row < kEndRow; ++row) {
     for (uint32_t column = 0; column < kKnownCols; ++column) {
       const float* chunk = y.data() + size_t{row / kChunk * kKnownCols + column} * kChunk;
@@ -150,13 +183,18 @@ Status VulkanSelfTest::check_synthesis(const RansVariant& variant) {
           *std::max_element(chunk, chunk + kChunk, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
       const float scale = known_scale(column) * known_row_scale(row);
       const float expected = chunk[row % kChunk] * scale;
-      const size_t at = size_t{row - kFirstRow} * kKnownCols + column;
-      const float got = load_le<float>(slot_.result(weights_run).data() + at * 4);
-      // A network that overflows on these values says nothing.
+      const uint8_t* at =
+          slot_.result(run).data() + (size_t{row - kFirstRow} * kKnownCols + column) * dtype_size(dtype);
+      const float got = dtype == Dtype::kF32   ? load_le<float>(at)
+                        : dtype == Dtype::kF16 ? f16_to_f32(load_le<uint16_t>(at))
+                                               : bf16_to_f32(load_le<uint16_t>(at));
+      // A network that overflows on these values says nothing, nor does what f16 cannot hold.
       if (!std::isfinite(most) || !std::isfinite(expected)) continue;
-      if (!(std::fabs(got - expected) <= 0x1p-14f * scale * (1 + std::fabs(most)))) {
-        return wrong(
-            str_cat("synthesis gives ", std::to_string(got), " where the CPU gives ", std::to_string(expected)));
+      if (dtype == Dtype::kF16 && std::fabs(expected) > 60000.0f) continue;
+      const float tolerance = 0x1p-14f * scale * (1 + std::fabs(most));
+      if (!(std::fabs(got - expected) <= tolerance + rounding * (std::fabs(expected) + tolerance + 0x1p-13f))) {
+        return wrong(str_cat(dtype_name(dtype), " weights: ", std::to_string(got), " where the CPU gives ",
+                             std::to_string(expected)));
       }
     }
   }

@@ -20,11 +20,12 @@ class VulkanSelfTest {
   /// Tables that VulkanKernels::create takes as `extra`.
   static std::vector<AliasTable> extra_tables();
 
-  /// Synthesis with the codec's own network, and both conversions, against the CPU. Errors: kNoDevice, kDevice...
-  Status check_synthesis(const RansVariant& variant);
+  /// A network codec's synthesis, to f32, f16 and bf16, from values that the variant gives, and the conversions alone,
+  /// against the CPU. Errors: kNoDevice, kDevice...
+  Status check_network(const RansVariant& variant);
   Status check_conversion();
   /// The variant for a tensor with that many tables in use; nullopt if none works.
-  std::optional<RansVariant> choose(size_t used_tables);
+  std::optional<RansVariant> choose(size_t used_tables, Consumer consumer);
   /// Does the variant decode the known tiles? Asked once; a wrong answer is logged and remembered.
   bool works(const RansVariant& variant);
   /// From now on it does not; `why` goes to the log.
@@ -42,9 +43,13 @@ class VulkanSelfTest {
   };
   Window make_window(KnownTile tile, uint32_t num_codec_tables) const;
   static WindowRun make_run(const Window& window, const RansVariant& variant);
+  static WindowRun make_weights_run(const Window& window, const RansVariant& variant, bool network, Dtype dtype);
   /// Through the slot, where status and result are afterwards.
   Status run(const Window& window, WindowRun* run);
   Status check_variant(const Window& window, const RansVariant& variant);
+  /// The result of a weights' run, for columns of these levels of a codec.
+  Status check_weights(const Window& window, const WindowRun& run, const CodecRecord& codec,
+                       std::span<const uint8_t> levels) const;
 
   VulkanKernels& kernels_;
   WindowSlot& slot_;

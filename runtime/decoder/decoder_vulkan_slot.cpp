@@ -10,32 +10,17 @@ namespace {
 /// Where a part begins that a kernel's binding or a vector's load sees: what Vulkan allows a device to ask for.
 constexpr uint64_t kPartAlignment = 256;
 
-uint64_t window_bytes(const WindowRun& run, uint64_t per_weight) {
-  return run.layout == nullptr ? 0 : run.layout->num_weights() * per_weight;
-}
-
 }  // namespace
-
-std::string RansVariant::name() const {
-  return str_cat(
-      ballot ? "ballot" : "shared",
-      (shared_tables == 0 ? ", tables in a buffer" : str_cat(", ", shared_tables, " tables in shared memory")));
-}
 
 uint64_t WindowRun::result_bytes() const {
   if (layout == nullptr || out.buffer != nullptr) return 0;
-  return values_only ? layout->num_weights() * 2 : (row_end - row_begin) * layout->width * dtype_size(dtype);
+  return path.values_only ? layout->num_weights() * 2 : (row_end - row_begin) * layout->width * dtype_size(path.dtype);
 }
 
 uint64_t WindowRun::slot_bytes() const {
   if (layout == nullptr) return align_up(raw_bytes, kPartAlignment);
-  const uint64_t per_weight = scratch_bytes_per_weight(values_only, dtype, out.buffer == nullptr);
-  return 2 * (input_bytes() + status_bytes()) + layout->num_weights() * per_weight + 9 * kPartAlignment;
-}
-
-uint32_t scratch_bytes_per_weight(bool values_only, Dtype dtype, bool read_back) {
-  const uint32_t scratch = values_only ? 2 : dtype == Dtype::kF32 ? 6 : 8;
-  return scratch + (read_back ? (values_only ? 2 : dtype_size(dtype)) : 0);
+  return 2 * (input_bytes() + status_bytes()) + layout->num_weights() * path.scratch_bytes_per_weight() +
+         result_bytes() + 9 * kPartAlignment;
 }
 
 Result<std::unique_ptr<WindowSlot>> WindowSlot::create(VulkanDevice& device, PipelineCache& pipelines,
@@ -62,15 +47,16 @@ Status WindowSlot::prepare(std::span<WindowRun> runs) {
     run.at.input = input_at_ + run.at.upload;
   }
   window_input_bytes_ = upload;
-  scratch += upload;
+  if (!device_.info().quirks.software) scratch += upload;
   for (WindowRun& run : runs) {
     if (run.layout == nullptr) {
       run.at.upload = place(run.input_bytes(), &upload);
       continue;
     }
-    run.at.values = place(window_bytes(run, 2), &scratch);
-    if (!run.values_only) run.at.weights = place(window_bytes(run, 4), &scratch);
-    if (!run.values_only && run.dtype != Dtype::kF32) run.at.halves = place(window_bytes(run, 2) + 4, &scratch);
+    const uint64_t weights = run.layout->num_weights();
+    if (run.path.has_values()) run.at.values = place(weights * 2, &scratch);
+    if (run.path.has_floats()) run.at.floats = place(weights * 4, &scratch);
+    if (run.path.has_halves()) run.at.halves = place(weights * 2, &scratch);
     run.at.status_back = place(run.status_bytes(), &readback);
     run.at.result_back = place(run.result_bytes(), &readback);
   }
@@ -115,7 +101,8 @@ Status WindowSlot::begin(std::span<const WindowRun> runs) {
   // What others have recorded before may still read the output.
   batch_->barrier();
   if (status_bytes_ != 0) batch_->fill(scratch_, status_bytes_, kTileUntouched);
-  if (window_input_bytes_ != 0) batch_->copy(upload_, 0, scratch_, input_at_, window_input_bytes_);
+  if (window_input_bytes_ != 0 && !device_.info().quirks.software)
+    batch_->copy(upload_, 0, scratch_, input_at_, window_input_bytes_);
   for (const WindowRun& run : runs) {
     if (run.layout != nullptr || run.raw_bytes == 0) continue;
     batch_->copy(upload_, run.at.upload, *run.out.buffer, run.out.offset, run.raw_bytes);
@@ -132,6 +119,12 @@ Status WindowSlot::submit() {
 Status WindowSlot::wait() {
   NWC_TRY(batch_->wait());
   return readback_.invalidate();
+}
+
+BufferView WindowSlot::input_view(const WindowRun& run) const {
+  // A device that is the host reads what the host has written where it is.
+  if (device_.info().quirks.software) return {&upload_, run.at.upload, run.input_bytes()};
+  return {&scratch_, run.at.input, run.input_bytes()};
 }
 
 std::span<const uint32_t> WindowSlot::tile_status(const WindowRun& run) const {

@@ -4,41 +4,30 @@
 #include <memory>
 #include <span>
 
+#include "runtime/decoder/decoder_vulkan_path.h"
 #include "runtime/decoder/decoder_vulkan_window.h"
 #include "runtime/vulkan/submit.h"
 
 namespace nwc {
-
-/// Which rANS kernel, and how many tables it copies to shared memory (0: it reads them from the buffer).
-struct RansVariant {
-  bool ballot = false;
-  uint32_t shared_tables = 0;
-  bool operator<(const RansVariant& o) const {
-    return ballot != o.ballot ? ballot < o.ballot : shared_tables < o.shared_tables;
-  }
-  /// "ballot, 12 tables in shared memory".
-  std::string name() const;
-};
 
 /// One window of a submission, or bytes that the host has decoded.
 struct WindowRun {
   const WindowLayout* layout = nullptr;  ///< none: `raw_bytes` go from input to `out` as they are
   const TensorContexts* contexts = nullptr;
   RansVariant variant;
-  bool values_only = false;  ///< the result is the values instead of weights
+  WindowPath path;
   // Weights of the window's rows [row_begin, row_end), with columns' levels for the network at:
   uint64_t row_begin = 0, row_end = 0;
   uint32_t synthesis_level_at = 0;
-  Dtype dtype = Dtype::kF32;
   uint64_t raw_bytes = 0;
-  /// Where the weights go, from out.offset on (any multiple of 4), with so many elements from row to row; without a
-  /// buffer they are read back, packed.
+  /// Where the weights go, from out.offset on (any multiple of 4; of 2 for halves in 16-bit storage), with so many
+  /// elements from row to row; without a buffer they are read back, packed.
   BufferView out;
   uint64_t out_stride = 0;
 
   /// Bytes where the window's parts begin: in the upload buffer, the scratch memory, the readback buffer.
   struct Places {
-    uint64_t upload = 0, input = 0, status = 0, values = 0, weights = 0, halves = 0;
+    uint64_t upload = 0, input = 0, status = 0, values = 0, floats = 0, halves = 0;
     uint64_t status_back = 0, result_back = 0;
   } at;
 
@@ -49,9 +38,6 @@ struct WindowRun {
   /// Upper estimate of what the run takes of a slot's memory.
   uint64_t slot_bytes() const;
 };
-
-/// Bytes of upload, scratch and readback memory that a weight of a window takes, its input apart.
-uint32_t scratch_bytes_per_weight(bool values_only, Dtype dtype, bool read_back);
 
 class WindowSlot {
  public:
@@ -75,6 +61,13 @@ class WindowSlot {
   Bytes result(const WindowRun& run) const;
 
   CommandBatch& batch() { return *batch_; }
+  // What kernels see of a run.
+  BufferView input_view(const WindowRun& run) const;
+  BufferView status_view(const WindowRun& run) const { return {&scratch_, run.at.status, run.status_bytes()}; }
+  BufferView values_view(const WindowRun& run) const { return weights_part(run.at.values, 2, run); }
+  BufferView floats_view(const WindowRun& run) const { return weights_part(run.at.floats, 4, run); }
+  BufferView halves_view(const WindowRun& run) const { return weights_part(run.at.halves, 2, run); }
+  BufferView result_view(const WindowRun& run) const { return {&readback_, run.at.result_back, run.result_bytes()}; }
   const DeviceBuffer& scratch() const { return scratch_; }
   const DeviceBuffer& readback() const { return readback_; }
   uint64_t device_bytes() const { return scratch_.size(); }
@@ -82,13 +75,16 @@ class WindowSlot {
 
  private:
   WindowSlot(VulkanDevice& device, uint64_t budget) : device_(device), budget_(budget) {}
+  BufferView weights_part(uint64_t at, uint64_t size, const WindowRun& run) const {
+    return {&scratch_, at, align_up(run.layout->num_weights() * size, 4)};
+  }
   Status reserve(uint64_t upload, uint64_t scratch, uint64_t readback);
 
   VulkanDevice& device_;
   uint64_t budget_;
   uint64_t status_bytes_ = 0, input_at_ = 0, window_input_bytes_ = 0;
   DeviceBuffer upload_, readback_;
-  DeviceBuffer scratch_;  ///< status words, input, values, weights, halves of all windows
+  DeviceBuffer scratch_;  ///< status words, input, values, f32 and halves of all windows
   // The batch goes first: it waits for what is in flight.
   std::unique_ptr<CommandBatch> batch_;
 };

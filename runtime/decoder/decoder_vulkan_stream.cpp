@@ -81,10 +81,11 @@ uint64_t WindowStream::max_bytes(const NwcFile& file, uint64_t budget_bytes) {
     side += grid.n * 5 + grid.m * 5 + grid.num_tiles() * sizeof(CodedTensor::Tile) + 2 * contexts;
     // A tile goes through in one piece, whatever the budget says.
     const TileGeometry tile = grid.tile(0);
-    const uint64_t input = std::min(max_payload_bytes(tile), record.size) + contexts + kMaxTables * 4 +
+    const uint64_t input = std::min(max_payload_bytes(tile), record.size) + contexts + kMaxTables * 4 + 2048 +
                            uint64_t{tile.width} * 5 + uint64_t{tile.height} * 5;
-    const uint32_t most = scratch_bytes_per_weight(false, Dtype::kF16, true);
-    slot = std::max(slot, 2 * input + uint64_t{tile.row_blocks()} * kChunk * tile.width * most + kLeastBuffer);
+    constexpr uint32_t kMostPerWeight = 12;  // values, f32, halves and what is read back
+    slot =
+        std::max(slot, 2 * input + uint64_t{tile.row_blocks()} * kChunk * tile.width * kMostPerWeight + kLeastBuffer);
   }
   // Inflated raw tensors live until their pieces are sent.
   return kNumSlots * slot + side + std::min(raw, budget_bytes + largest_raw);
@@ -138,8 +139,9 @@ Result<std::shared_ptr<WindowStream::Source>> WindowStream::open(const DecodeJob
   }
   if (kernels_ == nullptr) return corrupt(str_cat(record.name, " is coded, but the file has no codec"));
   NWC_ASSIGN_OR_RETURN(source->coded, file_.load_coded(job.tensor, job.check_crc));
-  source->contexts = build_contexts(*tables_, source->coded.level, source->coded.row_class);
-  const std::optional<RansVariant> variant = self_test_->choose(source->contexts.used.size());
+  source->contexts = build_contexts(*file_.codec(), *tables_, source->coded);
+  source->path = kernels_->path(job.values_only, job.dtype, tile_grid(record), job.device.buffer == nullptr);
+  const std::optional<RansVariant> variant = self_test_->choose(source->contexts.used.size(), source->path.rans);
   if (!variant) {
     last_variant_.reset();
     return Status(StatusCode::kDevice, str_cat(record.name, ": no rANS kernel works: decode on the CPU"));
@@ -153,7 +155,9 @@ Status WindowStream::add_windows(const std::shared_ptr<Source>& source) {
   const DecodeJob& job = *source->job;
   const TileGrid grid = tile_grid(file_.tensors()[job.tensor]);
   const bool read_back = job.device.buffer == nullptr;
-  WindowLimits limits = kernels_->limits(limit_bytes_, scratch_bytes_per_weight(job.values_only, job.dtype, read_back));
+  const WindowPath& path = source->path;
+  WindowLimits limits = kernels_->limits(
+      limit_bytes_, path.scratch_bytes_per_weight() + (read_back ? path.result_bytes_per_weight() : 0));
   limits.max_weights = limit_weights_;
   for (const TileWindow& window : plan_windows(grid, source->coded, job.row_begin, job.row_end, limits)) {
     Piece piece;
@@ -164,11 +168,10 @@ Status WindowStream::add_windows(const std::shared_ptr<Source>& source) {
     run.layout = &layout;
     run.contexts = &source->contexts;
     run.variant = source->variant;
-    run.values_only = job.values_only;
+    run.path = path;
     run.row_begin = std::max(job.row_begin, layout.row) - layout.row;
     run.row_end = std::min(job.row_end, layout.row + layout.rows) - layout.row;
     run.synthesis_level_at = layout.level_at;
-    run.dtype = job.dtype;
     if (!read_back) {
       const uint64_t at = (layout.row + run.row_begin - job.row_begin) * grid.n + layout.col;
       run.out = job.device;
@@ -194,7 +197,6 @@ Status WindowStream::add_raw(const std::shared_ptr<Source>& source) {
     piece.raw_begin = at;
     piece.raw_count = std::min(most, end - at);
     WindowRun run;
-    run.dtype = job.dtype;
     run.raw_bytes = piece.raw_count * size;
     run.out = job.device;
     run.out.offset += (at - first) * size;

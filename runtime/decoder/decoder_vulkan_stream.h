@@ -62,6 +62,7 @@ class WindowStream {
     const DecodeJob* job = nullptr;
     CodedTensor coded;
     TensorContexts contexts;
+    WindowPath path;
     RansVariant variant;
     Bytes raw;  ///< of a raw tensor, from the first element asked for
     std::vector<uint8_t> raw_storage;

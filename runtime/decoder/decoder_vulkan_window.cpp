@@ -32,10 +32,13 @@ Load band_load(const TileGrid& grid, const CodedTensor& coded, uint64_t band, ui
 }
 
 bool fits(const Load& load, uint64_t columns, const WindowLimits& limits) {
-  // Contexts, list of tables, levels and scales of the columns come on top, and what alignment of the parts costs.
+  // Contexts, list of tables, network, levels and scales of the columns come on top, and what alignment of the parts
+  // costs.
   constexpr uint64_t kWindowSlack = 4096;
   constexpr uint32_t kMaxContextWords = kMaxLevels * kNumContexts * 2 * 2;
-  const uint64_t words = load.words + kMaxContextWords + kMaxTables + columns + ceil_div(columns, 4) + 16;
+  constexpr uint32_t kMaxNetworkWords = 2 * kMaxLevels + kChunk * kChunk;
+  const uint64_t words =
+      load.words + kMaxContextWords + kMaxTables + kMaxNetworkWords + columns + ceil_div(columns, 4) + 16;
   return load.weights <= limits.max_weights && words * 4 <= limits.max_input_bytes && load.tiles <= limits.max_tiles &&
          words * 8 + load.tiles * 8 + load.weights * limits.bytes_per_weight + kWindowSlack <= limits.max_bytes;
 }
@@ -103,6 +106,7 @@ WindowLayout layout_window(const TileGrid& grid, const CodedTensor& coded, const
   };
   layout.context_at = place(contexts.global.size());
   layout.used_at = place(contexts.used.size());
+  layout.network_at = place(contexts.network.size());
   layout.tile_at = place(layout.tiles.size() * kTileRecordWords);
   layout.level_at = place(ceil_div(layout.width, 4));
   layout.scale_at = place(layout.width);
@@ -147,6 +151,18 @@ TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_
   return result;
 }
 
+TensorContexts build_contexts(const CodecRecord& codec, const DecodeTables& tables, const CodedTensor& coded) {
+  TensorContexts result = build_contexts(tables, coded.level, coded.row_class);
+  result.num_levels = codec.num_levels;
+  if (codec.synthesis.width != 0) return result;
+  for (uint32_t l = 0; l < codec.num_levels; ++l) {
+    result.network.push_back(codec.step[l]);
+    result.network.push_back(codec.shrink[l]);
+  }
+  result.network.insert(result.network.end(), codec.synthesis.S.begin(), codec.synthesis.S.end());
+  return result;
+}
+
 void pack_head(const CodedTensor& coded, const WindowLayout& layout, const TensorContexts& contexts, bool shared_tables,
                MutableBytes out) {
   const auto put = [&](uint32_t word, const void* from, size_t bytes) {
@@ -154,6 +170,7 @@ void pack_head(const CodedTensor& coded, const WindowLayout& layout, const Tenso
   };
   put(layout.context_at, (shared_tables ? contexts.compact : contexts.global).data(), contexts.global.size() * 4);
   put(layout.used_at, contexts.used.data(), contexts.used.size() * 4);
+  put(layout.network_at, contexts.network.data(), contexts.network.size() * sizeof(float));
   put(layout.level_at, coded.level.data() + layout.col, layout.width);
   put(layout.scale_at, coded.scale.data() + layout.col, size_t{layout.width} * 4);
   if (!coded.row_scale.empty()) {

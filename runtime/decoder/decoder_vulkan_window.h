@@ -46,10 +46,14 @@ struct TensorContexts {
   bool any_raw_bits = false;
   bool row_classes = false;  ///< the second index is the row's class
   uint32_t trellis = 0;      ///< as the rANS kernels take it: on_odd + 256 * parity, or 0 for the scalar quantizer
+  uint32_t num_levels = 0;
+  std::vector<float> network;  ///< (step, shrink)[K], S[16][16] of a linear codec; else empty
 };
 /// level: [n]; row_class: [m], or empty: all 0.
 TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level,
                               std::span<const uint8_t> row_class);
+/// The same with what the rANS kernels need to make weights.
+TensorContexts build_contexts(const CodecRecord& codec, const DecodeTables& tables, const CodedTensor& coded);
 
 /// The window's matrix and where its input's parts lie, in u32 words.
 struct WindowLayout {
@@ -60,6 +64,7 @@ struct WindowLayout {
   std::vector<uint64_t> tiles;  ///< their numbers in the tensor
   uint32_t context_at = 0, used_at = 0, tile_at = 0, level_at = 0, scale_at = 0;
   uint32_t row_scale_at = kNoRowScale, row_class_at = kNoRowClass;
+  uint32_t network_at = 0;
   std::vector<uint32_t> payload_at;  ///< by tile of the window
   uint64_t total_words = 0;
 

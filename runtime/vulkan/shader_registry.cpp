@@ -9,11 +9,12 @@ namespace {
 #include "shaders/matmul_few.spv.h"
 #include "shaders/matmul_many.spv.h"
 #include "shaders/rans_decode_ballot.spv.h"
+#include "shaders/rans_decode_ballot16.spv.h"
 #include "shaders/rans_decode_shared.spv.h"
+#include "shaders/rans_decode_shared16.spv.h"
 #include "shaders/rms_norm.spv.h"
 #include "shaders/rope_store.spv.h"
 #include "shaders/swiglu.spv.h"
-#include "shaders/synthesis_linear.spv.h"
 #include "shaders/synthesis_mlp.spv.h"
 
 struct Shader {

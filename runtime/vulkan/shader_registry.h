@@ -9,7 +9,8 @@ namespace nwc {
 // clang-format off
 /// Enumerator and name of the file in shaders/.
 #define NWC_SHADERS(X) \
-  X(kRansBallot, rans_decode_ballot) X(kRansShared, rans_decode_shared) X(kSynthesisLinear, synthesis_linear) \
+  X(kRansBallot, rans_decode_ballot) X(kRansShared, rans_decode_shared) \
+  X(kRansBallot16, rans_decode_ballot16) X(kRansShared16, rans_decode_shared16) \
   X(kSynthesisMlp, synthesis_mlp) X(kConvertHalf, convert_half) \
   X(kEmbedRows, embed_rows) X(kRmsNorm, rms_norm) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
   X(kRopeStore, rope_store) X(kAttention, attention) X(kSwiglu, swiglu)

@@ -20,3 +20,11 @@ const uint kTileSubgroupSize = 4u;
 
 const uint kNoRowScale = 4294967295u;
 const uint kNoRowClass = 4294967295u;
+
+// What becomes of a tile's values.
+const uint kConsumeNothing = 0u;
+const uint kConsumeValues = 1u;
+const uint kConsumeF32 = 2u;
+const uint kConsumeF16 = 3u;
+const uint kConsumeBf16 = 4u;
+const uint kConsumeProduct = 5u;

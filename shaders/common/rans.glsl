@@ -1,11 +1,15 @@
-// What both variants of the rANS kernel have in common: bindings, alias lookup, stream reads, packing of values.
+// What both variants of the rANS kernel have in common: bindings, alias lookup, the stream's words, contexts.
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint kSharedTables = 0;  // tables copied to shared memory; 0: read from the buffer
+layout(constant_id = 2) const uint kConsumer = 1;      // kConsume...: what becomes of the values
+layout(constant_id = 3) const uint kIdentity = 0;      // S is the identity matrix
+layout(constant_id = 4) const uint kStaged = 0;        // the stream's words go through shared memory, loaded ahead
+layout(constant_id = 5) const uint kBatch = 1;         // vectors of a product, 1 to 8
 
 layout(std430, set = 0, binding = 0) readonly buffer Tables { uvec2 tables[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Window { uint window_data[]; };
-layout(std430, set = 0, binding = 2) writeonly buffer Values { uint values[]; };
+// Bindings 2 and 3 belong to the consumer (consume.glsl), but for products:
 layout(std430, set = 0, binding = 3) writeonly buffer TileStatus { uint tile_status[]; };
 layout(push_constant) uniform Parameters {
   uint tile_at;     // index in window_data of the tile records
@@ -18,6 +22,19 @@ layout(push_constant) uniform Parameters {
   uint any_raw_bits;
   uint row_class_at;  // of the rows' classes, four to a word, or kNoRowClass: the second index is the channel
   uint trellis;       // 0 without; otherwise what an odd state, plus 256 times what an odd value adds to the next one
+  // The rest is for weights and products.
+  uint scale_at;      // of the columns' scales
+  uint row_scale_at;  // of the rows' scales, or kNoRowScale
+  uint network_at;    // of (step, shrink)[num_levels], S[16][16]
+  uint num_levels;
+  uint row_begin;  // weights are written of the window's rows [row_begin, row_end)
+  uint row_end;
+  uint out_at;      // element of the output that row row_begin begins with; an even number where two make a word
+  uint out_stride;  // elements from row to row
+  uint x_at;        // products: element of x that the window's first column is multiplied by
+  uint x_stride;    // elements from vector to vector
+  uint tile_cols;   // columns of a tile that is not at the edge
+  uint num_rows;    // rows of the window
 } pc;
 
 shared uvec2 shared_tables[kSharedTables * kBuckets + 1];
@@ -27,7 +44,6 @@ void copy_tables() {
     for (uint i = gl_LocalInvocationIndex; i < pc.num_used * kBuckets; i += gl_WorkGroupSize.x) {
       shared_tables[i] = tables[window_data[pc.used_at + i / kBuckets] * kBuckets + i % kBuckets];
     }
-    barrier();
   }
 }
 
@@ -51,11 +67,12 @@ Tile load_tile(uint index) {
 
 uint num_banks() { return pc.trellis != 0 ? 2u : 1u; }
 
-// Index of the 16 contexts of the level of a column (within the window).
-uint column_contexts(uint column) {
-  const uint level = (window_data[pc.level_at + (column >> 2)] >> ((column & 3u) * 8u)) & 255u;
-  return pc.context_at + level * 2u * kChunk * num_banks();
+uint column_level(uint column) {
+  return (window_data[pc.level_at + (column >> 2)] >> ((column & 3u) * 8u)) & 255u;
 }
+
+// Index of the 16 contexts of the level of a column (within the window).
+uint column_contexts(uint column) { return pc.context_at + column_level(column) * 2u * kChunk * num_banks(); }
 
 // The contexts' second index in the 16 steps of a row block, a byte each.
 uvec4 second_indices(Tile t, uint block) {
@@ -76,8 +93,20 @@ uint step_context(uint contexts, uint second, uint path) {
   return contexts + 2u * (second * num_banks() + (path & 1u));  // without a trellis every state stays 0
 }
 
+// The stream of a tile, two 16-bit words to a u32. Staged, the u32 [staged - 128, staged) lie in a ring in shared
+// memory, and each lane holds the one that comes next in its turn, so that memory's latency is hidden behind the steps
+// that use up a quarter of the ring.
+const uint kRing = 128;
+const uint kWordsPerStep = 96;  // that one step can use: 32 lanes renormalise twice and escape
+shared uint ring[kStaged * kTilesPerGroup * kRing + 1];
+
+uint load_stream(Tile t, uint i) {
+  return 2u * i < t.num_words ? window_data[t.payload + t.lanes + i] : 0u;
+}
+
 // Words beyond the payload read as 0; that they were asked for shows in the final count.
-uint read_word(Tile t, uint index) {
+uint read_word(Tile t, uint place, uint index) {
+  if (kStaged != 0) return (ring[place * kRing + ((index >> 1) & (kRing - 1u))] >> ((index & 1u) * 16u)) & 0xffffu;
   if (index >= t.num_words) return 0u;
   return (window_data[t.payload + t.lanes + (index >> 1)] >> ((index & 1u) * 16u)) & 0xffffu;
 }
@@ -116,8 +145,4 @@ uint pass_trellis(inout uint path, uint k) {
   const uint index = uint(2 * value - int(path & 1u) * sign(value)) & 0xffffu;
   path = (path >> 1) ^ ((path & 1u) * (pc.trellis & 255u)) ^ ((k & 1u) * (pc.trellis >> 8));
   return index;
-}
-
-void store_pair(Tile t, uint block, uint column, uint channel, uint pair) {
-  values[((t.first_block + block) * pc.width + t.first_column + column) * (kChunk / 2u) + (channel >> 1)] = pair;
 }

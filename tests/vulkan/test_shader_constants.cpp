@@ -6,6 +6,7 @@
 #include <regex>
 
 #include "runtime/codec/decode_tables.h"
+#include "runtime/decoder/decoder_vulkan_path.h"
 #include "runtime/decoder/decoder_vulkan_window.h"
 
 namespace nwc {
@@ -27,6 +28,12 @@ TEST(ShaderConstants, EqualTheHosts) {
       {"kTileSubgroupSize", static_cast<uint32_t>(TileStatus::kSubgroupSize)},
       {"kNoRowScale", kNoRowScale},
       {"kNoRowClass", kNoRowClass},
+      {"kConsumeNothing", static_cast<uint32_t>(Consumer::kNothing)},
+      {"kConsumeValues", static_cast<uint32_t>(Consumer::kValues)},
+      {"kConsumeF32", static_cast<uint32_t>(Consumer::kF32)},
+      {"kConsumeF16", static_cast<uint32_t>(Consumer::kF16)},
+      {"kConsumeBf16", static_cast<uint32_t>(Consumer::kBf16)},
+      {"kConsumeProduct", static_cast<uint32_t>(Consumer::kProduct)},
   };
   std::ifstream source(NWC_SOURCE_DIR "/shaders/common/constants.glsl");
   ASSERT_TRUE(source.is_open());

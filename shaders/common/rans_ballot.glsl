@@ -1,0 +1,170 @@
+// Interleaved rANS decoding; must match decode_tile (runtime/codec/tile_decode.h) bit for bit.
+// One subgroup decodes one tile: with S < 32 invocations each one owns the lanes i, i + S, ...; with S > 32 the first 32
+// work. Words are dealt out in order of lanes by counting the bits of ballots.
+// Bindings: 0 alias tables, 1 window input, 2 and 3 the consumer's (consume.glsl).
+// Workgroup: S times kTilesPerGroup. Reads of the stream are bounds-checked.
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_ballot : require
+#extension GL_EXT_control_flow_attributes : require
+#include "constants.glsl"
+
+layout(constant_id = 6) const uint kTilesPerGroup = 1;
+layout(constant_id = 7) const uint kSubgroupSize = 32;
+layout(constant_id = 8) const uint kLanesPerInvocation = 1;  // max(1, 32 / S)
+
+#include "half.glsl"
+#include "rans.glsl"
+
+uint lane_of(uint b) { return b * kSubgroupSize + gl_SubgroupInvocationID; }
+uint invocation_of_tile() { return gl_SubgroupInvocationID; }
+uint invocations_per_tile() { return kSubgroupSize; }
+void tile_barrier() { subgroupBarrier(); }
+
+#include "consume.glsl"
+
+// The index of this invocation's word, and `next` moved on by the words that the subgroup takes.
+uint deal_words(bool need, inout uint next) {
+  const uint mask = subgroupBallot(need).x;
+  const uint index = next + bitCount(mask & ((1u << (gl_SubgroupInvocationID & 31u)) - 1u));
+  next += bitCount(mask);
+  return index;
+}
+
+void main() {
+  copy_tables();
+  copy_matrix();
+  barrier();
+  const uint place = gl_SubgroupID;  // of the tile among those of the workgroup
+  const uint index = gl_WorkGroupID.x * gl_NumSubgroups + place;
+  // A subgroup of another size than the host assumed would corrupt values silently.
+  const uvec4 everyone = subgroupBallot(true);
+  const uint present = bitCount(everyone.x) + bitCount(everyone.y) + bitCount(everyone.z) + bitCount(everyone.w);
+  if (gl_SubgroupSize != kSubgroupSize || present != kSubgroupSize || gl_NumSubgroups != kTilesPerGroup) {
+    if (gl_LocalInvocationIndex == 0 && gl_WorkGroupID.x < pc.num_tiles) {
+      report(load_tile(gl_WorkGroupID.x), gl_WorkGroupID.x, kTileSubgroupSize);
+    }
+    return;
+  }
+  if (index >= pc.num_tiles) return;
+
+  const Tile t = load_tile(index);
+  uint state[kLanesPerInvocation];
+  bool bad = false;
+  for (uint b = 0; b < kLanesPerInvocation; ++b) {
+    const uint lane = lane_of(b);
+    state[b] = lane < t.lanes ? window_data[t.payload + lane] : kRansLow;
+    bad = bad || state[b] < kRansLow;
+  }
+  if (subgroupBallot(bad).x != 0u) {
+    if (gl_SubgroupInvocationID == 0) report(t, index, kTileCorrupt);
+    return;
+  }
+
+  uint next = 0;
+  uint staged = 0;
+  uint ahead[kLanesPerInvocation];  // the stream's u32 number staged + lane
+  if (kStaged != 0) {
+    for (uint b = 0; b < kLanesPerInvocation; ++b) {
+      const uint lane = lane_of(b);
+      if (lane >= kNumLanes) continue;
+      for (uint i = lane; i < kRing; i += kNumLanes) ring[place * kRing + i] = load_stream(t, i);
+      ahead[b] = load_stream(t, kRing + lane);
+    }
+    staged = kRing;
+    tile_barrier();
+  }
+  uint symbol[kLanesPerInvocation];
+  uint info[kLanesPerInvocation];
+  uint pair[kLanesPerInvocation];
+  uint contexts[kLanesPerInvocation];
+  uint value[kLanesPerInvocation];
+  uint path[kLanesPerInvocation];  // state of the column's trellis
+  uvec4 paths[kLanesPerInvocation];
+  for (uint b = 0; b < kLanesPerInvocation; ++b) paths[b] = uvec4(0);
+  [[dont_unroll]] for (uint block = 0; block < t.blocks; ++block) {
+    const uvec4 seconds = second_indices(t, block);
+    begin_block();
+    [[dont_unroll]] for (uint slot = 0; slot < t.slots; ++slot) {
+      for (uint b = 0; b < kLanesPerInvocation; ++b) {
+        const uint lane = lane_of(b);
+        const uint column = slot * kNumLanes + lane;
+        const bool takes_part = lane < kNumLanes && column < t.width;
+        contexts[b] = takes_part ? column_contexts(t.first_column + column) : 0xffffffffu;
+        path[b] = get_byte(paths[b], slot);
+      }
+      [[dont_unroll]] for (uint channel = 0; channel < kChunk; ++channel) {
+        if (kStaged != 0) {
+          [[dont_unroll]] while ((next >> 1) + kRing - kNumLanes >= staged) {
+            tile_barrier();
+            for (uint b = 0; b < kLanesPerInvocation; ++b) {
+              const uint lane = lane_of(b);
+              if (lane >= kNumLanes) continue;
+              ring[place * kRing + ((staged + lane) & (kRing - 1u))] = ahead[b];
+              ahead[b] = load_stream(t, staged + kNumLanes + lane);
+            }
+            staged += kNumLanes;
+            tile_barrier();
+          }
+        }
+        const uint second = get_byte(seconds, channel);
+        bool any_escape = false;
+        for (uint b = 0; b < kLanesPerInvocation; ++b) {
+          bool need = false;
+          info[b] = 0;
+          symbol[b] = 1;
+          if (contexts[b] != 0xffffffffu) {
+            const uint context = step_context(contexts[b], second, path[b]);
+            info[b] = window_data[context + 1u];
+            symbol[b] = decode_symbol(state[b], window_data[context]);
+            value[b] = symbol_value(info[b], symbol[b], 0u);
+            any_escape = any_escape || is_escape(info[b], symbol[b]);
+            need = state[b] < kRansLow;
+          }
+          const uint word = deal_words(need, next);
+          if (need) state[b] = (state[b] << 16) | read_word(t, place, word);
+        }
+        if (pc.any_raw_bits != 0) {
+          for (uint b = 0; b < kLanesPerInvocation; ++b) {
+            bool need = false;
+            const uint raw_bits = info_raw_bits(info[b]);
+            if (contexts[b] != 0xffffffffu && raw_bits != 0 && !is_escape(info[b], symbol[b])) {
+              value[b] = symbol_value(info[b], symbol[b], state[b] & ((1u << raw_bits) - 1u));
+              state[b] >>= raw_bits;
+              need = state[b] < kRansLow;
+            }
+            const uint word = deal_words(need, next);
+            if (need) state[b] = (state[b] << 16) | read_word(t, place, word);
+          }
+        }
+        if (subgroupBallot(any_escape).x != 0u) {
+          for (uint b = 0; b < kLanesPerInvocation; ++b) {
+            const bool need = contexts[b] != 0xffffffffu && is_escape(info[b], symbol[b]);
+            const uint word = deal_words(need, next);
+            if (need) value[b] = read_word(t, place, word);
+          }
+        }
+        for (uint b = 0; b < kLanesPerInvocation; ++b) {
+          value[b] = pass_trellis(path[b], value[b]);
+          if ((channel & 1u) == 0) {
+            pair[b] = value[b];
+          } else if (contexts[b] != 0xffffffffu) {
+            put_pair(place, lane_of(b), channel, pair[b] | (value[b] << 16));
+          }
+        }
+      }
+      for (uint b = 0; b < kLanesPerInvocation; ++b) set_byte(paths[b], slot, path[b]);
+      consume_slot(t, place, block, slot);
+    }
+    end_block(t, place, block);
+  }
+
+  bool unfinished = false;
+  for (uint b = 0; b < kLanesPerInvocation; ++b) unfinished = unfinished || state[b] != kRansLow;
+  const bool any_unfinished = subgroupBallot(unfinished).x != 0u;
+  if (gl_SubgroupInvocationID == 0) {
+    report(t, index,
+           next > t.num_words                        ? kTileTruncated
+           : (next < t.num_words || any_unfinished) ? kTileChecksum
+                                                     : kTileOk);
+  }
+}
