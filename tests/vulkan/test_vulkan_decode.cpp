@@ -2,10 +2,7 @@
 // agree within the format's tolerance, damaged files give the same errors. Validation is on where it is installed.
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "runtime/base/half.h"
-#include "runtime/codec/synthesis.h"
 #include "tests/codec/reference_encoder.h"
 #include "tests/vulkan/vulkan_fixture.h"
 
@@ -60,30 +57,8 @@ class VulkanDecode : public ::testing::Test {
 
   /// The tolerance of doc/format.md, section 5.5, weight by weight.
   void expect_weights_agree(uint64_t begin, uint64_t end) {
-    const uint64_t n = record().cols();
-    const std::vector<float> expected = rows<float>(*cpu_, begin, end, Dtype::kF32);
     const std::vector<float> got = rows<float>(*vulkan_, begin, end, Dtype::kF32);
-    const std::vector<int16_t> k = values(*cpu_);
-    auto coded = file_->load_coded(0, true);
-    ASSERT_TRUE(coded.ok());
-    std::vector<uint8_t> level;
-    for (size_t i = 0; i < k.size() / kChunk; ++i) level.push_back(coded->level[i % n]);
-    std::vector<float> y(k.size());
-    synthesize_chunks(CpuLevel::kScalar, *file_->codec(), k, level.data(), y);
-    int wrong = 0;
-    for (uint64_t row = begin; row < end; ++row) {
-      for (uint64_t column = 0; column < n; ++column) {
-        const float* chunk = &y[(row / kChunk * n + column) * kChunk];
-        float most = 0;
-        for (uint32_t i = 0; i < kChunk; ++i) most = std::max(most, std::fabs(chunk[i]));
-        const float scale = coded->scale[column] * (coded->row_scale.empty() ? 1.0f : coded->row_scale[row]);
-        const size_t at = (row - begin) * n + column;
-        if (!(std::fabs(got[at] - expected[at]) <= 0x1p-14f * scale * (1 + most)) && wrong++ < 5) {
-          ADD_FAILURE() << "row " << row << " column " << column << ": " << got[at] << ", not " << expected[at];
-        }
-      }
-    }
-    EXPECT_EQ(wrong, 0);
+    testing::expect_weights_agree(*file_, 0, values(*cpu_), begin, end, got);
   }
   /// f16 and bf16 are the device's f32, rounded.
   void expect_halves_follow(uint64_t begin, uint64_t end) {

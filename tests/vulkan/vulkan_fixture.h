@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/codec/synthesis.h"
 #include "runtime/decoder/decoder_vulkan.h"
 #include "trainer/encode/rans_encode.h"
 
@@ -242,6 +243,34 @@ struct LogLines {
     return false;
   }
 };
+
+/// f32 weights of rows [begin, end) of a coded tensor against what the scalar decoder's values give, within the
+/// tolerance of doc/format.md, section 5.5. `values`: of the whole tensor.
+inline void expect_weights_agree(const NwcFile& file, size_t tensor, std::span<const int16_t> values, uint64_t begin,
+                                 uint64_t end, std::span<const float> got) {
+  const uint64_t n = file.tensors()[tensor].cols();
+  const auto coded = file.load_coded(tensor, true);
+  ASSERT_TRUE(coded.ok());
+  std::vector<uint8_t> level;
+  for (size_t i = 0; i < values.size() / kChunk; ++i) level.push_back(coded->level[i % n]);
+  std::vector<float> y(values.size());
+  synthesize_chunks(CpuLevel::kScalar, *file.codec(), values, level.data(), y);
+  int wrong = 0;
+  for (uint64_t row = begin; row < end; ++row) {
+    for (uint64_t column = 0; column < n; ++column) {
+      const float* chunk = &y[(row / kChunk * n + column) * kChunk];
+      float most = 0;
+      for (uint32_t i = 0; i < kChunk; ++i) most = std::max(most, std::fabs(chunk[i]));
+      const float scale = coded->scale[column] * (coded->row_scale.empty() ? 1.0f : coded->row_scale[row]);
+      const float expected = scale == 0 ? 0 : chunk[row % kChunk] * scale;
+      const float actual = got[(row - begin) * n + column];
+      if (!(std::fabs(actual - expected) <= 0x1p-14f * scale * (1 + most)) && wrong++ < 5) {
+        ADD_FAILURE() << "row " << row << " column " << column << ": " << actual << ", not " << expected;
+      }
+    }
+  }
+  EXPECT_EQ(wrong, 0);
+}
 
 inline bool vulkan_required() {
   const char* value = std::getenv("NWC_REQUIRE_VULKAN");
