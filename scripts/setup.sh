@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on Debian and Ubuntu; does nothing where all of it is there.
 # On other systems install the counterparts of the packages below by hand. NWC_SKIP_SETUP=1 skips this script.
+# Usage: scripts/setup.sh [--build-only | --aarch64]
+#   --build-only  without what only tests need
+#   --aarch64     what building for AArch64 and testing under emulation need besides
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 packages=(
   build-essential cmake ninja-build pkg-config python3
@@ -9,16 +13,45 @@ packages=(
   libeigen3-dev nlohmann-json3-dev libcli11-dev libfmt-dev                  # trainer and command line
   mesa-vulkan-drivers                                                       # Vulkan without a GPU
 )
-if [ "${1:-}" != "--build-only" ]; then
-  packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang)
-fi
+case "${1:-}" in
+  --build-only) ;;
+  --aarch64) packages=(g++-aarch64-linux-gnu qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
+  *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang) ;;
+esac
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0
+
+# zlib for AArch64, unpacked into build/aarch64-root, where cmake/aarch64-linux-gnu.cmake looks for it. Adding the
+# architecture to the system would do, too, but change more of it than a test may; apt works on lists of its own instead.
+fetch_zlib_aarch64() {
+  local root=build/aarch64-root library=usr/lib/aarch64-linux-gnu/libz.a
+  if [ -e "$root/$library" ] || [ -e "/$library" ]; then return 0; fi
+  local work
+  work=$(mktemp -d)
+  local apt=(apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
+    -o Dir::State="$work" -o Dir::State::status=/dev/null -o Dir::Cache="$work" -o Acquire::Languages=none)
+  mkdir -p "$work/lists/partial" "$work/archives/partial" build
+  echo "setup: fetching zlib1g-dev for arm64" >&2
+  if (cd "$work" && "${apt[@]}" update && "${apt[@]}" download zlib1g-dev && dpkg-deb -x zlib1g-dev_*.deb root) \
+      >"$work/log" 2>&1 </dev/null && [ -e "$work/root/$library" ]; then
+    rm "$work/root/${library%.a}.so"  # leads nowhere: the shared library is in another package
+    rm -rf "$root" && mv "$work/root" "$root" && rm -rf "$work"
+  else
+    cat "$work/log" >&2
+    rm -rf "$work"
+    echo "setup: could not fetch zlib1g-dev for arm64" >&2
+    return 1
+  fi
+}
+finish() {
+  if [ "$1" = --aarch64 ]; then fetch_zlib_aarch64 || exit 1; fi
+  exit 0
+}
 
 missing=()
 for package in "${packages[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
+[ ${#missing[@]} -eq 0 ] && finish "${1:-}"
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
@@ -37,3 +70,4 @@ if ! install_packages; then
   "${as_root[@]}" apt-get update -q >"$log" 2>&1 </dev/null && install_packages ||
     { cat "$log" >&2; echo "setup: could not install ${missing[*]}" >&2; exit 1; }
 fi
+finish "${1:-}"

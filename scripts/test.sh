@@ -2,7 +2,7 @@
 # Builds and tests everything. Usage: scripts/test.sh [--quick | --threads]
 #   --quick    the release build and its tests only
 #   --threads  also the thread sanitizer, where threads meet
-# Folders: build/release, build/asan, build/clang, build/noexcept, build/tsan. Ends with ctest's summary of the release tests, or fails.
+# Folders: build/release, build/asan, build/clang, build/noexcept, build/aarch64, build/tsan. Ends with ctest's summary of the release tests, or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -78,5 +78,24 @@ step "clang: build, warnings are errors"
 configure clang -DNWC_BUILD_TESTS=OFF -DNWC_BUILD_BENCH=OFF
 build clang
 
-step "all passed; the summary of the release tests"
+# The NEON twins against the scalar decoder, and logits. What makes models runs on this machine only: the model file
+# comes from the release tests. Where there is no cross compiler, the last headline says so, too.
+step "aarch64 under emulation: build and test"
+skipped=""
+if [ "$(uname -m)" = aarch64 ]; then
+  echo "this machine is one: all tests above were tests of NEON"
+elif ! { scripts/setup.sh --aarch64 && command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } >/dev/null; then
+  skipped=", but NEON was NOT tested: no compiler, emulator or zlib for AArch64 (see scripts/setup.sh --aarch64)"
+  echo "skipped$skipped"
+else
+  tests=(test_half test_thread_pool test_crc32 test_container test_decode_tables test_tile_decode test_synthesis
+    test_tensor_decode test_fused_product test_hostile_files test_golden test_engine_kernels test_logits test_session
+    test_c_api_session)
+  configure aarch64
+  build aarch64 "${tests[@]}"
+  cp build/release/tests/capi_model.nwc build/aarch64/tests/
+  run_tests aarch64 -R "^($(IFS='|'; echo "${tests[*]}"))\$"
+fi
+
+step "all passed$skipped; the summary of the release tests"
 grep -A 30 '% tests passed' build/release/Testing/summary.txt

@@ -68,6 +68,7 @@ struct Tile {
 // States below 2^16: state = state << 16 | next word, in order of lanes.
 [[gnu::always_inline]] inline void renormalise(uint8x8_t active, Tile* t) {
   uint16x8_t low[kHalves];
+#pragma GCC unroll 4
   for (int h = 0; h < kHalves; ++h) {
     const auto is_low = [&](int v) {
       return vreinterpretq_u16_u32(vcltq_u32(t->state[2 * h + v], vdupq_n_u32(1u << 16)));
@@ -75,6 +76,7 @@ struct Tile {
     low[h] = vuzp1q_u16(is_low(0), is_low(1));
   }
   const Takers take = takers(low, active);
+#pragma GCC unroll 4
   for (int h = 0; h < kHalves; ++h) {
     const uint16x8_t words = words_of(take, h, t->next);
     for (int v = 0; v < 2; ++v) {
@@ -141,6 +143,7 @@ template <bool kRaw, bool kTrellis>
 [[gnu::always_inline]] inline void step(const LookupTables& tables, const ColumnGroup& g, uint32_t context,
                                         uint8x8_t active, Tile* t, int16_t* out) {
   uint16x8_t odd[kHalves], info[kHalves], escape[kHalves], k[kHalves];
+#pragma GCC unroll 4
   for (int h = 0; h < kHalves; ++h) {
     odd[h] = kTrellis ? vtstq_u16(t->trellis[h], vdupq_n_u16(1)) : vdupq_n_u16(0);
     const uint16x8_t table = by_bank<kTrellis>(g.table, context, odd[h], h);
@@ -150,11 +153,13 @@ template <bool kRaw, bool kTrellis>
     info[h] = vshrn_high_n_u32(vshrn_n_u32(hit[0], 12), hit[1], 12);  // bits 0-6 symbol, 7 is it the escape
   }
   renormalise(active, t);
+#pragma GCC unroll 4
   for (int h = 0; h < kHalves; ++h) {
     escape[h] = vtstq_u16(info[h], vdupq_n_u16(128));
     k[h] = vaddq_u16(vandq_u16(info[h], vdupq_n_u16(127)), by_bank<kTrellis>(g.min, context, odd[h], h));
   }
   if constexpr (kRaw) {
+#pragma GCC unroll 4
     for (int h = 0; h < kHalves; ++h) {
       const uint16x8_t bits = vbicq_u16(by_bank<kTrellis>(g.raw_bits, context, odd[h], h), escape[h]);
       uint32x4_t raw[2];
@@ -172,9 +177,11 @@ template <bool kRaw, bool kTrellis>
   }
   if (__builtin_expect(any(vorrq_u16(vorrq_u16(escape[0], escape[1]), vorrq_u16(escape[2], escape[3]))), 0)) {
     const Takers take = takers(escape, active);
+#pragma GCC unroll 4
     for (int h = 0; h < kHalves; ++h) k[h] = vbslq_u16(escape[h], words_of(take, h, t->next), k[h]);
     t->next += 2 * (take.through >> 24);
   }
+#pragma GCC unroll 4
   for (int h = 0; h < kHalves; ++h) {
     if constexpr (kTrellis) k[h] = pass_trellis(tables, odd[h], k[h], &t->trellis[h]);
     vst1q_s16(out + kPerHalf * static_cast<unsigned>(h), vreinterpretq_s16_u16(k[h]));
