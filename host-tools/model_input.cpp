@@ -1,11 +1,35 @@
 #include "host-tools/model_input.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 
 #include "trainer/encode/raw_image.h"
 
 namespace nwc::cli {
+namespace {
+
+/// The folder, made where it is missing; empty: none. XDG Base Directory Specification: relative paths are not valid.
+std::string shader_cache(const std::string& named) {
+  if (named == "none") return "";
+  std::filesystem::path folder = named;
+  if (named.empty()) {
+    const char* cache = std::getenv("XDG_CACHE_HOME");
+    const char* home = std::getenv("HOME");
+    if (cache != nullptr && *cache == '/') {
+      folder = std::filesystem::path(cache) / "nwc";
+    } else if (home != nullptr && *home == '/') {
+      folder = std::filesystem::path(home) / ".cache" / "nwc";
+    } else {
+      return "";
+    }
+  }
+  std::error_code ignored;  // the decoder says what is wrong with it
+  std::filesystem::create_directories(folder, ignored);
+  return folder.string();
+}
+
+}  // namespace
 
 Result<ModelInput> open_model_input(const std::string& path, uint32_t threads) {
   ModelInput input;
@@ -32,6 +56,8 @@ void add_device_options(CLI::App* command, DeviceOptions& options) {
       ->check(CLI::IsMember({"auto", "cpu", "vulkan"}))
       ->capture_default_str();
   command->add_option("--device", options.device, "Part of the Vulkan device's name (default: the best one)");
+  command->add_option("--shader-cache", options.shader_cache,
+                      "Folder for compiled Vulkan kernels, or none (default: nwc in the user's cache)");
 }
 
 Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context,
@@ -42,6 +68,7 @@ Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& opt
   VulkanOptions vulkan;
   vulkan.device_name = options.device;
   vulkan.validation = options.validation;
+  if (options.backend != "cpu") vulkan.cache_directory = shader_cache(options.shader_cache);
   if (options.backend == "vulkan") {
     NWC_ASSIGN_OR_RETURN(handle.decoder, create_vulkan_decoder(file, *handle.runner, vulkan, logger));
   } else if (options.backend == "auto") {

@@ -11,6 +11,7 @@ VulkanOptions vulkan_options(const BackendChoice& choice) {
   options.device_index = choice.device_index - 1;  // the header's 0, "best", is -1 here
   options.device_name = choice.device_name;
   options.validation = choice.validation;
+  options.cache_directory = choice.cache_directory;
   return options;
 }
 
@@ -115,7 +116,7 @@ nwc_status nwc_decoder_create(const nwc_model* model, const nwc_decoder_params* 
     d->check_crc = p.skip_checksums == 0;
     NWC_ASSIGN_OR_RETURN(d->runner, create_runner(p.runner, p.num_threads));
     const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name,
-                               p.validation != 0};
+                               p.validation != 0, p.cache_directory == nullptr ? "" : p.cache_directory};
     NWC_ASSIGN_OR_RETURN(d->decoder, create_decoder(d->state->file(), *d->runner, choice, d->log.logger()));
     *out_decoder = d.release();
     return {};

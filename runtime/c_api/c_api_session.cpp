@@ -37,6 +37,17 @@ Result<Dtype> dtype_of(nwc_precision precision, const char* field) {
   }
 }
 
+/// Where layers will be computed, as far as can be said before a device is opened.
+Compute expected_compute(const nwc_session_params& p) {
+  if (p.backend == NWC_BACKEND_CPU) return Compute::kCpu;
+  if (p.backend == NWC_BACKEND_VULKAN) return Compute::kVulkan;
+  for (const VulkanDeviceInfo& device : list_vulkan_devices()) {
+    const bool named = p.device_name == nullptr || device.name.find(p.device_name) != std::string::npos;
+    if (device.usable && device.type != VulkanDeviceType::kCpu && named) return Compute::kVulkan;
+  }
+  return Compute::kCpu;
+}
+
 /// num_threads: workers of the runner that computes.
 Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_threads) {
   NWC_TRY(check_backend(p.backend, p.device_index));
@@ -55,17 +66,6 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   out.check_crc = p.skip_checksums == 0;
   out.file_in_memory = p.count_file != 0;
   return out;
-}
-
-/// Where layers will be computed, as far as can be said before a device is opened.
-Compute expected_compute(const nwc_session_params& p) {
-  if (p.backend == NWC_BACKEND_CPU) return Compute::kCpu;
-  if (p.backend == NWC_BACKEND_VULKAN) return Compute::kVulkan;
-  for (const VulkanDeviceInfo& device : list_vulkan_devices()) {
-    const bool named = p.device_name == nullptr || device.name.find(p.device_name) != std::string::npos;
-    if (device.usable && device.type != VulkanDeviceType::kCpu && named) return Compute::kVulkan;
-  }
-  return Compute::kCpu;
 }
 
 /// Stored bytes of what is decoded again for every batch: the streamed blocks and, if it does not stay, the head.
@@ -147,7 +147,8 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     const bool streams = plan.mode != SessionMode::kFused && plan.resident_layers < file.model()->num_layers;
     if (streams && p.runner == nullptr) s->decode_runner = make_thread_pool(p.num_threads);
     Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;
-    const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name, false};
+    const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name, false,
+                               p.cache_directory == nullptr ? "" : p.cache_directory};
     NWC_ASSIGN_OR_RETURN(s->decoder, create_decoder(file, decode_runner, choice, s->log.logger()));
     if (s->decoder->vulkan() == nullptr) internal.compute = Compute::kCpu;
     const ProgressTarget target{progress, progress_user};

@@ -128,6 +128,7 @@ struct BackendChoice {
   int32_t device_index = 0;
   std::string device_name;
   bool validation = false;
+  std::string cache_directory;
 };
 Status check_backend(nwc_backend backend, int32_t device_index);
 Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& runner, const BackendChoice& choice,

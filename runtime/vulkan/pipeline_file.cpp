@@ -14,7 +14,7 @@ namespace nwc {
 namespace {
 
 constexpr uint8_t kPipelineMagic[] = {'N', 'W', 'C', 'P', 'I', 'P', 'E', '1'};
-constexpr size_t kKeyBytes = 64;
+constexpr size_t kKeyBytes = 68;
 constexpr size_t kSizeAt = sizeof kPipelineMagic + kKeyBytes, kCrcAt = kSizeAt + 8;
 constexpr size_t kFileHeaderBytes = kCrcAt + 4;
 
@@ -82,7 +82,8 @@ PipelineFile::PipelineFile(const std::string& directory, const DeviceInfo& info)
   key.write_bytes(id.cache_uuid);
   key.write_bytes(id.device_uuid);
   key.write_bytes(id.driver_uuid);
-  for (const uint32_t word : {id.vendor, id.device, id.driver_version, shaders_crc()}) key.write(word);
+  const uint32_t name_crc = crc32({reinterpret_cast<const uint8_t*>(info.name.data()), info.name.size()});
+  for (const uint32_t word : {id.vendor, id.device, id.driver_version, name_crc, shaders_crc()}) key.write(word);
   key_ = key.take();
   assert(key_.size() == kKeyBytes);
   // VkPipelineCacheHeaderVersionOne: its size, its version, vendor, device, UUID of the cache.

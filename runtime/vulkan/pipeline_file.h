@@ -6,11 +6,11 @@
 //
 //   offset  size  field
 //        0     8  magic "NWCPIPE1"
-//        8    64  key: UUIDs of pipeline cache, device and driver (16 each), vendor, device, driver version, CRC-32 of
-//                 all shaders (u32 each)
-//       72     8  u64 size of the data
-//       80     4  u32 CRC-32 of the data
-//       84        the driver's data
+//        8    68  key: UUIDs of pipeline cache, device and driver (16 each), vendor, device, driver version, CRC-32 of
+//                 the device's name, where software Vulkan says how wide its vectors are, and of all shaders (u32 each)
+//       76     8  u64 size of the data
+//       84     4  u32 CRC-32 of the data
+//       88        the driver's data
 #pragma once
 
 #include <string>

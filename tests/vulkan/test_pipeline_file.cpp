@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kHeaderSize = 84, kDriverHeader = 32, kAdded = 1000;
+constexpr uint64_t kHeaderSize = 88, kDriverHeader = 32, kAdded = 1000;
 
 class PipelineFiles : public ::testing::Test {
  protected:
@@ -130,10 +130,10 @@ TEST_F(PipelineFiles, DamageIsSeenAndTheFileReplaced) {
     bad[at] = static_cast<char>(bad[at] ^ 1 << at % 8);
     write_file(bad);
     const StatusCode code = file().load().status().code();
-    const bool key = at >= 8 && at < 72;
+    const bool key = at >= 8 && at < 76;
     EXPECT_EQ(code, key ? StatusCode::kUnsupported : StatusCode::kCorrupt) << "byte " << at;
   }
-  for (const size_t size : {size_t{0}, size_t{1}, size_t{83}, size_t{84}, size_t{90}, good.size() - 1}) {
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{87}, size_t{88}, size_t{90}, good.size() - 1}) {
     write_file(good.substr(0, size));
     EXPECT_EQ(file().load().status().code(), StatusCode::kCorrupt) << size << " bytes";
   }
@@ -158,6 +158,9 @@ TEST_F(PipelineFiles, AnotherDriversFileIsReplaced) {
   EXPECT_TRUE(log_.mentions("made by another driver"));
   EXPECT_EQ(run(), kDriverHeader + kAdded);
 
+  DeviceInfo wider = device_->info();
+  wider.name += " (512 bits)";
+  EXPECT_EQ(PipelineFile(directory_.string(), wider).load().status().code(), StatusCode::kUnsupported);
   DeviceInfo another = device_->info();
   another.identity.device_uuid[3] ^= 1;
   EXPECT_NE(PipelineFile(directory_.string(), another).path(), path_);

@@ -361,6 +361,9 @@ typedef struct nwc_decoder_params {
   void* log_user;
   uint32_t skip_checksums; /* 1: do not compute CRC-32 (the coder's own end states are still checked) */
   uint32_t validation;     /* 1: Vulkan's validation layer; what it says goes to the log */
+  /* Vulkan: where compiled kernels are kept from run to run, a file per device; made if only its last part is missing.
+   * Nobody else should be able to write there. NULL: nowhere. What goes wrong is logged and costs only time. */
+  const char* cache_directory;
 } nwc_decoder_params;
 static inline void nwc_decoder_params_init(nwc_decoder_params* params) {
   memset(params, 0, sizeof *params);
@@ -423,7 +426,7 @@ enum { NWC_PRECISION_DEFAULT = 0 /* F16 */, NWC_PRECISION_F32 = 1, NWC_PRECISION
 
 typedef struct nwc_session_params {
   uint32_t struct_size;
-  nwc_backend backend;      /* of the decoder; the network itself is evaluated on the CPU */
+  nwc_backend backend;      /* what decodes and evaluates. AUTO goes on with the CPU if the device fails */
   int32_t device_index;     /* as in nwc_decoder_params */
   uint32_t num_threads;     /* as in nwc_decoder_params */
   const char* device_name;  /* as in nwc_decoder_params */
@@ -439,6 +442,7 @@ typedef struct nwc_session_params {
   uint64_t memory_budget_bytes; /* hard limit for nwc_session_plan::total_bytes; 0: none */
   uint32_t count_file;          /* 1: the file's bytes occupy memory and count against the budget */
   uint32_t reserved;            /* 0 */
+  const char* cache_directory;  /* as in nwc_decoder_params */
 } nwc_session_params;
 static inline void nwc_session_params_init(nwc_session_params* params) {
   memset(params, 0, sizeof *params);
