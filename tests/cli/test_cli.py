@@ -251,6 +251,16 @@ class Cli(unittest.TestCase):
         self.check(NO_DEVICE, "verify", self.file, "--backend", "vulkan", env=env)
         self.check(OK, "verify", self.file, "--backend", "auto", env=env)
 
+    @unittest.skipUnless(os.environ.get("NWC_REQUIRE_VULKAN") == "1", "may have no Vulkan device")
+    def test_shader_cache(self):
+        for env, args, folder in [({"XDG_CACHE_HOME": str(self.tmp / "xdg")}, [], self.tmp / "xdg/nwc"),
+                                  ({}, ["--shader-cache", self.tmp / "own"], self.tmp / "own")]:
+            self.check(OK, "info", self.file, "--backend", "vulkan", *args, env=env)
+            self.assertEqual([p.suffix for p in folder.iterdir()], [".bin"])
+        env = {"XDG_CACHE_HOME": str(self.tmp / "none")}
+        self.check(OK, "info", self.file, "--backend", "vulkan", "--shader-cache", "none", env=env)
+        self.assertFalse((self.tmp / "none").exists())
+
     def test_quality_card(self):
         path = self.tmp / "card.nwc"
         self.check(OK, "compress", MODEL, "--bits", 5, "-o", path, "--card", self.text, "--card-tokens", 500)
