@@ -259,7 +259,7 @@ class Cli(unittest.TestCase):
             self.assertEqual([p.suffix for p in folder.iterdir()], [".bin"])
         env = {"XDG_CACHE_HOME": str(self.tmp / "none")}
         self.check(OK, "info", self.file, "--backend", "vulkan", "--shader-cache", "none", env=env)
-        self.assertFalse((self.tmp / "none").exists())
+        self.assertFalse((self.tmp / "none/nwc").exists())
 
     def test_quality_card(self):
         path = self.tmp / "card.nwc"
