@@ -2,8 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 
 #include "bench/synthetic_model.h"
+#include "runtime/decoder/decoder.h"
 
 namespace nwc::bench {
 
@@ -26,6 +28,36 @@ struct CommonOptions {
   }
 };
 
+/// Which decoders are measured.
+struct BackendOptions {
+  std::string backend = "cpu";
+  std::string device;  ///< part of a Vulkan device's name
+
+  bool cpu() const { return backend != "vulkan"; }
+  bool vulkan() const { return backend != "cpu"; }
+  void add_to(CLI::App* command) {
+    command->add_option("--backend", backend, "What decodes: cpu, vulkan (any device, software too), all")
+        ->check(CLI::IsMember({"cpu", "vulkan", "all"}))
+        ->capture_default_str();
+    command->add_option("--device", device, "Part of the Vulkan device's name (default: the best one)");
+  }
+};
+
+/// A decoder and what records say of it. Not there, with a note in the report, where the device is not.
+struct BackendDecoder {
+  std::string backend, device;
+  std::unique_ptr<Decoder> decoder;
+};
+BackendDecoder open_cpu(const NwcFile& file, Runner& runner);
+std::optional<BackendDecoder> open_vulkan(const NwcFile& file, Runner& runner, const std::string& device,
+                                          const Report& report);
+
+inline void add_preset_option(CLI::App* command, std::vector<std::string>* presets) {
+  command->add_option("--preset", *presets, "Synthesis networks")
+      ->check(CLI::IsMember({"identity", "linear", "small", "paper"}))
+      ->capture_default_str();
+}
+
 inline void add_layer_options(CLI::App* command, SyntheticOptions* layer, std::vector<double>* bits) {
   // Two row bands of the highest tiles; one cache line.
   command->add_option("--rows", layer->rows)->check(CLI::Range(1024, 65536))->capture_default_str();
@@ -35,6 +67,9 @@ inline void add_layer_options(CLI::App* command, SyntheticOptions* layer, std::v
 
 void add_decode(CLI::App* app);
 void add_fused(CLI::App* app);
+void add_load(CLI::App* app);
+void add_tokens(CLI::App* app);
 void add_encode(CLI::App* app);
+void add_scaling(CLI::App* app);
 
 }  // namespace nwc::bench

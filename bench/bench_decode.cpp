@@ -1,7 +1,11 @@
-// Decoding: rANS alone, synthesis alone, CRC-32 alone and whole tensors to f16, at every level that the machine runs.
+// Decoding: rANS alone, synthesis alone, CRC-32 alone and whole tensors to f16, at every level that the machine runs,
+// and whole tensors on a Vulkan device.
+#include <algorithm>
+#include <fstream>
 #include <memory>
 
 #include "bench/bench_commands.h"
+#include "bench/bench_decode_vulkan.h"
 #include "bench/synthetic_model.h"
 #include "runtime/codec/synthesis_plan.h"
 #include "runtime/codec/tensor_decode.h"
@@ -12,7 +16,23 @@ namespace {
 
 struct DecodeOptions : CommonOptions {
   SyntheticOptions layer;
+  BackendOptions backend;
   std::vector<double> bits = {4};
+  std::vector<std::string> presets = {"identity", "linear", "small", "paper"};
+  std::string symbols;
+};
+
+/// Output as tensor libraries allocate it.
+class AlignedBytes {
+ public:
+  explicit AlignedBytes(uint64_t size) : lines_(size / sizeof(Line)) {}
+  MutableBytes bytes() { return {lines_.data()->bytes, lines_.size() * sizeof(Line)}; }
+
+ private:
+  struct alignas(64) Line {
+    uint8_t bytes[64];
+  };
+  std::vector<Line> lines_;
 };
 
 // The symbols of all tiles, two tiles at a time as the tensor decoder does.
@@ -66,11 +86,8 @@ void measure_model(const DecodeOptions& o, const SyntheticModel& m, CpuLevel cpu
   const double cost = m.codec.synthesis.mac_per_weight() * (cpu == CpuLevel::kScalar ? 16 : 1);
   const uint64_t rows = cost > 1e4 ? 128 : cost > 500 ? std::min<uint64_t>(o.layer.rows, 1024) : o.layer.rows;
   const uint64_t groups = std::max<uint64_t>(1, static_cast<uint64_t>(4e9 / cost) / kGroup);
-  struct alignas(64) CacheLine {  // output as tensor libraries allocate it
-    uint8_t bytes[64];
-  };
-  std::vector<CacheLine> lines(rows * o.layer.cols * 2 / sizeof(CacheLine));
-  const MutableBytes out(lines.data()->bytes, lines.size() * sizeof(CacheLine));
+  AlignedBytes output(rows * o.layer.cols * 2);
+  const MutableBytes out = output.bytes();
   TensorDecodeOptions options;
   options.cpu = cpu;
 
@@ -96,22 +113,98 @@ void measure_model(const DecodeOptions& o, const SyntheticModel& m, CpuLevel cpu
   report->measure(jobs);
 }
 
+/// Seconds of decoding all of `m`, after a first time, which compiles.
+double probe(const SyntheticModel& m, Decoder& decoder) {
+  std::vector<uint8_t> out(2 * m.record.weights);
+  DecodeRequest request;
+  request.row_end = m.file->tensors()[0].rows();
+  request.out = out;
+  check(decoder.decode(request));
+  return seconds_of(false, [&] { check(decoder.decode(request)); });
+}
+
+/// The layer, or as many columns of it as a slow device decodes in some tenths of a second.
+std::optional<SyntheticOptions> affordable_layer(const SyntheticOptions& layer, Runner& runner,
+                                                 const std::string& device, const Report& report) {
+  constexpr uint64_t kColumns = 64;
+  constexpr double kSeconds = 0.5, kTooLong = 5;
+  SyntheticOptions part = layer;
+  part.rows = std::min<uint64_t>(layer.rows, 1024);
+  part.cols = kColumns;
+  const auto m = make_synthetic(part);
+  const auto d = open_vulkan(*m->file, runner, device, report);
+  if (!d) return std::nullopt;
+  const double seconds = probe(*m, *d->decoder);
+  if (seconds > kTooLong) {
+    report.note(layer.preset + " on " + d->device + " left out: " + std::to_string(m->record.weights) +
+                " weights take " + std::to_string(seconds) + " s");
+    return std::nullopt;
+  }
+  const double columns = kSeconds / seconds * kColumns;  // of part.rows
+  if (columns * static_cast<double>(part.rows) >= static_cast<double>(layer.rows * layer.cols)) return layer;
+  part.cols = std::clamp(static_cast<uint64_t>(columns) / kColumns * kColumns, kColumns, layer.cols);
+  return part;
+}
+
+void measure_vulkan(const DecodeOptions& o, const SyntheticOptions& wanted, Runner& runner, Report* report) {
+  const auto layer = affordable_layer(wanted, runner, o.backend.device, *report);
+  if (!layer) return;
+  const auto m = make_synthetic(*layer);
+  const auto device = open_vulkan(*m->file, runner, o.backend.device, *report);
+  if (!device) return;
+  Record r = m->record;
+  r.name = "tensor to f16";
+  r.backend = device->backend;
+  r.device = device->device;
+  r.threads = runner.num_workers();
+  AlignedBytes output(2 * r.weights);
+  DecodeRequest request;
+  request.out = output.bytes();
+  request.row_end = m->file->tensors()[0].rows();
+  std::vector<Job> jobs;
+  jobs.push_back({.record = r, .work = [&] { check(device->decoder->decode(request)); }, .wall_clock = true});
+  const auto memory = DeviceMemory::create(*device->decoder, 2 * r.weights);
+  if (memory != nullptr) {
+    r.name = "tensor to f16 in device memory";
+    jobs.push_back({.record = r, .work = [&] { memory->decode(request.row_end); }, .wall_clock = true});
+    r.name = "device copy of the decoded bytes";
+    jobs.push_back({.record = r, .work = [&] { memory->copy(2 * r.weights); }, .wall_clock = true});
+  }
+  report->measure(jobs, Against{2, "ratio_device_copy"});
+}
+
+/// The values of a layer, scalar, a byte each, for decoders of others.
+void write_symbols(const DecodeOptions& o) {
+  const auto m = make_synthetic(o.layer.with(o.bits[0], "identity", false, false, false));
+  const auto runner = make_thread_pool(0);
+  std::vector<int16_t> values(m->record.weights);
+  check(decode_tensor_values(*m->file, m->tables, 0, values, *runner, {.cpu = detect_cpu_level(), .progress = {}}));
+  std::ofstream file(o.symbols, std::ios::binary);
+  for (const int16_t v : values) file.put(static_cast<char>(std::clamp<int>(v, -128, 127)));
+  if (!file.flush()) check(io_error(o.symbols + ": cannot be written"));
+}
+
 void run_decode(const DecodeOptions& o) {
+  if (!o.symbols.empty()) return write_symbols(o);
   Report report(o.json, o.repeat, o.only);
   const auto runner = make_thread_pool(o.threads);
   std::vector<uint8_t> payload(8u << 20, 3);
   volatile uint32_t sink = 0;
-  report.measure(
-      {{{.name = "CRC-32 of 4 bits a weight", .backend = "cpu", .device = cpu_name(), .weights = 2 * payload.size()},
-        [&] { sink = crc32(payload); }}});
+  if (o.backend.cpu())
+    report.measure(
+        {{{.name = "CRC-32 of 4 bits a weight", .backend = "cpu", .device = cpu_name(), .weights = 2 * payload.size()},
+          [&] { sink = crc32(payload); }}});
   for (const double bits : o.bits) {
-    for (const std::string preset : {"identity", "linear", "small", "paper"}) {
+    for (const std::string& preset : o.presets) {
       // The hard cases for lookups are measured once, with the preset that costs least.
       for (const auto& [trellis, row_classes, mixed] :
            {std::tuple(false, false, false), std::tuple(true, false, false), std::tuple(false, false, true),
             std::tuple(true, false, true), std::tuple(true, true, true)}) {
         if (preset != "identity" && (mixed || (preset == "paper" && !trellis))) continue;
-        const auto m = make_synthetic(o.layer.with(bits, preset, trellis, row_classes, mixed));
+        const SyntheticOptions layer = o.layer.with(bits, preset, trellis, row_classes, mixed);
+        if (o.backend.vulkan()) measure_vulkan(o, layer, *runner, &report);
+        if (!o.backend.cpu()) continue;
+        const auto m = make_synthetic(layer);
         for (const CpuLevel cpu : kCpuLevels) {
           if (cpu <= detect_cpu_level()) measure_model(o, *m, cpu, *runner, &report);
         }
@@ -128,6 +221,9 @@ void add_decode(CLI::App* app) {
   CLI::App* command = app->add_subcommand("decode", "Whole tensors to f16, and what that consists of");
   o->add_to(command);
   add_layer_options(command, &o->layer, &o->bits);
+  add_preset_option(command, &o->presets);
+  o->backend.add_to(command);
+  command->add_option("--symbols", o->symbols, "Write the values of a layer, a byte each, to this file and end");
   command->callback([o] { run_decode(*o); });
 }
 

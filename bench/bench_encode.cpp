@@ -2,11 +2,7 @@
 #include <memory>
 
 #include "bench/bench_commands.h"
-#include "bench/bench_report.h"
-#include "trainer/encode/rate_control.h"
-#include "trainer/encode/tensor_encode.h"
-#include "trainer/nn/random.h"
-#include "trainer/train/identity_codec.h"
+#include "bench/encode_layer.h"
 
 namespace nwc::bench {
 namespace {
@@ -15,66 +11,30 @@ struct EncodeOptions : CommonOptions {
   size_t size = 4096;
 };
 
-/// Inputs whose neighbours are correlated and whose power falls off.
-std::vector<float> make_hessian(size_t n) {
-  std::vector<float> h(n * n);
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t j = 0; j < n; ++j) {
-      const double distance = std::abs(static_cast<double>(i) - static_cast<double>(j));
-      const double power = std::exp2(-3.0 * static_cast<double>(i + j) / static_cast<double>(n));
-      h[i * n + j] = static_cast<float>(power * std::exp(-distance / 8));
-    }
-  }
-  return h;
-}
-
 void run_encode(const EncodeOptions& o) {
   Report report(o.json, o.repeat, o.only);
   const std::unique_ptr<Runner> runner = make_thread_pool(o.threads);
-  const size_t n = o.size;
-  Random random({1});
-  std::vector<float> w(n * n);
-  for (float& v : w) v = static_cast<float>(random.normal());
-  const std::vector<float> hessian = make_hessian(n);
-  Result<FeedbackFactors> factors = factor_hessian(hessian, n, 0.005);
-  Record r{
-      .preset = "identity", .backend = "cpu", .device = cpu_name(), .threads = runner->num_workers(), .weights = n * n};
+  EncodeLayer layer(o.size, *runner);
+  Record r{.preset = "identity",
+           .backend = "cpu",
+           .device = cpu_name(),
+           .threads = runner->num_workers(),
+           .weights = o.size * o.size};
   r.name = "factor Hessian";
-  report.measure({{r, [&] { factors = factor_hessian(hessian, n, 0.005); }}});
+  report.measure({{r, [&] { layer.factor(); }}});
   for (const uint32_t bits : {0u, 3u, 5u, 6u, 8u}) {
-    const CodecModel ladder = make_ladder(identity_codec(), {.trellis_bits = bits, .row_classes = true});
-    const TableCosts costs(ladder.record);
-    TensorImportance importance;
-    importance.diagonal = factors->diagonal;
-    const StepProfile profile = profile_tensor(w, n, n, importance, Importance::kWaterfill, true);
-    const TensorSteps steps = choose_steps(profile, ladder.record, profile.mean_octaves() - (bits != 0 ? 2.95 : 1.95));
-    QuantizedTensor quantized;
+    layer.choose(bits);
     r.bpw = 4;
     r.quantizer = bits == 0 ? "scalar" : "trellis, " + std::to_string(1u << bits) + " states";
-    const auto search = [&](const FeedbackFactors* feedback) {
-      const QuantizeJob job{.codec = ladder,
-                            .costs = costs,
-                            .rdo_strength = 0,
-                            .w = w,
-                            .m = n,
-                            .n = n,
-                            .steps = steps,
-                            .feedback = feedback,
-                            .row_importance = {},
-                            .tile_rows = choose_tile_shape(n, n, bits != 0).rows,
-                            .decoded = {}};
-      quantized = quantize_tensor(job, *runner, nullptr, nullptr);
-    };
     r.name = "search";
-    report.measure({{r, [&] { search(nullptr); }}});
+    report.measure({{r, [&] { layer.search(false); }}});
     r.name = "search with LDLQ";
-    report.measure({{r, [&] { search(&*factors); }}});
+    report.measure({{r, [&] { layer.search(true); }}});
     if (bits != 5) continue;
     r.name = "rANS encoding";
     if (!report.wanted(r)) continue;
-    search(nullptr);
-    const EncodeTables tables(ladder.record);
-    report.measure({{r, [&] { static_cast<void>(encode_tensor(tables, quantized, *runner)); }}});
+    layer.search(false);
+    report.measure({{r, [&] { layer.encode(); }}});
   }
   report.finish();
 }

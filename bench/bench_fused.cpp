@@ -13,6 +13,7 @@ struct FusedOptions : CommonOptions {
   SyntheticOptions layer;
   std::vector<double> bits = {4};
   std::vector<uint32_t> batches = {1};
+  std::vector<std::string> presets = {"identity", "linear", "small"};
 };
 
 void measure_model(const SyntheticModel& m, CpuLevel cpu, uint32_t batch, Runner& runner, Report* report) {
@@ -47,22 +48,25 @@ void measure_model(const SyntheticModel& m, CpuLevel cpu, uint32_t batch, Runner
   };
   report->measure({{named("fused product"), [&] { check(product.multiply(0, batch, x, y, runner, options)); }},
                    {named("decode, then multiply"), [&] { decode(), multiply(); }},
-                   {named("f16 product"), multiply}});
+                   {named("f16 product"), multiply}},
+                  Against{2, "ratio_f16_product"});
 }
 
 void run_fused(const FusedOptions& o) {
   Report report(o.json, o.repeat, o.only);
   const auto runner = make_thread_pool(o.threads);
   for (const double bits : o.bits) {
-    for (const std::string preset : {"identity", "linear", "small"}) {
+    for (const std::string& preset : o.presets) {
       for (const auto& [trellis, row_classes, mixed] :
            {std::tuple(false, false, false), std::tuple(true, false, false), std::tuple(true, true, true)}) {
-        if (preset != "identity" && (mixed || (preset == "small" && !trellis))) continue;
+        const bool network = preset == "small" || preset == "paper";
+        if (preset != "identity" && (mixed || (network && !trellis))) continue;
         SyntheticOptions layer = o.layer.with(bits, preset, trellis, row_classes, mixed);
-        if (preset == "small") layer.rows = std::min<uint64_t>(layer.rows, 1024);
+        if (network) layer.rows = std::min<uint64_t>(layer.rows, 1024);
+        if (preset == "paper") layer.cols = std::min<uint64_t>(layer.cols, 64);
         const auto m = make_synthetic(layer);
         for (const CpuLevel cpu : kCpuLevels) {
-          if (cpu > detect_cpu_level() || (cpu == CpuLevel::kScalar && preset == "small")) continue;
+          if (cpu > detect_cpu_level() || (cpu == CpuLevel::kScalar && network)) continue;
           for (const uint32_t batch : o.batches) measure_model(*m, cpu, batch, *runner, &report);
         }
       }
@@ -78,6 +82,7 @@ void add_fused(CLI::App* app) {
   CLI::App* command = app->add_subcommand("fused", "Products from the payload against products with decoded weights");
   o->add_to(command);
   add_layer_options(command, &o->layer, &o->bits);
+  add_preset_option(command, &o->presets);
   command->add_option("--batch", o->batches, "Vectors at a time")
       ->check(CLI::Range(1u, kMaxFusedBatch))
       ->capture_default_str();

@@ -9,18 +9,27 @@ namespace {
 
 constexpr size_t kCopyBytes = 32u << 20;  // beyond what caches hold
 
-double now(uint32_t threads) {
+double now(bool processor_time) {
   timespec t{};
-  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  clock_gettime(processor_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+// Machines are shared, so that with one thread its processor time says more than the clock.
+bool by_processor_time(const Job& job) { return job.record.threads == 1 && !job.wall_clock; }
+
+double run_job(const Job& job) {
+  if (job.before) job.before();
+  const double seconds = seconds_of(by_processor_time(job), job.work);
+  return job.own ? job.own() : seconds;
 }
 
 }  // namespace
 
-double seconds_of(uint32_t threads, const std::function<void()>& work) {
-  const double start = now(threads);
+double seconds_of(bool processor_time, const std::function<void()>& work) {
+  const double start = now(processor_time);
   work();
-  return now(threads) - start;
+  return now(processor_time) - start;
 }
 
 double median(std::vector<double> v) {
@@ -64,24 +73,29 @@ Report::Report(bool json, uint32_t repeat, std::string only)
 
 bool Report::wanted(const Record& record) const { return describe(record).find(only_) != std::string::npos; }
 
-void Report::note(const std::string& line) const {
-  if (!json_) std::printf("%s\n", line.c_str());
+void Report::note(const std::string& line) const { std::fprintf(json_ ? stderr : stdout, "%s\n", line.c_str()); }
+
+double Report::copy_seconds_per_byte(bool processor_time) {
+  return seconds_of(processor_time, [&] { std::memcpy(to_.data(), from_.data(), to_.size()); }) /
+         static_cast<double>(kCopyBytes);
 }
 
-void Report::measure(const std::vector<Job>& all) {
+void Report::measure(const std::vector<Job>& all, const std::optional<Against>& against) {
   std::vector<const Job*> jobs;
-  for (const Job& job : all) {
-    if (!wanted(job.record)) continue;
-    job.work();  // warm up
-    jobs.push_back(&job);
+  size_t reference = SIZE_MAX;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!wanted(all[i].record)) continue;
+    if (against && against->job == i) reference = jobs.size();
+    run_job(all[i]);  // warm up
+    jobs.push_back(&all[i]);
   }
   std::vector<std::vector<double>> times(jobs.size()), ratios(jobs.size());
   for (uint32_t i = 0; i < repeat_ && !jobs.empty(); ++i) {
-    const double copy = seconds_of(1, [&] { std::memcpy(to_.data(), from_.data(), to_.size()); });
+    const double copy[] = {copy_seconds_per_byte(false), copy_seconds_per_byte(true)};
     for (size_t j = 0; j < jobs.size(); ++j) {
-      times[j].push_back(seconds_of(jobs[j]->record.threads, jobs[j]->work));
-      const double bytes = 2.0 * static_cast<double>(jobs[j]->record.weights);
-      ratios[j].push_back(times[j].back() / (copy / static_cast<double>(kCopyBytes) * bytes));
+      times[j].push_back(run_job(*jobs[j]));
+      const double f16_bytes = 2.0 * static_cast<double>(jobs[j]->record.weights);
+      ratios[j].push_back(times[j].back() / (copy[by_processor_time(*jobs[j])] * f16_bytes));
     }
   }
   for (size_t j = 0; j < jobs.size(); ++j) {
@@ -89,30 +103,48 @@ void Report::measure(const std::vector<Job>& all) {
     r.seconds_median = median(times[j]);
     r.seconds_min = *std::min_element(times[j].begin(), times[j].end());
     r.ratio_memcpy = median(ratios[j]);
-    records_.push_back(r);
-    if (json_) continue;
-    std::printf("%-64s %10.3f ms %9.4f Gweight/s %9.2f x memcpy\n", describe(r).c_str(), 1e3 * r.seconds_median,
-                r.gweights_per_s(), r.ratio_memcpy);
-    std::fflush(stdout);
+    if (reference != SIZE_MAX) {
+      std::vector<double> quotient;
+      for (size_t i = 0; i < times[j].size(); ++i) quotient.push_back(times[j][i] / times[reference][i]);
+      r.extra.emplace_back(against->key, median(quotient));
+    }
+    add(r);
   }
+}
+
+void Report::add(const Record& r) {
+  records_.push_back(r);
+  if (json_) return;
+  std::printf("%-64s %10.3f ms %9.4f Gweight/s %9.2f x memcpy", describe(r).c_str(), 1e3 * r.seconds_median,
+              r.gweights_per_s(), r.ratio_memcpy);
+  for (const auto& [key, value] : r.extra) {
+    const size_t bytes = key.rfind("_bytes");
+    if (bytes == std::string::npos) std::printf("  %s %.4g", key.c_str(), value);
+    if (bytes != std::string::npos && value != 0)
+      std::printf("  %s %.1f MiB", key.substr(0, bytes).c_str(), value / 1048576);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
 }
 
 void Report::finish() const {
   if (!json_) return;
   nlohmann::json list = nlohmann::json::array();
   for (const Record& r : records_) {
-    list.push_back({{"name", r.name},
-                    {"preset", r.preset},
-                    {"quantizer", r.quantizer},
-                    {"bpw", r.bpw},
-                    {"backend", r.backend},
-                    {"device", r.device},
-                    {"threads", r.threads},
-                    {"weights", r.weights},
-                    {"seconds_median", r.seconds_median},
-                    {"seconds_min", r.seconds_min},
-                    {"gweights_per_s", r.gweights_per_s()},
-                    {"ratio_memcpy", r.ratio_memcpy}});
+    nlohmann::json json = {{"name", r.name},
+                           {"preset", r.preset},
+                           {"quantizer", r.quantizer},
+                           {"bpw", r.bpw},
+                           {"backend", r.backend},
+                           {"device", r.device},
+                           {"threads", r.threads},
+                           {"weights", r.weights},
+                           {"seconds_median", r.seconds_median},
+                           {"seconds_min", r.seconds_min},
+                           {"gweights_per_s", r.gweights_per_s()},
+                           {"ratio_memcpy", r.ratio_memcpy}};
+    for (const auto& [key, value] : r.extra) json[key] = value;
+    list.push_back(std::move(json));
   }
   std::printf("%s\n", list.dump(1).c_str());
 }

@@ -8,7 +8,9 @@
 #include <cstdlib>
 #include <ctime>
 #include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/status.h"
@@ -24,6 +26,7 @@ struct Record {
   uint64_t weights = 0;
   double seconds_median = 0, seconds_min = 0;
   double ratio_memcpy = 0;  ///< median of time over that of copying as many f16 weights, measured in turn
+  std::vector<std::pair<std::string, double>> extra{};  ///< further keys
 
   double gweights_per_s() const { return 1e-9 * static_cast<double>(weights) / seconds_median; }
 };
@@ -32,6 +35,15 @@ struct Record {
 struct Job {
   Record record;  ///< but for the times
   std::function<void()> work;
+  bool wall_clock = false;         ///< also with one thread, for work that others do: disks, devices
+  std::function<void()> before{};  ///< each run, not timed
+  std::function<double()> own{};   ///< after work: its seconds, from a clock of the device's; else the time of `work`
+};
+
+/// The job that others are compared with: each gets the median of its time over that job's as a further key.
+struct Against {
+  size_t job = 0;
+  std::string key{};
 };
 
 /// Prints a table while it measures, or, with --json, all records at the end.
@@ -40,7 +52,12 @@ class Report {
   Report(bool json, uint32_t repeat, std::string only);
   /// Runs all jobs and a memcpy in turns: once to warm up, then `repeat` times. Jobs whose line in the table does not
   /// contain `only` are left out.
-  void measure(const std::vector<Job>& jobs);
+  void measure(const std::vector<Job>& jobs, const std::optional<Against>& against = {});
+  /// A measurement made elsewhere, seconds and ratio included.
+  void add(const Record& record);
+  /// What copying a byte takes now.
+  double copy_seconds_per_byte(bool processor_time);
+  /// Among the lines of the table; with --json to stderr.
   void note(const std::string& line) const;
   /// Prints the records if --json asked for them.
   void finish() const;
@@ -54,8 +71,8 @@ class Report {
   std::vector<Record> records_;
 };
 
-/// Seconds of `work`: of processor time with one thread, because machines are shared; else of the clock.
-double seconds_of(uint32_t threads, const std::function<void()>& work);
+/// Seconds of `work`, of processor time or of the clock.
+double seconds_of(bool processor_time, const std::function<void()>& work);
 double median(std::vector<double> values);
 /// "linear, trellis, 4.0 bpw"
 std::string describe(const Record& record);

@@ -61,10 +61,15 @@ const reference::TestTensor& symbols(const CodecRecord& codec, const SyntheticOp
 
 }  // namespace
 
-std::unique_ptr<SyntheticModel> make_synthetic(const SyntheticOptions& o) {
+std::unique_ptr<SyntheticModel> make_synthetic(const SyntheticOptions& o, uint32_t copies) {
   auto m = std::make_unique<SyntheticModel>();
   m->codec = make_codec(o);
   std::vector<reference::TestTensor> tensors = {symbols(m->codec, o)};
+  tensors[0].k.clear(), tensors[0].values.clear();
+  for (uint32_t i = 1; i < copies; ++i) {
+    tensors.push_back(tensors[0]);
+    tensors.back().record.name += "." + std::to_string(i);
+  }
   m->record.preset = o.preset;
   m->record.quantizer = std::string(o.trellis ? "trellis" : "scalar") + (o.row_classes ? ", row classes" : "") +
                         (o.mixed_levels ? ", mixed levels" : "");

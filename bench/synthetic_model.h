@@ -23,14 +23,14 @@ struct SyntheticOptions {
   }
 };
 
-/// A file of one tensor, in tiles as the encoder makes them.
+/// A file of one tensor, or of copies of it, in tiles as the encoder makes them.
 struct SyntheticModel {
   CodecRecord codec;
   std::vector<uint8_t> bytes;
   std::unique_ptr<NwcFile> file;
   DecodeTables tables;
-  Record record;  ///< preset, quantizer, bpw, weights
+  Record record;  ///< preset, quantizer, bpw, weights of one copy
 };
-std::unique_ptr<SyntheticModel> make_synthetic(const SyntheticOptions& options);
+std::unique_ptr<SyntheticModel> make_synthetic(const SyntheticOptions& options, uint32_t copies = 1);
 
 }  // namespace nwc::bench

@@ -1,0 +1,265 @@
+// Tokens per second and peak memory by mode, through the C API. Each mode runs in a process of its own, this program
+// again with --child, so that the peak is the mode's.
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "bench/bench_commands.h"
+#include "nwc/nwc.h"
+
+extern char** environ;
+
+namespace nwc::bench {
+namespace {
+
+constexpr uint64_t kAllowance = 64u << 20;  // beyond file, two layers and KV cache: what streaming may take
+constexpr uint64_t kProcess = 16u << 20;    // of these for program, metadata and tokenizer, which no plan counts
+
+struct TokenOptions : CommonOptions {
+  BackendOptions backend;
+  std::string model, child, child_backend;
+  std::vector<std::string> modes = {"resident", "cached", "streamed", "streamed-budget", "fused"};
+  uint32_t context = 0, prompt = 128, generate = 32;
+  bool fill = false;
+};
+
+void check(nwc_status status, const char* text) {
+  if (status != NWC_STATUS_OK) bench::check(Status(static_cast<StatusCode>(status), text));
+}
+
+/// A call that makes something; text: its nwc_error_detail.
+template <typename F>
+auto made(const F& make) {
+  char text[1024] = "";
+  const nwc_error_detail detail{text, sizeof text};
+  auto [status, value] = make(&detail);
+  check(status, text);
+  return value;
+}
+
+nwc_session_plan make_plan(const nwc_model* model, const nwc_session_params& params) {
+  return made([&](const nwc_error_detail* detail) {
+    nwc_session_plan plan;
+    nwc_session_plan_init(&plan);
+    const nwc_status status = nwc_session_make_plan(model, &params, detail, &plan);
+    return std::pair(status, plan);
+  });
+}
+
+/// Two layers' matrices in f16.
+uint64_t two_layers(const nwc_model_info& m) {
+  const uint64_t q = uint64_t{m.num_heads} * m.head_dim, kv = uint64_t{m.num_kv_heads} * m.head_dim;
+  return 2 * 2 * (uint64_t{m.hidden_size} * (2 * q + 2 * kv + 3 * uint64_t{m.intermediate_size}));
+}
+
+nwc_session_params make_params(const TokenOptions& o, const nwc_model* model, const nwc_model_info& info) {
+  nwc_session_params params;
+  nwc_session_params_init(&params);
+  params.backend = o.child_backend == "vulkan" ? NWC_BACKEND_VULKAN : NWC_BACKEND_CPU;
+  params.device_name = o.backend.device.empty() ? nullptr : o.backend.device.c_str();
+  params.num_threads = o.threads;
+  params.context = o.context;
+  params.mode = o.child == "resident" ? NWC_WEIGHTS_RESIDENT
+                : o.child == "cached" ? NWC_WEIGHTS_CACHED
+                : o.child == "fused"  ? NWC_WEIGHTS_FUSED
+                                      : NWC_WEIGHTS_STREAMED;
+  if (o.child == "cached") {  // half way
+    const nwc_session_plan plan = make_plan(model, params);
+    params.memory_budget_bytes = (plan.needed_resident_bytes + plan.needed_streamed_bytes) / 2;
+  } else if (o.child == "streamed-budget") {
+    params.memory_budget_bytes = two_layers(info) + make_plan(model, params).kv_cache_bytes + kAllowance - kProcess;
+  }
+  return params;
+}
+
+/// Bytes of a line of /proc/self/status, "VmHWM:".
+uint64_t memory_of_process(const std::string& key) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind(key, 0) == 0) return 1024 * std::strtoull(line.c_str() + key.size(), nullptr, 10);
+  return 0;
+}
+
+/// `count` tokens of a text that any model may meet.
+std::vector<uint32_t> make_prompt(const nwc_model* model, const nwc_model_info& info, size_t count) {
+  std::vector<uint32_t> tokens;
+  if (info.has_tokenizer == 0) {
+    for (size_t i = 0; i < count; ++i) tokens.push_back(static_cast<uint32_t>(i * 7919 % info.vocab_size));
+    return tokens;
+  }
+  const std::string sentence = "It was a dark and stormy night; the rain fell in torrents, and the lamps went out. ";
+  std::string text;
+  while (text.size() < 8 * count) text += sentence;
+  tokens.resize(nwc_tokenize_bound(text.size()));
+  size_t found = 0;
+  check(nwc_tokenize(model, text.data(), text.size(), 0, tokens.data(), tokens.size(), &found),
+        nwc_model_last_error(model));
+  while (found < count) tokens[found] = tokens[found / 2], ++found;
+  tokens.resize(count);
+  tokens.shrink_to_fit();
+  return tokens;
+}
+
+/// What the process with --child does: one mode on one backend.
+void run_child(const TokenOptions& o) {
+  nwc_model* const model = made([&](const nwc_error_detail* detail) {
+    nwc_model* opened = nullptr;
+    const nwc_status status = nwc_model_open_path(o.model.c_str(), detail, &opened);
+    return std::pair(status, opened);
+  });
+  nwc_model_info info;
+  nwc_model_info_init(&info);
+  check(nwc_model_get_info(model, &info), nwc_model_last_error(model));
+  const nwc_session_params params = make_params(o, model, info);
+  nwc_session* session = nullptr;
+  const double load = seconds_of(false, [&] {
+    session = made([&](const nwc_error_detail* detail) {
+      nwc_session* created = nullptr;
+      const nwc_status status = nwc_session_create(model, &params, nullptr, nullptr, detail, &created);
+      return std::pair(status, created);
+    });
+  });
+  nwc_session_plan plan;
+  nwc_session_plan_init(&plan);
+  check(nwc_session_get_plan(session, &plan), nwc_session_last_error(session));
+  const auto eval = [&](const std::vector<uint32_t>& tokens) {
+    check(nwc_session_truncate(session, 0), nwc_session_last_error(session));
+    check(nwc_session_eval(session, tokens.data(), tokens.size(), NWC_LOGITS_NONE, nullptr, 0),
+          nwc_session_last_error(session));
+  };
+  nwc_generate_params generate;
+  nwc_generate_params_init(&generate);
+  generate.max_tokens = o.generate;
+  generate.ignore_eos = 1;
+  const auto on_token = [](void*, uint32_t, const char*, size_t) { return 0; };
+  const std::vector<uint32_t> prompt = make_prompt(model, info, std::max(2u, std::min(o.prompt, plan.context / 2)));
+  std::vector<double> prompt_seconds, generation_seconds;
+  for (uint32_t i = 0; i <= o.repeat; ++i) {  // the first one warms up
+    prompt_seconds.push_back(seconds_of(false, [&] { eval(prompt); }) / static_cast<double>(prompt.size()));
+    generation_seconds.push_back(
+        seconds_of(false,
+                   [&] {
+                     check(nwc_session_generate(session, &prompt.back(), 1, &generate, on_token, nullptr, nullptr),
+                           nwc_session_last_error(session));
+                   }) /
+        (nwc_session_position(session) - static_cast<double>(prompt.size())));
+  }
+  prompt_seconds.erase(prompt_seconds.begin());
+  generation_seconds.erase(generation_seconds.begin());
+  if (o.fill) eval(make_prompt(model, info, plan.context));
+  const nlohmann::json json = {{"device", nwc_session_name(session)},
+                               {"weights", info.num_weights},
+                               {"bpw", info.bpw_file},
+                               {"preset", info.codec_width == 0 ? "linear" : "network"},
+                               {"load_seconds", load},
+                               {"prompt", prompt_seconds},
+                               {"generation", generation_seconds},
+                               {"peak_bytes", memory_of_process("VmHWM:")},
+                               {"anonymous_bytes", memory_of_process("RssAnon:")},
+                               {"file_bytes", info.file_bytes},
+                               {"plan_bytes", plan.total_bytes},
+                               {"kv_cache_bytes", plan.kv_cache_bytes},
+                               {"budget_bytes", params.memory_budget_bytes},
+                               {"context", plan.context},
+                               {"limit_bytes", info.file_bytes + two_layers(info) + plan.kv_cache_bytes + kAllowance}};
+  std::printf("%s\n", json.dump().c_str());
+  nwc_session_destroy(session);
+  nwc_model_destroy(model);
+}
+
+/// This program again, with further arguments; what it prints, or nullopt if it fails.
+std::optional<std::string> run_again(const std::vector<std::string>& further) {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> arguments;
+  for (std::string a; std::getline(file, a, '\0');) arguments.push_back(a);
+  arguments.insert(arguments.end(), further.begin(), further.end());
+  std::vector<char*> argv;
+  for (std::string& a : arguments) argv.push_back(a.data());
+  argv.push_back(nullptr);
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return std::nullopt;
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  pid_t child = 0;
+  const int failed = posix_spawn(&child, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  std::string out;
+  char buffer[4096];
+  for (ssize_t n; failed == 0 && (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+    out.append(buffer, static_cast<size_t>(n));
+  close(ends[0]);
+  int status = -1;
+  if (failed != 0 || waitpid(child, &status, 0) != child || status != 0) return std::nullopt;
+  return out;
+}
+
+void run_tokens(const TokenOptions& o) {
+  if (!o.child.empty()) return run_child(o);
+  Report report(o.json, o.repeat, o.only);
+  std::vector<std::string> backends;
+  if (o.backend.cpu()) backends.push_back("cpu");
+  if (o.backend.vulkan()) backends.push_back("vulkan");
+  for (const std::string& backend : backends) {
+    for (const std::string& mode : o.modes) {
+      if (!report.wanted({.name = "generation, " + mode, .backend = backend})) continue;
+      const double copy = report.copy_seconds_per_byte(false);
+      const auto text = run_again({"--child", mode, "--child-backend", backend});
+      const auto json = nlohmann::json::parse(text.value_or(""), nullptr, false);
+      if (json.is_discarded()) {
+        report.note(mode + " on " + backend + " left out: it failed");
+        continue;
+      }
+      for (const char* what : {"prompt", "generation"}) {
+        const std::vector<double> seconds = json[what];
+        Record r{.name = std::string(what) + ", " + mode,
+                 .preset = json["preset"],
+                 .bpw = json["bpw"],
+                 .backend = backend,
+                 .device = json["device"],
+                 .threads = o.threads,
+                 .weights = json["weights"]};
+        r.seconds_median = median(seconds);
+        r.seconds_min = *std::min_element(seconds.begin(), seconds.end());
+        r.ratio_memcpy = r.seconds_median / (copy * 2 * static_cast<double>(r.weights));
+        r.extra.emplace_back("tokens_per_second", 1 / r.seconds_median);
+        for (const char* key : {"peak_bytes", "limit_bytes", "anonymous_bytes", "plan_bytes", "file_bytes",
+                                "kv_cache_bytes", "budget_bytes", "context", "load_seconds"})
+          r.extra.emplace_back(key, json[key]);
+        report.add(r);
+      }
+    }
+  }
+  report.finish();
+}
+
+}  // namespace
+
+void add_tokens(CLI::App* app) {
+  const auto o = std::make_shared<TokenOptions>();
+  CLI::App* command = app->add_subcommand(
+      "tokens", "Seconds per token and peak memory of a model by mode; records are of one token and all weights");
+  o->add_to(command);
+  o->backend.add_to(command);
+  command->add_option("model", o->model, ".nwc file")->required()->check(CLI::ExistingFile);
+  command->add_option("--mode", o->modes, "Modes; streamed-budget: within the memory that streaming may take")
+      ->check(CLI::IsMember({"resident", "cached", "streamed", "streamed-budget", "fused"}))
+      ->capture_default_str();
+  command->add_option("--context", o->context, "Tokens of the KV cache (default: the model's, at most 8192)");
+  command->add_option("--prompt", o->prompt, "Tokens of the prompt")->capture_default_str();
+  command->add_option("--generate", o->generate, "Tokens to generate")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_flag("--fill", o->fill, "Fill the KV cache before the peak is read");
+  command->add_option("--child", o->child)->group("");
+  command->add_option("--child-backend", o->child_backend)->group("");
+  command->callback([o] { run_tokens(*o); });
+}
+
+}  // namespace nwc::bench
