@@ -52,8 +52,7 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
 
 VulkanDevice::~VulkanDevice() {
   if (abandoned_) {
-    // The instance must outlive the device that was left behind.
-    instance_.release();
+    instance_->leave_behind();
     return;
   }
   if (handle_ != VK_NULL_HANDLE && fn_.vkDestroyDevice != nullptr) fn_.vkDestroyDevice(handle_, nullptr);

@@ -112,6 +112,13 @@ Result<std::unique_ptr<VulkanInstance>> VulkanInstance::create(bool validation, 
   return self;
 }
 
+void VulkanInstance::leave_behind() {
+  if (messenger_ != VK_NULL_HANDLE) fn_.vkDestroyDebugUtilsMessengerEXT(handle_, messenger_, nullptr);
+  messenger_ = VK_NULL_HANDLE;
+  handle_ = VK_NULL_HANDLE;
+  library_->keep_open();
+}
+
 VulkanInstance::~VulkanInstance() {
   if (messenger_ != VK_NULL_HANDLE && fn_.vkDestroyDebugUtilsMessengerEXT != nullptr) {
     fn_.vkDestroyDebugUtilsMessengerEXT(handle_, messenger_, nullptr);

@@ -27,6 +27,9 @@ class VulkanInstance {
   uint64_t validation_messages() const { return validation_messages_.load(); }
   Result<std::vector<VkPhysicalDevice>> physical_devices() const;
 
+  /// Vulkan's instance and its library stay to the end of the process: a device that hangs may still use them.
+  void leave_behind();
+
  private:
   VulkanInstance() = default;
   static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,

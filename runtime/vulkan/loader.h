@@ -57,6 +57,9 @@ class VulkanLibrary {
   VulkanLibrary(const VulkanLibrary&) = delete;
   VulkanLibrary& operator=(const VulkanLibrary&) = delete;
 
+  /// Does not close the library: code of a driver that still runs must not go away.
+  void keep_open() { handle_ = nullptr; }
+
   const GlobalFunctions& global() const { return global_; }
   /// Errors: kNoDevice, naming the missing function.
   Status load_instance(VkInstance instance, InstanceFunctions* out) const;

@@ -45,16 +45,39 @@ VKAPI_ATTR VkResult VKAPI_CALL submit(VkQueue queue, uint32_t count, const VkSub
   return next_submit(queue, count, infos, fence);
 }
 
+/// Makes SPIR-V compute wrongly, still valid and still within all buffers. False: there is nothing to change.
+bool damage(std::vector<uint32_t>* code) {
+  constexpr uint32_t kOpConstant = 43, kOpIAdd = 128, kOpFAdd = 129, kOpISub = 130, kOpFSub = 131, kHeaderWords = 5;
+  const auto replace = [&](auto&& change) {
+    bool changed = false;
+    for (size_t at = kHeaderWords; at < code->size() && (*code)[at] >> 16 != 0; at += (*code)[at] >> 16) {
+      changed = change(&(*code)[at]) || changed;
+    }
+    return changed;
+  };
+  const auto operation = [&](uint32_t from, uint32_t to) {
+    return replace([&](uint32_t* op) {
+      if (*op != (5u << 16 | from)) return false;
+      *op = 5u << 16 | to;
+      return true;
+    });
+  };
+  // rANS: the mask of 16-bit words becomes 0xfffd, so that bit 1 of every word read is lost. Elsewhere sums of floats
+  // become differences, and in the conversions, which have none, those of integers.
+  return replace([](uint32_t* op) {
+           if (*op != (4u << 16 | kOpConstant) || op[3] != 0xffffu) return false;
+           op[3] = 0xfffdu;
+           return true;
+         }) ||
+         operation(kOpFAdd, kOpFSub) || operation(kOpIAdd, kOpISub);
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device, const VkShaderModuleCreateInfo* info,
                                              const VkAllocationCallbacks* allocator, VkShaderModule* out) {
   const uint32_t number = faults.modules++;
   if (number >= 32 || (faults.damaged_modules >> number & 1u) == 0) return next_module(device, info, allocator, out);
-  // The mask of 16-bit words becomes 0xfffd: bit 1 of every word read is lost. Still valid, still within all buffers.
   std::vector<uint32_t> code(info->pCode, info->pCode + info->codeSize / 4);
-  constexpr uint32_t kOpConstant = 43, kHeaderWords = 5;
-  for (size_t at = kHeaderWords; at < code.size() && code[at] >> 16 != 0; at += code[at] >> 16) {
-    if (code[at] == (4u << 16 | kOpConstant) && code[at + 3] == 0xffffu) code[at + 3] = 0xfffdu;
-  }
+  if (damage(&code)) ++faults.damaged;
   VkShaderModuleCreateInfo damaged = *info;
   damaged.pCode = code.data();
   return next_module(device, &damaged, allocator, out);

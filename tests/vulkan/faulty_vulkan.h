@@ -17,7 +17,7 @@ struct FaultyVulkan {
   bool cache_data_fails = false;  ///< no pipeline cache is made of data
 
   // Counted since reset().
-  uint32_t submits = 0, modules = 0, batches = 0, skipped = 0, waits = 0, caches = 0;
+  uint32_t submits = 0, modules = 0, damaged = 0, batches = 0, skipped = 0, waits = 0, caches = 0;
   uint64_t cache_data_given = 0;  ///< bytes, to the last pipeline cache
 };
 

@@ -129,6 +129,52 @@ TEST_F(VulkanFaults, LostDeviceIsAnErrorWhereVulkanWasAskedFor) {
   }
 }
 
+TEST_F(VulkanFaults, HangingDeviceIsReplacedByTheCpu) {
+  NWC_NEED_DEVICE(create_vulkan().status());
+  {
+    const auto decoder = create_auto();
+    ASSERT_TRUE(decoder.ok() && (*decoder)->is_vulkan());
+    expect_decodes(**decoder);
+    faulty_vulkan()->waits_until_hang = faulty_vulkan()->waits;
+    expect_decodes(**decoder);
+    EXPECT_FALSE((*decoder)->is_vulkan());
+    EXPECT_EQ(count_lines("is given up"), 1u);
+    EXPECT_TRUE(log_.mentions("did not finish within"));
+    const FaultyVulkan before = *faulty_vulkan();
+    expect_decodes(**decoder);
+    EXPECT_EQ(faulty_vulkan()->submits, before.submits);
+    EXPECT_EQ(faulty_vulkan()->waits, before.waits);
+  }
+  // What hangs is left behind; another device can be opened.
+  faulty_vulkan()->waits_until_hang = -1;
+  const auto decoder = create_vulkan();
+  ASSERT_TRUE(decoder.ok()) << decoder.status().message();
+  expect_decodes(**decoder);
+}
+
+TEST_F(VulkanFaults, HangingDeviceIsAnErrorWhereVulkanWasAskedFor) {
+  const auto decoder = create_vulkan();
+  NWC_NEED_DEVICE(decoder.status());
+  faulty_vulkan()->waits_until_hang = faulty_vulkan()->waits;
+  std::vector<int16_t> got(expected_.size());
+  for (int i = 0; i < 2; ++i) {
+    const Status status = (*decoder)->decode_values(0, got);
+    EXPECT_EQ(status.code(), StatusCode::kDeviceLost) << status.message();
+  }
+}
+
+TEST_F(VulkanFaults, DeviceThatHangsAtStartUpIsReplacedByTheCpu) {
+  NWC_NEED_DEVICE(create_vulkan().status());
+  for (int64_t wait = 0; wait < 4; ++wait) {
+    reset_faulty_vulkan();
+    faulty_vulkan()->waits_until_hang = wait;
+    const auto decoder = create_auto();
+    ASSERT_TRUE(decoder.ok()) << decoder.status().message();
+    EXPECT_FALSE((*decoder)->is_vulkan());
+    expect_decodes(**decoder);
+  }
+}
+
 TEST_F(VulkanFaults, WithoutDeviceMemoryTheCpuDecodes) {
   auto device = create_vulkan();
   NWC_NEED_DEVICE(device.status());
