@@ -33,6 +33,7 @@ class CApiFaults : public ::testing::Test {
     ASSERT_TRUE(vulkan);
     self_test_submits_ = faulty_vulkan()->submits;
     self_test_batches_ = faulty_vulkan()->batches;
+    self_test_modules_ = faulty_vulkan()->modules;
     ASSERT_GT(self_test_submits_, 0u);
   }
   void TearDown() override {
@@ -83,7 +84,7 @@ class CApiFaults : public ::testing::Test {
 
   nwc_model* model_ = nullptr;
   nwc_session* session_ = nullptr;
-  uint32_t self_test_submits_ = 0, self_test_batches_ = 0;
+  uint32_t self_test_submits_ = 0, self_test_batches_ = 0, self_test_modules_ = 0;
   std::vector<std::string> log_;
   char error_[512] = "";
   nwc_error_detail detail_{error_, sizeof error_};
@@ -144,6 +145,23 @@ TEST_F(CApiFaults, KernelThatFailsInTheMiddleIsReplaced) {
   EXPECT_EQ(warnings("quarantined Vulkan kernel"), 1u);
   EXPECT_EQ(logits(), want);
   EXPECT_EQ(name(), device);
+}
+
+TEST_F(CApiFaults, WrongLayerKernelsLeaveTheModelToTheCpu) {
+  create(NWC_BACKEND_AUTO, NWC_WEIGHTS_RESIDENT, {});
+  const uint32_t layer_kernels = faulty_vulkan()->modules - self_test_modules_;
+  EXPECT_GE(layer_kernels, 7u);
+  ASSERT_LT(self_test_modules_ + layer_kernels, 32u);
+  const std::vector<float> vulkan = logits();
+  create(NWC_BACKEND_CPU, NWC_WEIGHTS_RESIDENT, {});
+  EXPECT_LE(distance(vulkan, logits()), kTolerance);
+  for (uint32_t i = 0; i < 7; ++i) {  // the others decode
+    FaultyVulkan faults;
+    faults.damaged_modules = 1u << (self_test_modules_ + i);
+    create(NWC_BACKEND_AUTO, NWC_WEIGHTS_RESIDENT, faults);
+    EXPECT_EQ(warnings("does not compute rightly"), 1u) << "layer kernel " << i;
+    EXPECT_LE(distance(logits(), vulkan), kTolerance);
+  }
 }
 
 TEST_F(CApiFaults, LostDeviceIsAnErrorWhereVulkanWasAskedFor) {
