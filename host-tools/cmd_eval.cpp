@@ -66,6 +66,7 @@ Status eval(EvalCommand& command, Context& context) {
   params.weight_dtype = params.kv_dtype = Dtype::kF32;
   if (!command.memory.empty()) {
     NWC_ASSIGN_OR_RETURN(params.memory_budget_bytes, parse_bytes(command.memory));
+    params.device_window_bytes = window_bytes_within(params.memory_budget_bytes);
     params.weight_dtype = params.kv_dtype = Dtype::kF16;
   }
   if (!command.choices.empty()) return eval_choices(command, context);

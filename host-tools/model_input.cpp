@@ -52,7 +52,9 @@ Result<ModelInput> open_model_input(const std::string& path, uint32_t threads) {
 }
 
 void add_device_options(CLI::App* command, DeviceOptions& options) {
-  command->add_option("--backend", options.backend, "What decodes, and evaluates where the command does: auto (a real GPU if there is one), cpu, vulkan")
+  command
+      ->add_option("--backend", options.backend,
+                   "What decodes, and evaluates where the command does: auto (a real GPU if there is one), cpu, vulkan")
       ->check(CLI::IsMember({"auto", "cpu", "vulkan"}))
       ->capture_default_str();
   command->add_option("--device", options.device, "Part of the Vulkan device's name (default: the best one)");
@@ -68,6 +70,7 @@ Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& opt
   VulkanOptions vulkan;
   vulkan.device_name = options.device;
   vulkan.validation = options.validation;
+  vulkan.max_window_bytes = options.window_bytes;
   if (options.backend != "cpu") vulkan.cache_directory = shader_cache(options.shader_cache);
   if (options.backend == "vulkan") {
     NWC_ASSIGN_OR_RETURN(handle.decoder, create_vulkan_decoder(file, *handle.runner, vulkan, logger));
@@ -90,7 +93,9 @@ Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& 
     return unsupported(path + ": has no " + (model.file->model() ? "tokenizer" : "model description") +
                        ", so it cannot be run or evaluated");
   NWC_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::create(*model.file->tokenizer()));
-  NWC_ASSIGN_OR_RETURN(model.decoder, make_decoder(*model.file, device, context));
+  DeviceOptions within = device;
+  within.window_bytes = params.device_window_bytes;
+  NWC_ASSIGN_OR_RETURN(model.decoder, make_decoder(*model.file, within, context));
   model.runner = make_thread_pool(context.threads);
   SessionParams placed = params;
   placed.compute = model.decoder.decoder->vulkan() != nullptr ? Compute::kVulkan : Compute::kCpu;

@@ -32,6 +32,7 @@ struct DeviceOptions {
   std::string backend = "cpu";
   std::string device;       ///< substring of the Vulkan device's name
   bool validation = false;  ///< Vulkan's validation layer; its messages are logged as errors
+  uint64_t window_bytes = kMaxWindowBytes;
   std::string shader_cache;  ///< where compiled kernels are kept; empty: the user's cache, "none": nowhere
 };
 void add_device_options(CLI::App* command, DeviceOptions& options);

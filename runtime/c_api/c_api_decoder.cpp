@@ -12,6 +12,7 @@ VulkanOptions vulkan_options(const BackendChoice& choice) {
   options.device_name = choice.device_name;
   options.validation = choice.validation;
   options.cache_directory = choice.cache_directory;
+  options.max_window_bytes = choice.window_bytes;
   return options;
 }
 

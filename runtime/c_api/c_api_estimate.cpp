@@ -31,9 +31,8 @@ nwc_status nwc_session_make_estimate(const nwc_model* model, const nwc_session_p
     const NwcFile& file = model->state->file();
     const LogTarget log{p.log, p.log_user};
     NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner, create_runner(p.runner, p.num_threads));
-    const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name, false,
-                               p.cache_directory == nullptr ? "" : p.cache_directory};
-    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder, create_decoder(file, *runner, choice, log.logger()));
+    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder,
+                         create_decoder(file, *runner, backend_of(p), log.logger()));
     NWC_ASSIGN_OR_RETURN(const SessionRates rates, measure_session_rates(file, *decoder, *runner));
     const Dtype dtype = p.weight_precision == NWC_PRECISION_F32 ? Dtype::kF32 : Dtype::kF16;
     NWC_ASSIGN_OR_RETURN(const SessionCost cost, session_cost(file, to_plan(c_plan), dtype, rates));

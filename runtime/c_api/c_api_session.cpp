@@ -59,6 +59,7 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   out.context = p.context;
   out.mode = static_cast<SessionMode>(p.mode);
   out.memory_budget_bytes = p.memory_budget_bytes;
+  out.device_window_bytes = window_bytes_within(p.memory_budget_bytes);
   NWC_ASSIGN_OR_RETURN(out.weight_dtype, dtype_of(p.weight_precision, "weight_precision"));
   NWC_ASSIGN_OR_RETURN(out.kv_dtype, dtype_of(p.kv_precision, "kv_precision"));
   out.batch = p.batch;
@@ -147,9 +148,7 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     const bool streams = plan.mode != SessionMode::kFused && plan.resident_layers < file.model()->num_layers;
     if (streams && p.runner == nullptr) s->decode_runner = make_thread_pool(p.num_threads);
     Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;
-    const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name, false,
-                               p.cache_directory == nullptr ? "" : p.cache_directory};
-    NWC_ASSIGN_OR_RETURN(s->decoder, create_decoder(file, decode_runner, choice, s->log.logger()));
+    NWC_ASSIGN_OR_RETURN(s->decoder, create_decoder(file, decode_runner, backend_of(p), s->log.logger()));
     if (s->decoder->vulkan() == nullptr) internal.compute = Compute::kCpu;
     const ProgressTarget target{progress, progress_user};
     NWC_ASSIGN_OR_RETURN(s->session, Session::create(file, *s->decoder, *s->compute_runner, internal, s->log.logger(),

@@ -129,7 +129,16 @@ struct BackendChoice {
   std::string device_name;
   bool validation = false;
   std::string cache_directory;
+  uint64_t window_bytes = kMaxWindowBytes;  ///< VulkanOptions::max_window_bytes
 };
+inline BackendChoice backend_of(const nwc_session_params& p) {
+  return {p.backend,
+          p.device_index,
+          p.device_name == nullptr ? "" : p.device_name,
+          false,
+          p.cache_directory == nullptr ? "" : p.cache_directory,
+          window_bytes_within(p.memory_budget_bytes)};
+}
 Status check_backend(nwc_backend backend, int32_t device_index);
 Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& runner, const BackendChoice& choice,
                                                 const Logger& log);

@@ -1,6 +1,7 @@
 // The backend interface: one decoder per open file and device.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,13 @@ class Decoder {
 /// file and runner must outlive the decoder. Thread-safe where the runner is.
 Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu);
 
+/// What a Vulkan decoder keeps for windows of decoded rows, where nothing forbids it.
+inline constexpr uint64_t kMaxWindowBytes = 64u << 20;
+/// For VulkanOptions::max_window_bytes within a memory budget (0: none): a sixteenth of it, but 1 MiB at least.
+inline uint64_t window_bytes_within(uint64_t budget_bytes) {
+  return budget_bytes == 0 ? kMaxWindowBytes : std::clamp<uint64_t>(budget_bytes / 16, 1u << 20, kMaxWindowBytes);
+}
+
 struct VulkanOptions {
   int device_index = -1;           ///< -1: best by type (discrete, integrated, virtual, CPU) and memory
   std::string device_name;         ///< substring of the device's name; empty: any
@@ -54,7 +62,7 @@ struct VulkanOptions {
   std::string cache_directory;
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
   uint32_t quarantine_mask = 0;
-  uint64_t max_window_bytes = 64u << 20;  ///< device memory for one window of decoded rows
+  uint64_t max_window_bytes = kMaxWindowBytes;  ///< device memory for one window of decoded rows
   /// Tiles that one workgroup of the ballot kernel decodes; 0: by device.
   uint32_t tiles_per_workgroup = 0;
   /// Whether rANS kernels load the stream ahead into shared memory: 0 no, 1 yes, -1 by device.

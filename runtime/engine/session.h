@@ -35,7 +35,7 @@ struct SessionParams {
   Dtype weight_dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
   Dtype kv_dtype = Dtype::kF16;      ///< kF32 or kF16
   uint32_t batch = 0;                ///< most tokens that pass through the layers together; 0: chosen by the plan
-  uint64_t device_window_bytes = 64u << 20;  ///< kVulkan: the decoder's VulkanOptions::max_window_bytes, for planning
+  uint64_t device_window_bytes = kMaxWindowBytes;  ///< kVulkan: the decoder's VulkanOptions::max_window_bytes, for planning
   uint32_t num_threads = 0;                  ///< for planning scratch memory; Session::create takes the runner's
   CpuLevel max_cpu = CpuLevel::kAvx512;      ///< kernels: the best level up to this one that the machine has
   bool check_crc = true;                     ///< CRC-32 of every part of the file, the first time it is touched
