@@ -35,9 +35,10 @@ class SelfTest {
         ops_(device, model(), kContext, kv_dtype) {}
 
   Status run() {
-    NWC_TRY(check_matmul(1));
-    NWC_TRY(check_matmul(kFewTokens));
-    NWC_TRY(check_matmul(kTokens));
+    NWC_TRY(check_matmul(1, true));
+    NWC_TRY(check_matmul(kFewTokens, false));
+    NWC_TRY(check_matmul(kTokens, true));
+    NWC_TRY(check_matmul(kTokens, false));
     NWC_TRY(check_embed());
     NWC_TRY(check_rms_norm());
     NWC_TRY(check_attention());
@@ -97,7 +98,7 @@ class SelfTest {
     return {};
   }
 
-  Status check_matmul(uint32_t tokens) {
+  Status check_matmul(uint32_t tokens, bool add) {
     const std::vector<float> w = numbers(1, kRows * kHidden), x = numbers(2, size_t{tokens} * kHidden);
     std::vector<float> y = numbers(3, size_t{tokens} * kRows);
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer w_buffer, weights(w));
@@ -105,12 +106,13 @@ class SelfTest {
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer y_buffer, floats(y));
     for (uint32_t t = 0; t < tokens; ++t) {
       for (uint32_t r = 0; r < kRows; ++r) {
+        if (!add) y[t * kRows + r] = 0;
         for (uint32_t j = 0; j < kHidden; ++j) y[t * kRows + r] += x[t * kHidden + j] * w[r * kHidden + j];
       }
     }
     return compare(tokens > kFewTokens ? "matmul_many" : "matmul_few", y_buffer, y, [&] {
       return ops_.matmul(batch_, {&w_buffer, 0, weight_dtype_, kRows, kHidden}, tokens, {&x_buffer, 0, kHidden},
-                         {&y_buffer, 0, kRows}, true);
+                         {&y_buffer, 0, kRows}, add);
     });
   }
 
