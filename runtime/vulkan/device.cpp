@@ -45,6 +45,7 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
   create.ppEnabledExtensionNames = extensions.data();
   NWC_TRY(vk_status(fn.vkCreateDevice(info.physical, &create, nullptr, &self->handle_), "vkCreateDevice"));
   NWC_TRY(VulkanLibrary::load_device(self->handle_, fn, &self->fn_));
+  self->info_.host_import = info.host_import && self->fn_.vkGetMemoryHostPointerPropertiesEXT != nullptr;
   self->fn_.vkGetDeviceQueue(self->handle_, info.queue_family, 0, &self->queue_);
   fn.vkGetPhysicalDeviceMemoryProperties(info.physical, &self->memory_);
   return self;

@@ -47,11 +47,8 @@ struct DeviceInfo {
   bool full_subgroups = false;  ///< VK_EXT_subgroup_size_control's computeFullSubgroups
   bool storage16 = false;       ///< storageBuffer16BitAccess
   bool host_import = false;     ///< VK_EXT_external_memory_host
-  bool timestamps = false;
   bool pipeline_cache = false;
-  uint64_t import_alignment = 0;     ///< of addresses and sizes of imported memory
-  uint32_t timestamp_bits = 0;       ///< that count
-  double timestamp_nanoseconds = 0;  ///< of one tick
+  uint64_t import_alignment = 0;  ///< of addresses and sizes of imported memory
   bool portability_subset = false;
   uint32_t subgroup_size = 0;  ///< the size that the ballot kernel is built for
   uint32_t max_subgroups = 1;  ///< in a workgroup, with size control

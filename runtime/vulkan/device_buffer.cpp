@@ -1,7 +1,10 @@
 #include "runtime/vulkan/device_buffer.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
+#include "runtime/base/checked.h"
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
@@ -83,6 +86,67 @@ Result<DeviceBuffer> DeviceBuffer::create(VulkanDevice& device, uint64_t size, M
   if (result != VK_SUCCESS) return vk_status(result, what.c_str());
   NWC_TRY(vk_status(fn.vkBindBufferMemory(device.handle(), buffer.buffer_, buffer.memory_, 0), "vkBindBufferMemory"));
   return buffer;
+}
+
+Result<DeviceBuffer> DeviceBuffer::import_host(VulkanDevice& device, Bytes bytes, uint64_t* offset) {
+  const DeviceFunctions& fn = device.fn();
+  const uint64_t alignment = device.info().import_alignment;
+  // Bytes around the given ones are there as far as their pages reach, and no further.
+  if (!device.info().host_import || bytes.empty() || alignment > static_cast<uint64_t>(sysconf(_SC_PAGESIZE))) {
+    return unsupported("the Vulkan device imports no memory of the host");
+  }
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.data()) & ~static_cast<uintptr_t>(alignment - 1);
+  *offset = reinterpret_cast<uintptr_t>(bytes.data()) - begin;
+  DeviceBuffer buffer;
+  buffer.device_ = &device;
+  buffer.size_ = align_up(*offset + bytes.size(), alignment);
+  const std::string what = str_cat("import of ", buffer.size_, " bytes");
+  if (buffer.size_ > std::min(device.info().max_allocation, device.allocation_limit())) {
+    return Status(StatusCode::kOutOfMemory, str_cat(what, " exceeds the device's largest allocation"));
+  }
+
+  const VkExternalMemoryHandleTypeFlagBits type = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+  VkImportMemoryHostPointerInfoEXT source{};
+  source.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT;
+  source.handleType = type;
+  source.pHostPointer = reinterpret_cast<void*>(begin);
+  VkMemoryHostPointerPropertiesEXT pointer{};
+  pointer.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT;
+  NWC_TRY(vk_status(fn.vkGetMemoryHostPointerPropertiesEXT(device.handle(), type, source.pHostPointer, &pointer),
+                    "vkGetMemoryHostPointerPropertiesEXT"));
+
+  VkExternalMemoryBufferCreateInfo external{};
+  external.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO;
+  external.handleTypes = type;
+  VkBufferCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
+  info.pNext = &external;
+  info.size = buffer.size_;
+  info.usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT;
+  info.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
+  NWC_TRY(vk_status(fn.vkCreateBuffer(device.handle(), &info, nullptr, &buffer.buffer_), "vkCreateBuffer"));
+  VkMemoryRequirements needs{};
+  fn.vkGetBufferMemoryRequirements(device.handle(), buffer.buffer_, &needs);
+  if (needs.size > buffer.size_) return unsupported(str_cat(what, ": the device needs ", needs.size));
+
+  const uint32_t allowed = needs.memoryTypeBits & pointer.memoryTypeBits;
+  for (uint32_t index : candidate_types(device.memory(), allowed, MemoryKind::kUpload)) {
+    // Nobody flushes what the host never maps.
+    if ((device.memory().memoryTypes[index].propertyFlags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT) == 0) continue;
+    VkMemoryAllocateInfo allocate{};
+    allocate.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO;
+    allocate.pNext = &source;
+    allocate.allocationSize = buffer.size_;
+    allocate.memoryTypeIndex = index;
+    const VkResult result = fn.vkAllocateMemory(device.handle(), &allocate, nullptr, &buffer.memory_);
+    if (result == VK_SUCCESS) {
+      NWC_TRY(vk_status(fn.vkBindBufferMemory(device.handle(), buffer.buffer_, buffer.memory_, 0), what.c_str()));
+      return buffer;
+    }
+    buffer.memory_ = VK_NULL_HANDLE;
+    if (result != VK_ERROR_OUT_OF_DEVICE_MEMORY) return vk_status(result, what.c_str());
+  }
+  return unsupported(str_cat(what, ": the Vulkan device has no type of memory for these pages"));
 }
 
 Status DeviceBuffer::flush() const {

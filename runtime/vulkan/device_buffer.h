@@ -26,6 +26,12 @@ class DeviceBuffer {
     return *this;
   }
 
+  /// The host's memory as a source of copies, where it lies: a mapped file's, too. The buffer holds the whole pages
+  /// around the bytes, which begin at *offset. The pages must stay as they are until the device is done with the
+  /// buffer, and remain in memory as long as it exists. Many drivers take no file's pages, or none that are read-only:
+  /// have a copy to fall back on. Errors: kUnsupported, kOutOfMemory, kDevice.
+  static Result<DeviceBuffer> import_host(VulkanDevice& device, Bytes bytes, uint64_t* offset);
+
   VkBuffer handle() const { return buffer_; }
   uint64_t size() const { return size_; }
   /// The whole buffer; empty for kDevice.

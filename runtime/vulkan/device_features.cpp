@@ -8,8 +8,7 @@ namespace nwc {
 namespace {
 
 // In the order of the bits.
-constexpr std::string_view kNames[] = {"ballot",      "size_control", "storage16",
-                                       "host_import", "timestamps",   "pipeline_cache"};
+constexpr std::string_view kNames[] = {"ballot", "size_control", "storage16", "host_import", "pipeline_cache"};
 constexpr FeatureMask kAll = (1u << std::size(kNames)) - 1;
 static_assert(kAll == 2 * static_cast<FeatureMask>(DeviceFeature::kPipelineCache) - 1);
 

@@ -15,8 +15,7 @@ enum class DeviceFeature : uint32_t {
   kSizeControl = 1u << 1,    ///< a subgroup size and full subgroups can be required
   kStorage16 = 1u << 2,      ///< 16-bit numbers in storage buffers
   kHostImport = 1u << 3,     ///< the host's memory, a mapped file's too, as a source of copies
-  kTimestamps = 1u << 4,     ///< the queue writes the time
-  kPipelineCache = 1u << 5,  ///< compiled pipelines kept from run to run
+  kPipelineCache = 1u << 4,  ///< compiled pipelines kept from run to run
 };
 
 /// Bits of DeviceFeature.

@@ -44,10 +44,7 @@ bool find_compute_queue(const InstanceFunctions& fn, VkPhysicalDevice device, De
   for (uint32_t i = 0; i < count; ++i) {
     if (families[i].queueCount == 0 || (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) == 0) continue;
     const bool dedicated = (families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT) == 0;
-    if (!found || dedicated) {
-      info->queue_family = i;
-      info->timestamp_bits = families[i].timestampValidBits;
-    }
+    if (!found || dedicated) info->queue_family = i;
     found = true;
     if (dedicated) break;
   }
@@ -146,7 +143,6 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   info.offset_alignment =
       static_cast<uint32_t>(std::max<VkDeviceSize>(1, basic.limits.minStorageBufferOffsetAlignment));
   info.max_shared_memory = basic.limits.maxComputeSharedMemorySize;
-  info.timestamp_nanoseconds = static_cast<double>(basic.limits.timestampPeriod);
   std::copy_n(basic.pipelineCacheUUID, VK_UUID_SIZE, info.identity.cache_uuid.begin());
   info.identity.vendor = basic.vendorID;
   info.identity.device = basic.deviceID;
@@ -170,9 +166,7 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
       info.local_memory = std::max<uint64_t>(info.local_memory, memory.memoryHeaps[i].size);
     }
   }
-  const bool computes = find_compute_queue(fn, device, &info);
-  info.timestamps = !has(disabled, DeviceFeature::kTimestamps) && info.timestamp_bits != 0;
-  if (!computes) {
+  if (!find_compute_queue(fn, device, &info)) {
     info.reject_reason = "has no compute queue";
   } else if (info.max_shared_memory < kMinSharedMemory) {
     info.reject_reason = str_cat("has ", info.max_shared_memory, " bytes of shared memory, 16384 are required");
@@ -201,7 +195,7 @@ FeatureMask DeviceInfo::features() const {
   const auto bit = [](bool there, DeviceFeature feature) { return there ? static_cast<FeatureMask>(feature) : 0; };
   return bit(ballot, DeviceFeature::kBallot) | bit(size_control, DeviceFeature::kSizeControl) |
          bit(storage16, DeviceFeature::kStorage16) | bit(host_import, DeviceFeature::kHostImport) |
-         bit(timestamps, DeviceFeature::kTimestamps) | bit(pipeline_cache, DeviceFeature::kPipelineCache);
+         bit(pipeline_cache, DeviceFeature::kPipelineCache);
 }
 
 const char* device_type_name(VkPhysicalDeviceType type) {

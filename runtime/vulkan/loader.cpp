@@ -91,6 +91,8 @@ Status VulkanLibrary::load_instance(VkInstance instance, InstanceFunctions* out)
 Status VulkanLibrary::load_device(VkDevice device, const InstanceFunctions& instance, DeviceFunctions* out) {
   const char* missing =
       load_functions(kDeviceNames, out, [&](const char* name) { return instance.vkGetDeviceProcAddr(device, name); });
+  out->vkGetMemoryHostPointerPropertiesEXT = reinterpret_cast<PFN_vkGetMemoryHostPointerPropertiesEXT>(
+      instance.vkGetDeviceProcAddr(device, "vkGetMemoryHostPointerPropertiesEXT"));
   if (missing == nullptr) return {};
   return Status(StatusCode::kNoDevice, str_cat("the Vulkan device lacks ", missing, ": update the driver"));
 }

@@ -45,6 +45,8 @@ struct InstanceFunctions {
 };
 struct DeviceFunctions {
   NWC_VK_DEVICE_FUNCTIONS(NWC_VK_MEMBER)
+  // Only with VK_EXT_external_memory_host.
+  PFN_vkGetMemoryHostPointerPropertiesEXT vkGetMemoryHostPointerPropertiesEXT = nullptr;
 };
 #undef NWC_VK_MEMBER
 

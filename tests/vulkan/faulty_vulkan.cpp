@@ -85,7 +85,13 @@ VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device, const VkShaderModu
 
 VKAPI_ATTR VkResult VKAPI_CALL allocate(VkDevice device, const VkMemoryAllocateInfo* info,
                                         const VkAllocationCallbacks* allocator, VkDeviceMemory* out) {
-  return faults.allocations_fail ? VK_ERROR_OUT_OF_DEVICE_MEMORY : next_allocate(device, info, allocator, out);
+  if (faults.allocations_fail) return VK_ERROR_OUT_OF_DEVICE_MEMORY;
+  for (auto* next = static_cast<const VkBaseInStructure*>(info->pNext); next != nullptr; next = next->pNext) {
+    if (next->sType != VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT) continue;
+    if (faults.imports_fail) return VK_ERROR_INVALID_EXTERNAL_HANDLE;
+    ++faults.imports;
+  }
+  return next_allocate(device, info, allocator, out);
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL begin(VkCommandBuffer commands, const VkCommandBufferBeginInfo* info) {

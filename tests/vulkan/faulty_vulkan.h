@@ -11,13 +11,14 @@ struct FaultyVulkan {
   /// So many command buffers are recorded as they should be; the next one lacks its first dispatch. -1: all are.
   int64_t batches_until_skip = -1;
   bool allocations_fail = false;  ///< vkAllocateMemory gives VK_ERROR_OUT_OF_DEVICE_MEMORY
+  bool imports_fail = false;      ///< and VK_ERROR_INVALID_EXTERNAL_HANDLE for memory of the host
   int64_t waits_until_hang = -1;  ///< so many calls of vkWaitForFences wait, then VK_TIMEOUT at once; -1: all
   /// Not 0: pipeline caches hold the driver's header and so many bytes, a fresh one each time they are asked for.
   uint32_t cache_bytes = 0;
   bool cache_data_fails = false;  ///< no pipeline cache is made of data
 
   // Counted since reset().
-  uint32_t submits = 0, modules = 0, damaged = 0, batches = 0, skipped = 0, waits = 0, caches = 0;
+  uint32_t submits = 0, modules = 0, damaged = 0, batches = 0, skipped = 0, waits = 0, caches = 0, imports = 0;
   uint64_t cache_data_given = 0;  ///< bytes, to the last pipeline cache
 };
 
