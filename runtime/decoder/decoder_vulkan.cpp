@@ -34,7 +34,7 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
   NWC_ASSIGN_OR_RETURN(self->kernels_, VulkanKernels::create(*self->device_, *self->pipelines_, codec, self->tables_,
                                                              VulkanSelfTest::extra_tables(), options));
   NWC_ASSIGN_OR_RETURN(self->test_slot_, WindowSlot::create(*self->device_, *self->pipelines_, 0));
-  self->self_test_ = std::make_unique<VulkanSelfTest>(*self->kernels_, *self->test_slot_, self->device_->info(), codec,
+  self->self_test_ = std::make_unique<VulkanSelfTest>(*self->kernels_, *self->test_slot_, *self->device_, codec,
                                                       static_cast<uint32_t>(self->tables_.alias.size()), options, log);
   self->stream_->set_codec(self->tables_, *self->kernels_, *self->self_test_);
   const std::optional<RansVariant> variant = self->self_test_->choose(self->tables_.alias.size(), Consumer::kValues);
@@ -162,7 +162,7 @@ std::string describe_vulkan_devices() {
   for (const DeviceInfo& device : *devices) {
     text += str_cat(device.index, ": ", device.name, ", ", device_type_name(device.type), ", ", device.driver,
                     ", subgroups of ", device.subgroup_size, ", features: ", feature_names(device.features()));
-    text += device.reject_reason.empty() ? "\n" : str_cat(": not usable, it ", device.reject_reason, "\n");
+    text += device.reject_reason.empty() ? "\n" : std::string(str_cat(": not usable, it ", device.reject_reason, "\n"));
   }
   return text;
 }

@@ -48,6 +48,7 @@ class VulkanDecoder final : public Decoder {
   PipelineCache& pipelines() { return *pipelines_; }
 
  private:
+  friend class VulkanFusedProduct;
   VulkanDecoder(const NwcFile& file, Runner& runner, const VulkanOptions& options, const Logger& log)
       : file_(file), runner_(runner), options_(options), log_(log) {}
 

@@ -162,19 +162,21 @@ Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuff
   return batch->submit_and_wait();
 }
 
-WindowLimits VulkanKernels::limits(uint64_t slot_bytes, uint32_t bytes_per_weight) const {
+WindowLimits VulkanKernels::limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const {
   const uint64_t range = device_.info().max_storage_range;
   const double macs = device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
   WindowLimits limits;
-  limits.max_weights = std::min(
-      {(range - kMaxAlignment) / 4, kMaxWindowWeights, static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_))});
-  // And the kernels' workgroups must not exceed what one dimension takes.
-  if (width_ != 0) limits.max_weights = std::min(limits.max_weights, kMaxGroups * chunks_per_group_ * uint64_t{kChunk});
-  limits.max_weights = std::min(limits.max_weights, uint64_t{kMaxGroups} * kConvertGroup * 2);
+  limits.max_weights = std::min((range - kMaxAlignment) / 4, kMaxWindowWeights);
+  // A network's time is bounded, and workgroups must not exceed what one dimension takes.
+  if (path.network) {
+    limits.max_weights = std::min({limits.max_weights, static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_)),
+                                   kMaxGroups * chunks_per_group_ * uint64_t{kChunk}});
+  }
+  if (path.convert) limits.max_weights = std::min(limits.max_weights, uint64_t{kMaxGroups} * kConvertGroup * 2);
   limits.max_input_bytes = range;
   limits.max_tiles = kMaxGroups;
   limits.max_bytes = slot_bytes;
-  limits.bytes_per_weight = bytes_per_weight;
+  limits.bytes_per_weight = path.scratch_bytes_per_weight() + (read_back ? path.result_bytes_per_weight() : 0);
   return limits;
 }
 
@@ -205,18 +207,22 @@ WindowPath VulkanKernels::path(bool values_only, Dtype dtype, const TileGrid& gr
   return path;
 }
 
-PipelineKey VulkanKernels::rans_pipeline(const RansVariant& variant, uint32_t batch) const {
+PipelineKey VulkanKernels::rans_pipeline(const RansVariant& variant) const {
   PipelineKey key;
   const uint32_t s = device_.info().subgroup_size;
-  const bool half = variant.storage16;
-  key.shader = variant.ballot ? (half ? ShaderId::kRansBallot16 : ShaderId::kRansBallot)
-                              : (half ? ShaderId::kRansShared16 : ShaderId::kRansShared);
+  if (variant.consumer == Consumer::kProduct) {
+    key.shader = variant.ballot ? ShaderId::kProductBallot : ShaderId::kProductShared;
+  } else if (variant.storage16) {
+    key.shader = variant.ballot ? ShaderId::kRansBallot16 : ShaderId::kRansShared16;
+  } else {
+    key.shader = variant.ballot ? ShaderId::kRansBallot : ShaderId::kRansShared;
+  }
   key.constants = {variant.ballot ? s * tiles_per_workgroup_ : kNumLanes,
                    variant.shared_tables,
                    static_cast<uint32_t>(variant.consumer),
                    identity_ ? 1u : 0u,
                    staged_ ? 1u : 0u,
-                   batch};
+                   variant.batch};
   if (variant.ballot) {
     const uint32_t lanes = std::max(1u, kNumLanes / s);
     key.constants.insert(key.constants.end(), {tiles_per_workgroup_, s, lanes});
@@ -241,7 +247,6 @@ RansPush VulkanKernels::rans_push(const WindowLayout& layout, const TensorContex
   push.row_scale_at = layout.row_scale_at;
   push.network_at = layout.network_at;
   push.num_levels = contexts.num_levels;
-  push.num_rows = static_cast<uint32_t>(layout.rows);
   return push;
 }
 
@@ -251,10 +256,10 @@ uint32_t VulkanKernels::rans_groups(const RansVariant& variant, uint64_t tiles) 
 
 Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
   RansPush push = rans_push(*run.layout, *run.contexts);
-  BufferView out;
+  BufferView out = slot.status_view(run);  // where there is no other
   if (run.path.rans == Consumer::kValues) {
     out = run.path.has_values() ? slot.values_view(run) : slot.result_view(run);
-  } else {
+  } else if (run.path.rans != Consumer::kNothing) {
     const WeightsOutput weights = weights_output(slot, run, device_.info().offset_alignment);
     out = weights.view;
     push.row_begin = static_cast<uint32_t>(run.row_begin);
@@ -262,9 +267,8 @@ Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
     push.out_at = static_cast<uint32_t>(weights.at);
     push.out_stride = static_cast<uint32_t>(weights.stride);
   }
-  return slot.batch().dispatch(rans_pipeline(run.variant, 1),
-                               {&tables_, slot.input_view(run), out, slot.status_view(run)}, push.words(),
-                               rans_groups(run.variant, run.layout->tiles.size()));
+  return slot.batch().dispatch(rans_pipeline(run.variant), {&tables_, slot.input_view(run), out, slot.status_view(run)},
+                               push.words(), rans_groups(run.variant, run.layout->tiles.size()));
 }
 
 Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run) {

@@ -17,7 +17,7 @@ struct RansPush {
   uint32_t any_raw_bits = 0, row_class_at = kNoRowClass, trellis = 0;
   uint32_t scale_at = 0, row_scale_at = kNoRowScale, network_at = 0, num_levels = 0;
   uint32_t row_begin = 0, row_end = 0, out_at = 0, out_stride = 0;
-  uint32_t x_at = 0, x_stride = 0, tile_cols = 1, num_rows = 0;
+  uint32_t x_at = 0, x_stride = 0, num_vectors = 1, tile_cols = 1;
   std::span<const uint32_t> words() const { return {&tile_at, sizeof(*this) / sizeof(uint32_t)}; }
 };
 
@@ -31,7 +31,7 @@ class VulkanKernels {
                                                        const VulkanOptions& options);
 
   /// Windows that this device can take, in a slot of so many bytes.
-  WindowLimits limits(uint64_t slot_bytes, uint32_t bytes_per_weight) const;
+  WindowLimits limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const;
   /// Shared-memory tables to use for a tensor with `used` tables; 0 where they do not fit.
   uint32_t shared_tables(size_t used, bool ballot) const;
   /// How windows of a tensor become values or weights in the host's memory (read_back) or the device's.
@@ -39,7 +39,7 @@ class VulkanKernels {
 
   // For who dispatches the rANS kernel by itself: pipeline, number of workgroups, push constants but for what the
   // consumer writes.
-  PipelineKey rans_pipeline(const RansVariant& variant, uint32_t batch) const;
+  PipelineKey rans_pipeline(const RansVariant& variant) const;
   uint32_t rans_groups(const RansVariant& variant, uint64_t tiles) const;
   static RansPush rans_push(const WindowLayout& layout, const TensorContexts& contexts);
   const DeviceBuffer& tables() const { return tables_; }

@@ -21,8 +21,9 @@ const char* consumer_name(Consumer consumer) {
 
 std::string RansVariant::name() const {
   return str_cat(
-      ballot ? "ballot" : "shared", " to ", consumer_name(consumer), storage16 ? " in 16-bit storage" : "",
-      shared_tables == 0 ? ", tables in a buffer" : str_cat(", ", shared_tables, " tables in shared memory"));
+      ballot ? "ballot" : "shared", " to ", consumer_name(consumer),
+      consumer == Consumer::kProduct ? str_cat(" of ", batch) : std::string(), storage16 ? " in 16-bit storage" : "",
+      shared_tables == 0 ? ", tables in a buffer" : std::string(str_cat(", ", shared_tables, " tables in shared memory")));
 }
 
 }  // namespace nwc

@@ -22,6 +22,7 @@ struct RansVariant {
   bool storage16 = false;      ///< halves are written one by one instead of in pairs
   uint32_t shared_tables = 0;  ///< tables copied to shared memory; 0: they are read from the buffer
   Consumer consumer = Consumer::kValues;
+  uint32_t batch = 1;  ///< vectors of a product: 1, 2, 4 or 8
   auto operator<=>(const RansVariant&) const = default;
   /// "ballot to f16, 12 tables in shared memory".
   std::string name() const;

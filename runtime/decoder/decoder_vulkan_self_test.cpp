@@ -27,9 +27,8 @@ std::vector<AliasTable> VulkanSelfTest::extra_tables() {
   return tables;
 }
 
-VulkanSelfTest::VulkanSelfTest(VulkanKernels& kernels, WindowSlot& slot, const DeviceInfo& device,
-                               const CodecRecord& codec, uint32_t num_codec_tables, const VulkanOptions& options,
-                               const Logger& log)
+VulkanSelfTest::VulkanSelfTest(VulkanKernels& kernels, WindowSlot& slot, VulkanDevice& device, const CodecRecord& codec,
+                               uint32_t num_codec_tables, const VulkanOptions& options, const Logger& log)
     : kernels_(kernels),
       slot_(slot),
       device_(device),
@@ -90,29 +89,35 @@ WindowRun VulkanSelfTest::make_weights_run(const Window& window, const RansVaria
   return run;
 }
 
-Status VulkanSelfTest::run(const Window& w, WindowRun* run) {
-  const std::span<WindowRun> runs(run, 1);
-  NWC_TRY(slot_.prepare(runs));
-  const MutableBytes input = slot_.input(*run);
-  pack_head(w.coded, w.layout, w.contexts, run->variant.shared_tables != 0, input);
+void VulkanSelfTest::pack(const Window& w, const RansVariant& variant, MutableBytes input) const {
+  pack_head(w.coded, w.layout, w.contexts, variant.shared_tables != 0, input);
   const Bytes payload = w.tile.payload;
   pack_tile_record(w.layout, 0, w.tile.grid.tile(0), static_cast<uint32_t>(payload.size()), input);
   std::memcpy(input.data() + size_t{w.layout.payload_at[0]} * 4, payload.data(), payload.size());
   std::memcpy(input.data() + size_t{w.synthesis_level_at} * 4, w.synthesis_levels.data(), kKnownCols);
+}
+
+Status VulkanSelfTest::run(const Window& w, WindowRun* run) {
+  const std::span<WindowRun> runs(run, 1);
+  NWC_TRY(slot_.prepare(runs));
+  pack(w, run->variant, slot_.input(*run));
   NWC_TRY(kernels_.submit(slot_, runs));
   return slot_.wait();
 }
 
 Status VulkanSelfTest::check_variant(const Window& window, const RansVariant& variant) {
-  const bool values = variant.consumer == Consumer::kValues;
+  if (variant.consumer == Consumer::kProduct) return check_product(window, variant);
+  const bool values = variant.consumer == Consumer::kValues, nothing = variant.consumer == Consumer::kNothing;
   const Dtype dtype = variant.consumer == Consumer::kF16    ? Dtype::kF16
                       : variant.consumer == Consumer::kBf16 ? Dtype::kBf16
                                                             : Dtype::kF32;
-  WindowRun test = values ? make_run(window, variant) : make_weights_run(window, variant, false, dtype);
+  WindowRun test = values || nothing ? make_run(window, variant) : make_weights_run(window, variant, false, dtype);
+  test.path.direct = nothing;
   NWC_TRY(run(window, &test));
   if (const uint32_t status = slot_.tile_status(test)[0]; status != 0) {
     return wrong(str_cat("rANS kernel reports status ", status, " for the known tile"));
   }
+  if (nothing) return {};
   if (!values) return check_weights(window, test, window.tile.codec, window.tile.level);
   const std::vector<int16_t>& expected = window.tile.values;
   const Bytes got = slot_.result(test);
@@ -122,15 +127,69 @@ Status VulkanSelfTest::check_variant(const Window& window, const RansVariant& va
   return {};
 }
 
-std::optional<RansVariant> VulkanSelfTest::choose(size_t used_tables, Consumer consumer) {
+Status VulkanSelfTest::check_product(const Window& w, const RansVariant& variant) {
+  // One vector less than the kernel has room for, in memory that the host sees.
+  const uint32_t vectors = std::max(1u, variant.batch - 1), rows = kEndRow - kFirstRow;
+  const auto known_x = [](uint32_t v, uint32_t column) { return static_cast<float>((column * 5 + v * 3) % 7) - 2.5f; };
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer input,
+                       DeviceBuffer::create(device_, w.layout.total_words * 4, MemoryKind::kUpload));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer x,
+                       DeviceBuffer::create(device_, vectors * kKnownCols * sizeof(float), MemoryKind::kUpload));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer partials,
+                       DeviceBuffer::create(device_, vectors * rows * sizeof(float), MemoryKind::kReadback));
+  pack(w, variant, input.mapped());
+  for (uint32_t i = 0; i < vectors * kKnownCols; ++i) {
+    store_le(x.mapped().data() + i * sizeof(float), known_x(i / kKnownCols, i % kKnownCols));
+  }
+  std::memset(partials.mapped().data(), 0xff, partials.mapped().size());  // NaN
+  for (const DeviceBuffer* buffer : {&input, &x, &partials}) NWC_TRY(buffer->flush());
+  RansPush push = VulkanKernels::rans_push(w.layout, w.contexts);
+  push.row_begin = kFirstRow;
+  push.row_end = kEndRow;
+  push.x_stride = kKnownCols;
+  push.num_vectors = vectors;
+  push.tile_cols = w.tile.grid.tile_cols;
+  CommandBatch& batch = slot_.batch();
+  NWC_TRY(batch.begin());
+  NWC_TRY(batch.dispatch(kernels_.rans_pipeline(variant), {&kernels_.tables(), &input, &x, &partials}, push.words(),
+                         kernels_.rans_groups(variant, 1)));
+  batch.barrier();
+  NWC_TRY(batch.submit_and_wait());
+  NWC_TRY(partials.invalidate());
+
+  const std::vector<int16_t>& values = w.tile.values;
+  std::vector<uint8_t> levels;
+  for (size_t i = 0; i < values.size() / kChunk; ++i) levels.push_back(w.tile.level[i % kKnownCols]);
+  std::vector<float> y(values.size());
+  synthesize_chunks(CpuLevel::kScalar, w.tile.codec, values, levels.data(), y);
+  for (uint32_t i = 0; i < vectors * rows; ++i) {
+    const uint32_t row = kFirstRow + i % rows;
+    double expected = 0, tolerance = 0;
+    for (uint32_t column = 0; column < kKnownCols; ++column) {
+      const float* chunk = y.data() + size_t{row / kChunk * kKnownCols + column} * kChunk;
+      const double factor = static_cast<double>(known_x(i / rows, column) * known_scale(column));
+      double most = 0;
+      for (uint32_t c = 0; c < kChunk; ++c) most = std::max(most, std::fabs(static_cast<double>(chunk[c])));
+      expected += factor * static_cast<double>(chunk[row % kChunk]);
+      tolerance += 0x1p-14 * std::fabs(factor) * (1 + most);
+    }
+    const double got = static_cast<double>(load_le<float>(partials.mapped().data() + i * sizeof(float)));
+    if (std::isfinite(expected) && !(std::fabs(got - expected) <= tolerance)) {
+      return wrong(str_cat("product gives ", std::to_string(got), " where the CPU gives ", std::to_string(expected)));
+    }
+  }
+  return {};
+}
+
+std::optional<RansVariant> VulkanSelfTest::choose(size_t used_tables, Consumer consumer, uint32_t batch) {
   for (const bool ballot : {true, false}) {
-    if (ballot && (!device_.ballot || forced_ == VulkanOptions::Variant::kShared)) continue;
+    if (ballot && (!device_.info().ballot || forced_ == VulkanOptions::Variant::kShared)) continue;
     if (!ballot && forced_ == VulkanOptions::Variant::kBallot) continue;
     const uint32_t shared = kernels_.shared_tables(used_tables, ballot);
     for (const bool storage16 : {true, false}) {
-      if (storage16 && (!device_.storage16 || !is_half(consumer))) continue;
+      if (storage16 && (!device_.info().storage16 || !is_half(consumer))) continue;
       for (const uint32_t tables : {shared, 0u}) {
-        const RansVariant variant{ballot, storage16, tables, consumer};
+        const RansVariant variant{ballot, storage16, tables, consumer, batch};
         if (works(variant)) return variant;
         if (tables == 0) break;
       }

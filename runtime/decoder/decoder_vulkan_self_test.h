@@ -14,7 +14,7 @@ namespace nwc {
 class VulkanSelfTest {
  public:
   /// num_codec_tables: how many tables lie in front of extra_tables() in the device's buffer.
-  VulkanSelfTest(VulkanKernels& kernels, WindowSlot& slot, const DeviceInfo& device, const CodecRecord& codec,
+  VulkanSelfTest(VulkanKernels& kernels, WindowSlot& slot, VulkanDevice& device, const CodecRecord& codec,
                  uint32_t num_codec_tables, const VulkanOptions& options, const Logger& log);
 
   /// Tables that VulkanKernels::create takes as `extra`.
@@ -24,8 +24,9 @@ class VulkanSelfTest {
   /// against the CPU. Errors: kNoDevice, kDevice...
   Status check_network(const RansVariant& variant);
   Status check_conversion();
-  /// The variant for a tensor with that many tables in use; nullopt if none works.
-  std::optional<RansVariant> choose(size_t used_tables, Consumer consumer);
+  /// The variant for a tensor with that many tables in use; nullopt if none works. batch: vectors of a product's
+  /// kernel.
+  std::optional<RansVariant> choose(size_t used_tables, Consumer consumer, uint32_t batch = 1);
   /// Does the variant decode the known tiles? Asked once; a wrong answer is logged and remembered.
   bool works(const RansVariant& variant);
   /// From now on it does not; `why` goes to the log.
@@ -42,18 +43,20 @@ class VulkanSelfTest {
     uint32_t synthesis_level_at = 0;
   };
   Window make_window(KnownTile tile, uint32_t num_codec_tables) const;
+  void pack(const Window& window, const RansVariant& variant, MutableBytes input) const;
   static WindowRun make_run(const Window& window, const RansVariant& variant);
   static WindowRun make_weights_run(const Window& window, const RansVariant& variant, bool network, Dtype dtype);
   /// Through the slot, where status and result are afterwards.
   Status run(const Window& window, WindowRun* run);
   Status check_variant(const Window& window, const RansVariant& variant);
+  Status check_product(const Window& window, const RansVariant& variant);
   /// The result of a weights' run, for columns of these levels of a codec.
   Status check_weights(const Window& window, const WindowRun& run, const CodecRecord& codec,
                        std::span<const uint8_t> levels) const;
 
   VulkanKernels& kernels_;
   WindowSlot& slot_;
-  const DeviceInfo& device_;
+  VulkanDevice& device_;
   const CodecRecord& codec_;
   VulkanOptions::Variant forced_;
   uint32_t quarantine_mask_;

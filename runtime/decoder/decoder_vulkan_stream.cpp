@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "runtime/base/str_cat.h"
-#include "runtime/codec/tile_decode.h"
 #include "runtime/decoder/raw_tensor.h"
 
 namespace nwc {
@@ -94,8 +93,7 @@ uint64_t WindowStream::max_bytes(const NwcFile& file, uint64_t budget_bytes) {
 Status WindowStream::run(std::span<const DecodeJob> jobs, uint32_t shrink, const Progress& progress) {
   shrink_ = shrink;
   limit_bytes_ = slot_bytes_ / shrink;
-  const WindowLimits most = kernels_ == nullptr ? WindowLimits{.max_weights = UINT64_MAX} : kernels_->limits(0, 0);
-  limit_weights_ = std::max<uint64_t>(1, most.max_weights / shrink);
+  limit_weights_ = UINT64_MAX;
   progress_ = progress;
   done_ = total_ = 0;
   for (const DecodeJob& job : jobs) total_ += count_steps(file_.tensors()[job.tensor], job);
@@ -156,9 +154,8 @@ Status WindowStream::add_windows(const std::shared_ptr<Source>& source) {
   const TileGrid grid = tile_grid(file_.tensors()[job.tensor]);
   const bool read_back = job.device.buffer == nullptr;
   const WindowPath& path = source->path;
-  WindowLimits limits = kernels_->limits(
-      limit_bytes_, path.scratch_bytes_per_weight() + (read_back ? path.result_bytes_per_weight() : 0));
-  limits.max_weights = limit_weights_;
+  WindowLimits limits = kernels_->limits(limit_bytes_, path, read_back);
+  limit_weights_ = limits.max_weights = std::max<uint64_t>(1, limits.max_weights / shrink_);
   for (const TileWindow& window : plan_windows(grid, source->coded, job.row_begin, job.row_end, limits)) {
     Piece piece;
     piece.source = source;
@@ -259,7 +256,9 @@ Status WindowStream::pack(Submission& submission, WindowSlot& slot) {
     for (size_t before = 0; before <= i; ++before) {
       const Piece& other = submission.pieces[before];
       const size_t count = before == i ? bad : other.tiles();
-      for (size_t t = 0; t < count; ++t) NWC_TRY(check_tile(*other.source, other.layout->tiles[t]));
+      for (size_t t = 0; t < count; ++t) {
+        NWC_TRY(check_tile(file_, *tables_, other.source->job->tensor, other.source->coded, other.layout->tiles[t]));
+      }
     }
     return packed;
   }
@@ -291,11 +290,10 @@ Status WindowStream::check_statuses(const Submission& submission, const WindowSl
       const uint32_t status = slot.tile_status(submission.runs[i])[t];
       if (status == static_cast<uint32_t>(TileStatus::kOk)) continue;
       const uint64_t tile = piece.layout->tiles[t];
-      NWC_TRY(check_tile(*piece.source, tile));
+      const size_t tensor = piece.source->job->tensor;
+      NWC_TRY(check_tile(file_, *tables_, tensor, piece.source->coded, tile));
       last_variant_ = piece.source->variant;
-      return Status(StatusCode::kDevice, str_cat(tile_context(file_.tensors()[piece.source->job->tensor], tile),
-                                                 ": the Vulkan device reports status ", status,
-                                                 " for a tile that the CPU decodes: decode on the CPU"));
+      return kernel_failure(file_.tensors()[tensor], tile, status);
     }
   }
   return {};
@@ -320,21 +318,6 @@ void WindowStream::deliver(const Submission& submission, const WindowSlot& slot)
                 job.host + static_cast<size_t>(at) * element);
     }
   }
-}
-
-Status WindowStream::check_tile(const Source& source, uint64_t tile) const {
-  const TensorRecord& record = file_.tensors()[source.job->tensor];
-  const CodedTensor& coded = source.coded;
-  const TileGeometry geometry = tile_grid(record).tile(tile);
-  std::vector<uint8_t> storage;
-  NWC_ASSIGN_OR_RETURN(const Bytes payload,
-                       read_range(file_.reader(), coded.tiles[tile].offset, coded.tiles[tile].size, &storage));
-  std::vector<int16_t> values(size_t{geometry.row_blocks()} * geometry.width * kChunk);
-  std::span<const uint8_t> row_class(coded.row_class);
-  row_class = row_class.subspan(std::min<size_t>(geometry.row, row_class.size()));
-  const Status status =
-      decode_tile(CpuLevel::kScalar, *tables_, geometry, coded.level.data() + geometry.col, row_class, payload, values);
-  return status.with_context(tile_context(record, tile));
 }
 
 }  // namespace nwc

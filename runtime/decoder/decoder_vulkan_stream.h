@@ -92,8 +92,6 @@ class WindowStream {
   Status finish_oldest();
   Status check_statuses(const Submission& submission, const WindowSlot& slot);
   void deliver(const Submission& submission, const WindowSlot& slot) const;
-  /// What the scalar decoder says of a tile: the device's status words only say that something is wrong.
-  Status check_tile(const Source& source, uint64_t tile) const;
 
   const NwcFile& file_;
   Runner& runner_;
@@ -101,8 +99,8 @@ class WindowStream {
   const DecodeTables* tables_ = nullptr;
   VulkanKernels* kernels_ = nullptr;
   VulkanSelfTest* self_test_ = nullptr;
-  uint64_t slot_bytes_ = 0;                       ///< budget of a slot
-  uint64_t limit_bytes_ = 0, limit_weights_ = 0;  ///< of a submission of the current run
+  uint64_t slot_bytes_ = 0;                                ///< budget of a slot
+  uint64_t limit_bytes_ = 0, limit_weights_ = UINT64_MAX;  ///< of a submission of the current run
   uint32_t shrink_ = 1;
   Progress progress_;
   uint64_t done_ = 0, total_ = 0;

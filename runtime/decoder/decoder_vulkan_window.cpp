@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "runtime/base/str_cat.h"
+#include "runtime/codec/tile_decode.h"
 
 namespace nwc {
 namespace {
@@ -234,5 +235,25 @@ Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded,
 }
 
 std::string tile_context(const TensorRecord& record, uint64_t tile) { return str_cat(record.name, ", tile ", tile); }
+
+Status check_tile(const NwcFile& file, const DecodeTables& tables, size_t tensor, const CodedTensor& coded,
+                  uint64_t tile) {
+  const TensorRecord& record = file.tensors()[tensor];
+  const TileGeometry geometry = tile_grid(record).tile(tile);
+  std::vector<uint8_t> storage;
+  NWC_ASSIGN_OR_RETURN(const Bytes payload,
+                       read_range(file.reader(), coded.tiles[tile].offset, coded.tiles[tile].size, &storage));
+  std::vector<int16_t> values(size_t{geometry.row_blocks()} * geometry.width * kChunk);
+  std::span<const uint8_t> row_class(coded.row_class);
+  row_class = row_class.subspan(std::min<size_t>(geometry.row, row_class.size()));
+  const Status status =
+      decode_tile(CpuLevel::kScalar, tables, geometry, coded.level.data() + geometry.col, row_class, payload, values);
+  return status.with_context(tile_context(record, tile));
+}
+
+Status kernel_failure(const TensorRecord& record, uint64_t tile, uint32_t status) {
+  return Status(StatusCode::kDevice, str_cat(tile_context(record, tile), ": the Vulkan device reports status ", status,
+                                             " for a tile that the CPU decodes: decode on the CPU"));
+}
 
 }  // namespace nwc

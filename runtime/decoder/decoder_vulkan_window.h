@@ -92,5 +92,10 @@ Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded,
 
 /// "model.norm.weight, tile 7": where an error is.
 std::string tile_context(const TensorRecord& record, uint64_t tile);
+/// What the scalar decoder says of a tile: the device's status words only say that something is wrong.
+Status check_tile(const NwcFile& file, const DecodeTables& tables, size_t tensor, const CodedTensor& coded,
+                  uint64_t tile);
+/// kDevice: the device says `status` of a tile that the CPU decodes.
+Status kernel_failure(const TensorRecord& record, uint64_t tile, uint32_t status);
 
 }  // namespace nwc

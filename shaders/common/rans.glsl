@@ -9,8 +9,6 @@ layout(constant_id = 5) const uint kBatch = 1;         // vectors of a product, 
 
 layout(std430, set = 0, binding = 0) readonly buffer Tables { uvec2 tables[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Window { uint window_data[]; };
-// Bindings 2 and 3 belong to the consumer (consume.glsl), but for products:
-layout(std430, set = 0, binding = 3) writeonly buffer TileStatus { uint tile_status[]; };
 layout(push_constant) uniform Parameters {
   uint tile_at;     // index in window_data of the tile records
   uint context_at;  // of the contexts: [level][channel or row class][bank], (first bucket of the table, its info word)
@@ -27,14 +25,14 @@ layout(push_constant) uniform Parameters {
   uint row_scale_at;  // of the rows' scales, or kNoRowScale
   uint network_at;    // of (step, shrink)[num_levels], S[16][16]
   uint num_levels;
-  uint row_begin;  // weights are written of the window's rows [row_begin, row_end)
+  uint row_begin;  // weights and partial results are written of the window's rows [row_begin, row_end)
   uint row_end;
   uint out_at;      // element of the output that row row_begin begins with; an even number where two make a word
   uint out_stride;  // elements from row to row
   uint x_at;        // products: element of x that the window's first column is multiplied by
   uint x_stride;    // elements from vector to vector
-  uint tile_cols;   // columns of a tile that is not at the edge
-  uint num_rows;    // rows of the window
+  uint num_vectors;  // at most kBatch
+  uint tile_cols;    // columns of a tile that is not at the edge
 } pc;
 
 shared uvec2 shared_tables[kSharedTables * kBuckets + 1];

@@ -1,7 +1,7 @@
 // Interleaved rANS decoding; must match decode_tile (runtime/codec/tile_decode.h) bit for bit.
 // One subgroup decodes one tile: with S < 32 invocations each one owns the lanes i, i + S, ...; with S > 32 the first 32
 // work. Words are dealt out in order of lanes by counting the bits of ballots.
-// Bindings: 0 alias tables, 1 window input, 2 and 3 the consumer's (consume.glsl).
+// Bindings: 0 alias tables, 1 window input, 2 and 3 the consumer's (consume_weights.glsl, consume_product.glsl).
 // Workgroup: S times kTilesPerGroup. Reads of the stream are bounds-checked.
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_ballot : require
@@ -20,7 +20,11 @@ uint invocation_of_tile() { return gl_SubgroupInvocationID; }
 uint invocations_per_tile() { return kSubgroupSize; }
 void tile_barrier() { subgroupBarrier(); }
 
-#include "consume.glsl"
+#ifdef NWC_PRODUCT
+#include "consume_product.glsl"
+#else
+#include "consume_weights.glsl"
+#endif
 
 // The index of this invocation's word, and `next` moved on by the words that the subgroup takes.
 uint deal_words(bool need, inout uint next) {

@@ -1,7 +1,7 @@
 // Interleaved rANS decoding without any subgroup feature; must match decode_tile (runtime/codec/tile_decode.h) bit for bit.
 // One workgroup of 32 invocations decodes one tile, one lane each. Words are dealt out in order of lanes by counting the
 // bits of masks in shared memory.
-// Bindings: 0 alias tables, 1 window input, 2 and 3 the consumer's (consume.glsl).
+// Bindings: 0 alias tables, 1 window input, 2 and 3 the consumer's (consume_weights.glsl, consume_product.glsl).
 // Workgroup: 32. Reads of the stream are bounds-checked.
 #extension GL_EXT_control_flow_attributes : require
 #include "constants.glsl"
@@ -17,7 +17,11 @@ uint invocation_of_tile() { return gl_LocalInvocationIndex; }
 uint invocations_per_tile() { return kNumLanes; }
 void tile_barrier() { barrier(); }
 
-#include "consume.glsl"
+#ifdef NWC_PRODUCT
+#include "consume_product.glsl"
+#else
+#include "consume_weights.glsl"
+#endif
 
 // Three masks in turn: while one fills, the one before is still being read and the one after is cleared. So a pass costs
 // one barrier.

@@ -1,0 +1,283 @@
+#include "runtime/decoder/decoder_vulkan_product.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "runtime/base/str_cat.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint64_t kWindowAlignment = 256;
+constexpr uint32_t kReduceGroup = 64;  // workgroup of fused_reduce
+/// Bytes of partial results at a time, where a band of tiles does not need more.
+constexpr uint64_t kPartialBytes = 4 << 20;
+
+/// Input of one window: its staging memory fits into the decoder's budget, and large tensors take few windows.
+uint64_t window_bytes(const VulkanOptions& options) {
+  return std::max<uint64_t>(options.max_window_bytes / 4, 1 << 20);
+}
+
+uint64_t partial_bytes(const NwcFile& file) {
+  uint64_t most = kPartialBytes;  // a multiple of the alignment
+  for (const TensorRecord& record : file.tensors()) {
+    if (record.storage != Storage::kCoded) continue;
+    const TileGrid grid = tile_grid(record);
+    const uint64_t band = grid.tiles_per_row() * grid.tile_rows * VulkanFusedProduct::kMaxBatch * sizeof(float);
+    most = std::max(most, align_up(band, kWindowAlignment));
+  }
+  return most;
+}
+
+/// A view whose beginning a binding may have, and the number of f32 before the first one that is meant.
+struct FloatView {
+  FloatView(const BufferView& view, uint64_t alignment) {
+    const uint64_t begin = view.offset / alignment * alignment;
+    bound = {view.buffer, begin, view.offset + view.size - begin};
+    at = static_cast<uint32_t>((view.offset - begin) / sizeof(float));
+  }
+  BufferView bound;
+  uint32_t at;
+};
+
+Status check_view(const std::string& name, const BufferView& view, uint64_t width, uint64_t stride, uint32_t batch) {
+  // Widths are dimensions: below 2^31.
+  const uint64_t need = ((batch - 1) * stride + width) * sizeof(float);
+  if (view.buffer == nullptr || view.offset % sizeof(float) != 0 || (batch > 1 && stride < width) ||
+      stride >= uint64_t{1} << 31 || need > view.size || view.offset > view.buffer->size() ||
+      view.buffer->size() - view.offset < view.size) {
+    return invalid_argument(str_cat(name, ": a product needs ", need, " bytes from a multiple of 4 on"));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<VulkanFusedProduct>> VulkanFusedProduct::create(VulkanDecoder& decoder) {
+  const std::lock_guard<std::mutex> lock(decoder.mutex_);
+  if (!decoder.file_.codec() || decoder.file_.codec()->synthesis.width != 0) {
+    return unsupported("the Vulkan device multiplies by tensors of linear codecs only: decode and multiply");
+  }
+  std::unique_ptr<VulkanFusedProduct> self(new VulkanFusedProduct(decoder));
+  NWC_ASSIGN_OR_RETURN(self->partials_,
+                       DeviceBuffer::create(*decoder.device_, partial_bytes(decoder.file_), MemoryKind::kDevice));
+  return self;
+}
+
+uint64_t VulkanFusedProduct::device_bytes() const {
+  uint64_t sum = partials_.size();
+  for (const auto& [tensor, loaded] : loaded_) sum += loaded.payload.size();
+  return sum;
+}
+
+uint64_t VulkanFusedProduct::max_tensor_bytes(const NwcFile& file, size_t tensor, const VulkanOptions& options) {
+  const TensorRecord& record = file.tensors()[tensor];
+  if (record.storage != Storage::kCoded || !file.codec()) return 0;
+  const TileGrid grid = tile_grid(record);
+  const CodecRecord& codec = *file.codec();
+  const uint64_t contexts = uint64_t{codec.num_levels} * kNumContexts * codec.num_banks() * 2 * 4 * 2;
+  const uint64_t head = contexts + codec.tables.size() * 4 + (2 * kMaxLevels + kChunk * kChunk) * 4 + grid.n * 5;
+  // A window that is less than half full has a neighbour that is more, or holds one band.
+  const uint64_t windows = std::min(grid.row_bands(), 2 * record.size / (window_bytes(options) / 2) + 1);
+  const uint64_t tiles = grid.num_tiles() * (kTileRecordWords * 4 + 4 + sizeof(uint64_t) + sizeof(uint32_t));
+  return record.size + tiles + grid.m * 6 + windows * (head + 2 * kWindowAlignment + sizeof(Window));
+}
+
+uint64_t VulkanFusedProduct::max_shared_bytes(const NwcFile& file, const VulkanOptions& options) {
+  uint64_t tiles = 0, side = 0;
+  for (const TensorRecord& record : file.tensors()) {
+    if (record.storage != Storage::kCoded) continue;
+    const TileGrid grid = tile_grid(record);
+    tiles = std::max(tiles, grid.num_tiles());
+    side = std::max(side, 5 * (grid.n + grid.m) + grid.num_tiles() * sizeof(CodedTensor::Tile));
+  }
+  return partial_bytes(file) + window_bytes(options) + 8 * tiles + side;
+}
+
+Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
+  const std::lock_guard<std::mutex> lock(decoder_.mutex_);
+  const NwcFile& file = decoder_.file_;
+  if (tensor >= file.tensors().size() || file.tensors()[tensor].storage != Storage::kCoded) {
+    return invalid_argument(str_cat("tensor ", tensor, " is not a coded one"));
+  }
+  if (is_loaded(tensor)) return {};
+  const std::string& name = file.tensors()[tensor].name;
+  if (decoder_.device_->lost()) return Status(StatusCode::kDeviceLost, str_cat(name, ": the Vulkan device was lost"));
+  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
+  Loaded loaded;
+  loaded.contexts = build_contexts(*file.codec(), decoder_.tables_, coded);
+  loaded.used_tables = loaded.contexts.used.size();
+  // A kernel that fails where the CPU does not is given up, as when it decodes.
+  Status failure(StatusCode::kDevice, str_cat(name, ": no rANS kernel works: multiply on the CPU"));
+  while (const auto variant = decoder_.self_test_->choose(loaded.used_tables, Consumer::kNothing)) {
+    Status status = load_with(tensor, coded, *variant, check_crc, &loaded);
+    if (status.ok()) {
+      loaded.contexts.global.clear();
+      loaded.contexts.compact.clear();
+      loaded_.emplace(tensor, std::move(loaded));
+      return {};
+    }
+    if (status.code() != StatusCode::kDevice) return status;
+    decoder_.self_test_->quarantine(*variant, status.message());
+    failure = std::move(status);
+  }
+  return failure;
+}
+
+Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, const RansVariant& variant,
+                                     bool check_crc, Loaded* out) {
+  const NwcFile& file = decoder_.file_;
+  VulkanDevice& device = *decoder_.device_;
+  VulkanKernels& kernels = *decoder_.kernels_;
+  const TensorRecord& record = file.tensors()[tensor];
+  const TileGrid grid = tile_grid(record);
+  WindowPath path;
+  path.rans = Consumer::kNothing;
+  path.values_only = path.direct = true;
+  WindowLimits limits = kernels.limits(UINT64_MAX, path, false);
+  limits.max_input_bytes = std::min(limits.max_input_bytes, window_bytes(decoder_.options_));
+  uint64_t total = 0, largest = 0, most_tiles = 0;
+  out->windows.clear();
+  for (const TileWindow& part : plan_windows(grid, coded, 0, grid.m, limits)) {
+    if (part.tile_col_end - part.tile_col_begin != grid.tiles_per_row()) {
+      return unsupported(str_cat(record.name, ": ", grid.n, " columns are too many for a product on the device"));
+    }
+    Window window;
+    window.layout = layout_window(grid, coded, part, out->contexts);
+    window.global_context_at = static_cast<uint32_t>(window.layout.total_words);
+    window.layout.total_words += out->contexts.global.size();
+    window.offset = total;
+    const uint64_t bytes = window.layout.total_words * 4;
+    total = align_up(total + bytes, kWindowAlignment);
+    largest = std::max(largest, bytes);
+    most_tiles = std::max<uint64_t>(most_tiles, window.layout.tiles.size());
+    out->windows.push_back(std::move(window));
+  }
+  NWC_ASSIGN_OR_RETURN(out->payload, DeviceBuffer::create(device, total, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer upload, DeviceBuffer::create(device, largest, MemoryKind::kUpload));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer status, DeviceBuffer::create(device, most_tiles * 4, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer back, DeviceBuffer::create(device, most_tiles * 4, MemoryKind::kReadback));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, *decoder_.pipelines_));
+  for (const Window& window : out->windows) {
+    const WindowLayout& layout = window.layout;
+    const MutableBytes input = upload.mapped().first(static_cast<size_t>(layout.total_words * 4));
+    size_t bad = 0;
+    const Status packed =
+        pack_window(file, tensor, coded, layout, out->contexts, true, check_crc, decoder_.runner_, input, &bad);
+    if (!packed.ok()) {
+      for (size_t t = 0; t < bad; ++t) NWC_TRY(check_tile(file, decoder_.tables_, tensor, coded, layout.tiles[t]));
+      return packed;
+    }
+    std::memcpy(input.data() + size_t{window.global_context_at} * 4, out->contexts.global.data(),
+                out->contexts.global.size() * 4);
+    NWC_TRY(upload.flush());
+    NWC_TRY(batch->begin());
+    batch->copy(upload, 0, out->payload, window.offset, input.size());
+    batch->fill(status, layout.tiles.size() * 4, kTileUntouched);
+    batch->barrier();
+    RansPush push = VulkanKernels::rans_push(layout, out->contexts);
+    if (variant.shared_tables == 0) push.context_at = window.global_context_at;
+    NWC_TRY(batch->dispatch(kernels.rans_pipeline(variant),
+                            {&kernels.tables(), {&out->payload, window.offset, input.size()}, &status, &status},
+                            push.words(), kernels.rans_groups(variant, layout.tiles.size())));
+    batch->barrier();
+    batch->copy(status, 0, back, 0, layout.tiles.size() * 4);
+    batch->barrier();
+    NWC_TRY(batch->submit_and_wait());
+    NWC_TRY(back.invalidate());
+    for (size_t t = 0; t < layout.tiles.size(); ++t) {
+      const uint32_t word = load_le<uint32_t>(back.mapped().data() + 4 * t);
+      if (word == static_cast<uint32_t>(TileStatus::kOk)) continue;
+      NWC_TRY(check_tile(file, decoder_.tables_, tensor, coded, layout.tiles[t]));
+      return kernel_failure(record, layout.tiles[t], word);
+    }
+  }
+  return {};
+}
+
+Status VulkanFusedProduct::check_product(const Product& product) const {
+  const NwcFile& file = decoder_.file_;
+  if (!is_loaded(product.tensor)) return invalid_argument(str_cat("tensor ", product.tensor, " is not loaded"));
+  const TensorRecord& record = file.tensors()[product.tensor];
+  if (product.batch == 0 || product.batch > kMaxBatch) {
+    return invalid_argument(
+        str_cat(record.name, ": products of ", product.batch, " vectors, 1 to ", kMaxBatch, " are possible"));
+  }
+  NWC_TRY(check_view(record.name, product.x, record.cols(), product.x_stride, product.batch));
+  return check_view(record.name, product.y, record.rows(), product.y_stride, product.batch);
+}
+
+Status VulkanFusedProduct::record(CommandBatch& batch, std::span<const Product> products) {
+  const std::lock_guard<std::mutex> lock(decoder_.mutex_);
+  for (const Product& product : products) NWC_TRY(check_product(product));
+  batch.barrier();
+  for (const Product& product : products) NWC_TRY(record_product(batch, product));
+  return reduce(batch);
+}
+
+Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& product) {
+  const NwcFile& file = decoder_.file_;
+  VulkanKernels& kernels = *decoder_.kernels_;
+  const uint64_t alignment = decoder_.device_->info().offset_alignment;
+  const Loaded& loaded = loaded_.at(product.tensor);
+  const TileGrid grid = tile_grid(file.tensors()[product.tensor]);
+  const auto variant =
+      decoder_.self_test_->choose(loaded.used_tables, Consumer::kProduct, std::bit_ceil(product.batch));
+  if (!variant) {
+    return Status(StatusCode::kDevice,
+                  str_cat(file.tensors()[product.tensor].name, ": no product kernel works: multiply on the CPU"));
+  }
+  const FloatView x(product.x, alignment), y(product.y, alignment);
+  const uint64_t bands = grid.tiles_per_row(), room = partials_.size();
+  const uint64_t most_rows = room / (bands * product.batch * sizeof(float)) / grid.tile_rows * grid.tile_rows;
+  for (const Window& window : loaded.windows) {
+    const WindowLayout& layout = window.layout;
+    const BufferView input{&loaded.payload, window.offset, layout.total_words * 4};
+    // Bands of tiles whose partial results have room at a time.
+    for (uint64_t row = 0; row < layout.rows; row += most_rows) {
+      const uint64_t rows = std::min(most_rows, layout.rows - row), numbers = bands * product.batch * rows;
+      if (partials_used_ + numbers * sizeof(float) > room) NWC_TRY(reduce(batch));
+      RansPush push = VulkanKernels::rans_push(layout, loaded.contexts);
+      if (variant->shared_tables == 0) push.context_at = window.global_context_at;
+      push.num_used = static_cast<uint32_t>(loaded.used_tables);
+      push.tile_at += static_cast<uint32_t>(row / grid.tile_rows * bands * kTileRecordWords);
+      push.num_tiles = static_cast<uint32_t>(ceil_div(rows, grid.tile_rows) * bands);
+      push.row_begin = static_cast<uint32_t>(row);
+      push.row_end = static_cast<uint32_t>(row + rows);
+      push.x_at = x.at;
+      push.x_stride = static_cast<uint32_t>(product.x_stride);
+      push.num_vectors = product.batch;
+      push.tile_cols = grid.tile_cols;
+      const BufferView partials{&partials_, partials_used_, align_up(numbers * sizeof(float), kWindowAlignment)};
+      NWC_TRY(batch.dispatch(kernels.rans_pipeline(*variant), {&kernels.tables(), input, x.bound, partials},
+                             push.words(), kernels.rans_groups(*variant, push.num_tiles)));
+      const uint32_t row_scale_at =
+          layout.row_scale_at == kNoRowScale ? kNoRowScale : layout.row_scale_at + push.row_begin;
+      reductions_.push_back({partials,
+                             input,
+                             y.bound,
+                             {static_cast<uint32_t>(bands), product.batch, static_cast<uint32_t>(rows), row_scale_at,
+                              y.at + static_cast<uint32_t>(layout.row + row), static_cast<uint32_t>(product.y_stride),
+                              product.accumulate ? 1u : 0u}});
+      partials_used_ += partials.size;
+    }
+  }
+  return {};
+}
+
+Status VulkanFusedProduct::reduce(CommandBatch& batch) {
+  batch.barrier();
+  const std::vector<Reduction> reductions = std::move(reductions_);
+  reductions_.clear();
+  partials_used_ = 0;
+  for (const Reduction& r : reductions) {
+    const uint32_t vectors = r.push[1], rows = r.push[2];
+    NWC_TRY(batch.dispatch({ShaderId::kFusedReduce, {}, 0}, {r.partials, r.window, r.y}, r.push,
+                           {(rows + kReduceGroup - 1) / kReduceGroup, vectors, 1}));
+  }
+  batch.barrier();
+  return {};
+}
+
+}  // namespace nwc

@@ -1,0 +1,84 @@
+// Products with coded matrices on a Vulkan device, straight from their payload: nothing decoded is written out
+// (doc/architecture.md, "Fused product").
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "runtime/decoder/decoder_vulkan.h"
+
+namespace nwc {
+
+/// Keeps the payloads of coded tensors on the device and multiplies by them, in the caller's batches. For codecs with a
+/// linear synthesis. Calls exclude each other and those of the decoder.
+class VulkanFusedProduct {
+ public:
+  static constexpr uint32_t kMaxBatch = 8;
+
+  /// Errors: kUnsupported (the codec's synthesis is a network, or there is none: decode and multiply), kOutOfMemory.
+  static Result<std::unique_ptr<VulkanFusedProduct>> create(VulkanDecoder& decoder);
+
+  /// Reads the tensor, checks it, decodes it once without keeping anything, and holds its payload on the device.
+  /// Errors: kInvalidArgument (not coded), kUnsupported (a band of tiles that no binding of the device can hold), those
+  /// of the data as the CPU gives them, kOutOfMemory, kDevice, kDeviceLost.
+  Status load(size_t tensor, bool check_crc = true);
+  void unload(size_t tensor) { loaded_.erase(tensor); }
+  bool is_loaded(size_t tensor) const { return loaded_.count(tensor) != 0; }
+
+  /// y[v][m] = x[v][n] W^T for `batch` vectors v, or y += with `accumulate`; f32, with so many numbers from vector to
+  /// vector. Both views begin at a multiple of 4 bytes.
+  struct Product {
+    size_t tensor = 0;
+    uint32_t batch = 1;  ///< 1 to kMaxBatch
+    BufferView x;
+    uint64_t x_stride = 0;
+    BufferView y;
+    uint64_t y_stride = 0;
+    bool accumulate = false;
+  };
+  /// Records products that do not depend on each other, barriers before and after included. y is within the tolerance
+  /// of FusedProduct (runtime/codec/fused_product.h); it depends neither on what else is recorded nor, within one
+  /// kernel variant, on anything but x. Batches that share this object run one after the other. Errors:
+  /// kInvalidArgument (not loaded, batch, views), kDevice; the batch is to be thrown away then.
+  Status record(CommandBatch& batch, std::span<const Product> products);
+
+  /// Of payloads and partial results.
+  uint64_t device_bytes() const;
+  /// Upper estimates from the metadata alone: what a loaded tensor holds; what all share, staging memory while loading
+  /// included. With the decoder's options.
+  static uint64_t max_tensor_bytes(const NwcFile& file, size_t tensor, const VulkanOptions& options);
+  static uint64_t max_shared_bytes(const NwcFile& file, const VulkanOptions& options);
+
+ private:
+  explicit VulkanFusedProduct(VulkanDecoder& decoder) : decoder_(decoder) {}
+
+  struct Window {
+    WindowLayout layout;
+    uint32_t global_context_at = 0;  ///< of contexts for tables that are not in shared memory
+    uint64_t offset = 0;             ///< in the payload's buffer
+  };
+  struct Loaded {
+    TensorContexts contexts;  ///< without its lists
+    size_t used_tables = 0;
+    std::vector<Window> windows;
+    DeviceBuffer payload;
+  };
+  struct Reduction {
+    BufferView partials, window, y;
+    std::array<uint32_t, 7> push;
+  };
+
+  Status load_with(size_t tensor, const CodedTensor& coded, const RansVariant& variant, bool check_crc, Loaded* out);
+  Status check_product(const Product& product) const;
+  Status record_product(CommandBatch& batch, const Product& product);
+  Status reduce(CommandBatch& batch);
+
+  VulkanDecoder& decoder_;
+  std::map<size_t, Loaded> loaded_;
+  DeviceBuffer partials_;
+  uint64_t partials_used_ = 0;  ///< bytes
+  std::vector<Reduction> reductions_;
+};
+
+}  // namespace nwc

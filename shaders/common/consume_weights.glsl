@@ -1,0 +1,131 @@
+// What becomes of a tile's values, 16 at a time as the lanes have them: nothing (the tile is only checked), values,
+// weights in f32, f16 or bf16. All of it happens in registers and a little shared memory; nothing in between goes through
+// a buffer. With NWC_STORAGE16 only f16 and bf16, written one by one.
+//
+// Bindings 2 and 3: output, and status of each tile.
+#include "consume.glsl"
+
+#ifdef NWC_STORAGE16
+layout(std430, set = 0, binding = 2) writeonly buffer Halves { uint16_t halves[]; };
+#else
+layout(std430, set = 0, binding = 2) writeonly buffer Values { uvec4 values[]; };  // i16 [row block][column][16]
+layout(std430, set = 0, binding = 2) writeonly buffer Floats { float weights[]; };
+layout(std430, set = 0, binding = 2) writeonly buffer HalfPairs { uint half_pairs[]; };
+#endif
+layout(std430, set = 0, binding = 3) writeonly buffer TileStatus { uint tile_status[]; };
+
+void begin_block() {}
+void end_block(Tile t, uint place, uint block) {}
+void report(Tile t, uint index, uint status) { tile_status[index] = status; }
+
+float apply_scales(float y, float scale, uint row) {
+  if (scale == 0.0) return 0.0;
+  if (pc.row_scale_at == kNoRowScale) return y * scale;
+  const float row_scale = uintBitsToFloat(window_data[pc.row_scale_at + row]);
+  return row_scale != 0.0 ? y * scale * row_scale : 0.0;
+}
+
+uint out_index(uint row, uint column) { return pc.out_at + (row - pc.row_begin) * pc.out_stride + column; }
+
+uint to_half(float weight) {
+  const uint bits = floatBitsToUint(weight);
+  return kConsumer == kConsumeBf16 ? to_bf16(bits) : to_f16(bits);
+}
+
+// The weights of a lane's chunk: written, or as pairs of halves in place of the values.
+void write_weights(Tile t, uint place, uint lane, uint block, uint column) {
+  const vec2 step_and_shrink = level_step(t.first_column + column);
+  const float scale = uintBitsToFloat(window_data[pc.scale_at + t.first_column + column]);
+  const uint row0 = (t.first_block + block) * kChunk;
+  vec4 z[kChunk / 4u];
+  if (kIdentity == 0) {
+    [[unroll]] for (uint i = 0; i < kChunk / 4u; ++i) {
+      z[i] = vec4(dequantize(chunk_words[chunk_at(place, 2u * i, lane)], step_and_shrink),
+                  dequantize(chunk_words[chunk_at(place, 2u * i + 1u, lane)], step_and_shrink));
+    }
+  }
+  [[dont_unroll]] for (uint pair = 0; pair < kPairs; ++pair) {
+    const uint row = row0 + 2u * pair;
+    vec2 y;
+    if (kIdentity != 0) {
+      y = dequantize(chunk_words[chunk_at(place, pair, lane)], step_and_shrink);
+    } else {
+      y = vec2(0.0);
+      [[unroll]] for (uint i = 0; i < kChunk / 4u; ++i) {
+        y.x += dot(matrix[pair * (kChunk / 2u) + i], z[i]);
+        y.y += dot(matrix[pair * (kChunk / 2u) + kChunk / 4u + i], z[i]);
+      }
+    }
+    // Rows beyond the window's last have no scale.
+    const vec2 weight = vec2(is_wanted(row) ? apply_scales(y.x, scale, row) : 0.0,
+                             is_wanted(row + 1u) ? apply_scales(y.y, scale, row + 1u) : 0.0);
+#ifdef NWC_STORAGE16
+    if (is_wanted(row)) halves[out_index(row, t.first_column + column)] = uint16_t(to_half(weight.x));
+    if (is_wanted(row + 1u)) halves[out_index(row + 1u, t.first_column + column)] = uint16_t(to_half(weight.y));
+#else
+    if (kConsumer == kConsumeF32) {
+      if (is_wanted(row)) weights[out_index(row, t.first_column + column)] = weight.x;
+      if (is_wanted(row + 1u)) weights[out_index(row + 1u, t.first_column + column)] = weight.y;
+    } else {
+      chunk_words[chunk_at(place, pair, lane)] = to_half(weight.x) | (to_half(weight.y) << 16);
+    }
+#endif
+  }
+}
+
+#ifdef NWC_STORAGE16
+// After the 16 steps of a slot, by all invocations of the tile.
+void consume_slot(Tile t, uint place, uint block, uint slot) {
+  for (uint b = 0; b < kLanesPerInvocation; ++b) {
+    const uint lane = lane_of(b);
+    const uint column = slot * kNumLanes + lane;
+    if (lane < kNumLanes && column < t.width) write_weights(t, place, lane, block, column);
+  }
+}
+#else
+// Words of two neighbouring columns, one row each: of a pair of lanes, the even one writes the upper eight rows, the odd
+// one the lower eight.
+void write_half_pairs(Tile t, uint place, uint lane, uint block, uint column) {
+  const uint odd = lane & 1u;
+  const uint even_lane = lane - odd;
+  const uint row0 = (t.first_block + block) * kChunk;
+  [[dont_unroll]] for (uint i = 0; i < kPairs / 2u; ++i) {
+    const uint pair = odd * (kPairs / 2u) + i;
+    const uint left = chunk_words[chunk_at(place, pair, even_lane)];
+    const uint right = chunk_words[chunk_at(place, pair, even_lane + 1u)];
+    const uint row = row0 + 2u * pair;
+    const uint column0 = t.first_column + column - odd;
+    if (is_wanted(row)) half_pairs[out_index(row, column0) >> 1] = (left & 0xffffu) | (right << 16);
+    if (is_wanted(row + 1u)) half_pairs[out_index(row + 1u, column0) >> 1] = (left >> 16) | (right & 0xffff0000u);
+  }
+}
+
+// After the 16 steps of a slot, by all invocations of the tile.
+void consume_slot(Tile t, uint place, uint block, uint slot) {
+  if (kConsumer == kConsumeNothing) return;
+  for (uint b = 0; b < kLanesPerInvocation; ++b) {
+    const uint lane = lane_of(b);
+    const uint column = slot * kNumLanes + lane;
+    if (lane >= kNumLanes || column >= t.width) continue;
+    if (kConsumer == kConsumeValues) {
+      const uint at = ((t.first_block + block) * pc.width + t.first_column + column) * (kPairs / 4u);
+      for (uint i = 0; i < kPairs / 4u; ++i) {
+        values[at + i] =
+            uvec4(chunk_words[chunk_at(place, 4u * i, lane)], chunk_words[chunk_at(place, 4u * i + 1u, lane)],
+                  chunk_words[chunk_at(place, 4u * i + 2u, lane)], chunk_words[chunk_at(place, 4u * i + 3u, lane)]);
+      }
+    } else {
+      write_weights(t, place, lane, block, column);
+    }
+  }
+  if (kConsumer == kConsumeF16 || kConsumer == kConsumeBf16) {
+    tile_barrier();
+    for (uint b = 0; b < kLanesPerInvocation; ++b) {
+      const uint lane = lane_of(b);
+      const uint column = slot * kNumLanes + lane;
+      if (lane < kNumLanes && column < t.width) write_half_pairs(t, place, lane, block, column);
+    }
+    tile_barrier();
+  }
+}
+#endif
