@@ -71,14 +71,13 @@ class ByteReader {
   /// Trailing bytes are an error.
   Status expect_end(const char* what) const {
     if (remaining() == 0) return {};
-    return corrupt(std::string(what) + ": " + std::to_string(remaining()) + " unexpected bytes at offset " +
-                   std::to_string(offset()));
+    return corrupt(str_cat(what, ": ", remaining(), " unexpected bytes at offset ", offset()));
   }
 
  private:
   Status too_short(const char* field, uint64_t need) const {
-    return truncated(std::string("field ") + field + " at offset " + std::to_string(offset()) + " needs " +
-                     std::to_string(need) + " more, " + std::to_string(remaining()) + " bytes left");
+    return truncated(
+        str_cat("field ", field, " at offset ", offset(), " needs ", need, " more, ", remaining(), " bytes left"));
   }
 
   Bytes bytes_;

@@ -27,4 +27,27 @@ const char* status_code_name(StatusCode code) {
   return "unknown status";
 }
 
+Status::Status(StatusCode code, std::span<const TextPiece> message)
+    : error_(code == StatusCode::kOk ? nullptr : new Error{code, join_pieces(message)}) {}
+Status::Status(StatusCode code, const std::string& message) : Status(code, str_cat(message)) {}
+Status::Status(StatusCode code, const char* message) : Status(code, str_cat(message)) {}
+
+const std::string& Status::message() const {
+  // Made when the library is loaded and never destroyed: neither needs code that runs by itself.
+  union Empty {
+    constexpr Empty() : text() {}
+    constexpr ~Empty() {}
+    std::string text;
+  };
+  static constexpr Empty empty;
+  return ok() ? empty.text : error_->message;
+}
+
+Status Status::in_context(std::span<const TextPiece> context) const {
+  return Status(error_->code, str_cat(join_pieces(context), ": ", error_->message));
+}
+
+void Status::Delete::operator()(Error* error) const { delete error; }
+Status::Error* Status::copy(const Error& error) { return new Error(error); }
+
 }  // namespace nwc

@@ -4,9 +4,13 @@
 
 #include <cassert>
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
-#include <variant>
+
+#include "runtime/base/str_cat.h"
 
 namespace nwc {
 
@@ -37,47 +41,67 @@ enum class StatusCode : uint32_t {
 /// Static, never null.
 const char* status_code_name(StatusCode code);
 
+/// One pointer, null when ok: what happens at every step is small, what happens once is in status.cpp.
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(StatusCode code, std::string message) : code_(code), message_(std::move(message)) {}
+  Status(StatusCode code, const char* message);
+  Status(StatusCode code, const std::string& message);
+  Status(StatusCode code, std::span<const TextPiece> message);
+  template <size_t N>
+  Status(StatusCode code, const TextList<N>& message) : Status(code, std::span<const TextPiece>(message.pieces)) {}
+  Status(const Status& other) : error_(other.ok() ? nullptr : copy(*other.error_)) {}
+  Status& operator=(const Status& other) { return *this = Status(other); }
+  Status(Status&&) = default;
+  Status& operator=(Status&&) = default;
 
-  bool ok() const { return code_ == StatusCode::kOk; }
-  StatusCode code() const { return code_; }
+  bool ok() const { return error_ == nullptr; }
+  StatusCode code() const { return ok() ? StatusCode::kOk : error_->code; }
   /// What, where (field, tensor, byte offset) and what to do; empty when ok.
-  const std::string& message() const { return message_; }
+  const std::string& message() const;
 
   /// The same error with "context: " in front of its message.
-  Status with_context(const std::string& context) const {
-    return ok() ? *this : Status(code_, context + ": " + message_);
+  Status with_context(const std::string& context) const { return with_context(str_cat(context)); }
+  template <size_t N>
+  Status with_context(const TextList<N>& context) const {
+    return ok() ? Status() : in_context(context.pieces);
   }
 
  private:
-  StatusCode code_ = StatusCode::kOk;
-  std::string message_;
+  struct Error {
+    StatusCode code;
+    std::string message;
+  };
+  struct Delete {
+    void operator()(Error* error) const;
+  };
+  static Error* copy(const Error& error);
+  Status in_context(std::span<const TextPiece> context) const;
+
+  std::unique_ptr<Error, Delete> error_;
 };
 
+/// A value or an error.
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::in_place_index<0>, std::move(value)) {}
-  Result(Status status) : value_(std::in_place_index<1>, std::move(status)) {
-    assert(!std::get<1>(value_).ok());
-  }
+  Result(T value) : value_(std::move(value)) {}
+  Result(Status status) : status_(std::move(status)) { assert(!status_.ok()); }
 
-  bool ok() const { return value_.index() == 0; }
-  Status status() const { return ok() ? Status() : std::get<1>(value_); }
+  bool ok() const { return value_.has_value(); }
+  const Status& status() const& { return status_; }
+  Status status() && { return std::move(status_); }
   T& value() & {
     assert(ok());
-    return *std::get_if<0>(&value_);
+    return *value_;
   }
   const T& value() const& {
     assert(ok());
-    return *std::get_if<0>(&value_);
+    return *value_;
   }
   T&& value() && {
     assert(ok());
-    return std::move(*std::get_if<0>(&value_));
+    return std::move(*value_);
   }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
@@ -85,22 +109,28 @@ class [[nodiscard]] Result {
   const T& operator*() const& { return value(); }
 
  private:
-  std::variant<T, Status> value_;
+  Status status_;
+  std::optional<T> value_;
 };
 
+// message: a string, or what str_cat gives.
 // clang-format off
-inline Status corrupt(std::string m) { return Status(StatusCode::kCorrupt, std::move(m)); }
-inline Status truncated(std::string m) { return Status(StatusCode::kTruncated, std::move(m)); }
-inline Status unsupported(std::string m) { return Status(StatusCode::kUnsupported, std::move(m)); }
-inline Status invalid_argument(std::string m) { return Status(StatusCode::kInvalidArgument, std::move(m)); }
-inline Status io_error(std::string m) { return Status(StatusCode::kIo, std::move(m)); }
-inline Status limit_error(std::string m) { return Status(StatusCode::kLimit, std::move(m)); }
+template <typename M> Status corrupt(const M& message) { return Status(StatusCode::kCorrupt, message); }
+template <typename M> Status truncated(const M& message) { return Status(StatusCode::kTruncated, message); }
+template <typename M> Status unsupported(const M& message) { return Status(StatusCode::kUnsupported, message); }
+template <typename M> Status invalid_argument(const M& message) { return Status(StatusCode::kInvalidArgument, message); }
+template <typename M> Status io_error(const M& message) { return Status(StatusCode::kIo, message); }
+template <typename M> Status limit_error(const M& message) { return Status(StatusCode::kLimit, message); }
 // clang-format on
 
 inline Status as_status(Status s) { return s; }
 template <typename T>
 Status as_status(const Result<T>& r) {
   return r.status();
+}
+template <typename T>
+Status as_status(Result<T>&& r) {
+  return std::move(r).status();
 }
 
 }  // namespace nwc
@@ -109,15 +139,14 @@ Status as_status(const Result<T>& r) {
 #define NWC_CONCAT(a, b) NWC_CONCAT_INNER(a, b)
 
 /// Returns from the enclosing function when `expr` (Status or Result) is an error.
-#define NWC_TRY(expr)                                                       \
-  do {                                                                      \
-    if (auto nwc_try_status = ::nwc::as_status(expr); !nwc_try_status.ok()) \
-      return nwc_try_status;                                                \
+#define NWC_TRY(expr)                                                                              \
+  do {                                                                                             \
+    if (auto nwc_try_status = ::nwc::as_status(expr); !nwc_try_status.ok()) return nwc_try_status; \
   } while (0)
 
 /// `lhs = value of expr`, or returns expr's error. lhs may declare a variable.
 #define NWC_ASSIGN_OR_RETURN(lhs, expr) NWC_ASSIGN_OR_RETURN_IMPL(NWC_CONCAT(nwc_result_, __LINE__), lhs, expr)
 #define NWC_ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr) \
   auto tmp = (expr);                              \
-  if (!tmp.ok()) return tmp.status();             \
+  if (!tmp.ok()) return std::move(tmp).status();  \
   lhs = std::move(tmp).value()

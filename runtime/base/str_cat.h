@@ -1,5 +1,6 @@
 // Error texts in little code: what is joined is listed in memory and handed to one function. A chain of operator+ makes
-// a temporary string, and its clean-up, at every step; in a library of error messages that is a third of the code.
+// a temporary string, and its clean-up, at every step; in a library of error messages that is a third of the code. An
+// error is made of the list itself, without any string where it occurs.
 #pragma once
 
 #include <concepts>
@@ -9,6 +10,9 @@
 #include <string_view>
 
 namespace nwc {
+
+template <size_t N>
+struct TextList;
 
 /// A piece of a text: a string that outlives it, or an integer, which appears in decimal.
 class TextPiece {
@@ -22,6 +26,8 @@ class TextPiece {
   TextPiece(T value) : number_(static_cast<uint64_t>(int64_t{value})), size_(kSigned) {}
   TextPiece(char) = delete;  // a letter or a number?
   TextPiece(bool) = delete;
+  template <size_t N>
+  TextPiece(const TextList<N>&) = delete;  // its string would be gone too soon
 
   void append_to(std::string* out) const;
 
@@ -36,11 +42,17 @@ class TextPiece {
 
 std::string join_pieces(std::span<const TextPiece> pieces);
 
-/// str_cat(name, ", tile ", 7) is name + ", tile 7".
+/// What str_cat gives: for the expression that it occurs in, or made a std::string.
+template <size_t N>
+struct TextList {
+  TextPiece pieces[N];
+  operator std::string() const { return join_pieces(pieces); }
+};
+
+/// std::string(str_cat(name, ", tile ", 7)) is name + ", tile 7".
 template <typename... T>
-[[gnu::always_inline]] inline std::string str_cat(const T&... pieces) {
-  const TextPiece list[] = {TextPiece(pieces)...};
-  return join_pieces(list);
+[[gnu::always_inline]] inline TextList<sizeof...(T)> str_cat(const T&... pieces) {
+  return {{TextPiece(pieces)...}};
 }
 
 }  // namespace nwc

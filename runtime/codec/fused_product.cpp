@@ -166,22 +166,19 @@ uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers) {
 Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const float> x, std::span<float> y,
                               Runner& runner, const TensorDecodeOptions& options) {
   Impl& s = *impl_;
-  if (tensor >= s.file.tensors().size()) return invalid_argument("there is no tensor " + std::to_string(tensor));
+  if (tensor >= s.file.tensors().size()) return invalid_argument(str_cat("there is no tensor ", tensor));
   const TensorRecord& record = s.file.tensors()[tensor];
-  const std::string who = "tensor '" + record.name + "'";
-  if (record.storage != Storage::kCoded) return invalid_argument(who + ": not coded; multiply by its values");
+  const std::string who = str_cat("tensor '", record.name, "'");
+  if (record.storage != Storage::kCoded) return invalid_argument(str_cat(who, ": not coded; multiply by its values"));
   if (batch == 0 || batch > kMaxFusedBatch) {
-    return invalid_argument(who + ": products of " + std::to_string(batch) + " vectors, 1 to " +
-                            std::to_string(kMaxFusedBatch) + " are possible");
+    return invalid_argument(str_cat(who, ": products of ", batch, " vectors, 1 to ", kMaxFusedBatch, " are possible"));
   }
   const uint64_t m = record.rows(), n = record.cols();
   if (x.size() / n < batch) {
-    return invalid_argument(who + ": x has " + std::to_string(x.size()) + " values, needs " +
-                            std::to_string(batch * n));
+    return invalid_argument(str_cat(who, ": x has ", x.size(), " values, needs ", batch * n));
   }
   if (y.size() / m < batch) {
-    return Status(StatusCode::kBufferTooSmall,
-                  who + ": y has " + std::to_string(y.size()) + " values, needs " + std::to_string(batch * m));
+    return Status(StatusCode::kBufferTooSmall, str_cat(who, ": y has ", y.size(), " values, needs ", batch * m));
   }
   std::unique_ptr<CodedTensor>& coded = s.coded[tensor];
   if (coded == nullptr) {

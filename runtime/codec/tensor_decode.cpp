@@ -117,21 +117,19 @@ class ValueWriter final : public TileConsumer {
 Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_t tensor, uint64_t row_begin,
                           uint64_t row_end, Dtype dtype, MutableBytes out, Runner& runner,
                           const TensorDecodeOptions& options) {
-  if (tensor >= file.tensors().size()) return invalid_argument("there is no tensor " + std::to_string(tensor));
+  if (tensor >= file.tensors().size()) return invalid_argument(str_cat("there is no tensor ", tensor));
   const TensorRecord& record = file.tensors()[tensor];
-  const std::string who = "tensor '" + record.name + "'";
-  if (record.storage != Storage::kCoded) return invalid_argument(who + ": not coded; read it as raw bytes");
+  const std::string who = str_cat("tensor '", record.name, "'");
+  if (record.storage != Storage::kCoded) return invalid_argument(str_cat(who, ": not coded; read it as raw bytes"));
   if (dtype != Dtype::kF32 && dtype != Dtype::kF16 && dtype != Dtype::kBf16)
-    return invalid_argument(who + ": can be decoded to F32, F16 or BF16 only");
+    return invalid_argument(str_cat(who, ": can be decoded to F32, F16 or BF16 only"));
   if (row_begin > row_end || row_end > record.rows()) {
-    return invalid_argument(who + ": rows " + std::to_string(row_begin) + " to " + std::to_string(row_end) + " of " +
-                            std::to_string(record.rows()));
+    return invalid_argument(str_cat(who, ": rows ", row_begin, " to ", row_end, " of ", record.rows()));
   }
   const uint64_t row_bytes = record.cols() * dtype_size(dtype);
   if (out.size() / row_bytes < row_end - row_begin) {
-    return Status(StatusCode::kBufferTooSmall, who + ": the buffer has " + std::to_string(out.size()) +
-                                                   " bytes, needs " +
-                                                   std::to_string((row_end - row_begin) * row_bytes));
+    return Status(StatusCode::kBufferTooSmall,
+                  str_cat(who, ": the buffer has ", out.size(), " bytes, needs ", (row_end - row_begin) * row_bytes));
   }
   if (row_begin == row_end) return {};
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, options.check_crc));
@@ -146,15 +144,14 @@ Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_
 
 Status decode_tensor_values(const NwcFile& file, const DecodeTables& tables, size_t tensor, std::span<int16_t> out,
                             Runner& runner, const TensorDecodeOptions& options) {
-  if (tensor >= file.tensors().size()) return invalid_argument("there is no tensor " + std::to_string(tensor));
+  if (tensor >= file.tensors().size()) return invalid_argument(str_cat("there is no tensor ", tensor));
   const TensorRecord& record = file.tensors()[tensor];
-  const std::string who = "tensor '" + record.name + "'";
-  if (record.storage != Storage::kCoded) return invalid_argument(who + ": not coded, has no values");
+  const std::string who = str_cat("tensor '", record.name, "'");
+  if (record.storage != Storage::kCoded) return invalid_argument(str_cat(who, ": not coded, has no values"));
   const uint64_t n = record.cols();
   const uint64_t count = ceil_div(record.rows(), kChunk) * n * kChunk;
   if (out.size() < count) {
-    return Status(StatusCode::kBufferTooSmall,
-                  who + ": room for " + std::to_string(out.size()) + " values, needs " + std::to_string(count));
+    return Status(StatusCode::kBufferTooSmall, str_cat(who, ": room for ", out.size(), " values, needs ", count));
   }
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, options.check_crc));
   ValueWriter writer(n, out.data());

@@ -85,8 +85,7 @@ Result<MutableBytes> TileStream::prepare(const TileGeometry& geometry, uint64_t 
   num_lanes_ = geometry.lanes();
   const uint64_t groups = uint64_t{geometry.row_blocks()} * geometry.slots();
   if (size > num_lanes_ * sizeof(uint32_t) + groups * kMaxGroupBytes)
-    return Status(StatusCode::kChecksum,
-                  "the payload's " + std::to_string(size) + " bytes are more than a tile can use");
+    return Status(StatusCode::kChecksum, str_cat("the payload's ", size, " bytes are more than a tile can use"));
   size_ = static_cast<size_t>(size);
   if (buffer_.size() < size_ + kPayloadPadding) buffer_.resize(size_ + kPayloadPadding);
   return MutableBytes(buffer_.data(), size_);
@@ -95,14 +94,13 @@ Result<MutableBytes> TileStream::prepare(const TileGeometry& geometry, uint64_t 
 Status TileStream::begin() {
   const size_t head = num_lanes_ * sizeof(uint32_t);
   if (size_ < head) {
-    return truncated("a payload of " + std::to_string(size_) + " bytes cannot hold " + std::to_string(num_lanes_) +
-                     " states");
+    return truncated(str_cat("a payload of ", size_, " bytes cannot hold ", num_lanes_, " states"));
   }
   if ((size_ - head) % sizeof(uint16_t) != 0) return corrupt("half a word at the end of the payload");
   for (uint32_t l = 0; l < kNumLanes; ++l) {
     lanes_.state[l] = l < num_lanes_ ? load_le<uint32_t>(buffer_.data() + l * sizeof(uint32_t)) : kRansLow;
     if (lanes_.state[l] < kRansLow)
-      return corrupt("state " + std::to_string(lanes_.state[l]) + " of lane " + std::to_string(l) + " is below 2^16");
+      return corrupt(str_cat("state ", lanes_.state[l], " of lane ", l, " is below 2^16"));
   }
   lanes_.next = buffer_.data() + head;
   lanes_.end = buffer_.data() + size_;
@@ -117,12 +115,12 @@ void TileStream::begin_row_block(ContextKind kind, std::span<const uint8_t> row_
 Status TileStream::finish() const {
   if (ran_out()) return truncated("the payload's words ran out");
   if (lanes_.next != lanes_.end) {
-    return Status(StatusCode::kChecksum, std::to_string(lanes_.end - lanes_.next) +
-                                             " bytes of the payload are left over after the last symbol");
+    return Status(StatusCode::kChecksum,
+                  str_cat(lanes_.end - lanes_.next, " bytes of the payload are left over after the last symbol"));
   }
   for (uint32_t l = 0; l < num_lanes_; ++l) {
     if (lanes_.state[l] != kRansLow)
-      return Status(StatusCode::kChecksum, "lane " + std::to_string(l) + " does not end in its start state");
+      return Status(StatusCode::kChecksum, str_cat("lane ", l, " does not end in its start state"));
   }
   return {};
 }

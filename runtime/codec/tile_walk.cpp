@@ -29,13 +29,14 @@ TileWalk::TileWalk(const NwcFile& file, const DecodeTables& tables, const Tensor
 Status TileWalk::run(Runner& runner, TileWorkers* workers) {
   const uint64_t units_per_column = ceil_div(band_end_ - band_begin_, 2);
   const uint64_t num_units = units_per_column * grid_.tiles_per_row();
-  if (num_units > UINT32_MAX) return limit_error("tensor '" + record_.name + "': more than 2^32 tiles at once");
+  if (num_units > UINT32_MAX) return limit_error(str_cat("tensor '", record_.name, "': more than 2^32 tiles at once"));
   workers->prepare(runner.num_workers());
   parallel_for(runner, static_cast<uint32_t>(num_units), [&](uint32_t unit, uint32_t worker) {
     const uint64_t band = band_begin_ + unit % units_per_column * 2;
     decode_unit(unit / units_per_column, band, std::min<uint64_t>(2, band_end_ - band), worker, &(*workers)[worker]);
   });
-  if (cancelled_) return Status(StatusCode::kCancelled, "decoding of tensor '" + record_.name + "' was cancelled");
+  if (cancelled_)
+    return Status(StatusCode::kCancelled, str_cat("decoding of tensor '", record_.name, "' was cancelled"));
   return error_;
 }
 
@@ -79,8 +80,8 @@ Status TileWalk::load(uint64_t t, TileStream* stream) {
     NWC_TRY(file_.reader().read(tile.offset, to));
   }
   if (options_.check_crc && crc32(to) != tile.crc)
-    return Status(StatusCode::kChecksum, "CRC-32 of the payload at offset " + std::to_string(tile.offset) +
-                                             " does not match; the file is damaged");
+    return Status(StatusCode::kChecksum,
+                  str_cat("CRC-32 of the payload at offset ", tile.offset, " does not match; the file is damaged"));
   return stream->begin();
 }
 
@@ -112,7 +113,7 @@ bool TileWalk::check(uint64_t t, const Status& status) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (t < first_bad_) {
     first_bad_ = t;
-    error_ = status.with_context("tensor '" + record_.name + "', tile " + std::to_string(t));
+    error_ = status.with_context(str_cat("tensor '", record_.name, "', tile ", t));
   }
   return false;
 }

@@ -40,8 +40,8 @@ class Buffer {
                   ? nullptr
                   : ::operator new (static_cast<size_t>(size), std::align_val_t{kBufferAlignment}, std::nothrow);
     if (p == nullptr) {
-      return Status(StatusCode::kOutOfMemory, std::string("cannot allocate ") + std::to_string(bytes) + " bytes for " +
-                                                  name + "; set a memory budget, or a smaller context");
+      return Status(StatusCode::kOutOfMemory, str_cat("cannot allocate ", bytes, " bytes for ", name,
+                                                      "; set a memory budget, or a smaller context"));
     }
     data_ = static_cast<uint8_t*>(p);
     size_ = static_cast<size_t>(size);

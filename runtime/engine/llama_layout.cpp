@@ -15,14 +15,14 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
 
 Result<size_t> find_tensor(const NwcFile& file, const std::string& name, const std::vector<uint64_t>& shape) {
   const std::optional<size_t> index = file.find(name);
-  if (!index) return corrupt("tensor " + name + " is missing, though the model description calls for it");
+  if (!index) return corrupt(str_cat("tensor ", name, " is missing, though the model description calls for it"));
   const TensorRecord& record = file.tensors()[*index];
   if (record.shape != shape) {
-    return corrupt("tensor " + name + " has shape " + shape_text(record.shape) + ", the model description calls for " +
-                   shape_text(shape));
+    return corrupt(str_cat("tensor ", name, " has shape ", shape_text(record.shape),
+                           ", the model description calls for ", shape_text(shape)));
   }
   if (!dtype_is_float(record.dtype)) {
-    return unsupported("tensor " + name + " holds " + dtype_name(record.dtype) + ", not floating-point numbers");
+    return unsupported(str_cat("tensor ", name, " holds ", dtype_name(record.dtype), ", not floating-point numbers"));
   }
   return *index;
 }
@@ -79,7 +79,8 @@ Result<LlamaLayout> resolve_llama_layout(const NwcFile& file) {
       NWC_ASSIGN_OR_RETURN(layer.matrix[i],
                            find_tensor(file, name + ".weight", {layout.matrix_rows(m), layout.matrix_cols(m)}));
       if (file.find(name + ".bias")) {
-        return unsupported("tensor " + name + ".bias: models with biases in their linear layers are not supported");
+        return unsupported(
+            str_cat("tensor ", name, ".bias: models with biases in their linear layers are not supported"));
       }
     }
     layout.layers.push_back(layer);

@@ -192,14 +192,14 @@ class Planner {
 
 Status check_params(const ModelRecord& model, const SessionParams& params) {
   if (params.weight_dtype != Dtype::kF32 && params.weight_dtype != Dtype::kF16 && params.weight_dtype != Dtype::kBf16) {
-    return unsupported(std::string("weight_dtype ") + dtype_name(params.weight_dtype) + ": use F32, F16 or BF16");
+    return unsupported(str_cat("weight_dtype ", dtype_name(params.weight_dtype), ": use F32, F16 or BF16"));
   }
   if (params.kv_dtype != Dtype::kF32 && params.kv_dtype != Dtype::kF16) {
-    return unsupported(std::string("kv_dtype ") + dtype_name(params.kv_dtype) + ": use F32 or F16");
+    return unsupported(str_cat("kv_dtype ", dtype_name(params.kv_dtype), ": use F32 or F16"));
   }
   if (params.context > model.max_positions) {
-    return invalid_argument("context " + std::to_string(params.context) + " is longer than the model's maximum, " +
-                            std::to_string(model.max_positions));
+    return invalid_argument(
+        str_cat("context ", params.context, " is longer than the model's maximum, ", model.max_positions));
   }
   return {};
 }

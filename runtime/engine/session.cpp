@@ -117,19 +117,18 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
   if (tokens.empty()) return invalid_argument("no tokens to evaluate");
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] >= vocab) {
-      return invalid_argument("token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) +
-                              " is out of range: the vocabulary has " + std::to_string(vocab));
+      return invalid_argument(
+          str_cat("token ", tokens[i], " at index ", i, " is out of range: the vocabulary has ", vocab));
     }
   }
   if (tokens.size() > s.plan.context - s.position()) {
-    return limit_error("the context holds " + std::to_string(s.plan.context) + " tokens, " +
-                       std::to_string(s.position()) + " are in use: no room for " + std::to_string(tokens.size()) +
-                       "; reset, truncate, or create the session with a larger context");
+    return limit_error(str_cat("the context holds ", s.plan.context, " tokens, ", s.position(),
+                               " are in use: no room for ", tokens.size(),
+                               "; reset, truncate, or create the session with a larger context"));
   }
   const size_t rows = wanted == LogitsWanted::kAll ? tokens.size() : wanted == LogitsWanted::kLast ? 1 : 0;
   if (logits.size() < rows * vocab) {
-    return Status(StatusCode::kBufferTooSmall,
-                  "logits: need " + std::to_string(rows * vocab) + " floats, got " + std::to_string(logits.size()));
+    return Status(StatusCode::kBufferTooSmall, str_cat("logits: need ", rows * vocab, " floats, got ", logits.size()));
   }
   const size_t start = s.sequence.size();
   const auto pass = [&](std::span<const uint32_t> batch, size_t done) -> Status {
@@ -156,22 +155,20 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
 Status Session::logits(uint32_t first, uint32_t count, std::span<float> out) {
   Impl& s = *impl_;
   if (count == 0 || first > s.last_batch || count > s.last_batch - first) {
-    return invalid_argument("logits of tokens " + std::to_string(first) + " to " +
-                            std::to_string(uint64_t{first} + count) + " wanted, the last batch has " +
-                            std::to_string(s.last_batch));
+    return invalid_argument(str_cat("logits of tokens ", first, " to ", uint64_t{first} + count,
+                                    " wanted, the last batch has ", s.last_batch));
   }
   const size_t need = size_t{count} * s.layout.model.vocab_size;
   if (out.size() < need) {
-    return Status(StatusCode::kBufferTooSmall,
-                  "logits: need " + std::to_string(need) + " floats, got " + std::to_string(out.size()));
+    return Status(StatusCode::kBufferTooSmall, str_cat("logits: need ", need, " floats, got ", out.size()));
   }
   return s.logits(first, count, out.data());
 }
 
 Status Session::truncate(uint32_t position) {
   if (position > impl_->position()) {
-    return invalid_argument("cannot truncate to " + std::to_string(position) + ": the sequence has " +
-                            std::to_string(impl_->position()) + " tokens");
+    return invalid_argument(
+        str_cat("cannot truncate to ", position, ": the sequence has ", impl_->position(), " tokens"));
   }
   impl_->shorten(position);
   return {};

@@ -42,6 +42,21 @@ TEST(Status, ContextGoesInFrontAndLeavesOkAlone) {
   EXPECT_EQ(Status().with_context("model.nwc").message(), "");
 }
 
+TEST(Status, CopiesAreOfTheirOwn) {
+  Status status = corrupt(str_cat("field ", 7));
+  const Status copy = status;
+  const Status moved = std::move(status);
+  status = truncated(std::string("other"));
+  EXPECT_EQ(copy.message(), "field 7");
+  EXPECT_EQ(moved.message(), "field 7");
+  EXPECT_EQ(status.code(), StatusCode::kTruncated);
+  status = copy;
+  EXPECT_EQ(status.code(), StatusCode::kCorrupt);
+  status = Status();
+  EXPECT_TRUE(status.ok());
+  EXPECT_EQ(status.message(), "");
+}
+
 TEST(Status, TryReturnsErrorsAndPassesOk) {
   bool went_on = false;
   EXPECT_EQ(try_status(StatusCode::kIo, &went_on).code(), StatusCode::kIo);
