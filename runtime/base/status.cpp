@@ -1,5 +1,8 @@
 #include "runtime/base/status.h"
 
+#include <cstddef>
+#include <new>
+
 namespace nwc {
 
 const char* status_code_name(StatusCode code) {
@@ -33,14 +36,10 @@ Status::Status(StatusCode code, const std::string& message) : Status(code, str_c
 Status::Status(StatusCode code, const char* message) : Status(code, str_cat(message)) {}
 
 const std::string& Status::message() const {
-  // Made when the library is loaded and never destroyed: neither needs code that runs by itself.
-  union Empty {
-    constexpr Empty() : text() {}
-    constexpr ~Empty() {}
-    std::string text;
-  };
-  static constexpr Empty empty;
-  return ok() ? empty.text : error_->message;
+  // Never destroyed: that would be code that runs by itself.
+  alignas(std::string) static std::byte memory[sizeof(std::string)];
+  static const std::string* const empty = new (memory) std::string;
+  return ok() ? *empty : error_->message;
 }
 
 Status Status::in_context(std::span<const TextPiece> context) const {
