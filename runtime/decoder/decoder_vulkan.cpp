@@ -133,6 +133,27 @@ Status VulkanDecoder::run_smaller(std::span<const DecodeJob> jobs, const Progres
   }
 }
 
+Result<double> VulkanDecoder::time_device_copy(uint64_t bytes, int repetitions) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer from, DeviceBuffer::create(*device_, bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer to, DeviceBuffer::create(*device_, bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(*device_, *pipelines_));
+  double least = 0;
+  for (int i = 0; i < repetitions; ++i) {
+    NWC_TRY(batch->begin());
+    if (i == 0) batch->fill(from, from.size() / 4 * 4, 0);
+    batch->barrier();
+    NWC_TRY(batch->start_clock());
+    batch->copy(from, 0, to, 0, bytes);
+    batch->barrier();
+    batch->stop_clock();
+    NWC_TRY(batch->submit_and_wait());
+    const double seconds = batch->seconds();
+    if (i == 0 || seconds < least) least = seconds;
+  }
+  return least;
+}
+
 uint64_t VulkanDecoder::device_bytes() const {
   return stream_->device_bytes() + (kernels_ == nullptr ? 0 : kernels_->device_bytes() + test_slot_->device_bytes());
 }

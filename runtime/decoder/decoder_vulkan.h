@@ -33,6 +33,16 @@ class VulkanDecoder final : public Decoder {
   /// reading `out` first. Progress in tiles. Errors and retries as for decode(); after an error `out` is unspecified.
   Status decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress = {});
 
+  /// For measurements: with set_timed(true) the device takes the time of the kernels of each decode, from when their
+  /// input is in device memory until values or weights are (summed over submissions; copies and the host's work left
+  /// out). last_device_seconds() is that of the last call; 0 where nothing was coded, timed, or the device has no
+  /// timestamps.
+  void set_timed(bool timed) { stream_->set_timed(timed); }
+  double last_device_seconds() const { return stream_->kernel_seconds(); }
+  /// The same for a copy of so many bytes within device memory: what the device could do at best. The least of several.
+  /// 0 without timestamps. Errors: kOutOfMemory, kDevice, kDeviceLost.
+  Result<double> time_device_copy(uint64_t bytes, int repetitions = 5);
+
   /// What the decoder holds for its own use now: tables, network and windows on the device, and staging memory.
   uint64_t device_bytes() const;
   uint64_t host_bytes() const;

@@ -300,9 +300,10 @@ Status VulkanKernels::dispatch_convert(CommandBatch& batch, const BufferView& so
                         groups_for(ceil_div(count, 2), kConvertGroup));
 }
 
-Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs) {
+Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs, bool timed) {
   CommandBatch& batch = slot.batch();
   NWC_TRY(slot.begin(runs));
+  if (timed) NWC_TRY(batch.start_clock());
   // Windows do not wait for each other: a barrier after each step of all of them.
   const auto each = [&](auto&& applies, auto&& step) -> Status {
     bool any = false;
@@ -322,6 +323,7 @@ Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs) 
                  return dispatch_convert(batch, slot.floats_view(run), slot.halves_view(run),
                                          (run.row_end - run.row_begin) * run.layout->width, run.path.dtype);
                }));
+  if (timed) batch.stop_clock();
   for (const WindowRun& run : runs) {
     if (run.layout == nullptr) continue;
     batch.copy(slot.scratch(), run.at.status, slot.readback(), run.at.status_back, run.status_bytes());

@@ -46,7 +46,8 @@ class VulkanKernels {
 
   /// Records and submits the windows, for which the slot is prepared and whose input is there. Errors: kDevice,
   /// kDeviceLost, kOutOfMemory. What the tiles came to is in slot.tile_status() after slot.wait().
-  Status submit(WindowSlot& slot, std::span<const WindowRun> runs);
+  /// With `timed`, the batch's seconds() are those of the kernels.
+  Status submit(WindowSlot& slot, std::span<const WindowRun> runs, bool timed = false);
 
   /// The conversion kernel alone, for the self-test: f32 bit patterns in, halves out.
   Result<std::vector<uint16_t>> convert(std::span<const uint32_t> bits, Dtype dtype);

@@ -20,10 +20,11 @@ const char* consumer_name(Consumer consumer) {
 }  // namespace
 
 std::string RansVariant::name() const {
-  return str_cat(
-      ballot ? "ballot" : "shared", " to ", consumer_name(consumer),
-      consumer == Consumer::kProduct ? str_cat(" of ", batch) : std::string(), storage16 ? " in 16-bit storage" : "",
-      shared_tables == 0 ? ", tables in a buffer" : std::string(str_cat(", ", shared_tables, " tables in shared memory")));
+  return str_cat(ballot ? "ballot" : "shared", " to ", consumer_name(consumer),
+                 consumer == Consumer::kProduct ? str_cat(" of ", batch) : std::string(),
+                 storage16 ? " in 16-bit storage" : "",
+                 shared_tables == 0 ? ", tables in a buffer"
+                                    : std::string(str_cat(", ", shared_tables, " tables in shared memory")));
 }
 
 }  // namespace nwc

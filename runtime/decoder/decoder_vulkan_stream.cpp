@@ -96,6 +96,7 @@ Status WindowStream::run(std::span<const DecodeJob> jobs, uint32_t shrink, const
   limit_weights_ = UINT64_MAX;
   progress_ = progress;
   done_ = total_ = 0;
+  kernel_seconds_ = 0;
   for (const DecodeJob& job : jobs) total_ += count_steps(file_.tensors()[job.tensor], job);
   last_variant_.reset();
   next_ = {};
@@ -224,7 +225,7 @@ Status WindowStream::flush() {
   NWC_TRY(slot.prepare(next_.runs));
   NWC_TRY(pack(next_, slot));
   if (kernels_ != nullptr) {
-    NWC_TRY(kernels_->submit(slot, next_.runs));
+    NWC_TRY(kernels_->submit(slot, next_.runs, timed_));
   } else {
     NWC_TRY(slot.begin(next_.runs));
     NWC_TRY(slot.submit());
@@ -270,6 +271,7 @@ Status WindowStream::finish_oldest() {
   in_flight_.pop_front();
   WindowSlot& slot = *slots_[index];
   NWC_TRY(slot.wait());
+  kernel_seconds_ += slot.batch().seconds();
   NWC_TRY(check_statuses(submission, slot));
   deliver(submission, slot);
   for (const Piece& piece : submission.pieces) {

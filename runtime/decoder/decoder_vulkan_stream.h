@@ -43,6 +43,9 @@ class WindowStream {
   /// Errors: kDevice, of the kernel variant last_variant(); kOutOfMemory, kDeviceLost; those of the data, as the CPU
   /// gives them, of the first bad tile; kCancelled.
   Status run(std::span<const DecodeJob> jobs, uint32_t shrink, const Progress& progress);
+  /// Whether the device is to take the time of the kernels of following runs, and of the last run, copies left out.
+  void set_timed(bool timed) { timed_ = timed; }
+  double kernel_seconds() const { return kernel_seconds_; }
   /// Whether run() with such a `shrink` still makes a difference.
   bool can_shrink(uint32_t shrink) const;
   const std::optional<RansVariant>& last_variant() const { return last_variant_; }
@@ -102,6 +105,8 @@ class WindowStream {
   uint64_t slot_bytes_ = 0;                                ///< budget of a slot
   uint64_t limit_bytes_ = 0, limit_weights_ = UINT64_MAX;  ///< of a submission of the current run
   uint32_t shrink_ = 1;
+  bool timed_ = false;
+  double kernel_seconds_ = 0;
   Progress progress_;
   uint64_t done_ = 0, total_ = 0;
   std::optional<RansVariant> last_variant_;

@@ -48,7 +48,9 @@ struct DeviceInfo {
   bool storage16 = false;       ///< storageBuffer16BitAccess
   bool host_import = false;     ///< VK_EXT_external_memory_host
   bool pipeline_cache = false;
-  uint64_t import_alignment = 0;  ///< of addresses and sizes of imported memory
+  uint64_t import_alignment = 0;     ///< of addresses and sizes of imported memory
+  uint32_t timestamp_bits = 0;       ///< that count in the queue's timestamps; 0: it has none
+  double timestamp_nanoseconds = 0;  ///< of one tick
   bool portability_subset = false;
   uint32_t subgroup_size = 0;  ///< the size that the ballot kernel is built for
   uint32_t max_subgroups = 1;  ///< in a workgroup, with size control

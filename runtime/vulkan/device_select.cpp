@@ -44,7 +44,10 @@ bool find_compute_queue(const InstanceFunctions& fn, VkPhysicalDevice device, De
   for (uint32_t i = 0; i < count; ++i) {
     if (families[i].queueCount == 0 || (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) == 0) continue;
     const bool dedicated = (families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT) == 0;
-    if (!found || dedicated) info->queue_family = i;
+    if (!found || dedicated) {
+      info->queue_family = i;
+      info->timestamp_bits = families[i].timestampValidBits;
+    }
     found = true;
     if (dedicated) break;
   }
@@ -143,6 +146,7 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   info.offset_alignment =
       static_cast<uint32_t>(std::max<VkDeviceSize>(1, basic.limits.minStorageBufferOffsetAlignment));
   info.max_shared_memory = basic.limits.maxComputeSharedMemorySize;
+  info.timestamp_nanoseconds = static_cast<double>(basic.limits.timestampPeriod);
   std::copy_n(basic.pipelineCacheUUID, VK_UUID_SIZE, info.identity.cache_uuid.begin());
   info.identity.vendor = basic.vendorID;
   info.identity.device = basic.deviceID;

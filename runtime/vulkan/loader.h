@@ -30,7 +30,8 @@ namespace nwc {
   X(vkCreateCommandPool) X(vkDestroyCommandPool) X(vkAllocateCommandBuffers) X(vkResetCommandPool) \
   X(vkBeginCommandBuffer) X(vkEndCommandBuffer) X(vkCmdBindPipeline) X(vkCmdBindDescriptorSets) \
   X(vkCmdPushConstants) X(vkCmdDispatch) X(vkCmdCopyBuffer) X(vkCmdFillBuffer) X(vkCmdPipelineBarrier) \
-  X(vkCreateFence) X(vkDestroyFence) X(vkResetFences) X(vkWaitForFences)
+  X(vkCreateFence) X(vkDestroyFence) X(vkResetFences) X(vkWaitForFences) \
+  X(vkCreateQueryPool) X(vkDestroyQueryPool) X(vkGetQueryPoolResults) X(vkCmdResetQueryPool) X(vkCmdWriteTimestamp)
 // clang-format on
 
 #define NWC_VK_MEMBER(name) PFN_##name name = nullptr;

@@ -63,6 +63,7 @@ CommandBatch::~CommandBatch() {
   if (device_.abandoned()) return;
   const DeviceFunctions& fn = device_.fn();
   for (const VkDescriptorPool pool : descriptor_pools_) fn.vkDestroyDescriptorPool(device_.handle(), pool, nullptr);
+  if (clock_ != VK_NULL_HANDLE) fn.vkDestroyQueryPool(device_.handle(), clock_, nullptr);
   if (fence_ != VK_NULL_HANDLE) fn.vkDestroyFence(device_.handle(), fence_, nullptr);
   if (pool_ != VK_NULL_HANDLE) fn.vkDestroyCommandPool(device_.handle(), pool_, nullptr);
 }
@@ -72,6 +73,7 @@ Status CommandBatch::begin() {
   const DeviceFunctions& fn = device_.fn();
   assert(!in_flight_);
   used_sets_ = 0;
+  clock_stopped_ = false;
   NWC_TRY(vk_status(fn.vkResetCommandPool(device_.handle(), pool_, 0), "vkResetCommandPool"));
   VkCommandBufferBeginInfo begin{};
   begin.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO;
@@ -146,6 +148,38 @@ Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, 
                         static_cast<uint32_t>(push.size_bytes()), push.data());
   fn.vkCmdDispatch(commands_, groups[0], groups[1], groups[2]);
   return {};
+}
+
+Status CommandBatch::start_clock() {
+  if (device_.info().timestamp_bits == 0) return {};
+  const DeviceFunctions& fn = device_.fn();
+  if (clock_ == VK_NULL_HANDLE) {
+    VkQueryPoolCreateInfo info{};
+    info.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO;
+    info.queryType = VK_QUERY_TYPE_TIMESTAMP;
+    info.queryCount = 2;
+    NWC_TRY(vk_status(fn.vkCreateQueryPool(device_.handle(), &info, nullptr, &clock_), "vkCreateQueryPool"));
+  }
+  fn.vkCmdResetQueryPool(commands_, clock_, 0, 2);
+  fn.vkCmdWriteTimestamp(commands_, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, clock_, 0);
+  return {};
+}
+
+void CommandBatch::stop_clock() {
+  if (clock_ == VK_NULL_HANDLE) return;
+  device_.fn().vkCmdWriteTimestamp(commands_, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, clock_, 1);
+  clock_stopped_ = true;
+}
+
+double CommandBatch::seconds() const {
+  if (!clock_stopped_ || in_flight_ || device_.abandoned()) return 0;
+  std::array<uint64_t, 2> ticks{};
+  const VkResult r = device_.fn().vkGetQueryPoolResults(device_.handle(), clock_, 0, 2, sizeof ticks, ticks.data(),
+                                                        sizeof ticks[0], VK_QUERY_RESULT_64_BIT);
+  if (r != VK_SUCCESS) return 0;
+  const uint32_t bits = device_.info().timestamp_bits;
+  const uint64_t valid = bits >= 64 ? UINT64_MAX : (uint64_t{1} << bits) - 1;
+  return static_cast<double>((ticks[1] - ticks[0]) & valid) * device_.info().timestamp_nanoseconds * 1e-9;
 }
 
 Status CommandBatch::submit() {

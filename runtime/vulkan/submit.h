@@ -51,6 +51,12 @@ class CommandBatch {
   Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push, uint32_t groups) {
     return dispatch(key, bindings, push, {groups, 1, 1});
   }
+  /// Between these two the device takes the time, once in a batch: from when what was recorded before is finished until
+  /// what lies between is. Without effect on a device without timestamps. Errors: kOutOfMemory, kDevice.
+  Status start_clock();
+  void stop_clock();
+  /// Of the batch waited for last; 0 without a clock.
+  double seconds() const;
   /// Errors: kDeviceLost.
   Status submit();
   /// Waits for what submit() sent. Errors: kDeviceLost, also when the device does not finish in time: it is abandoned
@@ -72,6 +78,8 @@ class CommandBatch {
   VkCommandPool pool_ = VK_NULL_HANDLE;
   VkCommandBuffer commands_ = VK_NULL_HANDLE;
   VkFence fence_ = VK_NULL_HANDLE;
+  VkQueryPool clock_ = VK_NULL_HANDLE;
+  bool clock_stopped_ = false;
   std::vector<VkDescriptorPool> descriptor_pools_;
   std::vector<VkDescriptorSet> sets_;
   size_t used_sets_ = 0;

@@ -147,6 +147,22 @@ TEST_F(DeviceDecode, TensorsOfAllKinds) {
   }
 }
 
+TEST_F(DeviceDecode, TheDeviceTakesTheTime) {
+  open({3, 6});
+  NWC_NEED_DEVICE(start());
+  std::vector<uint8_t> got;
+  ASSERT_TRUE(decode(everything(Dtype::kF16), &got).ok());
+  EXPECT_EQ(vulkan_->last_device_seconds(), 0);
+  vulkan_->set_timed(true);
+  ASSERT_TRUE(decode(everything(Dtype::kF16), &got).ok());
+  const auto copy = vulkan_->time_device_copy(1 << 20);
+  ASSERT_TRUE(copy.ok()) << copy.status().message();
+  const bool has_clock = vulkan_->device_info().timestamp_bits != 0;
+  EXPECT_EQ(vulkan_->last_device_seconds() > 0, has_clock);
+  EXPECT_EQ(*copy > 0, has_clock);
+  EXPECT_EQ(got, expected(everything(Dtype::kF16)));
+}
+
 TEST_F(DeviceDecode, ProgressCountsTilesAndCancels) {
   open({3, 6});
   VulkanOptions options;
