@@ -38,4 +38,7 @@ Result<std::unique_ptr<Forward>> create_cpu_forward(const ForwardInputs& inputs,
 /// kDevice, kDeviceLost
 Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inputs, const Progress& progress);
 
+/// What products with these coded tensors take on the device, payloads and all else. 0 without Vulkan.
+uint64_t vulkan_fused_bytes(const NwcFile& file, std::span<const size_t> tensors, uint64_t window_bytes);
+
 }  // namespace nwc

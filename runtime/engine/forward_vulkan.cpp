@@ -5,7 +5,7 @@
 
 #include "runtime/base/half.h"
 #include "runtime/base/str_cat.h"
-#include "runtime/decoder/decoder_vulkan.h"
+#include "runtime/decoder/decoder_vulkan_product.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/layer_ops_self_test_vulkan.h"
@@ -39,7 +39,7 @@ class ForwardVulkan final : public Forward {
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
-  uint64_t allocated_bytes() const override { return allocated_; }
+  uint64_t allocated_bytes() const override { return allocated_ + (fused_ == nullptr ? 0 : fused_->device_bytes()); }
 
  private:
   Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind);
@@ -53,7 +53,13 @@ class ForwardVulkan final : public Forward {
   Status upload(const DeviceBuffer& to, uint64_t bytes);
   Status embed_on_host(std::span<const uint32_t> tokens);
   Status begin_batch(std::span<const uint32_t> tokens);
-  Status record_layer(uint32_t layer, const DeviceBuffer& weights, uint32_t tokens);
+  Status record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
+  Status multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const DeviceBuffer* weights, uint32_t tokens,
+                  const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add);
+  Status multiply_coded(uint32_t layer, LayerMatrix first, LayerMatrix last, uint32_t tokens, const DeviceBuffer& in,
+                        const DeviceBuffer& out, uint32_t out_stride, bool add);
+  Status next_submission();
+  bool coded(size_t tensor) const { return file_.tensors()[tensor].storage == Storage::kCoded; }
   Status logits_of(uint32_t first, uint32_t count, float* out);
 
   const NwcFile& file_;
@@ -73,10 +79,12 @@ class ForwardVulkan final : public Forward {
   DeviceBuffer norms_, embedding_, head_, head_band_, stream_buffers_[2];
   std::vector<DeviceBuffer> layers_, cache_;  ///< per layer
   DeviceBuffer x_, normed_, qkv_, attention_, gate_up_, activated_, inputs_, upload_, logits_, readback_;
-  Buffer row_;                           ///< an embedding row on the host
-  std::unique_ptr<CommandBatch> batch_;  // after the buffers: what is in flight ends before they do
-  std::unique_ptr<LayerStream> stream_;  // likewise its thread
-  uint32_t position_ = 0;                ///< of the batch at work
+  Buffer row_;                                 ///< an embedding row on the host
+  std::unique_ptr<VulkanFusedProduct> fused_;  ///< kFused, and something is coded
+  std::unique_ptr<CommandBatch> batch_;        // after the buffers: what is in flight ends before they do
+  std::unique_ptr<LayerStream> stream_;        // likewise its thread
+  uint32_t position_ = 0;                      ///< of the batch at work
+  uint64_t macs_ = 0;                          ///< recorded since the last submission
 };
 
 Status ForwardVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind) {
@@ -96,6 +104,7 @@ Status ForwardVulkan::allocate() {
   if (streamed_layers(model_, plan_) != 0) {
     for (DeviceBuffer& buffer : stream_buffers_) NWC_TRY(on_device(buffer, sizes_.layer));
   }
+  if (plan_.mode == SessionMode::kFused) NWC_TRY(on_device(stream_buffers_[0], sizes_.layer));
   if (plan_.embedding_resident) NWC_TRY(on_device(embedding_, sizes_.embedding));
   if (!plan_.embedding_resident) NWC_TRY(row_.allocate(sizes_.embedding_row, &allocated_, "an embedding row"));
   if (plan_.head_resident && !model_.tied_embeddings) NWC_TRY(on_device(head_, sizes_.head));
@@ -154,7 +163,9 @@ Status ForwardVulkan::upload(const DeviceBuffer& to, uint64_t bytes) {
 }
 
 Status ForwardVulkan::load(const Progress& progress) {
-  const uint64_t steps = uint64_t{plan_.resident_layers} + 1;
+  const std::vector<size_t> products =
+      plan_.mode == SessionMode::kFused ? layout_.coded_matrices(file_) : std::vector<size_t>();
+  const uint64_t steps = plan_.resident_layers + products.size() + 1;
   const auto report = [&](uint64_t done) {
     return progress.report(done, steps) ? Status() : Status(StatusCode::kCancelled, "loading the model was cancelled");
   };
@@ -175,6 +186,13 @@ Status ForwardVulkan::load(const Progress& progress) {
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     NWC_TRY(decode_layer(l, layers_[l]));
     NWC_TRY(report(uint64_t{l} + 2));
+  }
+  if (!products.empty()) {
+    NWC_ASSIGN_OR_RETURN(fused_, VulkanFusedProduct::create(decoder_));
+  }
+  for (size_t i = 0; i < products.size(); ++i) {
+    NWC_TRY(fused_->load(products[i], params_.check_crc));
+    NWC_TRY(report(i + 2));
   }
   if (streamed_layers(model_, plan_) != 0) {
     NWC_ASSIGN_OR_RETURN(
@@ -229,32 +247,69 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
   return {};
 }
 
-Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer& weights, uint32_t tokens) {
+// out [tokens][rows of all] = (add: +=) in [tokens][cols] times matrices first to last, which have the same input.
+// weights: the layer's, or null: from the payloads.
+Status ForwardVulkan::multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const DeviceBuffer* weights,
+                               uint32_t tokens, const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride,
+                               bool add) {
+  if (weights == nullptr) return multiply_coded(layer, first, last, tokens, in, out, out_stride, add);
+  const uint64_t cols = layout_.matrix_cols(first);
+  const uint64_t rows = (layout_.matrix_offset(last + 1u) - layout_.matrix_offset(first)) / cols;
+  return ops_.matmul(*batch_, matrix(*weights, layout_.matrix_offset(first), rows, cols), tokens,
+                     {&in, 0, static_cast<uint32_t>(cols)}, {&out, 0, out_stride}, add);
+}
+
+Status ForwardVulkan::multiply_coded(uint32_t layer, LayerMatrix first, LayerMatrix last, uint32_t tokens,
+                                     const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add) {
+  std::vector<VulkanFusedProduct::Product> products;
+  uint64_t at = 0;
+  for (uint32_t m = first; m <= last; ++m) {
+    const size_t tensor = layout_.layers[layer].matrix[m];
+    const uint64_t rows = layout_.matrix_rows(static_cast<LayerMatrix>(m));
+    const uint32_t cols = static_cast<uint32_t>(layout_.matrix_cols(first));
+    if (coded(tensor)) {
+      const uint64_t offset = at * sizeof(float);
+      products.push_back({tensor, tokens, &in, cols, BufferView(&out, offset, out.size() - offset), out_stride, add});
+    } else {
+      // Decoded now: whatever still reads the buffer has to be done.
+      NWC_TRY(next_submission());
+      NWC_TRY(decode_rows(tensor, 0, rows, stream_buffers_[0]));
+      NWC_TRY(ops_.matmul(*batch_, matrix(stream_buffers_[0], 0, rows, cols), tokens, {&in, 0, cols},
+                          {&out, static_cast<uint32_t>(at), out_stride}, add));
+      batch_->barrier();
+    }
+    at += rows;
+  }
+  return products.empty() ? Status() : fused_->record(*batch_, products);
+}
+
+Status ForwardVulkan::next_submission() {
+  NWC_TRY(batch_->submit_and_wait());
+  macs_ = 0;
+  NWC_TRY(batch_->begin());
+  batch_->barrier();
+  return {};
+}
+
+Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
   const uint32_t hidden = model_.hidden_size, inner = model_.intermediate_size;
-  const auto multiply = [&](LayerMatrix first, LayerMatrix last, const DeviceBuffer& in, const DeviceBuffer& out,
-                            uint32_t out_stride, bool add) {
-    const uint64_t cols = layout_.matrix_cols(first);
-    const uint64_t rows = (layout_.matrix_offset(last + 1u) - layout_.matrix_offset(first)) / cols;
-    return ops_.matmul(*batch_, matrix(weights, layout_.matrix_offset(first), rows, cols), tokens,
-                       {&in, 0, static_cast<uint32_t>(cols)}, {&out, 0, out_stride}, add);
-  };
   NWC_TRY(ops_.rms_norm(*batch_, tokens, x_, norms_, 2 * layer * hidden, normed_));
   batch_->barrier();
-  NWC_TRY(multiply(kQ, kV, normed_, qkv_, layout_.qkv_width(), false));
+  NWC_TRY(multiply(layer, kQ, kV, weights, tokens, normed_, qkv_, layout_.qkv_width(), false));
   batch_->barrier();
   NWC_TRY(ops_.rope_store(*batch_, tokens, position_, qkv_, inputs_, plan_.batch, cache_[layer]));
   batch_->barrier();
   NWC_TRY(ops_.attend(*batch_, tokens, position_, qkv_, cache_[layer], attention_));
   batch_->barrier();
-  NWC_TRY(multiply(kO, kO, attention_, x_, hidden, true));
+  NWC_TRY(multiply(layer, kO, kO, weights, tokens, attention_, x_, hidden, true));
   batch_->barrier();
   NWC_TRY(ops_.rms_norm(*batch_, tokens, x_, norms_, (2 * layer + 1) * hidden, normed_));
   batch_->barrier();
-  NWC_TRY(multiply(kGate, kUp, normed_, gate_up_, 2 * inner, false));
+  NWC_TRY(multiply(layer, kGate, kUp, weights, tokens, normed_, gate_up_, 2 * inner, false));
   batch_->barrier();
   NWC_TRY(ops_.swiglu(*batch_, tokens, gate_up_, activated_));
   batch_->barrier();
-  NWC_TRY(multiply(kDown, kDown, activated_, x_, hidden, true));
+  NWC_TRY(multiply(layer, kDown, kDown, weights, tokens, activated_, x_, hidden, true));
   batch_->barrier();
   return {};
 }
@@ -264,27 +319,25 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
   const uint32_t count = static_cast<uint32_t>(tokens.size());
   const uint64_t most = device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
   const uint64_t layer_macs = layout_.matrix_offset(kNumLayerMatrices) * count;
+  const bool from_payloads = plan_.mode == SessionMode::kFused && count <= VulkanFusedProduct::kMaxBatch;
   NWC_TRY(begin_batch(tokens));
-  uint64_t macs = 0;
-  const auto next_submission = [&]() -> Status {
-    NWC_TRY(batch_->submit_and_wait());
-    macs = 0;
-    NWC_TRY(batch_->begin());
-    batch_->barrier();
-    return {};
-  };
+  macs_ = 0;
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
-    if (l < plan_.resident_layers) {
-      if (macs + layer_macs > most && macs != 0) NWC_TRY(next_submission());
-      NWC_TRY(record_layer(l, layers_[l], count));
-      macs += layer_macs;
-      continue;
+    if (l < plan_.resident_layers || from_payloads) {
+      if (macs_ + layer_macs > most && macs_ != 0) NWC_TRY(next_submission());
+      macs_ += layer_macs;
+      NWC_TRY(record_layer(l, from_payloads ? nullptr : &layers_[l], count));
+    } else if (plan_.mode == SessionMode::kFused) {
+      NWC_TRY(next_submission());
+      NWC_TRY(decode_layer(l, stream_buffers_[0]));
+      NWC_TRY(record_layer(l, &stream_buffers_[0], count));
+    } else {
+      NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire());
+      Status status = record_layer(l, &stream_buffers_[slot], count);
+      if (status.ok()) status = next_submission();
+      stream_->release();
+      NWC_TRY(status);
     }
-    NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire());
-    Status status = record_layer(l, stream_buffers_[slot], count);
-    if (status.ok()) status = next_submission();
-    stream_->release();
-    NWC_TRY(status);
   }
   NWC_TRY(ops_.rms_norm(*batch_, count, x_, norms_, 2 * model_.num_layers * model_.hidden_size, normed_));
   return batch_->submit_and_wait();
@@ -300,6 +353,11 @@ Status ForwardVulkan::logits_of(uint32_t first, uint32_t count, float* out) {
   batch_->barrier();
   if (plan_.head_resident) {
     NWC_TRY(multiply(model_.tied_embeddings ? embedding_ : head_, 0, vocab));
+  } else if (fused_ != nullptr && coded(layout_.head)) {
+    const uint64_t offset = uint64_t{first} * n * sizeof(float);
+    const VulkanFusedProduct::Product product{
+        layout_.head, count, BufferView(&normed_, offset, normed_.size() - offset), n, &logits_, vocab, false};
+    NWC_TRY(fused_->record(*batch_, {&product, 1}));
   } else {
     for (uint32_t begin = 0; begin < vocab; begin += sizes_.head_band_rows) {
       const uint32_t rows = std::min(sizes_.head_band_rows, vocab - begin);
@@ -330,6 +388,15 @@ Status ForwardVulkan::logits(uint32_t first, uint32_t count, float* out) {
 }
 
 }  // namespace
+
+uint64_t vulkan_fused_bytes(const NwcFile& file, std::span<const size_t> tensors, uint64_t window_bytes) {
+  if (tensors.empty()) return 0;
+  VulkanOptions options;
+  options.max_window_bytes = window_bytes;
+  uint64_t sum = VulkanFusedProduct::max_shared_bytes(file, options);
+  for (const size_t tensor : tensors) sum += VulkanFusedProduct::max_tensor_bytes(file, tensor, options);
+  return sum;
+}
 
 Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inputs, const Progress& progress) {
   VulkanDecoder* decoder = inputs.decoder.vulkan();

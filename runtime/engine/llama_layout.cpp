@@ -53,6 +53,18 @@ uint64_t LlamaLayout::matrix_offset(uint32_t m) const {
   return offset;
 }
 
+std::vector<size_t> LlamaLayout::coded_matrices(const NwcFile& file) const {
+  std::vector<size_t> tensors;
+  const auto consider = [&](size_t tensor) {
+    if (file.tensors()[tensor].storage == Storage::kCoded) tensors.push_back(tensor);
+  };
+  for (const LlamaLayer& layer : layers) {
+    for (const size_t tensor : layer.matrix) consider(tensor);
+  }
+  consider(head);
+  return tensors;
+}
+
 Result<LlamaLayout> resolve_llama_layout(const NwcFile& file) {
   if (!file.model()) {
     return unsupported("the file has no MODEL section: its tensors can be decoded, but there is no model to evaluate");

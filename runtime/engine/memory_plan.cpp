@@ -5,6 +5,7 @@
 
 #include "runtime/codec/fused_product.h"
 #include "runtime/engine/attention.h"
+#include "runtime/engine/forward.h"
 #include "runtime/engine/kernels_cpu.h"
 
 namespace nwc {
@@ -81,7 +82,12 @@ class Planner {
     plan.activations = params_.compute == Compute::kVulkan
                            ? 2 * s.hidden + s.qkv + s.attention + s.gate_up + s.activated + 2 * s.inputs + 2 * s.logits
                            : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
-    plan.decoder_scratch = decoder_scratch_ + (fused ? FusedProduct::max_bytes(file_, workers_) : 0);
+    plan.decoder_scratch = decoder_scratch_;
+    if (fused && params_.compute == Compute::kVulkan) {
+      plan.weights += vulkan_fused_bytes(file_, layout_.coded_matrices(file_), params_.device_window_bytes);
+    } else if (fused) {
+      plan.decoder_scratch += FusedProduct::max_bytes(file_, workers_);
+    }
     plan.compressed_file = file_.reader().size();
     plan.total = plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations + plan.decoder_scratch +
                  (params_.file_in_memory ? plan.compressed_file : 0);

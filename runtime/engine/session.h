@@ -16,7 +16,9 @@ enum class SessionMode : uint8_t {
   kResident = 1,  ///< everything is decoded once, at creation
   kStreamed = 2,  ///< two layer buffers: the next layer is decoded while this one computes
   kCached = 3,    ///< as many layers resident as the budget allows, the others streamed
-  kFused = 4,     ///< single tokens multiply by the coded weights on the CPU; for more, layer by layer is decoded
+  /// Single tokens (on a device: up to 8) multiply by the coded weights; for more, layer by layer is decoded. On a device
+  /// the coded weights stay in its memory.
+  kFused = 4,
 };
 const char* session_mode_name(SessionMode mode);
 

@@ -112,9 +112,11 @@ TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
   priced.compute = Compute::kVulkan;
   const Result<MemoryPlan> free_plan = plan_session(*file, priced);
   ASSERT_TRUE(free_plan.ok()) << free_plan.status().message();
-  for (const SessionMode mode : {SessionMode::kResident, SessionMode::kCached, SessionMode::kStreamed}) {
+  for (const SessionMode mode :
+       {SessionMode::kResident, SessionMode::kCached, SessionMode::kStreamed, SessionMode::kFused}) {
     params.mode = mode;
     for (const bool tight : {false, true}) {
+      if (tight && mode == SessionMode::kFused) continue;
       params.memory_budget_bytes = !tight                           ? 0
                                    : mode == SessionMode::kResident ? free_plan->needed_resident
                                    : mode == SessionMode::kStreamed ? free_plan->needed_streamed
@@ -125,6 +127,19 @@ TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
       const MemoryPlan& plan = vulkan.session->plan();
       EXPECT_EQ(plan.mode, mode == SessionMode::kCached && !tight ? SessionMode::kCached : mode);
       expect_near(all_logits(*vulkan.session, tokens), expected);
+      if (mode == SessionMode::kFused) {  // 70 tokens went through decoded layers; single ones and a few do not
+        std::vector<float> logits(expected.size());
+        vulkan.session->reset();
+        size_t done = 0;
+        for (const size_t step : {1u, 8u, 3u, 32u, 1u, 2u, 5u, 18u}) {
+          const Status status = vulkan.session->eval(std::span(tokens).subspan(done, step), LogitsWanted::kAll,
+                                                     std::span(logits).subspan(done * 1024));
+          ASSERT_TRUE(status.ok()) << status.message();
+          done += step;
+        }
+        ASSERT_EQ(done, tokens.size());
+        expect_near(logits, expected);
+      }
       EXPECT_LE(vulkan.session->allocated_bytes() + plan.decoder_scratch, plan.total);
       EXPECT_LE(vulkan.decoder->vulkan()->device_bytes() + vulkan.decoder->vulkan()->host_bytes(),
                 plan.decoder_scratch);
