@@ -415,8 +415,8 @@ enum {
   NWC_WEIGHTS_RESIDENT = 1, /* everything is decoded once, when the session is made */
   NWC_WEIGHTS_STREAMED = 2, /* two layer buffers: the next layer is decoded while this one computes */
   NWC_WEIGHTS_CACHED = 3,   /* as many layers resident as the budget allows, the others streamed */
-  /* single tokens are multiplied by the coded weights on the CPU, whatever the backend; for more, the backend decodes
-     layer by layer into one buffer. Logits agree with those of the other modes within rounding. */
+  /* single tokens (on a Vulkan device: up to 8) are multiplied by the coded weights, which a device keeps in its memory;
+     for more, layer by layer is decoded into one buffer. Logits agree with those of the other modes within rounding. */
   NWC_WEIGHTS_FUSED = 4
 };
 
