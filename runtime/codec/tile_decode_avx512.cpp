@@ -159,6 +159,14 @@ template <bool kRaw, bool kTrellis>
   _mm512_store_si512(out, k);
 }
 
+// For the tails of few tables: most steps, even of a group that has raw bits, are without. Hence one copy for all
+// loops.
+template <bool kTrellis>
+[[gnu::noinline]] void raw_step(const LookupTables& tables, const ColumnGroup& g, uint32_t c, const __mmask16* active,
+                                Tile* t, int16_t* out) {
+  step_by_lane<true, kTrellis>(tables, g, c, active, t, out);
+}
+
 // column[index] for 32 lanes; high: the lanes whose index is 64 or more.
 [[gnu::always_inline]] inline __m512i permute(const uint16_t* column, __m512i index, __mmask32 high) {
   const auto part = [&](int i) { return _mm512_load_si512(column + 32 * i); };
@@ -266,9 +274,8 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
   for (uint32_t c = 0; c < kChunk; ++c) {
     if constexpr (kLookup == Lookup::kByLane || kLookup == Lookup::kByLaneRaw) {
       for (int i = 0; i < kTiles; ++i) {
-        // Raw bits are for the tails of few tables: most steps of a group that has any are without.
         if (kLookup == Lookup::kByLaneRaw && (g.raw_contexts >> t[i].context[c] & 1u) != 0) {
-          step_by_lane<true, kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
+          raw_step<kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
         } else {
           step_by_lane<false, kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
         }
@@ -285,14 +292,17 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
   }
 }
 
-template <int kTiles, bool kTrellis>
-void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
+template <bool kTrellis>
+void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, uint32_t num_tiles,
+            LaneValues* out) {
+  // Tiles come in pairs but for the last of a column band: one way for these will do.
+  if (num_tiles == 1) return decode<1, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out);
   switch (g.lookup) {
-    case Lookup::kOneLevel64: return decode<kTiles, Lookup::kOneLevel64, kTrellis>(tables, g, tiles, out);
-    case Lookup::kOneLevel: return decode<kTiles, Lookup::kOneLevel, kTrellis>(tables, g, tiles, out);
-    case Lookup::kFewTables: return decode<kTiles, Lookup::kFewTables, kTrellis>(tables, g, tiles, out);
-    case Lookup::kByLane: return decode<kTiles, Lookup::kByLane, kTrellis>(tables, g, tiles, out);
-    case Lookup::kByLaneRaw: return decode<kTiles, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out);
+    case Lookup::kOneLevel64: return decode<2, Lookup::kOneLevel64, kTrellis>(tables, g, tiles, out);
+    case Lookup::kOneLevel: return decode<2, Lookup::kOneLevel, kTrellis>(tables, g, tiles, out);
+    case Lookup::kFewTables: return decode<2, Lookup::kFewTables, kTrellis>(tables, g, tiles, out);
+    case Lookup::kByLane: return decode<2, Lookup::kByLane, kTrellis>(tables, g, tiles, out);
+    case Lookup::kByLaneRaw: return decode<2, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out);
   }
 }
 
@@ -300,11 +310,8 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
 
 void decode_group_avx512(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
-  if (num_tiles == 2) {
-    tables.trellis ? decode<2, true>(tables, group, tiles, out) : decode<2, false>(tables, group, tiles, out);
-  } else {
-    tables.trellis ? decode<1, true>(tables, group, tiles, out) : decode<1, false>(tables, group, tiles, out);
-  }
+  tables.trellis ? decode<true>(tables, group, tiles, num_tiles, out)
+                 : decode<false>(tables, group, tiles, num_tiles, out);
 }
 
 }  // namespace nwc

@@ -188,6 +188,14 @@ template <bool kRaw, bool kTrellis>
   }
 }
 
+// For the tails of few tables: most steps, even of a group that has raw bits, are without. Hence one copy for all
+// loops.
+template <bool kTrellis>
+[[gnu::noinline]] void raw_step(const LookupTables& tables, const ColumnGroup& g, uint32_t context, uint8x8_t active,
+                                Tile* t, int16_t* out) {
+  step<true, kTrellis>(tables, g, context, active, t, out);
+}
+
 // kTiles tiles in turns: each hides the latency of the other's chain from state to state.
 template <int kTiles, bool kRaw, bool kTrellis>
 void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
@@ -203,10 +211,9 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
   }
   for (uint32_t c = 0; c < kChunk; ++c) {
     for (int i = 0; i < kTiles; ++i) {
-      // Raw bits are for the tails of few tables: most steps of a group that has any are without.
       const uint32_t context = tiles[i]->context[c];
       if (kRaw && (g.raw_contexts >> context & 1u) != 0) {
-        step<true, kTrellis>(tables, g, context, active, &t[i], out[i].q[c]);
+        raw_step<kTrellis>(tables, g, context, active, &t[i], out[i].q[c]);
       } else {
         step<false, kTrellis>(tables, g, context, active, &t[i], out[i].q[c]);
       }
@@ -224,22 +231,20 @@ void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const*
   }
 }
 
-template <int kTiles>
-void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
-  if (tables.trellis) {
-    g.any_raw_bits ? decode<kTiles, true, true>(tables, g, tiles, out)
-                   : decode<kTiles, false, true>(tables, g, tiles, out);
-  } else {
-    g.any_raw_bits ? decode<kTiles, true, false>(tables, g, tiles, out)
-                   : decode<kTiles, false, false>(tables, g, tiles, out);
-  }
+template <bool kTrellis>
+void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, uint32_t num_tiles,
+            LaneValues* out) {
+  // Tiles come in pairs but for the last of a column band: one way for these will do.
+  if (num_tiles == 1) return decode<1, true, kTrellis>(tables, g, tiles, out);
+  g.any_raw_bits ? decode<2, true, kTrellis>(tables, g, tiles, out) : decode<2, false, kTrellis>(tables, g, tiles, out);
 }
 
 }  // namespace
 
 void decode_group_neon(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                        uint32_t num_tiles, LaneValues* out) {
-  num_tiles == 2 ? decode<2>(tables, group, tiles, out) : decode<1>(tables, group, tiles, out);
+  tables.trellis ? decode<true>(tables, group, tiles, num_tiles, out)
+                 : decode<false>(tables, group, tiles, num_tiles, out);
 }
 
 }  // namespace nwc

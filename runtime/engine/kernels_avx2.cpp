@@ -14,6 +14,7 @@ struct Avx2 {
   static constexpr uint32_t kWidth = 8;
   static constexpr uint32_t kTileM = 6, kTileN = 2;  // 12 accumulators, 2 weights, 1 input of 16 registers
   static constexpr uint32_t kPanelRows = 48;
+  static constexpr bool kFreeMasks = false;
 
   static Mask mask(uint32_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

@@ -14,6 +14,7 @@ struct Avx512 {
   static constexpr uint32_t kWidth = 16;
   static constexpr uint32_t kTileM = 8, kTileN = 3;  // 24 accumulators, 3 weights, 1 input of 32 registers
   static constexpr uint32_t kPanelRows = 48;
+  static constexpr bool kFreeMasks = true;  // a masked load costs what a load costs
 
   static Mask mask(uint32_t count) { return static_cast<Mask>((1u << count) - 1); }
   static Reg zero() { return _mm512_setzero_ps(); }

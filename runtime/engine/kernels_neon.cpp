@@ -14,6 +14,7 @@ struct Neon {
   static constexpr uint32_t kWidth = 4;
   static constexpr uint32_t kTileM = 8, kTileN = 3;  // 24 accumulators, 3 weights, 1 input of 32 registers
   static constexpr uint32_t kPanelRows = 48;
+  static constexpr bool kFreeMasks = false;
 
   static Mask mask(uint32_t count) { return count; }
   static Reg zero() { return vdupq_n_f32(0); }

@@ -118,6 +118,14 @@ struct SimdKernels {
     if (m == 1) tile<1, N, kPart>(k, last, x, ldx, p, ldp, y, ldy, accumulate);
   }
 
+  template <uint32_t N, typename... Args>
+  static void column_bands(bool part, Args... args) {
+    if constexpr (!V::kFreeMasks) {
+      if (!part) return column_band<N, false>(args...);
+    }
+    column_band<N, true>(args...);
+  }
+
   static void gemm(uint32_t m, uint32_t k, uint32_t n, const float* x, size_t ldx, const float* p, size_t ldp, float* y,
                    size_t ldy, bool accumulate) {
     while (n != 0) {
@@ -126,15 +134,13 @@ struct SimdKernels {
       const uint32_t take = V::kTileN == 3 && vectors == 4 ? 2 : vectors < V::kTileN ? vectors : V::kTileN;
       const uint32_t width = take * W < n ? take * W : n;
       const uint32_t last = width - (take - 1) * W;
+      const bool part = V::kFreeMasks || last != W;
       if (take == 1) {
-        last == W ? column_band<1, false>(m, k, W, x, ldx, p, ldp, y, ldy, accumulate)
-                  : column_band<1, true>(m, k, last, x, ldx, p, ldp, y, ldy, accumulate);
+        column_bands<1>(part, m, k, last, x, ldx, p, ldp, y, ldy, accumulate);
       } else if (take == 2) {
-        last == W ? column_band<2, false>(m, k, W, x, ldx, p, ldp, y, ldy, accumulate)
-                  : column_band<2, true>(m, k, last, x, ldx, p, ldp, y, ldy, accumulate);
+        column_bands<2>(part, m, k, last, x, ldx, p, ldp, y, ldy, accumulate);
       } else if constexpr (V::kTileN == 3) {
-        last == W ? column_band<3, false>(m, k, W, x, ldx, p, ldp, y, ldy, accumulate)
-                  : column_band<3, true>(m, k, last, x, ldx, p, ldp, y, ldy, accumulate);
+        column_bands<3>(part, m, k, last, x, ldx, p, ldp, y, ldy, accumulate);
       }
       p += width;
       y += width;
