@@ -46,7 +46,7 @@ Status Status::in_context(std::span<const TextPiece> context) const {
   return Status(error_->code, str_cat(join_pieces(context), ": ", error_->message));
 }
 
-void Status::Delete::operator()(Error* error) const { delete error; }
 Status::Error* Status::copy(const Error& error) { return new Error(error); }
+void Status::destroy(Error* error) { delete error; }
 
 }  // namespace nwc

@@ -4,7 +4,6 @@
 
 #include <cassert>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -51,9 +50,15 @@ class [[nodiscard]] Status {
   template <size_t N>
   Status(StatusCode code, const TextList<N>& message) : Status(code, std::span<const TextPiece>(message.pieces)) {}
   Status(const Status& other) : error_(other.ok() ? nullptr : copy(*other.error_)) {}
-  Status& operator=(const Status& other) { return *this = Status(other); }
-  Status(Status&&) = default;
-  Status& operator=(Status&&) = default;
+  // In line even where code is to be small: a step that went well has nothing to destroy, and the compiler sees it.
+  [[gnu::always_inline]] Status(Status&& other) noexcept : error_(other.error_) { other.error_ = nullptr; }
+  [[gnu::always_inline]] ~Status() {
+    if (error_ != nullptr) destroy(error_);
+  }
+  Status& operator=(Status other) noexcept {
+    std::swap(error_, other.error_);
+    return *this;
+  }
 
   bool ok() const { return error_ == nullptr; }
   StatusCode code() const { return ok() ? StatusCode::kOk : error_->code; }
@@ -72,13 +77,11 @@ class [[nodiscard]] Status {
     StatusCode code;
     std::string message;
   };
-  struct Delete {
-    void operator()(Error* error) const;
-  };
   static Error* copy(const Error& error);
+  static void destroy(Error* error);
   Status in_context(std::span<const TextPiece> context) const;
 
-  std::unique_ptr<Error, Delete> error_;
+  Error* error_ = nullptr;
 };
 
 /// A value or an error.
@@ -123,7 +126,8 @@ template <typename M> Status io_error(const M& message) { return Status(StatusCo
 template <typename M> Status limit_error(const M& message) { return Status(StatusCode::kLimit, message); }
 // clang-format on
 
-inline Status as_status(Status s) { return s; }
+[[gnu::always_inline]] inline Status as_status(Status&& s) { return std::move(s); }
+inline Status as_status(const Status& s) { return s; }
 template <typename T>
 Status as_status(const Result<T>& r) {
   return r.status();

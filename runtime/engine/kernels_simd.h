@@ -30,27 +30,33 @@ struct SimdKernels {
     return V::load_bf16_part(static_cast<const uint16_t*>(w) + at, count);
   }
 
+  /// W rows of up to W weights, of which `rows` exist.
   template <Dtype kDtype>
-  static void pack_typed(const void* w, size_t stride, uint32_t rows, uint32_t cols, float* panel) {
+  static void load_block(const void* w, size_t at, size_t stride, uint32_t rows, uint32_t count, Reg* block) {
+    for (uint32_t r = 0; r < W; ++r, at += stride) {
+      block[r] = r >= rows    ? V::zero()
+                 : count == W ? load_weights(w, kDtype, at)
+                              : load_weights_part(w, kDtype, at, count);
+    }
+  }
+  static void pack(const void* w, Dtype dtype, size_t stride, uint32_t rows, uint32_t cols, float* panel) {
     for (uint32_t r0 = 0; r0 < V::kPanelRows; r0 += W) {
+      const uint32_t left = rows > r0 ? rows - r0 : 0;
       for (uint32_t c0 = 0; c0 < cols; c0 += W) {
         const uint32_t count = cols - c0 < W ? cols - c0 : W;
+        const size_t at = r0 * stride + c0;
         Reg block[W];
-        for (uint32_t r = 0; r < W; ++r) {
-          const size_t at = (r0 + r) * stride + c0;
-          block[r] = r0 + r >= rows ? V::zero()
-                     : count == W   ? load_weights(w, kDtype, at)
-                                    : load_weights_part(w, kDtype, at, count);
+        if (dtype == Dtype::kF32) {
+          load_block<Dtype::kF32>(w, at, stride, left, count, block);
+        } else if (dtype == Dtype::kF16) {
+          load_block<Dtype::kF16>(w, at, stride, left, count, block);
+        } else {
+          load_block<Dtype::kBf16>(w, at, stride, left, count, block);
         }
         V::transpose(block);
         for (uint32_t c = 0; c < count; ++c) V::store(panel + size_t{c0 + c} * V::kPanelRows + r0, block[c]);
       }
     }
-  }
-  static void pack(const void* w, Dtype dtype, size_t stride, uint32_t rows, uint32_t cols, float* panel) {
-    if (dtype == Dtype::kF32) return pack_typed<Dtype::kF32>(w, stride, rows, cols, panel);
-    if (dtype == Dtype::kF16) return pack_typed<Dtype::kF16>(w, stride, rows, cols, panel);
-    pack_typed<Dtype::kBf16>(w, stride, rows, cols, panel);
   }
 
   /// M rows of x times N vectors of p; the last vector has `last` valid elements (W: all).
