@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "runtime/engine/device_rates.h"
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/llama_layout.h"
 
@@ -38,9 +39,15 @@ Result<SessionRates> measure_session_rates(const NwcFile& file, Decoder& decoder
   SessionRates rates;
   NWC_ASSIGN_OR_RETURN(const DecodeRate decode, measure_decode_rate(file, decoder));
   rates.decoded_weights = rates.fused_weights = decode.weights_per_second();
-  if (decode.weights != 0 && !decoder.is_vulkan()) {
-    // Tensors that are too large to be tried are left to the decoder's rate, which is lower.
-    const uint64_t most = static_cast<uint64_t>(kMostFusedSeconds * rates.decoded_weights);
+  // Tensors that are too large to be tried are left to the decoder's rate, which is lower.
+  const uint64_t most = static_cast<uint64_t>(kMostFusedSeconds * rates.decoded_weights);
+  if (decoder.is_vulkan()) {
+    NWC_ASSIGN_OR_RETURN(const double fused, device_fused_rate(file, decoder, most));
+    if (fused > 0) rates.fused_weights = fused;
+    NWC_ASSIGN_OR_RETURN(rates.memory_bytes, device_memory_rate(decoder));
+    return rates;
+  }
+  if (decode.weights != 0) {
     NWC_ASSIGN_OR_RETURN(const DecodeRate fused, measure_fused_rate(file, runner, detect_cpu_level(), most));
     if (fused.weights != 0) rates.fused_weights = fused.weights_per_second();
   }
