@@ -25,6 +25,7 @@ struct TokenOptions : CommonOptions {
   std::string model, child, child_backend;
   std::vector<std::string> modes = {"resident", "cached", "streamed", "streamed-budget", "fused"};
   uint32_t context = 0, prompt = 128, generate = 32;
+  double seconds = 60;
   bool fill = false;
 };
 
@@ -132,25 +133,35 @@ void run_child(const TokenOptions& o) {
     check(nwc_session_eval(session, tokens.data(), tokens.size(), NWC_LOGITS_NONE, nullptr, 0),
           nwc_session_last_error(session));
   };
-  nwc_generate_params generate;
-  nwc_generate_params_init(&generate);
-  generate.max_tokens = o.generate;
-  generate.ignore_eos = 1;
-  const auto on_token = [](void*, uint32_t, const char*, size_t) { return 0; };
-  const std::vector<uint32_t> prompt = make_prompt(model, info, std::max(2u, std::min(o.prompt, plan.context / 2)));
+  uint32_t num_generate = 1;
+  std::vector<uint32_t> prompt = make_prompt(model, info, 2);
+  const auto generation = [&] {
+    nwc_generate_params generate;
+    nwc_generate_params_init(&generate);
+    generate.max_tokens = num_generate;
+    generate.ignore_eos = 1;
+    const auto on_token = [](void*, uint32_t, const char*, size_t) { return 0; };
+    check(nwc_session_generate(session, &prompt.back(), 1, &generate, on_token, nullptr, nullptr),
+          nwc_session_last_error(session));
+  };
+  eval(prompt);
+  generation();  // a first time, in which devices compile
+  const double one = std::max(1e-6, seconds_of(false, [&] { generation(); }));
+  // Tokens of a prompt cost a quarter of others, or less. A slow device gets fewer of both.
+  const auto affordable = [&](uint32_t wanted, double runs) {
+    return std::clamp(static_cast<uint32_t>(std::min(1e9, o.seconds / one / runs)), 2u, std::max(2u, wanted));
+  };
+  num_generate = affordable(o.generate, 2 * (o.repeat + 1));
+  prompt = make_prompt(model, info, affordable(std::min(o.prompt, plan.context / 2), (o.repeat + 1) / 2.0));
   std::vector<double> prompt_seconds, generation_seconds;
-  for (uint32_t i = 0; i <= o.repeat; ++i) {  // the first one warms up
+  double spent = 0;
+  for (uint32_t i = 0; i < o.repeat && spent < o.seconds; ++i) {
     prompt_seconds.push_back(seconds_of(false, [&] { eval(prompt); }) / static_cast<double>(prompt.size()));
-    generation_seconds.push_back(
-        seconds_of(false,
-                   [&] {
-                     check(nwc_session_generate(session, &prompt.back(), 1, &generate, on_token, nullptr, nullptr),
-                           nwc_session_last_error(session));
-                   }) /
-        (nwc_session_position(session) - static_cast<double>(prompt.size())));
+    const uint32_t before = nwc_session_position(session);
+    const double seconds = seconds_of(false, generation);
+    spent += prompt_seconds.back() * static_cast<double>(prompt.size()) + seconds;
+    generation_seconds.push_back(seconds / (nwc_session_position(session) - before));
   }
-  prompt_seconds.erase(prompt_seconds.begin());
-  generation_seconds.erase(generation_seconds.begin());
   if (o.fill) eval(make_prompt(model, info, plan.context));
   const nlohmann::json json = {{"device", nwc_session_name(session)},
                                {"weights", info.num_weights},
@@ -158,6 +169,8 @@ void run_child(const TokenOptions& o) {
                                {"preset", info.codec_width == 0 ? "linear" : "network"},
                                {"load_seconds", load},
                                {"prompt", prompt_seconds},
+                               {"prompt_tokens", prompt.size()},
+                               {"generated_tokens", num_generate},
                                {"generation", generation_seconds},
                                {"peak_bytes", memory_of_process("VmHWM:")},
                                {"anonymous_bytes", memory_of_process("RssAnon:")},
@@ -229,8 +242,9 @@ void run_tokens(const TokenOptions& o) {
         r.seconds_min = *std::min_element(seconds.begin(), seconds.end());
         r.ratio_memcpy = r.seconds_median / (copy * 2 * static_cast<double>(r.weights));
         r.extra.emplace_back("tokens_per_second", 1 / r.seconds_median);
-        for (const char* key : {"peak_bytes", "limit_bytes", "anonymous_bytes", "plan_bytes", "file_bytes",
-                                "kv_cache_bytes", "budget_bytes", "context", "load_seconds"})
+        for (const char* key :
+             {"peak_bytes", "limit_bytes", "anonymous_bytes", "plan_bytes", "file_bytes", "kv_cache_bytes",
+              "budget_bytes", "context", "load_seconds", "prompt_tokens", "generated_tokens"})
           r.extra.emplace_back(key, json[key]);
         report.add(r);
       }
@@ -255,6 +269,8 @@ void add_tokens(CLI::App* app) {
   command->add_option("--prompt", o->prompt, "Tokens of the prompt")->capture_default_str();
   command->add_option("--generate", o->generate, "Tokens to generate")
       ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--seconds", o->seconds, "About so long for a mode, with fewer tokens where that is not enough")
       ->capture_default_str();
   command->add_flag("--fill", o->fill, "Fill the KV cache before the peak is read");
   command->add_option("--child", o->child)->group("");
