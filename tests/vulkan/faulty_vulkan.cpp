@@ -108,7 +108,11 @@ VKAPI_ATTR void VKAPI_CALL dispatch(VkCommandBuffer commands, uint32_t x, uint32
 VKAPI_ATTR VkResult VKAPI_CALL wait(VkDevice device, uint32_t count, const VkFence* fences, VkBool32 all,
                                     uint64_t timeout) {
   const int64_t number = faults.waits++;
-  if (faults.waits_until_hang >= 0 && number >= faults.waits_until_hang) return VK_TIMEOUT;
+  if (faults.waits_until_hang >= 0 && number >= faults.waits_until_hang) {
+    // The device does finish: at the end of the process software Vulkan must not be compiling any more.
+    reinterpret_cast<PFN_vkDeviceWaitIdle>(next_device(device, "vkDeviceWaitIdle"))(device);
+    return VK_TIMEOUT;
+  }
   return next_wait(device, count, fences, all, timeout);
 }
 

@@ -12,7 +12,7 @@ struct FaultyVulkan {
   int64_t batches_until_skip = -1;
   bool allocations_fail = false;  ///< vkAllocateMemory gives VK_ERROR_OUT_OF_DEVICE_MEMORY
   bool imports_fail = false;      ///< and VK_ERROR_INVALID_EXTERNAL_HANDLE for memory of the host
-  int64_t waits_until_hang = -1;  ///< so many calls of vkWaitForFences wait, then VK_TIMEOUT at once; -1: all
+  int64_t waits_until_hang = -1;  ///< so many calls of vkWaitForFences succeed, then VK_TIMEOUT; -1: all
   /// Not 0: pipeline caches hold the driver's header and so many bytes, a fresh one each time they are asked for.
   uint32_t cache_bytes = 0;
   bool cache_data_fails = false;  ///< no pipeline cache is made of data
