@@ -25,12 +25,14 @@ layout(constant_id = 8) const uint kLayerNorm = 0;
 layout(constant_id = 9) const uint kOutput = 2;  // kConsumeF32, kConsumeF16 or kConsumeBf16
 
 const uint kChunks = kChunkThreads * kChunksPerThread;
-const uint kStride = kWidth + 1;  // odd: neighbouring chunks lie in different banks
+const uint kStride = kWidth / 4 + 1;  // of four numbers, odd: neighbouring chunks lie in different banks
 const uint kOwn = kOutputsPerThread * kChunksPerThread;
 
-shared float h[kChunks * kStride];
-shared float scratch[kChunks * kChunk];  // z at the start and at the end, partial sums of LayerNorm in between
-shared float squares[kChunks * kChunk];
+// Four numbers at a time: what one invocation reads of h, its neighbours read, too, and shared memory answers one read a
+// cycle, while a core has time for several multiplications.
+shared vec4 h[kChunks * kStride];
+shared vec4 scratch[kChunks * kChunk / 4];  // z at the start and at the end, partial sums of LayerNorm in between
+shared vec4 squares[kChunks * kChunk / 4];
 
 // z of the workgroup's chunks to scratch; chunks beyond the last are zero.
 void load_latents(uint first) {
@@ -41,7 +43,7 @@ void load_latents(uint first) {
       const uint column = chunk % pc.width;
       z = dequantize(chunk / pc.width, column, column_level(column), i % kChunk);
     }
-    scratch[i] = z;
+    scratch[i >> 2][i & 3u] = z;
   }
   barrier();
 }
@@ -49,15 +51,30 @@ void load_latents(uint first) {
 // Loops over own[] have to be unrolled, so that it lives in registers; the others must not be: compilers that unroll them
 // as well take half a minute.
 
+// Four numbers of the network, one after the other or kWidth apart.
+vec4 network_row(uint at) { return vec4(network[at], network[at + 1], network[at + 2], network[at + 3]); }
+vec4 network_column(uint at) {
+  return vec4(network[at], network[at + kWidth], network[at + 2 * kWidth], network[at + 3 * kWidth]);
+}
+
+float get_h(uint c, uint o) { return h[c * kStride + (o >> 2)][o & 3u]; }
+void set_h(uint c, uint o, float value) { h[c * kStride + (o >> 2)][o & 3u] = value; }
+
 // The weight of channel `channel` of the workgroup's chunk c, in row `row` of the window, from h and z; `at`: where C
 // begins in the network.
 float weight(uint at, uint first, uint c, uint channel, uint row) {
   float y = network[at + kChunk * kWidth + channel];
-  [[dont_unroll]] for (uint k = 0; k < kWidth; ++k) y += network[at + channel * kWidth + k] * h[c * kStride + k];
+  [[dont_unroll]] for (uint k = 0; k < kWidth / 4; ++k) {
+    y += dot(network_row(at + channel * kWidth + 4 * k), h[c * kStride + k]);
+  }
   const uint skip_at = at + kChunk * kWidth + kChunk + channel * kChunk;
-  [[dont_unroll]] for (uint k = 0; k < kChunk; ++k) y += network[skip_at + k] * scratch[c * kChunk + k];
+  [[dont_unroll]] for (uint k = 0; k < kChunk / 4; ++k) {
+    y += dot(network_row(skip_at + 4 * k), scratch[c * (kChunk / 4) + k]);
+  }
   return apply_scales(y, row, (first + c) % pc.width);
 }
+
+float sum_of_parts(vec4 a, vec4 b, vec4 c, vec4 d) { return dot((a + b) + (c + d), vec4(1.0)); }
 
 float activate(float u) { return kActivation == 1 ? max(u, 0.0) : u / (1.0 + exp(-u)); }
 
@@ -80,10 +97,10 @@ void main() {
     if (o < kWidth) {
       for (uint c = 0; c < kChunksPerThread; ++c) {
         float sum = network[at + kChunk * kWidth + o];
-        [[dont_unroll]] for (uint k = 0; k < kChunk; ++k) {
-          sum += network[at + k * kWidth + o] * scratch[(chunk0 + c) * kChunk + k];
+        [[dont_unroll]] for (uint k = 0; k < kChunk / 4; ++k) {
+          sum += dot(network_column(at + 4 * k * kWidth + o), scratch[(chunk0 + c) * (kChunk / 4) + k]);
         }
-        h[(chunk0 + c) * kStride + o] = sum;
+        set_h(chunk0 + c, o, sum);
       }
     }
   }
@@ -98,12 +115,14 @@ void main() {
       const uint o = min(output0 + q * kOutputThreads, kWidth - 1);
       for (uint c = 0; c < kChunksPerThread; ++c) own[q * kChunksPerThread + c] = network[bias_at + o];
     }
-    [[dont_unroll]] for (uint k = 0; k < kWidth; ++k) {
-      float input_k[kChunksPerThread];
-      for (uint c = 0; c < kChunksPerThread; ++c) input_k[c] = h[(chunk0 + c) * kStride + k];
+    [[dont_unroll]] for (uint k = 0; k < kWidth / 4; ++k) {
+      vec4 factors[kOutputsPerThread];
       for (uint q = 0; q < kOutputsPerThread; ++q) {
-        const float factor = network[at + k * kWidth + min(output0 + q * kOutputThreads, kWidth - 1)];
-        for (uint c = 0; c < kChunksPerThread; ++c) own[q * kChunksPerThread + c] += factor * input_k[c];
+        factors[q] = network_column(at + 4 * k * kWidth + min(output0 + q * kOutputThreads, kWidth - 1));
+      }
+      for (uint c = 0; c < kChunksPerThread; ++c) {
+        const vec4 inputs = h[(chunk0 + c) * kStride + k];
+        for (uint q = 0; q < kOutputsPerThread; ++q) own[q * kChunksPerThread + c] += dot(factors[q], inputs);
       }
     }
     barrier();
@@ -114,38 +133,35 @@ void main() {
         const uint o = output0 + q * kOutputThreads;
         if (o < kWidth) {
           for (uint c = 0; c < kChunksPerThread; ++c) {
-            kept[q * kChunksPerThread + c] = h[(chunk0 + c) * kStride + o];
-            h[(chunk0 + c) * kStride + o] = own[q * kChunksPerThread + c];
+            kept[q * kChunksPerThread + c] = get_h(chunk0 + c, o);
+            set_h(chunk0 + c, o, own[q * kChunksPerThread + c]);
           }
         }
       }
       barrier();
       const uint part = kWidth / kChunk;
       [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
-        const uint from = i / kChunk * kStride + i % kChunk * part;
         float sum = 0.0;
-        [[dont_unroll]] for (uint j = 0; j < part; ++j) sum += h[from + j];
-        scratch[i] = sum;
+        [[dont_unroll]] for (uint j = 0; j < part; ++j) sum += get_h(i / kChunk, i % kChunk * part + j);
+        scratch[i >> 2][i & 3u] = sum;
       }
       barrier();
       [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
-        const uint from = i / kChunk * kStride + i % kChunk * part;
-        float mean = 0.0;
-        [[dont_unroll]] for (uint j = 0; j < kChunk; ++j) mean += scratch[i / kChunk * kChunk + j];
-        mean /= float(kWidth);
+        const float mean = sum_of_parts(scratch[i / kChunk * 4], scratch[i / kChunk * 4 + 1],
+                                        scratch[i / kChunk * 4 + 2], scratch[i / kChunk * 4 + 3]) / float(kWidth);
         float sum = 0.0;
-        [[dont_unroll]] for (uint j = 0; j < part; ++j) sum += (h[from + j] - mean) * (h[from + j] - mean);
-        squares[i] = sum;
+        [[dont_unroll]] for (uint j = 0; j < part; ++j) {
+          const float distance = get_h(i / kChunk, i % kChunk * part + j) - mean;
+          sum += distance * distance;
+        }
+        squares[i >> 2][i & 3u] = sum;
       }
       barrier();
       for (uint c = 0; c < kChunksPerThread; ++c) {
-        float mean = 0.0;
-        float variance = 0.0;
-        [[dont_unroll]] for (uint j = 0; j < kChunk; ++j) {
-          mean += scratch[(chunk0 + c) * kChunk + j];
-          variance += squares[(chunk0 + c) * kChunk + j];
-        }
-        mean /= float(kWidth);
+        const uint parts = (chunk0 + c) * 4;
+        const float mean =
+            sum_of_parts(scratch[parts], scratch[parts + 1], scratch[parts + 2], scratch[parts + 3]) / float(kWidth);
+        const float variance = sum_of_parts(squares[parts], squares[parts + 1], squares[parts + 2], squares[parts + 3]);
         const float deviation = sqrt(variance / float(kWidth) + 1e-5);
         for (uint q = 0; q < kOutputsPerThread; ++q) {
           const uint o = min(output0 + q * kOutputThreads, kWidth - 1);
@@ -159,9 +175,9 @@ void main() {
       const uint o = output0 + q * kOutputThreads;
       if (o < kWidth) {
         for (uint c = 0; c < kChunksPerThread; ++c) {
-          const uint slot = (chunk0 + c) * kStride + o;
-          const float before = kLayerNorm != 0 ? kept[q * kChunksPerThread + c] : h[slot];
-          h[slot] = (before + activate(own[q * kChunksPerThread + c])) * network[embedding_at + level[c] * kWidth + o];
+          const float before = kLayerNorm != 0 ? kept[q * kChunksPerThread + c] : get_h(chunk0 + c, o);
+          set_h(chunk0 + c, o,
+                (before + activate(own[q * kChunksPerThread + c])) * network[embedding_at + level[c] * kWidth + o]);
         }
       }
     }

@@ -42,7 +42,7 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
     return Status(StatusCode::kNoDevice,
                   str_cat(info.name, ": no rANS kernel decodes the known tiles rightly: decode on the CPU"));
   }
-  if (codec.synthesis.width != 0) NWC_TRY(self->self_test_->check_network(*variant));
+  if (codec.synthesis.width != 0) NWC_TRY(self->self_test_->check_network(*variant, Dtype::kF32));
   NWC_TRY(self->self_test_->check_conversion());
   self->pipelines_->save();
   log.log(LogLevel::kInfo, str_cat(self->name_, " (", info.driver, "), subgroups of ", info.subgroup_size,

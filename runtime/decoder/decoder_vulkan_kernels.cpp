@@ -22,7 +22,7 @@ constexpr uint32_t kTileChunkBytes = 1024 + 64;
 constexpr uint32_t kMatrixBytes = 1024 + 128;
 
 constexpr uint32_t kMlpThreads = 128;
-constexpr uint32_t kMlpStates = 2048;  // numbers of h in shared memory
+constexpr uint32_t kMlpStates = 2048, kMaxMlpStates = 8192;  // numbers of h in shared memory
 constexpr uint32_t kMlpChunks = 32;
 
 void append(std::vector<float>* to, const std::vector<float>& from) { to->insert(to->end(), from.begin(), from.end()); }
@@ -61,12 +61,16 @@ std::vector<float> pack_network(const CodecRecord& codec) {
 
 /// Specialization constants of synthesis_mlp.comp but for the last: as many chunks to a workgroup as shared memory
 /// holds, an even number.
-PipelineKey mlp_pipeline(const Network& net, uint32_t* chunks) {
+PipelineKey mlp_pipeline(const Network& net, const DeviceInfo& device, uint32_t* chunks) {
   const uint32_t w = net.width;
-  const uint32_t output_threads = std::min(w, kMlpThreads);
+  // Two outputs and eight chunks an invocation, so that what it loads is used several times.
+  const uint32_t output_threads = std::min(w < 64 ? w : w / 2, kMlpThreads);
   const uint32_t chunk_threads = std::max(1u, kMlpThreads / output_threads);
   const uint32_t outputs_per_thread = (w + output_threads - 1) / output_threads;
-  const uint32_t most = std::min(kMlpChunks, kMlpStates / w);
+  // The more chunks share what is read of the network, the better; software has caches, and compiles longer.
+  const uint32_t states =
+      device.quirks.software ? kMlpStates : std::clamp(device.max_shared_memory / 2 / 4, kMlpStates, kMaxMlpStates);
+  const uint32_t most = std::min(kMlpChunks, states / w);
   const uint32_t chunks_per_thread = chunk_threads == 1 ? most / 2 * 2 : most / chunk_threads;
   *chunks = chunk_threads * chunks_per_thread;
   return {ShaderId::kSynthesisMlp,
@@ -130,7 +134,7 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   alias.insert(alias.end(), extra.begin(), extra.end());
   NWC_TRY(self->upload_constant(bytes_of(alias.data(), alias.size() * sizeof(AliasTable)), &self->tables_));
   if (self->width_ != 0) {
-    self->synthesis_ = mlp_pipeline(codec.synthesis, &self->chunks_per_group_);
+    self->synthesis_ = mlp_pipeline(codec.synthesis, device.info(), &self->chunks_per_group_);
     const std::vector<float> network = pack_network(codec);
     NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
   }

@@ -216,12 +216,12 @@ void VulkanSelfTest::quarantine(const RansVariant& variant, const std::string& w
   known_[variant] = false;
 }
 
-Status VulkanSelfTest::check_network(const RansVariant& variant) {
-  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBf16}) {
-    WindowRun test = make_weights_run(scalar_, variant, true, dtype);
-    NWC_TRY(run(scalar_, &test));
-    NWC_TRY(check_weights(scalar_, test, codec_, scalar_.synthesis_levels));
-  }
+Status VulkanSelfTest::check_network(const RansVariant& variant, Dtype dtype) {
+  if (known_networks_[dtype]) return {};
+  WindowRun test = make_weights_run(scalar_, variant, true, dtype);
+  NWC_TRY(run(scalar_, &test));
+  NWC_TRY(check_weights(scalar_, test, codec_, scalar_.synthesis_levels));
+  known_networks_[dtype] = true;
   return {};
 }
 

@@ -20,9 +20,9 @@ class VulkanSelfTest {
   /// Tables that VulkanKernels::create takes as `extra`.
   static std::vector<AliasTable> extra_tables();
 
-  /// A network codec's synthesis, to f32, f16 and bf16, from values that the variant gives, and the conversions alone,
-  /// against the CPU. Errors: kNoDevice, kDevice...
-  Status check_network(const RansVariant& variant);
+  /// A network codec's synthesis from values that the variant gives, asked once for each dtype, and the conversions
+  /// alone, against the CPU. Errors: kNoDevice, kDevice...
+  Status check_network(const RansVariant& variant, Dtype dtype);
   Status check_conversion();
   /// The variant for a tensor with that many tables in use; nullopt if none works. batch: vectors of a product's
   /// kernel.
@@ -63,6 +63,7 @@ class VulkanSelfTest {
   Logger log_;
   Window scalar_, trellis_;
   std::map<RansVariant, bool> known_;
+  std::map<Dtype, bool> known_networks_;  ///< those that have been right
 };
 
 }  // namespace nwc

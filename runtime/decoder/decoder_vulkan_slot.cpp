@@ -98,11 +98,11 @@ Status WindowSlot::reserve(uint64_t upload, uint64_t scratch, uint64_t readback)
 Status WindowSlot::begin(std::span<const WindowRun> runs) {
   NWC_TRY(upload_.flush());
   NWC_TRY(batch_->begin());
-  // What others have recorded before may still read the output.
-  batch_->barrier();
   if (status_bytes_ != 0) batch_->fill(scratch_, status_bytes_, kTileUntouched);
   if (window_input_bytes_ != 0 && !device_.info().quirks.software)
     batch_->copy(upload_, 0, scratch_, input_at_, window_input_bytes_);
+  // What others have recorded before may still read the output.
+  batch_->barrier();
   for (const WindowRun& run : runs) {
     if (run.layout != nullptr || run.raw_bytes == 0) continue;
     batch_->copy(upload_, run.at.upload, *run.out.buffer, run.out.offset, run.raw_bytes);

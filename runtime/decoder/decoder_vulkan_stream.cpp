@@ -146,6 +146,12 @@ Result<std::shared_ptr<WindowStream::Source>> WindowStream::open(const DecodeJob
     return Status(StatusCode::kDevice, str_cat(record.name, ": no rANS kernel works: decode on the CPU"));
   }
   source->variant = *variant;
+  if (source->path.network) {
+    last_variant_.reset();  // no other variant would help
+    const Status status = self_test_->check_network(*variant, source->path.convert ? Dtype::kF32 : job.dtype);
+    if (status.code() == StatusCode::kNoDevice) return Status(StatusCode::kDevice, status.message());
+    NWC_TRY(status);
+  }
   last_variant_ = *variant;
   return source;
 }

@@ -178,7 +178,7 @@ std::vector<uint8_t> trellis_file() {
 TEST_F(VulkanProduct, EveryBatch) {
   open(linear_file());
   NWC_NEED_DEVICE(start());
-  for (const uint32_t batch : {1u, 2u, 3u, 8u}) multiply({{0, batch, batch % 2 == 0}});
+  for (const uint32_t batch : {1u, 3u, 8u}) multiply({{0, batch, batch % 2 == 0}});
   const uint64_t most = VulkanFusedProduct::max_tensor_bytes(*file_, 0, options_) +
                         VulkanFusedProduct::max_shared_bytes(*file_, options_);
   EXPECT_LE(product_->device_bytes(), most);
@@ -204,7 +204,7 @@ TEST_F(VulkanProduct, EveryVariant) {
       const Status status = start(options);
       if (variant == VulkanOptions::Variant::kBallot && status.code() == StatusCode::kNoDevice) continue;
       NWC_NEED_DEVICE(status);
-      multiply({{0, 1}, {0, 3}});
+      multiply({{0, 2}});
     }
   }
 }

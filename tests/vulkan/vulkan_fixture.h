@@ -247,7 +247,7 @@ struct LogLines {
 /// f32 weights of rows [begin, end) of a coded tensor against what the scalar decoder's values give, within the
 /// tolerance of doc/format.md, section 5.5. `values`: of the whole tensor.
 inline void expect_weights_agree(const NwcFile& file, size_t tensor, std::span<const int16_t> values, uint64_t begin,
-                                 uint64_t end, std::span<const float> got) {
+                                 uint64_t end, std::span<const float> got, float rounding = 0) {
   const uint64_t n = file.tensors()[tensor].cols();
   const auto coded = file.load_coded(tensor, true);
   ASSERT_TRUE(coded.ok());
@@ -264,7 +264,8 @@ inline void expect_weights_agree(const NwcFile& file, size_t tensor, std::span<c
       const float scale = coded->scale[column] * (coded->row_scale.empty() ? 1.0f : coded->row_scale[row]);
       const float expected = scale == 0 ? 0 : chunk[row % kChunk] * scale;
       const float actual = got[(row - begin) * n + column];
-      if (!(std::fabs(actual - expected) <= 0x1p-14f * scale * (1 + most)) && wrong++ < 5) {
+      const float tolerance = 0x1p-14f * scale * (1 + most) + rounding * (std::fabs(expected) + 0x1p-13f);
+      if (!(std::fabs(actual - expected) <= tolerance) && wrong++ < 5) {
         ADD_FAILURE() << "row " << row << " column " << column << ": " << actual << ", not " << expected;
       }
     }
