@@ -125,6 +125,29 @@ Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
   return failure;
 }
 
+VulkanFusedProduct::ImportedFile VulkanFusedProduct::import_payloads(const CodedTensor& coded) {
+  ImportedFile imported;
+  if (!imports_ || !decoder_.device_->info().host_import || coded.tiles.empty()) return imported;
+  uint64_t begin = UINT64_MAX, end = 0;
+  for (const CodedTensor::Tile& tile : coded.tiles) {
+    begin = std::min(begin, tile.offset);
+    end = std::max(end, tile.offset + tile.size);
+  }
+  const uint8_t* view = decoder_.file_.reader().view(begin, end - begin);
+  if (view == nullptr) return imported;
+  Result<DeviceBuffer> buffer =
+      DeviceBuffer::import_host(*decoder_.device_, {view, static_cast<size_t>(end - begin)}, &imported.at);
+  if (buffer.ok()) {
+    imported.buffer = std::move(buffer).value();
+    imported.begin = begin;
+  } else {
+    imports_ = false;
+    decoder_.log_.log(LogLevel::kInfo, str_cat(decoder_.name_, " does not read the file where it is mapped (",
+                                               buffer.status().message(), "): it is copied"));
+  }
+  return imported;
+}
+
 Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, const RansVariant& variant,
                                      bool check_crc, Loaded* out) {
   const NwcFile& file = decoder_.file_;
@@ -137,6 +160,9 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
   path.values_only = path.direct = true;
   WindowLimits limits = kernels.limits(UINT64_MAX, path, false);
   limits.max_input_bytes = std::min(limits.max_input_bytes, window_bytes(decoder_.options_));
+  const ImportedFile imported = import_payloads(coded);
+  const bool copy_payloads = imported.buffer.handle() == VK_NULL_HANDLE;
+  const uint64_t global_bytes = out->contexts.global.size() * 4;
   uint64_t total = 0, largest = 0, most_tiles = 0;
   out->windows.clear();
   for (const TileWindow& part : plan_windows(grid, coded, 0, grid.m, limits)) {
@@ -150,7 +176,8 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
     window.offset = total;
     const uint64_t bytes = window.layout.total_words * 4;
     total = align_up(total + bytes, kWindowAlignment);
-    largest = std::max(largest, bytes);
+    // What comes before the payloads, and after them.
+    largest = std::max(largest, copy_payloads ? bytes : window.layout.payload_at[0] * uint64_t{4} + global_bytes);
     most_tiles = std::max<uint64_t>(most_tiles, window.layout.tiles.size());
     out->windows.push_back(std::move(window));
   }
@@ -161,26 +188,37 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, *decoder_.pipelines_));
   for (const Window& window : out->windows) {
     const WindowLayout& layout = window.layout;
-    const MutableBytes input = upload.mapped().first(static_cast<size_t>(layout.total_words * 4));
+    const uint64_t bytes = layout.total_words * 4;
+    const uint64_t global_at =
+        copy_payloads ? window.global_context_at * uint64_t{4} : layout.payload_at[0] * uint64_t{4};
+    const MutableBytes input = upload.mapped().first(static_cast<size_t>(global_at + global_bytes));
     size_t bad = 0;
-    const Status packed =
-        pack_window(file, tensor, coded, layout, out->contexts, true, check_crc, decoder_.runner_, input, &bad);
+    const Status packed = pack_window(file, tensor, coded, layout, out->contexts, true, check_crc, decoder_.runner_,
+                                      input, &bad, copy_payloads);
     if (!packed.ok()) {
       for (size_t t = 0; t < bad; ++t) NWC_TRY(check_tile(file, decoder_.tables_, tensor, coded, layout.tiles[t]));
       return packed;
     }
-    std::memcpy(input.data() + size_t{window.global_context_at} * 4, out->contexts.global.data(),
-                out->contexts.global.size() * 4);
+    std::memcpy(input.data() + global_at, out->contexts.global.data(), global_bytes);
     NWC_TRY(upload.flush());
     NWC_TRY(batch->begin());
-    batch->copy(upload, 0, out->payload, window.offset, input.size());
+    batch->copy(upload, 0, out->payload, window.offset, copy_payloads ? bytes : global_at);
+    if (!copy_payloads) {
+      batch->copy(upload, global_at, out->payload, window.offset + window.global_context_at * uint64_t{4},
+                  global_bytes);
+      for (size_t i = 0; i < layout.tiles.size(); ++i) {
+        const CodedTensor::Tile& tile = coded.tiles[layout.tiles[i]];
+        batch->copy(imported.buffer, tile.offset - imported.begin + imported.at, out->payload,
+                    window.offset + layout.payload_at[i] * uint64_t{4}, tile.size);
+      }
+    }
     batch->fill(status, layout.tiles.size() * 4, kTileUntouched);
     batch->barrier();
     RansPush push = VulkanKernels::rans_push(layout, out->contexts);
     if (variant.shared_tables == 0) push.context_at = window.global_context_at;
     NWC_TRY(batch->dispatch(kernels.rans_pipeline(variant),
-                            {&kernels.tables(), {&out->payload, window.offset, input.size()}, &status, &status},
-                            push.words(), kernels.rans_groups(variant, layout.tiles.size())));
+                            {&kernels.tables(), {&out->payload, window.offset, bytes}, &status, &status}, push.words(),
+                            kernels.rans_groups(variant, layout.tiles.size())));
     batch->barrier();
     batch->copy(status, 0, back, 0, layout.tiles.size() * 4);
     batch->barrier();

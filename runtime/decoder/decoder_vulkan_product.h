@@ -69,12 +69,20 @@ class VulkanFusedProduct {
     std::array<uint32_t, 7> push;
   };
 
+  /// The part of the file that holds a tensor's payloads, for the device to copy from; no buffer where it cannot.
+  struct ImportedFile {
+    DeviceBuffer buffer;
+    uint64_t begin = 0;  ///< what lies in the file here...
+    uint64_t at = 0;     ///< ...is here in the buffer
+  };
+  ImportedFile import_payloads(const CodedTensor& coded);
   Status load_with(size_t tensor, const CodedTensor& coded, const RansVariant& variant, bool check_crc, Loaded* out);
   Status check_product(const Product& product) const;
   Status record_product(CommandBatch& batch, const Product& product);
   Status reduce(CommandBatch& batch);
 
   VulkanDecoder& decoder_;
+  bool imports_ = true;  ///< until it fails
   std::map<size_t, Loaded> loaded_;
   DeviceBuffer partials_;
   uint64_t partials_used_ = 0;  ///< bytes

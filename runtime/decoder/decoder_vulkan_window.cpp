@@ -197,10 +197,10 @@ void pack_tile_record(const WindowLayout& layout, size_t i, const TileGeometry& 
 
 Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded, const WindowLayout& layout,
                    const TensorContexts& contexts, bool shared_tables, bool check_crc, Runner& runner, MutableBytes out,
-                   size_t* first_bad) {
+                   size_t* first_bad, bool copy_payloads) {
   const TensorRecord& record = file.tensors()[tensor];
   const TileGrid grid = tile_grid(record);
-  assert(out.size() >= layout.total_words * 4);
+  assert(out.size() >= (copy_payloads ? layout.total_words : layout.payload_at[0]) * 4);
   pack_head(coded, layout, contexts, shared_tables, out);
   std::vector<Status> statuses(layout.tiles.size());
   parallel_for(runner, static_cast<uint32_t>(layout.tiles.size()), [&](uint32_t i, uint32_t) {
@@ -214,10 +214,14 @@ Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded,
     if (tile.size > max_payload_bytes(g)) {
       return fail(StatusCode::kChecksum, str_cat("the payload's ", tile.size, " bytes are more than a tile can use"));
     }
-    const MutableBytes payload = out.subspan(size_t{layout.payload_at[i]} * 4, tile.size);
-    if (Status read = file.reader().read(tile.offset, payload); !read.ok()) {
-      statuses[i] = read.with_context(tile_context(record, t));
-      return;
+    Bytes payload(copy_payloads ? nullptr : file.reader().view(tile.offset, tile.size), tile.size);
+    if (copy_payloads) {
+      const MutableBytes copied = out.subspan(size_t{layout.payload_at[i]} * 4, tile.size);
+      if (Status read = file.reader().read(tile.offset, copied); !read.ok()) {
+        statuses[i] = read.with_context(tile_context(record, t));
+        return;
+      }
+      payload = copied;
     }
     if (check_crc && crc32(payload) != tile.crc) return fail(StatusCode::kChecksum, "CRC-32 of the payload is wrong");
     if (tile.size < head) {

@@ -85,10 +85,11 @@ void pack_tile_record(const WindowLayout& layout, size_t i, const TileGeometry& 
                       MutableBytes out);
 
 /// Writes the window's whole input to `out` (layout.total_words words); payloads are read from the file, in parallel,
-/// and checked. errors: kChecksum, kTruncated, kCorrupt (name tensor and tile), kIo
+/// and checked. Without copy_payloads they are only checked, where the reader views them, and `out` may end before the
+/// first. errors: kChecksum, kTruncated, kCorrupt (name tensor and tile), kIo
 Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded, const WindowLayout& layout,
                    const TensorContexts& contexts, bool shared_tables, bool check_crc, Runner& runner, MutableBytes out,
-                   size_t* first_bad);
+                   size_t* first_bad, bool copy_payloads = true);
 
 /// "model.norm.weight, tile 7": where an error is.
 std::string tile_context(const TensorRecord& record, uint64_t tile);

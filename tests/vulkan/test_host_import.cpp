@@ -1,10 +1,11 @@
 // The host's memory as a source of copies: pages of the heap and of a file that is mapped read-only, from any byte on.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
-#include "runtime/vulkan/submit.h"
+#include "runtime/decoder/decoder_vulkan_product.h"
 #include "tests/vulkan/faulty_vulkan.h"
 #include "tests/vulkan/vulkan_fixture.h"
 
@@ -86,6 +87,80 @@ TEST_F(HostImport, AFileThatIsMappedReadOnly) {
     const auto begin = bytes.begin() + static_cast<std::ptrdiff_t>(from);
     EXPECT_EQ(through_device({view, size}), std::vector<uint8_t>(begin, begin + static_cast<std::ptrdiff_t>(size)));
   }
+}
+
+/// y = W x with tensors that are loaded from a mapped file.
+class ProductImport : public HostImport {
+ protected:
+  static constexpr uint64_t kRows = 150, kCols = 300;
+
+  void SetUp() override {
+    HostImport::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    const CodecRecord codec = testing::random_codec({3, 6});
+    const std::vector<uint8_t> bytes =
+        testing::model_file(codec, {testing::coded_tensor(codec, {"first", kRows, kCols, 32, 64, true, 1}),
+                                    testing::coded_tensor(codec, {"second", kRows, kCols, 64, 128, false, 2})});
+    const std::string path = ::testing::TempDir() + "nwc_product_import";
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    auto reader = open_file_reader(path);
+    ASSERT_TRUE(reader.ok());
+    std::filesystem::remove(path);
+    auto file = NwcFile::open(std::move(reader).value());
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    file_ = std::move(file).value();
+  }
+  std::vector<float> products(const std::string& disabled) {
+    VulkanOptions options;
+    options.validation = true;
+    options.disabled_features = disabled;
+    auto decoder = VulkanDecoder::create(*file_, *runner_, options, log_.logger());
+    EXPECT_TRUE(decoder.ok()) << decoder.status().message();
+    auto product = VulkanFusedProduct::create(**decoder);
+    EXPECT_TRUE(product.ok()) << product.status().message();
+    VulkanDevice& device = (*decoder)->device();
+    auto x = DeviceBuffer::create(device, kCols * 4, MemoryKind::kUpload);
+    auto y = DeviceBuffer::create(device, 2 * kRows * 4, MemoryKind::kReadback);
+    auto batch = CommandBatch::create(device, (*decoder)->pipelines());
+    for (uint64_t i = 0; i < kCols; ++i) store_le(x->mapped().data() + 4 * i, static_cast<float>(i % 7) - 3.0f);
+    EXPECT_TRUE(x->flush().ok() && (*batch)->begin().ok());
+    std::vector<VulkanFusedProduct::Product> list;
+    for (size_t tensor = 0; tensor < 2; ++tensor) {
+      const Status status = (*product)->load(tensor);
+      EXPECT_TRUE(status.ok()) << status.message();
+      list.push_back({tensor, 1, &*x, kCols, {&*y, tensor * kRows * 4, kRows * 4}, kRows, false});
+    }
+    EXPECT_TRUE((*product)->record(**batch, list).ok());
+    EXPECT_TRUE((*batch)->submit_and_wait().ok() && y->invalidate().ok());
+    std::vector<float> out(2 * kRows);
+    std::memcpy(out.data(), y->mapped().data(), out.size() * 4);
+    return out;
+  }
+
+  std::unique_ptr<Runner> runner_ = make_thread_pool(2);
+  std::unique_ptr<NwcFile> file_;
+};
+
+TEST_F(ProductImport, PayloadsNeedNoCopyOfTheHost) {
+  const std::vector<float> copied = products("host_import");
+  EXPECT_EQ(faulty_vulkan()->imports, 0u);
+  EXPECT_NE(copied, std::vector<float>(2 * kRows));
+  EXPECT_EQ(products(""), copied);
+  EXPECT_EQ(faulty_vulkan()->imports, imports() ? 2u : 0u) << "one a tensor";
+  EXPECT_FALSE(log_.mentions("it is copied"));
+}
+
+TEST_F(ProductImport, ADeviceThatRefusesGetsACopy) {
+  if (!imports()) GTEST_SKIP() << "no host_import";
+  const std::vector<float> imported = products("");
+  faulty_vulkan()->imports_fail = true;
+  log_.all.clear();
+  EXPECT_EQ(products(""), imported);
+  const auto lines = std::count_if(log_.all.begin(), log_.all.end(), [](const std::string& line) {
+    return line.find("does not read the file where it is mapped") != std::string::npos;
+  });
+  EXPECT_EQ(lines, 1) << "it is not asked again";
 }
 
 TEST_F(HostImport, WhatTheDeviceRefusesIsAnError) {
