@@ -44,10 +44,9 @@ bool fits(const Load& load, uint64_t columns, const WindowLimits& limits) {
          words * 8 + load.tiles * 8 + load.weights * limits.bytes_per_weight + kWindowSlack <= limits.max_bytes;
 }
 
-}  // namespace
-
-std::vector<TileWindow> plan_windows(const TileGrid& grid, const CodedTensor& coded, uint64_t row_begin,
-                                     uint64_t row_end, const WindowLimits& limits) {
+/// As many bands to a window as fit, at most max_bands.
+std::vector<TileWindow> plan_greedily(const TileGrid& grid, const CodedTensor& coded, uint64_t row_begin,
+                                      uint64_t row_end, const WindowLimits& limits, uint64_t max_bands) {
   std::vector<TileWindow> windows;
   if (row_begin >= row_end) return windows;
   const uint64_t per_row = grid.tiles_per_row();
@@ -56,7 +55,7 @@ std::vector<TileWindow> plan_windows(const TileGrid& grid, const CodedTensor& co
     Load load = band_load(grid, coded, band, 0, per_row);
     if (fits(load, grid.n, limits)) {
       TileWindow window{band, band + 1, 0, per_row};
-      for (; window.band_end < end; ++window.band_end) {
+      for (; window.band_end < end && window.band_end - band < max_bands; ++window.band_end) {
         const Load next = band_load(grid, coded, window.band_end, 0, per_row);
         load = {load.weights + next.weights, load.words + next.words, load.tiles + next.tiles};
         if (!fits(load, grid.n, limits)) break;
@@ -79,6 +78,19 @@ std::vector<TileWindow> plan_windows(const TileGrid& grid, const CodedTensor& co
     ++band;
   }
   return windows;
+}
+
+}  // namespace
+
+std::vector<TileWindow> plan_windows(const TileGrid& grid, const CodedTensor& coded, uint64_t row_begin,
+                                     uint64_t row_end, const WindowLimits& limits) {
+  std::vector<TileWindow> windows = plan_greedily(grid, coded, row_begin, row_end, limits, UINT64_MAX);
+  if (windows.size() < 2) return windows;
+  // A small window at the end would take a device as long as a full one: all get as many bands.
+  const uint64_t bands = windows.back().band_end - windows.front().band_begin;
+  std::vector<TileWindow> even =
+      plan_greedily(grid, coded, row_begin, row_end, limits, ceil_div(bands, windows.size()));
+  return even.size() == windows.size() ? even : windows;
 }
 
 uint64_t max_payload_bytes(const TileGeometry& geometry) {

@@ -32,8 +32,8 @@ struct WindowLimits {
   uint32_t bytes_per_weight = 0;
 };
 
-/// Windows that cover rows [row_begin, row_end), in order of tiles. A window holds one tile at least, whatever the
-/// limits.
+/// Windows that cover rows [row_begin, row_end), in order of tiles, as few as the limits allow and of about one size. A
+/// window holds one tile at least, whatever the limits.
 std::vector<TileWindow> plan_windows(const TileGrid& grid, const CodedTensor& coded, uint64_t row_begin,
                                      uint64_t row_end, const WindowLimits& limits);
 

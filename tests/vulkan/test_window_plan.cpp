@@ -39,6 +39,16 @@ TEST(WindowPlan, CoversEveryTileOnce) {
   }
 }
 
+TEST(WindowPlan, WindowsAreOfOneSize) {
+  const TileGrid grid{33 * 48, 64, 48, 64};
+  const CodedTensor coded = some_tensor(grid, 2000);
+  // 32 bands would fit: 17 and 16 instead of 32 and 1.
+  const auto windows = plan_windows(grid, coded, 0, grid.m, {32 * 48 * 64, 1 << 30, 1000});
+  ASSERT_EQ(windows.size(), 2u);
+  EXPECT_EQ(windows[0].band_end, 17u);
+  EXPECT_EQ(windows[1].band_end, 33u);
+}
+
 TEST(WindowPlan, TakesOnlyBandsOfTheRange) {
   const TileGrid grid{1000, 100, 48, 64};
   const CodedTensor coded = some_tensor(grid, 2000);
