@@ -238,7 +238,7 @@ PipelineKey VulkanKernels::rans_pipeline(const RansVariant& variant) const {
 RansPush VulkanKernels::rans_push(const WindowLayout& layout, const TensorContexts& contexts) {
   RansPush push;
   push.tile_at = layout.tile_at;
-  push.context_at = layout.context_at;
+  push.context_at = layout.context_at / 2;
   push.used_at = layout.used_at;
   push.num_used = static_cast<uint32_t>(contexts.used.size());
   push.level_at = layout.level_at;

@@ -171,8 +171,8 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
     }
     Window window;
     window.layout = layout_window(grid, coded, part, out->contexts);
-    window.global_context_at = static_cast<uint32_t>(window.layout.total_words);
-    window.layout.total_words += out->contexts.global.size();
+    window.global_context_at = static_cast<uint32_t>(align_up(window.layout.total_words, 2));  // pairs
+    window.layout.total_words = window.global_context_at + out->contexts.global.size();
     window.offset = total;
     const uint64_t bytes = window.layout.total_words * 4;
     total = align_up(total + bytes, kWindowAlignment);
@@ -215,7 +215,7 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
     batch->fill(status, layout.tiles.size() * 4, kTileUntouched);
     batch->barrier();
     RansPush push = VulkanKernels::rans_push(layout, out->contexts);
-    if (variant.shared_tables == 0) push.context_at = window.global_context_at;
+    if (variant.shared_tables == 0) push.context_at = window.global_context_at / 2;
     NWC_TRY(batch->dispatch(kernels.rans_pipeline(variant),
                             {&kernels.tables(), {&out->payload, window.offset, bytes}, &status, &status}, push.words(),
                             kernels.rans_groups(variant, layout.tiles.size())));
@@ -277,7 +277,7 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
       const uint64_t rows = std::min(most_rows, layout.rows - row), numbers = bands * product.batch * rows;
       if (partials_used_ + numbers * sizeof(float) > room) NWC_TRY(reduce(batch));
       RansPush push = VulkanKernels::rans_push(layout, loaded.contexts);
-      if (variant->shared_tables == 0) push.context_at = window.global_context_at;
+      if (variant->shared_tables == 0) push.context_at = window.global_context_at / 2;
       push.num_used = static_cast<uint32_t>(loaded.used_tables);
       push.tile_at += static_cast<uint32_t>(row / grid.tile_rows * bands * kTileRecordWords);
       push.num_tiles = static_cast<uint32_t>(ceil_div(rows, grid.tile_rows) * bands);

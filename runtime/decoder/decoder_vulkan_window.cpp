@@ -117,7 +117,7 @@ WindowLayout layout_window(const TileGrid& grid, const CodedTensor& coded, const
     at += words;
     return static_cast<uint32_t>(where);
   };
-  layout.context_at = place(contexts.global.size());
+  layout.context_at = place(contexts.global.size());  // pairs: at a multiple of two words
   layout.used_at = place(contexts.used.size());
   layout.network_at = place(contexts.network.size());
   layout.tile_at = place(layout.tiles.size() * kTileRecordWords);

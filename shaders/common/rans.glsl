@@ -9,9 +9,11 @@ layout(constant_id = 5) const uint kBatch = 1;         // vectors of a product, 
 
 layout(std430, set = 0, binding = 0) readonly buffer Tables { uvec2 tables[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Window { uint window_data[]; };
+layout(std430, set = 0, binding = 1) readonly buffer WindowPairs { uvec2 window_pairs[]; };
 layout(push_constant) uniform Parameters {
   uint tile_at;     // index in window_data of the tile records
-  uint context_at;  // of the contexts: [level][channel or row class][bank], (first bucket of the table, its info word)
+  uint context_at;  // in window_pairs, of the contexts: [level][channel or row class][bank], (first bucket of the table,
+                    // its info word)
   uint used_at;     // of the list of tables to copy to shared memory
   uint num_used;
   uint level_at;  // of the columns' levels, four to a word
@@ -69,8 +71,8 @@ uint column_level(uint column) {
   return (window_data[pc.level_at + (column >> 2)] >> ((column & 3u) * 8u)) & 255u;
 }
 
-// Index of the 16 contexts of the level of a column (within the window).
-uint column_contexts(uint column) { return pc.context_at + column_level(column) * 2u * kChunk * num_banks(); }
+// Index in window_pairs of the 16 contexts of the level of a column (within the window).
+uint column_contexts(uint column) { return pc.context_at + column_level(column) * kChunk * num_banks(); }
 
 // The contexts' second index in the 16 steps of a row block, a byte each.
 uvec4 second_indices(Tile t, uint block) {
@@ -79,16 +81,21 @@ uvec4 second_indices(Tile t, uint block) {
   return uvec4(window_data[at], window_data[at + 1u], window_data[at + 2u], window_data[at + 3u]) & 0x0f0f0f0fu;
 }
 
-// Byte i of 16. An invocation keeps the trellis state of each of its columns so, by slot.
-uint get_byte(uvec4 bytes, uint i) { return (bytes[i >> 2] >> ((i & 3u) * 8u)) & 255u; }
+// Byte i of 16. An invocation keeps the trellis state of each of its columns so, by slot. Choices instead of an index,
+// which could send the vector to memory.
+uint get_byte(uvec4 bytes, uint i) {
+  const uint word = (i & 8u) == 0 ? ((i & 4u) == 0 ? bytes.x : bytes.y) : ((i & 4u) == 0 ? bytes.z : bytes.w);
+  return (word >> ((i & 3u) * 8u)) & 255u;
+}
 void set_byte(inout uvec4 bytes, uint i, uint value) {
   const uint shift = (i & 3u) * 8u;
-  bytes[i >> 2] = (bytes[i >> 2] & ~(255u << shift)) | (value << shift);
+  const uvec4 set = (bytes & ~(255u << shift)) | (value << shift);
+  bytes = mix(bytes, set, equal(uvec4(i >> 2), uvec4(0u, 1u, 2u, 3u)));
 }
 
-// Index of a step's context, from that of the column's contexts.
-uint step_context(uint contexts, uint second, uint path) {
-  return contexts + 2u * (second * num_banks() + (path & 1u));  // without a trellis every state stays 0
+// A step's context: first bucket of the table, info word.
+uvec2 step_context(uint contexts, uint second, uint path) {
+  return window_pairs[contexts + second * num_banks() + (path & 1u)];  // without a trellis every state stays 0
 }
 
 // The stream of a tile, two 16-bit words to a u32. Staged, the u32 [staged - 128, staged) lie in a ring in shared

@@ -117,9 +117,9 @@ void main() {
           info[b] = 0;
           symbol[b] = 1;
           if (contexts[b] != 0xffffffffu) {
-            const uint context = step_context(contexts[b], second, path[b]);
-            info[b] = window_data[context + 1u];
-            symbol[b] = decode_symbol(state[b], window_data[context]);
+            const uvec2 context = step_context(contexts[b], second, path[b]);
+            info[b] = context.y;
+            symbol[b] = decode_symbol(state[b], context.x);
             value[b] = symbol_value(info[b], symbol[b], 0u);
             any_escape = any_escape || is_escape(info[b], symbol[b]);
             need = state[b] < kRansLow;

@@ -101,9 +101,9 @@ void main() {
         uint value = 0;
         bool escape = false;
         if (takes_part) {
-          const uint context = step_context(contexts, get_byte(seconds, channel), path);
-          info = window_data[context + 1u];
-          symbol = decode_symbol(state, window_data[context]);
+          const uvec2 context = step_context(contexts, get_byte(seconds, channel), path);
+          info = context.y;
+          symbol = decode_symbol(state, context.x);
           value = symbol_value(info, symbol, 0u);
           escape = is_escape(info, symbol);
         }
