@@ -1,6 +1,19 @@
 #include "bench/bench_commands.h"
 
 namespace nwc::bench {
+namespace {
+
+/// Seconds of decoding all of `m`, after a first time, which compiles.
+double probe(const SyntheticModel& m, Decoder& decoder) {
+  std::vector<uint8_t> out(2 * m.record.weights);
+  DecodeRequest request;
+  request.row_end = m.file->tensors()[0].rows();
+  request.out = out;
+  check(decoder.decode(request));
+  return seconds_of(false, [&] { check(decoder.decode(request)); });
+}
+
+}  // namespace
 
 BackendDecoder open_cpu(const NwcFile& file, Runner& runner) {
   const CpuLevel level = detect_cpu_level();
@@ -21,6 +34,27 @@ std::optional<BackendDecoder> open_vulkan(const NwcFile& file, Runner& runner, c
   const std::string prefix = "vulkan ", name = (*decoder)->name();
   return BackendDecoder{"vulkan", name.substr(name.rfind(prefix, 0) == 0 ? prefix.size() : 0),
                         std::move(decoder).value()};
+}
+
+std::optional<SyntheticOptions> affordable_layer(const SyntheticOptions& layer, Runner& runner,
+                                                 const std::string& device, const Report& report) {
+  constexpr double kSeconds = 0.1, kTooLong = 5;
+  SyntheticOptions part = layer;
+  part.rows = std::min<uint64_t>(layer.rows, 1024);
+  // A device that works in parallel takes hardly longer for four times as many columns.
+  for (part.cols = 64; part.cols < layer.cols; part.cols *= 4) {
+    const auto m = make_synthetic(part);
+    const auto d = open_vulkan(*m->file, runner, device, report);
+    if (!d) return std::nullopt;
+    const double seconds = probe(*m, *d->decoder);
+    if (seconds > kTooLong) {
+      report.note(layer.preset + " on " + d->device + " left out: " + std::to_string(m->record.weights) +
+                  " weights take " + std::to_string(seconds) + " s");
+      return std::nullopt;
+    }
+    if (seconds > kSeconds) return part;
+  }
+  return layer;
 }
 
 }  // namespace nwc::bench

@@ -52,6 +52,11 @@ BackendDecoder open_cpu(const NwcFile& file, Runner& runner);
 std::optional<BackendDecoder> open_vulkan(const NwcFile& file, Runner& runner, const std::string& device,
                                           const Report& report);
 
+/// The layer, or as much of it as a slow device decodes in some tenths of a second. Not there, with a note, if the
+/// device is not, or takes seconds for 64 columns.
+std::optional<SyntheticOptions> affordable_layer(const SyntheticOptions& layer, Runner& runner,
+                                                 const std::string& device, const Report& report);
+
 inline void add_preset_option(CLI::App* command, std::vector<std::string>* presets) {
   command->add_option("--preset", *presets, "Synthesis networks")
       ->check(CLI::IsMember({"identity", "linear", "small", "paper"}))

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "bench/bench_commands.h"
-#include "bench/bench_decode_vulkan.h"
+#include "bench/device_layer.h"
 #include "bench/synthetic_model.h"
 #include "runtime/codec/synthesis_plan.h"
 #include "runtime/codec/tensor_decode.h"
@@ -113,39 +113,6 @@ void measure_model(const DecodeOptions& o, const SyntheticModel& m, CpuLevel cpu
   report->measure(jobs);
 }
 
-/// Seconds of decoding all of `m`, after a first time, which compiles.
-double probe(const SyntheticModel& m, Decoder& decoder) {
-  std::vector<uint8_t> out(2 * m.record.weights);
-  DecodeRequest request;
-  request.row_end = m.file->tensors()[0].rows();
-  request.out = out;
-  check(decoder.decode(request));
-  return seconds_of(false, [&] { check(decoder.decode(request)); });
-}
-
-/// The layer, or as many columns of it as a slow device decodes in some tenths of a second.
-std::optional<SyntheticOptions> affordable_layer(const SyntheticOptions& layer, Runner& runner,
-                                                 const std::string& device, const Report& report) {
-  constexpr uint64_t kColumns = 64;
-  constexpr double kSeconds = 0.5, kTooLong = 5;
-  SyntheticOptions part = layer;
-  part.rows = std::min<uint64_t>(layer.rows, 1024);
-  part.cols = kColumns;
-  const auto m = make_synthetic(part);
-  const auto d = open_vulkan(*m->file, runner, device, report);
-  if (!d) return std::nullopt;
-  const double seconds = probe(*m, *d->decoder);
-  if (seconds > kTooLong) {
-    report.note(layer.preset + " on " + d->device + " left out: " + std::to_string(m->record.weights) +
-                " weights take " + std::to_string(seconds) + " s");
-    return std::nullopt;
-  }
-  const double columns = kSeconds / seconds * kColumns;  // of part.rows
-  if (columns * static_cast<double>(part.rows) >= static_cast<double>(layer.rows * layer.cols)) return layer;
-  part.cols = std::clamp(static_cast<uint64_t>(columns) / kColumns * kColumns, kColumns, layer.cols);
-  return part;
-}
-
 void measure_vulkan(const DecodeOptions& o, const SyntheticOptions& wanted, Runner& runner, Report* report) {
   const auto layer = affordable_layer(wanted, runner, o.backend.device, *report);
   if (!layer) return;
@@ -163,14 +130,17 @@ void measure_vulkan(const DecodeOptions& o, const SyntheticOptions& wanted, Runn
   request.row_end = m->file->tensors()[0].rows();
   std::vector<Job> jobs;
   jobs.push_back({.record = r, .work = [&] { check(device->decoder->decode(request)); }, .wall_clock = true});
-  const auto memory = DeviceMemory::create(*device->decoder, 2 * r.weights);
-  if (memory != nullptr) {
+  const auto on_device = DeviceLayer::create(*m, *device->decoder);
+  double seconds = 0;  // by the device's clock
+  if (on_device != nullptr) {
+    r.name = "tensor to f16 in device memory, upload included";
+    jobs.push_back({.record = r, .work = [&] { on_device->decode(); }, .wall_clock = true});
     r.name = "tensor to f16 in device memory";
-    jobs.push_back({.record = r, .work = [&] { memory->decode(request.row_end); }, .wall_clock = true});
+    jobs.push_back({r, [&] { seconds = on_device->decode(); }, true, {}, [&] { return seconds; }});
     r.name = "device copy of the decoded bytes";
-    jobs.push_back({.record = r, .work = [&] { memory->copy(2 * r.weights); }, .wall_clock = true});
+    jobs.push_back({r, [&] { seconds = on_device->copy(); }, true, {}, [&] { return seconds; }});
   }
-  report->measure(jobs, Against{2, "ratio_device_copy"});
+  report->measure(jobs, Against{3, "ratio_device_copy"});
 }
 
 /// The values of a layer, scalar, a byte each, for decoders of others.

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "bench/bench_commands.h"
+#include "bench/device_layer.h"
 #include "bench/synthetic_model.h"
 #include "runtime/codec/fused_product.h"
 #include "runtime/engine/kernels_cpu.h"
@@ -11,6 +12,7 @@ namespace {
 
 struct FusedOptions : CommonOptions {
   SyntheticOptions layer;
+  BackendOptions backend;
   std::vector<double> bits = {4};
   std::vector<uint32_t> batches = {1};
   std::vector<std::string> presets = {"identity", "linear", "small"};
@@ -52,6 +54,31 @@ void measure_model(const SyntheticModel& m, CpuLevel cpu, uint32_t batch, Runner
                   Against{2, "ratio_f16_product"});
 }
 
+void measure_vulkan(const FusedOptions& o, const SyntheticOptions& wanted, Runner& runner, Report* report) {
+  const auto part = affordable_layer(wanted, runner, o.backend.device, *report);
+  if (!part) return;
+  const auto m = make_synthetic(*part);
+  const auto device = open_vulkan(*m->file, runner, o.backend.device, *report);
+  const auto layer = device ? DeviceLayer::create(*m, *device->decoder) : nullptr;
+  if (layer == nullptr) return;
+  for (const uint32_t batch : o.batches) {
+    double seconds = 0;  // by the device's clock
+    std::vector<Job> jobs;
+    const auto add = [&](const char* name, const std::function<double()>& work) {
+      Record r = m->record;
+      r.name = name + (batch == 1 ? "" : " of " + std::to_string(batch));
+      r.backend = device->backend;
+      r.device = device->device;
+      r.threads = runner.num_workers();
+      jobs.push_back({r, [&seconds, work] { seconds = work(); }, true, {}, [&seconds] { return seconds; }});
+    };
+    add("f16 product", [&] { return layer->product(batch); });
+    add("decode, then multiply", [&] { return layer->decode() + layer->product(batch); });
+    if (layer->can_fuse()) add("fused product", [&] { return layer->fused(batch); });
+    report->measure(jobs, Against{0, "ratio_f16_product"});
+  }
+}
+
 void run_fused(const FusedOptions& o) {
   Report report(o.json, o.repeat, o.only);
   const auto runner = make_thread_pool(o.threads);
@@ -64,6 +91,9 @@ void run_fused(const FusedOptions& o) {
         SyntheticOptions layer = o.layer.with(bits, preset, trellis, row_classes, mixed);
         if (network) layer.rows = std::min<uint64_t>(layer.rows, 1024);
         if (preset == "paper") layer.cols = std::min<uint64_t>(layer.cols, 64);
+        if (o.backend.vulkan())
+          measure_vulkan(o, o.layer.with(bits, preset, trellis, row_classes, mixed), *runner, &report);
+        if (!o.backend.cpu()) continue;
         const auto m = make_synthetic(layer);
         for (const CpuLevel cpu : kCpuLevels) {
           if (cpu > detect_cpu_level() || (cpu == CpuLevel::kScalar && network)) continue;
@@ -83,6 +113,7 @@ void add_fused(CLI::App* app) {
   o->add_to(command);
   add_layer_options(command, &o->layer, &o->bits);
   add_preset_option(command, &o->presets);
+  o->backend.add_to(command);
   command->add_option("--batch", o->batches, "Vectors at a time")
       ->check(CLI::Range(1u, kMaxFusedBatch))
       ->capture_default_str();

@@ -21,7 +21,8 @@ bool by_processor_time(const Job& job) { return job.record.threads == 1 && !job.
 double run_job(const Job& job) {
   if (job.before) job.before();
   const double seconds = seconds_of(by_processor_time(job), job.work);
-  return job.own ? job.own() : seconds;
+  const double own = job.own ? job.own() : 0;
+  return own > 0 ? own : seconds;
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ struct Job {
   std::function<void()> work;
   bool wall_clock = false;         ///< also with one thread, for work that others do: disks, devices
   std::function<void()> before{};  ///< each run, not timed
-  std::function<double()> own{};   ///< after work: its seconds, from a clock of the device's; else the time of `work`
+  /// After work: its seconds by a clock of the device's. 0: there is none, the time of `work` counts.
+  std::function<double()> own{};
 };
 
 /// The job that others are compared with: each gets the median of its time over that job's as a further key.

@@ -60,7 +60,8 @@ def plot_decode(plt, records):
     for axis, quantizer in zip(axes, ("scalar", "trellis")):
         part = [r for r in wanted if r["quantizer"] == quantizer]
         for r in part:
-            r["what"] = {"tensor to f16": "", "tensor to f16 in device memory": "to device memory"}.get(r["name"], r["name"])
+            r["what"] = {"tensor to f16": "", "tensor to f16 in device memory": "in device memory",
+                         "tensor to f16 in device memory, upload included": "upload included"}.get(r["name"], r["name"])
         lines(axis, group(part, "preset", "backend", "what", "threads"), "bpw", "gweights_per_s")
         axis.set_title(f"{quantizer}: whole tensor to f16")
         axis.set_xlim(1.5, 6.7)
@@ -143,7 +144,7 @@ def plot_encode(plt, records):
 
 
 def plot_scaling(plt, records):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.5), layout="constrained")
     groups = group(records, "name", "preset", "backend", "threads")
     for axis, y in ((left, "seconds_median"), (right, "gweights_per_s")):
         for i, (name, part) in enumerate(groups.items()):
@@ -156,7 +157,7 @@ def plot_scaling(plt, records):
         axis.grid(alpha=0.3, which="both")
     left.set_ylabel("seconds")
     right.set_ylabel("Gweight/s")
-    left.legend(fontsize=6)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncol=3, fontsize=6.5)
     return figure
 
 
@@ -187,7 +188,8 @@ def main():
         if plt is None:
             continue
         figure = plot(plt, records)
-        figure.tight_layout()
+        if not figure.get_constrained_layout():
+            figure.tight_layout()
         report.save_figure(figure, figures / f"speed_{kind}.png", dpi=110)
         plt.close(figure)
         print(figures / f"speed_{kind}.png")

@@ -80,6 +80,8 @@ if [ "$backend" != cpu ]; then
   # shellcheck disable=SC2086
   record decode-vulkan decode --threads "$all" --bits $bits $layer --backend vulkan ${device:+--device "$device"}
   # shellcheck disable=SC2086
+  record fused-vulkan fused --threads "$all" --batch $batches $layer --backend vulkan ${device:+--device "$device"}
+  # shellcheck disable=SC2086
   python3 bench/nvcomp_ans.py "$bench" --bits $bits --repeat "$repeat" > "$out/decode-nvcomp.json" || rm -f "$out/decode-nvcomp.json"
 fi
 python3 bench/plot_bench.py "$out"

@@ -1,0 +1,29 @@
+// A layer on a Vulkan device: decoded into the device's memory, and multiplied there. Vulkan itself stays in the .cpp
+// file.
+#pragma once
+
+#include "bench/synthetic_model.h"
+#include "runtime/decoder/decoder.h"
+
+namespace nwc::bench {
+
+class DeviceLayer {
+ public:
+  /// Of the model's first tensor; a decoder of that model. nullptr: it has no device, or the device not the memory.
+  static std::unique_ptr<DeviceLayer> create(const SyntheticModel& model, Decoder& decoder);
+  ~DeviceLayer();
+
+  // Each returns what the device's clock says of its kernels or copies; 0 if it has no clock.
+  double decode();                   ///< all of it to f16
+  double copy();                     ///< as many bytes as decode() writes
+  double product(uint32_t vectors);  ///< with f16 weights
+  double fused(uint32_t vectors);    ///< from the payload
+  bool can_fuse() const;             ///< not with a network
+
+ private:
+  struct Impl;
+  explicit DeviceLayer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace nwc::bench

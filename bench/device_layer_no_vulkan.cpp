@@ -1,0 +1,15 @@
+#include "bench/device_layer.h"
+
+namespace nwc::bench {
+
+struct DeviceLayer::Impl {};
+
+DeviceLayer::~DeviceLayer() = default;
+std::unique_ptr<DeviceLayer> DeviceLayer::create(const SyntheticModel&, Decoder&) { return nullptr; }
+double DeviceLayer::decode() { return 0; }
+double DeviceLayer::copy() { return 0; }
+double DeviceLayer::product(uint32_t) { return 0; }
+double DeviceLayer::fused(uint32_t) { return 0; }
+bool DeviceLayer::can_fuse() const { return false; }
+
+}  // namespace nwc::bench
