@@ -40,7 +40,7 @@ uint64_t count_steps(const TensorRecord& record, const DecodeJob& job) {
 
 Result<std::unique_ptr<WindowStream>> WindowStream::create(const NwcFile& file, Runner& runner, VulkanDevice& device,
                                                            PipelineCache& pipelines, uint64_t budget_bytes) {
-  std::unique_ptr<WindowStream> self(new WindowStream(file, runner, device));
+  std::unique_ptr<WindowStream> self(new WindowStream(file, runner));
   self->slot_bytes_ = budget_bytes / kNumSlots;
   for (auto& slot : self->slots_) {
     NWC_ASSIGN_OR_RETURN(slot, WindowSlot::create(device, pipelines, self->slot_bytes_));

@@ -57,8 +57,7 @@ class WindowStream {
   static uint64_t max_bytes(const NwcFile& file, uint64_t budget_bytes);
 
  private:
-  WindowStream(const NwcFile& file, Runner& runner, VulkanDevice& device)
-      : file_(file), runner_(runner), device_(device) {}
+  WindowStream(const NwcFile& file, Runner& runner) : file_(file), runner_(runner) {}
 
   /// A tensor at work; what its windows share.
   struct Source {
@@ -98,7 +97,6 @@ class WindowStream {
 
   const NwcFile& file_;
   Runner& runner_;
-  VulkanDevice& device_;
   const DecodeTables* tables_ = nullptr;
   VulkanKernels* kernels_ = nullptr;
   VulkanSelfTest* self_test_ = nullptr;
