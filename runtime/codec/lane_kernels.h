@@ -95,9 +95,9 @@ struct SynthesisView {
   uint32_t num_levels = 0, level_stride = 0;  ///< stride of E: num_levels rounded up to 16, 32 or 64
   bool layer_norm = false, silu = false;
   bool identity = false;  ///< y = z: width is 0 and S the identity
-  const float* A = nullptr;
+  const float* A = nullptr;  ///< A and a: those of fold_input()
   const float* a = nullptr;
-  const float* V = nullptr;  ///< [blocks] matrices
+  const float* V = nullptr;  ///< [blocks - 1] matrices: of all blocks but the first
   const float* v = nullptr;  ///< [blocks][w]; gain and bias alike
   const float* gain = nullptr;
   const float* bias = nullptr;

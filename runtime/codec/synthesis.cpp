@@ -76,6 +76,24 @@ bool is_identity(const Network& g) {
 
 }  // namespace
 
+FoldedInput fold_input(const Network& g) {
+  FoldedInput folded{g.A, g.a};
+  if (g.blocks.empty()) return folded;
+  const size_t w = g.width;
+  const NetworkBlock& first = g.blocks[0];
+  for (size_t o = 0; o < w; ++o) {
+    double row[kChunk] = {}, bias = first.v[o];
+    for (size_t i = 0; i < w; ++i) {
+      const double factor = first.V[o * w + i];
+      for (size_t c = 0; c < kChunk; ++c) row[c] += factor * g.A[i * kChunk + c];
+      bias += factor * g.a[i];
+    }
+    for (const double sum : row) folded.A.push_back(static_cast<float>(sum));
+    folded.a.push_back(static_cast<float>(bias));
+  }
+  return folded;
+}
+
 SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   const Network& g = codec.synthesis;
   const size_t w = g.width;
@@ -87,13 +105,14 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   view_.layer_norm = g.layer_norm;
   view_.identity = is_identity(g);
   view_.silu = g.activation == Activation::kSilu;
+  const FoldedInput input = fold_input(g);
   size_t at[10] = {};
   const auto mark = [&](size_t i) { at[i] = numbers_.size(); };
   // clang-format off
   mark(0); pack_matrix(g.S, kChunk, &numbers_);
-  mark(1); pack_matrix(g.A, kChunk, &numbers_);
-  mark(2); append(g.a, &numbers_);
-  mark(3); for (const NetworkBlock& b : g.blocks) pack_matrix(b.V, w, &numbers_);
+  mark(1); pack_matrix(input.A, kChunk, &numbers_);
+  mark(2); append(input.a, &numbers_);
+  mark(3); for (size_t b = 1; b < g.blocks.size(); ++b) pack_matrix(g.blocks[b].V, w, &numbers_);
   mark(4); for (const NetworkBlock& b : g.blocks) append(b.v, &numbers_);
   mark(5); for (const NetworkBlock& b : g.blocks) append(b.gain, &numbers_);
   mark(6); for (const NetworkBlock& b : g.blocks) append(b.bias, &numbers_);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "runtime/base/cpu_features.h"
 #include "runtime/format/codec_record.h"
@@ -12,5 +13,12 @@ namespace nwc {
 /// Scalar is the reference; the twins agree within the tolerance of section 5.5.
 void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> q, const uint8_t* level,
                        std::span<float> y);
+
+/// What depends on z alone, one above the other: h = A z + a, and the first block's u = V h + v = (V A) z + (V a + v).
+/// V A has 16 columns in place of V's w. The scalar reference does without.
+struct FoldedInput {
+  std::vector<float> A, a;  ///< [w or 2 w][16], [w or 2 w]; w without blocks
+};
+FoldedInput fold_input(const Network& g);
 
 }  // namespace nwc

@@ -93,7 +93,9 @@ uint64_t fnv1a(Bytes bytes) {
 double Network::mac_per_weight() const {
   const double w = width;
   const double linear = kChunk * kChunk;
-  return (2.0 * kChunk * w + static_cast<double>(blocks.size()) * w * w + linear) / kChunk;
+  // The first block's V is folded into a matrix of kChunk columns.
+  const double inner = blocks.empty() ? 0.0 : kChunk * w + static_cast<double>(blocks.size() - 1) * w * w;
+  return (2.0 * kChunk * w + inner + linear) / kChunk;
 }
 
 Status validate(const CodecRecord& r) {

@@ -39,7 +39,8 @@ struct Network {
   std::vector<float> S;     ///< [16][16]
   std::vector<float> E;     ///< [blocks][K][w]
 
-  /// Multiply-accumulates per weight of the chunk: (16 w + B w^2 + 16 w + 256) / 16.
+  /// Multiply-accumulates per weight of the chunk, with the first block's V folded into 16 columns (doc/format.md,
+  /// section 5.5): (16 w + 16 w + (B - 1) w^2 + 16 w + 256) / 16 with B > 0 blocks.
   double mac_per_weight() const;
 };
 
