@@ -23,7 +23,7 @@ constexpr uint64_t kProcess = 16u << 20;    // of these for program, metadata an
 struct TokenOptions : CommonOptions {
   BackendOptions backend;
   std::string model, child, child_backend;
-  std::vector<std::string> modes = {"resident", "cached", "streamed", "streamed-budget", "fused"};
+  std::vector<std::string> modes = {"resident", "cached", "fused-cached", "streamed", "streamed-budget", "fused"};
   uint32_t context = 0, prompt = 128, generate = 32;
   double seconds = 60;
   bool fill = false;
@@ -65,11 +65,11 @@ nwc_session_params make_params(const TokenOptions& o, const nwc_model* model, co
   params.device_name = o.backend.device.empty() ? nullptr : o.backend.device.c_str();
   params.num_threads = o.threads;
   params.context = o.context;
-  params.mode = o.child == "resident" ? NWC_WEIGHTS_RESIDENT
-                : o.child == "cached" ? NWC_WEIGHTS_CACHED
-                : o.child == "fused"  ? NWC_WEIGHTS_FUSED
-                                      : NWC_WEIGHTS_STREAMED;
-  if (o.child == "cached") {  // half way
+  params.mode = o.child == "resident"                             ? NWC_WEIGHTS_RESIDENT
+                : o.child == "cached"                             ? NWC_WEIGHTS_CACHED
+                : o.child == "fused" || o.child == "fused-cached" ? NWC_WEIGHTS_FUSED
+                                                                  : NWC_WEIGHTS_STREAMED;
+  if (o.child == "cached" || o.child == "fused-cached") {  // half way
     const nwc_session_plan plan = make_plan(model, params);
     params.memory_budget_bytes = (plan.needed_resident_bytes + plan.needed_streamed_bytes) / 2;
   } else if (o.child == "streamed-budget") {
@@ -263,7 +263,7 @@ void add_tokens(CLI::App* app) {
   o->backend.add_to(command);
   command->add_option("model", o->model, ".nwc file")->required()->check(CLI::ExistingFile);
   command->add_option("--mode", o->modes, "Modes; streamed-budget: within the memory that streaming may take")
-      ->check(CLI::IsMember({"resident", "cached", "streamed", "streamed-budget", "fused"}))
+      ->check(CLI::IsMember({"resident", "cached", "fused-cached", "streamed", "streamed-budget", "fused"}))
       ->capture_default_str();
   command->add_option("--context", o->context, "Tokens of the KV cache (default: the model's, at most 8192)");
   command->add_option("--prompt", o->prompt, "Tokens of the prompt")->capture_default_str();

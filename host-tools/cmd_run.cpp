@@ -81,6 +81,7 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
   return {{"mode", mode_name(plan.mode)},
           {"context", plan.context},
           {"batch", plan.batch},
+          {"resident_layers", plan.num_resident_layers},
           {"weight_bytes", plan.weight_bytes},
           {"stream_buffer_bytes", plan.stream_buffer_bytes},
           {"kv_cache_bytes", plan.kv_cache_bytes},
@@ -88,7 +89,8 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
           {"decoder_bytes", plan.decoder_bytes},
           {"total_bytes", plan.total_bytes},
           {"needed_resident_bytes", plan.needed_resident_bytes},
-          {"needed_streamed_bytes", plan.needed_streamed_bytes}};
+          {"needed_streamed_bytes", plan.needed_streamed_bytes},
+          {"needed_fused_bytes", plan.needed_fused_bytes}};
 }
 
 void print_plan(FILE* out, const nwc_session_plan& plan) {
@@ -97,8 +99,9 @@ void print_plan(FILE* out, const nwc_session_plan& plan) {
   fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
              format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
              format_bytes(plan.activation_bytes), format_bytes(plan.decoder_bytes), format_bytes(plan.total_bytes));
-  fmt::print(out, "  resident would need {}, streamed at least {}\n", format_bytes(plan.needed_resident_bytes),
-             format_bytes(plan.needed_streamed_bytes));
+  fmt::print(out, "  resident would need {}, streamed at least {}, fused {}\n",
+             format_bytes(plan.needed_resident_bytes), format_bytes(plan.needed_streamed_bytes),
+             format_bytes(plan.needed_fused_bytes));
 }
 
 Status session_params(const RunOptions& options, const Context& context, bool compressed, nwc_session_params* params) {

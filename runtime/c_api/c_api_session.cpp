@@ -106,6 +106,7 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
   out.streamed_bytes_per_batch = streamed_bytes(file, plan);
   out.needed_resident_bytes = plan.needed_resident;
   out.needed_streamed_bytes = plan.needed_streamed;
+  out.needed_fused_bytes = plan.needed_fused;
   return out;
 }
 

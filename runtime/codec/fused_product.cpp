@@ -143,7 +143,7 @@ FusedProduct::FusedProduct(const NwcFile& file, const DecodeTables& tables)
     : impl_(std::make_unique<Impl>(file, tables)) {}
 FusedProduct::~FusedProduct() = default;
 
-uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers) {
+uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers, uint32_t most_vectors) {
   if (!file.codec()) return 0;
   const uint64_t width = file.codec()->synthesis.width;
   uint64_t kept = file.codec()->tables.size() * (2 * sizeof(AliasTable) + sizeof(ShuffleTable));
@@ -157,8 +157,9 @@ uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers) {
     const uint64_t features = 2 * ((kChunk + width) * slots + width) * kNumLanes * sizeof(float);
     const uint64_t columns = slots * (sizeof(ColumnGroup) + kMaxFusedBatch * kNumLanes * sizeof(float));
     per_worker = std::max(per_worker, payloads + features + columns + sizeof(TileWorker) + 2 * kPayloadPadding);
-    const uint64_t pair = 2 * uint64_t{grid.tile_rows} * grid.tiles_per_row() * kMaxFusedBatch;
-    partials = std::max(partials, sizeof(float) * std::max(kMaxPartials, pair));
+    const uint64_t row = grid.tiles_per_row() * most_vectors;
+    const uint64_t slice = std::max(kMaxPartials, 2 * grid.tile_rows * row);
+    partials = std::max(partials, sizeof(float) * std::min(slice, grid.m * row));
   }
   return kept + partials + num_workers * per_worker;
 }
@@ -192,7 +193,10 @@ Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const flo
   const uint64_t slice = std::max<uint64_t>(1, kMaxPartials / (bands * batch * pair)) * pair;
   for (uint64_t row = 0; row < m; row += slice) {
     const uint64_t rows = std::min(slice, m - row);
-    if (s.partials.size() < bands * batch * rows) s.partials.resize(bands * batch * rows);
+    if (s.partials.size() < bands * batch * rows) {
+      std::vector<float>().swap(s.partials);  // never both, nor more than is needed
+      s.partials.resize(bands * batch * rows);
+    }
     const Accumulator::Job job{.net = s.plan->view(),
                                .last = *s.last,
                                .n = n,

@@ -29,7 +29,7 @@ class FusedProduct {
                   const TensorDecodeOptions& options);
 
   /// Upper estimate of the memory that products with all coded tensors take, tables included, with so many workers.
-  static uint64_t max_bytes(const NwcFile& file, uint32_t num_workers);
+  static uint64_t max_bytes(const NwcFile& file, uint32_t num_workers, uint32_t most_vectors = kMaxFusedBatch);
 
  private:
   struct Impl;

@@ -92,7 +92,7 @@ Status ForwardCpu::allocate() {
   if (streamed_layers(model_, plan_) != 0) {
     for (Buffer& buffer : stream_buffers_) NWC_TRY(get(buffer, sizes_.layer, "a buffer for streamed layers"));
   }
-  if (plan_.mode == SessionMode::kFused) NWC_TRY(get(stream_buffers_[0], sizes_.layer, "a buffer for one layer"));
+  if (fused_layers(model_, plan_) != 0) NWC_TRY(get(stream_buffers_[0], sizes_.layer, "a buffer for one layer"));
   if (plan_.embedding_resident) NWC_TRY(get(embedding_, sizes_.embedding, "the embedding"));
   if (!plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
   if (plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));

@@ -104,7 +104,7 @@ Status ForwardVulkan::allocate() {
   if (streamed_layers(model_, plan_) != 0) {
     for (DeviceBuffer& buffer : stream_buffers_) NWC_TRY(on_device(buffer, sizes_.layer));
   }
-  if (plan_.mode == SessionMode::kFused) NWC_TRY(on_device(stream_buffers_[0], sizes_.layer));
+  if (fused_layers(model_, plan_) != 0) NWC_TRY(on_device(stream_buffers_[0], sizes_.layer));
   if (plan_.embedding_resident) NWC_TRY(on_device(embedding_, sizes_.embedding));
   if (!plan_.embedding_resident) NWC_TRY(row_.allocate(sizes_.embedding_row, &allocated_, "an embedding row"));
   if (plan_.head_resident && !model_.tied_embeddings) NWC_TRY(on_device(head_, sizes_.head));
@@ -163,8 +163,7 @@ Status ForwardVulkan::upload(const DeviceBuffer& to, uint64_t bytes) {
 }
 
 Status ForwardVulkan::load(const Progress& progress) {
-  const std::vector<size_t> products =
-      plan_.mode == SessionMode::kFused ? layout_.coded_matrices(file_) : std::vector<size_t>();
+  const std::vector<size_t> products = fused_matrices(file_, layout_, plan_);
   const uint64_t steps = plan_.resident_layers + products.size() + 1;
   const auto report = [&](uint64_t done) {
     return progress.report(done, steps) ? Status() : Status(StatusCode::kCancelled, "loading the model was cancelled");
@@ -192,7 +191,7 @@ Status ForwardVulkan::load(const Progress& progress) {
   }
   for (size_t i = 0; i < products.size(); ++i) {
     NWC_TRY(fused_->load(products[i], params_.check_crc));
-    NWC_TRY(report(i + 2));
+    NWC_TRY(report(plan_.resident_layers + i + 2));
   }
   if (streamed_layers(model_, plan_) != 0) {
     NWC_ASSIGN_OR_RETURN(
@@ -326,7 +325,7 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
     if (l < plan_.resident_layers || from_payloads) {
       if (macs_ + layer_macs > most && macs_ != 0) NWC_TRY(next_submission());
       macs_ += layer_macs;
-      NWC_TRY(record_layer(l, from_payloads ? nullptr : &layers_[l], count));
+      NWC_TRY(record_layer(l, l < plan_.resident_layers ? &layers_[l] : nullptr, count));
     } else if (plan_.mode == SessionMode::kFused) {
       NWC_TRY(next_submission());
       NWC_TRY(decode_layer(l, stream_buffers_[0]));

@@ -53,15 +53,15 @@ uint64_t LlamaLayout::matrix_offset(uint32_t m) const {
   return offset;
 }
 
-std::vector<size_t> LlamaLayout::coded_matrices(const NwcFile& file) const {
+std::vector<size_t> LlamaLayout::coded_matrices(const NwcFile& file, uint32_t first_layer, bool with_head) const {
   std::vector<size_t> tensors;
   const auto consider = [&](size_t tensor) {
     if (file.tensors()[tensor].storage == Storage::kCoded) tensors.push_back(tensor);
   };
-  for (const LlamaLayer& layer : layers) {
-    for (const size_t tensor : layer.matrix) consider(tensor);
+  for (size_t l = first_layer; l < layers.size(); ++l) {
+    for (const size_t tensor : layers[l].matrix) consider(tensor);
   }
-  consider(head);
+  if (with_head) consider(head);
   return tensors;
 }
 

@@ -30,8 +30,8 @@ struct LlamaLayout {
   uint64_t matrix_cols(LayerMatrix m) const;
   /// Elements in front of matrix m in a layer buffer; kNumLayerMatrices: the whole layer.
   uint64_t matrix_offset(uint32_t m) const;
-  /// Those of `file` that are multiplied by and coded: of all layers, and the head.
-  std::vector<size_t> coded_matrices(const NwcFile& file) const;
+  /// Those of `file` that are multiplied by and coded: of the layers from `first_layer` on, and the head, if asked for.
+  std::vector<size_t> coded_matrices(const NwcFile& file, uint32_t first_layer = 0, bool with_head = true) const;
   /// Norm gains are kept in f32, all together: two per layer, then the final one.
   uint64_t norm_elements() const { return (2 * uint64_t{model.num_layers} + 1) * model.hidden_size; }
 };

@@ -1,6 +1,7 @@
 #include "runtime/engine/memory_plan.h"
 
 #include <algorithm>
+#include <optional>
 #include <thread>
 
 #include "runtime/codec/fused_product.h"
@@ -75,7 +76,7 @@ class Planner {
                    (plan.head_resident ? s.head : 0);
     const bool fused = plan.mode == SessionMode::kFused;
     plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer
-                          : fused                                   ? s.layer
+                          : fused_layers(layout_.model, plan) != 0  ? s.layer
                                                                     : 0) +
                          (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band);
     plan.kv_cache = s.kv_cache;
@@ -84,9 +85,9 @@ class Planner {
                            : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
     plan.decoder_scratch = decoder_scratch_;
     if (fused && params_.compute == Compute::kVulkan) {
-      plan.weights += vulkan_fused_bytes(file_, layout_.coded_matrices(file_), params_.device_window_bytes);
+      plan.weights += vulkan_fused_bytes(file_, fused_matrices(file_, layout_, plan), params_.device_window_bytes);
     } else if (fused) {
-      plan.decoder_scratch += FusedProduct::max_bytes(file_, workers_);
+      plan.decoder_scratch += FusedProduct::max_bytes(file_, workers_, 1);
     }
     plan.compressed_file = file_.reader().size();
     plan.total = plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations + plan.decoder_scratch +
@@ -127,7 +128,7 @@ class Planner {
            : mode == SessionMode::kFused  ? fused(context, batch)
                                           : streamed(context, batch);
   }
-  /// Spends what the budget leaves on embedding and head, which every batch needs, then (kCached) on layers.
+  /// Spends what the budget leaves on embedding and head, which every batch needs, then (kCached, kFused) on layers.
   MemoryPlan upgraded(MemoryPlan plan, bool cache_layers) const {
     const auto take = [&](MemoryPlan better) {
       better = price(better);
@@ -142,16 +143,17 @@ class Planner {
     if (layout_.model.tied_embeddings) better.head_resident = true;
     take(better);
     const uint32_t layers = layout_.model.num_layers;
-    if (!cache_layers || layers <= 2) return plan;
-    // Fewer than three streamed layers would not need less memory than all of them resident.
+    const bool fused = plan.mode == SessionMode::kFused;
+    if (!cache_layers || (!fused && layers <= 2)) return plan;
     const auto with = [&](uint32_t n) {
       MemoryPlan p = plan;
-      p.mode = n == 0 ? SessionMode::kStreamed : SessionMode::kCached;
+      if (!fused) p.mode = n == 0 ? SessionMode::kStreamed : SessionMode::kCached;
       p.resident_layers = n;
       return price(p);
     };
     if (const MemoryPlan all = with(layers); fits(all)) return all;
-    uint32_t low = 0, high = layers - 2;  // low fits, high is out of the question
+    // Fewer than three streamed layers would not need less memory than all of them resident.
+    uint32_t low = 0, high = fused ? layers : layers - 2;  // low fits, high is out of the question
     while (high - low > 1) {
       const uint32_t middle = low + (high - low) / 2;
       (fits(with(middle)) ? low : high) = middle;
@@ -170,6 +172,20 @@ class Planner {
     return list;
   }
   uint32_t least_batch(uint32_t context) const { return params_.batch != 0 ? std::min(params_.batch, context) : 1; }
+
+  /// Products with coded weights need less memory than decoding layer by layer, and with a linear synthesis they are
+  /// faster for single tokens (doc/measurements.md, "Memory and tokens by mode"). A network takes most of the time
+  /// either way, and streaming overlaps it with the products.
+  bool prefers_fused() const {
+    return file_.codec() && file_.codec()->synthesis.width == 0 && !layout_.coded_matrices(file_).empty();
+  }
+  std::optional<MemoryPlan> best_fused(uint32_t context) const {
+    for (const uint32_t batch : batches(kStreamedBatches, context)) {
+      const MemoryPlan plan = fused(context, batch);
+      if (fits(plan)) return params_.memory_budget_bytes == 0 ? plan : upgraded(plan, true);
+    }
+    return {};
+  }
 
   Status over_budget(uint32_t context, const MemoryPlan& least) const {
     std::string message = "a session of " + std::to_string(context) + " tokens needs at least " +
@@ -257,6 +273,11 @@ SessionSizes session_sizes(const NwcFile& file, const LlamaLayout& layout, const
   return s;
 }
 
+std::vector<size_t> fused_matrices(const NwcFile& file, const LlamaLayout& layout, const MemoryPlan& plan) {
+  if (plan.mode != SessionMode::kFused) return {};
+  return layout.coded_matrices(file, plan.resident_layers, !plan.head_resident);
+}
+
 Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params) {
   NWC_TRY(check_params(layout.model, params));
   const uint32_t context =
@@ -264,9 +285,11 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, 
   const Planner planner(file, layout, params);
   const MemoryPlan least_resident = planner.least(SessionMode::kResident, context);
   const MemoryPlan least_streamed = planner.least(SessionMode::kStreamed, context);
+  const MemoryPlan least_fused = planner.least(SessionMode::kFused, context);
   const auto finish = [&](MemoryPlan plan) {
     plan.needed_resident = least_resident.total;
     plan.needed_streamed = least_streamed.total;
+    plan.needed_fused = least_fused.total;
     return plan;
   };
   if (params.mode == SessionMode::kResident || params.mode == SessionMode::kAuto) {
@@ -276,18 +299,17 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, 
     }
   }
   if (params.mode == SessionMode::kResident) return planner.over_budget(context, least_resident);
-  if (params.mode == SessionMode::kFused) {
-    for (uint32_t batch : planner.batches(kStreamedBatches, context)) {
-      const MemoryPlan plan = planner.fused(context, batch);
-      if (planner.fits(plan)) return finish(plan);
-    }
-    return planner.over_budget(context, planner.least(SessionMode::kFused, context));
+  const bool may_fuse = params.mode == SessionMode::kAuto && planner.prefers_fused();
+  if (params.mode == SessionMode::kFused || may_fuse) {
+    if (const std::optional<MemoryPlan> plan = planner.best_fused(context)) return finish(*plan);
   }
+  if (params.mode == SessionMode::kFused) return planner.over_budget(context, least_fused);
   for (uint32_t batch : planner.batches(kStreamedBatches, context)) {
     const MemoryPlan plan = planner.streamed(context, batch);
     if (planner.fits(plan)) return finish(planner.upgraded(plan, params.mode != SessionMode::kStreamed));
   }
-  return planner.over_budget(context, least_streamed);
+  return planner.over_budget(context,
+                             may_fuse && least_fused.total < least_streamed.total ? least_fused : least_streamed);
 }
 
 Result<MemoryPlan> plan_session(const NwcFile& file, const SessionParams& params) {

@@ -12,12 +12,15 @@ namespace nwc {
 
 /// Which weights stay in memory.
 enum class SessionMode : uint8_t {
-  kAuto = 0,      ///< the first of kResident, kCached, kStreamed that fits the budget; kResident without one
+  /// kResident without a budget or where it fits; else, where the synthesis is linear, kFused; else kCached or
+  /// kStreamed.
+  kAuto = 0,
   kResident = 1,  ///< everything is decoded once, at creation
   kStreamed = 2,  ///< two layer buffers: the next layer is decoded while this one computes
   kCached = 3,    ///< as many layers resident as the budget allows, the others streamed
-  /// Single tokens (on a device: up to 8) multiply by the coded weights; for more, layer by layer is decoded. On a device
-  /// the coded weights stay in its memory.
+  /// Single tokens (on a device: up to 8) multiply by the coded weights; for more, layer by layer is decoded. On a
+  /// device
+  /// the coded weights stay in its memory. What a budget leaves holds decoded layers, as in kCached.
   kFused = 4,
 };
 const char* session_mode_name(SessionMode mode);
@@ -37,11 +40,12 @@ struct SessionParams {
   Dtype weight_dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
   Dtype kv_dtype = Dtype::kF16;      ///< kF32 or kF16
   uint32_t batch = 0;                ///< most tokens that pass through the layers together; 0: chosen by the plan
-  uint64_t device_window_bytes = kMaxWindowBytes;  ///< kVulkan: the decoder's VulkanOptions::max_window_bytes, for planning
-  uint32_t num_threads = 0;                  ///< for planning scratch memory; Session::create takes the runner's
-  CpuLevel max_cpu = CpuLevel::kAvx512;      ///< kernels: the best level up to this one that the machine has
-  bool check_crc = true;                     ///< CRC-32 of every part of the file, the first time it is touched
-  bool file_in_memory = false;               ///< the file's bytes occupy memory: count them against the budget
+  uint64_t device_window_bytes =
+      kMaxWindowBytes;                   ///< kVulkan: the decoder's VulkanOptions::max_window_bytes, for planning
+  uint32_t num_threads = 0;              ///< for planning scratch memory; Session::create takes the runner's
+  CpuLevel max_cpu = CpuLevel::kAvx512;  ///< kernels: the best level up to this one that the machine has
+  bool check_crc = true;                 ///< CRC-32 of every part of the file, the first time it is touched
+  bool file_in_memory = false;           ///< the file's bytes occupy memory: count them against the budget
 };
 inline constexpr uint32_t kDefaultContextCap = 8192;
 
@@ -50,7 +54,7 @@ struct MemoryPlan {
   SessionMode mode = SessionMode::kResident;  ///< never kAuto
   uint32_t context = 0;
   uint32_t batch = 0;
-  uint32_t resident_layers = 0;     ///< layers 0 .. resident_layers - 1 are kept, the others streamed
+  uint32_t resident_layers = 0;     ///< layers 0 .. resident_layers - 1 are kept decoded, the others streamed or fused
   bool embedding_resident = false;  ///< false: embedding rows are decoded when a token needs them
   bool head_resident = false;       ///< false: the output head is decoded in bands of rows for every batch
   uint64_t weights = 0;             ///< resident: layers, embedding, head, norms
@@ -62,6 +66,7 @@ struct MemoryPlan {
   uint64_t total = 0;
   uint64_t needed_resident = 0;  ///< total that mode kResident would need with the same context
   uint64_t needed_streamed = 0;  ///< total that mode kStreamed would need at least, with the same context
+  uint64_t needed_fused = 0;     ///< total that mode kFused would need at least, with the same context
 };
 
 /// errors: kUnsupported (no MODEL section, dtype), kInvalidArgument (context beyond the model's maximum, batch),

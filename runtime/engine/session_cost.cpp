@@ -65,7 +65,7 @@ Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dt
     const TensorRecord& record = file.tensors()[tensor];
     const uint64_t weights = record.num_elements();
     const bool coded = record.storage == Storage::kCoded;
-    if (used && !(coded && plan.mode == SessionMode::kFused)) multiplied += weights;
+    if (used && (resident || !coded || plan.mode != SessionMode::kFused)) multiplied += weights;
     if (coded && resident) cost.resident_weights += weights;
     if (coded && !resident && used) cost.weights_per_token += weights;
   };

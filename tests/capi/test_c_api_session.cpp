@@ -98,6 +98,7 @@ TEST_F(CApiSession, PlansAddUpAndAreKept) {
   EXPECT_EQ(kept.total_bytes, streamed.total_bytes);
 
   p = params();
+  p.mode = NWC_WEIGHTS_STREAMED;
   p.memory_budget_bytes = streamed.needed_streamed_bytes - 1;
   nwc_session_plan none = zeroed<nwc_session_plan>();
   EXPECT_EQ(nwc_session_make_plan(model_, &p, &detail_, &none), NWC_STATUS_BUDGET);
@@ -107,6 +108,11 @@ TEST_F(CApiSession, PlansAddUpAndAreKept) {
   EXPECT_EQ(refused, nullptr);
   p.memory_budget_bytes = streamed.needed_streamed_bytes;
   EXPECT_LE(plan_for(p).total_bytes, p.memory_budget_bytes);
+  p.mode = NWC_WEIGHTS_FUSED;
+  p.memory_budget_bytes = streamed.needed_fused_bytes;
+  EXPECT_LE(plan_for(p).total_bytes, p.memory_budget_bytes);
+  p.memory_budget_bytes -= 1;
+  EXPECT_EQ(nwc_session_make_plan(model_, &p, &detail_, &none), NWC_STATUS_BUDGET);
 }
 
 TEST_F(CApiSession, EveryModeAnswersTheSame) {

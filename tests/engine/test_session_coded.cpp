@@ -117,6 +117,39 @@ TEST(SessionCoded, FusedAgreesWithResident) {
   EXPECT_EQ(open_coded(compressed_bytes(), params, true).status.code(), StatusCode::kBudget);
 }
 
+TEST(SessionCoded, FusedKeepsWhatTheBudgetHasRoomFor) {
+  const std::vector<uint32_t> tokens = random_tokens(12, 1024, 3);
+  SessionParams params;
+  params.batch = 8;
+  params.weight_dtype = params.kv_dtype = Dtype::kF32;
+  CodedSession resident = open_coded(compressed_bytes(), params, true);
+  ASSERT_TRUE(resident.status.ok()) << resident.status.message();
+  const std::vector<float> expected = all_logits(*resident.session, tokens);
+  const MemoryPlan& most = resident.session->plan();
+  const uint32_t layers = most.resident_layers;
+  ASSERT_LT(most.needed_fused, most.total);
+
+  params.mode = SessionMode::kFused;
+  std::vector<bool> seen(layers + 1);
+  for (uint64_t budget = most.needed_fused; budget < most.total; budget += (most.total - most.needed_fused) / 12) {
+    params.memory_budget_bytes = budget;
+    CodedSession fused = open_coded(compressed_bytes(), params, true);
+    ASSERT_TRUE(fused.status.ok()) << fused.status.message();
+    const MemoryPlan& plan = fused.session->plan();
+    EXPECT_EQ(plan.mode, SessionMode::kFused);
+    EXPECT_LE(plan.total, budget);
+    EXPECT_EQ(fused.session->allocated_bytes(), plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations);
+    if (seen[plan.resident_layers]) continue;
+    seen[plan.resident_layers] = true;
+    std::vector<float> logits(1024);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      ASSERT_TRUE(fused.session->eval(std::span(tokens).subspan(i, 1), LogitsWanted::kLast, logits).ok());
+      for (size_t v = 0; v < logits.size(); ++v) ASSERT_NEAR(logits[v], expected[i * 1024 + v], 1e-3);
+    }
+  }
+  EXPECT_TRUE(seen[0] && seen[layers / 2]) << "none and some of the layers are kept";
+}
+
 TEST(SessionCoded, DamagedTilesAreReported) {
   SessionParams params;
   params.batch = 32;

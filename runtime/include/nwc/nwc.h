@@ -411,12 +411,14 @@ typedef struct nwc_session nwc_session;
 
 typedef uint32_t nwc_weight_mode;
 enum {
-  NWC_WEIGHTS_AUTO = 0, /* the first of resident, cached, streamed that fits the budget; resident without a budget */
+  NWC_WEIGHTS_AUTO = 0, /* resident without a budget or where it fits; else, where the codec's synthesis is linear, fused;
+                           else cached or streamed */
   NWC_WEIGHTS_RESIDENT = 1, /* everything is decoded once, when the session is made */
   NWC_WEIGHTS_STREAMED = 2, /* two layer buffers: the next layer is decoded while this one computes */
   NWC_WEIGHTS_CACHED = 3,   /* as many layers resident as the budget allows, the others streamed */
   /* single tokens (on a Vulkan device: up to 8) are multiplied by the coded weights, which a device keeps in its memory;
-     for more, layer by layer is decoded into one buffer. Logits agree with those of the other modes within rounding. */
+     for more, layer by layer is decoded into one buffer. Logits agree with those of the other modes within rounding.
+     What a budget leaves holds decoded layers, as in CACHED. */
   NWC_WEIGHTS_FUSED = 4
 };
 
@@ -457,7 +459,7 @@ typedef struct nwc_session_plan {
   uint32_t context;
   uint32_t batch;
   uint32_t num_layers;          /* transformer blocks */
-  uint32_t num_resident_layers; /* the first so many stay decoded, the others are streamed */
+  uint32_t num_resident_layers; /* the first so many stay decoded, the others are streamed or multiplied as they are */
   uint32_t embedding_resident;  /* 0: rows are decoded when a token needs them */
   uint32_t head_resident;       /* 0: the output head is decoded in bands of rows for every batch */
   uint64_t weight_bytes;        /* decoded weights that stay */
@@ -470,6 +472,7 @@ typedef struct nwc_session_plan {
   uint64_t streamed_bytes_per_batch; /* stored bytes that are read and decoded again for every batch of tokens */
   uint64_t needed_resident_bytes;    /* total_bytes that RESIDENT would need with the same context */
   uint64_t needed_streamed_bytes;    /* total_bytes that STREAMED would need at least, with the same context */
+  uint64_t needed_fused_bytes;       /* total_bytes that FUSED would need at least, with the same context */
 } nwc_session_plan;
 static inline void nwc_session_plan_init(nwc_session_plan* plan) {
   memset(plan, 0, sizeof *plan);
