@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint32_t kMaxGroups = 65535;   // what every device takes in one dimension
 constexpr uint32_t kConvertGroup = 64;   // workgroup of convert_half
+constexpr uint32_t kReduceGroup = 64;    // workgroup of fused_reduce
 constexpr uint64_t kMaxAlignment = 256;  // that a device may ask of bindings
 constexpr uint64_t kMaxWindowWeights = uint64_t{1} << 25;
 // Multiply-accumulates of a window's synthesis: tenths of a second on a small GPU, a second or two in software.
@@ -34,7 +35,7 @@ void append_transposed(std::vector<float>* to, const std::vector<float>& matrix,
   }
 }
 
-/// The layout that shaders/synthesis_mlp.comp describes.
+/// The layout that shaders/common/synthesis.glsl describes.
 std::vector<float> pack_network(const CodecRecord& codec) {
   const Network& net = codec.synthesis;
   const uint32_t w = net.width;
@@ -59,17 +60,21 @@ std::vector<float> pack_network(const CodecRecord& codec) {
   return packed;
 }
 
-/// Specialization constants of synthesis_mlp.comp but for the last: as many chunks to a workgroup as shared memory
-/// holds, an even number.
-PipelineKey mlp_pipeline(const Network& net, const DeviceInfo& device, uint32_t* chunks) {
+/// Numbers of h in a workgroup's shared memory. The more chunks share what is read of the network, the better; software
+/// has caches, and compiles longer.
+uint32_t mlp_states(const DeviceInfo& device) {
+  if (device.quirks.software) return kMlpStates;
+  return std::clamp(device.max_shared_memory / 2 / 4, kMlpStates, kMaxMlpStates);
+}
+
+/// Specialization constants of common/synthesis.glsl: as many chunks to a workgroup as so many numbers of h are, an
+/// even number.
+PipelineKey mlp_pipeline(const Network& net, uint32_t states, uint32_t* chunks) {
   const uint32_t w = net.width;
   // Two outputs and eight chunks an invocation, so that what it loads is used several times.
   const uint32_t output_threads = std::min(w < 64 ? w : w / 2, kMlpThreads);
   const uint32_t chunk_threads = std::max(1u, kMlpThreads / output_threads);
   const uint32_t outputs_per_thread = (w + output_threads - 1) / output_threads;
-  // The more chunks share what is read of the network, the better; software has caches, and compiles longer.
-  const uint32_t states =
-      device.quirks.software ? kMlpStates : std::clamp(device.max_shared_memory / 2 / 4, kMlpStates, kMaxMlpStates);
   const uint32_t most = std::min(kMlpChunks, states / w);
   const uint32_t chunks_per_thread = chunk_threads == 1 ? most / 2 * 2 : most / chunk_threads;
   *chunks = chunk_threads * chunks_per_thread;
@@ -134,7 +139,7 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   alias.insert(alias.end(), extra.begin(), extra.end());
   NWC_TRY(self->upload_constant(bytes_of(alias.data(), alias.size() * sizeof(AliasTable)), &self->tables_));
   if (self->width_ != 0) {
-    self->synthesis_ = mlp_pipeline(codec.synthesis, device.info(), &self->chunks_per_group_);
+    self->synthesis_ = mlp_pipeline(codec.synthesis, mlp_states(device.info()), &self->chunks_per_group_);
     const std::vector<float> network = pack_network(codec);
     NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
   }
@@ -168,13 +173,13 @@ Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuff
 
 WindowLimits VulkanKernels::limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const {
   const uint64_t range = device_.info().max_storage_range;
-  const double macs = device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
   WindowLimits limits;
   limits.max_weights = std::min((range - kMaxAlignment) / 4, kMaxWindowWeights);
   // A network's time is bounded, and workgroups must not exceed what one dimension takes.
   if (path.network) {
-    limits.max_weights = std::min({limits.max_weights, static_cast<uint64_t>(macs / std::max(1.0, mac_per_weight_)),
-                                   kMaxGroups * chunks_per_group_ * uint64_t{kChunk}});
+    limits.max_weights =
+        std::min({limits.max_weights, static_cast<uint64_t>(most_macs() / std::max(1.0, mac_per_weight_)),
+                  kMaxGroups * chunks_per_group_ * uint64_t{kChunk}});
   }
   if (path.convert) limits.max_weights = std::min(limits.max_weights, uint64_t{kMaxGroups} * kConvertGroup * 2);
   limits.max_input_bytes = range;
@@ -295,6 +300,31 @@ Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run)
   key.constants.push_back(static_cast<uint32_t>(run.path.convert ? Consumer::kF32 : consumer_of(run.path.dtype)));
   return slot.batch().dispatch(key, {&network_, slot.input_view(run), slot.values_view(run), out.view}, push,
                                groups_for(chunks, chunks_per_group_));
+}
+
+Status VulkanKernels::dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
+                                               const BufferView& partials, const NetworkPush& push, uint32_t blocks) {
+  PipelineKey key = synthesis_;
+  key.shader = ShaderId::kSynthesisMlpProduct;
+  return batch.dispatch(key, {&network_, window, values, partials}, push.words(),
+                        {groups_for(push.width, chunks_per_group_), blocks, 1});
+}
+
+uint32_t VulkanKernels::least_network_columns(const Network& network) {
+  uint32_t chunks = 0;
+  mlp_pipeline(network, kMlpStates, &chunks);
+  return chunks;
+}
+
+double VulkanKernels::most_macs() const {
+  return device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
+}
+
+Status PartialSums::dispatch(CommandBatch& batch, const BufferView& partials, const BufferView& window,
+                             const BufferView& y) const {
+  const std::span<const uint32_t> words(&num_bands, sizeof(*this) / sizeof(uint32_t));
+  return batch.dispatch({ShaderId::kFusedReduce, {}, 0}, {partials, window, y}, words,
+                        {groups_for(num_rows, kReduceGroup), num_vectors, 1});
 }
 
 Status VulkanKernels::dispatch_convert(CommandBatch& batch, const BufferView& source, const BufferView& halves,

@@ -21,6 +21,23 @@ struct RansPush {
   std::span<const uint32_t> words() const { return {&tile_at, sizeof(*this) / sizeof(uint32_t)}; }
 };
 
+/// Push constants of shaders/synthesis_mlp_product.comp.
+struct NetworkPush {
+  uint32_t level_at = 0, scale_at = 0, width = 0, num_levels = 0;
+  uint32_t status_at = 0, values_at = 0, tile_cols = 1, tile_blocks = 1;
+  uint32_t num_vectors = 1, num_rows = 0, first_block = 0;
+  std::span<const uint32_t> words() const { return {&level_at, sizeof(*this) / sizeof(uint32_t)}; }
+};
+
+/// The end of a product: y[vector][row] = or += row scale * sum over bands of partials[band][vector][row], f32.
+struct PartialSums {
+  uint32_t num_bands = 1, num_vectors = 1, num_rows = 0;
+  uint32_t row_scale_at = kNoRowScale;  ///< index of the first row's scale in the window's input, or kNoRowScale
+  uint32_t y_at = 0, y_stride = 0;      ///< elements of y: of the first row, from vector to vector
+  uint32_t accumulate = 0;
+  Status dispatch(CommandBatch& batch, const BufferView& partials, const BufferView& window, const BufferView& y) const;
+};
+
 class VulkanKernels {
  public:
   /// `extra`: further tables, which lie behind the codec's in the device's buffer (the self-test's).
@@ -43,6 +60,16 @@ class VulkanKernels {
   uint32_t rans_groups(const RansVariant& variant, uint64_t tiles) const;
   static RansPush rans_push(const WindowLayout& layout, const TensorContexts& contexts);
   const DeviceBuffer& tables() const { return tables_; }
+
+  /// Partial results [column group][num_vectors][num_rows] of `blocks` row blocks (at most 65535) of a network codec's
+  /// tensor, a group being network_columns() wide. values: see the shader.
+  Status dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
+                                  const BufferView& partials, const NetworkPush& push, uint32_t blocks);
+  uint32_t network_columns() const { return chunks_per_group_; }
+  /// On any device.
+  static uint32_t least_network_columns(const Network& network);
+  /// What a submission may keep the device busy with, so that the system does not take it for one that hangs.
+  double most_macs() const;
 
   /// Records and submits the windows, for which the slot is prepared and whose input is there. Errors: kDevice,
   /// kDeviceLost, kOutOfMemory. What the tiles came to is in slot.tile_status() after slot.wait().

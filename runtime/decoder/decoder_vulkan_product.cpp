@@ -10,7 +10,6 @@ namespace nwc {
 namespace {
 
 constexpr uint64_t kWindowAlignment = 256;
-constexpr uint32_t kReduceGroup = 64;  // workgroup of fused_reduce
 /// Bytes of partial results at a time, where a band of tiles does not need more.
 constexpr uint64_t kPartialBytes = 4 << 20;
 
@@ -21,10 +20,13 @@ uint64_t window_bytes(const VulkanOptions& options) {
 
 uint64_t partial_bytes(const NwcFile& file) {
   uint64_t most = kPartialBytes;  // a multiple of the alignment
+  const bool network = file.codec() && file.codec()->synthesis.width != 0;
+  const uint32_t columns = network ? VulkanKernels::least_network_columns(file.codec()->synthesis) : 0;
   for (const TensorRecord& record : file.tensors()) {
     if (record.storage != Storage::kCoded) continue;
     const TileGrid grid = tile_grid(record);
-    const uint64_t band = grid.tiles_per_row() * grid.tile_rows * VulkanFusedProduct::kMaxBatch * sizeof(float);
+    const uint64_t per_row = network ? ceil_div(grid.n, columns) : grid.tiles_per_row();
+    const uint64_t band = per_row * grid.tile_rows * VulkanFusedProduct::kMaxBatch * sizeof(float);
     most = std::max(most, align_up(band, kWindowAlignment));
   }
   return most;
@@ -56,17 +58,24 @@ Status check_view(const std::string& name, const BufferView& view, uint64_t widt
 
 Result<std::unique_ptr<VulkanFusedProduct>> VulkanFusedProduct::create(VulkanDecoder& decoder) {
   const std::lock_guard<std::mutex> lock(decoder.mutex_);
-  if (!decoder.file_.codec() || decoder.file_.codec()->synthesis.width != 0) {
-    return unsupported("the Vulkan device multiplies by tensors of linear codecs only: decode and multiply");
-  }
+  if (!decoder.file_.codec()) return unsupported("the file has no codec, and so no coded tensors to multiply by");
   std::unique_ptr<VulkanFusedProduct> self(new VulkanFusedProduct(decoder));
+  if (decoder.file_.codec()->synthesis.width != 0) {
+    const Status known = decoder.self_test_->check_network_product();
+    if (known.code() == StatusCode::kNoDevice) {
+      return Status(StatusCode::kDevice, str_cat(known.message(), ": multiply on the CPU"));
+    }
+    NWC_TRY(known);
+    NWC_ASSIGN_OR_RETURN(self->network_, VulkanNetworkProduct::create(*decoder.device_, *decoder.kernels_,
+                                                                      decoder.file_, decoder.options_));
+  }
   NWC_ASSIGN_OR_RETURN(self->partials_,
                        DeviceBuffer::create(*decoder.device_, partial_bytes(decoder.file_), MemoryKind::kDevice));
   return self;
 }
 
 uint64_t VulkanFusedProduct::device_bytes() const {
-  uint64_t sum = partials_.size();
+  uint64_t sum = partials_.size() + (network_ == nullptr ? 0 : network_->device_bytes());
   for (const auto& [tensor, loaded] : loaded_) sum += loaded.payload.size();
   return sum;
 }
@@ -92,7 +101,9 @@ uint64_t VulkanFusedProduct::max_shared_bytes(const NwcFile& file, const VulkanO
     tiles = std::max(tiles, grid.num_tiles());
     side = std::max(side, 5 * (grid.n + grid.m) + grid.num_tiles() * sizeof(CodedTensor::Tile));
   }
-  return partial_bytes(file) + window_bytes(options) + 8 * tiles + side;
+  const uint64_t values =
+      file.codec() && file.codec()->synthesis.width != 0 ? VulkanNetworkProduct::bytes_for(file, options) : 0;
+  return partial_bytes(file) + values + window_bytes(options) + 8 * tiles + side;
 }
 
 Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
@@ -102,6 +113,7 @@ Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
     return invalid_argument(str_cat("tensor ", tensor, " is not a coded one"));
   }
   if (is_loaded(tensor)) return {};
+  if (network_ != nullptr) NWC_TRY(network_->check(file.tensors()[tensor]));
   const std::string& name = file.tensors()[tensor].name;
   if (decoder_.device_->lost()) return Status(StatusCode::kDeviceLost, str_cat(name, ": the Vulkan device was lost"));
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
@@ -249,6 +261,10 @@ Status VulkanFusedProduct::check_product(const Product& product) const {
 Status VulkanFusedProduct::record(CommandBatch& batch, std::span<const Product> products) {
   const std::lock_guard<std::mutex> lock(decoder_.mutex_);
   for (const Product& product : products) NWC_TRY(check_product(product));
+  // Of a batch that was thrown away.
+  reductions_.clear();
+  partials_used_ = 0;
+  if (network_ != nullptr) network_->reset();
   batch.barrier();
   for (const Product& product : products) NWC_TRY(record_product(batch, product));
   return reduce(batch);
@@ -260,15 +276,19 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
   const uint64_t alignment = decoder_.device_->info().offset_alignment;
   const Loaded& loaded = loaded_.at(product.tensor);
   const TileGrid grid = tile_grid(file.tensors()[product.tensor]);
-  const auto variant =
-      decoder_.self_test_->choose(loaded.used_tables, Consumer::kProduct, std::bit_ceil(product.batch));
+  const auto variant = network_ != nullptr ? decoder_.self_test_->choose(loaded.used_tables, Consumer::kValues)
+                                           : decoder_.self_test_->choose(loaded.used_tables, Consumer::kProduct,
+                                                                         std::bit_ceil(product.batch));
   if (!variant) {
     return Status(StatusCode::kDevice,
                   str_cat(file.tensors()[product.tensor].name, ": no product kernel works: multiply on the CPU"));
   }
   const FloatView x(product.x, alignment), y(product.y, alignment);
-  const uint64_t bands = grid.tiles_per_row(), room = partials_.size();
-  const uint64_t most_rows = room / (bands * product.batch * sizeof(float)) / grid.tile_rows * grid.tile_rows;
+  // Columns that have a partial result together: those of a tile, or of a workgroup of the network's kernel.
+  const uint64_t bands = network_ != nullptr ? ceil_div(grid.n, kernels.network_columns()) : grid.tiles_per_row();
+  const uint64_t room = partials_.size();
+  uint64_t most_rows = room / (bands * product.batch * sizeof(float)) / grid.tile_rows * grid.tile_rows;
+  if (network_ != nullptr) most_rows = std::min(most_rows, network_->most_rows(grid));
   for (const Window& window : loaded.windows) {
     const WindowLayout& layout = window.layout;
     const BufferView input{&loaded.payload, window.offset, layout.total_words * 4};
@@ -279,8 +299,8 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
       RansPush push = VulkanKernels::rans_push(layout, loaded.contexts);
       if (variant->shared_tables == 0) push.context_at = window.global_context_at / 2;
       push.num_used = static_cast<uint32_t>(loaded.used_tables);
-      push.tile_at += static_cast<uint32_t>(row / grid.tile_rows * bands * kTileRecordWords);
-      push.num_tiles = static_cast<uint32_t>(ceil_div(rows, grid.tile_rows) * bands);
+      push.tile_at += static_cast<uint32_t>(row / grid.tile_rows * grid.tiles_per_row() * kTileRecordWords);
+      push.num_tiles = static_cast<uint32_t>(ceil_div(rows, grid.tile_rows) * grid.tiles_per_row());
       push.row_begin = static_cast<uint32_t>(row);
       push.row_end = static_cast<uint32_t>(row + rows);
       push.x_at = x.at;
@@ -288,16 +308,23 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
       push.num_vectors = product.batch;
       push.tile_cols = grid.tile_cols;
       const BufferView partials{&partials_, partials_used_, align_up(numbers * sizeof(float), kWindowAlignment)};
-      NWC_TRY(batch.dispatch(kernels.rans_pipeline(*variant), {&kernels.tables(), input, x.bound, partials},
-                             push.words(), kernels.rans_groups(*variant, push.num_tiles)));
+      if (network_ != nullptr) {
+        NWC_TRY(
+            network_->add(batch, {*variant, push, grid, input, product.x, product.x_stride, product.batch, partials}));
+      } else {
+        NWC_TRY(batch.dispatch(kernels.rans_pipeline(*variant), {&kernels.tables(), input, x.bound, partials},
+                               push.words(), kernels.rans_groups(*variant, push.num_tiles)));
+      }
       const uint32_t row_scale_at =
           layout.row_scale_at == kNoRowScale ? kNoRowScale : layout.row_scale_at + push.row_begin;
-      reductions_.push_back({partials,
-                             input,
-                             y.bound,
-                             {static_cast<uint32_t>(bands), product.batch, static_cast<uint32_t>(rows), row_scale_at,
-                              y.at + static_cast<uint32_t>(layout.row + row), static_cast<uint32_t>(product.y_stride),
-                              product.accumulate ? 1u : 0u}});
+      const PartialSums sums{.num_bands = static_cast<uint32_t>(bands),
+                             .num_vectors = product.batch,
+                             .num_rows = static_cast<uint32_t>(rows),
+                             .row_scale_at = row_scale_at,
+                             .y_at = y.at + static_cast<uint32_t>(layout.row + row),
+                             .y_stride = static_cast<uint32_t>(product.y_stride),
+                             .accumulate = product.accumulate ? 1u : 0u};
+      reductions_.push_back({partials, input, y.bound, sums});
       partials_used_ += partials.size;
     }
   }
@@ -305,15 +332,12 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
 }
 
 Status VulkanFusedProduct::reduce(CommandBatch& batch) {
+  if (network_ != nullptr) NWC_TRY(network_->finish(batch));
   batch.barrier();
   const std::vector<Reduction> reductions = std::move(reductions_);
   reductions_.clear();
   partials_used_ = 0;
-  for (const Reduction& r : reductions) {
-    const uint32_t vectors = r.push[1], rows = r.push[2];
-    NWC_TRY(batch.dispatch({ShaderId::kFusedReduce, {}, 0}, {r.partials, r.window, r.y}, r.push,
-                           {(rows + kReduceGroup - 1) / kReduceGroup, vectors, 1}));
-  }
+  for (const Reduction& r : reductions) NWC_TRY(r.sums.dispatch(batch, r.partials, r.window, r.y));
   batch.barrier();
   return {};
 }

@@ -7,16 +7,18 @@
 #include <vector>
 
 #include "runtime/decoder/decoder_vulkan.h"
+#include "runtime/decoder/decoder_vulkan_network_product.h"
 
 namespace nwc {
 
-/// Keeps the payloads of coded tensors on the device and multiplies by them, in the caller's batches. For codecs with a
-/// linear synthesis. Calls exclude each other and those of the decoder.
+/// Keeps the payloads of coded tensors on the device and multiplies by them, in the caller's batches. Calls exclude
+/// each other and those of the decoder.
 class VulkanFusedProduct {
  public:
   static constexpr uint32_t kMaxBatch = 8;
 
-  /// Errors: kUnsupported (the codec's synthesis is a network, or there is none: decode and multiply), kOutOfMemory.
+  /// A network's kernel proves itself here, other kernels when they are first used. Errors: kUnsupported (the file has
+  /// no codec), kOutOfMemory, kDevice, kDeviceLost.
   static Result<std::unique_ptr<VulkanFusedProduct>> create(VulkanDecoder& decoder);
 
   /// Reads the tensor, checks it, decodes it once without keeping anything, and holds its payload on the device.
@@ -39,11 +41,13 @@ class VulkanFusedProduct {
   };
   /// Records products that do not depend on each other, barriers before and after included. y is within the tolerance
   /// of FusedProduct (runtime/codec/fused_product.h); it depends neither on what else is recorded nor, within one
-  /// kernel variant, on anything but x. Batches that share this object run one after the other. Errors:
-  /// kInvalidArgument (not loaded, batch, views), kDevice; the batch is to be thrown away then.
+  /// kernel variant, on anything but x. Batches that share this object run one after the other. Products with a network
+  /// that would keep the device busy for long (VulkanKernels::most_macs) are split: what has been recorded until there
+  /// is submitted and waited for, and the batch begins anew. Errors: kInvalidArgument (not loaded, batch, views),
+  /// kDevice, kDeviceLost; the batch is to be thrown away then.
   Status record(CommandBatch& batch, std::span<const Product> products);
 
-  /// Of payloads and partial results.
+  /// Of payloads, partial results and a network's values.
   uint64_t device_bytes() const;
   /// Upper estimates from the metadata alone: what a loaded tensor holds; what all share, staging memory while loading
   /// included. With the decoder's options.
@@ -66,7 +70,7 @@ class VulkanFusedProduct {
   };
   struct Reduction {
     BufferView partials, window, y;
-    std::array<uint32_t, 7> push;
+    PartialSums sums;
   };
 
   /// The part of the file that holds a tensor's payloads, for the device to copy from; no buffer where it cannot.
@@ -82,7 +86,8 @@ class VulkanFusedProduct {
   Status reduce(CommandBatch& batch);
 
   VulkanDecoder& decoder_;
-  bool imports_ = true;  ///< until it fails
+  std::unique_ptr<VulkanNetworkProduct> network_;  ///< null: the codec is linear
+  bool imports_ = true;                            ///< until it fails
   std::map<size_t, Loaded> loaded_;
   DeviceBuffer partials_;
   uint64_t partials_used_ = 0;  ///< bytes

@@ -24,6 +24,8 @@ class VulkanSelfTest {
   /// alone, against the CPU. Errors: kNoDevice, kDevice...
   Status check_network(const RansVariant& variant, Dtype dtype);
   Status check_conversion();
+  /// The network's product kernel and the sum of its partial results, asked once. Errors: kNoDevice, kDevice...
+  Status check_network_product();
   /// The variant for a tensor with that many tables in use; nullopt if none works. batch: vectors of a product's
   /// kernel.
   std::optional<RansVariant> choose(size_t used_tables, Consumer consumer, uint32_t batch = 1);
@@ -50,6 +52,16 @@ class VulkanSelfTest {
   Status run(const Window& window, WindowRun* run);
   Status check_variant(const Window& window, const RansVariant& variant);
   Status check_product(const Window& window, const RansVariant& variant);
+  /// A product of rows of a known tile with x [vectors][kKnownCols], whose partial results have been recorded.
+  struct ProductRun {
+    uint32_t vectors, row_begin, row_end, bands = 1;
+    std::vector<float> x{};
+    DeviceBuffer partials{};
+  };
+  Result<DeviceBuffer> partials_for(const ProductRun& run) const;
+  /// Adds them up and submits; for columns of these levels of a codec.
+  Status check_sums(const Window& window, const ProductRun& run, const DeviceBuffer& input, const CodecRecord& codec,
+                    std::span<const uint8_t> levels);
   /// The result of a weights' run, for columns of these levels of a codec.
   Status check_weights(const Window& window, const WindowRun& run, const CodecRecord& codec,
                        std::span<const uint8_t> levels) const;
@@ -64,6 +76,7 @@ class VulkanSelfTest {
   Window scalar_, trellis_;
   std::map<RansVariant, bool> known_;
   std::map<Dtype, bool> known_networks_;  ///< those that have been right
+  bool known_network_product_ = false;
 };
 
 }  // namespace nwc

@@ -19,6 +19,7 @@ namespace {
 #include "shaders/rope_store.spv.h"
 #include "shaders/swiglu.spv.h"
 #include "shaders/synthesis_mlp.spv.h"
+#include "shaders/synthesis_mlp_product.spv.h"
 
 struct Shader {
   const char* name;

@@ -12,7 +12,8 @@ namespace nwc {
   X(kRansBallot, rans_decode_ballot) X(kRansShared, rans_decode_shared) \
   X(kRansBallot16, rans_decode_ballot16) X(kRansShared16, rans_decode_shared16) \
   X(kProductBallot, rans_product_ballot) X(kProductShared, rans_product_shared) \
-  X(kSynthesisMlp, synthesis_mlp) X(kConvertHalf, convert_half) X(kFusedReduce, fused_reduce) \
+  X(kSynthesisMlp, synthesis_mlp) X(kSynthesisMlpProduct, synthesis_mlp_product) X(kConvertHalf, convert_half) \
+  X(kFusedReduce, fused_reduce) \
   X(kEmbedRows, embed_rows) X(kRmsNorm, rms_norm) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
   X(kRopeStore, rope_store) X(kAttention, attention) X(kSwiglu, swiglu)
 // clang-format on

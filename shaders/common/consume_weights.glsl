@@ -2,7 +2,7 @@
 // weights in f32, f16 or bf16. All of it happens in registers and a little shared memory; nothing in between goes through
 // a buffer. With NWC_STORAGE16 only f16 and bf16, written one by one.
 //
-// Bindings 2 and 3: output, and status of each tile.
+// Bindings 2 and 3: output, whose first row is row_begin (of values a multiple of 16), and status of each tile.
 #include "consume.glsl"
 
 #ifdef NWC_STORAGE16
@@ -108,7 +108,8 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
     const uint column = slot * kNumLanes + lane;
     if (lane >= kNumLanes || column >= t.width) continue;
     if (kConsumer == kConsumeValues) {
-      const uint at = ((t.first_block + block) * pc.width + t.first_column + column) * (kPairs / 4u);
+      const uint row_block = t.first_block + block - pc.row_begin / kChunk;
+      const uint at = (row_block * pc.width + t.first_column + column) * (kPairs / 4u);
       for (uint i = 0; i < kPairs / 4u; ++i) {
         values[at + i] =
             uvec4(chunk_words[chunk_at(place, 4u * i, lane)], chunk_words[chunk_at(place, 4u * i + 1u, lane)],

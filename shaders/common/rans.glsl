@@ -27,8 +27,8 @@ layout(push_constant) uniform Parameters {
   uint row_scale_at;  // of the rows' scales, or kNoRowScale
   uint network_at;    // of (step, shrink)[num_levels], S[16][16]
   uint num_levels;
-  uint row_begin;  // weights and partial results are written of the window's rows [row_begin, row_end)
-  uint row_end;
+  uint row_begin;  // weights and partial results are written of the window's rows [row_begin, row_end), values from
+  uint row_end;    // row_begin on
   uint out_at;      // element of the output that row row_begin begins with; an even number where two make a word
   uint out_stride;  // elements from row to row
   uint x_at;        // products: element of x that the window's first column is multiplied by

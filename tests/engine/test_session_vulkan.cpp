@@ -144,6 +144,39 @@ TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
   }
 }
 
+TEST(SessionVulkan, FusedAgreesWithANetwork) {
+  const std::vector<uint8_t> bytes = network_compressed_bytes();
+  const std::vector<uint32_t> tokens = random_tokens(7, 1024, 5);
+  SessionParams params;
+  params.mode = SessionMode::kFused;
+  params.batch = 8;
+  params.context = 16;
+  params.device_window_bytes = 1 << 20;
+  const auto open = [&] { return std::move(NwcFile::open(make_owned_reader(std::vector<uint8_t>(bytes)))).value(); };
+  const std::unique_ptr<NwcFile> file = open();
+  const std::unique_ptr<Runner> runner = make_thread_pool(2);
+  const std::unique_ptr<Decoder> decoder = std::move(create_cpu_decoder(*file, *runner, detect_cpu_level())).value();
+  const auto cpu = std::move(Session::create(*file, *decoder, *runner, params)).value();
+  VulkanSession vulkan;
+  vulkan.open(open(), params);
+  NWC_NEED_DEVICE(vulkan.status);
+  const MemoryPlan& plan = vulkan.session->plan();
+  EXPECT_EQ(plan.mode, SessionMode::kFused);
+  // Single tokens and several.
+  std::vector<float> expected(tokens.size() * 1024), logits(expected.size());
+  size_t done = 0;
+  for (const size_t step : {1u, 6u}) {
+    const std::span<const uint32_t> part = std::span(tokens).subspan(done, step);
+    ASSERT_TRUE(cpu->eval(part, LogitsWanted::kAll, std::span(expected).subspan(done * 1024)).ok());
+    const Status status = vulkan.session->eval(part, LogitsWanted::kAll, std::span(logits).subspan(done * 1024));
+    ASSERT_TRUE(status.ok()) << status.message();
+    done += step;
+  }
+  expect_near(logits, expected);
+  EXPECT_LE(vulkan.session->allocated_bytes() + plan.decoder_scratch, plan.total);
+  EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
+}
+
 TEST(SessionVulkan, ShapesThatTheKernelsDoNotTakeGoToTheCpu) {
   ModelRecord record = small_record();
   record.head_dim = 6;

@@ -1,5 +1,5 @@
 // Products with coded tensors on the device, against the scalar decoder's weights: all batches, several tensors at
-// once, every kernel variant; damaged files give the decoder's errors when they are loaded.
+// once, every kernel variant, linear codecs and networks; damaged files give the decoder's errors when they are loaded.
 #include <gtest/gtest.h>
 
 #include "runtime/decoder/decoder_vulkan_product.h"
@@ -80,8 +80,9 @@ class VulkanProduct : public ::testing::Test {
   }
   static float y_before(uint64_t i) { return static_cast<float>(i % 7) - 3.0f; }
 
-  /// All in one call, with x and y of all in one buffer each, gaps between them and between vectors. Compares.
-  void multiply(const std::vector<Wanted>& wanted) {
+  /// All in one call, with x and y of all in one buffer each, gaps between them and between vectors. Compares; *results
+  /// has the bits of y.
+  void multiply(const std::vector<Wanted>& wanted, std::vector<uint32_t>* results = nullptr) {
     std::vector<Product> products;
     uint64_t x_end = 1, y_end = 3;  // in numbers: views begin anywhere
     for (const Wanted& w : wanted) {
@@ -138,6 +139,10 @@ class VulkanProduct : public ::testing::Test {
       }
       EXPECT_EQ(wrong, 0);
     }
+    if (results != nullptr) {
+      results->clear();
+      for (uint64_t i = 0; i < y_end; ++i) results->push_back(load_le<uint32_t>(y->mapped().data() + i * 4));
+    }
     for (uint64_t i = 0; i < y_end; ++i) {
       if (!written[i]) {
         ASSERT_EQ(load_le<float>(y->mapped().data() + i * 4), y_before(i)) << i;
@@ -156,12 +161,13 @@ class VulkanProduct : public ::testing::Test {
   std::unique_ptr<VulkanFusedProduct> product_;
 };
 
-std::vector<uint8_t> linear_file() {
-  const CodecRecord codec = testing::random_codec({3, 6});
+std::vector<uint8_t> three_tensors(const CodecRecord& codec) {
   return testing::model_file(codec, {testing::coded_tensor(codec, {"first", 70, 133, 32, 64, true, 1}),
                                      testing::coded_tensor(codec, {"second", 19, 64, 16, 32, false, 2}),
                                      testing::coded_tensor(codec, {"third", 128, 330, 64, 64, true, 3})});
 }
+
+std::vector<uint8_t> linear_file() { return three_tensors(testing::random_codec({3, 6})); }
 
 std::vector<uint8_t> trellis_file() {
   reference::CodecOptions options;
@@ -217,12 +223,43 @@ TEST_F(VulkanProduct, Identity) {
   multiply({{0, 2}});
 }
 
-TEST_F(VulkanProduct, NetworksAreUnsupported) {
-  const CodecRecord codec = testing::random_codec({2, 6, 16, 1, Activation::kRelu, false});
-  open(testing::model_file(codec, {testing::coded_tensor(codec, {"coded", 16, 32, 16, 32})}));
-  const Status status = start();
-  if (status.code() == StatusCode::kNoDevice) NWC_NEED_DEVICE(status);
-  EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+// 32 columns of a row block to a workgroup; ends of windows and tiles in the middle of it.
+TEST_F(VulkanProduct, NetworkEveryBatch) {
+  open(three_tensors(testing::random_codec({3, 6, 16, 1, Activation::kRelu, false})));
+  NWC_NEED_DEVICE(start());
+  for (uint32_t batch = 1; batch <= VulkanFusedProduct::kMaxBatch; ++batch) multiply({{0, batch, batch % 2 == 0}});
+  const uint64_t most = VulkanFusedProduct::max_tensor_bytes(*file_, 0, options_) +
+                        VulkanFusedProduct::max_shared_bytes(*file_, options_);
+  EXPECT_LE(product_->device_bytes(), most);
+}
+
+// 24 columns to a workgroup, which lie in two tiles; three invocations share an output's chunks.
+TEST_F(VulkanProduct, NetworkWithLayerNorm) {
+  open(three_tensors(testing::random_codec({3, 6, 80, 2, Activation::kSilu, true})));
+  NWC_NEED_DEVICE(start());
+  multiply({{0, 3}, {1, 8, true}});
+}
+
+TEST_F(VulkanProduct, NetworkInSlices) {
+  open(three_tensors(testing::random_codec({3, 6, 32, 1, Activation::kSilu, false})));
+  const std::vector<Wanted> wanted = {{2, 3, true}, {0, 2}, {0, 2}, {1, 1}, {1, 2, true}, {0, 1}};
+  NWC_NEED_DEVICE(start());
+  std::vector<uint32_t> at_once, in_slices, alone;
+  multiply(wanted, &at_once);
+  multiply({{2, 3, true}}, &alone);
+  ASSERT_LE(alone.size(), at_once.size());
+  EXPECT_TRUE(std::equal(alone.begin(), alone.end(), at_once.begin()));
+  // One band of tiles of the largest tensor at a time.
+  const uint64_t bytes = product_->device_bytes();
+  VulkanOptions options;
+  options.max_window_bytes = 1;
+  NWC_NEED_DEVICE(start(options));
+  multiply(wanted, &in_slices);
+  EXPECT_EQ(in_slices, at_once);
+  EXPECT_LT(product_->device_bytes(), bytes);
+  uint64_t most = VulkanFusedProduct::max_shared_bytes(*file_, options_);
+  for (size_t t = 0; t < 3; ++t) most += VulkanFusedProduct::max_tensor_bytes(*file_, t, options_);
+  EXPECT_LE(product_->device_bytes(), most);
 }
 
 TEST_F(VulkanProduct, DamageShowsWhenLoading) {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "runtime/base/half.h"
+#include "runtime/decoder/decoder_vulkan_product.h"
 #include "tests/vulkan/faulty_vulkan.h"
 #include "tests/vulkan/vulkan_fixture.h"
 
@@ -49,6 +50,23 @@ class WrongKernels : public ::testing::TestWithParam<bool> {
     return out;
   }
 
+  /// y of a product with x = 1, 2, 3...
+  Status multiply(VulkanDecoder& decoder, std::vector<float>* out) {
+    NWC_ASSIGN_OR_RETURN(const auto product, VulkanFusedProduct::create(decoder));
+    NWC_TRY(product->load(0));
+    VulkanDevice& device = decoder.device();
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer x, DeviceBuffer::create(device, kCols * 4, MemoryKind::kUpload));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer y, DeviceBuffer::create(device, kRows * 4, MemoryKind::kReadback));
+    for (uint32_t i = 0; i < kCols; ++i) store_le(x.mapped().data() + i * 4, static_cast<float>(i + 1));
+    NWC_ASSIGN_OR_RETURN(const auto batch, CommandBatch::create(device, decoder.pipelines()));
+    NWC_TRY(batch->begin());
+    const VulkanFusedProduct::Product job{0, 1, &x, kCols, &y, kRows, false};
+    NWC_TRY(product->record(*batch, {&job, 1}));
+    NWC_TRY(batch->submit_and_wait());
+    for (uint32_t i = 0; i < kRows; ++i) out->push_back(load_le<float>(y.mapped().data() + i * 4));
+    return {};
+  }
+
   std::unique_ptr<Runner> runner_ = make_thread_pool(1);
   testing::LogLines log_;
   std::unique_ptr<NwcFile> file_;
@@ -87,6 +105,42 @@ TEST_P(WrongKernels, AreSeenAndReplaced) {
     EXPECT_TRUE(log_.mentions("quarantined Vulkan kernel") || log_.mentions("the CPU decodes, since"));
   }
   EXPECT_GE(number, 2u) << "the rANS kernel, and what comes after it";
+}
+
+TEST_P(WrongKernels, ProductsAreRightOrRefused) {
+  NWC_NEED_DEVICE(create_vulkan_decoder(*file_, *runner_, {}, log_.logger()).status());
+  const auto cpu = create_cpu_decoder(*file_, *runner_, CpuLevel::kScalar);
+  const std::vector<float> weight = weights(**cpu, Dtype::kF32);
+  // A weight may be off by a part of the largest of its chunk.
+  std::vector<float> expected(kRows), tolerance(kRows);
+  for (size_t i = 0; i < weight.size(); ++i) {
+    const size_t row = i / kCols, column = i % kCols;
+    const float x = static_cast<float>(column + 1);
+    float most = 0;
+    for (size_t k = 0; k < kChunk; ++k) {
+      most = std::max(most, std::fabs(weight[(row / kChunk * kChunk + k) * kCols + column]));
+    }
+    expected[row] += weight[i] * x;
+    tolerance[row] += most * x * 0x1p-12f;
+  }
+  uint32_t number = 0, refused = 0;
+  for (;; ++number) {
+    SCOPED_TRACE("kernel " + std::to_string(number));
+    reset_faulty_vulkan();
+    faulty_vulkan()->hardware = true;
+    faulty_vulkan()->damaged_modules = 1u << number;
+    const auto decoder = VulkanDecoder::create(*file_, *runner_, {}, log_.logger());
+    std::vector<float> got;
+    const Status status = decoder.ok() ? multiply(**decoder, &got) : decoder.status();
+    if (status.ok()) {
+      for (uint32_t i = 0; i < kRows; ++i) ASSERT_NEAR(got[i], expected[i], tolerance[i]) << i;
+    } else {
+      EXPECT_TRUE(status.code() == StatusCode::kDevice || status.code() == StatusCode::kNoDevice) << status.message();
+      ++refused;
+    }
+    if (faulty_vulkan()->modules <= number) break;
+  }
+  EXPECT_GE(refused, 1u) << "the sum of partial results, for which there is no other kernel";
 }
 
 }  // namespace
