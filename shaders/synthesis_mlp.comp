@@ -52,7 +52,7 @@ float weight(uint at, uint c, uint channel, uint row) {
   }
   const uint skip_at = at + kChunk * kWidth + kChunk + channel * kChunk;
   [[dont_unroll]] for (uint k = 0; k < kChunk / 4; ++k) {
-    y += dot(network_row(skip_at + 4 * k), scratch[c * (kChunk / 4) + k]);
+    y += dot(network_row(skip_at + 4 * k), h[kScratch + c * (kChunk / 4) + k]);
   }
   return apply_scales(y, row, chunk_column(c));
 }

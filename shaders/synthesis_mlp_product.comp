@@ -56,7 +56,7 @@ float feature(uint c, uint i) {
   if (i < kWidth) return get_h(c, i);
   if (i == kWidth) return 1.0;
   const uint channel = i - kWidth - 1u;
-  return scratch[c * (kChunk / 4u) + (channel >> 2)][channel & 3u];
+  return h[kScratch + c * (kChunk / 4u) + (channel >> 2)][channel & 3u];
 }
 
 // What feature i counts in output `channel`; `at`: where C begins in the network.

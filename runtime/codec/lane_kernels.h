@@ -95,7 +95,7 @@ struct SynthesisView {
   uint32_t num_levels = 0, level_stride = 0;  ///< stride of E: num_levels rounded up to 16, 32 or 64
   bool layer_norm = false, silu = false;
   bool identity = false;  ///< y = z: width is 0 and S the identity
-  const float* A = nullptr;  ///< A and a: those of fold_input()
+  const float* A = nullptr;  ///< A and, below it, that of fold_first_block(); a alike
   const float* a = nullptr;
   const float* V = nullptr;  ///< [blocks - 1] matrices: of all blocks but the first
   const float* v = nullptr;  ///< [blocks][w]; gain and bias alike

@@ -76,15 +76,14 @@ bool is_identity(const Network& g) {
 
 }  // namespace
 
-FoldedInput fold_input(const Network& g) {
-  FoldedInput folded{g.A, g.a};
+FoldedBlock fold_first_block(const Network& g) {
+  FoldedBlock folded;
   if (g.blocks.empty()) return folded;
-  const size_t w = g.width;
   const NetworkBlock& first = g.blocks[0];
-  for (size_t o = 0; o < w; ++o) {
+  for (size_t o = 0; o < g.width; ++o) {
     double row[kChunk] = {}, bias = first.v[o];
-    for (size_t i = 0; i < w; ++i) {
-      const double factor = first.V[o * w + i];
+    for (size_t i = 0; i < g.width; ++i) {
+      const double factor = first.V[o * g.width + i];
       for (size_t c = 0; c < kChunk; ++c) row[c] += factor * g.A[i * kChunk + c];
       bias += factor * g.a[i];
     }
@@ -105,13 +104,13 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   view_.layer_norm = g.layer_norm;
   view_.identity = is_identity(g);
   view_.silu = g.activation == Activation::kSilu;
-  const FoldedInput input = fold_input(g);
+  const FoldedBlock folded = fold_first_block(g);
   size_t at[10] = {};
   const auto mark = [&](size_t i) { at[i] = numbers_.size(); };
   // clang-format off
   mark(0); pack_matrix(g.S, kChunk, &numbers_);
-  mark(1); pack_matrix(input.A, kChunk, &numbers_);
-  mark(2); append(input.a, &numbers_);
+  mark(1); pack_matrix(g.A, kChunk, &numbers_); pack_matrix(folded.A, kChunk, &numbers_);
+  mark(2); append(g.a, &numbers_); append(folded.a, &numbers_);
   mark(3); for (size_t b = 1; b < g.blocks.size(); ++b) pack_matrix(g.blocks[b].V, w, &numbers_);
   mark(4); for (const NetworkBlock& b : g.blocks) append(b.v, &numbers_);
   mark(5); for (const NetworkBlock& b : g.blocks) append(b.gain, &numbers_);

@@ -14,11 +14,11 @@ namespace nwc {
 void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> q, const uint8_t* level,
                        std::span<float> y);
 
-/// What depends on z alone, one above the other: h = A z + a, and the first block's u = V h + v = (V A) z + (V a + v).
-/// V A has 16 columns in place of V's w. The scalar reference does without.
-struct FoldedInput {
-  std::vector<float> A, a;  ///< [w or 2 w][16], [w or 2 w]; w without blocks
+/// The first block's V and the layer before it at once: u = V h + v = V (A z + a) + v = (V A) z + (V a + v). V A has 16
+/// columns in place of V's w. The scalar reference does without.
+struct FoldedBlock {
+  std::vector<float> A, a;  ///< [w][16], [w]; empty without blocks
 };
-FoldedInput fold_input(const Network& g);
+FoldedBlock fold_first_block(const Network& g);
 
 }  // namespace nwc

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "runtime/base/str_cat.h"
+#include "runtime/codec/synthesis.h"
 
 namespace nwc {
 namespace {
@@ -46,9 +47,14 @@ std::vector<float> pack_network(const CodecRecord& codec) {
   }
   append_transposed(&packed, net.A, w, kChunk);
   append(&packed, net.a);
+  const FoldedBlock folded = fold_first_block(net);
+  append_transposed(&packed, folded.A, static_cast<uint32_t>(folded.a.size()), kChunk);
+  append(&packed, folded.a);
   for (size_t b = 0; b < net.blocks.size(); ++b) {
-    append_transposed(&packed, net.blocks[b].V, w, w);
-    append(&packed, net.blocks[b].v);
+    if (b != 0) {
+      append_transposed(&packed, net.blocks[b].V, w, w);
+      append(&packed, net.blocks[b].v);
+    }
     append(&packed, net.blocks[b].gain);
     append(&packed, net.blocks[b].bias);
     const auto embedding = net.E.begin() + static_cast<std::ptrdiff_t>(b * codec.num_levels * w);

@@ -3,7 +3,7 @@
 // Bindings: 0 network, 1 window input, 2 values, and 3 is the kernel's. The network is stored so that invocations next to
 // each other, which compute neighbouring outputs, read neighbouring numbers:
 //   (step, shrink)[K]; A transposed [16][w], a[w]; per block V transposed [w][w], v[w], gain[w] bias[w] if LayerNorm,
-//   E[K][w]; C[16][w], c[16], S[16][16].
+//   E[K][w], where the first has V A [16][w] and V a + v in place of V and v (fold_first_block); C[16][w], c[16], S[16][16].
 // Workgroup: kOutputThreads x kChunkThreads. It takes kChunkThreads * kChunksPerThread chunks through the network with h
 // in shared memory; invocation (o, g) computes the outputs o, o + kOutputThreads, ... of the chunks of its group.
 // Expects pc.level_at (index in window_data of the columns' levels, four to a word) and pc.num_levels before it, and
@@ -35,8 +35,8 @@ uint chunk_values(uint c);
 
 // Four numbers at a time: what one invocation reads of h, its neighbours read, too, and shared memory answers one read a
 // cycle, while a core has time for several multiplications.
-shared vec4 h[kChunks * kStride];
-shared vec4 scratch[kChunks * kChunk / 4];  // z at the start and at the end, partial sums of LayerNorm in between
+const uint kScratch = kChunks * kStride;  // behind h: z at the start and at the end, partial sums of LayerNorm in between
+shared vec4 h[kScratch + kChunks * kChunk / 4];
 shared vec4 squares[kChunks * kChunk / 4];
 
 uint column_level(uint column) {
@@ -51,10 +51,10 @@ float dequantize(uint c, uint channel) {
   return (float(k) - float(sign(k)) * network[2u * level + 1u]) * network[2u * level];
 }
 
-// z of the workgroup's chunks to scratch; chunks beyond the last are zero.
+// z of the workgroup's chunks; chunks beyond the last are zero.
 void load_latents() {
   [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
-    scratch[i >> 2][i & 3u] = has_chunk(i / kChunk) ? dequantize(i / kChunk, i % kChunk) : 0.0;
+    h[kScratch + (i >> 2)][i & 3u] = has_chunk(i / kChunk) ? dequantize(i / kChunk, i % kChunk) : 0.0;
   }
   barrier();
 }
@@ -75,7 +75,7 @@ float sum_of_parts(vec4 a, vec4 b, vec4 c, vec4 d) { return dot((a + b) + (c + d
 
 float activate(float u) { return kActivation == 1 ? max(u, 0.0) : u / (1.0 + exp(-u)); }
 
-// All chunks of the workgroup: afterwards h has their hidden states, scratch their z, and everyone may read them. Returns
+// All chunks of the workgroup: afterwards h has their hidden states and, from kScratch on, z, and everyone may read them. Returns
 // where C begins in the network.
 uint run_blocks() {
   const uint output0 = gl_LocalInvocationIndex % kOutputThreads;
@@ -95,7 +95,7 @@ uint run_blocks() {
       for (uint c = 0; c < kChunksPerThread; ++c) {
         float sum = network[at + kChunk * kWidth + o];
         [[dont_unroll]] for (uint k = 0; k < kChunk / 4; ++k) {
-          sum += dot(network_column(at + 4 * k * kWidth + o), scratch[(chunk0 + c) * (kChunk / 4) + k]);
+          sum += dot(network_column(at + 4 * k * kWidth + o), h[kScratch + (chunk0 + c) * (kChunk / 4) + k]);
         }
         set_h(chunk0 + c, o, sum);
       }
@@ -105,20 +105,24 @@ uint run_blocks() {
   at += (kChunk + 1) * kWidth;
 
   [[dont_unroll]] for (uint block = 0; block < kBlocks; ++block) {
-    const uint bias_at = at + kWidth * kWidth;
+    // The first block's inputs are z.
+    const uint num_inputs = block == 0 ? kChunk : kWidth;
+    const uint input_at = block == 0 ? kScratch : 0;
+    const uint input_stride = block == 0 ? kChunk / 4 : kStride;
+    const uint bias_at = at + num_inputs * kWidth;
     const uint norm_at = bias_at + kWidth;
     const uint embedding_at = norm_at + (kLayerNorm != 0 ? 2 * kWidth : 0);
     for (uint q = 0; q < kOutputsPerThread; ++q) {
       const uint o = min(output0 + q * kOutputThreads, kWidth - 1);
       for (uint c = 0; c < kChunksPerThread; ++c) own[q * kChunksPerThread + c] = network[bias_at + o];
     }
-    [[dont_unroll]] for (uint k = 0; k < kWidth / 4; ++k) {
+    [[dont_unroll]] for (uint k = 0; k < num_inputs / 4; ++k) {
       vec4 factors[kOutputsPerThread];
       for (uint q = 0; q < kOutputsPerThread; ++q) {
         factors[q] = network_column(at + 4 * k * kWidth + min(output0 + q * kOutputThreads, kWidth - 1));
       }
       for (uint c = 0; c < kChunksPerThread; ++c) {
-        const vec4 inputs = h[(chunk0 + c) * kStride + k];
+        const vec4 inputs = h[input_at + (chunk0 + c) * input_stride + k];
         for (uint q = 0; q < kOutputsPerThread; ++q) own[q * kChunksPerThread + c] += dot(factors[q], inputs);
       }
     }
@@ -140,12 +144,12 @@ uint run_blocks() {
       [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
         float sum = 0.0;
         [[dont_unroll]] for (uint j = 0; j < part; ++j) sum += get_h(i / kChunk, i % kChunk * part + j);
-        scratch[i >> 2][i & 3u] = sum;
+        h[kScratch + (i >> 2)][i & 3u] = sum;
       }
       barrier();
       [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kChunks * kChunk; i += gl_WorkGroupSize.x) {
-        const float mean = sum_of_parts(scratch[i / kChunk * 4], scratch[i / kChunk * 4 + 1],
-                                        scratch[i / kChunk * 4 + 2], scratch[i / kChunk * 4 + 3]) / float(kWidth);
+        const uint parts = kScratch + i / kChunk * 4;
+        const float mean = sum_of_parts(h[parts], h[parts + 1], h[parts + 2], h[parts + 3]) / float(kWidth);
         float sum = 0.0;
         [[dont_unroll]] for (uint j = 0; j < part; ++j) {
           const float distance = get_h(i / kChunk, i % kChunk * part + j) - mean;
@@ -156,8 +160,8 @@ uint run_blocks() {
       barrier();
       for (uint c = 0; c < kChunksPerThread; ++c) {
         const uint parts = (chunk0 + c) * 4;
-        const float mean =
-            sum_of_parts(scratch[parts], scratch[parts + 1], scratch[parts + 2], scratch[parts + 3]) / float(kWidth);
+        const uint sums = kScratch + parts;
+        const float mean = sum_of_parts(h[sums], h[sums + 1], h[sums + 2], h[sums + 3]) / float(kWidth);
         const float variance = sum_of_parts(squares[parts], squares[parts + 1], squares[parts + 2], squares[parts + 3]);
         const float deviation = sqrt(variance / float(kWidth) + 1e-5);
         for (uint q = 0; q < kOutputsPerThread; ++q) {
