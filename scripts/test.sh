@@ -44,7 +44,7 @@ if [ "$quick" = 1 ]; then exit 0; fi
 
 # Sanitized code is compiled with little optimization: what counts is the way from nothing to the end of the tests.
 # Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long
-# (label slow), the one that installs (label install) and the one of the command-line tool, which is not built here.
+# (label slow, not built either), the one that installs (label install) and the one of the command-line tool, which is not built here.
 step "address and undefined-behaviour sanitizers: build"
 configure asan -DNWC_WERROR=OFF
 build asan nwc_tests
