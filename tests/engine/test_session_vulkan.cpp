@@ -112,18 +112,23 @@ TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
   priced.compute = Compute::kVulkan;
   const Result<MemoryPlan> free_plan = plan_session(*file, priced);
   ASSERT_TRUE(free_plan.ok()) << free_plan.status().message();
-  for (const SessionMode mode :
-       {SessionMode::kResident, SessionMode::kCached, SessionMode::kStreamed, SessionMode::kFused}) {
+  const uint64_t no_budget = 0, some_layers = 2'000'000;
+  for (const auto& [mode, budget] : {std::pair(SessionMode::kResident, free_plan->needed_resident),
+                                     {SessionMode::kCached, free_plan->needed_streamed + 900'000},
+                                     {SessionMode::kStreamed, free_plan->needed_streamed},
+                                     {SessionMode::kFused, no_budget},
+                                     {SessionMode::kFused, free_plan->needed_fused + some_layers}}) {
     params.mode = mode;
-    params.memory_budget_bytes = mode == SessionMode::kResident   ? free_plan->needed_resident
-                                 : mode == SessionMode::kStreamed ? free_plan->needed_streamed
-                                 : mode == SessionMode::kCached   ? free_plan->needed_streamed + 900'000
-                                                                  : 0;
+    params.memory_budget_bytes = budget;
     VulkanSession vulkan;
     vulkan.open(open(), params);
     NWC_NEED_DEVICE(vulkan.status);
     const MemoryPlan& plan = vulkan.session->plan();
     EXPECT_EQ(plan.mode, mode);
+    if (mode == SessionMode::kFused) {
+      EXPECT_EQ(plan.resident_layers > 0, budget != 0);
+      EXPECT_LT(plan.resident_layers, file->model()->num_layers);
+    }
     expect_near(all_logits(*vulkan.session, tokens), expected);
     if (mode == SessionMode::kFused) {  // 70 tokens went through decoded layers; single ones and a few do not
       std::vector<float> logits(expected.size());
