@@ -8,6 +8,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common/constants.glsl"
 
+layout(constant_id = 9) const uint kPass = 1;  // vectors at a time: their sums are in shared memory
 layout(push_constant) uniform Parameters {
   uint level_at;
   uint scale_at;  // index in window_data of the columns' scales
@@ -27,14 +28,14 @@ layout(std430, set = 0, binding = 2) readonly buffer Vectors { float x[]; };
 layout(std430, set = 0, binding = 3) writeonly buffer Partials { float partials[]; };
 
 const uint kMaxVectors = 8u;
-// Features of a chunk: h, 1 (whose factor in the last layer is c), z.
-const uint kFeatures = kWidth + 1u + kChunk;
+// Features of a chunk, four to a row: h, z, and 1, whose factor in the last layer is c.
+const uint kFeatureRows = kWidth / 4u + kChunk / 4u + 1u;
 // Invocations that share an output of the last layer; the workgroup has 72 at least.
 const uint kParts = kOutputThreads * kChunkThreads / kChunk;
 
 shared float factors[kMaxVectors * kChunks];  // x times scale; 0 beyond the last column
-shared float sums[kFeatures];                 // of one vector
-shared float parts[kParts * kChunk];
+shared vec4 sums[kPass * kFeatureRows];       // of a pass's vectors
+shared float parts[kPass * kParts * kChunk];
 
 uint slice_block() { return pc.first_block + gl_WorkGroupID.y; }
 uint chunk_column(uint c) { return gl_WorkGroupID.x * kChunks + c; }
@@ -52,51 +53,56 @@ float factor(uint v, uint c) {
   return scale != 0.0 ? x[v * pc.width + column] * scale : 0.0;
 }
 
-float feature(uint c, uint i) {
-  if (i < kWidth) return get_h(c, i);
-  if (i == kWidth) return 1.0;
-  const uint channel = i - kWidth - 1u;
-  return h[kScratch + c * (kChunk / 4u) + (channel >> 2)][channel & 3u];
+vec4 feature_row(uint c, uint r) {
+  if (r < kWidth / 4u) return h[c * kStride + r];
+  if (r < kFeatureRows - 1u) return h[kScratch + c * (kChunk / 4u) + r - kWidth / 4u];
+  return vec4(1.0, 0.0, 0.0, 0.0);
 }
 
-// What feature i counts in output `channel`; `at`: where C begins in the network.
-float last_layer(uint at, uint channel, uint i) {
-  if (i < kWidth) return network[at + channel * kWidth + i];
-  if (i == kWidth) return network[at + kChunk * kWidth + channel];
-  return network[at + kChunk * kWidth + kChunk + channel * kChunk + i - kWidth - 1u];
+// What a row of features counts in output `channel`; `at`: where C begins in the network.
+vec4 last_layer(uint at, uint channel, uint r) {
+  const uint bias_at = at + kChunk * kWidth;
+  if (r < kWidth / 4u) return network_row(at + channel * kWidth + 4u * r);
+  if (r < kFeatureRows - 1u) return network_row(bias_at + kChunk + channel * kChunk + 4u * r - kWidth);
+  return vec4(network[bias_at + channel], 0.0, 0.0, 0.0);
 }
 
 void main() {
-  [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < pc.num_vectors * kChunks; i += gl_WorkGroupSize.x) {
+  const uint self = gl_LocalInvocationIndex;
+  [[dont_unroll]] for (uint i = self; i < pc.num_vectors * kChunks; i += gl_WorkGroupSize.x) {
     factors[i] = factor(i / kChunks, i % kChunks);
   }
   const uint at = run_blocks();
-  [[dont_unroll]] for (uint v = 0; v < pc.num_vectors; ++v) {
-    [[dont_unroll]] for (uint i = gl_LocalInvocationIndex; i < kFeatures; i += gl_WorkGroupSize.x) {
-      float sum = 0.0;
+  [[dont_unroll]] for (uint first = 0; first < pc.num_vectors; first += kPass) {
+    const uint vectors = min(kPass, pc.num_vectors - first);
+    [[dont_unroll]] for (uint i = self; i < vectors * kFeatureRows; i += gl_WorkGroupSize.x) {
+      const uint factor_at = (first + i / kFeatureRows) * kChunks;
+      vec4 sum = vec4(0.0);
       [[dont_unroll]] for (uint c = 0; c < kChunks; ++c) {
         // Where a factor is 0, h may be beyond what f32 holds.
-        const float f = factors[v * kChunks + c];
-        if (f != 0.0) sum += f * feature(c, i);
+        const float f = factors[factor_at + c];
+        if (f != 0.0) sum += f * feature_row(c, i % kFeatureRows);
       }
       sums[i] = sum;
     }
     barrier();
-    if (gl_LocalInvocationIndex < kParts * kChunk) {
-      // Neighbours take neighbouring features.
-      const uint channel = gl_LocalInvocationIndex / kParts;
+    // [vector][channel][part]: neighbours take neighbouring rows.
+    [[dont_unroll]] for (uint i = self; i < vectors * kChunk * kParts; i += gl_WorkGroupSize.x) {
+      const uint output_of = i / kParts;
+      const uint sums_at = output_of / kChunk * kFeatureRows;
       float sum = 0.0;
-      [[dont_unroll]] for (uint i = gl_LocalInvocationIndex % kParts; i < kFeatures; i += kParts) {
-        sum += last_layer(at, channel, i) * sums[i];
+      [[dont_unroll]] for (uint r = i % kParts; r < kFeatureRows; r += kParts) {
+        sum += dot(last_layer(at, output_of % kChunk, r), sums[sums_at + r]);
       }
-      parts[gl_LocalInvocationIndex] = sum;
+      parts[i] = sum;
     }
     barrier();
-    const uint row = slice_block() * kChunk + gl_LocalInvocationIndex;
-    if (gl_LocalInvocationIndex < kChunk && row < pc.num_rows) {
+    [[dont_unroll]] for (uint i = self; i < vectors * kChunk; i += gl_WorkGroupSize.x) {
+      const uint row = slice_block() * kChunk + i % kChunk;
+      if (row >= pc.num_rows) continue;
       float y = 0.0;
-      [[dont_unroll]] for (uint i = 0; i < kParts; ++i) y += parts[gl_LocalInvocationIndex * kParts + i];
-      partials[(gl_WorkGroupID.x * pc.num_vectors + v) * pc.num_rows + row] = y;
+      [[dont_unroll]] for (uint part = 0; part < kParts; ++part) y += parts[i * kParts + part];
+      partials[(gl_WorkGroupID.x * pc.num_vectors + first + i / kChunk) * pc.num_rows + row] = y;
     }
   }
 }

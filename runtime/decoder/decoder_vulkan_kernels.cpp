@@ -1,11 +1,9 @@
 #include "runtime/decoder/decoder_vulkan_kernels.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "runtime/base/str_cat.h"
-#include "runtime/codec/synthesis.h"
 
 namespace nwc {
 namespace {
@@ -22,73 +20,6 @@ constexpr double kMaxWindowMacsSoftware = 4e9;
 // Shared memory of the rANS kernels beside the tables: chunk and sums of a tile; matrix, masks and rounding.
 constexpr uint32_t kTileChunkBytes = 1024 + 64;
 constexpr uint32_t kMatrixBytes = 1024 + 128;
-
-constexpr uint32_t kMlpThreads = 128;
-constexpr uint32_t kMlpStates = 2048, kMaxMlpStates = 8192;  // numbers of h in shared memory
-constexpr uint32_t kMlpChunks = 32;
-
-void append(std::vector<float>* to, const std::vector<float>& from) { to->insert(to->end(), from.begin(), from.end()); }
-
-/// [out][in] -> [in][out].
-void append_transposed(std::vector<float>* to, const std::vector<float>& matrix, uint32_t out, uint32_t in) {
-  for (uint32_t i = 0; i < in; ++i) {
-    for (uint32_t o = 0; o < out; ++o) to->push_back(matrix[size_t{o} * in + i]);
-  }
-}
-
-/// The layout that shaders/common/synthesis.glsl describes.
-std::vector<float> pack_network(const CodecRecord& codec) {
-  const Network& net = codec.synthesis;
-  const uint32_t w = net.width;
-  std::vector<float> packed;
-  for (uint32_t l = 0; l < codec.num_levels; ++l) {
-    packed.push_back(codec.step[l]);
-    packed.push_back(codec.shrink[l]);
-  }
-  append_transposed(&packed, net.A, w, kChunk);
-  append(&packed, net.a);
-  const FoldedBlock folded = fold_first_block(net);
-  append_transposed(&packed, folded.A, static_cast<uint32_t>(folded.a.size()), kChunk);
-  append(&packed, folded.a);
-  for (size_t b = 0; b < net.blocks.size(); ++b) {
-    if (b != 0) {
-      append_transposed(&packed, net.blocks[b].V, w, w);
-      append(&packed, net.blocks[b].v);
-    }
-    append(&packed, net.blocks[b].gain);
-    append(&packed, net.blocks[b].bias);
-    const auto embedding = net.E.begin() + static_cast<std::ptrdiff_t>(b * codec.num_levels * w);
-    packed.insert(packed.end(), embedding, embedding + static_cast<std::ptrdiff_t>(size_t{codec.num_levels} * w));
-  }
-  append(&packed, net.C);
-  append(&packed, net.c);
-  append(&packed, net.S);
-  return packed;
-}
-
-/// Numbers of h in a workgroup's shared memory. The more chunks share what is read of the network, the better; software
-/// has caches, and compiles longer.
-uint32_t mlp_states(const DeviceInfo& device) {
-  if (device.quirks.software) return kMlpStates;
-  return std::clamp(device.max_shared_memory / 2 / 4, kMlpStates, kMaxMlpStates);
-}
-
-/// Specialization constants of common/synthesis.glsl: as many chunks to a workgroup as so many numbers of h are, an
-/// even number.
-PipelineKey mlp_pipeline(const Network& net, uint32_t states, uint32_t* chunks) {
-  const uint32_t w = net.width;
-  // Two outputs and eight chunks an invocation, so that what it loads is used several times.
-  const uint32_t output_threads = std::min(w < 64 ? w : w / 2, kMlpThreads);
-  const uint32_t chunk_threads = std::max(1u, kMlpThreads / output_threads);
-  const uint32_t outputs_per_thread = (w + output_threads - 1) / output_threads;
-  const uint32_t most = std::min(kMlpChunks, states / w);
-  const uint32_t chunks_per_thread = chunk_threads == 1 ? most / 2 * 2 : most / chunk_threads;
-  *chunks = chunk_threads * chunks_per_thread;
-  return {ShaderId::kSynthesisMlp,
-          {output_threads * chunk_threads, w, output_threads, chunk_threads, outputs_per_thread, chunks_per_thread,
-           static_cast<uint32_t>(net.blocks.size()), static_cast<uint32_t>(net.activation), net.layer_norm ? 1u : 0u},
-          0};
-}
 
 uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uint32_t>(ceil_div(items, per_group)); }
 
@@ -145,7 +76,7 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   alias.insert(alias.end(), extra.begin(), extra.end());
   NWC_TRY(self->upload_constant(bytes_of(alias.data(), alias.size() * sizeof(AliasTable)), &self->tables_));
   if (self->width_ != 0) {
-    self->synthesis_ = mlp_pipeline(codec.synthesis, mlp_states(device.info()), &self->chunks_per_group_);
+    self->network_kernels_ = network_kernels(codec.synthesis, device.info());
     const std::vector<float> network = pack_network(codec);
     NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
   }
@@ -185,7 +116,7 @@ WindowLimits VulkanKernels::limits(uint64_t slot_bytes, const WindowPath& path, 
   if (path.network) {
     limits.max_weights =
         std::min({limits.max_weights, static_cast<uint64_t>(most_macs() / std::max(1.0, mac_per_weight_)),
-                  kMaxGroups * chunks_per_group_ * uint64_t{kChunk}});
+                  kMaxGroups * network_kernels_.chunks * uint64_t{kChunk}});
   }
   if (path.convert) limits.max_weights = std::min(limits.max_weights, uint64_t{kMaxGroups} * kConvertGroup * 2);
   limits.max_input_bytes = range;
@@ -302,24 +233,16 @@ Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run)
                            static_cast<uint32_t>(out.at),
                            static_cast<uint32_t>(out.stride),
                            num_levels_};
-  PipelineKey key = synthesis_;
+  PipelineKey key = network_kernels_.synthesis;
   key.constants.push_back(static_cast<uint32_t>(run.path.convert ? Consumer::kF32 : consumer_of(run.path.dtype)));
   return slot.batch().dispatch(key, {&network_, slot.input_view(run), slot.values_view(run), out.view}, push,
-                               groups_for(chunks, chunks_per_group_));
+                               groups_for(chunks, network_kernels_.chunks));
 }
 
 Status VulkanKernels::dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
                                                const BufferView& partials, const NetworkPush& push, uint32_t blocks) {
-  PipelineKey key = synthesis_;
-  key.shader = ShaderId::kSynthesisMlpProduct;
-  return batch.dispatch(key, {&network_, window, values, partials}, push.words(),
-                        {groups_for(push.width, chunks_per_group_), blocks, 1});
-}
-
-uint32_t VulkanKernels::least_network_columns(const Network& network) {
-  uint32_t chunks = 0;
-  mlp_pipeline(network, kMlpStates, &chunks);
-  return chunks;
+  return batch.dispatch(network_kernels_.product, {&network_, window, values, partials}, push.words(),
+                        {groups_for(push.width, network_kernels_.chunks), blocks, 1});
 }
 
 double VulkanKernels::most_macs() const {

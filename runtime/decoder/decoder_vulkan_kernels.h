@@ -6,6 +6,7 @@
 
 #include "runtime/codec/decode_tables.h"
 #include "runtime/decoder/decoder.h"
+#include "runtime/decoder/decoder_vulkan_network.h"
 #include "runtime/decoder/decoder_vulkan_slot.h"
 #include "runtime/format/codec_record.h"
 
@@ -65,9 +66,7 @@ class VulkanKernels {
   /// tensor, a group being network_columns() wide. values: see the shader.
   Status dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
                                   const BufferView& partials, const NetworkPush& push, uint32_t blocks);
-  uint32_t network_columns() const { return chunks_per_group_; }
-  /// On any device.
-  static uint32_t least_network_columns(const Network& network);
+  uint32_t network_columns() const { return network_kernels_.chunks; }
   /// What a submission may keep the device busy with, so that the system does not take it for one that hangs.
   double most_macs() const;
 
@@ -101,8 +100,7 @@ class VulkanKernels {
   uint32_t tiles_per_workgroup_ = 1;
   bool identity_ = false;  ///< S of a linear codec
   bool staged_ = false;
-  PipelineKey synthesis_;
-  uint32_t chunks_per_group_ = 64;
+  NetworkKernels network_kernels_;
   DeviceBuffer tables_, network_;
 };
 

@@ -21,7 +21,7 @@ uint64_t window_bytes(const VulkanOptions& options) {
 uint64_t partial_bytes(const NwcFile& file) {
   uint64_t most = kPartialBytes;  // a multiple of the alignment
   const bool network = file.codec() && file.codec()->synthesis.width != 0;
-  const uint32_t columns = network ? VulkanKernels::least_network_columns(file.codec()->synthesis) : 0;
+  const uint32_t columns = network ? least_network_chunks(file.codec()->synthesis) : 0;
   for (const TensorRecord& record : file.tensors()) {
     if (record.storage != Storage::kCoded) continue;
     const TileGrid grid = tile_grid(record);
