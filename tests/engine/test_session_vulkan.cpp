@@ -112,7 +112,7 @@ TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
   priced.compute = Compute::kVulkan;
   const Result<MemoryPlan> free_plan = plan_session(*file, priced);
   ASSERT_TRUE(free_plan.ok()) << free_plan.status().message();
-  const uint64_t no_budget = 0, some_layers = 2'000'000;
+  const uint64_t no_budget = 0, some_layers = 1'000'000;
   for (const auto& [mode, budget] : {std::pair(SessionMode::kResident, free_plan->needed_resident),
                                      {SessionMode::kCached, free_plan->needed_streamed + 900'000},
                                      {SessionMode::kStreamed, free_plan->needed_streamed},
