@@ -133,7 +133,7 @@ uint32_t VulkanKernels::shared_tables(size_t used, bool ballot) const {
   const uint32_t tiles = ballot ? tiles_per_workgroup_ : 1;
   const uint32_t others = tiles * ((staged_ ? 512 : 0) + kTileChunkBytes) + kMatrixBytes;
   const uint32_t room = std::min(std::max(12u, std::min(most / 2048, 24u)), (most - others) / 1024);
-  for (const uint32_t size : {2u, 4u, 8u, 12u, 16u, 24u}) {
+  for (const uint32_t size : {4u, 8u, 12u, 16u, 24u}) {
     if (used <= size && size <= room) return size;
   }
   return 0;

@@ -254,6 +254,8 @@ Status VulkanSelfTest::check_sums(const Window& w, const ProductRun& run, const 
 }
 
 std::optional<RansVariant> VulkanSelfTest::choose(size_t used_tables, Consumer consumer, uint32_t batch) {
+  // The kernel has room for the tables of the tiles that it has to prove itself on, too.
+  used_tables = std::max({used_tables, scalar_.contexts.used.size(), trellis_.contexts.used.size()});
   for (const bool ballot : {true, false}) {
     if (ballot && (!device_.info().ballot || forced_ == VulkanOptions::Variant::kShared)) continue;
     if (!ballot && forced_ == VulkanOptions::Variant::kBallot) continue;

@@ -131,5 +131,18 @@ TEST_F(KernelVariants, TrellisAndRowClasses) {
   check_ways(0, 61);
 }
 
+// Fewer tables than the known tiles have: the kernel has room for theirs, and TearDown sees that none was given up.
+TEST_F(KernelVariants, OneTable) {
+  const CodecRecord codec = testing::random_codec({1, 1});
+  open(testing::model_file(codec, {testing::coded_tensor(codec, {"coded", 40, 66, 32, 64})}));
+  for (const Way& way : {kWays[1], kWays[6]}) {
+    SCOPED_TRACE(way.name);
+    const Status status = start(way);
+    if (way.variant == Variant::kBallot && status.code() == StatusCode::kNoDevice) continue;
+    NWC_NEED_DEVICE(status);
+    check(0, 40, way.dtype);
+  }
+}
+
 }  // namespace
 }  // namespace nwc
