@@ -10,7 +10,7 @@ namespace nwc {
 namespace {
 
 constexpr uint64_t kWindowAlignment = 256;
-/// Bytes of partial results at a time, where a band of tiles does not need more.
+/// Bytes of partial results at a time, where a band of tiles does not need more nor four whole products less.
 constexpr uint64_t kPartialBytes = 4 << 20;
 
 /// Input of one window: its staging memory fits into the decoder's budget, and large tensors take few windows.
@@ -19,17 +19,18 @@ uint64_t window_bytes(const VulkanOptions& options) {
 }
 
 uint64_t partial_bytes(const NwcFile& file) {
-  uint64_t most = kPartialBytes;  // a multiple of the alignment
+  uint64_t most = 0;
   const bool network = file.codec() && file.codec()->synthesis.width != 0;
   const uint32_t columns = network ? least_network_chunks(file.codec()->synthesis) : 0;
   for (const TensorRecord& record : file.tensors()) {
     if (record.storage != Storage::kCoded) continue;
     const TileGrid grid = tile_grid(record);
     const uint64_t per_row = network ? ceil_div(grid.n, columns) : grid.tiles_per_row();
-    const uint64_t band = per_row * grid.tile_rows * VulkanFusedProduct::kMaxBatch * sizeof(float);
-    most = std::max(most, align_up(band, kWindowAlignment));
+    const uint64_t row = per_row * VulkanFusedProduct::kMaxBatch * sizeof(float);
+    const uint64_t products = 4 * (row * std::min(grid.m, kPartialBytes) + kWindowAlignment);
+    most = std::max({most, row * grid.tile_rows, std::min(kPartialBytes, products)});
   }
-  return most;
+  return align_up(most, kWindowAlignment);
 }
 
 /// A view whose beginning a binding may have, and the number of f32 before the first one that is meant.
