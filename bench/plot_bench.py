@@ -33,7 +33,7 @@ def lines(axis, groups, x, y, **style):
         first = records[0]
         axis.plot([r[x] for r in records], [r[y] for r in records], label=name, ms=4, lw=1.3,
                   color=COLOURS.get(first["preset"], "tab:green"), ls=STYLES.get(first["backend"], "-"),
-                  marker=MARKS.get(first["backend"], "o"), **style)
+                  marker=MARKS.get(first["backend"], "o"), fillstyle="none" if first["threads"] > 1 else "full", **style)
 
 
 def group(records, *keys):
@@ -50,13 +50,22 @@ def bars(axis, names, series):
         at = [j + (i - (len(series) - 1) / 2) * height for j, n in enumerate(names) if n in values]
         axis.barh(at, [values[n] for n in names if n in values], height * 0.92, label=name, zorder=2)
     axis.set_yticks(range(len(names)), names, fontsize=7)
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(alpha=0.3, axis="x", which="both", zorder=0)
+
+
+def legend_below(figure, *axes, columns):
+    """One legend for all axes, where it covers nothing; the figure's layout is constrained."""
+    found = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels()):
+            found.setdefault(name, handle)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncol=columns, fontsize=6.5)
 
 
 def plot_decode(plt, records):
     wanted = [r for r in records if r["name"].startswith(("tensor to f16", "nvCOMP")) and "," not in r["quantizer"]]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 6.5), sharey=True, layout="constrained")
     for axis, quantizer in zip(axes, ("scalar", "trellis")):
         part = [r for r in wanted if r["quantizer"] == quantizer]
         for r in part:
@@ -68,8 +77,8 @@ def plot_decode(plt, records):
         axis.set_xlabel("bits per weight")
         axis.set_yscale("log")
         axis.grid(alpha=0.3, which="both")
-        axis.legend(fontsize=6)
     axes[0].set_ylabel("Gweight/s")
+    legend_below(figure, *axes, columns=4)
     return figure
 
 
@@ -108,7 +117,7 @@ def plot_load(plt, records):
 
 
 def plot_tokens(plt, records):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
     rates, peaks, limits = {}, {}, {}
     names = []
     for r in records:
@@ -122,12 +131,11 @@ def plot_tokens(plt, records):
     bars(left, names, rates)
     left.set_xscale("log")
     left.set_xlabel("tokens per second")
-    left.legend(fontsize=7)
     bars(right, names, peaks)
     right.plot([limits[n] for n in names], range(len(names)), "k|", ms=9,
                label="file + two layers + KV cache + 64 MiB")
     right.set_xlabel("MiB")
-    right.legend(fontsize=7)
+    legend_below(figure, left, right, columns=4)
     return figure
 
 
@@ -157,7 +165,7 @@ def plot_scaling(plt, records):
         axis.grid(alpha=0.3, which="both")
     left.set_ylabel("seconds")
     right.set_ylabel("Gweight/s")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncol=3, fontsize=6.5)
+    legend_below(figure, left, columns=3)
     return figure
 
 
