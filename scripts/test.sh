@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds and tests everything. Usage: scripts/test.sh [--quick | --threads]
+# Builds and tests everything. Usage: scripts/test.sh [--quick | --threads | --all-variants]
 #   --quick    the release build and its tests only
+#   --all-variants  the same, every Vulkan test at subgroups of 4, 8 and 16 and without optional features
 #   --threads  also the thread sanitizer, where threads meet
 # Folders: build/release, build/asan, build/clang, build/noexcept, build/aarch64, build/tsan. Ends with ctest's summary of the release tests, or fails.
 set -euo pipefail
@@ -8,11 +9,13 @@ cd "$(dirname "$0")/.."
 
 quick=0
 threads=0
+variants=OFF
 case "${1:-}" in
   --quick) quick=1 ;;
   --threads) threads=1 ;;
+  --all-variants) quick=1 variants=ON ;;
   "") ;;
-  *) echo "usage: scripts/test.sh [--quick | --threads]" >&2; exit 2 ;;
+  *) echo "usage: scripts/test.sh [--quick | --threads | --all-variants]" >&2; exit 2 ;;
 esac
 
 scripts/setup.sh
@@ -35,7 +38,7 @@ run_tests() {  # preset [ctest options...]
 }
 
 step "release: build"
-configure release -DNWC_BUILD_TESTS=ON -DNWC_BUILD_BENCH=ON
+configure release -DNWC_BUILD_TESTS=ON -DNWC_BUILD_BENCH=ON -DNWC_TEST_ALL_VARIANTS=$variants
 build release
 step "release: test"
 mkdir -p build/release/Testing
