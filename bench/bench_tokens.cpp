@@ -262,7 +262,10 @@ void add_tokens(CLI::App* app) {
   o->add_to(command);
   o->backend.add_to(command);
   command->add_option("model", o->model, ".nwc file")->required()->check(CLI::ExistingFile);
-  command->add_option("--mode", o->modes, "Modes; streamed-budget: within the memory that streaming may take")
+  command
+      ->add_option("--mode", o->modes,
+                   "Modes; cached, fused-cached: half way between what resident and streamed need; streamed-budget: "
+                   "within the memory that streaming may take")
       ->check(CLI::IsMember({"resident", "cached", "fused-cached", "streamed", "streamed-budget", "fused"}))
       ->capture_default_str();
   command->add_option("--context", o->context, "Tokens of the KV cache (default: the model's, at most 8192)");

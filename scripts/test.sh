@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds and tests everything. Usage: scripts/test.sh [--quick | --threads | --all-variants]
-#   --quick    the release build and its tests only
+#   --quick         the release build and its tests only
 #   --all-variants  the same, every Vulkan test at subgroups of 4, 8 and 16 and without optional features
-#   --threads  also the thread sanitizer, where threads meet
+#   --threads       also the thread sanitizer, where threads meet
 # Folders: build/release, build/asan, build/clang, build/noexcept, build/aarch64, build/tsan. Ends with ctest's summary of the release tests, or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,7 +47,8 @@ if [ "$quick" = 1 ]; then exit 0; fi
 
 # Sanitized code is compiled with little optimization: what counts is the way from nothing to the end of the tests.
 # Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long
-# (label slow, not built either), the one that installs (label install) and the one of the command-line tool, which is not built here.
+# (label slow, not built either), the one that installs (label install) and the one of the command-line tool, which is
+# not built here.
 step "address and undefined-behaviour sanitizers: build"
 configure asan -DNWC_WERROR=OFF
 build asan nwc_tests

@@ -28,7 +28,8 @@ class FusedProduct {
   Status multiply(size_t tensor, uint32_t batch, std::span<const float> x, std::span<float> y, Runner& runner,
                   const TensorDecodeOptions& options);
 
-  /// Upper estimate of the memory that products with all coded tensors take, tables included, with so many workers.
+  /// Upper estimate of the memory that products of at most so many vectors with all coded tensors take, tables
+  /// included, with so many workers.
   static uint64_t max_bytes(const NwcFile& file, uint32_t num_workers, uint32_t most_vectors = kMaxFusedBatch);
 
  private:

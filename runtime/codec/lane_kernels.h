@@ -94,12 +94,12 @@ struct SynthesisView {
   uint32_t width = 0, num_blocks = 0;
   uint32_t num_levels = 0, level_stride = 0;  ///< stride of E: num_levels rounded up to 16, 32 or 64
   bool layer_norm = false, silu = false;
-  bool identity = false;  ///< y = z: width is 0 and S the identity
+  bool identity = false;     ///< y = z: width is 0 and S the identity
   const float* A = nullptr;  ///< A and, below it, that of fold_first_block(); a alike
   const float* a = nullptr;
-  const float* V = nullptr;  ///< [blocks - 1] matrices: of all blocks but the first
-  const float* v = nullptr;  ///< [blocks][w]; gain and bias alike
-  const float* gain = nullptr;
+  const float* V = nullptr;     ///< [blocks - 1] matrices: of all blocks but the first
+  const float* v = nullptr;     ///< [blocks - 1][w], likewise
+  const float* gain = nullptr;  ///< [blocks][w]; bias alike
   const float* bias = nullptr;
   const float* C = nullptr;
   const float* c = nullptr;

@@ -112,7 +112,7 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   mark(1); pack_matrix(g.A, kChunk, &numbers_); pack_matrix(folded.A, kChunk, &numbers_);
   mark(2); append(g.a, &numbers_); append(folded.a, &numbers_);
   mark(3); for (size_t b = 1; b < g.blocks.size(); ++b) pack_matrix(g.blocks[b].V, w, &numbers_);
-  mark(4); for (const NetworkBlock& b : g.blocks) append(b.v, &numbers_);
+  mark(4); for (size_t b = 1; b < g.blocks.size(); ++b) append(g.blocks[b].v, &numbers_);
   mark(5); for (const NetworkBlock& b : g.blocks) append(b.gain, &numbers_);
   mark(6); for (const NetworkBlock& b : g.blocks) append(b.bias, &numbers_);
   mark(7); pack_matrix(g.C, w, &numbers_);

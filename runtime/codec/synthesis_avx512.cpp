@@ -191,7 +191,7 @@ void features_group_avx512(const SynthesisView& net, const ColumnGroup& group, c
   multiply(net.A, net.a, z, kChunk, net.num_blocks == 0 ? w : 2 * w, x);
   for (uint32_t b = 0; b < net.num_blocks; ++b) {
     const size_t at = size_t{b} * w;
-    if (b != 0) multiply(net.V + (at - w) * w, net.v + at, x, w, w, u);
+    if (b != 0) multiply(net.V + (at - w) * w, net.v + at - w, x, w, w, u);
     for (uint32_t h = 0; h < 2; ++h) {
       if (net.layer_norm) normalise(net.gain + at, net.bias + at, w, h, u);
       activate(net, net.E + at * net.level_stride, group, h, u, x);
