@@ -1,5 +1,5 @@
 #include "bench/device_layer.h"
-#include "runtime/decoder/decoder_vulkan_product.h"
+#include "runtime/decoder/vulkan/device_product.h"
 #include "runtime/engine/layer_ops_vulkan.h"
 
 namespace nwc::bench {

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "trainer/codec/identity_codec.h"
 #include "trainer/nn/random.h"
-#include "trainer/train/identity_codec.h"
 
 namespace nwc::bench {
 namespace {

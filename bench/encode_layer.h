@@ -1,8 +1,8 @@
 // A square layer of Gaussian weights with a Hessian, and the steps of coding it.
 #pragma once
 
-#include "trainer/encode/rate_control.h"
-#include "trainer/encode/tensor_encode.h"
+#include "trainer/plan/rate_control.h"
+#include "trainer/search/tensor_encode.h"
 
 namespace nwc::bench {
 

@@ -4,7 +4,7 @@
 #include <map>
 
 #include "tests/codec/reference_encoder.h"
-#include "trainer/encode/tensor_encode.h"
+#include "trainer/search/tensor_encode.h"
 
 namespace nwc::bench {
 namespace {

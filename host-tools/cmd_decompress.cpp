@@ -8,7 +8,7 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
-#include "trainer/encode/decompress.h"
+#include "trainer/inspect/decompress.h"
 
 namespace nwc::cli {
 namespace {

@@ -10,8 +10,8 @@
 #include "host-tools/cost_text.h"
 #include "host-tools/model_input.h"
 #include "runtime/engine/session_cost.h"
-#include "trainer/encode/info.h"
-#include "trainer/train/codec_model.h"
+#include "trainer/codec/codec_model.h"
+#include "trainer/inspect/info.h"
 
 namespace nwc::cli {
 namespace {

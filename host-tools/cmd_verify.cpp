@@ -11,8 +11,8 @@
 #include "host-tools/decode_speed.h"
 #include "host-tools/model_input.h"
 #include "host-tools/quality.h"
-#include "trainer/encode/verify.h"
-#include "trainer/train/codec_model.h"
+#include "trainer/codec/codec_model.h"
+#include "trainer/inspect/verify.h"
 
 namespace nwc::cli {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "trainer/train/identity_codec.h"
+#include "trainer/codec/identity_codec.h"
 
 namespace nwc::cli {
 

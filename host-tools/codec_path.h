@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "runtime/base/status.h"
-#include "trainer/train/codec_model.h"
+#include "trainer/codec/codec_model.h"
 
 namespace nwc::cli {
 

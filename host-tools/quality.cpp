@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "trainer/encode/container_write.h"
-#include "trainer/encode/info.h"
+#include "trainer/codec/container_write.h"
+#include "trainer/inspect/info.h"
 
 namespace nwc::cli {
 namespace {

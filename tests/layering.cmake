@@ -1,7 +1,7 @@
 # cmake -DSOURCE_DIR=<repository> -P layering.cmake
 # The dependency law, read from the #include lines of every source file:
 #   c_api -> engine -> decoder -> {vulkan, codec, model} -> format -> base      (siblings in braces do not meet)
-#   trainer -> runtime/{base,format,codec,model,decoder,engine};  host-tools -> trainer, runtime;  shaders -> shaders/common
+#   trainer -> runtime/{base,format,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
 # and besides: Vulkan headers only in the Vulkan parts, neither Eigen nor JSON in the runtime, file names unique.
 # -DSELF_CHECK=ON feeds it samples that break each rule, and fails unless every one is found.
 cmake_minimum_required(VERSION 3.22)
@@ -17,13 +17,28 @@ set(allow_c_api c_api include engine decoder codec model format base)
 set(allow_include include)
 set(allow_trainer base format codec model decoder engine)
 
+# Within the trainer, what each folder may include of the others.
+set(trainer_data)
+set(trainer_nn)
+set(trainer_optim nn)
+set(trainer_codec data nn)
+set(trainer_llm data nn)
+set(trainer_train codec data nn optim)
+set(trainer_calib llm data nn)
+set(trainer_search codec data nn)
+set(trainer_plan search calib llm codec data nn)
+set(trainer_recover plan search calib llm codec data nn optim)
+set(trainer_encode recover plan search calib llm codec data nn optim)
+set(trainer_inspect codec data nn)
+set(trainer_eval data)
+
 # Sets `out` to what is wrong with file `path` (relative to the repository) holding the include `target`, or to "".
 function(check_include path target out)
   set(${out} "" PARENT_SCOPE)
   string(REGEX MATCH "^(runtime|trainer|host-tools|shaders)/" _ "${path}")
   set(area "${CMAKE_MATCH_1}")
   set(is_vulkan FALSE)
-  if(path MATCHES "^runtime/vulkan/" OR path MATCHES "_vulkan[^/]*\\.(cpp|h)$")
+  if(path MATCHES "^runtime/(vulkan|decoder/vulkan)/" OR path MATCHES "_vulkan[^/]*\\.(cpp|h)$")
     set(is_vulkan TRUE)
   endif()
 
@@ -59,6 +74,15 @@ function(check_include path target out)
       set(${out} "the trainer does not include the tools" PARENT_SCOPE)
     elseif(target MATCHES "^runtime/([^/]+)/" AND NOT CMAKE_MATCH_1 IN_LIST allow_trainer)
       set(${out} "the trainer may include runtime/ ${allow_trainer}" PARENT_SCOPE)
+    elseif(target MATCHES "^trainer/([^/]+)/")
+      set(to ${CMAKE_MATCH_1})
+      string(REGEX MATCH "^trainer/([^/]+)/" _ "${path}")
+      set(from "${CMAKE_MATCH_1}")
+      if(NOT DEFINED trainer_${from} AND NOT from STREQUAL "data" AND NOT from STREQUAL "nn")
+        set(${out} "trainer/${from} has no place in the law: add it to tests/layering.cmake" PARENT_SCOPE)
+      elseif(NOT to STREQUAL from AND NOT to IN_LIST trainer_${from})
+        set(${out} "trainer/${from} may include ${trainer_${from}}" PARENT_SCOPE)
+      endif()
     endif()
   endif()
 endfunction()
@@ -85,7 +109,8 @@ endfunction()
 if(SELF_CHECK)
   set(good
     "runtime/codec/a.cpp|runtime/format/b.h" "runtime/decoder/x_vulkan.cpp|runtime/vulkan/device.h"
-    "runtime/vulkan/a.cpp|vulkan/vulkan.h" "trainer/nn/a.h|Eigen/Dense" "host-tools/a.cpp|runtime/engine/b.h"
+    "runtime/vulkan/a.cpp|vulkan/vulkan.h" "trainer/nn/a.h|Eigen/Dense" "trainer/encode/a.h|trainer/plan/b.h"
+    "runtime/decoder/vulkan/a.cpp|runtime/vulkan/b.h" "host-tools/a.cpp|runtime/engine/b.h"
     "runtime/c_api/a.cpp|runtime/include/nwc/nwc.h" "shaders/a.comp|common/bits.glsl" "runtime/base/a.cpp|vector"
     "runtime/codec/tile_decode_avx2.cpp|immintrin.h")
   set(bad
@@ -95,6 +120,8 @@ if(SELF_CHECK)
     "runtime/model/a.h|nlohmann/json.hpp" "runtime/engine/a.cpp|vulkan/vulkan.h" "runtime/decoder/a.cpp|runtime/vulkan/b.h"
     "runtime/engine/a.cpp|runtime/vulkan/b.h"
     "runtime/novel/a.cpp|runtime/base/b.h" "trainer/a.h|host-tools/b.h" "trainer/a.h|runtime/vulkan/b.h"
+    "trainer/train/a.h|trainer/encode/b.h" "trainer/codec/a.h|trainer/train/b.h" "trainer/data/a.h|trainer/nn/b.h"
+    "trainer/novel/a.h|trainer/data/b.h"
     "trainer/a.h|runtime/c_api/b.h" "host-tools/a.cpp|tests/b.h" "shaders/a.comp|other/b.glsl")
   foreach(kind good bad)
     foreach(sample ${${kind}})

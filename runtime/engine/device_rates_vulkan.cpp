@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "runtime/decoder/decoder_vulkan_product.h"
+#include "runtime/decoder/vulkan/device_product.h"
 #include "runtime/engine/device_rates.h"
 #include "runtime/engine/layer_ops_vulkan.h"
 

@@ -5,7 +5,7 @@
 
 #include "runtime/base/half.h"
 #include "runtime/base/str_cat.h"
-#include "runtime/decoder/decoder_vulkan_product.h"
+#include "runtime/decoder/vulkan/device_product.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/layer_ops_self_test_vulkan.h"

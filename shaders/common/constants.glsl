@@ -1,5 +1,5 @@
 // Numbers shared with C++; tests/vulkan/test_shader_constants.cpp compares them with runtime/format/constants.h,
-// runtime/codec/decode_tables.h and runtime/decoder/decoder_vulkan_window.h.
+// runtime/codec/decode_tables.h and runtime/decoder/vulkan/window_layout.h.
 const uint kChunk = 16u;
 const uint kNumLanes = 32u;
 const uint kProbBits = 12u;

@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "tests/encode/synthetic_codec.h"
-#include "trainer/encode/container_write.h"
+#include "trainer/codec/container_write.h"
 #include "trainer/encode/encoder.h"
 
 namespace nwc {

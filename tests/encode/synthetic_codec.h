@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "trainer/encode/entropy_fit.h"
-#include "trainer/train/codec_model.h"
+#include "trainer/codec/codec_model.h"
+#include "trainer/codec/entropy_fit.h"
 
 namespace nwc::testing {
 

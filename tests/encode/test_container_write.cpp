@@ -2,7 +2,7 @@
 
 #include "runtime/format/nwc_file.h"
 #include "tests/encode/test_source.h"
-#include "trainer/encode/container_write.h"
+#include "trainer/codec/container_write.h"
 
 namespace nwc {
 namespace {

@@ -6,8 +6,8 @@
 #include "runtime/base/thread_pool.h"
 #include "tests/data/temp_dir.h"
 #include "trainer/data/model_source.h"
-#include "trainer/encode/decompress.h"
 #include "trainer/encode/raw_image.h"
+#include "trainer/inspect/decompress.h"
 
 namespace nwc {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <limits>
 
-#include "trainer/encode/error_feedback.h"
 #include "trainer/nn/random.h"
+#include "trainer/search/error_feedback.h"
 
 namespace nwc {
 namespace {

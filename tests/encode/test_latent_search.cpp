@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "tests/encode/synthetic_codec.h"
-#include "trainer/encode/codec_ladder.h"
-#include "trainer/encode/latent_search.h"
 #include "trainer/nn/random.h"
+#include "trainer/plan/codec_ladder.h"
+#include "trainer/search/latent_search.h"
 
 namespace nwc {
 namespace {

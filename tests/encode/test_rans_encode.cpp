@@ -4,7 +4,7 @@
 
 #include "runtime/codec/tile_decode.h"
 #include "tests/encode/synthetic_codec.h"
-#include "trainer/encode/rans_encode.h"
+#include "trainer/search/rans_encode.h"
 
 namespace nwc {
 namespace {

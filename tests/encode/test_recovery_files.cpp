@@ -6,9 +6,9 @@
 
 #include "tests/data/temp_dir.h"
 #include "trainer/calib/calibration.h"
+#include "trainer/codec/identity_codec.h"
 #include "trainer/encode/encoder.h"
 #include "trainer/nn/random.h"
-#include "trainer/train/identity_codec.h"
 
 namespace nwc::test {
 namespace {

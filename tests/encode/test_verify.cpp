@@ -4,11 +4,11 @@
 
 #include "tests/encode/synthetic_codec.h"
 #include "tests/encode/test_source.h"
-#include "trainer/encode/decompress.h"
 #include "trainer/encode/encoder.h"
-#include "trainer/encode/info.h"
 #include "trainer/encode/raw_image.h"
-#include "trainer/encode/verify.h"
+#include "trainer/inspect/decompress.h"
+#include "trainer/inspect/info.h"
+#include "trainer/inspect/verify.h"
 
 namespace nwc {
 namespace {

@@ -12,8 +12,8 @@
 #include "runtime/base/half.h"
 #include "runtime/decoder/decoder.h"
 #include "runtime/engine/session.h"
+#include "trainer/codec/container_write.h"
 #include "trainer/data/model_source.h"
-#include "trainer/encode/container_write.h"
 
 namespace nwc::test {
 

@@ -1,5 +1,5 @@
 // Sessions on a Vulkan device against the same sessions on the CPU.
-#include "runtime/decoder/decoder_vulkan.h"
+#include "runtime/decoder/vulkan/vulkan_decoder.h"
 #include "tests/engine/coded_model.h"
 #include "tests/vulkan/vulkan_fixture.h"
 

@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "train_fixture.h"
-#include "trainer/encode/container_write.h"
-#include "trainer/train/analysis_record.h"
+#include "trainer/codec/analysis_record.h"
+#include "trainer/codec/container_write.h"
 #include "trainer/train/checkpoint.h"
 
 namespace nwc {

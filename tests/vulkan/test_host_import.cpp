@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "runtime/decoder/decoder_vulkan_product.h"
+#include "runtime/decoder/vulkan/device_product.h"
 #include "tests/vulkan/faulty_vulkan.h"
 #include "tests/vulkan/vulkan_fixture.h"
 

@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "runtime/codec/tile_decode.h"
-#include "runtime/decoder/decoder_vulkan_known_tile.h"
-#include "trainer/encode/rans_encode.h"
+#include "runtime/decoder/vulkan/known_tile.h"
+#include "trainer/search/rans_encode.h"
 
 namespace nwc {
 namespace {
@@ -32,7 +32,7 @@ TEST_P(EveryKnownTile, PayloadIsTheEncodersOutput) {
   row_class.resize(tile.grid.tile(0).row_blocks() * kChunk, 0);
   encode_tile(EncodeTables(tile.codec), tile.grid.tile(0), tile.level.data(), row_class.data(), tile.values, &payload);
   EXPECT_EQ(payload, std::vector<uint8_t>(tile.payload.begin(), tile.payload.end()))
-      << "decoder_vulkan_known_payload.inc should hold:" << as_source(payload);
+      << "known_payload.inc should hold:" << as_source(payload);
 }
 
 TEST_P(EveryKnownTile, ScalarDecoderGivesTheValues) {

@@ -6,8 +6,8 @@
 #include <regex>
 
 #include "runtime/codec/decode_tables.h"
-#include "runtime/decoder/decoder_vulkan_path.h"
-#include "runtime/decoder/decoder_vulkan_window.h"
+#include "runtime/decoder/vulkan/window_layout.h"
+#include "runtime/decoder/vulkan/window_path.h"
 
 namespace nwc {
 namespace {

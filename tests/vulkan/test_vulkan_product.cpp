@@ -2,7 +2,7 @@
 // once, every kernel variant, linear codecs and networks; damaged files give the decoder's errors when they are loaded.
 #include <gtest/gtest.h>
 
-#include "runtime/decoder/decoder_vulkan_product.h"
+#include "runtime/decoder/vulkan/device_product.h"
 #include "tests/codec/reference_encoder.h"
 #include "tests/vulkan/vulkan_fixture.h"
 

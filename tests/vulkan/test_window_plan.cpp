@@ -1,7 +1,7 @@
 // Windows cover every tile of the rows asked for once, in order, within the limits.
 #include <gtest/gtest.h>
 
-#include "runtime/decoder/decoder_vulkan_window.h"
+#include "runtime/decoder/vulkan/window_layout.h"
 
 namespace nwc {
 namespace {

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "runtime/base/half.h"
-#include "runtime/decoder/decoder_vulkan_product.h"
+#include "runtime/decoder/vulkan/device_product.h"
 #include "tests/vulkan/faulty_vulkan.h"
 #include "tests/vulkan/vulkan_fixture.h"
 

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "runtime/codec/synthesis.h"
-#include "runtime/decoder/decoder_vulkan.h"
-#include "trainer/encode/rans_encode.h"
+#include "runtime/decoder/vulkan/vulkan_decoder.h"
+#include "trainer/search/rans_encode.h"
 
 namespace nwc::testing {
 

@@ -2,7 +2,7 @@
 #include <chrono>
 
 #include "trainer/encode/encoder.h"
-#include "trainer/encode/tensor_encode.h"
+#include "trainer/search/tensor_encode.h"
 
 namespace nwc {
 namespace {

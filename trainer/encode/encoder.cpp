@@ -6,7 +6,7 @@
 #include <cstdio>
 
 #include "runtime/base/half.h"
-#include "trainer/encode/container_write.h"
+#include "trainer/codec/container_write.h"
 
 namespace nwc {
 namespace {

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "trainer/data/model_source.h"
-#include "trainer/encode/rate_control.h"
-#include "trainer/encode/recovery.h"
-#include "trainer/encode/tensor_encode.h"
+#include "trainer/plan/rate_control.h"
+#include "trainer/recover/recovery.h"
+#include "trainer/search/tensor_encode.h"
 
 namespace nwc {
 

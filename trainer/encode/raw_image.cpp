@@ -6,8 +6,8 @@
 
 #include "runtime/base/thread_pool.h"
 #include "runtime/format/tensor_record.h"
-#include "trainer/encode/container_write.h"
-#include "trainer/encode/model_plan.h"
+#include "trainer/codec/container_write.h"
+#include "trainer/plan/model_plan.h"
 
 namespace nwc {
 namespace {

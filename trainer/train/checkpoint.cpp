@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "trainer/encode/container_write.h"
-#include "trainer/train/analysis_record.h"
+#include "trainer/codec/analysis_record.h"
+#include "trainer/codec/container_write.h"
 
 namespace nwc {
 namespace {

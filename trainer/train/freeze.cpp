@@ -6,8 +6,8 @@
 #include <numbers>
 
 #include "runtime/base/half.h"
-#include "trainer/encode/entropy_fit.h"
-#include "trainer/train/analysis_record.h"
+#include "trainer/codec/analysis_record.h"
+#include "trainer/codec/entropy_fit.h"
 
 namespace nwc {
 namespace {

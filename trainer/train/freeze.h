@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "runtime/base/thread_pool.h"
-#include "trainer/train/codec_model.h"
+#include "trainer/codec/codec_model.h"
 #include "trainer/train/rd_loss.h"
 
 namespace nwc {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "trainer/train/codec_model.h"
+#include "trainer/codec/codec_model.h"
 #include "trainer/train/train_options.h"
 
 namespace nwc {

@@ -1,0 +1,330 @@
+#include "runtime/decoder/vulkan/codec_kernels.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/base/str_cat.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint32_t kMaxGroups = 65535;   // what every device takes in one dimension
+constexpr uint32_t kConvertGroup = 64;   // workgroup of convert_half
+constexpr uint32_t kReduceGroup = 64;    // workgroup of fused_reduce
+constexpr uint64_t kMaxAlignment = 256;  // that a device may ask of bindings
+constexpr uint64_t kMaxWindowWeights = uint64_t{1} << 25;
+// Multiply-accumulates of a window's synthesis: tenths of a second on a small GPU, a second or two in software.
+constexpr double kMaxWindowMacs = 6e10;
+constexpr double kMaxWindowMacsSoftware = 4e9;
+
+// Shared memory of the rANS kernels beside the tables: chunk and sums of a tile; matrix, masks and rounding.
+constexpr uint32_t kTileChunkBytes = 1024 + 64;
+constexpr uint32_t kMatrixBytes = 1024 + 128;
+
+uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uint32_t>(ceil_div(items, per_group)); }
+
+Bytes bytes_of(const void* data, size_t size) { return {static_cast<const uint8_t*>(data), size}; }
+
+/// What a kernel writes weights to: part of a buffer, in it the first row's first element, elements from row to row.
+struct WeightsOutput {
+  BufferView view;
+  uint64_t at = 0, stride = 0;
+};
+WeightsOutput weights_output(const WindowSlot& slot, const WindowRun& run, uint64_t alignment) {
+  const WindowPath& path = run.path;
+  const uint64_t width = run.layout->width;
+  if (path.has_floats()) return {slot.floats_view(run), 0, width};
+  if (path.has_halves()) return {slot.halves_view(run), 0, width};
+  if (run.out.buffer == nullptr) return {slot.result_view(run), 0, width};
+  const uint64_t element = dtype_size(path.dtype);
+  const uint64_t begin = run.out.offset / alignment * alignment;
+  const uint64_t end = run.out.offset + ((run.row_end - run.row_begin - 1) * run.out_stride + width) * element;
+  return {{run.out.buffer, begin, end - begin}, (run.out.offset - begin) / element, run.out_stride};
+}
+
+bool is_identity(const std::vector<float>& matrix) {
+  for (size_t i = 0; i < matrix.size(); ++i) {
+    if (matrix[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, PipelineCache& pipelines,
+                                                             const CodecRecord& codec, const DecodeTables& tables,
+                                                             const std::vector<AliasTable>& extra,
+                                                             const VulkanOptions& options) {
+  const uint32_t tiles_per_workgroup = options.tiles_per_workgroup;
+  const int stream_staging = options.stream_staging;
+  std::unique_ptr<VulkanKernels> self(new VulkanKernels(device, pipelines));
+  self->width_ = codec.synthesis.width;
+  self->num_levels_ = codec.num_levels;
+  self->mac_per_weight_ = codec.synthesis.mac_per_weight();
+  self->identity_ = self->width_ == 0 && is_identity(codec.synthesis.S);
+  self->staged_ = stream_staging < 0 ? !device.info().quirks.software : stream_staging != 0;
+
+  // Several tiles share one copy of the tables, where the subgroups of a workgroup are known to be full.
+  const DeviceInfo& info = device.info();
+  const uint32_t most = std::clamp(128 / std::max(1u, info.subgroup_size), 1u, info.max_subgroups);
+  const bool full = info.size_control && info.full_subgroups;
+  self->tiles_per_workgroup_ = tiles_per_workgroup != 0        ? std::min(tiles_per_workgroup, most)
+                               : full && !info.quirks.software ? std::min(4u, most)
+                                                               : 1;
+
+  std::vector<AliasTable> alias = tables.alias;
+  alias.insert(alias.end(), extra.begin(), extra.end());
+  NWC_TRY(self->upload_constant(bytes_of(alias.data(), alias.size() * sizeof(AliasTable)), &self->tables_));
+  if (self->width_ != 0) {
+    self->network_kernels_ = network_kernels(codec.synthesis, device.info());
+    const std::vector<float> network = pack_network(codec);
+    NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
+  }
+  return self;
+}
+
+uint64_t VulkanKernels::max_constant_bytes(const CodecRecord& codec) {
+  constexpr uint64_t kExtraTables = 16;  // the self-test's tables, more than there are, and its window
+  // The host has tables for the CPU, too. Tables and network exist on the host, in the upload buffer and on the device.
+  const uint64_t tables = (codec.tables.size() + kExtraTables) * (5 * sizeof(AliasTable) + sizeof(ShuffleTable));
+  const uint64_t w = codec.synthesis.width, blocks = codec.synthesis.blocks.size();
+  const uint64_t numbers =
+      2 * codec.num_levels + kChunk * kChunk + w * (2 * kChunk + 2) + kChunk + blocks * w * (w + 3 + codec.num_levels);
+  return tables + 3 * numbers * sizeof(float);
+}
+
+Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer) {
+  if (bytes.size() > device_.info().max_storage_range) {
+    return limit_error(str_cat("the codec's ", bytes.size(), " bytes exceed the device's buffer range"));
+  }
+  NWC_ASSIGN_OR_RETURN(*buffer, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer upload, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kUpload));
+  std::memcpy(upload.mapped().data(), bytes.data(), bytes.size());
+  NWC_TRY(upload.flush());
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device_, pipelines_));
+  NWC_TRY(batch->begin());
+  batch->copy(upload, 0, *buffer, 0, bytes.size());
+  batch->barrier();
+  return batch->submit_and_wait();
+}
+
+WindowLimits VulkanKernels::limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const {
+  const uint64_t range = device_.info().max_storage_range;
+  WindowLimits limits;
+  limits.max_weights = std::min((range - kMaxAlignment) / 4, kMaxWindowWeights);
+  // A network's time is bounded, and workgroups must not exceed what one dimension takes.
+  if (path.network) {
+    limits.max_weights =
+        std::min({limits.max_weights, static_cast<uint64_t>(most_macs() / std::max(1.0, mac_per_weight_)),
+                  kMaxGroups * network_kernels_.chunks * uint64_t{kChunk}});
+  }
+  if (path.convert) limits.max_weights = std::min(limits.max_weights, uint64_t{kMaxGroups} * kConvertGroup * 2);
+  limits.max_input_bytes = range;
+  limits.max_tiles = kMaxGroups;
+  limits.max_bytes = slot_bytes;
+  limits.bytes_per_weight = path.scratch_bytes_per_weight() + (read_back ? path.result_bytes_per_weight() : 0);
+  return limits;
+}
+
+uint32_t VulkanKernels::shared_tables(size_t used, bool ballot) const {
+  // The tables take 12 KiB of the 16 that every device has, more where there is more, but never above half: several
+  // workgroups are to share a core. What else is in shared memory: rans.glsl and consume.glsl.
+  const uint32_t most = device_.info().max_shared_memory;
+  const uint32_t tiles = ballot ? tiles_per_workgroup_ : 1;
+  const uint32_t others = tiles * ((staged_ ? 512 : 0) + kTileChunkBytes) + kMatrixBytes;
+  const uint32_t room = std::min(std::max(12u, std::min(most / 2048, 24u)), (most - others) / 1024);
+  for (const uint32_t size : {4u, 8u, 12u, 16u, 24u}) {
+    if (used <= size && size <= room) return size;
+  }
+  return 0;
+}
+
+WindowPath VulkanKernels::path(bool values_only, Dtype dtype, const TileGrid& grid, bool read_back) const {
+  WindowPath path;
+  path.values_only = values_only;
+  path.dtype = dtype;
+  path.network = width_ != 0 && !values_only;
+  path.convert = !values_only && dtype != Dtype::kF32 && grid.n % 2 != 0;
+  path.rans = values_only || path.network ? Consumer::kValues : path.convert ? Consumer::kF32 : consumer_of(dtype);
+  if (path.convert) return path;
+  // One binding has to hold the rows of a window.
+  const uint64_t band_bytes = std::min<uint64_t>(grid.tile_rows, grid.m) * grid.n * dtype_size(dtype);
+  path.direct = read_back ? device_.info().quirks.software : band_bytes <= device_.info().max_storage_range / 2;
+  return path;
+}
+
+PipelineKey VulkanKernels::rans_pipeline(const RansVariant& variant) const {
+  PipelineKey key;
+  const uint32_t s = device_.info().subgroup_size;
+  if (variant.consumer == Consumer::kProduct) {
+    key.shader = variant.ballot ? ShaderId::kProductBallot : ShaderId::kProductShared;
+  } else if (variant.storage16) {
+    key.shader = variant.ballot ? ShaderId::kRansBallot16 : ShaderId::kRansShared16;
+  } else {
+    key.shader = variant.ballot ? ShaderId::kRansBallot : ShaderId::kRansShared;
+  }
+  key.constants = {variant.ballot ? s * tiles_per_workgroup_ : kNumLanes,
+                   variant.shared_tables,
+                   static_cast<uint32_t>(variant.consumer),
+                   identity_ ? 1u : 0u,
+                   staged_ ? 1u : 0u,
+                   variant.batch};
+  if (variant.ballot) {
+    const uint32_t lanes = std::max(1u, kNumLanes / s);
+    key.constants.insert(key.constants.end(), {tiles_per_workgroup_, s, lanes});
+    key.required_subgroup_size = device_.info().size_control ? s : 0;
+  }
+  return key;
+}
+
+RansPush VulkanKernels::rans_push(const WindowLayout& layout, const TensorContexts& contexts) {
+  RansPush push;
+  push.tile_at = layout.tile_at;
+  push.context_at = layout.context_at / 2;
+  push.used_at = layout.used_at;
+  push.num_used = static_cast<uint32_t>(contexts.used.size());
+  push.level_at = layout.level_at;
+  push.width = layout.width;
+  push.num_tiles = static_cast<uint32_t>(layout.tiles.size());
+  push.any_raw_bits = contexts.any_raw_bits ? 1 : 0;
+  push.row_class_at = layout.row_class_at;
+  push.trellis = contexts.trellis;
+  push.scale_at = layout.scale_at;
+  push.row_scale_at = layout.row_scale_at;
+  push.network_at = layout.network_at;
+  push.num_levels = contexts.num_levels;
+  return push;
+}
+
+uint32_t VulkanKernels::rans_groups(const RansVariant& variant, uint64_t tiles) const {
+  return groups_for(tiles, variant.ballot ? tiles_per_workgroup_ : 1);
+}
+
+Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
+  RansPush push = rans_push(*run.layout, *run.contexts);
+  BufferView out = slot.status_view(run);  // where there is no other
+  if (run.path.rans == Consumer::kValues) {
+    out = run.path.has_values() ? slot.values_view(run) : slot.result_view(run);
+  } else if (run.path.rans != Consumer::kNothing) {
+    const WeightsOutput weights = weights_output(slot, run, device_.info().offset_alignment);
+    out = weights.view;
+    push.row_begin = static_cast<uint32_t>(run.row_begin);
+    push.row_end = static_cast<uint32_t>(run.row_end);
+    push.out_at = static_cast<uint32_t>(weights.at);
+    push.out_stride = static_cast<uint32_t>(weights.stride);
+  }
+  return slot.batch().dispatch(rans_pipeline(run.variant), {&tables_, slot.input_view(run), out, slot.status_view(run)},
+                               push.words(), rans_groups(run.variant, run.layout->tiles.size()));
+}
+
+Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run) {
+  const WindowLayout& layout = *run.layout;
+  const uint32_t first_block = static_cast<uint32_t>(run.row_begin / kChunk);
+  const uint32_t chunks = (static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first_block) * layout.width;
+  const WeightsOutput out = weights_output(slot, run, device_.info().offset_alignment);
+  const uint32_t push[] = {run.synthesis_level_at,
+                           layout.scale_at,
+                           layout.row_scale_at,
+                           layout.width,
+                           first_block,
+                           chunks,
+                           static_cast<uint32_t>(run.row_begin),
+                           static_cast<uint32_t>(run.row_end),
+                           static_cast<uint32_t>(out.at),
+                           static_cast<uint32_t>(out.stride),
+                           num_levels_};
+  PipelineKey key = network_kernels_.synthesis;
+  key.constants.push_back(static_cast<uint32_t>(run.path.convert ? Consumer::kF32 : consumer_of(run.path.dtype)));
+  return slot.batch().dispatch(key, {&network_, slot.input_view(run), slot.values_view(run), out.view}, push,
+                               groups_for(chunks, network_kernels_.chunks));
+}
+
+Status VulkanKernels::dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
+                                               const BufferView& partials, const NetworkPush& push, uint32_t blocks) {
+  return batch.dispatch(network_kernels_.product, {&network_, window, values, partials}, push.words(),
+                        {groups_for(push.width, network_kernels_.chunks), blocks, 1});
+}
+
+double VulkanKernels::most_macs() const {
+  return device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
+}
+
+Status PartialSums::dispatch(CommandBatch& batch, const BufferView& partials, const BufferView& window,
+                             const BufferView& y) const {
+  const std::span<const uint32_t> words(&num_bands, sizeof(*this) / sizeof(uint32_t));
+  return batch.dispatch({ShaderId::kFusedReduce, {}, 0}, {partials, window, y}, words,
+                        {groups_for(num_rows, kReduceGroup), num_vectors, 1});
+}
+
+Status VulkanKernels::dispatch_convert(CommandBatch& batch, const BufferView& source, const BufferView& halves,
+                                       uint64_t count, Dtype dtype) {
+  const uint32_t push[] = {static_cast<uint32_t>(count), dtype == Dtype::kBf16 ? 1u : 0u};
+  return batch.dispatch({ShaderId::kConvertHalf, {}, 0}, {nullptr, nullptr, source, halves}, push,
+                        groups_for(ceil_div(count, 2), kConvertGroup));
+}
+
+Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs, bool timed) {
+  CommandBatch& batch = slot.batch();
+  NWC_TRY(slot.begin(runs));
+  if (timed) NWC_TRY(batch.start_clock());
+  // Windows do not wait for each other: a barrier after each step of all of them.
+  const auto each = [&](auto&& applies, auto&& step) -> Status {
+    bool any = false;
+    for (const WindowRun& run : runs) {
+      if (run.layout == nullptr || !applies(run.path)) continue;
+      NWC_TRY(step(run));
+      any = true;
+    }
+    if (any) batch.barrier();
+    return {};
+  };
+  NWC_TRY(each([](const WindowPath&) { return true; }, [&](const WindowRun& run) { return dispatch_rans(slot, run); }));
+  NWC_TRY(each([](const WindowPath& path) { return path.network; },
+               [&](const WindowRun& run) { return dispatch_synthesis(slot, run); }));
+  NWC_TRY(each([](const WindowPath& path) { return path.convert; },
+               [&](const WindowRun& run) {
+                 return dispatch_convert(batch, slot.floats_view(run), slot.halves_view(run),
+                                         (run.row_end - run.row_begin) * run.layout->width, run.path.dtype);
+               }));
+  if (timed) batch.stop_clock();
+  for (const WindowRun& run : runs) {
+    if (run.layout == nullptr) continue;
+    batch.copy(slot.scratch(), run.at.status, slot.readback(), run.at.status_back, run.status_bytes());
+    if (run.path.direct) continue;
+    const uint64_t from = run.path.values_only ? run.at.values : run.path.has_halves() ? run.at.halves : run.at.floats;
+    if (run.out.buffer == nullptr) {
+      batch.copy(slot.scratch(), from, slot.readback(), run.at.result_back, run.result_bytes());
+    } else {
+      const uint64_t size = dtype_size(run.path.dtype);
+      batch.copy_rows(slot.scratch(), from, *run.out.buffer, run.out.offset, run.row_end - run.row_begin,
+                      run.layout->width * size, run.out_stride * size);
+    }
+  }
+  return slot.submit();
+}
+
+Result<std::vector<uint16_t>> VulkanKernels::convert(std::span<const uint32_t> bits, Dtype dtype) {
+  const uint64_t in_bytes = bits.size_bytes();
+  const uint64_t out_bytes = align_up(bits.size() * 2, 4);
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer upload, DeviceBuffer::create(device_, in_bytes, MemoryKind::kUpload));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer source, DeviceBuffer::create(device_, in_bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer result, DeviceBuffer::create(device_, out_bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer readback, DeviceBuffer::create(device_, out_bytes, MemoryKind::kReadback));
+  std::memcpy(upload.mapped().data(), bits.data(), bits.size_bytes());
+  NWC_TRY(upload.flush());
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device_, pipelines_));
+  NWC_TRY(batch->begin());
+  batch->copy(upload, 0, source, 0, in_bytes);
+  batch->barrier();
+  NWC_TRY(dispatch_convert(*batch, &source, &result, bits.size(), dtype));
+  batch->barrier();
+  batch->copy(result, 0, readback, 0, out_bytes);
+  batch->barrier();
+  NWC_TRY(batch->submit_and_wait());
+  NWC_TRY(readback.invalidate());
+  std::vector<uint16_t> halves(bits.size());
+  std::memcpy(halves.data(), readback.mapped().data(), halves.size() * 2);
+  return halves;
+}
+
+}  // namespace nwc

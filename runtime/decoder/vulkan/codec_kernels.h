@@ -1,0 +1,107 @@
+// The kernels of one codec on one device: its buffers, the pipelines' constants, one window's run.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "runtime/codec/decode_tables.h"
+#include "runtime/decoder/decoder.h"
+#include "runtime/decoder/vulkan/network_kernels.h"
+#include "runtime/decoder/vulkan/window_slot.h"
+#include "runtime/format/codec_record.h"
+
+namespace nwc {
+
+/// The rANS kernels' push constants (shaders/common/rans.glsl).
+struct RansPush {
+  uint32_t tile_at = 0, context_at = 0, used_at = 0, num_used = 0, level_at = 0, width = 0, num_tiles = 0;
+  uint32_t any_raw_bits = 0, row_class_at = kNoRowClass, trellis = 0;
+  uint32_t scale_at = 0, row_scale_at = kNoRowScale, network_at = 0, num_levels = 0;
+  uint32_t row_begin = 0, row_end = 0, out_at = 0, out_stride = 0;
+  uint32_t x_at = 0, x_stride = 0, num_vectors = 1, tile_cols = 1;
+  std::span<const uint32_t> words() const { return {&tile_at, sizeof(*this) / sizeof(uint32_t)}; }
+};
+
+/// Push constants of shaders/synthesis_mlp_product.comp.
+struct NetworkPush {
+  uint32_t level_at = 0, scale_at = 0, width = 0, num_levels = 0;
+  uint32_t status_at = 0, values_at = 0, tile_cols = 1, tile_blocks = 1;
+  uint32_t num_vectors = 1, num_rows = 0, first_block = 0;
+  std::span<const uint32_t> words() const { return {&level_at, sizeof(*this) / sizeof(uint32_t)}; }
+};
+
+/// The end of a product: y[vector][row] = or += row scale * sum over bands of partials[band][vector][row], f32.
+struct PartialSums {
+  uint32_t num_bands = 1, num_vectors = 1, num_rows = 0;
+  uint32_t row_scale_at = kNoRowScale;  ///< index of the first row's scale in the window's input, or kNoRowScale
+  uint32_t y_at = 0, y_stride = 0;      ///< elements of y: of the first row, from vector to vector
+  uint32_t accumulate = 0;
+  Status dispatch(CommandBatch& batch, const BufferView& partials, const BufferView& window, const BufferView& y) const;
+};
+
+class VulkanKernels {
+ public:
+  /// `extra`: further tables, which lie behind the codec's in the device's buffer (the self-test's).
+  /// device and pipelines must outlive the kernels.
+  static Result<std::unique_ptr<VulkanKernels>> create(VulkanDevice& device, PipelineCache& pipelines,
+                                                       const CodecRecord& codec, const DecodeTables& tables,
+                                                       const std::vector<AliasTable>& extra,
+                                                       const VulkanOptions& options);
+
+  /// Windows that this device can take, in a slot of so many bytes.
+  WindowLimits limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const;
+  /// Shared-memory tables to use for a tensor with `used` tables; 0 where they do not fit.
+  uint32_t shared_tables(size_t used, bool ballot) const;
+  /// How windows of a tensor become values or weights in the host's memory (read_back) or the device's.
+  WindowPath path(bool values_only, Dtype dtype, const TileGrid& grid, bool read_back) const;
+
+  // For who dispatches the rANS kernel by itself: pipeline, number of workgroups, push constants but for what the
+  // consumer writes.
+  PipelineKey rans_pipeline(const RansVariant& variant) const;
+  uint32_t rans_groups(const RansVariant& variant, uint64_t tiles) const;
+  static RansPush rans_push(const WindowLayout& layout, const TensorContexts& contexts);
+  const DeviceBuffer& tables() const { return tables_; }
+
+  /// Partial results [column group][num_vectors][num_rows] of `blocks` row blocks (at most 65535) of a network codec's
+  /// tensor, a group being network_columns() wide. values: see the shader.
+  Status dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
+                                  const BufferView& partials, const NetworkPush& push, uint32_t blocks);
+  uint32_t network_columns() const { return network_kernels_.chunks; }
+  /// What a submission may keep the device busy with, so that the system does not take it for one that hangs.
+  double most_macs() const;
+
+  /// Records and submits the windows, for which the slot is prepared and whose input is there. Errors: kDevice,
+  /// kDeviceLost, kOutOfMemory. What the tiles came to is in slot.tile_status() after slot.wait().
+  /// With `timed`, the batch's seconds() are those of the kernels.
+  Status submit(WindowSlot& slot, std::span<const WindowRun> runs, bool timed = false);
+
+  /// The conversion kernel alone, for the self-test: f32 bit patterns in, halves out.
+  Result<std::vector<uint16_t>> convert(std::span<const uint32_t> bits, Dtype dtype);
+
+  /// Multiply-accumulates of the synthesis, per weight.
+  double mac_per_weight() const { return mac_per_weight_; }
+  /// Of constant data: tables and network.
+  uint64_t device_bytes() const { return tables_.size() + network_.size(); }
+  /// The most that constant data takes on the device and on the host, while it is being made.
+  static uint64_t max_constant_bytes(const CodecRecord& codec);
+
+ private:
+  VulkanKernels(VulkanDevice& device, PipelineCache& pipelines) : device_(device), pipelines_(pipelines) {}
+  Status upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer);
+  Status dispatch_rans(WindowSlot& slot, const WindowRun& run);
+  Status dispatch_synthesis(WindowSlot& slot, const WindowRun& run);
+  Status dispatch_convert(CommandBatch& batch, const BufferView& source, const BufferView& halves, uint64_t count,
+                          Dtype dtype);
+
+  VulkanDevice& device_;
+  PipelineCache& pipelines_;
+  uint32_t width_ = 0, num_levels_ = 0;
+  double mac_per_weight_ = 0;
+  uint32_t tiles_per_workgroup_ = 1;
+  bool identity_ = false;  ///< S of a linear codec
+  bool staged_ = false;
+  NetworkKernels network_kernels_;
+  DeviceBuffer tables_, network_;
+};
+
+}  // namespace nwc

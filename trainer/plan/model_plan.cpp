@@ -1,0 +1,175 @@
+#include "trainer/plan/model_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <string_view>
+
+namespace nwc {
+namespace {
+
+constexpr uint64_t kMinSide = 16;
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// N of the first "layers.N." in a name.
+std::optional<uint32_t> layer_number(std::string_view name) {
+  static constexpr std::string_view kKey = "layers.";
+  size_t at = name.find(kKey);
+  if (at == std::string_view::npos) return std::nullopt;
+  at += kKey.size();
+  uint32_t n = 0;
+  const size_t start = at;
+  for (; at < name.size() && is_digit(name[at]) && at - start < 8; ++at)
+    n = n * 10 + static_cast<uint32_t>(name[at] - '0');
+  if (at == start || at >= name.size() || name[at] != '.') return std::nullopt;
+  return n;
+}
+
+uint32_t rank_in_layer(std::string_view name) {
+  static constexpr std::array<std::string_view, 9> kOrder = {"input_layernorm", "q_proj",  "k_proj",
+                                                             "v_proj",          "o_proj",  "post_attention_layernorm",
+                                                             "gate_proj",       "up_proj", "down_proj"};
+  for (uint32_t i = 0; i < kOrder.size(); ++i) {
+    if (name.find(kOrder[i]) != std::string_view::npos) return i;
+  }
+  return static_cast<uint32_t>(kOrder.size());
+}
+
+/// The name up to and with its first component that is a number, else without its last component.
+std::string layer_prefix(const std::string& name) {
+  for (size_t begin = 0; begin < name.size();) {
+    size_t end = name.find('.', begin);
+    if (end == std::string::npos) end = name.size();
+    if (end > begin && std::all_of(name.begin() + static_cast<ptrdiff_t>(begin),
+                                   name.begin() + static_cast<ptrdiff_t>(end), is_digit)) {
+      return name.substr(0, end);
+    }
+    begin = end + 1;
+  }
+  const size_t dot = name.rfind('.');
+  return dot == std::string::npos ? name : name.substr(0, dot);
+}
+
+bool worth_coding(const SourceTensor& t, uint64_t min_elements) {
+  if (t.dtype != Dtype::kF32 && t.dtype != Dtype::kF16 && t.dtype != Dtype::kBf16) return false;
+  if (t.shape.size() < 2 || t.num_elements() < std::max(min_elements, kMinSide * kMinSide)) return false;
+  return t.shape[0] >= kMinSide && t.num_elements() / t.shape[0] >= kMinSide && t.num_elements() <= kMaxTensorElements;
+}
+
+/// v is [any][num_levels][stride], or empty.
+void pick_levels(uint32_t num_levels, std::span<const uint8_t> levels, size_t stride, std::vector<float>* v) {
+  if (v->empty()) return;
+  const size_t per_block = num_levels * stride;
+  assert(v->size() % per_block == 0);
+  std::vector<float> kept;
+  for (size_t block = 0; block < v->size(); block += per_block) {
+    for (const uint8_t level : levels) {
+      const auto at = v->begin() + static_cast<ptrdiff_t>(block + level * stride);
+      kept.insert(kept.end(), at, at + static_cast<ptrdiff_t>(stride));
+    }
+  }
+  *v = std::move(kept);
+}
+
+}  // namespace
+
+bool natural_less(const std::string& a, const std::string& b) {
+  size_t i = 0, j = 0;
+  while (i < a.size() && j < b.size()) {
+    if (is_digit(a[i]) && is_digit(b[j])) {
+      size_t p = i, q = j;
+      while (p < a.size() && a[p] == '0') ++p;
+      while (q < b.size() && b[q] == '0') ++q;
+      size_t pe = p, qe = q;
+      while (pe < a.size() && is_digit(a[pe])) ++pe;
+      while (qe < b.size() && is_digit(b[qe])) ++qe;
+      if (pe - p != qe - q) return pe - p < qe - q;
+      if (const int order = a.compare(p, pe - p, b, q, qe - q); order != 0) return order < 0;
+      i = pe;
+      j = qe;
+    } else {
+      if (a[i] != b[j]) return static_cast<unsigned char>(a[i]) < static_cast<unsigned char>(b[j]);
+      ++i;
+      ++j;
+    }
+  }
+  if (a.size() - i != b.size() - j) return a.size() - i < b.size() - j;
+  return a < b;
+}
+
+std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_elements) {
+  const std::vector<SourceTensor>& tensors = source.tensors();
+  std::vector<PlannedTensor> plan(tensors.size());
+  std::vector<uint32_t> rank(tensors.size(), 0);
+  std::vector<size_t> by_name(tensors.size());
+  std::iota(by_name.begin(), by_name.end(), size_t{0});
+  std::sort(by_name.begin(), by_name.end(),
+            [&](size_t a, size_t b) { return natural_less(tensors[a].name, tensors[b].name); });
+
+  if (source.model().has_value()) {
+    const uint32_t last = source.model()->num_layers + 1;
+    for (size_t i = 0; i < by_name.size(); ++i) {
+      const size_t t = by_name[i];
+      const std::string& name = tensors[t].name;
+      plan[i].source = t;
+      if (const std::optional<uint32_t> layer = layer_number(name); layer && *layer < source.model()->num_layers) {
+        plan[i].group = *layer + 1;
+        rank[t] = rank_in_layer(name);
+      } else if (name.find("embed_tokens") == std::string::npos) {
+        plan[i].group = last;
+        rank[t] = name.find("norm") != std::string::npos ? 0 : 1;
+      }
+    }
+  } else {
+    std::map<std::string, uint32_t> groups;
+    for (size_t i = 0; i < by_name.size(); ++i) {
+      plan[i].source = by_name[i];
+      const auto next = static_cast<uint32_t>(groups.size());
+      plan[i].group = groups.emplace(layer_prefix(tensors[by_name[i]].name), next).first->second;
+    }
+  }
+  std::stable_sort(plan.begin(), plan.end(), [&](const PlannedTensor& a, const PlannedTensor& b) {
+    return a.group != b.group ? a.group < b.group : rank[a.source] < rank[b.source];
+  });
+  for (PlannedTensor& p : plan) p.coded = worth_coding(tensors[p.source], min_elements);
+  return plan;
+}
+
+CodecRecord subset_levels(const CodecRecord& codec, std::span<const uint8_t> levels) {
+  CodecRecord out = codec;
+  const auto count = static_cast<uint32_t>(levels.size());
+  out.num_levels = count;
+  const uint32_t per_level = kNumContexts * codec.num_banks();
+  out.context_map.assign(size_t{count} * per_level, 0);
+  out.tables.clear();
+  std::vector<int32_t> renumbered(codec.tables.size(), -1);
+  for (uint32_t l = 0; l < count; ++l) {
+    const uint8_t from = levels[l];
+    assert(from < codec.num_levels);
+    for (uint32_t i = 0; i < per_level; ++i) {
+      const uint16_t table = codec.context_map[from * per_level + i];
+      if (renumbered[table] < 0) {
+        renumbered[table] = static_cast<int32_t>(out.tables.size());
+        out.tables.push_back(codec.tables[table]);
+      }
+      out.context_map[l * per_level + i] = static_cast<uint16_t>(renumbered[table]);
+    }
+  }
+  for (std::vector<float>* v : {&out.step, &out.shrink, &out.rate}) pick_levels(codec.num_levels, levels, 1, v);
+  pick_levels(codec.num_levels, levels, codec.synthesis.width, &out.synthesis.E);
+  return out;
+}
+
+CodecModel subset_levels(const CodecModel& codec, std::span<const uint8_t> levels) {
+  CodecModel out = codec;
+  out.record = subset_levels(codec.record, levels);
+  for (std::vector<float>* v : {&out.lambda, &out.entropy.level_scale})
+    pick_levels(codec.record.num_levels, levels, 1, v);
+  pick_levels(codec.record.num_levels, levels, codec.analysis.width, &out.analysis.E);
+  return out;
+}
+
+}  // namespace nwc

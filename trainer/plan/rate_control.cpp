@@ -1,0 +1,322 @@
+#include "trainer/plan/rate_control.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/format/container.h"
+#include "trainer/llm/llama_weights.h"
+#include "trainer/search/tensor_encode.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint64_t kSampleBudget = uint64_t{4} << 20;  ///< weights of the whole model, but at least 32 rows a tensor
+constexpr uint64_t kMinSampleRows = 32;
+constexpr uint64_t kKeptFactorBytes = uint64_t{1} << 30;
+constexpr int kFitPasses = 5;
+constexpr int kFitRounds = 2;
+constexpr double kFitTolerance = 0.002;  ///< bits per weight
+/// A lane stores 32 bits of state of which 16 to 32, on average 8 more than the 16 it started with, carry data.
+constexpr uint64_t kStateCostBytes = 3;
+constexpr uint64_t kDirectoryBytes = 8;
+constexpr uint64_t kMeanPadding = 32;
+
+/// Row blocks spread evenly over the tensor.
+std::vector<uint64_t> choose_rows(uint64_t m, uint64_t wanted) {
+  const uint64_t blocks = ceil_div(m, uint64_t{kChunk});
+  const uint64_t count = std::min(blocks, ceil_div(wanted, uint64_t{kChunk}));
+  std::vector<uint64_t> rows;
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t block = (2 * i + 1) * blocks / (2 * count);
+    for (uint64_t r = block * kChunk; r < std::min(m, (block + 1) * kChunk); ++r) rows.push_back(r);
+  }
+  return rows;
+}
+
+template <typename T>
+std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) {
+  std::vector<T> out;
+  if (v.empty()) return out;
+  for (const uint64_t r : rows) out.push_back(v[r]);
+  return out;
+}
+
+bool is_head(const std::string& name) { return name == kEmbeddingName || name == kHeadName; }
+
+/// SurveyedTensor::log_step that gives tensors steps in proportion to 1 / sqrt(D), whatever their rates. diagonal: [n]
+/// D, or empty (1 everywhere). row_importance: [m] of mean 1, or empty.
+double common_step(const StepProfile& profile, std::span<const double> diagonal,
+                   std::span<const float> row_importance) {
+  double level = 0, columns = 0, rows = 0;
+  for (const double d : diagonal) level -= 0.5 * std::log2(d) / static_cast<double>(profile.n);
+  for (const double c : profile.column_step) columns += c / static_cast<double>(profile.n);
+  // Row steps have mean 0.
+  if (!profile.row_step.empty()) {
+    for (const float g : row_importance)
+      rows -= 0.5 * std::log2(static_cast<double>(g)) / static_cast<double>(profile.m);
+  }
+  return level - columns + rows;
+}
+
+}  // namespace
+
+CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated) {
+  if (!calibrated) {
+    const bool model = source.model().has_value();
+    choices.feedback = false;
+    if (choices.importance == Importance::kPaper || choices.importance == Importance::kWaterfill)
+      choices.importance = model ? Importance::kFlat : Importance::kNone;
+    if (choices.allocation == Allocation::kFisher)
+      choices.allocation = model ? Allocation::kWeights : Allocation::kNone;
+  }
+  choices.row_importance = choices.row_importance && choices.allocation == Allocation::kFisher;
+  return choices;
+}
+
+Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
+                                    const CodingChoices& choices, std::vector<PlannedTensor>* plan,
+                                    const Progress& progress) {
+  RateModel model;
+  model.source_ = &source;
+  model.calibration_ = calibration;
+  model.choices_ = settle(choices, source, calibration != nullptr);
+  model.ladder_ = make_ladder(codec, choices.quantizer);
+  const bool row_classes = model.ladder_.record.context_kind == ContextKind::kRowClass;
+  uint64_t total = 0;
+  for (const PlannedTensor& p : *plan) total += p.coded ? source.tensors()[p.source].num_elements() : 0;
+  const double share =
+      std::min(1.0, static_cast<double>(kSampleBudget) / std::max<double>(1, static_cast<double>(total)));
+
+  double fisher_sum = 0, fisher_count = 0;
+  for (size_t i = 0; i < plan->size(); ++i) {
+    if (!progress.report(i, plan->size())) return Status(StatusCode::kCancelled, "cancelled while reading the model");
+    PlannedTensor& p = (*plan)[i];
+    if (!p.coded) continue;
+    const SourceTensor& tensor = source.tensors()[p.source];
+    NWC_ASSIGN_OR_RETURN(const std::vector<float> w, source.read_f32(p.source));
+    if (std::all_of(w.begin(), w.end(), [](float v) { return v == 0; })) {
+      p.coded = false;
+      continue;
+    }
+    SurveyedTensor& s = model.tensors_.emplace_back();
+    model.kept_factors_.emplace_back();
+    s.source = p.source;
+    s.m = tensor.shape[0];
+    s.n = tensor.num_elements() / s.m;
+    s.tile_rows = choose_tile_shape(s.m, s.n, choices.quantizer.trellis_bits != 0).rows;
+    TensorImportance importance;
+    std::shared_ptr<const FeedbackFactors> factors;
+    const bool known = calibration != nullptr && calibration->covers(tensor.name);
+    if (known) {
+      const HessianKind kind = model.hessian_kind();
+      NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration->load(tensor.name, kind));
+      NWC_ASSIGN_OR_RETURN(factors, model.make_factors(s, statistics));
+      importance.diagonal = factors->diagonal;
+      for (uint64_t c = 0; c < s.n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s.n + c]);
+      if (kind == HessianKind::kFisher) {
+        s.row_importance = statistics.row_importance;
+        if (model.choices_.row_importance) importance.row_importance = statistics.row_importance;
+      }
+    }
+    s.profile = profile_tensor(w, s.m, s.n, importance, model.choices_.importance, row_classes);
+
+    // Steps of the tensors against each other: equal rates, or one exchange rate of bits against what errors cost.
+    const double weights = static_cast<double>(s.m * s.n);
+    s.log_step = s.profile.mean_octaves();
+    if (model.choices_.allocation == Allocation::kFisher && known) {
+      s.log_step = common_step(s.profile, factors->diagonal, s.row_importance);
+      fisher_sum += weights * (s.log_step - s.profile.mean_octaves());
+      fisher_count += weights;
+    } else if (model.choices_.allocation != Allocation::kFisher) {
+      if (model.choices_.allocation == Allocation::kWeights) s.log_step = common_step(s.profile, {}, {});
+      if (source.model() && is_head(tensor.name)) s.log_step -= choices.head_bits;
+    }
+    const auto rows = static_cast<uint64_t>(std::ceil(share * static_cast<double>(s.m)));
+    s.sample_rows = choose_rows(s.m, std::max(rows, kMinSampleRows));
+    for (const uint64_t r : s.sample_rows) {
+      s.sample.insert(s.sample.end(), w.begin() + static_cast<ptrdiff_t>(r * s.n),
+                      w.begin() + static_cast<ptrdiff_t>((r + 1) * s.n));
+    }
+    model.coded_weights_ += s.m * s.n;
+  }
+  // A tensor that the calibration says nothing about gets the mean rate.
+  if (fisher_count > 0) {
+    for (SurveyedTensor& s : model.tensors_) {
+      if (!calibration->covers(source.tensors()[s.source].name)) s.log_step += fisher_sum / fisher_count;
+    }
+  }
+  return model;
+}
+
+const SurveyedTensor* RateModel::find(size_t source) const {
+  const auto at =
+      std::find_if(tensors_.begin(), tensors_.end(), [&](const SurveyedTensor& t) { return t.source == source; });
+  return at == tensors_.end() ? nullptr : &*at;
+}
+
+Result<std::shared_ptr<const FeedbackFactors>> RateModel::factors(const SurveyedTensor& t) {
+  const std::shared_ptr<const FeedbackFactors>& kept = kept_factors_[static_cast<size_t>(&t - tensors_.data())];
+  const std::string& name = source_->tensors()[t.source].name;
+  if (kept != nullptr || calibration_ == nullptr || !calibration_->covers(name)) return kept;
+  NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, hessian_kind()));
+  return make_factors(t, statistics);
+}
+
+Result<std::shared_ptr<const FeedbackFactors>> RateModel::make_factors(const SurveyedTensor& t,
+                                                                       const TensorStatistics& statistics) {
+  const std::string& name = source_->tensors()[t.source].name;
+  if (statistics.n != t.n || statistics.m != t.m) return corrupt("calibration of " + name + ": wrong shape");
+  Result<FeedbackFactors> made = factor_hessian(statistics.hessian, t.n, choices_.damping);
+  if (!made.ok()) return made.status().with_context("calibration of " + name);
+  auto out = std::make_shared<const FeedbackFactors>(std::move(*made));
+  if (kept_bytes_ + 4 * t.n * t.n <= kKeptFactorBytes) {
+    kept_bytes_ += 4 * t.n * t.n;
+    kept_factors_[static_cast<size_t>(&t - tensors_.data())] = out;
+  }
+  return std::shared_ptr<const FeedbackFactors>(out);
+}
+
+TensorSteps RateModel::steps(const SurveyedTensor& t, double log_step, const FittedCodec& fitted) const {
+  TensorSteps out = choose_steps(t.profile, ladder_.record, t.log_step + log_step);
+  for (uint8_t& level : out.level) level = fitted.level_of_rung[level];
+  return out;
+}
+
+FittedCodec RateModel::fit_levels(double log_step) const {
+  std::vector<bool> used(ladder_.record.num_levels, false);
+  for (const SurveyedTensor& t : tensors_) {
+    for (const uint8_t level : choose_steps(t.profile, ladder_.record, t.log_step + log_step).level) used[level] = true;
+  }
+  FittedCodec out;
+  out.level_of_rung.assign(used.size(), 0);
+  for (size_t rung = 0; rung < used.size(); ++rung) {
+    if (!used[rung]) continue;
+    out.level_of_rung[rung] = static_cast<uint8_t>(out.rungs.size());
+    out.rungs.push_back(static_cast<uint8_t>(rung));
+  }
+  out.codec = subset_levels(ladder_, out.rungs);
+  return out;
+}
+
+Result<RateEstimate> RateModel::measure(double log_step, const FittedCodec& fitted, Runner& runner,
+                                        ValueStatistics* values, double* sampled_share) {
+  const CodecRecord& record = fitted.codec.record;
+  const TableCosts costs(record);
+  RateEstimate out;
+  out.bytes = static_cast<double>(stored_codec_bytes(record));
+  double sampled = 0;
+  struct Part {
+    double bytes = 0, weighted_error = 0, scale = 1;
+    std::unique_ptr<ValueStatistics> values;
+  };
+  std::vector<Part> parts(tensors_.size());
+  // Factors first: they are made by one thread. Then tensors side by side, each on a runner of its own.
+  std::vector<std::shared_ptr<const FeedbackFactors>> all_factors(tensors_.size());
+  std::vector<std::unique_ptr<Runner>> serial;
+  for (uint32_t i = 0; i < runner.num_workers(); ++i) serial.push_back(make_thread_pool(1));
+  for (size_t begin = 0; begin < tensors_.size(); begin += 16) {
+    const size_t end = std::min(tensors_.size(), begin + 16);
+    for (size_t i = begin; i < end; ++i) {
+      if (!choices_.feedback) continue;
+      NWC_ASSIGN_OR_RETURN(all_factors[i], factors(tensors_[i]));
+    }
+    parallel_for(runner, static_cast<uint32_t>(end - begin), [&](uint32_t index, uint32_t worker) {
+      const SurveyedTensor& t = tensors_[begin + index];
+      Part& part = parts[begin + index];
+      const TensorSteps whole = steps(t, log_step, fitted);
+      TensorSteps some = whole;
+      some.row_class = take(whole.row_class, t.sample_rows);
+      some.scales.row.code = take(whole.scales.row.code, t.sample_rows);
+      some.scales.row.value = take(whole.scales.row.value, t.sample_rows);
+      const std::vector<float> row_importance = take(t.row_importance, t.sample_rows);
+      QuantizeStatistics statistics;
+      part.values = std::make_unique<ValueStatistics>(record);
+      quantize_tensor({.codec = fitted.codec,
+                       .costs = costs,
+                       .rdo_strength = choices_.rdo_strength,
+                       .w = t.sample,
+                       .m = t.sample_rows.size(),
+                       .n = t.n,
+                       .steps = some,
+                       .feedback = all_factors[begin + index].get(),
+                       .row_importance = row_importance,
+                       .tile_rows = t.tile_rows},
+                      *serial[worker], &statistics, part.values.get());
+      part.scale = static_cast<double>(t.m) / static_cast<double>(t.sample_rows.size());
+      const TileShape shape = choose_tile_shape(t.m, t.n, choices_.quantizer.trellis_bits != 0);
+      const TileGrid grid{t.m, t.n, shape.rows, shape.cols};
+      const TileGeometry tile = grid.tile(0);
+      part.bytes =
+          part.scale * statistics.ideal_bits / 8 +
+          static_cast<double>(grid.num_tiles() * (kDirectoryBytes + tile.lanes() * kStateCostBytes) +
+                              deflate_bytes(side_information(whole.scales, whole.level, whole.row_class)).size() +
+                              kMeanPadding);
+      part.weighted_error = part.scale * statistics.weighted_error;
+    });
+    for (size_t i = begin; i < end; ++i) {
+      all_factors[i].reset();
+      out.bytes += parts[i].bytes;
+      out.weighted_error += parts[i].weighted_error;
+      sampled += static_cast<double>(tensors_[i].sample.size());
+      if (values != nullptr) values->add(*parts[i].values, parts[i].scale);
+      parts[i].values.reset();
+    }
+  }
+  if (sampled_share != nullptr) *sampled_share = sampled / static_cast<double>(coded_weights_);
+  return out;
+}
+
+Result<FittedCodec> RateModel::fit(double log_step, Runner& runner, RateEstimate* estimate) {
+  FittedCodec fitted = fit_levels(log_step);
+  // The search reacts to tables and shrinkage, so that they are fitted more than once; always from the ladder's own, so
+  // that neighbouring steps give neighbouring rates.
+  for (int round = 0; choices_.refit_tables && round < kFitRounds; ++round) {
+    ValueStatistics values(fitted.codec.record);
+    double share = 1;
+    NWC_ASSIGN_OR_RETURN(*estimate, measure(log_step, fitted, runner, &values, &share));
+    fitted.codec.record = refit(fitted.codec.record, fitted.rungs, ladder_.record, values, 1 / share);
+    if (!choices_.shrinkage) std::fill(fitted.codec.record.shrink.begin(), fitted.codec.record.shrink.end(), 0.0f);
+  }
+  NWC_ASSIGN_OR_RETURN(*estimate, measure(log_step, fitted, runner, nullptr, nullptr));
+  return fitted;
+}
+
+double RateModel::gaussian_bits(double log_step) const {
+  double bits = 0;
+  for (const SurveyedTensor& t : tensors_)
+    bits += static_cast<double>(t.m * t.n) * expected_rate(t.profile, ladder_.record, t.log_step + log_step);
+  return bits;
+}
+
+double RateModel::slope(double log_step) const {
+  constexpr double kDelta = 1.0 / 16;
+  const double bits = gaussian_bits(log_step + kDelta) - gaussian_bits(log_step - kDelta);
+  return std::min(-0.02, bits / (2 * kDelta) / static_cast<double>(coded_weights_));
+}
+
+Result<double> RateModel::find_step(double bytes, Runner& runner, FittedCodec* fitted) {
+  const double weights = static_cast<double>(coded_weights_);
+  // What a Gaussian would need, as a start.
+  double low = -60, high = 60;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (low + high) / 2;
+    (gaussian_bits(middle) > 8 * bytes ? low : high) = middle;
+  }
+  double log_step = (low + high) / 2;
+  double best = INFINITY, best_step = log_step;
+  for (int pass = 0; pass < kFitPasses; ++pass) {
+    RateEstimate estimate;
+    NWC_ASSIGN_OR_RETURN(FittedCodec next, fit(log_step, runner, &estimate));
+    const double error = (estimate.bytes - bytes) * 8 / weights;
+    if (std::abs(error) < best) {
+      best = std::abs(error);
+      best_step = log_step;
+      *fitted = std::move(next);
+    }
+    if (pass > 0 && std::abs(error) < kFitTolerance) break;
+    log_step -= std::clamp(error / slope(log_step), -2.0, 2.0);
+  }
+  return best_step;
+}
+
+}  // namespace nwc

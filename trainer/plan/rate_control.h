@@ -1,0 +1,108 @@
+// The survey of a model before it is coded, and the common step that gives a file its size.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "runtime/base/log.h"
+#include "trainer/calib/calibration.h"
+#include "trainer/plan/model_plan.h"
+#include "trainer/plan/step_plan.h"
+
+namespace nwc {
+
+/// What makes one file different from another besides its rate.
+struct CodingChoices {
+  QuantizerChoice quantizer;
+  Importance importance = Importance::kWaterfill;
+  bool feedback = true;  ///< LDLQ, where there are Hessians
+  Allocation allocation = Allocation::kFisher;
+  bool row_importance = true;  ///< steps by row, where it is known
+  double rdo_strength = 0.5;
+  double damping = 0.005;    ///< of Hessians, times the mean of the diagonal
+  double head_bits = 1;      ///< without kFisher: how much finer embedding and head are
+  bool shrinkage = true;     ///< reconstruct at the mean of what is rounded there, not at the points themselves
+  bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage
+};
+
+/// What becomes of the choices for this source. Without calibration there are no Hessians and no row importance: one
+/// step for the whole model then, as the tensors of a model have a scale in common, and equal rates for bare tensors.
+CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated);
+
+/// A tensor to be coded.
+struct SurveyedTensor {
+  size_t source = 0;  ///< index in the ModelSource
+  uint64_t m = 0, n = 0;
+  uint32_t tile_rows = 0;
+  StepProfile profile;
+  double log_step = 0;                ///< of this tensor against the model's common step
+  std::vector<float> row_importance;  ///< [m], or empty
+  // Some rows of it, in place of all:
+  std::vector<float> sample;          ///< [sample_rows][n]
+  std::vector<uint64_t> sample_rows;  ///< multiples of 16 and what follows
+};
+
+/// A codec for one common step, and how steps become its levels.
+struct FittedCodec {
+  CodecModel codec;            ///< the levels in use
+  std::vector<uint8_t> rungs;  ///< [K]: of each level its number in the ladder
+  std::vector<uint8_t> level_of_rung;
+};
+
+struct RateEstimate {
+  double bytes = 0;           ///< of coded tensors and CODEC section
+  double weighted_error = 0;  ///< QuantizeStatistics::weighted_error of the whole model
+};
+
+class RateModel {
+ public:
+  /// Reads every tensor once; refuses NaN and infinity. A coded tensor that is all zero becomes raw in the plan.
+  /// calibration: null for data-free coding (choices that need it are then ignored). Must outlive the model.
+  static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
+                                  const CodingChoices& choices, std::vector<PlannedTensor>* plan,
+                                  const Progress& progress);
+
+  /// The codec for a common step (log2): levels, tables, shrinkage, from passes over the samples.
+  Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
+  /// The common step whose estimate is `bytes`, within what a few fits give; *fitted: what fit() gives there.
+  Result<double> find_step(double bytes, Runner& runner, FittedCodec* fitted);
+
+  /// What a fitted codec gives on the samples, scaled up to the model.
+  Result<RateEstimate> estimate(double log_step, const FittedCodec& fitted, Runner& runner) {
+    return measure(log_step, fitted, runner, nullptr, nullptr);
+  }
+
+  /// Everything that quantizing tensor `t` in full needs. errors: the calibration's
+  Result<std::shared_ptr<const FeedbackFactors>> factors(const SurveyedTensor& t);
+  TensorSteps steps(const SurveyedTensor& t, double log_step, const FittedCodec& fitted) const;
+
+  const std::vector<SurveyedTensor>& tensors() const { return tensors_; }
+  const SurveyedTensor* find(size_t source) const;
+  const CodingChoices& choices() const { return choices_; }
+  uint64_t coded_weights() const { return coded_weights_; }
+  /// The change of bits per weight for each octave of the step, about.
+  double slope(double log_step) const;
+
+ private:
+  FittedCodec fit_levels(double log_step) const;
+  Result<RateEstimate> measure(double log_step, const FittedCodec& fitted, Runner& runner, ValueStatistics* values,
+                               double* sampled_share);
+  double gaussian_bits(double log_step) const;
+  HessianKind hessian_kind() const {
+    return choices_.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
+  }
+  /// Kept for later calls of factors(), while they fit in memory.
+  Result<std::shared_ptr<const FeedbackFactors>> make_factors(const SurveyedTensor& t,
+                                                              const TensorStatistics& statistics);
+
+  const ModelSource* source_ = nullptr;
+  const Calibration* calibration_ = nullptr;
+  CodingChoices choices_;
+  CodecModel ladder_;
+  std::vector<SurveyedTensor> tensors_;
+  uint64_t coded_weights_ = 0;
+  std::vector<std::shared_ptr<const FeedbackFactors>> kept_factors_;  ///< by tensor, while they fit in memory
+  uint64_t kept_bytes_ = 0;
+};
+
+}  // namespace nwc

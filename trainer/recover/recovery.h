@@ -1,0 +1,34 @@
+// Recovery fine-tuning around the coding of a model: block by block, layers that are not coded yet are tuned to make up
+// for those that are (paper, section 3.3 and A.5).
+#pragma once
+
+#include "trainer/plan/rate_control.h"
+#include "trainer/recover/recover_block.h"
+#include "trainer/recover/recovery_files.h"
+
+namespace nwc {
+
+struct RecoveryChoices {
+  bool enabled = false;
+  /// The block sees what the coded blocks before it make of the text, not the uncompressed model's features: then it
+  /// makes up for their errors too.
+  bool drifted_inputs = true;
+  RecoveryOptions options;
+  std::vector<uint32_t> tokens;  ///< of the text to recover on
+  uint32_t context = 0;          ///< tokens per sequence
+  /// Keeps the blocks that are done, and has those of an interrupted run; what it leaves is the caller's to remove.
+  RecoveryFiles* files = nullptr;
+};
+
+/// The source with tuned weights in place of some of its own: coding them at `log_step` with `fitted` gives what the
+/// tuning reckoned with. In each block q, k and v are coded first, then o, gate and up, down; after each of these the
+/// rest is tuned, the gains of the norms with it. Deterministic, from whatever blocks choices.files has. Needs a model
+/// description. The result refers to `source`. calibration: what `rate` was surveyed with, or null. Memory: the tuned
+/// weights, and four times [tokens][hidden].
+/// errors: kUnsupported, kCancelled, those of recover_block and of reading
+Result<std::unique_ptr<ModelSource>> recover_model(const ModelSource& source, const Calibration* calibration,
+                                                   RateModel* rate, const FittedCodec& fitted, double log_step,
+                                                   const RecoveryChoices& choices, Runner& runner,
+                                                   const Progress& progress, const Logger& log);
+
+}  // namespace nwc
