@@ -206,10 +206,22 @@ class Cli(unittest.TestCase):
         self.assertIn("the.weight", done.stderr)
         self.assertFalse(out.exists())
 
-    def test_unreachable_rate_says_the_range(self):
-        done = self.check(USAGE, "compress", MODEL, "--bits", 15, "-o", self.tmp / "never.nwc")
-        self.assertRegex(done.stderr, r"\d\.\d")
-        self.assertFalse((self.tmp / "never.nwc").exists())
+    def test_a_rate_that_is_not_needed_gives_a_smaller_file(self):
+        out = self.tmp / "small.nwc"
+        for target in [["--bits", 15], ["--size", "100M"]]:
+            done = self.check(OK, "compress", MODEL, *target, "-e", 1, "-q", "-o", out)
+            self.assertRegex(done.stderr, r"warning: .*smaller than asked for.* bits per weight")
+            self.assertLess(self.json("info", out)["bpw_coded"], 14)
+            out.unlink()
+
+    def test_a_size_below_the_smallest_says_the_smallest(self):
+        out = self.tmp / "never.nwc"
+        done = self.check(USAGE, "compress", MODEL, "--size", "10K", "-e", 1, "-o", out)
+        smallest = int(re.search(r"(\d+) bytes \(.*10240 bytes asked for", done.stderr).group(1))
+        self.assertFalse(out.exists())
+        self.check(OK, "compress", MODEL, "--size", smallest, "-e", 1, "-o", out)
+        self.assertLessEqual(out.stat().st_size, smallest)
+        out.unlink()
 
     def test_targets(self):
         path = self.tmp / "size.nwc"

@@ -279,6 +279,86 @@ TEST(CompressModel, RefusesWhatIsNotFinite) {
   }
 }
 
+/// The last warning of a log.
+struct Warning {
+  std::string text;
+  Logger logger() {
+    return {[](void* user, LogLevel level, const char* message) {
+              if (level == LogLevel::kWarning) static_cast<Warning*>(user)->text = message;
+            },
+            this};
+  }
+};
+
+/// Weights that need fewer bits than they may have.
+MemorySource easy_model(const std::string& kind) {
+  std::vector<float> w = MemorySource::gaussian(256, 192, 7);
+  for (size_t i = 0; i < w.size(); ++i) {
+    const float sign = w[i] < 0 ? -1.0f : 1.0f;
+    if (kind == "sparse" && (i * 2654435761u >> 7) % 10 != 0) w[i] = 0;
+    if (kind == "binary") w[i] = sign;
+    if (kind == "ternary") w[i] = std::abs(w[i]) < 0.02f ? 0 : 0.7f * sign;
+    if (kind == "constant") w[i] = 0.5f;
+    if (kind == "column") w[i] = i % 192 == 17 ? w[i] : 0;
+  }
+  MemorySource source;
+  source.add_f32("w", {256, 192}, w);
+  return source;
+}
+
+TEST(CompressModel, WeightsThatNeedFewerBitsMakeASmallerFile) {
+  const TemporaryFolder folder;
+  for (const char* kind : {"sparse", "binary", "ternary", "constant", "column"}) {
+    for (const uint32_t trellis_bits : {0u, 3u}) {
+      for (const double bits : {4.0, 16.0}) {
+        Warning warning;
+        CompressOptions options;
+        options.bits = bits;
+        options.choices.quantizer.trellis_bits = trellis_bits;
+        const MemorySource source = easy_model(kind);
+        const Result<CompressReport> report =
+            compress_model(source, testing::synthetic_codec(), options, folder.file("e.nwc"), {}, warning.logger());
+        ASSERT_TRUE(report.ok()) << kind << ": " << report.status().message();
+        expect_exact_sizes(*report, folder.file("e.nwc"));
+        EXPECT_LT(report->bpw_coded, bits + 0.05) << kind;
+        EXPECT_LT(report->relative_error, bits > 8 ? 1e-6 : 0.01) << kind;
+        EXPECT_EQ(warning.text.find("smaller than asked for") != std::string::npos, report->bpw_coded < bits - 0.02)
+            << kind << ": " << report->bpw_coded << " " << warning.text;
+        // The same as a size.
+        options.file_bytes = 10'000'000;
+        const Result<CompressReport> sized =
+            compress_model(source, testing::synthetic_codec(), options, folder.file("s.nwc"), {}, warning.logger());
+        ASSERT_TRUE(sized.ok()) << kind << ": " << sized.status().message();
+        EXPECT_LT(sized->relative_error, 1e-6) << kind;
+        EXPECT_NE(warning.text.find("smaller than asked for"), std::string::npos) << warning.text;
+      }
+    }
+  }
+}
+
+TEST(CompressModel, TheSmallestSizeIsSaidAndReached) {
+  const TemporaryFolder folder;
+  MemorySource coded, raw;
+  coded.add_gaussian("w", 256, 192, 5);
+  raw.add_gaussian("tiny", 4, 4, 1);
+  for (const MemorySource* source : {&coded, &raw}) {
+    CompressOptions options;
+    options.file_bytes = 100;
+    const Result<CompressReport> refused = compress(*source, folder.file("m.nwc"), options);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(folder.num_files(), 0u);
+    const std::string& text = refused.status().message();
+    const size_t at = text.find("has ");
+    ASSERT_NE(at, std::string::npos) << text;
+    options.file_bytes = std::stoull(text.substr(at + 4));
+    const Result<CompressReport> report = compress(*source, folder.file("m.nwc"), options);
+    ASSERT_TRUE(report.ok()) << report.status().message() << " after " << text;
+    EXPECT_LE(report->file_bytes, options.file_bytes);
+    std::filesystem::remove(folder.file("m.nwc"));
+  }
+}
+
 TEST(CompressModel, FailuresLeaveNothingBehind) {
   const TemporaryFolder folder;
   MemorySource source;
@@ -288,7 +368,7 @@ TEST(CompressModel, FailuresLeaveNothingBehind) {
   const Result<CompressReport> low = compress(source, folder.file("x.nwc"), options);
   ASSERT_FALSE(low.ok());
   EXPECT_EQ(low.status().code(), StatusCode::kInvalidArgument);
-  options.bits = 30;
+  options.bits = 33;
   EXPECT_FALSE(compress(source, folder.file("x.nwc"), options).ok());
   options.bits = 4;
   // Progress that cancels while tensors are being written.

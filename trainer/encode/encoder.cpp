@@ -1,9 +1,11 @@
 #include "trainer/encode/encoder.h"
 
 #include <algorithm>
+#include <cassert>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 
 #include "runtime/base/half.h"
 #include "trainer/codec/container_write.h"
@@ -59,6 +61,7 @@ struct Work {
 struct Pass {
   ModelWriter writer;
   CompressReport report;
+  double distortion = 0;  ///< QuantizeStatistics::weighted_error of the whole model
 };
 
 std::vector<TensorRecord> announce_records(const Work& work) {
@@ -208,7 +211,7 @@ Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* f
   NWC_ASSIGN_OR_RETURN(
       ModelWriter writer,
       ModelWriter::create(work.path, metadata_sections(work, codec, work.options.choices.refit_tables), records));
-  Pass pass{std::move(writer), {}};
+  Pass pass{std::move(writer), {}, 0};
   CompressReport& report = pass.report;
   report.tensors.resize(records.size());
 
@@ -237,6 +240,7 @@ Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* f
       total.add(batch.statistics[j]);
     }
   }
+  pass.distortion = total.weighted_error;
   NWC_TRY(pass.writer.finish_data());
   report.codec_bytes = codec != nullptr ? pass.writer.stored_bytes(SectionType::kCodec) : 0;
   report.metadata_bytes = pass.writer.data_offset() - report.codec_bytes;
@@ -263,17 +267,63 @@ Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* f
   return pass;
 }
 
+/// What a pass came to, as far as the choice among passes goes.
+struct Attempt {
+  double step = 0;
+  double error = INFINITY;       ///< bits per weight above what is wanted; infinite: there was none
+  double distortion = INFINITY;  ///< QuantizeStatistics::weighted_error
+
+  bool exists() const { return error < INFINITY; }
+  /// A rate within the tolerance comes first, then the lesser distortion.
+  bool better_than(const Attempt& other) const {
+    const bool within = error <= kTolerance;
+    if (within != (other.error <= kTolerance)) return within;
+    return distortion < other.distortion;
+  }
+};
+
+/// The size asked for lies below that of the smallest file. That size is rounded up: the target stands in the file's
+/// provenance, whose length it changes.
+Status too_small(const CompressOptions& options, uint64_t smallest_bytes, double smallest_bits) {
+  const uint64_t bytes = (smallest_bytes + 127) / 64 * 64;
+  const std::string asked = options.file_bytes != 0 ? std::to_string(options.file_bytes) + " bytes"
+                                                    : fixed(options.bits, 3) + " bits per weight";
+  return invalid_argument("the smallest file that this codec makes of this model has " + std::to_string(bytes) +
+                          " bytes (" + fixed(smallest_bits, 3) + " bits per weight), " + asked + " asked for");
+}
+
+/// Says where the file is not as large as it was allowed to be, or a little larger.
+void say_difference(const CompressOptions& options, const CompressReport& report, double error, const Logger& log) {
+  if (std::abs(error) <= kTolerance) return;
+  const std::string got =
+      options.file_bytes != 0
+          ? std::to_string(report.file_bytes) + " instead of " + std::to_string(options.file_bytes) + " bytes (" +
+                fixed(report.bpw_coded, 3) + " bits per weight)"
+          : fixed(report.bpw_coded, 3) + " instead of " + fixed(options.bits, 3) + " bits per weight";
+  log.log(
+      LogLevel::kWarning,
+      error < 0
+          ? "the file is smaller than asked for, because these weights gain nothing from more bits with this codec: " +
+                got
+          : "the rate of this model cannot be set finer: " + got);
+}
+
 /// Encodes, compares, corrects. The estimate's error hardly changes with the step, so each pass's error is what the
 /// next one allows for.
 Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log) {
+  const CompressOptions& options = work.options;
   const double weights = static_cast<double>(rate->coded_weights());
-  double target = work.options.bits * weights / 8;
+  const bool sized = options.file_bytes != 0;  // a size is a limit, not a mean: never above it
+  const double target = sized ? static_cast<double>(options.file_bytes) : options.bits * weights / 8;
+  const StepRange range = rate->step_range();
+  StepSearch search(range);
   FittedCodec fitted;
-  if (work.options.file_bytes != 0) target = std::max(1.0, static_cast<double>(work.options.file_bytes));
   NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(target, *work.runner, &fitted));
-  double best_step = log_step, best_error = INFINITY;
-  bool near = false;
   double fitted_step = log_step;
+  Attempt best;
+  uint64_t smallest_bytes = UINT64_MAX;
+  double smallest_bits = 0;
+  bool recovering = !options.recovery.enabled, decided = false;
   for (uint32_t number = 1;; ++number) {
     if (log_step != fitted_step) {
       RateEstimate estimate;
@@ -281,54 +331,66 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
       fitted_step = log_step;
     }
     std::unique_ptr<ModelSource> recovered;
-    if (work.options.recovery.enabled && near) {
-      NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, work.options.calibration, rate, fitted, log_step,
-                                                    work.options.recovery, *work.runner, work.progress, log));
+    if (options.recovery.enabled && recovering) {
+      NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, options.calibration, rate, fitted, log_step,
+                                                    options.recovery, *work.runner, work.progress, log));
     }
     work.weights = recovered != nullptr ? recovered.get() : &work.source;
     NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, &fitted, log_step));
-    const CompressReport& report = pass.report;
-    const double wanted = work.options.file_bytes == 0
-                              ? work.options.bits
-                              : report.bpw_coded + 8 * (target - static_cast<double>(report.file_bytes)) / weights;
-    const double error = report.bpw_coded - wanted;
+    CompressReport& report = pass.report;
+    const double error =
+        sized ? 8 * (static_cast<double>(report.file_bytes) - target) / weights : report.bpw_coded - options.bits;
     log.log(LogLevel::kDebug, "pass " + std::to_string(number) + ": step 2^" + fixed(log_step, 4) + ", " +
                                   fixed(report.bpw_coded, 4) + " bits per weight");
-    // A size is a limit, not a mean: never above it.
-    const bool allowed = work.options.file_bytes == 0 || error <= 0;
-    const bool last = number >= kMaxPasses;
-    const bool met = allowed && (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance));
-    if (work.options.recovery.enabled && !near && (met || number + 1 >= kMaxPasses)) {
-      near = true;  // the rate is met, or as near as it gets: once more, with recovery, which hardly changes it
-      if (met) {
-        --number;
-        continue;
-      }
+    if (report.file_bytes < smallest_bytes) {
+      smallest_bytes = report.file_bytes;
+      smallest_bits = report.bpw_coded;
     }
-    if (met || last) {
-      if (std::abs(error) > kGiveUp || !allowed) {
-        return invalid_argument("this codec comes no closer than " + fixed(report.bpw_coded, 3) +
-                                " bits per weight on this model, " + fixed(wanted, 3) +
-                                " asked for; choose another rate or codec");
-      }
-      if (std::abs(error) > kTolerance) {
-        log.log(LogLevel::kWarning, "the rate of this model cannot be set finer: " + fixed(report.bpw_coded, 3) +
-                                        " instead of " + fixed(wanted, 3) + " bits per weight");
-      }
-      NWC_ASSIGN_OR_RETURN(const uint64_t size, pass.writer.commit());
-      assert(size == pass.report.file_bytes);
-      (void)size;
-      pass.report.passes = number;
-      return std::move(pass.report);
+    const Attempt attempt{log_step, error, pass.distortion};
+    const bool allowed = error <= (sized ? 0 : kGiveUp);
+    if (allowed && attempt.better_than(best)) best = attempt;
+    if (allowed && (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance))) {
+      best = attempt;
+      decided = true;
     }
-    if (allowed && std::abs(error) < best_error) {
-      best_error = std::abs(error);
-      best_step = log_step;
+    std::optional<double> next;
+    if (!decided && number < kMaxPasses)
+      next = search.next(log_step, error + (sized ? kAim / 2 : 0), rate->slope(log_step));
+    if (!next && !best.exists() && log_step < range.coarsest) next = range.coarsest;  // what the smallest file takes
+    if (!next && !best.exists()) return too_small(options, smallest_bytes, smallest_bits);
+    if (next) {
+      log_step = *next;
+      continue;
     }
-    // The last pass repeats the best one, to keep it.
-    log_step -= std::clamp((error + (work.options.file_bytes != 0 ? kAim / 2 : 0)) / rate->slope(log_step), -2.0, 2.0);
-    if (number + 1 == kMaxPasses) log_step = best_step;
+    log_step = best.step;
+    if (!recovering) {  // once more with recovery, which hardly changes the rate
+      recovering = true;
+      decided = false;
+      best = {};
+      --number;
+      continue;
+    }
+    decided = true;
+    if (best.step != attempt.step) continue;  // the best pass is repeated, to keep it
+    say_difference(options, report, error, log);
+    NWC_ASSIGN_OR_RETURN(const uint64_t size, pass.writer.commit());
+    assert(size == report.file_bytes);
+    (void)size;
+    report.passes = number;
+    return std::move(report);
   }
+}
+
+/// Nothing is coded, so that the file has the one size.
+Result<CompressReport> store_raw(Work& work, const Logger& log) {
+  NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, nullptr, nullptr, 0));
+  if (work.options.file_bytes != 0 && pass.report.file_bytes > work.options.file_bytes)
+    return too_small(work.options, pass.report.file_bytes, pass.report.bpw_file);
+  log.log(LogLevel::kWarning,
+          "no tensor of this model is large enough to be coded, or has anything but zeros; all are stored as they are");
+  NWC_TRY(pass.writer.commit());
+  pass.report.passes = 1;
+  return std::move(pass.report);
 }
 
 }  // namespace
@@ -352,16 +414,9 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
             .runner = make_thread_pool(options.threads)};
   NWC_ASSIGN_OR_RETURN(RateModel rate,
                        RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));
-  CompressReport report;
-  if (rate.coded_weights() > 0) {
-    NWC_ASSIGN_OR_RETURN(report, reach_rate(work, &rate, log));
-  } else {
-    log.log(LogLevel::kWarning, "no tensor of this model is large enough to be coded; all are stored as they are");
-    NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, nullptr, nullptr, 0));
-    NWC_TRY(pass.writer.commit());
-    report = std::move(pass.report);
-    report.passes = 1;
-  }
+  Result<CompressReport> done = rate.coded_weights() > 0 ? reach_rate(work, &rate, log) : store_raw(work, log);
+  if (!done.ok()) return done;
+  CompressReport report = std::move(*done);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

@@ -56,10 +56,12 @@ struct CompressReport {
   double seconds = 0;
 };
 
-/// Hits the target within 0.02 bits per weight (aims at 0.005) by encoding up to a few times. Holds few tensors at a
-/// time. The file does not depend on the number of threads; it appears complete or not at all.
-/// errors: kInvalidArgument (a rate that the codec does not reach on this model: the message names the range), kCorrupt
-/// (NaN or infinity, names the tensor), kIo, kCancelled
+/// Hits the target within 0.02 bits per weight (aims at 0.005) by encoding up to a few times. Weights that need fewer
+/// bits than that (ternary or sparse matrices, constants, a generous size) give a smaller file, with a warning in the
+/// log. Holds few tensors at a time. The file does not depend on the number of threads; it appears complete or not at
+/// all.
+/// errors: kInvalidArgument (a target below the smallest file: the message says its size in bytes), kCorrupt (NaN or
+/// infinity, names the tensor), kIo, kCancelled
 Result<CompressReport> compress_model(const ModelSource& source, const CodecModel& codec,
                                       const CompressOptions& options, const std::string& path, const Progress& progress,
                                       const Logger& log);

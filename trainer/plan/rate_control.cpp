@@ -294,27 +294,42 @@ double RateModel::slope(double log_step) const {
   return std::min(-0.02, bits / (2 * kDelta) / static_cast<double>(coded_weights_));
 }
 
+StepRange RateModel::step_range() const {
+  StepRange out{INFINITY, -INFINITY};
+  for (const SurveyedTensor& t : tensors_) {
+    const StepRange range = nwc::step_range(t.profile, ladder_.record);
+    out.finest = std::min(out.finest, range.finest - t.log_step);
+    out.coarsest = std::max(out.coarsest, range.coarsest - t.log_step);
+  }
+  return out;
+}
+
 Result<double> RateModel::find_step(double bytes, Runner& runner, FittedCodec* fitted) {
   const double weights = static_cast<double>(coded_weights_);
+  const StepRange range = step_range();
+  StepSearch search(range);
   // What a Gaussian would need, as a start.
-  double low = -60, high = 60;
+  double low = range.finest, high = range.coarsest;
   for (int i = 0; i < 60; ++i) {
     const double middle = (low + high) / 2;
     (gaussian_bits(middle) > 8 * bytes ? low : high) = middle;
   }
-  double log_step = (low + high) / 2;
+  double log_step = gaussian_bits(range.finest) < 8 * bytes ? range.finest : (low + high) / 2;
   double best = INFINITY, best_step = log_step;
   for (int pass = 0; pass < kFitPasses; ++pass) {
     RateEstimate estimate;
     NWC_ASSIGN_OR_RETURN(FittedCodec next, fit(log_step, runner, &estimate));
     const double error = (estimate.bytes - bytes) * 8 / weights;
-    if (std::abs(error) < best) {
+    const std::optional<double> other = search.next(log_step, error, slope(log_step));
+    // At an end of the range that is still not far enough, the end is the answer.
+    const bool end = !other && (log_step <= range.finest || log_step >= range.coarsest);
+    if (std::abs(error) < best || end) {
       best = std::abs(error);
       best_step = log_step;
       *fitted = std::move(next);
     }
-    if (pass > 0 && std::abs(error) < kFitTolerance) break;
-    log_step -= std::clamp(error / slope(log_step), -2.0, 2.0);
+    if (!other || (pass > 0 && std::abs(error) < kFitTolerance)) break;
+    log_step = *other;
   }
   return best_step;
 }

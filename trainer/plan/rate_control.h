@@ -64,7 +64,8 @@ class RateModel {
 
   /// The codec for a common step (log2): levels, tables, shrinkage, from passes over the samples.
   Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
-  /// The common step whose estimate is `bytes`, within what a few fits give; *fitted: what fit() gives there.
+  /// The common step whose estimate is nearest to `bytes`, within what a few fits give; *fitted: what fit() gives there.
+  /// One of step_range() where no step gives as much, or as little.
   Result<double> find_step(double bytes, Runner& runner, FittedCodec* fitted);
 
   /// What a fitted codec gives on the samples, scaled up to the model.
@@ -80,6 +81,8 @@ class RateModel {
   const SurveyedTensor* find(size_t source) const;
   const CodingChoices& choices() const { return choices_; }
   uint64_t coded_weights() const { return coded_weights_; }
+  /// Between which common steps there is a difference.
+  StepRange step_range() const;
   /// The change of bits per weight for each octave of the step, about.
   double slope(double log_step) const;
 

@@ -19,6 +19,10 @@ constexpr double kRowCodeBits = 4;      ///< about what a row's scale code takes
 constexpr double kRowClassBits = 2.5;   ///< and its class
 constexpr double kMinLog = -60;         ///< of an all-zero column
 constexpr double kMaxLatentLog = 13.5;  ///< largest |weight| over step
+/// Octaves of step over |weight| at which every value is zero, what error feedback adds to the weight included.
+constexpr double kAllZeroOctaves = 4;
+constexpr double kOctavesAtRateZero = 2.047;  ///< log2 of sqrt(2 pi e): a Gaussian's rate at high resolution
+constexpr double kLeastRate = 1e-3;           ///< bits per weight that count as none
 
 double log2_or(double v, double otherwise) { return v > 0 ? std::log2(v) : otherwise; }
 
@@ -132,10 +136,17 @@ double level_of_rate(const CodecRecord& codec, double rate) {
   return static_cast<double>(above - 1) + (rate - low) / (high - low);
 }
 
+/// log2 of the distance between neighbouring points, in steps: a trellis has banks that are two steps apart.
+double spacing_octaves(const CodecRecord& ladder) { return ladder.quantizer == Quantizer::kTrellis ? 1 : 0; }
+
 /// Rate of a unit-variance source quantized at `octaves` = log2(deviation / step).
 double rate_of_octaves(const CodecRecord& ladder, double octaves) {
-  const double spacing = ladder.quantizer == Quantizer::kTrellis ? 1 : 0;  // banks are two steps apart
-  return 0.5 * std::log2(1 + std::exp2(2 * (octaves + 2.047 - spacing)));
+  return 0.5 * std::log2(1 + std::exp2(2 * (octaves + kOctavesAtRateZero - spacing_octaves(ladder))));
+}
+
+/// The inverse of rate_of_octaves.
+double octaves_of_rate(const CodecRecord& ladder, double rate) {
+  return 0.5 * std::log2(std::exp2(2 * std::max(rate, kLeastRate)) - 1) - kOctavesAtRateZero + spacing_octaves(ladder);
 }
 
 }  // namespace
@@ -195,6 +206,21 @@ TensorSteps choose_steps(const StepProfile& profile, const CodecRecord& ladder, 
     out.scales.row = encode_scales(rows);
   }
   return out;
+}
+
+StepRange step_range(const StepProfile& profile, const CodecRecord& ladder) {
+  const bool linear = ladder.synthesis.width == 0;
+  StepRange range{INFINITY, -INFINITY};
+  for (uint64_t c = 0; c < profile.n; ++c) {
+    if (profile.deviation[c] <= kMinLog) continue;
+    const double finest =
+        linear ? profile.peak[c] - kMaxLatentLog : profile.deviation[c] - octaves_of_rate(ladder, ladder.rate.back());
+    const double coarsest = linear ? profile.peak[c] + kAllZeroOctaves
+                                   : profile.deviation[c] - octaves_of_rate(ladder, ladder.rate.front());
+    range.finest = std::min(range.finest, finest - profile.column_step[c]);
+    range.coarsest = std::max(range.coarsest, coarsest - profile.column_step[c]);
+  }
+  return range;
 }
 
 double expected_rate(const StepProfile& profile, const CodecRecord& ladder, double log_step) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "trainer/plan/codec_ladder.h"
+#include "trainer/plan/step_search.h"
 
 namespace nwc {
 
@@ -51,6 +52,10 @@ StepProfile profile_tensor(std::span<const float> w, uint64_t m, uint64_t n, con
 
 /// Scales and levels at a common number: log2 of what all steps are multiplied by. Levels are numbers of `ladder`.
 TensorSteps choose_steps(const StepProfile& profile, const CodecRecord& ladder, double log_step);
+
+/// The common numbers between which choose_steps gives different results; the coarsest leaves no value but zero where
+/// the codec takes any step.
+StepRange step_range(const StepProfile& profile, const CodecRecord& ladder);
 
 /// Expected bits per weight of the tensor at a common number, from the ladder's rates: to start the search from.
 double expected_rate(const StepProfile& profile, const CodecRecord& ladder, double log_step);
