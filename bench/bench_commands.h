@@ -76,5 +76,7 @@ void add_load(CLI::App* app);
 void add_tokens(CLI::App* app);
 void add_encode(CLI::App* app);
 void add_scaling(CLI::App* app);
+void add_device(CLI::App* app);
+void add_model(CLI::App* app);
 
 }  // namespace nwc::bench

@@ -12,6 +12,8 @@ int main(int argc, char** argv) {
   nwc::bench::add_tokens(&app);
   nwc::bench::add_encode(&app);
   nwc::bench::add_scaling(&app);
+  nwc::bench::add_device(&app);
+  nwc::bench::add_model(&app);
   CLI11_PARSE(app, argc, argv);
   return 0;
 }

@@ -12,7 +12,9 @@ namespace {
 constexpr uint32_t kLevels = 8, kTables = 16;
 constexpr uint32_t kStateBits = 3;  // states make no difference to a decoder
 
-CodecRecord make_codec(const SyntheticOptions& o) {
+}  // namespace
+
+CodecRecord synthetic_codec(const SyntheticOptions& o) {
   reference::CodecOptions c;
   c.levels = kLevels;
   c.tables = kTables;
@@ -43,6 +45,8 @@ CodecRecord make_codec(const SyntheticOptions& o) {
   return codec;
 }
 
+namespace {
+
 // The tensor of the last call with the same symbols: drawing and coding them is what takes time.
 const reference::TestTensor& symbols(const CodecRecord& codec, const SyntheticOptions& o) {
   static std::map<std::tuple<uint64_t, uint64_t, double, bool, bool, bool>, reference::TestTensor> cache;
@@ -63,7 +67,7 @@ const reference::TestTensor& symbols(const CodecRecord& codec, const SyntheticOp
 
 std::unique_ptr<SyntheticModel> make_synthetic(const SyntheticOptions& o, uint32_t copies) {
   auto m = std::make_unique<SyntheticModel>();
-  m->codec = make_codec(o);
+  m->codec = synthetic_codec(o);
   std::vector<reference::TestTensor> tensors = {symbols(m->codec, o)};
   tensors[0].k.clear(), tensors[0].values.clear();
   for (uint32_t i = 1; i < copies; ++i) {

@@ -23,6 +23,9 @@ struct SyntheticOptions {
   }
 };
 
+/// The codec of all synthetic tensors with these options; rows and columns do not matter.
+CodecRecord synthetic_codec(const SyntheticOptions& options);
+
 /// A file of one tensor, or of copies of it, in tiles as the encoder makes them.
 struct SyntheticModel {
   CodecRecord codec;

@@ -8,9 +8,13 @@ namespace nwc {
 
 enum class MemoryKind : uint8_t {
   kDevice,    ///< device-local where there is any
-  kUpload,    ///< host-visible, written once by the host; coherent preferred
+  kUpload,    ///< host-visible, written by the host, which computes checksums there; coherent and cached preferred
   kReadback,  ///< host-visible, read by the host; cached preferred
 };
+
+/// The memory types of the device that can serve, best first, out of those whose bits are set in `allowed`.
+std::vector<uint32_t> candidate_types(const VkPhysicalDeviceMemoryProperties& memory, uint32_t allowed,
+                                      MemoryKind kind);
 
 class DeviceBuffer {
  public:

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/test_paths.h"
 #include "tests/vulkan/faulty_vulkan.h"
 
 namespace {
@@ -22,7 +23,8 @@ class CApiFaults : public ::testing::Test {
     setenv("NWC_VULKAN_LIBRARY", NWC_FAULTY_VULKAN, 1);
     reset_faulty_vulkan();
     faulty_vulkan()->hardware = true;
-    ASSERT_EQ(nwc_model_open_path(NWC_TEST_MODEL, &detail_, &model_), NWC_STATUS_OK) << error_;
+    const std::string model = nwc::test::path_from("NWC_TEST_MODEL", NWC_TEST_MODEL);
+    ASSERT_EQ(nwc_model_open_path(model.c_str(), &detail_, &model_), NWC_STATUS_OK) << error_;
     // How much work the start-up self-test is.
     nwc_decoder* decoder = nullptr;
     ASSERT_EQ(nwc_decoder_create(model_, nullptr, &detail_, &decoder), NWC_STATUS_OK) << error_;

@@ -6,6 +6,7 @@
 
 #include "tests/encode/synthetic_codec.h"
 #include "tests/engine/model_fixture.h"
+#include "tests/test_paths.h"
 #include "trainer/encode/encoder.h"
 
 namespace nwc::test {
@@ -13,7 +14,7 @@ namespace nwc::test {
 /// gutenlm compressed at 4 bits.
 inline std::vector<uint8_t> compress_with(const CodecModel& codec) {
   const std::string path = ::testing::TempDir() + "engine_coded_" + std::to_string(std::random_device()()) + ".nwc";
-  auto source = open_model_source(NWC_SOURCE_DIR "/models/gutenlm-2.6m");
+  auto source = open_model_source(source_path("models/gutenlm-2.6m"));
   EXPECT_TRUE(source.ok()) << source.status().message();
   CompressOptions options;
   options.bits = 4;

@@ -1,0 +1,179 @@
+// A Llama model of any size whose coded weights are drawn from their tables: for tokens per second of models that
+// nobody has to carry along. It says nothing worth reading.
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <memory>
+
+#include "bench/bench_commands.h"
+#include "runtime/format/model_record.h"
+#include "tests/codec/reference_encoder.h"
+#include "trainer/codec/container_write.h"
+#include "trainer/search/tensor_encode.h"
+
+namespace nwc::bench {
+namespace {
+
+struct ModelOptions {
+  std::string path, preset = "identity";
+  double bits = 4;
+  uint32_t threads = 0, hidden = 2048, inner = 8192, layers = 16, heads = 32, kv_heads = 8, vocab = 8192,
+           context = 2048;
+};
+
+/// Matrices by shape: those of one shape have the same bytes, so that making a model of a thousand million weights
+/// takes seconds.
+class Matrices {
+ public:
+  explicit Matrices(const ModelOptions& o) {
+    layer_.bits = o.bits;
+    layer_.preset = o.preset;
+    codec_ = synthetic_codec(layer_);
+  }
+  const CodecRecord& codec() const { return codec_; }
+  void want(uint64_t rows, uint64_t cols) { made_[{rows, cols}]; }
+  void make(Runner& runner) {
+    std::vector<std::pair<const Shape, reference::TestTensor>*> all;
+    for (auto& one : made_) all.push_back(&one);
+    parallel_for(runner, static_cast<uint32_t>(all.size()), [&](uint32_t i, uint32_t) {
+      const auto [rows, cols] = all[i]->first;
+      const TileShape tile = choose_tile_shape(rows, cols, layer_.trellis);
+      reference::TensorOptions t;
+      t.shape = {rows, cols};
+      t.tile_rows = tile.rows;
+      t.tile_cols = tile.cols;
+      t.one_level = true;
+      t.wrapping = false;
+      reference::TestTensor& made = all[i]->second;
+      made = reference::make_tensor(codec_, t, i + 1);
+      made.k = {}, made.values = {};
+      // Scales' codes are uniform: weights come to a deviation of about one over the root of the columns.
+      made.record.scale_base = 0.3f / std::sqrt(static_cast<float>(cols));
+    });
+  }
+  const reference::TestTensor& get(uint64_t rows, uint64_t cols) const { return made_.at({rows, cols}); }
+
+ private:
+  using Shape = std::pair<uint64_t, uint64_t>;
+  SyntheticOptions layer_;
+  CodecRecord codec_;
+  std::map<Shape, reference::TestTensor> made_;
+};
+
+ModelRecord make_record(const ModelOptions& o) {
+  ModelRecord r;
+  r.vocab_size = o.vocab;
+  r.hidden_size = o.hidden;
+  r.intermediate_size = o.inner;
+  r.num_layers = o.layers;
+  r.num_heads = o.heads;
+  r.num_kv_heads = o.kv_heads;
+  r.head_dim = o.hidden / o.heads;
+  r.max_positions = o.context;
+  r.rms_norm_eps = 1e-5f;
+  r.rope_theta = 10000;
+  r.tied_embeddings = true;
+  return r;
+}
+
+struct Wanted {
+  std::string name;
+  uint64_t rows = 0, cols = 0;  ///< no columns: a norm's gains
+  uint32_t group = 0;
+};
+
+std::vector<Wanted> tensors_of(const ModelRecord& r) {
+  const uint64_t hidden = r.hidden_size, q = uint64_t{r.num_heads} * r.head_dim,
+                 kv = uint64_t{r.num_kv_heads} * r.head_dim, inner = r.intermediate_size;
+  std::vector<Wanted> list = {{"model.embed_tokens.weight", r.vocab_size, hidden, 0}};
+  for (uint32_t l = 0; l < r.num_layers; ++l) {
+    const std::string p = "model.layers." + std::to_string(l) + ".";
+    const uint32_t group = l + 1;
+    list.insert(list.end(), {{p + "input_layernorm.weight", hidden, 0, group},
+                             {p + "self_attn.q_proj.weight", q, hidden, group},
+                             {p + "self_attn.k_proj.weight", kv, hidden, group},
+                             {p + "self_attn.v_proj.weight", kv, hidden, group},
+                             {p + "self_attn.o_proj.weight", hidden, q, group},
+                             {p + "post_attention_layernorm.weight", hidden, 0, group},
+                             {p + "mlp.gate_proj.weight", inner, hidden, group},
+                             {p + "mlp.up_proj.weight", inner, hidden, group},
+                             {p + "mlp.down_proj.weight", hidden, inner, group}});
+  }
+  list.push_back({"model.norm.weight", hidden, 0, r.num_layers + 1});
+  return list;
+}
+
+void run_model(const ModelOptions& o) {
+  const ModelRecord model = make_record(o);
+  check(validate(model));
+  const std::vector<Wanted> wanted = tensors_of(model);
+  Matrices matrices(o);
+  for (const Wanted& w : wanted) {
+    if (w.cols != 0) matrices.want(w.rows, w.cols);
+  }
+  const auto runner = make_thread_pool(o.threads);
+  matrices.make(*runner);
+
+  const std::vector<float> gains(o.hidden, 1.0f);
+  const Bytes gain_bytes(reinterpret_cast<const uint8_t*>(gains.data()), gains.size() * sizeof(float));
+  std::vector<TensorRecord> records;
+  std::vector<Bytes> blobs;
+  uint64_t weights = 0;
+  for (const Wanted& w : wanted) {
+    TensorRecord record;
+    if (w.cols == 0) {
+      record.shape = {w.rows};
+      record.dtype = Dtype::kF32;
+      record.size = gain_bytes.size();
+      record.crc = crc32(gain_bytes);
+      blobs.push_back(gain_bytes);
+    } else {
+      const reference::TestTensor& matrix = matrices.get(w.rows, w.cols);
+      record = matrix.record;
+      blobs.push_back(matrix.blob);
+    }
+    record.name = w.name;
+    record.group = w.group;
+    weights += record.num_elements();
+    records.push_back(record);
+  }
+  const std::vector<Section> sections = {{SectionType::kCodec, serialize(matrices.codec())},
+                                         {SectionType::kModel, serialize(model)},
+                                         {SectionType::kProvenance, serialize(Metadata{{"encoder", "nwc-bench"}})}};
+  auto writer = ModelWriter::create(o.path, sections, records);
+  check(writer.status());
+  for (size_t i = 0; i < records.size(); ++i) check(writer->append(records[i], {&blobs[i], 1}));
+  const auto size = writer->commit();
+  check(size.status());
+  std::printf("%s: %.1f million weights, %.1f MB\n", o.path.c_str(), 1e-6 * static_cast<double>(weights),
+              1e-6 * static_cast<double>(*size));
+}
+
+}  // namespace
+
+void add_model(CLI::App* app) {
+  const auto o = std::make_shared<ModelOptions>();
+  CLI::App* command = app->add_subcommand("model", "Write a Llama model of random coded weights, for `tokens`");
+  command->add_option("output", o->path, "File to write (.nwc)")->required();
+  const auto number = [&](const char* name, uint32_t* value, const char* help) {
+    command->add_option(name, *value, help)->capture_default_str();
+  };
+  number("--hidden", &o->hidden, "Size of the hidden state, a multiple of the heads");
+  number("--inner", &o->inner, "Size of the MLP's inner state");
+  number("--layers", &o->layers, "Layers");
+  number("--heads", &o->heads, "Heads");
+  number("--kv-heads", &o->kv_heads, "Heads of keys and values");
+  number("--vocab", &o->vocab, "Tokens of the vocabulary");
+  number("--context", &o->context, "Positions");
+  number("--threads", &o->threads, "Threads; 0: one per core");
+  command->add_option("--bits", o->bits, "Bits per weight, about")->check(CLI::Range(1.0, 6.5))->capture_default_str();
+  command->add_option("--preset", o->preset, "Synthesis network")
+      ->check(CLI::IsMember({"identity", "linear", "small", "paper"}))
+      ->capture_default_str();
+  command->callback([o] {
+    if (o->heads == 0 || o->kv_heads == 0) throw CLI::ValidationError("a model has heads");
+    run_model(*o);
+  });
+}
+
+}  // namespace nwc::bench

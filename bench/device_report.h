@@ -1,0 +1,18 @@
+// What the Vulkan loader's devices are and what becomes of them here. Vulkan itself stays in the .cpp file.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "bench/synthetic_model.h"
+
+namespace nwc::bench {
+
+/// Every device: name, driver, features, limits that the decoder goes by, types of memory, queue families. Without a
+/// loader or a device "devices" is empty and "why" says so.
+nlohmann::json describe_devices();
+
+/// A decoder of this model on the best device, with these features (DeviceFeature) switched off: seconds to make it,
+/// the kernels that it compiles included, and its log.
+nlohmann::json describe_decoder(const SyntheticModel& model, const std::string& device, const std::string& disabled);
+
+}  // namespace nwc::bench
