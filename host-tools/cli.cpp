@@ -4,21 +4,12 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 namespace nwc::cli {
 namespace {
-
-volatile std::sig_atomic_t g_interrupted = 0;
-
-void on_interrupt(int) {
-  g_interrupted = 1;
-  // A second Ctrl-C ends the program at once.
-  std::signal(SIGINT, SIG_DFL);
-}
 
 void print_log(void* user, LogLevel level, const char* message) {
   const auto* context = static_cast<const Context*>(user);
@@ -32,6 +23,15 @@ std::string format_seconds(double s) {
   if (s < 5940) return fmt::format("{:.0f} min", s / 60);
   return fmt::format("{:.1f} h", s / 3600);
 }
+
+/// NaN passes every comparison of a range, and infinity is no value of any option.
+const CLI::Validator kFinite(
+    [](std::string& text) {
+      char* end = nullptr;
+      const float value = std::strtof(text.c_str(), &end);
+      return end == text.c_str() || std::isfinite(value) ? std::string() : text + " is not a finite number";
+    },
+    "");
 
 }  // namespace
 
@@ -55,16 +55,7 @@ Logger Context::logger() const { return Logger{print_log, const_cast<Context*>(t
 
 void Context::print_json(const nlohmann::json& value) const {
   const std::string text = value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fputc('\n', stdout);
-}
-
-bool interrupted() {
-  static const bool installed = [] {
-    std::signal(SIGINT, on_interrupt);
-    return true;
-  }();
-  return installed && g_interrupted != 0;
+  fmt::print("{}\n", text);
 }
 
 ProgressLine::ProgressLine(const Context& context, std::string label)
@@ -106,14 +97,20 @@ void run_command(Context& context, const char* command, const std::function<Stat
   Status status;
   try {
     status = body();
+    // What was printed may still wait in a buffer.
+    if (const Status printed = flush_stdout(); status.ok()) status = printed;
   } catch (const std::bad_alloc&) {
     status = Status(StatusCode::kOutOfMemory, "out of memory");
+  } catch (const std::system_error& error) {  // fmt::print, where the buffer was full
+    status = io_error(error.what());
   } catch (const std::exception& error) {
     status = Status(StatusCode::kInternal, error.what());
   }
   context.result = exit_code(status);
-  if (!status.ok())
-    std::fprintf(stderr, "nwc %s: %s: %s\n", command, status_code_name(status.code()), status.message().c_str());
+  if (status.ok()) return;
+  std::string text = std::string("nwc ") + command + ": " + status_code_name(status.code());
+  if (!status.message().empty()) text += ": " + status.message();
+  std::fprintf(stderr, "%s\n", text.c_str());
 }
 
 std::string format_count(uint64_t n) {
@@ -146,13 +143,24 @@ Result<uint64_t> parse_bytes(const std::string& text) {
   return static_cast<uint64_t>(value * factor);
 }
 
+Result<uint64_t> parse_budget(const std::string& text) {
+  NWC_ASSIGN_OR_RETURN(const uint64_t bytes, parse_bytes(text));
+  if (bytes == 0)
+    return invalid_argument("--memory " + text + ": a model needs more than 0 bytes; leave it out for no limit");
+  return bytes;
+}
+
 void add_common_options(CLI::App* command, Context& context) {
   command->add_flag("--json", context.json, "Print the result as JSON on stdout")->group("Output");
   command->add_flag("-q,--quiet", context.quiet, "No progress line")->group("Output");
   command->add_flag("-v,--verbose", context.verbose, "Also print informational log lines")->group("Output");
-  command->add_option("-t,--threads", context.threads, "Threads to use (default: one per core)")
+  command->add_option("-t,--threads", context.threads, "Threads to use; 0: one per core")
       ->check(CLI::Range(0, 256))
+      ->capture_default_str()
       ->group("Output");
+  for (CLI::Option* option : command->get_options()) {
+    if (option->get_type_name().starts_with("FLOAT")) option->check(kFinite);
+  }
 }
 
 }  // namespace nwc::cli

@@ -9,6 +9,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
+#include "host-tools/process.h"
 #include "runtime/base/log.h"
 #include "runtime/base/status.h"
 
@@ -35,7 +36,7 @@ struct Context {
 };
 
 /// A progress line on stderr with percentage and time left, at most 6 times a second, only on a terminal and without
-/// --quiet. Ctrl-C asks for a clean stop: report() then returns false.
+/// --quiet. Ctrl-C, SIGTERM and SIGHUP ask for a clean stop: report() then returns false.
 class ProgressLine {
  public:
   ProgressLine(const Context& context, std::string label);
@@ -54,10 +55,8 @@ class ProgressLine {
   std::chrono::steady_clock::time_point start_, last_;
 };
 
-/// True once SIGINT has arrived; installs the handler at the first call.
-bool interrupted();
-
-/// Runs `body`; an error is printed as "nwc <command>: <message>" and becomes the exit code.
+/// Runs `body` and flushes stdout; an error of either is printed as "nwc <command>: <message>" and becomes the exit
+/// code.
 void run_command(Context& context, const char* command, const std::function<Status()>& body);
 
 /// 1234567 -> "1,234,567"; 5242880 -> "5.00 MiB".
@@ -65,6 +64,8 @@ std::string format_count(uint64_t n);
 std::string format_bytes(uint64_t bytes);
 /// "600M", "1.5G", "64KiB", "123456" -> bytes (powers of 1024). Errors: kInvalidArgument.
 Result<uint64_t> parse_bytes(const std::string& text);
+/// The value of --memory: as above, and 0 is refused, for it would be no limit.
+Result<uint64_t> parse_budget(const std::string& text);
 
 void add_train(CLI::App& app, Context& context);
 void add_compress(CLI::App& app, Context& context);
@@ -74,7 +75,8 @@ void add_verify(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 
-/// --json, --quiet, --verbose, --threads on a subcommand.
+/// --json, --quiet, --verbose, --threads on a subcommand, which has all its other options already: those that are
+/// numbers are kept from being NaN or infinite here.
 void add_common_options(CLI::App* command, Context& context);
 
 }  // namespace nwc::cli

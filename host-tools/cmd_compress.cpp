@@ -7,12 +7,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
 #include "host-tools/quality.h"
 #include "trainer/calib/calibration.h"
 #include "trainer/data/model_source.h"
+#include "trainer/data/output_path.h"
 #include "trainer/encode/encoder.h"
 
 namespace nwc::cli {
@@ -35,13 +37,13 @@ struct CompressCommand {
   std::string calibration_text, calibration_cache;
   CalibrationOptions calibration;
   std::string recovery, shrinkage;
-  uint64_t recovery_tokens = 0;  ///< 0: by effort
-  double rdo = -1;               ///< negative: by what is known
+  std::optional<uint64_t> recovery_tokens;  ///< none: by effort
+  std::optional<uint32_t> recovery_epochs;  ///< none: by effort
+  std::optional<double> rdo;                ///< none: by what is known
   uint32_t effort = 5;
-  double kld = 0;  ///< target instead of a rate; 0: none
+  std::optional<double> kld;  ///< target instead of a rate
   bool estimate = false;
   CompressOptions options;
-  CompressCommand() { options.recovery.options.epochs = 0; }  ///< by effort
 };
 
 double bpw(uint64_t bytes, uint64_t weights) {
@@ -109,7 +111,8 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
     target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
                           command.calibration.context, command.calibration.seed);
   if (command.recovery == "on")
-    target += fmt::format(" recovery_tokens={} recovery_epochs={}", command.recovery_tokens, o.recovery.options.epochs);
+    target +=
+        fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);
   return target;
 }
 
@@ -134,15 +137,13 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   }
   const bool calibrated = !command.calibration_text.empty();
   if (command.recovery.empty()) command.recovery = calibrated && effort.recovery_tokens != 0 ? "on" : "off";
-  if (command.recovery_tokens == 0)
-    command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
-  RecoveryOptions& recovery = command.options.recovery.options;
-  if (recovery.epochs == 0) recovery.epochs = effort.recovery_epochs != 0 ? effort.recovery_epochs : 8;
+  if (!command.recovery_tokens) command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
+  command.options.recovery.options.epochs =
+      command.recovery_epochs.value_or(effort.recovery_epochs != 0 ? effort.recovery_epochs : 8);
   // Both lower the squared error and attenuate the weights, which adds up over the layers unless recovery makes up for
   // it (doc/architecture.md, Encoder).
   const bool attenuate = !calibrated || command.recovery == "on";
-  if (command.rdo < 0) command.rdo = attenuate ? 0.5 : 0;
-  choices->rdo_strength = command.rdo;
+  choices->rdo_strength = command.rdo.value_or(attenuate ? 0.5 : 0);
   choices->shrinkage = command.shrinkage.empty() ? attenuate : command.shrinkage == "on";
   choices->importance = by_name<Importance>(kImportances, command.importance);
   choices->feedback = command.feedback == "ldlq";
@@ -154,7 +155,7 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
 /// The text's tokens for recovery fine-tuning.
 Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const std::string& text,
                         RecoveryFiles* files, RecoveryChoices* out) {
-  NWC_ASSIGN_OR_RETURN(out->tokens, calibration_tokens(source, text, command.recovery_tokens));
+  NWC_ASSIGN_OR_RETURN(out->tokens, calibration_tokens(source, text, *command.recovery_tokens));
   out->context = calibration_context(*source.model(), command.calibration.context);
   out->files = files;
   out->enabled = true;
@@ -190,6 +191,18 @@ Result<CompressReport> compress_once(const CompressCommand& command, const Model
   return compress_model(source, codec, command.options, command.output, progress, context.logger());
 }
 
+/// A file that is larger than what it was made from helps nobody.
+void warn_if_larger(const ModelSource& source, uint64_t file_bytes, const Context& context) {
+  if (file_bytes <= source.stored_bytes()) return;
+  uint64_t weights = 0;
+  for (const SourceTensor& tensor : source.tensors()) weights += tensor.num_elements();
+  context.logger().log(
+      LogLevel::kWarning,
+      fmt::format("the result is larger than the source, {} bytes from {}: the weights are already quantized at {:.2f} "
+                  "bits there; ask for fewer",
+                  format_count(file_bytes), format_count(source.stored_bytes()), bpw(source.stored_bytes(), weights)));
+}
+
 Status print_estimate(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
                       Context& context) {
   CompressEstimate estimate;
@@ -197,6 +210,7 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
     ProgressLine progress(context, "estimating");
     NWC_ASSIGN_OR_RETURN(estimate, estimate_compress(source, codec, command.options, progress.callback()));
   }
+  warn_if_larger(source, estimate.file_bytes, context);
   if (context.json) {
     context.print_json({{"file_bytes", estimate.file_bytes},
                         {"bpw_coded", estimate.bits},
@@ -210,6 +224,11 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
              format_bytes(estimate.memory_bytes));
   if (estimate.predicted_kld > 0) fmt::print("  predicted KL divergence {:.5f}\n", estimate.predicted_kld);
   return {};
+}
+
+/// The text on which the file is compared with the original; empty: none was given.
+const std::string& measured_text(const CompressCommand& command) {
+  return command.card_text.empty() ? command.calibration_text : command.card_text;
 }
 
 QualityRequest quality_request(const CompressCommand& command, const std::string& text) {
@@ -226,9 +245,7 @@ Result<CompressReport> reach_kld(CompressCommand& command, const ModelSource& so
                                  Context& context) {
   constexpr double kClose = 0.03;  ///< relative
   constexpr int kMostFiles = 5;
-  const QualityRequest request =
-      quality_request(command, command.card_text.empty() ? command.calibration_text : command.card_text);
-  if (request.text.empty()) return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
+  const QualityRequest request = quality_request(command, measured_text(command));
   CompressOptions& options = command.options;
   double slope = -std::log(4.0), last_bits = 0, last_log = 0;
   for (int file = 1;; ++file) {
@@ -238,10 +255,10 @@ Result<CompressReport> reach_kld(CompressCommand& command, const ModelSource& so
     const double kld = std::max(quality.evaluation.kld_mean, 1e-9);
     context.logger().log(LogLevel::kInfo,
                          fmt::format("{:.4f} bits per weight: KL divergence {:.5f}", report.bpw_coded, kld));
-    if (std::abs(kld / command.kld - 1) < kClose) return report;
+    if (std::abs(kld / *command.kld - 1) < kClose) return report;
     if (file == kMostFiles) {
       context.logger().log(LogLevel::kWarning, fmt::format("KL divergence {:.5f} is as close to {:.5f} as {} files got",
-                                                           kld, command.kld, kMostFiles));
+                                                           kld, *command.kld, kMostFiles));
       return report;
     }
     const double here = std::log(kld);
@@ -249,13 +266,47 @@ Result<CompressReport> reach_kld(CompressCommand& command, const ModelSource& so
       slope = std::clamp((here - last_log) / (report.bpw_coded - last_bits), -3.0, -0.5);
     last_bits = report.bpw_coded;
     last_log = here;
-    options.bits = std::clamp(report.bpw_coded + (std::log(command.kld) - here) / slope, 0.5, 10.0);
+    options.bits = std::clamp(report.bpw_coded + (std::log(*command.kld) - here) / slope, 0.5, 10.0);
   }
 }
 
+/// Before anything is read: the output can be written, and is none of the files that are read.
+Status check_output(const CompressCommand& command) {
+  if (command.estimate) return {};
+  std::vector<std::string> inputs = {command.model, command.calibration_text, command.card_text};
+  if (command.codec != "identity") {
+    NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.codec));
+  }
+  const Output output{command.output};
+  return check_outputs({&output, 1}, inputs);
+}
+
+/// Before anything is encoded: what is to be measured afterwards can be measured.
+Status check_measurement(const CompressCommand& command, const ModelSource& source) {
+  const std::string text = measured_text(command);
+  if (command.kld && text.empty())
+    return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
+  if (command.estimate || (command.card_text.empty() && !command.kld)) return {};
+  const char* option = command.kld ? "--kld" : "--card";
+  if (!source.model() || !source.tokenizer())
+    return unsupported(command.model + ": " + option + " evaluates the model, which has no " +
+                       (source.model() ? "tokenizer" : "model description") + " here" +
+                       (source.note().empty() ? "" : ": " + source.note()));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
+  NWC_ASSIGN_OR_RETURN(const std::string content, read_text(text));
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, tokenizer->encode(content, {.add_special = false}));
+  if (tokens.size() >= 2) return {};
+  return invalid_argument(text + ": the text of " + option + " is too short, it has " + std::to_string(tokens.size()) +
+                          " tokens where 2 are needed");
+}
+
 Status compress(CompressCommand& command, Context& context) {
+  NWC_TRY(check_output(command));
   NWC_ASSIGN_OR_RETURN(const CodecModel codec, open_codec(command.codec));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, open_model_source(command.model));
+  NWC_TRY(check_measurement(command, *source));
+  if (command.recovery == "on" && command.calibration_text.empty())
+    return invalid_argument("--recovery on needs --calib TEXT");
 
   CompressOptions& options = command.options;
   options.threads = context.threads;
@@ -275,12 +326,10 @@ Status compress(CompressCommand& command, Context& context) {
     NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, text, context));
     options.calibration = calibration.get();
     if (command.recovery == "on") NWC_TRY(prepare_recovery(command, *source, text, &recovery_files, &options.recovery));
-  } else if (command.recovery == "on") {
-    return invalid_argument("--recovery on needs --calib TEXT");
   }
   if (command.estimate) return print_estimate(command, *source, codec, context);
   CompressReport report;
-  if (command.kld > 0) {
+  if (command.kld) {
     NWC_ASSIGN_OR_RETURN(report, reach_kld(command, *source, codec, context));
   } else {
     NWC_ASSIGN_OR_RETURN(report, compress_once(command, *source, codec, "compressing", context));
@@ -297,6 +346,7 @@ Status compress(CompressCommand& command, Context& context) {
   // Not sooner: a search for a KL divergence, and the card, come back to the same blocks. Not never: they are as large
   // as the model in f32, and of use to these very settings only, whose file is there now.
   recovery_files.remove(context.logger());
+  warn_if_larger(*source, json["file_bytes"].get<uint64_t>(), context);
   if (context.json) {
     context.print_json(json);
     return {};
@@ -346,7 +396,9 @@ void add_compress(CLI::App& app, Context& context) {
   sub->add_option("--calib", command->calibration_text,
                   "Text to measure on what an error of each weight costs; without it the model's weights alone decide")
       ->check(CLI::ExistingFile);
-  sub->add_option("--calib-tokens", command->calibration.tokens, "Tokens of that text to use")->capture_default_str();
+  sub->add_option("--calib-tokens", command->calibration.tokens, "Tokens of that text to use")
+      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))
+      ->capture_default_str();
   sub->add_option("--calib-context", command->calibration.context, "Tokens per sequence; 0: at most 512");
   sub->add_option(
       "--calib-cache", command->calibration_cache,
@@ -394,9 +446,11 @@ void add_compress(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
   sub->add_option("--recovery-tokens", command->recovery_tokens, "Tokens of that text to tune on; default: by --effort")
+      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))
       ->group(studies);
-  sub->add_option("--recovery-epochs", command->options.recovery.options.epochs,
+  sub->add_option("--recovery-epochs", command->recovery_epochs,
                   "Times that they are gone through; default: by --effort")
+      ->check(CLI::Range(1u, 10000u))
       ->group(studies);
   sub->add_flag("--row-classes,!--no-row-classes", command->options.choices.quantizer.row_classes,
                 "Tables by class of row, with a linear codec (default: on)")
@@ -423,7 +477,8 @@ void add_compress(CLI::App& app, Context& context) {
   sub->add_option("--card", command->card_text,
                   "Measure quality against the original on this text, and store it in the file's quality card")
       ->check(CLI::ExistingFile);
-  sub->add_option("--card-tokens", command->card_tokens, "Most tokens for --card")->capture_default_str();
+  sub->add_option("--card-tokens", command->card_tokens, "Most tokens for --card; 0: all of the text")
+      ->capture_default_str();
   add_common_options(sub, context);
   sub->callback([command, &context] { run_command(context, "compress", [&] { return compress(*command, context); }); });
 }

@@ -8,6 +8,7 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
+#include "trainer/data/output_path.h"
 #include "trainer/inspect/decompress.h"
 
 namespace nwc::cli {
@@ -20,6 +21,8 @@ struct DecompressCommand {
 
 Status decompress(const DecompressCommand& command, Context& context) {
   const auto start = std::chrono::steady_clock::now();
+  const Output output{command.output};
+  NWC_TRY(check_outputs({&output, 1}, {&command.input, 1}));
   NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.input, context.threads));
   Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));
   if (!opened.ok()) return opened.status().with_context(command.input);

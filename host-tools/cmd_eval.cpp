@@ -65,7 +65,7 @@ Status eval(EvalCommand& command, Context& context) {
   // Decoded weights and the cache in f32, so that the figures are the codec's own. A memory budget asks for f16.
   params.weight_dtype = params.kv_dtype = Dtype::kF32;
   if (!command.memory.empty()) {
-    NWC_ASSIGN_OR_RETURN(params.memory_budget_bytes, parse_bytes(command.memory));
+    NWC_ASSIGN_OR_RETURN(params.memory_budget_bytes, parse_budget(command.memory));
     params.device_window_bytes = window_bytes_within(params.memory_budget_bytes);
     params.weight_dtype = params.kv_dtype = Dtype::kF16;
   }
@@ -73,6 +73,7 @@ Status eval(EvalCommand& command, Context& context) {
   if (command.request.text.empty()) return invalid_argument("give a text with --text, or questions with --choices");
   if (command.write_card && command.request.reference.empty())
     return invalid_argument("a quality card needs the uncompressed model: --reference");
+  if (command.write_card) NWC_TRY(check_quality_card(command.request.model));
   NWC_ASSIGN_OR_RETURN(const QualityResult result, measure_quality(command.request, context));
   if (command.write_card) NWC_TRY(write_quality_card(command.request.model, result));
   if (context.json)
@@ -95,8 +96,10 @@ void add_eval(CLI::App& app, Context& context) {
   sub->add_option("--choices", command->choices,
                   "Multiple choice instead: JSON lines {\"context\", \"choices\": [..], \"answer\": i}")
       ->check(CLI::ExistingFile);
-  sub->add_option("--context", request.context, "Tokens per window (default: 2048, or the model's maximum)");
-  sub->add_option("--tokens", request.max_tokens, "Use only the first so many tokens of the text (default: all)");
+  sub->add_option("--context", request.context, "Tokens per window (default: 2048, or the model's maximum)")
+      ->check(CLI::Range(2u, UINT32_MAX));
+  sub->add_option("--tokens", request.max_tokens, "Use only the first so many tokens of the text (default: all)")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 62));
   sub->add_option("--mode", command->mode, "auto, resident, cached, streamed or fused weights")
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();

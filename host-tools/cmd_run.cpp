@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
@@ -13,6 +13,7 @@
 #include "host-tools/cli.h"
 #include "host-tools/cost_text.h"
 #include "host-tools/model_input.h"
+#include "host-tools/quality.h"
 #include "nwc/nwc.h"
 
 namespace nwc::cli {
@@ -21,15 +22,23 @@ namespace {
 struct RunOptions {
   std::string model, prompt, prompt_file, mode = "auto", memory;
   DeviceOptions device;
-  uint32_t max_tokens = 128, context = 0, top_k = 40;
+  uint32_t max_tokens = 128, context = 0, top_k = 40;  ///< context 0: not given
   float temperature = 0.8f, top_p = 0.95f;
   uint64_t seed = 1;
   double warn_above = 5;
-  bool greedy = false, ignore_eos = false, plan_only = false, no_echo = false;
+  bool greedy = false, ignore_eos = false, plan_only = false, no_echo = false, special = false;
 };
 
-Status to_status(nwc_status status, const std::string& text) {
-  return status == NWC_STATUS_OK ? Status() : Status(static_cast<StatusCode>(status), text);
+Status to_status(nwc_status status, const char* text) {
+  if (status == NWC_STATUS_OK) return {};
+  return Status(static_cast<StatusCode>(status), *text != '\0' ? text : nwc_status_string(status));
+}
+
+/// The text of the handle's last error is fetched here, after the call: the order in which the arguments of one call
+/// are evaluated is not defined.
+template <typename Handle>
+Status to_status(nwc_status status, const Handle* handle, const char* (*last_error)(const Handle*)) {
+  return to_status(status, last_error(handle));
 }
 
 // Calls that make a handle write their error text into a buffer of the caller's.
@@ -120,7 +129,7 @@ Status session_params(const RunOptions& options, const Context& context, bool co
   // An uncompressed model may hold numbers that f16 cannot: keep it exact.
   params->weight_precision = compressed ? NWC_PRECISION_F16 : NWC_PRECISION_F32;
   if (!options.memory.empty()) {
-    NWC_ASSIGN_OR_RETURN(params->memory_budget_bytes, parse_bytes(options.memory));
+    NWC_ASSIGN_OR_RETURN(params->memory_budget_bytes, parse_budget(options.memory));
   }
   const Logger logger = context.logger();
   params->log = [](void* user, nwc_log_level level, const char* message) {
@@ -152,11 +161,60 @@ void warn_if_slow(const nwc_model* model, nwc_session_params params, const nwc_s
                                                         resident.ok() ? &*resident : nullptr));
 }
 
+/// What is generated, printed as it comes.
 struct Generation {
-  const Context* context;
+  bool print = false;
+  std::string echo;  ///< the prompt, until the first text is printed: an error before it leaves stdout empty
   std::string text;
   std::vector<uint32_t> tokens;
+  Status printed;
+
+  void add(std::string_view piece) {
+    text += piece;
+    if (print && printed.ok()) printed = write_stdout(std::exchange(echo, {}) + std::string(piece));
+  }
 };
+
+Result<std::string> read_prompt(const RunOptions& options) {
+  if (options.prompt_file.empty()) return options.prompt;
+  if (options.prompt_file != "-") return read_text(options.prompt_file);
+  std::string prompt;
+  char piece[4096];
+  for (size_t n; (n = std::fread(piece, 1, sizeof piece, stdin)) > 0;) prompt.append(piece, n);
+  if (std::ferror(stdin) != 0) return io_error(std::string("the prompt on stdin: ") + std::strerror(errno));
+  return prompt;
+}
+
+/// The prompt's tokens, at least one.
+Result<std::vector<uint32_t>> tokenize(const nwc_model* model, const std::string& prompt, bool special) {
+  std::vector<uint32_t> tokens(nwc_tokenize_bound(prompt.size()));
+  size_t count = 0;
+  uint32_t flags = NWC_TOKENIZE_ADD_SPECIAL;
+  if (special) flags |= NWC_TOKENIZE_PARSE_SPECIAL;
+  NWC_TRY(to_status(nwc_tokenize(model, prompt.data(), prompt.size(), flags, tokens.data(), tokens.size(), &count),
+                    model, nwc_model_last_error));
+  tokens.resize(count);
+  if (!tokens.empty()) return tokens;
+  nwc_model_info info;
+  nwc_model_info_init(&info);
+  NWC_TRY(to_status(nwc_model_get_info(model, &info), model, nwc_model_last_error));
+  if (info.num_eos_ids == 0) return invalid_argument("the prompt is empty; give some text with --prompt");
+  return std::vector<uint32_t>{info.eos_ids[0]};  // models without BOS start a text after the end of another
+}
+
+nwc_generate_params generate_params(const RunOptions& options) {
+  nwc_generate_params params;
+  nwc_generate_params_init(&params);
+  params.max_tokens = options.max_tokens;
+  params.temperature = options.greedy ? 0.0f : options.temperature;
+  params.top_k = options.top_k;
+  params.top_p = options.top_p;
+  // Zero probability leaves the likeliest token alone; to the library it would mean that nothing was chosen.
+  if (options.top_p == 0) params.temperature = 0;
+  params.seed = options.seed;
+  params.ignore_eos = options.ignore_eos ? 1 : 0;
+  return params;
+}
 
 Status run(const RunOptions& options, Context& context) {
   (void)interrupted();
@@ -188,25 +246,13 @@ Status run(const RunOptions& options, Context& context) {
   }
   if (options.plan_only) return {};
 
-  std::string prompt = options.prompt;
-  if (!options.prompt_file.empty()) {
-    std::ifstream file(options.prompt_file, std::ios::binary);
-    if (!file) return io_error(options.prompt_file + ": cannot be read");
-    prompt.assign(std::istreambuf_iterator<char>(file), {});
-  }
-  std::vector<uint32_t> tokens(nwc_tokenize_bound(prompt.size()));
-  size_t count = 0;
-  NWC_TRY(to_status(nwc_tokenize(model.get(), prompt.data(), prompt.size(), NWC_TOKENIZE_ADD_SPECIAL, tokens.data(),
-                                 tokens.size(), &count),
-                    nwc_model_last_error(model.get())));
-  tokens.resize(count);
-  if (tokens.empty()) {
-    nwc_model_info info;
-    nwc_model_info_init(&info);
-    (void)nwc_model_get_info(model.get(), &info);
-    if (info.num_eos_ids == 0) return invalid_argument("the prompt is empty; give some text with --prompt");
-    tokens.push_back(info.eos_ids[0]);  // models without BOS start a text after the end of another
-  }
+  NWC_ASSIGN_OR_RETURN(const std::string prompt, read_prompt(options));
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, tokenize(model.get(), prompt, options.special));
+  if (tokens.size() > plan.context)
+    return limit_error(
+        fmt::format("the prompt has {} tokens, but the context holds {}; shorten it, or ask for more with "
+                    "--context",
+                    tokens.size(), plan.context));
 
   nwc_session* raw_session = nullptr;
   {
@@ -218,39 +264,29 @@ Status run(const RunOptions& options, Context& context) {
   }
   const SessionPtr session(raw_session);
 
-  nwc_generate_params generate;
-  nwc_generate_params_init(&generate);
-  generate.max_tokens = options.max_tokens;
-  generate.temperature = options.greedy ? 0.0f : options.temperature;
-  generate.top_k = options.top_k;
-  generate.top_p = options.top_p;
-  generate.seed = options.seed;
-  generate.ignore_eos = options.ignore_eos ? 1 : 0;
-
-  Generation generation{&context, {}, {}};
-  if (!context.json && !options.no_echo) {
-    std::fwrite(prompt.data(), 1, prompt.size(), stdout);
-    std::fflush(stdout);
-  }
+  const nwc_generate_params generate = generate_params(options);
+  Generation generation;
+  generation.print = !context.json;
+  if (!options.no_echo) generation.echo = prompt;
   const auto on_token = [](void* user, uint32_t token, const char* text, size_t length) {
     auto* g = static_cast<Generation*>(user);
     g->tokens.push_back(token);
-    g->text.append(text, length);
-    if (!g->context->json) {
-      std::fwrite(text, 1, length, stdout);
-      std::fflush(stdout);
-    }
-    return interrupted() ? 1 : 0;
+    g->add({text, length});
+    return interrupted() || !g->printed.ok() ? 1 : 0;
   };
   // The first token's time separates reading the prompt from generating.
   const auto start = std::chrono::steady_clock::now();
-  if (tokens.size() > 1)
-    NWC_TRY(to_status(nwc_session_eval(session.get(), tokens.data(), tokens.size() - 1, NWC_LOGITS_NONE, nullptr, 0),
-                      nwc_session_last_error(session.get())));
+  const size_t first = options.max_tokens == 0 ? tokens.size() : tokens.size() - 1;
+  if (first != 0)
+    NWC_TRY(to_status(nwc_session_eval(session.get(), tokens.data(), first, NWC_LOGITS_NONE, nullptr, 0), session.get(),
+                      nwc_session_last_error));
   const auto middle = std::chrono::steady_clock::now();
   nwc_stop_reason reason = NWC_STOP_MAX_TOKENS;
-  NWC_TRY(to_status(nwc_session_generate(session.get(), &tokens.back(), 1, &generate, on_token, &generation, &reason),
-                    nwc_session_last_error(session.get())));
+  if (options.max_tokens != 0)  // to the library 0 would be no limit
+    NWC_TRY(to_status(nwc_session_generate(session.get(), &tokens.back(), 1, &generate, on_token, &generation, &reason),
+                      session.get(), nwc_session_last_error));
+  generation.add("");
+  NWC_TRY(generation.printed);
   const auto end = std::chrono::steady_clock::now();
   const double prompt_seconds = std::chrono::duration<double>(middle - start).count();
   const double seconds = std::chrono::duration<double>(end - middle).count();
@@ -270,7 +306,7 @@ Status run(const RunOptions& options, Context& context) {
          {"seconds", seconds},
          {"tokens_per_second", seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0}});
   } else {
-    std::fputc('\n', stdout);
+    NWC_TRY(write_stdout("\n"));
     if (!context.quiet)
       fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n",
                  generation.tokens.size(), seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0,
@@ -286,7 +322,10 @@ void add_run(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("run", "Generate text from a compressed or uncompressed model");
   command->add_option("model", options->model, ".nwc file, Hugging Face folder or .gguf file")->required();
   auto* prompt = command->add_option("-p,--prompt", options->prompt, "Text to continue");
-  command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file")->excludes(prompt);
+  command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file; -: from stdin")
+      ->excludes(prompt);
+  command->add_flag("--special", options->special,
+                    "Read control tokens that are written out in the prompt, like <|im_start|>, as such");
   command->add_option("-n,--tokens", options->max_tokens, "Most tokens to generate")->capture_default_str();
   command
       ->add_option(
@@ -296,12 +335,15 @@ void add_run(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
   command->add_option("--memory", options->memory, "Hard memory budget, like 600M or 1.5G");
-  command->add_option("--context", options->context, "Tokens of context (default: the model's, at most 8192)");
+  command->add_option("--context", options->context, "Tokens of context (default: the model's, at most 8192)")
+      ->check(CLI::Range(1u, UINT32_MAX));
   command->add_option("--temperature", options->temperature, "Randomness; 0 always takes the likeliest token")
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   command->add_option("--top-k", options->top_k, "Draw among the k likeliest tokens; 0: all")->capture_default_str();
-  command->add_option("--top-p", options->top_p, "Draw among the likeliest tokens that make up this probability")
+  command
+      ->add_option("--top-p", options->top_p,
+                   "Draw among the likeliest tokens that make up this probability; 0: the likeliest alone")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command->add_option("--seed", options->seed, "Seed of the draw")->capture_default_str();
@@ -312,6 +354,7 @@ void add_run(CLI::App& app, Context& context) {
   command
       ->add_option("--warn-above", options->warn_above,
                    "Warn where a token is expected to take longer than so many seconds; 0: do not measure")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_device_options(command, options->device);
   options->device.backend = "auto";

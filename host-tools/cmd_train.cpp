@@ -8,6 +8,7 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
+#include "trainer/data/output_path.h"
 #include "trainer/train/trainer.h"
 
 namespace nwc::cli {
@@ -66,7 +67,24 @@ nlohmann::json figures_json(const std::vector<LevelFigures>& figures) {
   return levels;
 }
 
+/// Codec, checkpoint and log can be written, and are none of the files that are read. A checkpoint may replace the one
+/// that it continues.
+Status check_train_outputs(const RunOptions& run, const std::string& resume, std::vector<std::string> inputs) {
+  const Output outputs[] = {{run.output}, {run.checkpoint}, {run.log, true}};
+  NWC_TRY(check_outputs(outputs, inputs));
+  const Output others[] = {outputs[0], outputs[2]};
+  return check_outputs(others, {&resume, 1});
+}
+
 Status train(const TrainCommand& command, Context& context) {
+  RunOptions run = command.run;
+  run.threads = context.threads;
+  if (run.checkpoint.empty()) run.checkpoint = std::filesystem::path(run.output).replace_extension(".nwck").string();
+  std::vector<std::string> inputs = command.train.data.sources;
+  if (!command.init.empty()) {
+    NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.init));
+  }
+  NWC_TRY(check_train_outputs(run, command.resume, inputs));
   Result<Trainer> created = [&]() -> Result<Trainer> {
     if (!command.resume.empty()) return Trainer::resume(command.resume);
     if (command.train.data.sources.empty())
@@ -76,14 +94,13 @@ Status train(const TrainCommand& command, Context& context) {
     return Trainer::create(options);
   }();
   NWC_ASSIGN_OR_RETURN(Trainer trainer, std::move(created));
+  // Which models a resumed training reads is known only now.
+  NWC_TRY(check_train_outputs(run, command.resume, trainer.options().data.sources));
   if (!context.json && !context.quiet)
     fmt::print(stderr, "training on {} of {} chunks, {} held out, step {} of {}\n",
                format_count(trainer.data().training_size()), format_count(trainer.data().available()),
                format_count(trainer.data().validation_size()), trainer.step(), trainer.options().steps);
 
-  RunOptions run = command.run;
-  run.threads = context.threads;
-  if (run.checkpoint.empty()) run.checkpoint = std::filesystem::path(run.output).replace_extension(".nwck").string();
   std::vector<LevelFigures> last;
   TrainProgress end;
   {
@@ -175,7 +192,8 @@ void add_train(CLI::App& app, Context& context) {
       ->group("Checkpoints and log");
   sub->add_option("--checkpoint-steps", command->run.checkpoint_steps, "Steps between checkpoints; 0: by time only")
       ->group("Checkpoints and log");
-  sub->add_option("--checkpoint-seconds", command->run.checkpoint_seconds, "Seconds between checkpoints")
+  sub->add_option("--checkpoint-seconds", command->run.checkpoint_seconds,
+                  "Seconds between checkpoints; 0: by steps only")
       ->group("Checkpoints and log");
   add_common_options(sub, context);
   sub->callback([command, &context] { run_command(context, "train", [&] { return train(*command, context); }); });

@@ -2,15 +2,20 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <iostream>
+#include <sstream>
 
 #include "host-tools/cli.h"
 
 int main(int argc, char** argv) {
   using namespace nwc::cli;
+  prepare_process();
 #if defined(__AVX2__)
-  // The encoder is compiled for such processors (NWC_TRAINER_ARCH in trainer/CMakeLists.txt); the runtime library is not.
+  // The encoder is compiled for such processors (NWC_TRAINER_ARCH in trainer/CMakeLists.txt); the runtime library is
+  // not.
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2")) {
-    std::fputs("nwc: this build needs a processor with AVX2, FMA and BMI2; configure with -DNWC_TRAINER_ARCH=\n", stderr);
+    std::fputs("nwc: this build needs a processor with AVX2, FMA and BMI2; configure with -DNWC_TRAINER_ARCH=\n",
+               stderr);
     return kFailure;
   }
 #endif
@@ -40,7 +45,12 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version are results (stdout, 0); everything else is a usage error (stderr, 2).
-    return app.exit(error) == 0 ? kOk : kUsage;
+    std::ostringstream out;
+    if (app.exit(error, out, std::cerr) != 0) return kUsage;
+    const nwc::Status printed = write_stdout(out.str());
+    if (printed.ok()) return kOk;
+    std::fprintf(stderr, "nwc: %s\n", printed.message().c_str());
+    return kFailure;
   }
   return context.result;
 }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/codec/container_write.h"
+#include "trainer/data/output_path.h"
 #include "trainer/inspect/info.h"
 
 namespace nwc::cli {
@@ -97,6 +98,17 @@ nlohmann::json quality_json(const QualityResult& r) {
                  {"same_top", e.same_top},
                  {"same_top_se", e.same_top_se}});
   return json;
+}
+
+Status check_quality_card(const std::string& path) {
+  const Status no_model = invalid_argument(path + ": is no .nwc model file, which a quality card is stored in");
+  const Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
+  if (!reader.ok()) return no_model;
+  const Result<Container> container = Container::open(**reader);
+  if (!container.ok() && container.status().code() != StatusCode::kUnrecognized)
+    return container.status().with_context(path);
+  if (!container.ok() || container->kind() != FileKind::kModel) return no_model;
+  return resolve_output(path).status();
 }
 
 Status write_quality_card(const std::string& path, const QualityResult& result) {

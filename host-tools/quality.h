@@ -37,6 +37,8 @@ Result<std::string> read_text(const std::string& path);
 
 Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context);
 nlohmann::json quality_json(const QualityResult& result);
+/// Whether write_quality_card can do it, before the measurement: a .nwc model that may be written.
+Status check_quality_card(const std::string& path);
 /// Replaces the file's QUALITY section (doc/format.md, section 9). Atomic.
 Status write_quality_card(const std::string& path, const QualityResult& result);
 

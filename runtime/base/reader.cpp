@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "runtime/base/file_kind.h"
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
@@ -99,13 +100,21 @@ std::unique_ptr<Reader> make_owned_reader(std::vector<uint8_t> bytes) {
 }
 
 Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return io_error(str_cat(path, ": ", std::strerror(errno)));
+  // O_NONBLOCK: a FIFO that nobody writes to would hold open() for ever. It changes nothing for plain files.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  const int failure = errno;
   struct stat info;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    const bool is_file = S_ISREG(info.st_mode);
+  const int known = fd >= 0 ? fstat(fd, &info) : stat(path.c_str(), &info);
+  // Also where open() failed: what it says of a socket would surprise.
+  if (known == 0 && !S_ISREG(info.st_mode)) {
+    if (fd >= 0) close(fd);
+    return io_error(str_cat(path, ": is ", file_kind(info.st_mode), ", but a plain file is needed"));
+  }
+  if (fd < 0) return io_error(str_cat(path, ": ", std::strerror(failure)));
+  if (known != 0) {
+    const Status status = io_error(str_cat(path, ": ", std::strerror(errno)));
     close(fd);
-    return io_error(str_cat(path, ": ", (is_file ? std::strerror(errno) : "not a regular file")));
+    return status;
   }
   const uint64_t size = static_cast<uint64_t>(info.st_size);
   void* map = nullptr;

@@ -1,6 +1,10 @@
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -93,6 +97,30 @@ TEST(FileReader, MissingFilesAndDirectoriesAreIoErrorsWithThePath) {
   EXPECT_NE(no_file.message().find(missing), std::string::npos);
   const Status directory = open_file_reader(std::filesystem::temp_directory_path().string()).status();
   EXPECT_EQ(directory.code(), StatusCode::kIo);
+}
+
+TEST(FileReader, WhatIsNoPlainFileIsRefusedByItsKindAndWithoutWaiting) {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("nwc_special_" + std::to_string(getpid()))).string();
+  const auto expect_refused = [](const std::string& name, const char* kind) {
+    const Status status = open_file_reader(name).status();
+    EXPECT_EQ(status.code(), StatusCode::kIo);
+    EXPECT_NE(status.message().find(name), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find(kind), std::string::npos) << status.message();
+  };
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  expect_refused(path, "FIFO");
+  std::filesystem::remove(path);
+  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  ASSERT_EQ(bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  expect_refused(path, "socket");
+  close(fd);
+  std::filesystem::remove(path);
+  expect_refused(std::filesystem::temp_directory_path().string(), "folder");
+  expect_refused("/dev/null", "device");
 }
 
 TEST(FileReader, AnEmptyFileHasNoBytes) {

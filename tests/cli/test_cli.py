@@ -2,24 +2,11 @@
 """Runs the nwc tool the way a user does. Usage: test_cli.py PATH_OF_NWC [unittest options]"""
 import json
 import os
-import pathlib
 import re
 import struct
-import subprocess
-import sys
-import tempfile
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-MODEL = ROOT / "models/gutenlm-2.6m"
-NWC = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/release/bin/nwc").resolve()
-
-OK, FAILURE, USAGE, BAD_FILE, NO_DEVICE = range(5)
-
-
-def nwc(*args, env=None):
-    return subprocess.run([NWC, *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          env={**os.environ, **(env or {})})
+from cli_case import BAD_FILE, FAILURE, MODEL, NO_DEVICE, OK, ROOT, USAGE, CliCase, main, nwc
 
 
 def read_safetensors(path):
@@ -30,30 +17,7 @@ def read_safetensors(path):
     return header, data[8 + size:]
 
 
-class Cli(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
-        cls.tmp = pathlib.Path(cls.folder.name)
-        cls.file = cls.tmp / "g.nwc"
-        done = nwc("compress", MODEL, "--bits", 4, "-o", cls.file, "--json")
-        assert done.returncode == OK, done.stderr
-        cls.report = json.loads(done.stdout)
-        cls.text = cls.tmp / "text.txt"
-        cls.text.write_text((ROOT / "models/sample.txt").read_text()[:4000])
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
-
-    def check(self, code, *args, env=None):
-        done = nwc(*args, env=env)
-        self.assertEqual(done.returncode, code, f"nwc {' '.join(map(str, args))}\n{done.stdout}\n{done.stderr}")
-        return done
-
-    def json(self, *args):
-        return json.loads(self.check(OK, *args, "--json").stdout)
-
+class Cli(CliCase):
     def test_help_goes_to_stdout_and_usage_errors_to_stderr(self):
         done = self.check(OK, "--help")
         for command in ["train", "compress", "decompress", "info", "verify", "eval", "run"]:
@@ -296,4 +260,4 @@ class Cli(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[2:]])
+    main()

@@ -1,11 +1,17 @@
 #include "trainer/data/atomic_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstring>
+
+#include "trainer/data/output_path.h"
 
 namespace nwc {
 namespace {
@@ -24,27 +30,78 @@ void sync_directory_of(const std::string& path) {
   close(fd);
 }
 
+/// The name of an open temporary file, where a signal handler finds it. It is static, for a handler that interrupts its
+/// removal must not read freed memory.
+struct Slot {
+  enum State : int { kFree, kFilling, kUsed };
+  std::atomic<int> state = kFree;
+  char path[PATH_MAX] = "";
+};
+std::array<Slot, 16> g_slots;
+
+int take_slot(const std::string& path) {
+  if (path.size() >= sizeof Slot::path) return -1;
+  for (size_t i = 0; i < g_slots.size(); ++i) {
+    int free = Slot::kFree;
+    if (!g_slots[i].state.compare_exchange_strong(free, Slot::kFilling)) continue;
+    std::memcpy(g_slots[i].path, path.c_str(), path.size() + 1);
+    g_slots[i].state = Slot::kUsed;
+    return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void free_slot(int* slot) {
+  if (*slot >= 0) g_slots[static_cast<size_t>(*slot)].state = Slot::kFree;
+  *slot = -1;
+}
+
+/// `path` with a suffix; the file's own name is cut where the file system does not take so long a name.
+std::string temporary_name(const std::string& path, int attempt) {
+  const std::string suffix = ".partial-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
+  const size_t begin = path.rfind('/') == std::string::npos ? 0 : path.rfind('/') + 1;
+  const long known = pathconf(begin == 0 ? "." : path.substr(0, begin).c_str(), _PC_NAME_MAX);
+  const size_t longest = known > 0 ? static_cast<size_t>(known) : NAME_MAX;
+  if (path.size() - begin + suffix.size() <= longest || suffix.size() >= longest) return path + suffix;
+  size_t end = begin + longest - suffix.size();
+  // Not within a character: some file systems take UTF-8 only.
+  while (end > begin && (static_cast<unsigned char>(path[end]) & 0xc0) == 0x80) --end;
+  return path.substr(0, end) + suffix;
+}
+
 }  // namespace
 
+void remove_temporaries() {
+  for (const Slot& slot : g_slots) {
+    if (slot.state == Slot::kUsed) unlink(slot.path);
+  }
+}
+
 Result<AtomicFile> AtomicFile::create(const std::string& path) {
+  NWC_ASSIGN_OR_RETURN(std::string target, resolve_output(path));
   // Not mkstemp: it would leave the final file readable by its owner alone.
   constexpr int kAttempts = 1000;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    std::string temporary = path + ".partial-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
+    std::string temporary = temporary_name(target, attempt);
     const int fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0) return AtomicFile(path, std::move(temporary), fd);
-    if (errno != EEXIST) return os_error(temporary, "cannot create");
+    if (fd < 0 && errno == EEXIST) continue;
+    if (fd < 0) return os_error(temporary, "cannot create");
+    struct stat old;
+    // Where the file system has no permissions to hand on, the file does without.
+    if (stat(target.c_str(), &old) == 0) (void)!fchmod(fd, old.st_mode & 0777);
+    return AtomicFile(std::move(target), std::move(temporary), fd);
   }
   return io_error(path + ": too many leftover .partial files beside it; remove them");
 }
 
 AtomicFile::AtomicFile(std::string path, std::string temporary, int fd)
-    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
+    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd), slot_(take_slot(temporary_)) {}
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
     : path_(std::move(other.path_)),
       temporary_(std::move(other.temporary_)),
       fd_(std::exchange(other.fd_, -1)),
+      slot_(std::exchange(other.slot_, -1)),
       size_(other.size_) {}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
@@ -53,6 +110,7 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
     path_ = std::move(other.path_);
     temporary_ = std::move(other.temporary_);
     fd_ = std::exchange(other.fd_, -1);
+    slot_ = std::exchange(other.slot_, -1);
     size_ = other.size_;
   }
   return *this;
@@ -64,6 +122,7 @@ void AtomicFile::discard() {
   if (fd_ < 0) return;
   close(std::exchange(fd_, -1));
   unlink(temporary_.c_str());
+  free_slot(&slot_);
 }
 
 Status AtomicFile::write(Bytes bytes) {
@@ -78,7 +137,7 @@ Status AtomicFile::overwrite(uint64_t offset, Bytes bytes) {
   while (done < bytes.size()) {
     const ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return os_error(temporary_, "write");
+    if (n < 0) return os_error(path_, "write");
     done += static_cast<size_t>(n);
   }
   return {};
@@ -88,7 +147,7 @@ Status AtomicFile::commit() {
   assert(fd_ >= 0);
   Status status;
   if (fsync(fd_) != 0) {
-    status = os_error(temporary_, "fsync");
+    status = os_error(path_, "fsync");
   } else if (rename(temporary_.c_str(), path_.c_str()) != 0) {
     status = os_error(path_, "rename");
   }
@@ -96,6 +155,7 @@ Status AtomicFile::commit() {
     discard();
     return status;
   }
+  free_slot(&slot_);
   close(std::exchange(fd_, -1));
   sync_directory_of(path_);
   return {};

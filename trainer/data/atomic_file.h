@@ -8,8 +8,9 @@
 
 namespace nwc {
 
-/// Writes to a temporary name in the same directory; commit() makes it durable and renames it. Without a commit the
-/// temporary is removed on destruction. errors: kIo, with path and reason
+/// Writes to a temporary name in the same folder; commit() makes it durable and renames it. Without a commit the
+/// temporary is removed on destruction. A symbolic link at `path` stays, and its target is written; a file that is
+/// replaced hands on its permissions. errors: kIo, with path and reason; create(): those of resolve_output too
 class AtomicFile {
  public:
   static Result<AtomicFile> create(const std::string& path);
@@ -31,10 +32,15 @@ class AtomicFile {
   AtomicFile(std::string path, std::string temporary, int fd);
   void discard();
 
-  std::string path_;
+  std::string path_;  ///< links followed
   std::string temporary_;
   int fd_ = -1;
+  int slot_ = -1;  ///< of the table behind remove_temporaries(); -1: none
   uint64_t size_ = 0;
 };
+
+/// Removes the temporary files that are open now (the first 16 of them), for a process that ends without destructors.
+/// May be called in a signal handler; nothing may be committed afterwards.
+void remove_temporaries();
 
 }  // namespace nwc

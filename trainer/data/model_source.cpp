@@ -83,6 +83,7 @@ Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) 
     if (!source.ok()) return source.status().with_context(path);
     return source;
   }
+  if (!std::filesystem::is_regular_file(kind)) return open_file_reader(path).status();  // says what it is instead
   if (has_suffix(path, ".safetensors")) {
     auto source = std::make_unique<SafetensorsSource>();
     NWC_TRY(source->add_file(path, path));
