@@ -56,7 +56,7 @@ const char* cpu_level_name(CpuLevel level) {
 }
 
 CpuLevel detect_cpu_level() {
-  const CpuLevel hardware = detect_hardware();
+  static const CpuLevel hardware = detect_hardware();  // asked once: in a virtual machine CPUID takes microseconds
   if (const char* wish = std::getenv("NWC_CPU")) {
     for (const CpuLevel level : kCpuLevels)
       if (level < hardware && std::strcmp(wish, cpu_level_name(level)) == 0) return level;
