@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on Debian and Ubuntu; does nothing where all of it is there.
 # On other systems install the counterparts of the packages below by hand. NWC_SKIP_SETUP=1 skips this script.
-# Usage: scripts/setup.sh [--build-only | --aarch64]
+# Usage: scripts/setup.sh [--build-only | --aarch64 | --fuzz]
 #   --build-only  without what only tests need
 #   --aarch64     what building for AArch64 and testing under emulation need besides
+#   --fuzz        what fuzzing needs besides: Clang and its libFuzzer
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# The version of the package "clang", which libFuzzer's package has in its name.
+clang_version() {
+  local depends
+  depends=$(apt-cache depends clang 2>/dev/null) || true
+  [[ $depends =~ clang-([0-9]+) ]] && echo "${BASH_REMATCH[1]}" || echo 14
+}
 
 packages=(
   build-essential cmake ninja-build pkg-config python3
@@ -16,6 +24,7 @@ packages=(
 case "${1:-}" in
   --build-only) ;;
   --aarch64) packages=(g++-aarch64-linux-gnu qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
+  --fuzz) packages+=(clang "libclang-rt-$(clang_version)-dev") ;;
   *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang) ;;
 esac
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0

@@ -263,6 +263,41 @@ struct TestTensor {
   std::vector<uint8_t> blob;
 };
 
+/// Fills in the blob, and what the record says about it, from all else.
+inline void encode_blob(const TileEncoder& encoder, TestTensor* tensor) {
+  TestTensor& t = *tensor;
+  TensorRecord& r = t.record;
+  const TileGrid grid = tile_grid(r);
+  ByteWriter directory, payloads;
+  for (uint64_t i = 0; i < grid.num_tiles(); ++i) {
+    const TileGeometry g = grid.tile(i);
+    std::vector<int16_t> tile;
+    for (uint32_t rb = 0; rb < g.row_blocks(); ++rb) {
+      const auto first = t.k.begin() + static_cast<ptrdiff_t>(((g.row / 16 + rb) * grid.n + g.col) * 16);
+      tile.insert(tile.end(), first, first + g.width * 16);
+    }
+    const uint8_t* row_class = r.row_classes ? t.row_class.data() + g.row : nullptr;
+    const std::vector<uint8_t> payload = encoder.encode(g, t.level.data() + g.col, tile.data(), row_class);
+    directory.write(static_cast<uint32_t>(payload.size()));
+    directory.write(crc32(payload));
+    payloads.write_bytes(payload);
+  }
+  ByteWriter side;
+  side.write_bytes(t.level);
+  side.write_bytes(t.scale_code);
+  side.write_bytes(t.row_scale_code);
+  side.write_bytes(t.row_class);
+  const std::vector<uint8_t> deflated = deflate_bytes(side.bytes());
+  ByteWriter blob;
+  blob.write_bytes(deflated);
+  blob.write_bytes(directory.bytes());
+  r.side_size = static_cast<uint32_t>(deflated.size());
+  r.crc = crc32(blob.bytes());
+  blob.write_bytes(payloads.bytes());
+  t.blob = blob.take();
+  r.size = t.blob.size();
+}
+
 /// Values drawn from the tables of their context.
 inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, uint32_t seed) {
   std::mt19937 rng(seed);
@@ -317,35 +352,7 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
     }
   }
 
-  const TileEncoder encoder(codec);
-  ByteWriter directory, payloads;
-  for (uint64_t i = 0; i < grid.num_tiles(); ++i) {
-    const TileGeometry g = grid.tile(i);
-    std::vector<int16_t> tile;
-    for (uint32_t rb = 0; rb < g.row_blocks(); ++rb) {
-      const auto first = t.k.begin() + static_cast<ptrdiff_t>(((g.row / 16 + rb) * grid.n + g.col) * 16);
-      tile.insert(tile.end(), first, first + g.width * 16);
-    }
-    const uint8_t* row_class = o.row_classes ? t.row_class.data() + g.row : nullptr;
-    const std::vector<uint8_t> payload = encoder.encode(g, t.level.data() + g.col, tile.data(), row_class);
-    directory.write(static_cast<uint32_t>(payload.size()));
-    directory.write(crc32(payload));
-    payloads.write_bytes(payload);
-  }
-  ByteWriter side;
-  side.write_bytes(t.level);
-  side.write_bytes(t.scale_code);
-  side.write_bytes(t.row_scale_code);
-  side.write_bytes(t.row_class);
-  const std::vector<uint8_t> deflated = deflate_bytes(side.bytes());
-  ByteWriter blob;
-  blob.write_bytes(deflated);
-  blob.write_bytes(directory.bytes());
-  r.side_size = static_cast<uint32_t>(deflated.size());
-  r.crc = crc32(blob.bytes());
-  blob.write_bytes(payloads.bytes());
-  t.blob = blob.take();
-  r.size = t.blob.size();
+  encode_blob(TileEncoder(codec), &t);
   return t;
 }
 
