@@ -33,6 +33,12 @@ void check(nwc_status status, const char* text) {
   if (status != NWC_STATUS_OK) bench::check(Status(static_cast<StatusCode>(status), text));
 }
 
+/// The text of the handle's last error is fetched here, after the call: arguments are evaluated in any order.
+template <typename Handle>
+void check(nwc_status status, const Handle* handle, const char* (*last_error)(const Handle*)) {
+  check(status, last_error(handle));
+}
+
 /// A call that makes something; text: its nwc_error_detail.
 template <typename F>
 auto made(const F& make) {
@@ -98,8 +104,8 @@ std::vector<uint32_t> make_prompt(const nwc_model* model, const nwc_model_info& 
   while (text.size() < 8 * count) text += sentence;
   tokens.resize(nwc_tokenize_bound(text.size()));
   size_t found = 0;
-  check(nwc_tokenize(model, text.data(), text.size(), 0, tokens.data(), tokens.size(), &found),
-        nwc_model_last_error(model));
+  check(nwc_tokenize(model, text.data(), text.size(), 0, tokens.data(), tokens.size(), &found), model,
+        nwc_model_last_error);
   while (found < count) tokens[found] = tokens[found / 2], ++found;
   tokens.resize(count);
   tokens.shrink_to_fit();
@@ -115,7 +121,7 @@ void run_child(const TokenOptions& o) {
   });
   nwc_model_info info;
   nwc_model_info_init(&info);
-  check(nwc_model_get_info(model, &info), nwc_model_last_error(model));
+  check(nwc_model_get_info(model, &info), model, nwc_model_last_error);
   const nwc_session_params params = make_params(o, model, info);
   nwc_session* session = nullptr;
   const double load = seconds_of(false, [&] {
@@ -127,11 +133,11 @@ void run_child(const TokenOptions& o) {
   });
   nwc_session_plan plan;
   nwc_session_plan_init(&plan);
-  check(nwc_session_get_plan(session, &plan), nwc_session_last_error(session));
+  check(nwc_session_get_plan(session, &plan), session, nwc_session_last_error);
   const auto eval = [&](const std::vector<uint32_t>& tokens) {
-    check(nwc_session_truncate(session, 0), nwc_session_last_error(session));
-    check(nwc_session_eval(session, tokens.data(), tokens.size(), NWC_LOGITS_NONE, nullptr, 0),
-          nwc_session_last_error(session));
+    check(nwc_session_truncate(session, 0), session, nwc_session_last_error);
+    check(nwc_session_eval(session, tokens.data(), tokens.size(), NWC_LOGITS_NONE, nullptr, 0), session,
+          nwc_session_last_error);
   };
   uint32_t num_generate = 1;
   std::vector<uint32_t> prompt = make_prompt(model, info, 2);
@@ -141,8 +147,8 @@ void run_child(const TokenOptions& o) {
     generate.max_tokens = num_generate;
     generate.ignore_eos = 1;
     const auto on_token = [](void*, uint32_t, const char*, size_t) { return 0; };
-    check(nwc_session_generate(session, &prompt.back(), 1, &generate, on_token, nullptr, nullptr),
-          nwc_session_last_error(session));
+    check(nwc_session_generate(session, &prompt.back(), 1, &generate, on_token, nullptr, nullptr), session,
+          nwc_session_last_error);
   };
   eval(prompt);
   generation();  // a first time, in which devices compile

@@ -140,6 +140,15 @@ class Outputs(CliCase):
         done = self.check(USAGE, "eval", MODEL, "--reference", MODEL, "--text", self.text, "--write-card")
         self.assertIn("no .nwc model file", done.stderr)
 
+    def test_a_calibration_that_cannot_be_kept_is_refused_before_it_is_made(self):
+        cache = self.work / "cache"
+        (cache / "calibration.json").mkdir(parents=True)
+        compress = ["compress", MODEL, "--bits", 4, "-e", 1, "--calib", self.text, "-o", self.work / "x", "--calib-cache"]
+        done = self.check(USAGE, *compress, cache)
+        self.assertRegex(done.stderr, "calibration.json: is a folder")
+        self.assertEqual([f.name for f in cache.iterdir()], ["calibration.json"])
+        self.assertIn("text.txt", self.check(FAILURE, *compress, self.text).stderr)
+
     def test_stdout_that_fails_is_an_error_with_a_reason(self):
         commands = [["--help"], ["--version"], ["run", "--help"], ["info", self.file], ["info", self.file, "--json"],
                     ["run", self.file, "-p", "A", "-n", 3], ["run", self.file, "-p", "A", "-n", 3, "--json"],

@@ -9,6 +9,7 @@
 #include "trainer/calib/calibration_run.h"
 #include "trainer/data/content_hash.h"
 #include "trainer/data/llama_tensors.h"
+#include "trainer/data/output_path.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
 
@@ -152,6 +153,7 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) return io_error(folder + ": cannot create the folder: " + error.message());
+  NWC_TRY(resolve_output(folder + "/calibration.json").status());  // not after a layer's worth of work
   // A result of something else: from here on the folder is ours, and it must not look finished before it is.
   std::filesystem::remove(folder + "/calibration.json", error);
   log.log(LogLevel::kInfo, "calibration: " + std::to_string(tokens.size()) + " tokens in sequences of " +

@@ -71,7 +71,10 @@ Status write_calibration_index(const std::string& folder, const CalibrationIndex
 
 Result<CalibrationIndex> read_calibration_index(const std::string& folder) {
   const std::string path = index_path(folder);
-  if (!std::filesystem::exists(path)) return Status(StatusCode::kNotFound, path + ": no such file");
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    return Status(StatusCode::kNotFound, path + ": " + (error ? error.message() : "no such file"));
+  }
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));
   if (reader->size() > kMaxIndexBytes) return corrupt(path + " is too large for an index");
   std::vector<uint8_t> storage;
@@ -128,7 +131,6 @@ Status write_moments(const std::string& path, const std::string& hash, std::span
 }
 
 bool has_moments(const std::string& path, const std::string& hash) {
-  if (!std::filesystem::exists(path)) return false;
   const auto reader = open_file_reader(path);
   if (!reader.ok()) return false;
   const auto header = read_safetensors_header(*reader.value());
