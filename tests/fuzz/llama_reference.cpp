@@ -21,7 +21,17 @@ void note(ReferencePass* pass, double size) {
   if (!(size <= pass->largest)) pass->largest = size;  // NaN stays
 }
 
+double rounding(const HeldAs& type, double x) { return type.relative * std::abs(x) + type.absolute; }
+
 }  // namespace
+
+HeldAs held_as(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF16: return {0x1p-11, 0x1p-25, 65504};
+    case Dtype::kBf16: return {0x1p-8, 0, 3e38};
+    default: return {0, 0, 3e38};
+  }
+}
 
 std::optional<LlamaReference> LlamaReference::create(const NwcFile& file, const DecodeTables& tables) {
   Result<LlamaLayout> layout = resolve_llama_layout(file);
@@ -53,7 +63,8 @@ LlamaReference::Vector LlamaReference::multiply(size_t tensor, const Vector& x, 
       const double w = m.weight[i * m.cols + j];
       sum += w * x[j];
       size += std::abs(w * x[j]);
-      off += std::abs(x[j]) * (m.error[i * m.cols + j] + kRounding * std::abs(w));
+      off += std::abs(x[j]) * (m.error[i * m.cols + j] + kRounding * std::abs(w) + rounding(pass->weights, w));
+      pass->fits &= std::abs(w) < pass->weights.largest;
     }
     y[i] = sum + uniform(pass) * off;
     note(pass, size);
@@ -94,7 +105,9 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
     Vector x(r.hidden_size);
     for (size_t i = 0; i < x.size(); ++i) {
       const size_t at = tokens[t] * x.size() + i;
-      x[i] = embedding.weight[at] + embedding.error[at] * uniform(pass);
+      const double w = embedding.weight[at];
+      x[i] = w + (embedding.error[at] + rounding(pass->weights, w)) * uniform(pass);
+      pass->fits &= std::abs(w) < pass->weights.largest;
     }
     const auto add = [&](const Vector& branch) {
       for (size_t i = 0; i < x.size(); ++i) {
@@ -110,6 +123,12 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
       rotate(k, t);
       keys[l].push_back(std::move(k));
       values[l].push_back(multiply(layer.matrix[kV], normed, pass));
+      for (Vector* cached : {&keys[l].back(), &values[l].back()}) {
+        for (double& v : *cached) {
+          pass->fits &= std::abs(v) < pass->cache.largest;
+          v += rounding(pass->cache, v) * uniform(pass);
+        }
+      }
       Vector attention(q.size());
       for (size_t head = 0; head < r.num_heads; ++head) {
         const size_t from = head / group * d;
@@ -146,13 +165,13 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
   return out;
 }
 
-std::vector<double> LlamaReference::allowed_error(const std::vector<uint32_t>& tokens,
-                                                  const std::vector<double>& exact) const {
+std::vector<double> LlamaReference::allowed_error(const std::vector<uint32_t>& tokens, const std::vector<double>& exact,
+                                                  ReferencePass pass) const {
   const size_t vocab = layout_.model.vocab_size;
   std::vector<double> allowed(tokens.size());
   for (int sample = 0; sample < kSamples; ++sample) {
     Random noise(static_cast<uint64_t>(sample));
-    ReferencePass pass{.noise = &noise};
+    pass.noise = &noise;
     const std::vector<double> noisy = logits(tokens, &pass);
     for (size_t i = 0; i < noisy.size(); ++i) {
       double& most = allowed[i / vocab];

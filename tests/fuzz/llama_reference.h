@@ -10,10 +10,18 @@
 
 namespace nwc::fuzz {
 
+/// What holding numbers in a type does to them: half a unit in the last place, of normal and of the smallest numbers.
+struct HeldAs {
+  double relative = 0, absolute = 0, largest = 0;
+};
+HeldAs held_as(Dtype dtype);
+
 /// One pass through the model.
 struct ReferencePass {
-  Random* noise = nullptr;  ///< null: exact
-  double largest = 0;       ///< of all intermediate results, squares included: f32 ends at 3.4e38
+  Random* noise = nullptr;                                              ///< null: exact
+  HeldAs weights = held_as(Dtype::kF32), cache = held_as(Dtype::kF32);  ///< how the session holds them; noise only
+  double largest = 0;  ///< of all intermediate results, squares included: f32 ends at 3.4e38
+  bool fits = true;    ///< every weight and every key and value fits the type that it is held in
 };
 
 class LlamaReference {
@@ -25,7 +33,9 @@ class LlamaReference {
   std::vector<double> logits(const std::vector<uint32_t>& tokens, ReferencePass* pass) const;
 
   /// How far each token's logits may be from the exact ones: several times what samples of the noise do to them.
-  std::vector<double> allowed_error(const std::vector<uint32_t>& tokens, const std::vector<double>& exact) const;
+  /// exact: of such a pass without noise.
+  std::vector<double> allowed_error(const std::vector<uint32_t>& tokens, const std::vector<double>& exact,
+                                    ReferencePass pass) const;
 
  private:
   using Vector = std::vector<double>;

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/fuzz/harness_support.h"
+#include "tests/fuzz/replay_mutate.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 extern "C" [[gnu::weak]] size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed);
@@ -19,7 +19,6 @@ extern "C" [[gnu::weak]] size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t si
 namespace {
 
 constexpr size_t kGrowth = 256;  // bytes that a change may add
-nwc::fuzz::Random generator(0);
 
 std::vector<uint8_t> read_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -43,7 +42,7 @@ void replay(const std::filesystem::path& path, unsigned mutations) {
   std::fflush(stdout);
   run(input);
   for (unsigned i = 0; i < mutations; ++i) {
-    generator = nwc::fuzz::Random(i);
+    nwc::fuzz::seed_replay_mutations(i);
     std::vector<uint8_t> changed = input;
     changed.resize(input.size() + kGrowth);
     const auto mutate = LLVMFuzzerCustomMutator != nullptr ? LLVMFuzzerCustomMutator
@@ -58,35 +57,6 @@ void replay(const std::filesystem::path& path, unsigned mutations) {
 }
 
 }  // namespace
-
-// One of: a byte changed, some bytes removed, doubled, or overwritten by others of the input.
-extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size) {
-  nwc::fuzz::Random& random = generator;
-  if (size == 0) {
-    if (max_size == 0) return 0;
-    data[0] = static_cast<uint8_t>(random.next());
-    return 1;
-  }
-  const size_t at = random.below(size), length = std::min<size_t>(1 + random.below(8), size - at);
-  switch (random.below(5)) {
-    case 0: data[at] = static_cast<uint8_t>(random.next()); return size;
-    case 1: data[at] = static_cast<uint8_t>(data[at] ^ (1u << random.below(8))); return size;
-    case 2: {
-      std::memmove(data + at, data + at + length, size - at - length);
-      return size - length;
-    }
-    case 3: {
-      if (size + length > max_size) return size;
-      std::memmove(data + at + length, data + at, size - at);
-      return size + length;
-    }
-    default: {
-      const size_t from = random.below(size - length + 1);
-      std::memmove(data + at, data + from, length);
-      return size;
-    }
-  }
-}
 
 int main(int argc, char** argv) {
   unsigned mutations = 0;

@@ -1,6 +1,6 @@
-// The synthesis of one chunk (doc/format.md, section 5.5) in double precision, with a bound of how far f32 arithmetic
-// in any order may be from it. Networks of a fuzzer cancel and grow as no trained one does: the bound tells an error of
-// the code from an error that rounding makes in such a network.
+// The synthesis of one chunk (doc/format.md, section 5.5) in double precision, with a bound that f32 arithmetic, in any
+// order, does not exceed in practice. Networks of a fuzzer cancel and grow as no trained one does: the bound tells an
+// error of the code from an error that rounding makes in such a network.
 #pragma once
 
 #include "runtime/format/codec_record.h"
