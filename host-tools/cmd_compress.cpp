@@ -107,6 +107,7 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
                         c.damping);
   target += fmt::format(" row_classes={} head_bits={} shrinkage={} refit_tables={} min_elements={}",
                         c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
+  target += fmt::format(" keep_source={}", o.keep_source);
   if (!command.calibration_text.empty())
     target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
                           command.calibration.context, command.calibration.seed);
@@ -474,6 +475,9 @@ void add_compress(CLI::App& app, Context& context) {
       ->group(studies);
   sub->add_option("--min-elements", command->options.min_elements, "Smaller tensors are stored raw")
       ->capture_default_str();
+  sub->add_flag("--source,!--no-source", command->options.keep_source,
+                "Keep configuration, tokenizer and chat template, or a GGUF's metadata, as they are, so that decompress "
+                "can write them back (default: on)");
   sub->add_option("--card", command->card_text,
                   "Measure quality against the original on this text, and store it in the file's quality card")
       ->check(CLI::ExistingFile);

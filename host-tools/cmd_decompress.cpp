@@ -1,4 +1,4 @@
-// nwc decompress: from a .nwc file back to safetensors or GGUF that other tools load.
+// nwc decompress: from a .nwc file back to a folder, safetensors or GGUF that other tools load.
 
 #include <fmt/format.h>
 
@@ -8,7 +8,9 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
+#include "trainer/data/atomic_folder.h"
 #include "trainer/data/output_path.h"
+#include "trainer/data/source_record.h"
 #include "trainer/inspect/decompress.h"
 
 namespace nwc::cli {
@@ -19,10 +21,59 @@ struct DecompressCommand {
   DeviceOptions device;
 };
 
+enum class OutputFormat { kSafetensors, kGguf, kFolder };
+
+OutputFormat output_format(const DecompressCommand& command) {
+  std::error_code ignored;
+  const std::string& path = command.output;
+  if (command.format == "gguf") return OutputFormat::kGguf;
+  if (command.format == "folder") return OutputFormat::kFolder;
+  if (command.format == "safetensors") return OutputFormat::kSafetensors;
+  if (path.ends_with("/") || std::filesystem::is_directory(path, ignored)) return OutputFormat::kFolder;
+  return path.ends_with(".gguf") ? OutputFormat::kGguf : OutputFormat::kSafetensors;
+}
+
+const char* format_name(OutputFormat format) {
+  switch (format) {
+    case OutputFormat::kSafetensors: return "safetensors";
+    case OutputFormat::kGguf: return "gguf";
+    case OutputFormat::kFolder: return "folder";
+  }
+  return "?";
+}
+
+/// Of a file, or of the files in a folder.
+uint64_t written_bytes(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) return std::filesystem::file_size(path, ignored);
+  uint64_t sum = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path, ignored)) sum += entry.file_size(ignored);
+  return sum;
+}
+
+/// What is known of the source beside its weights: from the uncompressed model itself, or as the .nwc file keeps it.
+Result<std::optional<SourceRecord>> find_source(const ModelSource* model, const NwcFile& file, const Logger& log) {
+  if (model == nullptr) {
+    Result<std::optional<SourceRecord>> kept = load_source_record(file.container());
+    if (kept.status().code() != StatusCode::kUnsupported) return kept;
+    log.log(LogLevel::kWarning, kept.status().message() + "; what it keeps of the source is left out");
+    return std::optional<SourceRecord>();
+  }
+  NWC_ASSIGN_OR_RETURN(SourceFiles files, model->source_files());
+  for (const std::string& reason : files.left_out) log.log(LogLevel::kWarning, reason);
+  if (files.record.files.empty()) return std::optional<SourceRecord>();
+  return std::optional<SourceRecord>(std::move(files.record));
+}
+
 Status decompress(const DecompressCommand& command, Context& context) {
   const auto start = std::chrono::steady_clock::now();
-  const Output output{command.output};
-  NWC_TRY(check_outputs({&output, 1}, {&command.input, 1}));
+  const OutputFormat format = output_format(command);
+  if (format == OutputFormat::kFolder) {
+    NWC_TRY(AtomicFolder::check(command.output));  // new or empty, so that the input is not in it
+  } else {
+    const Output output{command.output};
+    NWC_TRY(check_outputs({&output, 1}, {&command.input, 1}));
+  }
   NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.input, context.threads));
   Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));
   if (!opened.ok()) return opened.status().with_context(command.input);
@@ -32,35 +83,41 @@ Status decompress(const DecompressCommand& command, Context& context) {
   if (command.dtype == "f32") dtype = Dtype::kF32;
   if (command.dtype == "f16") dtype = Dtype::kF16;
   if (command.dtype == "bf16") dtype = Dtype::kBf16;
-  const bool gguf = command.format == "gguf" || (command.format == "auto" && command.output.ends_with(".gguf"));
-  size_t tensors = file.tensors().size();
+  std::optional<SourceRecord> source;
+  if (format != OutputFormat::kSafetensors) {
+    NWC_ASSIGN_OR_RETURN(source, find_source(input.source.get(), file, context.logger()));
+  }
+  const SourceRecord* known = source ? &*source : nullptr;
+  std::vector<std::string> notes;
   {
     ProgressLine progress(context, "decompressing");
-    if (gguf) {
-      std::vector<std::string> left_out;
-      NWC_TRY(decompress_to_gguf(file, *decoder.decoder, dtype.value_or(Dtype::kF16), command.output,
-                                 progress.callback(), &left_out));
-      tensors -= left_out.size();
-      for (const std::string& name : left_out) {
-        context.logger().log(LogLevel::kWarning, "left out: tensor \"" + name + "\", which llama.cpp does not know");
-      }
-    } else {
-      NWC_TRY(decompress_model(file, *decoder.decoder, dtype, command.output, progress.callback()));
+    switch (format) {
+      case OutputFormat::kSafetensors:
+        NWC_TRY(decompress_model(file, *decoder.decoder, dtype, command.output, progress.callback()));
+        break;
+      case OutputFormat::kGguf:
+        NWC_TRY(decompress_to_gguf(file, *decoder.decoder, known, dtype, command.output, progress.callback(), &notes));
+        break;
+      case OutputFormat::kFolder:
+        NWC_TRY(
+            decompress_to_folder(file, *decoder.decoder, known, dtype, command.output, progress.callback(), &notes));
+        break;
     }
   }
-  std::error_code ignored;
-  const uint64_t bytes = std::filesystem::file_size(command.output, ignored);
+  for (const std::string& note : notes) context.logger().log(LogLevel::kWarning, note);
+  const uint64_t bytes = written_bytes(command.output);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (context.json)
     context.print_json({{"output", command.output},
                         {"bytes", bytes},
-                        {"format", gguf ? "gguf" : "safetensors"},
-                        {"tensors", tensors},
+                        {"format", format_name(format)},
+                        {"tensors", file.tensors().size()},
+                        {"notes", notes},
                         {"device", decoder.decoder->name()},
                         {"seconds", seconds}});
   else
-    fmt::print("wrote {}: {} tensors, {}, decoded by {} in {:.2f} s\n", command.output, tensors, format_bytes(bytes),
-               decoder.decoder->name(), seconds);
+    fmt::print("wrote {}: {} tensors, {}, decoded by {} in {:.2f} s\n", command.output, file.tensors().size(),
+               format_bytes(bytes), decoder.decoder->name(), seconds);
   return {};
 }
 
@@ -68,13 +125,16 @@ Status decompress(const DecompressCommand& command, Context& context) {
 
 void add_decompress(CLI::App& app, Context& context) {
   auto command = std::make_shared<DecompressCommand>();
-  CLI::App* sub = app.add_subcommand("decompress", "Decode a .nwc file to safetensors or GGUF");
+  CLI::App* sub = app.add_subcommand("decompress", "Decode a .nwc file to a folder, safetensors or GGUF");
   sub->add_option("input", command->input, ".nwc file (an uncompressed model is converted)")->required();
-  sub->add_option("-o,--output", command->output, "File to write (.safetensors or .gguf)")->required();
-  sub->add_option("--format", command->format, "safetensors or gguf (Llama family); auto: by the output's name")
-      ->check(CLI::IsMember({"auto", "safetensors", "gguf"}))
+  sub->add_option("-o,--output", command->output,
+                  "FOLDER/ as transformers loads it (new or empty), or a .gguf or .safetensors file")
+      ->required();
+  sub->add_option("--format", command->format, "folder, safetensors or gguf; auto: by the output's name")
+      ->check(CLI::IsMember({"auto", "folder", "safetensors", "gguf"}))
       ->capture_default_str();
-  sub->add_option("--dtype", command->dtype, "original (each tensor's own; in GGUF f16), f32, f16 or bf16")
+  sub->add_option("--dtype", command->dtype,
+                  "original (each tensor's own; f16 in place of a GGUF's quantized types), f32, f16 or bf16")
       ->check(CLI::IsMember({"original", "f32", "f16", "bf16"}))
       ->capture_default_str();
   add_device_options(sub, command->device);

@@ -11,6 +11,7 @@
 #include "host-tools/model_input.h"
 #include "runtime/engine/session_cost.h"
 #include "trainer/codec/codec_model.h"
+#include "trainer/data/source_record.h"
 #include "trainer/inspect/info.h"
 
 namespace nwc::cli {
@@ -115,6 +116,32 @@ nlohmann::json model_json(const ModelRecord& m) {
           {"tied_embeddings", m.tied_embeddings}};
 }
 
+/// Why a section that is there cannot be used; empty where it can, or is not there.
+std::string unusable(const NwcFile& file, SectionType type, const Status& status) {
+  return file.container().find(type) == nullptr ? std::string() : status.message();
+}
+
+nlohmann::json source_json(const SourceRecord& source) {
+  nlohmann::json files = nlohmann::json::array();
+  for (const SourceFile& file : source.files) files.push_back({{"name", file.name}, {"bytes", file.bytes.size()}});
+  return {{"kind", source_kind_name(source.kind)}, {"files", std::move(files)}};
+}
+
+/// The section is for decompress alone: one that this build does not know stops nothing else.
+void print_source(const Result<std::optional<SourceRecord>>& source) {
+  if (!source.ok()) {
+    fmt::print("  kept of the source: cannot be read: {}\n", source.status().message());
+  } else if (source->has_value()) {
+    fmt::print("  kept of the source ({}):", source_kind_name((*source)->kind));
+    const char* separator = " ";
+    for (const SourceFile& file : (*source)->files) {
+      fmt::print("{}{} ({})", separator, file.name, format_bytes(file.bytes.size()));
+      separator = ", ";
+    }
+    fmt::print("\n");
+  }
+}
+
 std::string shape_text(const std::vector<uint64_t>& shape) {
   std::string text;
   for (const uint64_t d : shape) {
@@ -184,6 +211,10 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
     fmt::print("  model: {} layers, {} wide, {} heads ({} KV), FFN {}, vocabulary {}, {} positions\n", m.num_layers,
                m.hidden_size, m.num_heads, m.num_kv_heads, m.intermediate_size, m.vocab_size, m.max_positions);
   }
+  for (const std::string& why : {unusable(file, SectionType::kModel, file.model_status()),
+                                 unusable(file, SectionType::kTokenizer, file.tokenizer_status())}) {
+    if (!why.empty()) fmt::print("  cannot be run, only decoded: {}\n", why);
+  }
   if (file.codec()) {
     const CodecRecord& r = *file.codec();
     const bool trellis = r.quantizer == Quantizer::kTrellis;
@@ -192,6 +223,7 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
                r.num_levels, r.tables.size(), info.mac_per_weight);
   }
   for (const auto& [key, value] : file.provenance()) fmt::print("  {}: {}\n", key, value);
+  print_source(load_source_record(file.container()));
   for (const auto& [key, value] : file.quality()) fmt::print("  quality {}: {}\n", key, value);
   fmt::print("{:48} {:>12} {:>9} {:>11} {:>8} {:>9} {:>9}\n", "tensor", "shape", "storage", "bytes", "bpw", "entropy",
              "overhead");
@@ -266,6 +298,13 @@ Status info(const InfoCommand& command, Context& context) {
   if (prediction) json["expected"] = prediction_json(*prediction);
   if (file.codec()) json["codec"] = codec_json(*file.codec());
   if (file.model()) json["model"] = model_json(*file.model());
+  const std::string model_error = unusable(file, SectionType::kModel, file.model_status());
+  const std::string tokenizer_error = unusable(file, SectionType::kTokenizer, file.tokenizer_status());
+  const Result<std::optional<SourceRecord>> source = load_source_record(file.container());
+  if (!source.ok()) json["source_error"] = source.status().message();
+  if (source.ok() && source->has_value()) json["source"] = source_json(**source);
+  if (!model_error.empty()) json["model_error"] = model_error;
+  if (!tokenizer_error.empty()) json["tokenizer_error"] = tokenizer_error;
   context.print_json(json);
   return {};
 }

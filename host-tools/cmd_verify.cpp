@@ -121,7 +121,11 @@ Status verify(const VerifyCommand& command, Context& context) {
                          {"tensors", report.tensors},
                          {"coded_tensors", report.coded_tensors},
                          {"tiles", report.tiles},
+                         {"unknown_records", report.unknown_records},
                          {"device", measured.name()}};
+  for (const std::string& unknown : report.unknown_records) {
+    context.logger().log(LogLevel::kWarning, "not checked: " + unknown);
+  }
   double worst = 0;
   uint64_t different = 0;
   if (other.decoder) {

@@ -89,9 +89,8 @@ Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& 
   Result<std::unique_ptr<NwcFile>> file = NwcFile::open(std::move(model.input.reader));
   if (!file.ok()) return file.status().with_context(path);
   model.file = std::move(file).value();
-  if (!model.file->model() || !model.file->tokenizer())
-    return unsupported(path + ": has no " + (model.file->model() ? "tokenizer" : "model description") +
-                       ", so it cannot be run or evaluated");
+  NWC_TRY(model.file->model_status().with_context(path + ": cannot be run or evaluated"));
+  NWC_TRY(model.file->tokenizer_status().with_context(path + ": cannot be run or evaluated"));
   NWC_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::create(*model.file->tokenizer()));
   DeviceOptions within = device;
   within.window_bytes = params.device_window_bytes;

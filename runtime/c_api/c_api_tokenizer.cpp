@@ -9,7 +9,7 @@ namespace nwc::c_api {
 Result<const Tokenizer*> ModelState::tokenizer() const {
   std::lock_guard lock(tokenizer_mutex_);
   if (tokenizer_ == nullptr) {
-    if (!file_->tokenizer()) return unsupported("the file holds no tokenizer");
+    NWC_TRY(file_->tokenizer_status());
     NWC_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::create(*file_->tokenizer()));
   }
   return tokenizer_.get();

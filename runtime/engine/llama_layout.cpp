@@ -67,7 +67,7 @@ std::vector<size_t> LlamaLayout::coded_matrices(const NwcFile& file, uint32_t fi
 
 Result<LlamaLayout> resolve_llama_layout(const NwcFile& file) {
   if (!file.model()) {
-    return unsupported("the file has no MODEL section: its tensors can be decoded, but there is no model to evaluate");
+    return file.model_status().with_context("its tensors can be decoded, but there is no model to evaluate");
   }
   LlamaLayout layout;
   layout.model = *file.model();

@@ -110,6 +110,7 @@ const char* section_name(SectionType type) {
     case SectionType::kProvenance: return "PROVENANCE";
     case SectionType::kQuality: return "QUALITY";
     case SectionType::kData: return "DATA";
+    case SectionType::kSource: return "SOURCE";
     case SectionType::kAnalysis: return "ANALYSIS";
     case SectionType::kTraining: return "TRAINING";
   }

@@ -34,7 +34,7 @@ Status check_positive(float value, const char* field) {
 Status validate_rope(const ModelRecord& record) {
   NWC_TRY(check_positive(record.rope_theta, "rope_theta"));
   if (record.rope_scaling > RopeScaling::kLlama3) {
-    return corrupt(
+    return unsupported(
         str_cat("model field rope_scaling is ", static_cast<uint32_t>(record.rope_scaling), ", known are 0 to 2"));
   }
   if (record.rope_scaling == RopeScaling::kNone) return {};
@@ -93,7 +93,7 @@ Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset) {
   NWC_TRY(reader.read(&version, "MODEL version"));
   if (version != kRecordVersion) {
     return unsupported(str_cat("MODEL section at offset ", file_offset, " has record version ", version,
-                               ", this build reads ", kRecordVersion));
+                               ", this build reads ", kRecordVersion, "; use a newer version of this program"));
   }
   NWC_TRY(reader.read(&record.vocab_size, "vocab_size"));
   NWC_TRY(reader.read(&record.hidden_size, "hidden_size"));
@@ -110,8 +110,13 @@ Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset) {
   NWC_TRY(reader.read(&tied, "tied_embeddings"));
   NWC_TRY(reader.read(&num_eos, "number of eos_ids"));
   NWC_TRY(reader.read(&reserved, "reserved"));
+  // Unknown values come before everything else: what follows may mean something else then.
+  if (scaling > static_cast<uint8_t>(RopeScaling::kLlama3)) {
+    return unsupported(str_cat("model field rope_scaling is ", scaling, ", known are 0 to 2"));
+  }
   if (tied > 1 || reserved != 0) {
-    return corrupt(str_cat("MODEL section: bytes 45 and 47 (offset ", file_offset + 45, ") must be 0 or 1, and 0"));
+    return unsupported(str_cat("MODEL section: bytes 45 and 47 (offset ", file_offset + 45, ") are ", tied, " and ",
+                               reserved, ", known are 0 or 1, and 0"));
   }
   uint32_t factor = 0, low = 0, high = 0, original = 0;
   NWC_TRY(reader.read(&factor, "rope_factor"));

@@ -8,15 +8,40 @@
 namespace nwc {
 namespace {
 
+template <typename T, typename Parse>
+Status parse_section(Bytes bytes, const SectionEntry& entry, Parse parse, std::optional<T>* out) {
+  auto parsed = parse(bytes, entry.offset);
+  if (!parsed.ok()) return parsed.status().with_context(str_cat("section ", section_name(entry.type)));
+  *out = std::move(parsed).value();
+  return {};
+}
+
 // Loads and parses one section; absent optional ones leave *out empty.
 template <typename T, typename Parse>
 Status load_optional(const Container& container, SectionType type, Parse parse, std::optional<T>* out) {
   const SectionEntry* entry = container.find(type);
   if (entry == nullptr) return {};
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, container.load(type));
-  auto parsed = parse(Bytes(bytes), entry->offset);
-  if (!parsed.ok()) return parsed.status().with_context(str_cat("section ", section_name(type)));
-  *out = std::move(parsed).value();
+  return parse_section(bytes, *entry, parse, out);
+}
+
+// Like load_optional, for a section that decoding does not need: whatever its contents are, *unusable takes their
+// error. Damaged or unreadable bytes stay an error of the file.
+template <typename T, typename Parse>
+Status load_descriptive(const Container& container, SectionType type, Parse parse, std::optional<T>* out,
+                        Status* unusable) {
+  const SectionEntry* entry = container.find(type);
+  if (entry == nullptr) {
+    *unusable = unsupported(str_cat("the file has no ", section_name(type), " section"));
+    return {};
+  }
+  Result<std::vector<uint8_t>> bytes = container.load(type);
+  if (bytes.status().code() == StatusCode::kCorrupt) {  // it does not inflate
+    *unusable = std::move(bytes).status();
+    return {};
+  }
+  NWC_TRY(bytes);
+  *unusable = parse_section(*bytes, *entry, parse, out);
   return {};
 }
 
@@ -44,8 +69,8 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
   f->data_offset_ = data.offset;
 
   NWC_TRY(load_optional(c, SectionType::kCodec, parse_codec_record, &f->codec_));
-  NWC_TRY(load_optional(c, SectionType::kModel, parse_model_record, &f->model_));
-  NWC_TRY(load_optional(c, SectionType::kTokenizer, parse_tokenizer_record, &f->tokenizer_));
+  NWC_TRY(load_descriptive(c, SectionType::kModel, parse_model_record, &f->model_, &f->model_status_));
+  NWC_TRY(load_descriptive(c, SectionType::kTokenizer, parse_tokenizer_record, &f->tokenizer_, &f->tokenizer_status_));
   std::optional<Metadata> provenance, quality;
   NWC_TRY(load_optional(c, SectionType::kProvenance, parse_metadata, &provenance));
   NWC_TRY(load_optional(c, SectionType::kQuality, parse_metadata, &quality));
@@ -81,6 +106,7 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
   const TileGrid grid = tile_grid(r);
   const uint64_t directory_size = 8 * grid.num_tiles();
   const uint64_t begin = data_offset_ + r.offset;
+  if (check_crc) NWC_TRY(check_padding(tensor));
   std::vector<uint8_t> storage;
   NWC_ASSIGN_OR_RETURN(const Bytes head, read_range(*reader_, begin, r.side_size + directory_size, &storage));
   if (check_crc && crc32(head) != r.crc) {
@@ -135,12 +161,27 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
   return out;
 }
 
+Status NwcFile::check_padding(size_t tensor) const {
+  assert(tensor < tensors_.size());
+  const uint64_t begin = tensor == 0 ? 0 : tensors_[tensor - 1].offset + tensors_[tensor - 1].size;
+  const uint64_t end = tensors_[tensor].offset;
+  if (begin == end) return {};
+  std::vector<uint8_t> storage;
+  NWC_ASSIGN_OR_RETURN(const Bytes gap, read_range(*reader_, data_offset_ + begin, end - begin, &storage));
+  const auto bad = std::find_if(gap.begin(), gap.end(), [](uint8_t b) { return b != 0; });
+  if (bad == gap.end()) return {};
+  return corrupt(str_cat("tensor '", tensors_[tensor].name,
+                         "': the padding before it holds another byte than zero at offset ",
+                         data_offset_ + begin + static_cast<uint64_t>(bad - gap.begin()), "; the file is damaged"));
+}
+
 Result<Bytes> NwcFile::load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const {
   assert(tensor < tensors_.size());
   const TensorRecord& r = tensors_[tensor];
   const std::string who = str_cat("tensor '", r.name, "'");
   if (r.storage == Storage::kCoded) return invalid_argument(str_cat(who, ": coded, not raw"));
   const uint64_t begin = data_offset_ + r.offset;
+  if (check_crc) NWC_TRY(check_padding(tensor));
   NWC_ASSIGN_OR_RETURN(Bytes stored, read_range(*reader_, begin, r.size, storage));
   if (check_crc && crc32(stored) != r.crc) {
     return Status(StatusCode::kChecksum,

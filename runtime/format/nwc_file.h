@@ -31,6 +31,8 @@ struct CodedTensor {
 class NwcFile {
  public:
   /// Reads and checks every metadata section (CRC, contents, limits); tensor bytes are not touched. kind must be kModel.
+  /// MODEL and TOKENIZER sections that cannot be used do not stop opening, as decoding does not need them
+  /// (doc/format_model.md): model() or tokenizer() is empty then, and its status says why.
   static Result<std::unique_ptr<NwcFile>> open(std::unique_ptr<Reader> reader);
 
   const Reader& reader() const { return *reader_; }
@@ -38,16 +40,25 @@ class NwcFile {
   const std::optional<CodecRecord>& codec() const { return codec_; }
   const std::optional<ModelRecord>& model() const { return model_; }
   const std::optional<TokenizerRecord>& tokenizer() const { return tokenizer_; }
+  /// Ok where model() holds a record. errors: kUnsupported (no section; a record version, value or flag that this
+  /// build does not know, which the message names), kCorrupt, kTruncated or kLimit (impossible contents)
+  const Status& model_status() const { return model_status_; }
+  /// The same of tokenizer().
+  const Status& tokenizer_status() const { return tokenizer_status_; }
   const std::vector<TensorRecord>& tensors() const { return tensors_; }
   const Metadata& provenance() const { return provenance_; }
   const Metadata& quality() const { return quality_; }
   std::optional<size_t> find(const std::string& name) const;
   uint64_t data_offset() const { return data_offset_; }  ///< of DATA from the start of the file
 
-  /// Errors name the tensor. check_crc: also the CRC-32 of side information and directory.
+  /// Errors name the tensor. check_crc: also the CRC-32 of side information and directory, and check_padding().
   Result<CodedTensor> load_coded(size_t tensor, bool check_crc) const;
-  /// The bytes of a raw tensor, inflated; `storage` holds them where the source cannot be viewed.
+  /// The bytes of a raw tensor, inflated; `storage` holds them where the source cannot be viewed. check_crc: also
+  /// check_padding().
   Result<Bytes> load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const;
+  /// The bytes of DATA between the tensor before and this one must be zero. Reads less than 4096 bytes, next to the
+  /// tensor's own: every byte of a file is then covered by a check of whoever loads all of it.
+  Status check_padding(size_t tensor) const;
 
  private:
   NwcFile() = default;
@@ -56,6 +67,7 @@ class NwcFile {
   std::optional<CodecRecord> codec_;
   std::optional<ModelRecord> model_;
   std::optional<TokenizerRecord> tokenizer_;
+  Status model_status_, tokenizer_status_;
   std::vector<TensorRecord> tensors_;
   std::unordered_map<std::string, size_t> index_;
   Metadata provenance_, quality_;

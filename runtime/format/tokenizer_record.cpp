@@ -25,14 +25,20 @@ Status check_count(uint64_t value, uint64_t max, const char* what) {
   return limit_error(str_cat("tokenizer has ", value, " ", what, ", the limit is ", max));
 }
 
-Status check_header(const TokenizerRecord& record) {
-  const bool sentence_piece = record.kind == TokenizerKind::kSentencePieceBpe;
-  if (!sentence_piece && record.kind != TokenizerKind::kByteLevelBpe) {
-    return corrupt(str_cat("tokenizer kind is ", static_cast<uint32_t>(record.kind), ", known are 1 and 2"));
+// Kinds that a newer version may have.
+Status check_known(const TokenizerRecord& record) {
+  if (record.kind != TokenizerKind::kSentencePieceBpe && record.kind != TokenizerKind::kByteLevelBpe) {
+    return unsupported(str_cat("tokenizer kind is ", static_cast<uint32_t>(record.kind), ", known are 1 and 2"));
   }
   if (record.pre_tokenizer > PreTokenizer::kLlama3) {
-    return corrupt(str_cat("pre-tokenizer is ", static_cast<uint32_t>(record.pre_tokenizer), ", known are 0 to 3"));
+    return unsupported(str_cat("pre-tokenizer is ", static_cast<uint32_t>(record.pre_tokenizer), ", known are 0 to 3"));
   }
+  return {};
+}
+
+Status check_header(const TokenizerRecord& record) {
+  NWC_TRY(check_known(record));
+  const bool sentence_piece = record.kind == TokenizerKind::kSentencePieceBpe;
   if (sentence_piece && (record.pre_tokenizer != PreTokenizer::kNone || record.ignore_merges)) {
     return corrupt("a SentencePiece tokenizer must have neither a pre-tokenizer nor ignore_merges");
   }
@@ -64,7 +70,7 @@ Status check_tokens(const TokenizerRecord& record) {
       return limit_error(str_cat(where, " has ", token.bytes.size(), " bytes, the limit is ", kMaxTokenBytes));
     }
     if (token.type > TokenType::kUserDefined) {
-      return corrupt(str_cat(where, " has type ", static_cast<uint32_t>(token.type), ", known are 0 to 4"));
+      return unsupported(str_cat(where, " has type ", static_cast<uint32_t>(token.type), ", known are 0 to 4"));
     }
     if (!std::isfinite(token.score)) return corrupt(str_cat(where, ": the score is not finite"));
     if (token.type == TokenType::kByte) {
@@ -114,18 +120,20 @@ Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offs
   NWC_TRY(reader.read(&version, "TOKENIZER version"));
   if (version != kRecordVersion) {
     return unsupported(str_cat("TOKENIZER section at offset ", file_offset, " has record version ", version,
-                               ", this build reads ", kRecordVersion));
+                               ", this build reads ", kRecordVersion, "; use a newer version of this program"));
   }
   NWC_TRY(reader.read(&kind, "tokenizer kind"));
   NWC_TRY(reader.read(&pre_tokenizer, "pre-tokenizer"));
   NWC_TRY(reader.read(&flags, "tokenizer flags"));
   NWC_TRY(reader.read(&reserved, "reserved"));
   if ((flags & ~kKnownFlags) != 0 || reserved != 0) {
-    return corrupt(
-        str_cat("TOKENIZER section: reserved bits of bytes 6 and 7 (offset ", file_offset + 6, ") must be zero"));
+    return unsupported(str_cat("TOKENIZER section: reserved bits of bytes 6 and 7 (offset ", file_offset + 6,
+                               ") are set (", flags, " and ", reserved, "), known flags are 0 to 15"));
   }
   record.kind = static_cast<TokenizerKind>(kind);
   record.pre_tokenizer = static_cast<PreTokenizer>(pre_tokenizer);
+  // Before the arrays: which there are depends on the kind.
+  NWC_TRY(check_known(record).with_context(str_cat("TOKENIZER section at offset ", file_offset)));
   record.add_prefix_space = (flags & kFlagPrefixSpace) != 0;
   record.ignore_merges = (flags & kFlagIgnoreMerges) != 0;
   record.byte_fallback = (flags & kFlagByteFallback) != 0;

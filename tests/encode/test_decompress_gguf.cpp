@@ -25,8 +25,8 @@ struct Model {
   std::unique_ptr<Runner> runner = make_thread_pool(2);
   std::unique_ptr<Decoder> decoder;
 
-  Status convert(Dtype dtype, const std::string& path, std::vector<std::string>* left_out) const {
-    return decompress_to_gguf(*file, *decoder, dtype, path, {}, left_out);
+  Status convert(std::optional<Dtype> dtype, const std::string& path, std::vector<std::string>* notes) const {
+    return decompress_to_gguf(*file, *decoder, nullptr, dtype, path, {}, notes);
   }
 };
 
@@ -157,7 +157,8 @@ TEST(DecompressToGguf, NamesWhatItLeavesOut) {
   const Model model = open(kModel, [](Changed& changed) { changed.add_f32("model.extra", {4}); });
   std::vector<std::string> left_out;
   ASSERT_TRUE(model.convert(Dtype::kF16, folder.file("m.gguf"), &left_out).ok());
-  EXPECT_EQ(left_out, std::vector<std::string>{"model.extra"});
+  ASSERT_EQ(left_out.size(), 1u);
+  EXPECT_NE(left_out[0].find("model.extra"), std::string::npos) << left_out[0];
 }
 
 TEST(DecompressToGguf, Refuses) {
@@ -171,7 +172,7 @@ TEST(DecompressToGguf, Refuses) {
   };
   expect_error(open(kModel), Dtype::kI8, StatusCode::kInvalidArgument, "choose F32");
   expect_error(open(kModel, [](Changed& changed) { changed.drop_tokenizer(); }), Dtype::kF16, StatusCode::kUnsupported,
-               "no tokenizer");
+               "TOKENIZER");
   // 1e6 in place of an existing matrix.
   const auto too_large = [](Changed& changed) {
     changed.rename("model.layers.0.mlp.up_proj.weight", "spare");

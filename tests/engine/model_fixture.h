@@ -27,6 +27,7 @@ struct PlainTensor {
 struct PlainModel {
   ModelRecord record;
   bool with_record = true;
+  std::vector<uint8_t> record_bytes;  ///< in place of the record's own, unless empty
   std::map<std::string, PlainTensor> tensors;
 };
 
@@ -127,7 +128,8 @@ inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
     records.push_back(record);
   }
   std::vector<Section> sections;
-  if (model.with_record) sections.push_back({SectionType::kModel, serialize(model.record), false, false});
+  const std::vector<uint8_t> record = model.record_bytes.empty() ? serialize(model.record) : model.record_bytes;
+  if (model.with_record) sections.push_back({SectionType::kModel, record, false, false});
   sections.push_back({SectionType::kProvenance, serialize(Metadata{}), false, false});
   auto writer = ModelWriter::create(path, sections, records);
   EXPECT_TRUE(writer.ok()) << writer.status().message();

@@ -221,6 +221,15 @@ TEST(Session, HostileModelsAreRejectedByName) {
   bad = good;
   bad.with_record = false;
   expect(bad, StatusCode::kUnsupported, "MODEL");
+  bad = good;
+  bad.record_bytes = serialize(good.record);
+  bad.record_bytes[0] = 2;
+  expect(bad, StatusCode::kUnsupported, "record version 2");
+  bad.record_bytes = serialize(good.record);
+  bad.record_bytes[44] = 7;
+  expect(bad, StatusCode::kUnsupported, "rope_scaling is 7");
+  bad.record_bytes.resize(3);
+  expect(bad, StatusCode::kTruncated, "MODEL");
 }
 
 TEST(Session, GenerateStopsWhereItShould) {

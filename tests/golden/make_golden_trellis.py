@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""make_golden_trellis.py: writes good/<name>-v1.1.nwc and the .txt beside each. Written from doc/format.md alone, sharing nothing with
+"""make_golden_trellis.py: writes good/<name>-v1.1.nwc, good/<name>-v1.2.nwc and the .txt beside each. Written from doc/format.md alone, sharing nothing with
 the C++ programs: the integers in the .txt are those that were encoded. Run once and committed; files that exist are left alone."""
 import pathlib
 import random
@@ -172,21 +172,32 @@ def text(t):
     return struct.pack("<H", len(t)) + t.encode()
 
 
-def container(sections):
+DEFLATED, MAY_BE_IGNORED = 1, 2
+
+
+def container(sections, minor):
     """Sections 2 and 3 of the document."""
     offset, table, body = 64 + 48 * len(sections), b"", b""
-    for kind, data, deflated in sections:
-        stored = zlib.compress(data) if deflated else data
+    for kind, data, flags in sections:
+        stored = zlib.compress(data) if flags & DEFLATED else data
         crc = 0 if kind == 7 else zlib.crc32(stored)
-        table += struct.pack("<IIQQQI12x", kind, deflated, offset + len(body), len(stored), len(data), crc)
+        table += struct.pack("<IIQQQI12x", kind, flags, offset + len(body), len(stored), len(data), crc)
         body += stored
     size = offset + len(body)
-    head = struct.pack("<8sHHIQII28x", b"\x89NWC\r\n\x1a\n", 1, 1, 1, size, len(sections), zlib.crc32(table))
+    head = struct.pack("<8sHHIQII28x", b"\x89NWC\r\n\x1a\n", 1, minor, 1, size, len(sections), zlib.crc32(table))
     return head + struct.pack("<I", zlib.crc32(head)) + table + body
 
 
-def write(name, v, by_class, tensors):
-    target = FOLDER / f"{name}-v1.1.nwc"
+def source_section(kind, files):
+    """Section 9 of the document."""
+    out = struct.pack("<III", 1, kind, len(files))
+    for name, data in files.items():
+        out += text(name) + struct.pack("<I", len(data)) + data
+    return out
+
+
+def write(name, v, by_class, tensors, minor=1, more=()):
+    target = FOLDER / f"{name}-v1.{minor}.nwc"
     if target.exists():
         return
     rng = random.Random(name)
@@ -199,7 +210,8 @@ def write(name, v, by_class, tensors):
         data += blob
         lines += f"{tensor} {zlib.crc32(values):x}\n"
     provenance = struct.pack("<I", 1) + text("encoder") + struct.pack("<I", 9) + b"by script"
-    target.write_bytes(container([(1, codec.section(), 0), (4, records, 1), (5, provenance, 0), (7, data, 0)]))
+    sections = [(1, codec.section(), 0), *more, (4, records, DEFLATED), (5, provenance, 0), (7, data, 0)]
+    target.write_bytes(container(sections, minor))
     target.with_suffix(".txt").write_text(lines)
     print(target.name, target.stat().st_size, "bytes")
 
@@ -211,6 +223,13 @@ def main():
     write("trellis-8-classes", 8, True, shapes)
     write("trellis-5-channels", 5, False, [("w", 130, 40, 64, 32, True, False)])
     write("scalar-classes", 0, True, shapes)
+    # Records of a later version, and sections that a reader may ignore: they do not concern whoever decodes.
+    later = [(2, struct.pack("<I", 2) + b"any architecture", 0), (3, struct.pack("<IB", 1, 77) + b"any tokenizer", DEFLATED),
+             (8, source_section(1, {"config.json": b"{}", "tokenizer.json": b"[1]"}), DEFLATED | MAY_BE_IGNORED),
+             (99, b"not known yet", MAY_BE_IGNORED)]
+    write("later-records", 4, True, shapes, minor=2, more=later)
+    write("source-gguf", 0, True, shapes[2:], minor=2,
+          more=[(8, source_section(2, {"header.gguf": b"GGUF" + struct.pack("<IQQ", 3, 0, 0)}), DEFLATED | MAY_BE_IGNORED)])
 
 
 if __name__ == "__main__":

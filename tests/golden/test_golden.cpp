@@ -61,7 +61,18 @@ TEST(Golden, EveryFileDecodesToItsValues) {
       EXPECT_EQ(describe(entry.path().string(), cpu), lines) << entry.path() << ", " << cpu_level_name(cpu);
     }
   }
-  EXPECT_GE(files, 8u);
+  EXPECT_GE(files, 10u);
+}
+
+TEST(Golden, LaterRecordsStopSessionsOnly) {
+  const std::string path = NWC_SOURCE_DIR "/tests/golden/good/later-records-v1.2.nwc";
+  Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
+  ASSERT_TRUE(reader.ok()) << reader.status().message();
+  const Result<std::unique_ptr<NwcFile>> file = NwcFile::open(std::move(reader).value());
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_EQ((*file)->container().minor_version(), 2);
+  EXPECT_EQ((*file)->model_status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ((*file)->tokenizer_status().code(), StatusCode::kUnsupported);
 }
 
 }  // namespace

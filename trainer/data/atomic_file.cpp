@@ -20,16 +20,6 @@ Status os_error(const std::string& path, const char* action) {
   return io_error(path + ": " + action + ": " + std::strerror(errno));
 }
 
-// The rename is durable only once the directory is. Some file systems cannot sync a directory; that is not an error.
-void sync_directory_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  (void)fsync(fd);
-  close(fd);
-}
-
 /// The name of an open temporary file, where a signal handler finds it. It is static, for a handler that interrupts its
 /// removal must not read freed memory.
 struct Slot {
@@ -70,6 +60,16 @@ std::string temporary_name(const std::string& path, int attempt) {
 }
 
 }  // namespace
+
+// Some file systems cannot sync a directory; that is not an error.
+void sync_directory_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  (void)fsync(fd);
+  close(fd);
+}
 
 void remove_temporaries() {
   for (const Slot& slot : g_slots) {

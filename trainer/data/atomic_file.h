@@ -8,6 +8,9 @@
 
 namespace nwc {
 
+/// Makes a rename within the folder of `path` durable, as far as the file system can.
+void sync_directory_of(const std::string& path);
+
 /// Writes to a temporary name in the same folder; commit() makes it durable and renames it. Without a commit the
 /// temporary is removed on destruction. A symbolic link at `path` stays, and its target is written; a file that is
 /// replaced hands on its permissions. errors: kIo, with path and reason; create(): those of resolve_output too

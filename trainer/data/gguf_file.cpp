@@ -75,11 +75,19 @@ Status skip_elements(ByteReader* in, uint32_t type, uint64_t count, int depth) {
 Result<GgufFile> GgufFile::open(std::unique_ptr<Reader> reader) {
   GgufFile file;
   file.reader_ = std::move(reader);
+  NWC_ASSIGN_OR_RETURN(const uint64_t header_end, file.parse());
+  NWC_TRY(file.place_tensors(header_end));
+  return file;
+}
+
+Result<GgufFile> GgufFile::open_header(std::unique_ptr<Reader> reader) {
+  GgufFile file;
+  file.reader_ = std::move(reader);
   NWC_TRY(file.parse());
   return file;
 }
 
-Status GgufFile::parse() {
+Result<uint64_t> GgufFile::parse() {
   const uint64_t header_limit = std::min(reader_->size(), kMaxHeaderBytes);
   NWC_ASSIGN_OR_RETURN(const Bytes header, read_range(*reader_, 0, header_limit, &header_storage_));
   ByteReader in(header);
@@ -108,11 +116,13 @@ Status GgufFile::parse() {
     return limit_error("metadata and tensor directory are larger than 256 MiB");
   }
   NWC_TRY(directory);
-  return place_tensors(in.offset());
+  header_ = header.first(static_cast<size_t>(in.offset()));
+  return in.offset();
 }
 
 Status GgufFile::parse_metadata(ByteReader* in) {
   std::string key;
+  ByteReader pair = *in;
   NWC_TRY(read_gguf_string(in, &key, kMaxKeyBytes, "metadata key"));
   Value value = {};
   const auto read_value = [&]() -> Status {
@@ -133,6 +143,9 @@ Status GgufFile::parse_metadata(ByteReader* in) {
   if (!metadata_.emplace(key, value).second) {
     return corrupt("metadata key \"" + key.substr(0, 200) + "\" occurs twice");
   }
+  Bytes bytes;
+  NWC_TRY(pair.read_bytes(&bytes, pair.remaining() - in->remaining(), "metadata pair"));
+  raw_metadata_.push_back({std::move(key), bytes});
   return {};
 }
 

@@ -28,9 +28,13 @@ class GgufFile {
   /// alignment,
   ///         overlaps), kUnsupported (big-endian file, tensor type; names the tensor), kLimit
   static Result<GgufFile> open(std::unique_ptr<Reader> reader);
+  /// Of header() of a file alone: metadata and the tensors' names, types and shapes; offsets are not looked at.
+  static Result<GgufFile> open_header(std::unique_ptr<Reader> reader);
 
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const Reader& reader() const { return *reader_; }
+  /// The file's bytes from its start to the end of the tensor directory.
+  Bytes header() const { return header_; }
 
   // Metadata. An absent key leaves *out alone; a value of another type is kCorrupt and names the key.
   bool has(const std::string& key) const { return metadata_.count(key) != 0; }
@@ -44,6 +48,12 @@ class GgufFile {
   /// Elements of any integer type whose values fit.
   Status get(const std::string& key, std::vector<int32_t>* out) const;
   bool is_array(const std::string& key) const;
+  /// A key with type and value, as the file has them.
+  struct RawPair {
+    std::string key;
+    Bytes bytes;
+  };
+  const std::vector<RawPair>& raw_metadata() const { return raw_metadata_; }  ///< in file order
 
  private:
   struct Value {
@@ -54,7 +64,7 @@ class GgufFile {
     uint64_t file_offset;  ///< of `bytes`
   };
   GgufFile() = default;
-  Status parse();
+  Result<uint64_t> parse();  ///< returns where the directory ends
   Status parse_metadata(ByteReader* in);
   Status parse_tensor(ByteReader* in);
   Status place_tensors(uint64_t header_end);
@@ -62,6 +72,8 @@ class GgufFile {
 
   std::unique_ptr<Reader> reader_;
   std::vector<uint8_t> header_storage_;
+  Bytes header_;
+  std::vector<RawPair> raw_metadata_;
   std::map<std::string, Value> metadata_;
   std::vector<GgufTensor> tensors_;
 };

@@ -74,7 +74,7 @@ std::vector<float> scores_of(const TokenizerRecord& record) {
 
 }  // namespace
 
-Status add_gguf_model(const ModelRecord& model, GgufMetadata* metadata) {
+void add_gguf_model(const ModelRecord& model, GgufMetadata* metadata) {
   metadata->add_string("general.architecture", "llama");
   metadata->add_u32(kModel + "block_count", model.num_layers);
   metadata->add_u32(kModel + "context_length", model.max_positions);
@@ -92,14 +92,9 @@ Status add_gguf_model(const ModelRecord& model, GgufMetadata* metadata) {
     metadata->add_string(kModel + "rope.scaling.type", "linear");
     metadata->add_f32(kModel + "rope.scaling.factor", model.rope_factor);
   }
-  // The end of a text, of a turn, of a message: GGUF's names for what ends a generation.
-  constexpr const char* kEnds[] = {"eos_token_id", "eot_token_id", "eom_token_id"};
-  if (model.eos_ids.size() > std::size(kEnds)) {
-    return unsupported("GGUF names at most three tokens that end a text, the model has " +
-                       std::to_string(model.eos_ids.size()));
-  }
-  for (size_t i = 0; i < model.eos_ids.size(); ++i) metadata->add_u32(kTokenizer + kEnds[i], model.eos_ids[i]);
-  return {};
+  constexpr const char* kEnds[kMaxGgufEndTokens] = {"eos_token_id", "eot_token_id", "eom_token_id"};
+  for (size_t i = 0; i < std::min(model.eos_ids.size(), kMaxGgufEndTokens); ++i)
+    metadata->add_u32(kTokenizer + kEnds[i], model.eos_ids[i]);
 }
 
 Status add_gguf_tokenizer(const TokenizerRecord& record, uint32_t vocab_size, GgufMetadata* metadata) {

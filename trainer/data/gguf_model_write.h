@@ -7,9 +7,12 @@
 
 namespace nwc {
 
-/// Rotary factors of Llama 3 are a tensor, not metadata: see llama3_scaling_factors.
-/// errors: kUnsupported (more than three tokens that end a text)
-Status add_gguf_model(const ModelRecord& model, GgufMetadata* metadata);
+/// GGUF names the end of a text, of a turn and of a message, no more.
+inline constexpr size_t kMaxGgufEndTokens = 3;
+
+/// Rotary factors of Llama 3 are a tensor, not metadata: see llama3_scaling_factors. Of the tokens that end a text the
+/// first kMaxGgufEndTokens are taken.
+void add_gguf_model(const ModelRecord& model, GgufMetadata* metadata);
 
 /// vocab_size: rows of the embedding, as llama.cpp wants as many tokens; unused ones "[PAD<id>]" are added.
 /// errors: kUnsupported, naming the setting that GGUF has no key for (a byte-level tokenizer's prefix space, a

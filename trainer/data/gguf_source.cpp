@@ -22,6 +22,7 @@ class GgufSource : public ModelSource {
   const std::optional<TokenizerRecord>& tokenizer() const override { return tokenizer_; }
   uint64_t stored_bytes() const override;
   const std::string& note() const override { return note_; }
+  Result<SourceFiles> source_files() const override;
 
  private:
   struct Place {
@@ -139,6 +140,15 @@ Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
     }
   }
   return {};
+}
+
+Result<SourceFiles> GgufSource::source_files() const {
+  SourceFiles files;
+  files.record.kind = SourceKind::kGguf;
+  const Bytes header = file_.header();
+  const auto read = [&] { return Result<std::vector<uint8_t>>({header.begin(), header.end()}); };
+  NWC_TRY(add_source_file("header.gguf", header.size(), read, &files));
+  return files;
 }
 
 uint64_t GgufSource::stored_bytes() const {

@@ -7,14 +7,13 @@
 namespace nwc {
 namespace {
 
-constexpr uint64_t kAlignment = 32;  // the default of the format, needs no key
 constexpr size_t kMaxDims = 4;
 constexpr uint32_t kNumTypeIds = 64;
 
 // Numbers of the value types.
 enum ValueType : uint32_t { kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9 };
 
-uint64_t padding(uint64_t size) { return (kAlignment - size % kAlignment) % kAlignment; }
+uint64_t padding(uint64_t size, uint64_t alignment) { return (alignment - size % alignment) % alignment; }
 
 void write_string(ByteWriter* out, const std::string& text) {
   out->write<uint64_t>(text.size());
@@ -49,10 +48,10 @@ Result<std::vector<uint8_t>> make_header(const GgufMetadata& metadata, std::span
     for (size_t dim = tensor.shape.size(); dim-- > 0;) out.write<uint64_t>(tensor.shape[dim]);  // innermost first
     out.write(type);
     out.write(offset);
-    offset += size + padding(size);
+    offset += size + padding(size, metadata.alignment());
     sizes->push_back(size);
   }
-  for (uint64_t i = padding(out.size()); i > 0; --i) out.write<uint8_t>(0);
+  for (uint64_t i = padding(out.size(), metadata.alignment()); i > 0; --i) out.write<uint8_t>(0);
   return out.take();
 }
 
@@ -68,6 +67,11 @@ void GgufMetadata::start_array(const std::string& key, uint32_t type, size_t cou
   start(key, kArray);
   out_.write(type);
   out_.write<uint64_t>(count);
+}
+
+void GgufMetadata::add_raw(Bytes pair) {
+  out_.write_bytes(pair);
+  ++num_keys_;
 }
 
 void GgufMetadata::add_u32(const std::string& key, uint32_t value) {
@@ -118,7 +122,7 @@ Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::sp
       return invalid_argument(quote_tensor(tensors[i].name) + " was given " + std::to_string(bytes.size()) +
                               " bytes instead of " + std::to_string(sizes[i]));
     }
-    bytes.resize(bytes.size() + padding(bytes.size()), 0);
+    bytes.resize(bytes.size() + padding(bytes.size(), metadata.alignment()), 0);
     NWC_TRY(file.write(bytes));
   }
   return file.commit();

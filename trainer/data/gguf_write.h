@@ -21,6 +21,12 @@ class GgufMetadata {
   void add_i32s(const std::string& key, std::span<const int32_t> values);
   void add_f32s(const std::string& key, std::span<const float> values);
 
+  /// A pair of GgufFile::raw_metadata(), as it is.
+  void add_raw(Bytes pair);
+  /// Of the tensors' data, a power of two; a value other than 32 needs the key "general.alignment" as well.
+  void set_alignment(uint32_t alignment) { alignment_ = alignment; }
+
+  uint32_t alignment() const { return alignment_; }
   uint64_t num_keys() const { return num_keys_; }
   /// The key-value pairs as in the file, without their count.
   const std::vector<uint8_t>& bytes() const { return out_.bytes(); }
@@ -31,10 +37,10 @@ class GgufMetadata {
 
   ByteWriter out_;
   uint64_t num_keys_ = 0;
+  uint32_t alignment_ = 32;
 };
 
-/// Writes unquantized tensors in the given order (name, dtype and shape are used), one in memory at a time, aligned to
-/// 32 bytes. The file appears under its name only when it is complete. Same input, same bytes.
+/// Writes unquantized tensors in the given order (name, dtype and shape are used), one in memory at a time. The file appears under its name only when it is complete. Same input, same bytes.
 /// errors: the producer's; kInvalidArgument (a type that GGUF lacks, more than 4 dimensions, wrong number of bytes),
 ///         kIo
 Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,

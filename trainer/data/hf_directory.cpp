@@ -154,6 +154,7 @@ Status add_tokenizer(const Directory& directory, SafetensorsSource* source, std:
 Result<std::unique_ptr<ModelSource>> open_hf_directory(const std::string& path) {
   const Directory directory(path);
   auto source = std::make_unique<SafetensorsSource>();
+  source->set_folder(path);
   NWC_TRY(add_tensors(directory, source.get()));
   std::optional<uint32_t> bos_id;
   NWC_TRY(add_model(directory, source.get(), &bos_id));

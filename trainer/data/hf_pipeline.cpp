@@ -14,8 +14,6 @@ using Parts = std::vector<const Json*>;
 constexpr std::string_view kVisibleSpace = "\xe2\x96\x81";  // U+2581
 constexpr std::string_view kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 std::string type_of(const Json& part) {
   const Json* type = find_field(part, "type");
@@ -164,6 +162,9 @@ Status parse_template(const Json& part, HfPipeline* pipeline) {
 }
 
 }  // namespace
+
+const std::string_view kLlama3Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 Result<HfPipeline> parse_hf_pipeline(const Json& tokenizer) {
   Parts normalizers, pre_tokenizers, post_processors;

@@ -3,10 +3,14 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <string_view>
 
 #include "runtime/format/model_record.h"
 
 namespace nwc {
+
+/// The regular expression of Llama 3's Split pre-tokenizer.
+extern const std::string_view kLlama3Pattern;
 
 struct HfPipeline {
   TokenizerKind kind = TokenizerKind::kByteLevelBpe;

@@ -50,6 +50,8 @@ const std::string& ModelSource::note() const {
   return kNothing;
 }
 
+Result<SourceFiles> ModelSource::source_files() const { return SourceFiles(); }
+
 Result<std::vector<float>> ModelSource::read_f32(size_t tensor) const {
   if (tensor >= tensors().size()) return invalid_argument("read_f32: no tensor " + std::to_string(tensor));
   const SourceTensor& info = tensors()[tensor];

@@ -11,6 +11,7 @@
 #include "runtime/base/status.h"
 #include "runtime/format/dtype.h"
 #include "runtime/format/model_record.h"
+#include "trainer/data/source_record.h"
 
 namespace nwc {
 
@@ -41,6 +42,9 @@ class ModelSource {
   virtual uint64_t stored_bytes() const = 0;
   /// Why model() or tokenizer() is missing, or what was left out of tensors(); empty when there is nothing to say.
   virtual const std::string& note() const;
+
+  /// What describes the model beside its weights, as the source has it; nothing by default. Reads the files.
+  virtual Result<SourceFiles> source_files() const;
 
   /// num_elements floats, from any float dtype. NaN or infinity: kCorrupt naming tensor and element.
   Result<std::vector<float>> read_f32(size_t tensor) const;

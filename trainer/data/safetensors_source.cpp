@@ -2,6 +2,7 @@
 
 #include <unordered_set>
 
+#include "trainer/data/hf_source_files.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
@@ -42,6 +43,10 @@ Status SafetensorsSource::read_raw(size_t tensor, MutableBytes out) const {
   return files_[place.file]
       .reader->read(place.offset, out)
       .with_context(files_[place.file].label + ": " + quote_tensor(tensors_[tensor].name));
+}
+
+Result<SourceFiles> SafetensorsSource::source_files() const {
+  return folder_.empty() ? SourceFiles() : collect_hf_files(folder_);
 }
 
 uint64_t SafetensorsSource::stored_bytes() const {

@@ -16,6 +16,8 @@ class SafetensorsSource : public ModelSource {
   void set_model(ModelRecord model) { model_ = std::move(model); }
   void set_tokenizer(TokenizerRecord tokenizer) { tokenizer_ = std::move(tokenizer); }
   void add_note(const std::string& text);
+  /// The Hugging Face folder that source_files() reads.
+  void set_folder(std::string folder) { folder_ = std::move(folder); }
   /// Label of the file that holds tensor i.
   const std::string& file_of(size_t tensor) const { return files_[places_[tensor].file].label; }
 
@@ -24,6 +26,7 @@ class SafetensorsSource : public ModelSource {
   const std::optional<ModelRecord>& model() const override { return model_; }
   const std::optional<TokenizerRecord>& tokenizer() const override { return tokenizer_; }
   uint64_t stored_bytes() const override;
+  Result<SourceFiles> source_files() const override;
   const std::string& note() const override { return note_; }
 
  private:
@@ -37,6 +40,7 @@ class SafetensorsSource : public ModelSource {
     uint64_t size_bytes;
   };
 
+  std::string folder_;  // empty: none
   std::vector<File> files_;
   std::vector<SourceTensor> tensors_;
   std::vector<Place> places_;  // one per tensor

@@ -13,6 +13,16 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+/// What describes the model beside its weights, as the file stores it.
+Result<uint64_t> description_bytes(const ModelSource& source, const CompressOptions& options) {
+  uint64_t bytes = 0;
+  if (source.tokenizer()) bytes += deflate_bytes(serialize(*source.tokenizer())).size();
+  if (!options.keep_source) return bytes;
+  NWC_ASSIGN_OR_RETURN(const SourceFiles files, source.source_files());
+  if (!files.record.files.empty()) bytes += deflate_bytes(serialize(files.record)).size();
+  return bytes;
+}
+
 }  // namespace
 
 Result<CompressEstimate> estimate_compress(const ModelSource& source, const CodecModel& codec,
@@ -23,7 +33,8 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
   NWC_ASSIGN_OR_RETURN(RateModel rate,
                        RateModel::survey(source, codec, options.calibration, options.choices, &plan, progress));
   CompressEstimate out;
-  uint64_t raw = 0, largest = 0, factors = 0, sampled = 0;
+  uint64_t largest = 0, factors = 0, sampled = 0;
+  NWC_ASSIGN_OR_RETURN(uint64_t raw, description_bytes(source, options));
   for (const PlannedTensor& p : plan) {
     const SourceTensor& t = source.tensors()[p.source];
     if (!p.coded) raw += t.num_elements() * dtype_size(t.dtype);

@@ -54,6 +54,7 @@ struct Work {
   const std::string& path;
   const Progress& progress;
   std::vector<PlannedTensor> plan;
+  std::vector<uint8_t> source_section;  ///< empty: none
   std::unique_ptr<Runner> runner;
 };
 
@@ -185,6 +186,10 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
   if (work.source.tokenizer()) {
     sections.push_back(
         {.type = SectionType::kTokenizer, .bytes = serialize(*work.source.tokenizer()), .deflate = true});
+  }
+  if (!work.source_section.empty()) {
+    sections.push_back(
+        {.type = SectionType::kSource, .bytes = work.source_section, .deflate = true, .optional = true});
   }
   static constexpr const char* kPresets[] = {"linear", "small", "paper", "other"};
   Metadata provenance;
@@ -393,6 +398,13 @@ Result<CompressReport> store_raw(Work& work, const Logger& log) {
   return std::move(pass.report);
 }
 
+/// What the file keeps of the source beside its weights; what it cannot keep is said.
+Result<std::vector<uint8_t>> make_source_section(const ModelSource& source, const Logger& log) {
+  NWC_ASSIGN_OR_RETURN(const SourceFiles files, source.source_files());
+  for (const std::string& reason : files.left_out) log.log(LogLevel::kWarning, reason);
+  return files.record.files.empty() ? std::vector<uint8_t>() : serialize(files.record);
+}
+
 }  // namespace
 
 Result<CompressReport> compress_model(const ModelSource& source, const CodecModel& codec,
@@ -411,7 +423,11 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
             .path = path,
             .progress = progress,
             .plan = plan_model(source, options.min_elements),
+            .source_section = {},
             .runner = make_thread_pool(options.threads)};
+  if (options.keep_source) {
+    NWC_ASSIGN_OR_RETURN(work.source_section, make_source_section(source, log));
+  }
   NWC_ASSIGN_OR_RETURN(RateModel rate,
                        RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));
   Result<CompressReport> done = rate.coded_weights() > 0 ? reach_rate(work, &rate, log) : store_raw(work, log);

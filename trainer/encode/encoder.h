@@ -21,6 +21,7 @@ struct CompressOptions {
   RecoveryChoices recovery;
   std::string source_name;  ///< PROVENANCE: file or directory name, no path
   std::string settings;     ///< PROVENANCE: the command's options in canonical order
+  bool keep_source = true;  ///< SOURCE: what describes the model beside its weights
 };
 
 struct TensorReport {

@@ -1,4 +1,4 @@
-// From a .nwc file back to safetensors or GGUF.
+// From a .nwc file back to safetensors, GGUF, or a folder as Hugging Face has it.
 #pragma once
 
 #include <optional>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/decoder/decoder.h"
+#include "trainer/data/source_record.h"
 
 namespace nwc {
 
@@ -15,12 +16,25 @@ namespace nwc {
 Status decompress_model(const NwcFile& file, Decoder& decoder, std::optional<Dtype> dtype, const std::string& path,
                         const Progress& progress);
 
-/// Writes a model of the Llama family as GGUF with its tokenizer, as llama.cpp loads it: matrices as `dtype` (kF32,
-/// kF16 or kBf16), vectors as F32, the rows of q_proj and k_proj in llama.cpp's order. `left_out` receives the tensors
-/// that the architecture lacks. Atomic; one tensor is in memory at a time.
-/// errors: kInvalidArgument (dtype), kUnsupported (no model description or tokenizer, or one that GGUF cannot express;
-///         a weight beyond the range of F16), those of the decoder, kIo, kCancelled
-Status decompress_to_gguf(const NwcFile& file, Decoder& decoder, Dtype dtype, const std::string& path,
-                          const Progress& progress, std::vector<std::string>* left_out);
+/// Writes a GGUF file. `source`: what the file keeps of its source, or nullptr.
+/// From a GGUF source: all its metadata as it was, except for what the stored types say; tensors in its order under its
+/// names, for any architecture. From others: a model of the Llama family with its tokenizer, as llama.cpp loads it,
+/// with chat template, special tokens, name and license as far as the source has them.
+/// dtype: kF32, kF16 or kBf16 for matrices, vectors as F32; none: the source's type, F16 where that was a quantized one
+/// or is not known. The rows of q_proj and k_proj are in llama.cpp's order. `notes` receives what was left out, a
+/// sentence each. Atomic; one tensor is in memory at a time.
+/// errors: kInvalidArgument (dtype), kUnsupported (no GGUF source, and no model description or tokenizer, or one that
+///         GGUF cannot express; a weight beyond the range of F16), those of the decoder, kIo, kCancelled
+Status decompress_to_gguf(const NwcFile& file, Decoder& decoder, const SourceRecord* source, std::optional<Dtype> dtype,
+                          const std::string& path, const Progress& progress, std::vector<std::string>* notes);
+
+/// Writes a folder that transformers loads: model.safetensors as decompress_model does, and the source's files as they
+/// were, config.json with the type that the weights have now. What the source does not give (a GGUF source, or none) is
+/// made from the model description and the tokenizer; `notes` receives what cannot be made, a sentence each. `path`
+/// must not be there, or be an empty folder. Atomic.
+/// errors: as decompress_model; kInvalidArgument (path)
+Status decompress_to_folder(const NwcFile& file, Decoder& decoder, const SourceRecord* source,
+                            std::optional<Dtype> dtype, const std::string& path, const Progress& progress,
+                            std::vector<std::string>* notes);
 
 }  // namespace nwc

@@ -166,7 +166,8 @@ typedef struct nwc_model_info {
   uint32_t num_tensors;
   uint32_t num_layers_stored; /* groups of tensors, in execution order: see nwc_model_layer */
   uint32_t has_codec;         /* 1: at least one tensor may be coded; 0: all tensors are stored raw */
-  uint32_t has_architecture;  /* 1: the file describes the network; 0: bare tensors, and the next 13 fields are 0 */
+  uint32_t has_architecture;  /* 1: the file describes the network; 0: bare tensors, or a description that this version
+                               * does not know, and the next 13 fields are 0 */
   uint32_t has_tokenizer;     /* 1: nwc_tokenize works */
   uint32_t vocab_size;
   uint32_t hidden_size;

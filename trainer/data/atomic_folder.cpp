@@ -1,0 +1,79 @@
+#include "trainer/data/atomic_folder.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "trainer/data/atomic_file.h"
+
+namespace nwc {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The path without slashes at its end; of an empty folder that is there, the path that it really has.
+Result<std::string> resolve_target(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) {
+    fs::path plain = fs::path(path).lexically_normal();
+    if (!plain.has_filename()) plain = plain.parent_path();
+    if (fs::is_symlink(fs::symlink_status(plain, error))) {
+      return invalid_argument(path + " is a link that leads nowhere; choose another folder");
+    }
+    return plain.string();
+  }
+  if (!fs::is_directory(status)) return invalid_argument(path + " is there and not a folder; choose another name");
+  const bool empty = fs::is_empty(path, error);
+  if (error) return io_error(path + ": " + error.message());
+  if (!empty) return invalid_argument(path + " is there and not empty; choose another folder, or empty it");
+  const fs::path real = fs::canonical(path, error);
+  if (error) return io_error(path + ": " + error.message());
+  return real.string();
+}
+
+}  // namespace
+
+Status AtomicFolder::check(const std::string& path) { return as_status(resolve_target(path)); }
+
+Result<AtomicFolder> AtomicFolder::create(const std::string& path) {
+  NWC_ASSIGN_OR_RETURN(std::string target, resolve_target(path));
+  constexpr int kAttempts = 1000;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    std::string temporary = target + ".partial-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
+    if (mkdir(temporary.c_str(), 0777) == 0) return AtomicFolder(std::move(target), std::move(temporary));
+    if (errno != EEXIST) return io_error(temporary + ": cannot create: " + std::strerror(errno));
+  }
+  return io_error(path + ": too many leftover .partial folders beside it; remove them");
+}
+
+AtomicFolder::AtomicFolder(std::string path, std::string temporary)
+    : path_(std::move(path)), temporary_(std::move(temporary)) {}
+
+AtomicFolder::AtomicFolder(AtomicFolder&& other) noexcept
+    : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})) {}
+
+AtomicFolder::~AtomicFolder() {
+  std::error_code ignored;
+  if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
+}
+
+Status AtomicFolder::write(const std::string& name, Bytes bytes) const {
+  NWC_ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::create(file(name)));
+  NWC_TRY(out.write(bytes));
+  return out.commit();
+}
+
+Status AtomicFolder::commit() {
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) return io_error(path_ + ": rename: " + std::strerror(errno));
+  temporary_.clear();
+  sync_directory_of(path_);
+  return {};
+}
+
+}  // namespace nwc

@@ -1,0 +1,18 @@
+// What a GGUF file says beside model and vocabulary, from the files of a Hugging Face folder.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/format/model_record.h"
+#include "trainer/data/gguf_write.h"
+#include "trainer/data/source_record.h"
+
+namespace nwc {
+
+/// Adds name, license, chat templates, padding token and add_eos_token, as far as the files have them. name: used where
+/// config.json has none; may be empty. `notes` receives a sentence for each file that cannot be read.
+void add_gguf_extras(const SourceRecord& source, const TokenizerRecord& tokenizer, const std::string& name,
+                     GgufMetadata* metadata, std::vector<std::string>* notes);
+
+}  // namespace nwc

@@ -1,0 +1,76 @@
+#include "trainer/data/gguf_kept.h"
+
+#include "trainer/data/gguf_model.h"
+
+namespace nwc {
+namespace {
+
+const std::string kTokenizer = "tokenizer.";
+const std::string kChatTemplate = "tokenizer.chat_template";
+constexpr char kFileType[] = "general.file_type";
+
+}  // namespace
+
+Result<std::vector<GgufFile>> open_kept_gguf(const SourceRecord& record) {
+  if (record.kind != SourceKind::kGguf || record.files.empty()) return invalid_argument("not made from a GGUF file");
+  std::vector<GgufFile> headers;
+  for (const SourceFile& file : record.files) {
+    Result<GgufFile> header = GgufFile::open_header(make_memory_reader(file.bytes));
+    if (!header.ok()) return header.status().with_context("SOURCE file " + file.name);
+    headers.push_back(std::move(header).value());
+  }
+  return headers;
+}
+
+Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type) {
+  GgufMetadata metadata;
+  for (const GgufFile::RawPair& pair : file.raw_metadata()) {
+    if (pair.key.starts_with("split.")) continue;
+    if (pair.key == kFileType) {
+      metadata.add_u32(kFileType, file_type);
+    } else {
+      metadata.add_raw(pair.bytes);
+    }
+  }
+  uint32_t alignment = metadata.alignment();
+  NWC_TRY(file.get("general.alignment", &alignment));
+  constexpr uint32_t kMaxAlignment = 1u << 20;
+  if (alignment == 0 || alignment > kMaxAlignment || (alignment & (alignment - 1)) != 0) {
+    return corrupt("general.alignment is " + std::to_string(alignment) + ", not a power of two up to 1048576");
+  }
+  metadata.set_alignment(alignment);
+  return metadata;
+}
+
+Result<TokenizerConfig> read_gguf_tokenizer_config(const GgufFile& file) {
+  TokenizerConfig config;
+  const std::string ggml = kTokenizer + "ggml.";
+  NWC_TRY(file.get(ggml + "bos_token_id", &config.bos_id));
+  NWC_TRY(file.get(ggml + "eos_token_id", &config.eos_id));
+  NWC_TRY(file.get(ggml + "unknown_token_id", &config.unk_id));
+  NWC_TRY(file.get(ggml + "padding_token_id", &config.pad_id));
+  NWC_TRY(file.get(ggml + "add_eos_token", &config.add_eos));
+  for (const GgufFile::RawPair& pair : file.raw_metadata()) {
+    const bool named = pair.key.starts_with(kChatTemplate + ".");
+    if (pair.key != kChatTemplate && !named) continue;
+    std::string text;
+    NWC_TRY(file.get(pair.key, &text));
+    config.chat_templates.emplace_back(named ? pair.key.substr(kChatTemplate.size() + 1) : "default", std::move(text));
+  }
+  return config;
+}
+
+uint32_t kept_head_dim(const GgufFile& file) {
+  std::string architecture;
+  uint32_t width = 0, heads = 0, head_dim = 0;
+  const Status status = [&]() -> Status {
+    NWC_TRY(file.get("general.architecture", &architecture));
+    NWC_TRY(file.get(architecture + ".embedding_length", &width));
+    NWC_TRY(file.get(architecture + ".attention.head_count", &heads));
+    return file.get(architecture + ".attention.key_length", &head_dim);
+  }();
+  if (!status.ok()) return 0;
+  return head_dim != 0 || heads == 0 ? head_dim : width / heads;
+}
+
+}  // namespace nwc

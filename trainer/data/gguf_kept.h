@@ -1,0 +1,27 @@
+// What a .nwc file keeps of a GGUF source, read again.
+#pragma once
+
+#include <vector>
+
+#include "trainer/data/gguf_file.h"
+#include "trainer/data/gguf_write.h"
+#include "trainer/data/hf_write.h"
+#include "trainer/data/source_record.h"
+
+namespace nwc {
+
+/// The headers of a GGUF source's files; the first has the metadata. The record outlives them.
+/// errors: kInvalidArgument (not the record of a GGUF source), those of GgufFile::open_header
+Result<std::vector<GgufFile>> open_kept_gguf(const SourceRecord& record);
+
+/// All pairs in order, without those that say how a model was split into files, and with `file_type` (llama.cpp's
+/// number of what most tensors are stored as) in place of the old one. errors: kCorrupt (alignment)
+Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type);
+
+/// errors: kCorrupt, where a key has a value of another type
+Result<TokenizerConfig> read_gguf_tokenizer_config(const GgufFile& file);
+
+/// Rows of a head in q_proj and k_proj, where the source's model has them in llama.cpp's order; 0: not known.
+uint32_t kept_head_dim(const GgufFile& file);
+
+}  // namespace nwc
