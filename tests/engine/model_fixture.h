@@ -128,8 +128,8 @@ inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
     records.push_back(record);
   }
   std::vector<Section> sections;
-  const std::vector<uint8_t> record = model.record_bytes.empty() ? serialize(model.record) : model.record_bytes;
-  if (model.with_record) sections.push_back({SectionType::kModel, record, false, false});
+  const std::vector<uint8_t> description = model.record_bytes.empty() ? serialize(model.record) : model.record_bytes;
+  if (model.with_record) sections.push_back({SectionType::kModel, description, false, false});
   sections.push_back({SectionType::kProvenance, serialize(Metadata{}), false, false});
   auto writer = ModelWriter::create(path, sections, records);
   EXPECT_TRUE(writer.ok()) << writer.status().message();
