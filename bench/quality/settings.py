@@ -1,5 +1,6 @@
 """What is compared: models, rates, methods and their settings. Change it here."""
 import dataclasses
+import os
 import pathlib
 
 import awq
@@ -10,7 +11,7 @@ import rtn
 import seedlm
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DATA = ROOT / "../shared/data"
+DATA = pathlib.Path(os.environ.get("NWC_DATA", ROOT / "../shared/data"))  # texts: quality.py says which, and whence
 RATES = (2.5, 3.0, 4.0, 5.0)  # bits per weight over the whole file
 
 

@@ -41,7 +41,7 @@ class Workspace:
     @functools.cached_property
     def calibration(self):
         """What nwc's own calibration measured, made at first use; every calibrated rival works from the same."""
-        if not (self.calibration_folder / "calibration.json").exists():
+        if not list(self.calibration_folder.glob("*/calibration.json")):
             file = self.folder / "calibration.nwc"
             self.run("compress", self.model.reference, "--calib", self.model.calibration_text, "--calib-cache",
                      self.calibration_folder, "--effort", 1, "-o", file)

@@ -51,4 +51,19 @@ grep -q "^nwc $(pkg-config --modversion nwc)\$" "$work/output.txt" || { echo "ve
 "$cmake" --build "$work/build" >/dev/null
 "$work/build/consumer" "$model" >/dev/null
 "$work/build/decode_only" "$model"
+
+# The README's example, built and run by the README's own commands, where the library is installed as the README says.
+if [ -z "$flags" ] && [ -e "$libdir/libnwc.so" ] && [ "$libdir" = "$prefix/lib" ]; then
+  example=$work/example
+  mkdir -p "$example/bin"
+  ln -sfn "$(command -v "$cc")" "$example/bin/cc"
+  ln -sfn "$prefix" "$example/nwc"
+  cp "$model" "$example/model.nwc"
+  awk '/^```c$/ {on = 1; next} /^```$/ {on = 0} on' "$source/README.md" >"$example/app.c"
+  grep -E '^(export PKG_CONFIG_PATH|cc app\.c)' "$source/README.md" >"$example/commands.sh"
+  [ "$(wc -l <"$example/commands.sh")" = 2 ] || { echo "README.md: no commands for the example" >&2; exit 1; }
+  (cd "$example" && env -u LD_LIBRARY_PATH -u PKG_CONFIG_PATH HOME="$example" PATH="$example/bin:$PATH" \
+    timeout 60 bash -e commands.sh >output.txt)
+  [ -s "$example/output.txt" ] || { echo "the README's example printed nothing" >&2; exit 1; }
+fi
 echo "installed library works through pkg-config and find_package"
