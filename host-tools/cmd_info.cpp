@@ -151,25 +151,26 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
   return text.empty() ? "scalar" : text;
 }
 
-const char* storage_name(Storage storage) {
-  return storage == Storage::kCoded ? "coded" : storage == Storage::kRawDeflated ? "deflated" : "raw";
+std::string storage_name(const TensorInfo& t) {
+  if (!t.stored_type.empty()) return t.stored_type;
+  return t.storage == Storage::kCoded ? "coded" : t.storage == Storage::kRawDeflated ? "deflated" : "raw";
 }
 
 double percent_over(double bytes, double ideal_bits) { return ideal_bits > 0 ? 100 * (8 * bytes / ideal_bits - 1) : 0; }
 
 nlohmann::json tensor_json(const TensorInfo& t) {
   nlohmann::json json = {{"name", t.name},
-                         {"storage", storage_name(t.storage)},
+                         {"storage", storage_name(t)},
                          {"dtype", dtype_name(t.dtype)},
                          {"shape", t.shape},
                          {"group", t.group},
                          {"weights", t.weights},
                          {"stored_bytes", t.stored_bytes},
                          {"padding_bytes", t.padding_bytes}};
-  if (t.storage != Storage::kCoded) return json;
   const double bytes = static_cast<double>(t.stored_bytes + t.padding_bytes);
-  json.update({{"bpw", 8 * bytes / static_cast<double>(t.weights)},
-               {"side_bytes", t.side_bytes},
+  if (t.weights != 0) json["bpw"] = 8 * bytes / static_cast<double>(t.weights);
+  if (t.storage != Storage::kCoded) return json;
+  json.update({{"side_bytes", t.side_bytes},
                {"directory_bytes", t.directory_bytes},
                {"state_bytes", t.state_bytes},
                {"word_bytes", t.word_bytes},
@@ -235,7 +236,7 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
       entropy = fmt::format("{:.4f}", t.ideal_bits / weights);
       overhead = fmt::format("{:.2f} %", percent_over(bytes, t.ideal_bits));
     }
-    fmt::print("{:48} {:>12} {:>9} {:>11} {:>8.4f} {:>9} {:>9}\n", t.name, shape_text(t.shape), storage_name(t.storage),
+    fmt::print("{:48} {:>12} {:>9} {:>11} {:>8.4f} {:>9} {:>9}\n", t.name, shape_text(t.shape), storage_name(t),
                t.stored_bytes, 8 * bytes / weights, entropy, overhead);
   }
   if (info.coded_weights == 0) return;
@@ -264,7 +265,9 @@ Status info(const InfoCommand& command, Context& context) {
   if (!opened.ok()) return opened.status().with_context(command.path);
   const NwcFile& file = *opened.value();
   NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(file, command.device, context));
-  Result<ModelInfo> inspected = inspect_model(file, command.entropy ? decoder.decoder.get() : nullptr);
+  Result<ModelInfo> inspected = input.source != nullptr
+                                    ? inspect_source(*input.source)
+                                    : inspect_model(file, command.entropy ? decoder.decoder.get() : nullptr);
   if (!inspected.ok()) return inspected.status().with_context(command.path);
   const ModelInfo& result = inspected.value();
   std::optional<Prediction> prediction;

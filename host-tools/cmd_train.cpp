@@ -101,6 +101,11 @@ Status train(const TrainCommand& command, Context& context) {
                format_count(trainer.data().training_size()), format_count(trainer.data().available()),
                format_count(trainer.data().validation_size()), trainer.step(), trainer.options().steps);
 
+  if (trainer.step() >= trainer.options().steps)
+    context.logger().log(LogLevel::kWarning,
+                         fmt::format("the training in {} has ended after {} steps, nothing is left to do; to train on, "
+                                     "start a new one with --init CODEC",
+                                     command.resume, trainer.step()));
   std::vector<LevelFigures> last;
   TrainProgress end;
   {
@@ -147,47 +152,48 @@ void add_train(CLI::App& app, Context& context) {
   TrainOptions& t = command->train;
   sub->add_option("models", t.data.sources, "Hugging Face folders, .gguf or .safetensors files");
   sub->add_option("-o,--output", command->run.output, "Codec file to write (.nwcc)")->required();
-  sub->add_option("--preset", command->preset, "linear (16x16), small (64x2 MLP), paper (512x4 MLP) or other")
+  sub->add_option("--preset", command->preset, "Size of the network that decodes 16 weights together: linear (one 16 x 16 matrix), small (64 wide, 2 hidden "
+                  "blocks), paper (512 wide, 4 blocks) or other")
       ->check(CLI::IsMember({"linear", "small", "paper", "other"}))
       ->capture_default_str();
   sub->add_option("--init", command->init, "Fine-tune this codec (name or file)");
   sub->add_option("--resume", command->resume,
                   "Continue from a checkpoint (.nwck); other training options are ignored");
 
-  sub->add_option("--width", t.width, "Width of g_a and g_s")->group("Network (default: the preset's)");
-  sub->add_option("--blocks", t.blocks, "Residual blocks")->group("Network (default: the preset's)");
+  sub->add_option("--width", t.width, "Width of the networks for encoding and decoding")->group("Network (default: the preset's)");
+  sub->add_option("--blocks", t.blocks, "Hidden blocks of each network")->group("Network (default: the preset's)");
   sub->add_option("--activation", command->activation, "relu or silu")
       ->check(CLI::IsMember({"relu", "silu"}))
       ->group("Network (default: the preset's)");
-  sub->add_flag("--layer-norm,!--no-layer-norm", t.layer_norm, "LayerNorm inside the blocks")
+  sub->add_flag("--layer-norm,!--no-layer-norm", t.layer_norm, "Normalize inside the blocks (LayerNorm)")
       ->group("Network (default: the preset's)");
 
-  sub->add_option("--scheme", command->scheme, "universal (any rate), or paper (K = 4 around --lambda)")
+  sub->add_option("--scheme", command->scheme, "universal (levels for all rates from --min-bpw to --max-bpw), or paper (4 levels around --lambda)")
       ->check(CLI::IsMember({"universal", "paper"}))
       ->group("Rates");
-  sub->add_option("--levels", t.num_levels, "Number of levels")->group("Rates");
-  sub->add_option("--min-bpw", t.min_bpw, "Rate of the lowest level")->group("Rates");
-  sub->add_option("--max-bpw", t.max_bpw, "Rate of the highest level")->group("Rates");
-  sub->add_option("--lambda", t.lambda, "Scheme paper: weight of the distortion")->group("Rates");
+  sub->add_option("--levels", t.num_levels, "Number of levels: how finely weights can be rounded")->group("Rates");
+  sub->add_option("--min-bpw", t.min_bpw, "Bits per weight of the lowest level")->group("Rates");
+  sub->add_option("--max-bpw", t.max_bpw, "Bits per weight of the highest level")->group("Rates");
+  sub->add_option("--lambda", t.lambda, "Scheme paper: what squared error costs in bits")->group("Rates");
 
-  sub->add_option("--steps", t.steps, "Steps")->group("Optimization");
-  sub->add_option("--batch", t.batch, "Chunks per step")->group("Optimization");
+  sub->add_option("--steps", t.steps, "Training steps")->group("Optimization");
+  sub->add_option("--batch", t.batch, "Chunks of 16 weights per step")->group("Optimization");
   sub->add_option("--lr", t.learning_rate, "Adam's peak learning rate")->group("Optimization");
   sub->add_option("--final-lr", t.final_rate, "Learning rate at the last step")->group("Optimization");
   sub->add_option("--aux-lr", t.auxiliary_rate, "Learning rate of the entropy model's quantiles")
       ->group("Optimization");
-  sub->add_option("--warmup", t.warmup, "Steps of warm-up")->group("Optimization");
+  sub->add_option("--warmup", t.warmup, "Steps over which the learning rate rises to its peak")->group("Optimization");
   sub->add_option("--clip", t.clip_norm, "Largest norm of the gradient; 0: any")->group("Optimization");
-  sub->add_option("--rounding-share", t.rounding_share, "Last share of steps with rounded latents")
+  sub->add_option("--rounding-share", t.rounding_share, "Share of the steps, the last ones, that train with rounded values instead of noise, 0 to 1")
       ->group("Optimization");
   sub->add_option("--eval-every", t.eval_every, "Steps between validations; 0: only at the end")->group("Optimization");
   sub->add_option("--seed", t.data.seed, "Seed of data order, initialization and noise")->group("Optimization");
 
   sub->add_flag("--embedding", t.data.include_embedding, "Learn from embeddings too")->group("Data");
-  sub->add_option("--max-chunks", t.data.max_chunks, "Chunks kept in memory, 64 bytes each")->group("Data");
+  sub->add_option("--max-chunks", t.data.max_chunks, "Chunks of 16 weights kept in memory, 64 bytes each")->group("Data");
   sub->add_option("--validation-chunks", t.data.validation_chunks, "Chunks held out")->group("Data");
 
-  sub->add_option("--log", command->run.log, "Write a log of JSON lines")->group("Checkpoints and log");
+  sub->add_option("--log", command->run.log, "Write a log of JSON lines; with --resume lines are added to it")->group("Checkpoints and log");
   sub->add_option("--checkpoint", command->run.checkpoint, "Checkpoint file (default: beside the output, .nwck)")
       ->group("Checkpoints and log");
   sub->add_option("--checkpoint-steps", command->run.checkpoint_steps, "Steps between checkpoints; 0: by time only")

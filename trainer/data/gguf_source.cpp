@@ -55,7 +55,7 @@ void GgufSource::list_tensors(const ModelRecord* model) {
       name = translate_gguf_name(name);
       if (is_rotary_projection(name)) rotary_head_dim = model->head_dim;
     }
-    tensors_.push_back({std::move(name), stored.type->dtype, stored.type->name, stored.shape});
+    tensors_.push_back({std::move(name), stored.type->dtype, stored.type->name, stored.shape, stored.size_bytes});
     places_.push_back({&stored, rotary_head_dim});
   }
 }

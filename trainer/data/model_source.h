@@ -20,6 +20,7 @@ struct SourceTensor {
   Dtype dtype = Dtype::kF32;    ///< of the bytes that read_raw returns (dequantized GGUF tensors: kF32)
   std::string stored_type;      ///< as in the file: "BF16", "Q4_1", ...
   std::vector<uint64_t> shape;  ///< row-major, outermost first
+  uint64_t stored_bytes = 0;    ///< in the source file
   uint64_t num_elements() const {
     uint64_t n = 1;
     for (uint64_t d : shape) n *= d;  // the loaders have checked that this does not overflow

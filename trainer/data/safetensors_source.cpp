@@ -19,7 +19,8 @@ Status SafetensorsSource::add_file(const std::string& path, const std::string& l
       return corrupt(label + ": " + quote_tensor(tensor.name) + " is in another file too");
     }
     places_.push_back({files_.size(), tensor.offset, tensor.size_bytes});
-    tensors_.push_back({std::move(tensor.name), tensor.dtype, dtype_name(tensor.dtype), std::move(tensor.shape)});
+    tensors_.push_back({std::move(tensor.name), tensor.dtype, dtype_name(tensor.dtype), std::move(tensor.shape),
+                        tensor.size_bytes});
   }
   files_.push_back({label, std::move(reader)});
   return {};

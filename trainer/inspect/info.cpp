@@ -72,4 +72,22 @@ Result<ModelInfo> inspect_model(const NwcFile& file, Decoder* decoder) {
   return out;
 }
 
+ModelInfo inspect_source(const ModelSource& source) {
+  ModelInfo out;
+  out.file_bytes = source.stored_bytes();
+  for (const SourceTensor& tensor : source.tensors()) {
+    TensorInfo& info = out.tensors.emplace_back();
+    info.name = tensor.name;
+    info.dtype = tensor.dtype;
+    info.stored_type = tensor.stored_type;
+    info.shape = tensor.shape;
+    info.weights = tensor.num_elements();
+    info.stored_bytes = tensor.stored_bytes;
+    out.total_weights += info.weights;
+  }
+  if (out.total_weights > 0)
+    out.bpw_file = 8.0 * static_cast<double>(out.file_bytes) / static_cast<double>(out.total_weights);
+  return out;
+}
+
 }  // namespace nwc

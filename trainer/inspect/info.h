@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/decoder/decoder.h"
+#include "trainer/data/model_source.h"
 
 namespace nwc {
 
@@ -12,6 +13,7 @@ struct TensorInfo {
   std::string name;
   Storage storage = Storage::kRaw;
   Dtype dtype = Dtype::kF32;
+  std::string stored_type;  ///< of an uncompressed model, as its file names it: "BF16", "Q4_1"; else empty
   std::vector<uint64_t> shape;
   uint32_t group = 0;
   uint64_t weights = 0;
@@ -38,5 +40,7 @@ struct ModelInfo {
 /// file_bytes = codec_bytes + metadata_bytes + all tensors' stored_bytes and padding_bytes, to the byte.
 /// decoder: to measure the entropy of every coded tensor, which decodes the whole model; null: only sizes.
 Result<ModelInfo> inspect_model(const NwcFile& file, Decoder* decoder);
+/// Of an uncompressed model, as its own files store it: all of its bytes are the tensors'.
+ModelInfo inspect_source(const ModelSource& source);
 
 }  // namespace nwc

@@ -293,6 +293,16 @@ Status Trainer::run(const RunOptions& run, const TrainCallback& callback) {
   uint64_t loss_steps = 0;
   t.sums = LossSums(o.num_levels);
 
+  if (first_step >= o.steps && callback) {  // a training that has ended: its figures again, no line in the log
+    const std::vector<LevelFigures> figures = t.validate_levels(runner.get());
+    TrainProgress progress;
+    progress.step = t.state.step;
+    progress.steps = o.steps;
+    progress.epoch = t.epoch();
+    progress.validation = &figures;
+    progress.seconds = seconds_since(start);
+    (void)callback(progress);
+  }
   while (t.state.step < o.steps) {
     const double loss = t.train_step(runner.get());
     if (!std::isfinite(loss)) {
