@@ -14,14 +14,9 @@ namespace {
 void print_log(void* user, LogLevel level, const char* message) {
   const auto* context = static_cast<const Context*>(user);
   if (level < LogLevel::kWarning && !context->verbose) return;
+  if (isatty(STDERR_FILENO) != 0) std::fputs("\r\033[K", stderr);  // a progress line may stand there
   const char* prefix = level == LogLevel::kError ? "error: " : level == LogLevel::kWarning ? "warning: " : "";
   std::fprintf(stderr, "nwc: %s%s\n", prefix, message);
-}
-
-std::string format_seconds(double s) {
-  if (s < 100) return fmt::format("{:.0f} s", s);
-  if (s < 5940) return fmt::format("{:.0f} min", s / 60);
-  return fmt::format("{:.1f} h", s / 3600);
 }
 
 /// NaN passes every comparison of a range, and infinity is no value of any option.
@@ -56,41 +51,6 @@ Logger Context::logger() const { return Logger{print_log, const_cast<Context*>(t
 void Context::print_json(const nlohmann::json& value) const {
   const std::string text = value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
   fmt::print("{}\n", text);
-}
-
-ProgressLine::ProgressLine(const Context& context, std::string label)
-    : label_(std::move(label)),
-      enabled_(!context.quiet && isatty(STDERR_FILENO) != 0),
-      start_(std::chrono::steady_clock::now()),
-      last_(start_) {
-  (void)interrupted();
-}
-
-ProgressLine::~ProgressLine() {
-  if (shown_) std::fputs("\r\033[K", stderr);
-}
-
-bool ProgressLine::report(uint64_t done, uint64_t total, const std::string& detail) {
-  if (interrupted()) return false;
-  if (!enabled_) return true;
-  const auto now = std::chrono::steady_clock::now();
-  if (now - last_ < std::chrono::milliseconds(170)) return true;
-  last_ = now;
-  const double fraction = total == 0 ? 0 : static_cast<double>(done) / static_cast<double>(total);
-  const double elapsed = std::chrono::duration<double>(now - start_).count();
-  std::string line = fmt::format("{} {:3.0f} %", label_, 100 * fraction);
-  if (fraction > 0.02) line += ", " + format_seconds(elapsed * (1 - fraction) / fraction) + " left";
-  if (!detail.empty()) line += ", " + detail;
-  std::fprintf(stderr, "\r\033[K%s", line.c_str());
-  std::fflush(stderr);
-  shown_ = true;
-  return true;
-}
-
-Progress ProgressLine::callback() {
-  return Progress{
-      [](void* user, uint64_t done, uint64_t total) { return static_cast<ProgressLine*>(user)->report(done, total); },
-      this};
 }
 
 void run_command(Context& context, const char* command, const std::function<Status()>& body) {

@@ -3,13 +3,13 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "host-tools/process.h"
+#include "host-tools/progress_line.h"
 #include "runtime/base/log.h"
 #include "runtime/base/status.h"
 
@@ -33,26 +33,6 @@ struct Context {
   /// Log lines: warnings and errors always, the rest with --verbose.
   Logger logger() const;
   void print_json(const nlohmann::json& value) const;
-};
-
-/// A progress line on stderr with percentage and time left, at most 6 times a second, only on a terminal and without
-/// --quiet. Ctrl-C, SIGTERM and SIGHUP ask for a clean stop: report() then returns false.
-class ProgressLine {
- public:
-  ProgressLine(const Context& context, std::string label);
-  ~ProgressLine();
-  ProgressLine(const ProgressLine&) = delete;
-  ProgressLine& operator=(const ProgressLine&) = delete;
-
-  /// false: the user asked to stop.
-  bool report(uint64_t done, uint64_t total, const std::string& detail = {});
-  Progress callback();
-
- private:
-  std::string label_;
-  bool enabled_;
-  bool shown_ = false;
-  std::chrono::steady_clock::time_point start_, last_;
 };
 
 /// Runs `body` and flushes stdout; an error of either is printed as "nwc <command>: <message>" and becomes the exit

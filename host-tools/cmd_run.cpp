@@ -13,6 +13,7 @@
 #include "host-tools/cli.h"
 #include "host-tools/cost_text.h"
 #include "host-tools/model_input.h"
+#include "host-tools/process_memory.h"
 #include "host-tools/quality.h"
 #include "nwc/nwc.h"
 
@@ -228,6 +229,8 @@ Status run(const RunOptions& options, Context& context) {
   nwc_session_plan_init(&plan);
   ErrorText error;
   NWC_TRY(error.status(nwc_session_make_plan(model.get(), &params, &error.detail, &plan)));
+  (void)tokenize(model.get(), " ", false);  // the tokenizer is made at its first use
+  const ProcessMemory before = process_memory(options.model);
   std::optional<nwc_session_estimate> estimate;
   if (compressed && (options.warn_above > 0 || options.plan_only || context.verbose)) {
     NWC_ASSIGN_OR_RETURN(estimate, make_estimate(model.get(), params));
@@ -235,6 +238,7 @@ Status run(const RunOptions& options, Context& context) {
   }
   if (options.plan_only && context.json) {
     nlohmann::json json = plan_json(plan);
+    json["process"] = process_json(before, before);
     if (estimate) json["expected"] = estimate_json(*estimate);
     context.print_json(json);
     return {};
@@ -242,6 +246,7 @@ Status run(const RunOptions& options, Context& context) {
   if (options.plan_only || context.verbose) {
     FILE* const out = options.plan_only ? stdout : stderr;
     print_plan(out, plan);
+    fmt::print(out, "{}", process_text(before));
     if (estimate) fmt::print(out, "{}", estimate_text(*estimate));
   }
   if (options.plan_only) return {};
@@ -297,6 +302,7 @@ Status run(const RunOptions& options, Context& context) {
         {{"model", options.model},
          {"device", nwc_session_name(session.get())},
          {"plan", plan_json(plan)},
+         {"process", process_json(before, process_memory(options.model))},
          {"prompt", prompt},
          {"text", generation.text},
          {"tokens", generation.tokens},
@@ -326,38 +332,51 @@ void add_run(CLI::App& app, Context& context) {
       ->excludes(prompt);
   command->add_flag("--special", options->special,
                     "Read control tokens that are written out in the prompt, like <|im_start|>, as such");
-  command->add_option("-n,--tokens", options->max_tokens, "Most tokens to generate")->capture_default_str();
+  command->add_option("-n,--tokens", options->max_tokens, "Tokens to generate at most; 0: none")->capture_default_str();
   command
       ->add_option(
           "--mode", options->mode,
-          "auto, resident (decode once), cached (as much as fits), streamed (two layer buffers), fused (multiply by "
-          "coded weights)")
+          "Where the weights are while the model runs: resident (all decoded once), cached (as many layers as fit), "
+          "streamed (layers are decoded again for every token), fused (they stay compressed); auto takes what fits")
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
-  command->add_option("--memory", options->memory, "Hard memory budget, like 600M or 1.5G");
-  command->add_option("--context", options->context, "Tokens of context (default: the model's, at most 8192)")
+  command->add_option(
+      "--memory", options->memory,
+      "What weights, caches and buffers may take at most, like 600M or 1.5G (default: no limit). The process takes "
+      "some MiB beside, for program, metadata and tokenizer, and its pages of the file, which the "
+      "system drops when it needs memory; --plan says both");
+  command
+      ->add_option("--context", options->context,
+                   "Tokens of prompt and answer together that the model sees (default: the model's maximum, at most "
+                   "8192)")
       ->check(CLI::Range(1u, UINT32_MAX));
-  command->add_option("--temperature", options->temperature, "Randomness; 0 always takes the likeliest token")
+  command
+      ->add_option("--temperature", options->temperature,
+                   "How random the choice of a token is, 0 to 100; 0 always takes the likeliest")
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   command->add_option("--top-k", options->top_k, "Draw among the k likeliest tokens; 0: all")->capture_default_str();
   command
-      ->add_option("--top-p", options->top_p,
-                   "Draw among the likeliest tokens that make up this probability; 0: the likeliest alone")
+      ->add_option(
+          "--top-p", options->top_p,
+          "Draw among the likeliest tokens that together have this probability, 0 to 1; 0: the likeliest alone")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "Seed of the draw")->capture_default_str();
+  command->add_option("--seed", options->seed, "Seed of the random choices: the same seed, the same text")
+      ->capture_default_str();
   command->add_flag("--greedy", options->greedy, "The same as --temperature 0");
   command->add_flag("--ignore-eos", options->ignore_eos, "Do not stop at an end-of-text token");
   command->add_flag("--no-echo", options->no_echo, "Do not print the prompt before the text");
   command->add_flag("--plan", options->plan_only, "Print what memory and time it would take, and stop");
   command
       ->add_option("--warn-above", options->warn_above,
-                   "Warn where a token is expected to take longer than so many seconds; 0: do not measure")
+                   "Warn if a token is expected to take longer than so many seconds, from a measurement of some 0.1 s; "
+                   "0: do not "
+                   "measure")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  add_device_options(command, options->device);
   options->device.backend = "auto";
+  add_device_options(command, options->device);
   add_common_options(command, context);
   command->callback([options, &context] { run_command(context, "run", [&] { return run(*options, context); }); });
 }

@@ -56,6 +56,7 @@ Status check_quality(const VerifyCommand& command, const NwcFile& file, const Co
   request.model = command.path;
   request.reference = command.reference;
   request.text = command.text;
+  request.text_begin = std::strtoull(value("text_begin").c_str(), nullptr, 10);
   request.context = static_cast<uint32_t>(std::strtoul(value("context").c_str(), nullptr, 10));
   request.max_tokens = std::strtoull(value("text_tokens").c_str(), nullptr, 10);
   request.params.weight_dtype = request.params.kv_dtype = Dtype::kF32;

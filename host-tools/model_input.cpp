@@ -1,32 +1,22 @@
 #include "host-tools/model_input.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
+#include "host-tools/user_cache.h"
 #include "trainer/encode/raw_image.h"
 
 namespace nwc::cli {
 namespace {
 
-/// The folder, made where it is missing; empty: none. XDG Base Directory Specification: relative paths are not valid.
+/// The folder, made where it is missing; empty: none.
 std::string shader_cache(const std::string& named) {
   if (named == "none") return "";
-  std::filesystem::path folder = named;
-  if (named.empty()) {
-    const char* cache = std::getenv("XDG_CACHE_HOME");
-    const char* home = std::getenv("HOME");
-    if (cache != nullptr && *cache == '/') {
-      folder = std::filesystem::path(cache) / "nwc";
-    } else if (home != nullptr && *home == '/') {
-      folder = std::filesystem::path(home) / ".cache" / "nwc";
-    } else {
-      return "";
-    }
-  }
+  const std::string folder = named.empty() ? user_cache_folder() : named;
+  if (folder.empty()) return "";
   std::error_code ignored;  // the decoder says what is wrong with it
   std::filesystem::create_directories(folder, ignored);
-  return folder.string();
+  return folder;
 }
 
 }  // namespace
@@ -54,10 +44,11 @@ Result<ModelInput> open_model_input(const std::string& path, uint32_t threads) {
 void add_device_options(CLI::App* command, DeviceOptions& options) {
   command
       ->add_option("--backend", options.backend,
-                   "What decodes, and evaluates where the command does: auto (a real GPU if there is one), cpu, vulkan")
+                   "What decodes, and runs the model where the command does: cpu, vulkan (any device), or auto (a GPU if there "
+                   "is one, which loads the Vulkan driver to look for it, else the cpu)")
       ->check(CLI::IsMember({"auto", "cpu", "vulkan"}))
       ->capture_default_str();
-  command->add_option("--device", options.device, "Part of the Vulkan device's name (default: the best one)");
+  command->add_option("--device", options.device, "Part of the Vulkan device's name; nwc verify --backend vulkan names it (default: the best one)");
   command->add_option("--shader-cache", options.shader_cache,
                       "Folder for compiled Vulkan kernels, or none (default: nwc in the user's cache)");
 }
@@ -83,7 +74,7 @@ Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& opt
 }
 
 Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& params, const DeviceOptions& device,
-                                  const Context& context) {
+                                  const Context& context, double share) {
   EvalModel model;
   NWC_ASSIGN_OR_RETURN(model.input, open_model_input(path, context.threads));
   Result<std::unique_ptr<NwcFile>> file = NwcFile::open(std::move(model.input.reader));
@@ -99,7 +90,7 @@ Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& 
   SessionParams placed = params;
   placed.compute = model.decoder.decoder->vulkan() != nullptr ? Compute::kVulkan : Compute::kCpu;
   placed.cpu_fallback = device.backend == "auto";
-  ProgressLine progress(context, "loading " + std::filesystem::path(path).filename().string());
+  ProgressLine progress(context, "loading " + std::filesystem::path(path).filename().string(), share);
   NWC_ASSIGN_OR_RETURN(model.session, Session::create(*model.file, *model.decoder.decoder, *model.runner, placed,
                                                       context.logger(), progress.callback()));
   return model;

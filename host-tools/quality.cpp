@@ -28,10 +28,28 @@ Result<std::string> read_text(const std::string& path) {
   return text;
 }
 
-Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context) {
+uint64_t held_out_begin(const std::string& text, uint64_t tokens) {
+  constexpr uint64_t kBytesPerToken = 8;  // more than tokenizers make of prose
+  uint64_t bytes = text.size() / 5;
+  if (tokens != 0) bytes = std::min(bytes, kBytesPerToken * std::min<uint64_t>(tokens, text.size()));
+  const uint64_t begin = text.size() - bytes;
+  for (const char* separator : {"\n", " "}) {
+    const size_t at = text.find(separator, begin);
+    if (at != std::string::npos && at < begin + bytes / 2) return at + 1;
+  }
+  uint64_t at = begin;  // no word ends here: at least no character is cut
+  while (at < text.size() && (static_cast<uint8_t>(text[at]) & 0xc0) == 0x80) ++at;
+  return at;
+}
+
+Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context, double share) {
   const auto start = std::chrono::steady_clock::now();
   QualityResult result;
-  NWC_ASSIGN_OR_RETURN(const std::string text, read_text(request.text));
+  NWC_ASSIGN_OR_RETURN(std::string text, read_text(request.text));
+  if (request.text_begin > text.size())
+    return invalid_argument(request.text + ": the part to measure on begins behind its end");
+  text.erase(0, static_cast<size_t>(request.text_begin));
+  result.text_begin = request.text_begin;
   result.text = base_name(request.text);
   result.text_crc32 = crc32({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
   result.model = base_name(request.model);
@@ -40,10 +58,10 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
   params.context = request.context != 0 ? request.context : 2048;
   // Both models see the same windows: the context is the smaller model's at most.
   const auto open = [&](const std::string& path, SessionParams wanted) -> Result<EvalModel> {
-    Result<EvalModel> model = open_eval_model(path, wanted, request.device, context);
+    Result<EvalModel> model = open_eval_model(path, wanted, request.device, context, share / 8);
     if (model.ok() || request.context != 0 || model.status().code() != StatusCode::kInvalidArgument) return model;
     wanted.context = 0;
-    return open_eval_model(path, wanted, request.device, context);
+    return open_eval_model(path, wanted, request.device, context, share / 8);
   };
   NWC_ASSIGN_OR_RETURN(EvalModel model, open(request.model, params));
   std::optional<EvalModel> reference;
@@ -53,7 +71,7 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
     exact.weight_dtype = Dtype::kF32;
     exact.kv_dtype = Dtype::kF32;
     DeviceOptions cpu;
-    NWC_ASSIGN_OR_RETURN(reference, open_eval_model(request.reference, exact, cpu, context));
+    NWC_ASSIGN_OR_RETURN(reference, open_eval_model(request.reference, exact, cpu, context, share / 8));
     if (reference->tokenizer->record().tokens.size() != model.tokenizer->record().tokens.size())
       return invalid_argument(request.model + " and " + request.reference + " have different vocabularies");
     result.reference = base_name(request.reference);
@@ -64,7 +82,7 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
   EvaluationParams evaluation;
   evaluation.context = std::min<uint32_t>(request.context != 0 ? request.context : 2048, model.session->context());
   evaluation.max_tokens = request.max_tokens;
-  ProgressLine progress(context, "evaluating");
+  ProgressLine progress(context, reference ? "comparing with the original" : "evaluating", share);
   evaluation.progress = progress.callback();
   NWC_ASSIGN_OR_RETURN(result.evaluation, evaluate(*model.session, reference ? reference->session.get() : nullptr,
                                                    *model.runner, tokens, evaluation));
@@ -117,6 +135,7 @@ Status write_quality_card(const std::string& path, const QualityResult& result) 
   const auto number = [](double v) { return fmt::format("{}", v); };
   return replace_quality(path, path,
                          {{"text", result.text},
+                          {"text_begin", std::to_string(result.text_begin)},
                           {"text_crc32", fmt::format("{:08x}", result.text_crc32)},
                           {"text_tokens", std::to_string(result.text_tokens)},
                           {"context", std::to_string(e.context)},

@@ -14,6 +14,7 @@ namespace nwc::cli {
 struct QualityRequest {
   std::string model, reference;  ///< reference: empty for perplexity alone
   std::string text;              ///< UTF-8 file
+  uint64_t text_begin = 0;       ///< bytes of it to pass over
   uint32_t context = 0;          ///< 0: min(2048, the model's)
   uint64_t max_tokens = 0;       ///< predicted tokens; 0: all
   SessionParams params;          ///< of the model; the reference is always resident and f32
@@ -24,8 +25,9 @@ struct QualityResult {
   Evaluation evaluation;
   bool has_reference = false;
   std::string model, reference, text;  ///< file names without folders
-  uint32_t text_crc32 = 0;
-  uint64_t text_tokens = 0;  ///< tokens of the text that were used, predicted or not
+  uint64_t text_begin = 0;             ///< bytes of it that were passed over
+  uint32_t text_crc32 = 0;             ///< of the rest
+  uint64_t text_tokens = 0;            ///< tokens of the text that were used, predicted or not
   uint64_t file_bytes = 0;
   double bpw_coded = 0, bpw_file = 0;
   std::string device;
@@ -35,7 +37,11 @@ struct QualityResult {
 /// A whole text file. errors: kIo, kLimit (over 1 GiB)
 Result<std::string> read_text(const std::string& path);
 
-Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context);
+/// share: of what is left of the command, for its progress.
+Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context, double share = 1);
+/// Where the part of a text begins that is held out from calibration to measure `tokens` tokens on (0: no limit): its
+/// last fifth, or as much as these tokens surely have. At the start of a line, or of a word, that is near.
+uint64_t held_out_begin(const std::string& text, uint64_t tokens);
 nlohmann::json quality_json(const QualityResult& result);
 /// Whether write_quality_card can do it, before the measurement: a .nwc model that may be written.
 Status check_quality_card(const std::string& path);

@@ -58,6 +58,21 @@ class Cli(CliCase):
         self.assertIn("bits per", self.check(OK, "info", self.file).stdout)
         self.assertIn("linear", self.check(OK, "info", ROOT / "codecs/linear.nwcc").stdout)
         self.assertEqual(len(self.json("info", MODEL)["tensors"]), 56)
+        self.assertEqual({t["storage"] for t in self.json("info", MODEL)["tensors"]}, {"BF16"})
+
+    def test_info_of_a_quantized_source_says_its_types_and_bits(self):
+        path = ROOT / "tests/fixtures/gguf/types.gguf"
+        info = self.json("info", path)
+        bits = {"F32": 32, "F16": 16, "BF16": 16, "Q4_0": 4.5, "Q4_1": 5, "Q5_0": 5.5, "Q5_1": 6, "Q8_0": 8.5,
+                "Q4_K": 4.5, "Q5_K": 5.5, "Q6_K": 6.5625}
+        known = [t for t in info["tensors"] if t["storage"] in bits]
+        self.assertGreater(len(known), 5)
+        for t in known:
+            self.assertAlmostEqual(t["bpw"], bits[t["storage"]], places=6)
+            self.assertEqual(t["stored_bytes"], t["weights"] * bits[t["storage"]] / 8)
+        self.assertLess(info["file_bytes"], path.stat().st_size)
+        self.assertAlmostEqual(info["bpw_file"], 8 * info["file_bytes"] / info["total_weights"], places=6)
+        self.assertRegex(self.check(OK, "info", path).stdout, r"Q4_1 +\d+ +5\.0000")
 
     def test_verify(self):
         report = self.json("verify", self.file)
@@ -181,6 +196,8 @@ class Cli(CliCase):
     def test_a_size_below_the_smallest_says_the_smallest(self):
         out = self.tmp / "never.nwc"
         done = self.check(USAGE, "compress", MODEL, "--size", "10K", "-e", 1, "-o", out)
+        estimate = self.check(USAGE, "compress", MODEL, "--size", "10K", "-e", 1, "-o", out, "--estimate")
+        self.assertRegex(estimate.stderr, r"smallest file .* about \d+ bytes")
         smallest = int(re.search(r"(\d+) bytes \(.*10240 bytes asked for", done.stderr).group(1))
         self.assertFalse(out.exists())
         self.check(OK, "compress", MODEL, "--size", smallest, "-e", 1, "-o", out)
@@ -216,7 +233,7 @@ class Cli(CliCase):
         self.json(*args, "--recovery", "on", "--recovery-tokens", 600, "--recovery-epochs", 2)
         self.check(OK, "verify", out)
         recovered = kld()
-        self.assertFalse((cache / "recovery").exists())  # of use to an interrupted run only
+        self.assertEqual(list(cache.glob("*/recovery")), [])  # of use to an interrupted run only
         self.check(OK, "compress", MODEL, "--bits", 3, "-o", out)
         self.assertLess(calibrated, 0.6 * kld())
         self.assertLess(recovered, calibrated)
@@ -253,6 +270,12 @@ class Cli(CliCase):
         self.check(OK, "train", MODEL, "-o", first, "--steps", 60, *base, "--log", self.tmp / "log.jsonl")
         lines = [json.loads(line) for line in (self.tmp / "log.jsonl").read_text().splitlines()]
         self.assertTrue(lines)
+        content = (self.tmp / "log.jsonl").read_bytes()
+        done = self.check(OK, "train", "--resume", self.tmp / "a.nwck", "-o", first, "--log", self.tmp / "log.jsonl",
+                          "--json")
+        self.assertIn("has ended after 60 steps", done.stderr)
+        self.assertEqual(len(json.loads(done.stdout)["levels"]), 8)
+        self.assertEqual((self.tmp / "log.jsonl").read_bytes(), content)
         self.check(OK, "train", MODEL, "-o", second, "--steps", 60, *base, "-t", 1)
         self.assertEqual(first.read_bytes(), second.read_bytes())
         self.check(OK, "compress", MODEL, "--codec", first, "--bits", 4, "-o", self.tmp / "own.nwc")

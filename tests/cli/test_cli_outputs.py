@@ -142,11 +142,15 @@ class Outputs(CliCase):
 
     def test_a_calibration_that_cannot_be_kept_is_refused_before_it_is_made(self):
         cache = self.work / "cache"
-        (cache / "calibration.json").mkdir(parents=True)
         compress = ["compress", MODEL, "--bits", 4, "-e", 1, "--calib", self.text, "-o", self.work / "x", "--calib-cache"]
+        self.check(OK, *compress, cache)
+        folder, = cache.iterdir()
+        for file in folder.iterdir():
+            file.unlink()
+        (folder / "calibration.json").mkdir()
         done = self.check(USAGE, *compress, cache)
         self.assertRegex(done.stderr, "calibration.json: is a folder")
-        self.assertEqual([f.name for f in cache.iterdir()], ["calibration.json"])
+        self.assertEqual(sorted(f.name for f in folder.iterdir()), ["calibration.json", "lock"])
         self.assertIn("text.txt", self.check(FAILURE, *compress, self.text).stderr)
 
     def test_stdout_that_fails_is_an_error_with_a_reason(self):

@@ -130,21 +130,49 @@ Result<std::unique_ptr<Calibration>> Calibration::open(const std::string& folder
   return std::unique_ptr<Calibration>(std::make_unique<StoredCalibration>(folder, std::move(index)));
 }
 
-Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const std::string& text,
-                                                      const CalibrationOptions& options, const std::string& folder,
-                                                      Runner& runner, const Progress& progress, const Logger& log) {
+namespace {
+
+/// What a calibration will be, with the tokens that it is made of.
+struct Prepared {
+  std::vector<uint32_t> tokens;
+  CalibrationIndex index;
+};
+
+Result<Prepared> prepare(const ModelSource& source, const std::string& text, const CalibrationOptions& options) {
   NWC_TRY(check_described(source));
   const ModelRecord& model = *source.model();
   NWC_TRY(validate(model));
   NWC_TRY(check_llama_tensors(model, source.tensors()));
-  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, calibration_tokens(source, text, options.tokens));
+  Prepared out;
+  NWC_ASSIGN_OR_RETURN(out.tokens, calibration_tokens(source, text, options.tokens));
+  out.index.context = calibration_context(model, options.context);
+  out.index.tokens = out.tokens.size();
+  NWC_ASSIGN_OR_RETURN(out.index.hash, hash_of(source, out.tokens, out.index.context, options.seed));
+  out.index.tensors = calibrated_tensors(model);
+  return out;
+}
 
-  CalibrationIndex index;
-  index.context = calibration_context(model, options.context);
-  index.tokens = tokens.size();
-  NWC_ASSIGN_OR_RETURN(index.hash, hash_of(source, tokens, index.context, options.seed));
-  index.tensors = calibrated_tensors(model);
+}  // namespace
 
+Result<std::string> Calibration::hash_of(const ModelSource& source, const std::string& text,
+                                         const CalibrationOptions& options) {
+  NWC_ASSIGN_OR_RETURN(Prepared prepared, prepare(source, text, options));
+  return std::move(prepared.index.hash);
+}
+
+Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const std::string& text,
+                                                      const CalibrationOptions& options, const std::string& folder,
+                                                      Runner& runner, const Progress& progress, const Logger& log) {
+  return run(
+      source, text, options, [&](const std::string&) { return Result<std::string>(folder); }, runner, progress, log);
+}
+
+Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const std::string& text,
+                                                      const CalibrationOptions& options, const FolderOf& folder_of,
+                                                      Runner& runner, const Progress& progress, const Logger& log) {
+  NWC_ASSIGN_OR_RETURN(const Prepared prepared, prepare(source, text, options));
+  const CalibrationIndex& index = prepared.index;
+  NWC_ASSIGN_OR_RETURN(const std::string folder, folder_of(index.hash));
   const Result<CalibrationIndex> finished = read_calibration_index(folder);
   if (finished.ok() && finished->hash == index.hash) {
     log.log(LogLevel::kInfo, "calibration: " + folder + " holds the result already");
@@ -156,9 +184,9 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
   NWC_TRY(resolve_output(folder + "/calibration.json").status());  // not after a layer's worth of work
   // A result of something else: from here on the folder is ours, and it must not look finished before it is.
   std::filesystem::remove(folder + "/calibration.json", error);
-  log.log(LogLevel::kInfo, "calibration: " + std::to_string(tokens.size()) + " tokens in sequences of " +
+  log.log(LogLevel::kInfo, "calibration: " + std::to_string(prepared.tokens.size()) + " tokens in sequences of " +
                                std::to_string(index.context) + ", into " + folder);
-  NWC_TRY(run_calibration(source, tokens, index, options, folder, runner, progress, log));
+  NWC_TRY(run_calibration(source, prepared.tokens, index, options, folder, runner, progress, log));
   NWC_TRY(write_calibration_index(folder, index));
   return open(folder);
 }

@@ -2,6 +2,7 @@
 // doc/architecture.md, Calibration).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,9 +34,9 @@ struct CalibrationOptions {
   uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
 };
 
-/// The first `limit` tokens of a text as a model is calibrated, and fine-tuned, on them: without the special tokens that
-/// the tokenizer would put in front.
-/// errors: kUnsupported (no model description or tokenizer), kInvalidArgument (fewer than 2 tokens), kCorrupt (a token
+/// The first `limit` tokens of a text as a model is calibrated, and fine-tuned, on them: without the special tokens
+/// that the tokenizer would put in front. errors: kUnsupported (no model description or tokenizer), kInvalidArgument
+/// (fewer than 2 tokens), kCorrupt (a token
 ///         that the model does not have)
 Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit);
 /// Tokens per sequence for CalibrationOptions::context.
@@ -54,6 +55,14 @@ class Calibration {
   static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
                                                   const CalibrationOptions& options, const std::string& folder,
                                                   Runner& runner, const Progress& progress, const Logger& log);
+  /// The same in a folder that is chosen once the hash is known. errors: those of `folder_of`, too
+  using FolderOf = std::function<Result<std::string>(const std::string& hash)>;
+  static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
+                                                  const CalibrationOptions& options, const FolderOf& folder_of,
+                                                  Runner& runner, const Progress& progress, const Logger& log);
+  /// The hash that run() would give its result. Reads the whole model. errors: those of run
+  static Result<std::string> hash_of(const ModelSource& source, const std::string& text,
+                                     const CalibrationOptions& options);
   /// A finished calibration. errors: kNotFound (no calibration.json), kCorrupt, kIo
   static Result<std::unique_ptr<Calibration>> open(const std::string& folder);
   virtual ~Calibration() = default;

@@ -47,7 +47,7 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
                               ? options.bits * weights / 8
                               : std::max(1.0, static_cast<double>(options.file_bytes) - static_cast<double>(raw));
     FittedCodec fitted;
-    NWC_ASSIGN_OR_RETURN(const double log_step, rate.find_step(target, *runner, &fitted));
+    NWC_ASSIGN_OR_RETURN(const double log_step, rate.find_step(target, *runner, progress, &fitted));
     const double searched = seconds_since(start);
     const auto measured = std::chrono::steady_clock::now();
     NWC_ASSIGN_OR_RETURN(const RateEstimate estimate, rate.estimate(log_step, fitted, *runner));
@@ -57,6 +57,10 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
     }
     out.bits = 8 * estimate.bytes / weights;
     out.file_bytes += static_cast<uint64_t>(estimate.bytes);
+    if (options.file_bytes != 0 && log_step >= rate.step_range().coarsest && out.file_bytes > options.file_bytes)
+      return invalid_argument("the smallest file that this codec makes of this model has about " +
+                              std::to_string(out.file_bytes) + " bytes, " + std::to_string(options.file_bytes) +
+                              " bytes asked for");
     if (rate.choices().allocation == Allocation::kFisher) out.predicted_kld = estimate.weighted_error / 2;
     out.seconds = searched + kTypicalPasses * seconds_since(measured) * weights / static_cast<double>(sampled);
   }

@@ -56,7 +56,14 @@ struct Work {
   std::vector<PlannedTensor> plan;
   std::vector<uint8_t> source_section;  ///< empty: none
   std::unique_ptr<Runner> runner;
+
+  void begin(const std::string& stage, double share) const {
+    if (options.stage) options.stage(stage.c_str(), share);
+  }
 };
+
+/// Shares of the stages of an encoding: of all, of what is left after the first two, and with recovery still to come.
+constexpr double kSurveyShare = 0.05, kFitShare = 0.2, kPassShare = 0.9, kFirstPassShare = 0.15, kRecoveryShare = 0.85;
 
 /// One attempt: a complete file that only waits to be committed.
 struct Pass {
@@ -323,7 +330,8 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
   const StepRange range = rate->step_range();
   StepSearch search(range);
   FittedCodec fitted;
-  NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(target, *work.runner, &fitted));
+  work.begin("fitting tables", kFitShare);
+  NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(target, *work.runner, work.progress, &fitted));
   double fitted_step = log_step;
   Attempt best;
   uint64_t smallest_bytes = UINT64_MAX;
@@ -336,11 +344,15 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
       fitted_step = log_step;
     }
     std::unique_ptr<ModelSource> recovered;
+    const std::string pass_name = number == 1 ? std::string() : ", pass " + std::to_string(number);
     if (options.recovery.enabled && recovering) {
+      work.begin("fine-tuning" + pass_name, kRecoveryShare);
       NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, options.calibration, rate, fitted, log_step,
                                                     options.recovery, *work.runner, work.progress, log));
     }
     work.weights = recovered != nullptr ? recovered.get() : &work.source;
+    work.begin("coding" + pass_name + (options.recovery.enabled && recovering ? " (fine-tuned)" : ""),
+               recovering ? kPassShare : kFirstPassShare);
     NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, &fitted, log_step));
     CompressReport& report = pass.report;
     const double error =
@@ -428,6 +440,7 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
   if (options.keep_source) {
     NWC_ASSIGN_OR_RETURN(work.source_section, make_source_section(source, log));
   }
+  work.begin("reading the model", kSurveyShare);
   NWC_ASSIGN_OR_RETURN(RateModel rate,
                        RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));
   Result<CompressReport> done = rate.coded_weights() > 0 ? reach_rate(work, &rate, log) : store_raw(work, log);

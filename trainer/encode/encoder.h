@@ -1,6 +1,7 @@
 // A whole model into one file at a given number of bits per weight.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct CompressOptions {
   std::string source_name;  ///< PROVENANCE: file or directory name, no path
   std::string settings;     ///< PROVENANCE: the command's options in canonical order
   bool keep_source = true;  ///< SOURCE: what describes the model beside its weights
+  /// Told what begins, and which share of what is left it takes, about. Progress counts from 0 in each of these stages.
+  std::function<void(const char* stage, double share)> stage;
 };
 
 struct TensorReport {

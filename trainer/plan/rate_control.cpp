@@ -304,7 +304,7 @@ StepRange RateModel::step_range() const {
   return out;
 }
 
-Result<double> RateModel::find_step(double bytes, Runner& runner, FittedCodec* fitted) {
+Result<double> RateModel::find_step(double bytes, Runner& runner, const Progress& progress, FittedCodec* fitted) {
   const double weights = static_cast<double>(coded_weights_);
   const StepRange range = step_range();
   StepSearch search(range);
@@ -317,6 +317,8 @@ Result<double> RateModel::find_step(double bytes, Runner& runner, FittedCodec* f
   double log_step = gaussian_bits(range.finest) < 8 * bytes ? range.finest : (low + high) / 2;
   double best = INFINITY, best_step = log_step;
   for (int pass = 0; pass < kFitPasses; ++pass) {
+    if (!progress.report(static_cast<uint64_t>(pass), kFitPasses))
+      return Status(StatusCode::kCancelled, "cancelled while fitting tables");
     RateEstimate estimate;
     NWC_ASSIGN_OR_RETURN(FittedCodec next, fit(log_step, runner, &estimate));
     const double error = (estimate.bytes - bytes) * 8 / weights;

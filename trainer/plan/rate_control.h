@@ -66,7 +66,8 @@ class RateModel {
   Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
   /// The common step whose estimate is nearest to `bytes`, within what a few fits give; *fitted: what fit() gives there.
   /// One of step_range() where no step gives as much, or as little.
-  Result<double> find_step(double bytes, Runner& runner, FittedCodec* fitted);
+  /// errors: kCancelled, the calibration's
+  Result<double> find_step(double bytes, Runner& runner, const Progress& progress, FittedCodec* fitted);
 
   /// What a fitted codec gives on the samples, scaled up to the model.
   Result<RateEstimate> estimate(double log_step, const FittedCodec& fitted, Runner& runner) {

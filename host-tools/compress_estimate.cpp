@@ -1,0 +1,147 @@
+// nwc compress --estimate: what a file would take, from a sample of the model and a block's speed on this machine.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "host-tools/compress_command.h"
+#include "host-tools/cost_text.h"
+#include "trainer/calib/calibration_estimate.h"
+
+namespace nwc::cli {
+namespace {
+
+constexpr double kTypicalFiles = 4;    ///< that --kld makes
+constexpr double kRecoveryStages = 4;  ///< of a block; the layers after each are tuned
+
+struct Estimate {
+  CompressEstimate file;  ///< seconds: of one file, without what follows
+  double calibrating = 0, recovering = 0, measuring = 0, files = 1;
+  uint64_t cache_bytes = 0;
+  bool calibrated = false;  ///< --calib was given
+  bool finished = false;    ///< and its calibration is there
+
+  double seconds() const { return calibrating + files * (file.seconds + recovering + measuring); }
+};
+
+/// Calibration, fine-tuning, comparing: everything that passes a text through the model.
+Status add_passes(const CompressCommand& command, const ModelSource& source, const std::string& text, Estimate* e) {
+  const bool measures = command.kld || !command.card_text.empty();
+  if (text.empty() && !measures) return {};
+  const std::unique_ptr<Runner> runner = make_thread_pool(command.options.threads);
+  const uint32_t context = calibration_context(*source.model(), command.calibration.context);
+  NWC_ASSIGN_OR_RETURN(const BlockSpeed speed, measure_block_speed(source, context, *runner));
+  const double layers = source.model()->num_layers;
+  if (!text.empty()) {
+    NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
+                         calibration_tokens(source, text,
+                                            std::max(command.calibration.tokens,
+                                                     command.recovery == "on" ? *command.recovery_tokens : 0)));
+    const uint64_t used = std::min<uint64_t>(tokens.size(), command.calibration.tokens);
+    const CalibrationEstimate c = estimate_calibration(*source.model(), used, command.calibration, speed);
+    if (!e->finished) e->calibrating = c.seconds;
+    e->cache_bytes = c.disk_bytes;
+    e->file.memory_bytes = std::max(e->file.memory_bytes, c.memory_bytes);
+    if (command.recovery == "on") {
+      const auto tuned = static_cast<double>(std::min<uint64_t>(tokens.size(), *command.recovery_tokens));
+      e->recovering = tuned * layers *
+                      (2 * speed.forward +
+                       kRecoveryStages * command.options.recovery.options.epochs * (speed.forward + speed.backward));
+    }
+  }
+  if (measures) {  // the file and the original
+    const double tokens = command.card_tokens != 0 ? static_cast<double>(command.card_tokens) : 1e5;
+    e->measuring = 2 * tokens * (layers * speed.forward + speed.head_forward);
+  }
+  return {};
+}
+
+/// The rate at which the predicted divergence is the one asked for: each bit less multiplies it by about 4.
+Result<CompressEstimate> estimate_at_kld(const CompressCommand& command, const ModelSource& source,
+                                         const CodecModel& codec, CompressOptions options, const Progress& progress) {
+  NWC_ASSIGN_OR_RETURN(CompressEstimate estimate, estimate_compress(source, codec, options, progress));
+  const double seconds = estimate.seconds;
+  for (int step = 0; step < 2 && estimate.predicted_kld > 0; ++step) {
+    options.bits =
+        std::clamp(estimate.bits + std::log(estimate.predicted_kld / *command.kld) / std::log(4.0), 0.5, 16.0);
+    NWC_ASSIGN_OR_RETURN(estimate, estimate_compress(source, codec, options, progress));
+  }
+  estimate.seconds = seconds;
+  return estimate;
+}
+
+std::vector<std::string> assumptions(const CompressCommand& command, const Estimate& e) {
+  std::vector<std::string> out = {"nothing else keeps this machine busy"};
+  if (e.calibrated && !e.finished)
+    out.push_back(
+        "errors of all weights cost the same, which calibration will correct: the size stays, the quality is not "
+        "predicted");
+  if (e.finished) out.push_back("the calibration of this model and text, which is there, is used");
+  if (command.kld) {
+    out.push_back(
+        fmt::format("{:.0f} files are made and compared with the original until --kld is met", kTypicalFiles));
+    if (e.file.predicted_kld <= 0)
+      out.push_back(fmt::format("{:g} bits per weight: which rate --kld needs is not known before calibration",
+                                command.options.bits));
+  }
+  return out;
+}
+
+}  // namespace
+
+Status print_estimate(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
+                      const std::string& calibration_text, const Calibration* calibration, Context& context) {
+  Estimate e;
+  e.calibrated = !calibration_text.empty();
+  e.finished = calibration != nullptr;
+  e.files = command.kld ? kTypicalFiles : 1;
+  if ((e.calibrated || command.kld || !command.card_text.empty()) && !(source.model() && source.tokenizer()))
+    return unsupported(command.model + ": --calib, --kld and --card need a model description and a tokenizer");
+  std::unique_ptr<Calibration> assumed;
+  CompressOptions options = command.options;
+  if (e.calibrated && !e.finished) assumed = assumed_calibration(*source.model());
+  options.calibration = e.finished ? calibration : assumed.get();
+  {
+    ProgressLine line(context, "estimating");
+    if (command.kld && e.finished) {
+      NWC_ASSIGN_OR_RETURN(e.file, estimate_at_kld(command, source, codec, options, line.callback()));
+    } else {
+      NWC_ASSIGN_OR_RETURN(e.file, estimate_compress(source, codec, options, line.callback()));
+    }
+    if (!e.finished) e.file.predicted_kld = 0;
+  }
+  NWC_TRY(add_passes(command, source, calibration_text, &e));
+  warn_if_larger(source, e.file.file_bytes, context);
+  const std::vector<std::string> assumed_things = assumptions(command, e);
+  if (context.json) {
+    context.print_json({{"file_bytes", e.file.file_bytes},
+                        {"bpw_coded", e.file.bits},
+                        {"predicted_kld", e.file.predicted_kld},
+                        {"seconds", e.seconds()},
+                        {"seconds_calibrating", e.calibrating},
+                        {"seconds_coding", e.files * e.file.seconds},
+                        {"seconds_fine_tuning", e.files * e.recovering},
+                        {"seconds_measuring", e.files * e.measuring},
+                        {"memory_bytes", e.file.memory_bytes},
+                        {"cache_bytes", e.cache_bytes},
+                        {"assumes", assumed_things}});
+    return {};
+  }
+  fmt::print("{}: about {} ({:.2f} bits per coded weight), {}, {} of memory\n", command.model,
+             format_bytes(e.file.file_bytes), e.file.bits, format_seconds(e.seconds()),
+             format_bytes(e.file.memory_bytes));
+  fmt::print("  time: {} for coding", format_seconds(e.files * e.file.seconds));
+  if (e.calibrating > 0) fmt::print(", {} for calibration", format_seconds(e.calibrating));
+  if (e.recovering > 0) fmt::print(", {} for fine-tuning", format_seconds(e.files * e.recovering));
+  if (e.measuring > 0) fmt::print(", {} for measuring", format_seconds(e.files * e.measuring));
+  fmt::print("\n");
+  if (e.cache_bytes != 0)
+    fmt::print("  calibration {} {} in {}\n", e.finished ? "takes" : "will take", format_bytes(e.cache_bytes),
+               calibration_root(command));
+  if (e.file.predicted_kld > 0) fmt::print("  predicted KL divergence {:.5f} nats per token\n", e.file.predicted_kld);
+  for (const std::string& thing : assumed_things) fmt::print("  assumed: {}\n", thing);
+  return {};
+}
+
+}  // namespace nwc::cli

@@ -1,0 +1,219 @@
+// The options of `nwc compress`, and what the encoder is told when some are not given.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "host-tools/compress_command.h"
+
+namespace nwc::cli {
+namespace {
+
+/// In the order of the enums.
+const std::vector<std::string> kImportances = {"none", "flat", "paper", "waterfill"};
+const std::vector<std::string> kAllocations = {"none", "weights", "fisher"};
+
+template <typename Enum>
+Enum by_name(const std::vector<std::string>& names, const std::string& name) {
+  return static_cast<Enum>(std::find(names.begin(), names.end(), name) - names.begin());
+}
+
+/// What the encoder spends on the search; doc/architecture.md, Effort, says what each step takes and gains.
+struct Effort {
+  uint32_t trellis_bits;
+  uint64_t recovery_tokens;  ///< 0: no recovery
+  uint32_t recovery_epochs;
+};
+constexpr Effort kEfforts[10] = {{},        {2, 0, 0},    {3, 0, 0},     {4, 0, 0},     {6, 0, 0},
+                                 {8, 0, 0}, {8, 8192, 4}, {8, 16384, 8}, {8, 32768, 8}, {8, 65536, 8}};
+
+}  // namespace
+
+std::string canonical_settings(const CompressOptions& o, const CompressCommand& command) {
+  const CodingChoices& c = o.choices;
+  std::string target = o.file_bytes != 0 ? fmt::format("size={}", o.file_bytes) : fmt::format("bits={}", o.bits);
+  target += fmt::format(" trellis_bits={} rdo={} importance={} feedback={} allocation={} row_importance={} damping={}",
+                        c.quantizer.trellis_bits, c.rdo_strength, kImportances[static_cast<size_t>(c.importance)],
+                        c.feedback ? "ldlq" : "none", kAllocations[static_cast<size_t>(c.allocation)], c.row_importance,
+                        c.damping);
+  target += fmt::format(" row_classes={} head_bits={} shrinkage={} refit_tables={} min_elements={}",
+                        c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
+  target += fmt::format(" keep_source={}", o.keep_source);
+  if (!command.calibration_text.empty())
+    target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
+                          command.calibration.context, command.calibration.seed);
+  if (command.recovery == "on")
+    target +=
+        fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);
+  return target;
+}
+
+void apply_effort(CompressCommand* c, const ModelSource& source) {
+  CompressCommand& command = *c;
+  CodingChoices* choices = &command.options.choices;
+  const Effort& effort = kEfforts[command.effort];
+  if (command.quantizer == "scalar") {
+    choices->quantizer.trellis_bits = 0;
+  } else if (choices->quantizer.trellis_bits == 0) {
+    choices->quantizer.trellis_bits = effort.trellis_bits;
+  }
+  const bool calibrated = !command.calibration_text.empty();
+  if (command.recovery.empty()) command.recovery = calibrated && effort.recovery_tokens != 0 ? "on" : "off";
+  if (!command.recovery_tokens) command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
+  command.options.recovery.options.epochs =
+      command.recovery_epochs.value_or(effort.recovery_epochs != 0 ? effort.recovery_epochs : 8);
+  // Both lower the squared error and attenuate the weights, which adds up over the layers unless recovery makes up for
+  // it (doc/architecture.md, Encoder).
+  const bool attenuate = !calibrated || command.recovery == "on";
+  choices->rdo_strength = command.rdo.value_or(attenuate ? 0.5 : 0);
+  choices->shrinkage = command.shrinkage.empty() ? attenuate : command.shrinkage == "on";
+  choices->importance = by_name<Importance>(kImportances, command.importance);
+  choices->feedback = command.feedback == "ldlq";
+  choices->allocation = by_name<Allocation>(kAllocations, command.allocation);
+  choices->row_importance = command.row_importance == "on";
+  *choices = settle(*choices, source, calibrated);
+}
+
+void add_compress_options(CLI::App* sub, CompressCommand* command) {
+  sub->add_option("model", command->model, "Hugging Face folder, .gguf or .safetensors file")->required();
+  sub->add_option("-o,--output", command->output, "File to write (.nwc)")->required();
+  sub->add_option(
+         "-b,--bits", command->options.bits,
+         "Bits per coded weight, tables and all else that decoding needs included, 0.1 to 16; met within 0.02, or the "
+         "file is smaller because the weights need no more")
+      ->check(CLI::Range(0.1, 16.0))
+      ->capture_default_str();
+  sub->add_option(
+         "-c,--codec", command->codec,
+         "How weights are transformed before they are rounded: identity (the fastest, and the best measured), linear, "
+         "small (a network, slow to decode), or a .nwcc file made by nwc train")
+      ->capture_default_str();
+  sub->add_option("--size", command->size,
+                  "Size of the whole file instead of --bits, never exceeded: 600M, 1.5G (powers of 1024)")
+      ->excludes("--bits");
+  sub->add_option(
+         "--kld", command->kld,
+         "Distance from the original instead of --bits: the KL divergence of its predictions, in nats per token. Up "
+         "to 6 files are made and measured on the text of --card, else on the last part of the text of --calib, "
+         "which calibration then does not use; the file gets a quality card")
+      ->check(CLI::PositiveNumber)
+      ->excludes("--bits")
+      ->excludes("--size");
+  sub->add_flag(
+      "--estimate", command->estimate,
+      "Say how large the file will be, and what time and memory it takes; writes nothing, takes some seconds");
+  sub->add_option(
+         "--calib", command->calibration_text,
+         "UTF-8 text on which is measured what an error of each weight costs (calibration); a file calibrated so is "
+         "several times closer to the original")
+      ->check(CLI::ExistingFile);
+  sub->add_option("--calib-tokens", command->calibration.tokens,
+                  "Tokens of that text that calibration uses, from its start")
+      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))
+      ->capture_default_str();
+  sub->add_option("--calib-context", command->calibration.context,
+                  "Tokens that the model sees together in calibration; 0: 512, or the model's maximum if that is less")
+      ->capture_default_str();
+  sub->add_option(
+      "--calib-cache", command->calibration_cache,
+      "Folder that keeps calibrations for further files of the same model and text, whatever their names, and "
+      "what an interrupted run has done, so that the same command goes on. May be deleted (default: "
+      "calibration in the user's cache, $XDG_CACHE_HOME/nwc or ~/.cache/nwc)");
+  sub->add_option("--calib-cache-size", command->cache_size,
+                  "When a file is finished, the calibrations that were not used for the longest time are removed until "
+                  "all together take no more than this; the one in use stays")
+      ->capture_default_str();
+  sub->add_option(
+         "-e,--effort", command->effort,
+         "Time spent on a closer file, 1 (fastest) to 9: up to 5 by searching for better roundings; from 6 on, with "
+         "--calib, also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
+         "for large models)")
+      ->check(CLI::Range(1, 9))
+      ->capture_default_str();
+  sub->add_option("--head-bits", command->options.choices.head_bits,
+                  "Without --calib: bits per weight that embedding and output layer get above the rest, 0 to 8")
+      ->check(CLI::Range(0.0, 8.0))
+      ->capture_default_str();
+  const std::string studies = "For studies";
+  sub->add_option("--quantizer", command->quantizer,
+                  "How weights are rounded: scalar (one by one) or trellis (together)")
+      ->check(CLI::IsMember({"scalar", "trellis"}))
+      ->capture_default_str()
+      ->group(studies);
+  sub->add_option("--trellis-bits", command->options.choices.quantizer.trellis_bits,
+                  "The trellis has 2 to the power of this many states: 2 to 6 or 8; 0: by --effort")
+      ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8}))
+      ->default_val(0)
+      ->group(studies);
+  sub->add_option(
+         "--importance", command->importance,
+         "How finely columns are rounded against each other: none (equal bits), flat (equal precision), paper (four "
+         "classes by the power of their inputs), waterfill (by what their errors cost); without --calib flat for "
+         "the last two, and none for bare tensors")
+      ->check(CLI::IsMember(kImportances))
+      ->group(studies);
+  sub->add_option(
+         "--feedback", command->feedback,
+         "Whether later columns make up for the rounding errors of earlier ones: none, or ldlq, which needs --calib")
+      ->check(CLI::IsMember({"none", "ldlq"}))
+      ->group(studies);
+  sub->add_option("--allocation", command->allocation,
+                  "How bits are shared out among tensors: none (equally), weights (by squared error) or fisher (by KL "
+                  "divergence); without --calib weights, and none for bare tensors")
+      ->check(CLI::IsMember(kAllocations))
+      ->group(studies);
+  sub->add_option("--row-importance", command->row_importance,
+                  "on: rows are rounded more or less finely, too, with --allocation fisher")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->group(studies);
+  sub->add_option(
+         "--recovery", command->recovery,
+         "on: fine-tune the layers of a block that are not coded yet after each one that is, on the text of --calib; "
+         "default: by --effort")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->group(studies);
+  sub->add_option("--recovery-tokens", command->recovery_tokens,
+                  "Tokens of that text to fine-tune on; default: by --effort")
+      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))
+      ->group(studies);
+  sub->add_option("--recovery-epochs", command->recovery_epochs,
+                  "How many times these tokens are gone through; default: by --effort")
+      ->check(CLI::Range(1u, 10000u))
+      ->group(studies);
+  sub->add_flag("--row-classes,!--no-row-classes", command->options.choices.quantizer.row_classes,
+                "Tables of their own for rows of unlike size, where the codec is linear (default: on)")
+      ->group(studies);
+  sub->add_option("--damping", command->options.choices.damping,
+                  "Added to the diagonal of each matrix of calibration, as a multiple of the diagonal's mean, 0 to 10")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str()
+      ->group(studies);
+  sub->add_option(
+         "--rdo", command->rdo,
+         "How far roundings are chosen that take fewer bits, 0 (nearest values) to 4; default: 0.5, but 0 with --calib "
+         "and without fine-tuning")
+      ->check(CLI::Range(0.0, 4.0))
+      ->group(studies);
+  sub->add_option(
+         "--shrinkage", command->shrinkage,
+         "on: decode each rounded value as the mean of the weights that were rounded to it; default: on, but off with "
+         "--calib and without fine-tuning")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->group(studies);
+  sub->add_flag("--refit-tables,!--no-refit-tables", command->options.choices.refit_tables,
+                "Fit the tables of the entropy coder to this model (default: on)")
+      ->group(studies);
+  sub->add_option("--min-elements", command->options.min_elements, "Tensors of fewer weights are stored as they are")
+      ->capture_default_str();
+  sub->add_flag("--source,!--no-source", command->options.keep_source,
+                "Keep configuration, tokenizer and chat template, or a GGUF's metadata, as they are, so that decompress "
+                "can write them back (default: on)");
+  sub->add_option(
+         "--card", command->card_text,
+         "UTF-8 text on which the file is compared with the original; the result is stored in its quality card. If it "
+         "is the text of --calib, calibration does not use the last part of it")
+      ->check(CLI::ExistingFile);
+  sub->add_option("--card-tokens", command->card_tokens, "Tokens of that text to measure on at most; 0: all")
+      ->capture_default_str();
+}
+
+}  // namespace nwc::cli

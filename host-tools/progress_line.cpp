@@ -1,0 +1,91 @@
+#include "host-tools/progress_line.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "host-tools/cli.h"
+#include "host-tools/cost_text.h"
+
+namespace nwc::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// What the stages of a command share: a process runs one command.
+struct CommandProgress {
+  double done = 0;                        ///< 0 to 1, of the command
+  Clock::time_point last = Clock::now();  ///< when something was shown
+};
+
+CommandProgress& command_progress() {
+  static CommandProgress progress;
+  return progress;
+}
+
+std::chrono::duration<double> line_interval(bool terminal) {
+  if (terminal) return std::chrono::milliseconds(170);
+  const char* text = std::getenv("NWC_PROGRESS_SECONDS");
+  char* end = nullptr;
+  const double seconds = text != nullptr ? std::strtod(text, &end) : 10;
+  return std::chrono::duration<double>(end != text && seconds >= 0 && std::isfinite(seconds) ? seconds : 10);
+}
+
+}  // namespace
+
+ProgressLine::ProgressLine(const Context& context, std::string stage, double share)
+    : enabled_(!context.quiet), terminal_(isatty(STDERR_FILENO) != 0), interval_(line_interval(terminal_)) {
+  (void)interrupted();
+  limit_ = command_progress().done + std::clamp(share, 0.0, 1.0) * (1 - command_progress().done);
+  next(std::move(stage), 1);
+}
+
+ProgressLine::~ProgressLine() {
+  command_progress().done = limit_;
+  if (shown_ && terminal_) std::fputs("\r\033[K", stderr);
+}
+
+void ProgressLine::next(std::string stage, double share) {
+  CommandProgress& command = command_progress();
+  if (reported_) command.done = end_;
+  reported_ = false;
+  stage_ = std::move(stage);
+  begin_ = command.done;
+  end_ = begin_ + std::clamp(share, 0.0, 1.0) * (limit_ - begin_);
+  start_ = Clock::now();
+}
+
+bool ProgressLine::report(uint64_t done, uint64_t total, const std::string& detail) {
+  if (interrupted()) return false;
+  reported_ = true;
+  CommandProgress& command = command_progress();
+  const double fraction = total == 0 ? 0 : std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
+  command.done = std::max(command.done, begin_ + fraction * (end_ - begin_));
+  if (!enabled_ || Clock::now() - command.last < interval_) return true;
+  command.last = Clock::now();
+  show(fraction, detail);
+  return true;
+}
+
+void ProgressLine::show(double fraction, const std::string& detail) {
+  std::string line = fmt::format("{:3.0f} % {}", std::floor(100 * command_progress().done), stage_);
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
+  if (fraction > 0.02 && fraction < 1)
+    line += ", " + format_seconds(std::ceil(elapsed * (1 - fraction) / fraction)) + " left of this step";
+  if (!detail.empty()) line += ", " + detail;
+  std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "nwc: %s\n", line.c_str());
+  std::fflush(stderr);
+  shown_ = true;
+}
+
+Progress ProgressLine::callback() {
+  return Progress{
+      [](void* user, uint64_t done, uint64_t total) { return static_cast<ProgressLine*>(user)->report(done, total); },
+      this};
+}
+
+}  // namespace nwc::cli

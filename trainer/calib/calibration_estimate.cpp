@@ -1,0 +1,113 @@
+#include "trainer/calib/calibration_estimate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+
+#include "trainer/calib/block_statistics.h"
+#include "trainer/calib/calibration_run.h"
+#include "trainer/llm/llama_weights.h"
+
+namespace nwc {
+namespace {
+
+/// The head goes forward, and back with the moments of its input, as a block does (calibration_run.cpp).
+constexpr double kHeadPasses = 4;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+class AssumedCalibration final : public Calibration {
+ public:
+  explicit AssumedCalibration(const ModelRecord& model) {
+    for (const CalibratedTensor& tensor : calibrated_tensors(model)) tensors_.emplace(tensor.name, tensor);
+  }
+  const std::string& hash() const override { return hash_; }
+  uint64_t tokens() const override { return 0; }
+  bool covers(const std::string& tensor) const override { return tensors_.count(tensor) != 0; }
+  Result<TensorStatistics> load(const std::string& tensor, HessianKind) const override {
+    const auto found = tensors_.find(tensor);
+    if (found == tensors_.end()) return invalid_argument(tensor + " is not covered by the calibration");
+    TensorStatistics out;
+    out.m = found->second.m;
+    out.n = found->second.n;
+    out.hessian.assign(static_cast<size_t>(out.n * out.n), 0.0f);
+    for (uint64_t i = 0; i < out.n; ++i) out.hessian[static_cast<size_t>(i * out.n + i)] = 1;
+    out.row_importance.assign(static_cast<size_t>(out.m), 1.0f);
+    return out;
+  }
+
+ private:
+  const std::string hash_ = "assumed";
+  std::unordered_map<std::string, CalibratedTensor> tensors_;
+};
+
+}  // namespace
+
+Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner) {
+  if (!source.model()) return unsupported("the model has no description (config.json or GGUF)");
+  const LlamaShape shape(*source.model());
+  NWC_ASSIGN_OR_RETURN(const BlockWeights<float> weights, load_block(source, shape, 0));
+  const uint32_t pieces = runner.num_workers();
+  const auto length = static_cast<Eigen::Index>(context);
+  const std::vector<uint32_t> lengths{context};
+  const RowMatrix<float> x = RowMatrix<float>::Random(length, shape.hidden);
+  std::vector<LlamaBlock<float>> blocks;
+  for (uint32_t i = 0; i < pieces; ++i) blocks.emplace_back(shape, length);
+  const double tokens = static_cast<double>(context) * pieces;
+  const auto timed = [&](const auto& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    return seconds_since(start) / tokens;
+  };
+
+  BlockSpeed speed;
+  const auto forward = [&] {
+    parallel_for(runner, pieces, [&](uint32_t i, uint32_t) { blocks[i].forward(weights, x, lengths); });
+  };
+  forward();  // memory is touched for the first time
+  speed.forward = timed(forward);
+  speed.backward = timed([&] {
+    parallel_for(runner, pieces, [&](uint32_t i, uint32_t) {
+      RowMatrix<float> dx;
+      blocks[i].backward(weights, x, &dx, nullptr);
+    });
+  });
+  BlockStatistics statistics(shape);
+  speed.statistics = timed([&] {
+    statistics.begin_round(length * pieces, pieces);
+    parallel_for(runner, pieces, [&](uint32_t i, uint32_t) {
+      statistics.take(i, length * static_cast<Eigen::Index>(i), lengths, blocks[i]);
+    });
+    statistics.end_round(runner);
+  });
+  double block_weights = 0;
+  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+    const auto m = static_cast<LayerMatrix>(i);
+    block_weights += static_cast<double>(shape.rows(m)) * static_cast<double>(shape.cols(m));
+  }
+  speed.head_forward = speed.forward * static_cast<double>(shape.hidden) * source.model()->vocab_size / block_weights;
+  return speed;
+}
+
+CalibrationEstimate estimate_calibration(const ModelRecord& model, uint64_t tokens, const CalibrationOptions& options,
+                                         const BlockSpeed& speed) {
+  CalibrationEstimate out;
+  const double layers = model.num_layers;
+  out.seconds = static_cast<double>(tokens) *
+                (layers * (2 * speed.forward + speed.backward + speed.statistics) + kHeadPasses * speed.head_forward);
+  for (const CalibratedTensor& t : calibrated_tensors(model)) {
+    const uint64_t matrices = t.hessian == t.name ? 2 : 1;
+    out.disk_bytes += sizeof(float) * (matrices * t.n * t.n + t.m);
+  }
+  const uint64_t hidden = sizeof(float) * tokens * model.hidden_size;
+  out.memory_bytes = std::min(options.memory_bytes, hidden * model.num_layers) + 4 * hidden;
+  return out;
+}
+
+std::unique_ptr<Calibration> assumed_calibration(const ModelRecord& model) {
+  return std::make_unique<AssumedCalibration>(model);
+}
+
+}  // namespace nwc

@@ -1,0 +1,32 @@
+// What a calibration, and passing a text through a model, would take: for estimates that write nothing.
+#pragma once
+
+#include "trainer/calib/calibration.h"
+
+namespace nwc {
+
+/// Seconds per token on this machine, all workers of a runner at work.
+struct BlockSpeed {
+  double forward = 0;       ///< one block
+  double backward = 0;      ///< one block backward, its forward pass before that not included
+  double statistics = 0;    ///< second moments of one block's layers
+  double head_forward = 0;  ///< final norm and logits, by the products that they take
+};
+/// Times one block of the model on made-up inputs. memory: one block's weights, and a sequence for each worker.
+/// errors: kUnsupported (no model description), those of load_block
+Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner);
+
+/// What Calibration::run would take and leave.
+struct CalibrationEstimate {
+  double seconds = 0;
+  uint64_t disk_bytes = 0;    ///< of the finished calibration
+  uint64_t memory_bytes = 0;  ///< at most
+};
+CalibrationEstimate estimate_calibration(const ModelRecord& model, uint64_t tokens, const CalibrationOptions& options,
+                                         const BlockSpeed& speed);
+
+/// A calibration that knows nothing: every error of every weight costs the same. Coding with it takes as long as coding
+/// with a real one of this model.
+std::unique_ptr<Calibration> assumed_calibration(const ModelRecord& model);
+
+}  // namespace nwc
