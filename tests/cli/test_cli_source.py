@@ -46,7 +46,7 @@ class CliSource(CliCase):
         self.check(OK, "compress", MODEL, "--bits", 4, "--no-source", "-o", bare)
         self.assertNotIn("source", self.json("info", bare))
         self.assertLess(bare.stat().st_size, self.file.stat().st_size)
-        done = self.check(OK, "decompress", bare, "-o", self.tmp / "made/")  # from the records
+        done = self.check(OK, "decompress", bare, "-o", f"{self.tmp}/made/")  # from the records
         self.assertEqual(self.json("eval", self.tmp / "made", "--text", self.text)["tokens"],
                          self.json("eval", bare, "--text", self.text)["tokens"], done.stderr)
 
@@ -60,7 +60,7 @@ class CliSource(CliCase):
             self.assertIn(says, self.check(BAD_FILE, "run", later, "-p", "a").stderr)
             self.assertIn(says, self.check(BAD_FILE, "decompress", later, "-o", self.tmp / "never.gguf").stderr)
             self.check(OK, "decompress", later, "-o", self.tmp / "later.safetensors")
-            self.check(OK, "decompress", later, "-o", self.tmp / f"later-{at}/")
+            self.check(OK, "decompress", later, "-o", f"{self.tmp}/later-{at}/")
         later.write_bytes(patch_model_record(self.file.read_bytes(), 4, 255))  # end tokens and shapes do not fit any more
         self.check(OK, "decompress", later, "-o", self.tmp / "later.safetensors")
 
