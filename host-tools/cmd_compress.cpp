@@ -127,6 +127,7 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
   for (int file = 1; file <= kMostFiles && best_distance >= kClose; ++file) {
     const std::string label = fmt::format(" at {:.3f} bits, file {}", options.bits, file);
     MeasuredFile made;
+    options.settings = canonical_settings(options, command);
     NWC_ASSIGN_OR_RETURN(made.report, compress_once(options, source, codec, attempts.next(), label, 0.4, context));
     NWC_ASSIGN_OR_RETURN(made.quality, measure_quality(quality_request(command, attempts.next()), context, 0.3));
     const double bits = made.report.bpw_coded;

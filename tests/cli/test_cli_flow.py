@@ -31,7 +31,7 @@ class Flow(CliCase):
     def test_an_estimate_writes_nothing_and_counts_every_pass(self):
         plain = self.compress("--bits", 3, "-o", self.work / "x.nwc", "--estimate")
         self.assertEqual(plain["seconds_calibrating"], 0)
-        whole = self.compress("--kld", 0.05, *CALIBRATE, "-e", 6, "-o", self.work / "x.nwc", "--estimate")
+        whole = self.run_json("compress", MODEL, "-e", 6, "--kld", 0.05, *CALIBRATE, "-o", self.work / "x.nwc", "--estimate")
         self.assertEqual(self.left(), [])
         parts = [whole["seconds_" + part] for part in ["calibrating", "coding", "fine_tuning", "measuring"]]
         self.assertGreater(min(parts), 0)
@@ -74,7 +74,10 @@ class Flow(CliCase):
         text = self.check(OK, *args, env=self.env).stdout
         measured = float(re.search(r"which calibration has not used: KL divergence ([\d.]+)", text).group(1))
         self.assertLess(abs(measured / wanted - 1), 0.26)
-        card = self.run_json("info", out)["quality"]
+        info = self.run_json("info", out)
+        card = info["quality"]
+        bits = float(re.search(r"bits=([\d.]+)", info["provenance"]["settings"]).group(1))
+        self.assertAlmostEqual(bits, info["bpw_coded"], delta=0.03)
         self.assertAlmostEqual(float(card["kld_mean"]), measured, delta=1e-5)
         begin = int(card["text_begin"])
         self.assertGreater(begin, 0.7 * TEXT.stat().st_size)
@@ -122,7 +125,8 @@ class Flow(CliCase):
     def test_the_plan_counts_what_the_process_takes_beside_the_session(self):
         plan = self.json("run", self.file, "--plan", "--mode", "streamed", "--backend", "cpu")
         self.assertEqual(plan["process"]["mapped_file_bytes"], self.file.stat().st_size)
-        done = self.json("run", self.file, "-p", "A", "-n", 4, "--mode", "streamed", "--backend", "cpu", "-t", 2)
+        done = self.json("run", self.file, "-p", "A", "-n", 4, "--mode", "streamed", "--backend", "cpu", "-t", 2,
+                         "--warn-above", 0)  # the measurement for the warning takes memory of its own
         process = done["process"]
         self.assertGreater(process["beside_session_bytes"], 1 << 20)
         # Allocator, stacks of threads and pages of code that are touched later.
