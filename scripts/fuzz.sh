@@ -70,8 +70,8 @@ fuzz() {  # harness seconds
   case "$harness" in fuzz_open | fuzz_model) folders+=(tests/golden/good) ;; esac
   while left=$((end - SECONDS)) && [ $left -gt 0 ] && [ $starts -lt 5 ]; do
     starts=$((starts + 1))
-    # An input may take 10 s and 512 MiB, far more than any needs: more is a finding.
-    TMPDIR=$memory "$root/tests/$harness" -max_total_time=$left -max_len=32768 -timeout=10 -rss_limit_mb=1024 \
+    # An input may take a minute and 512 MiB, far more than any needs, on a busy machine, too: more is a finding.
+    TMPDIR=$memory "$root/tests/$harness" -max_total_time=$left -max_len=65536 -timeout=60 -report_slow_units=60 -rss_limit_mb=1024 \
       -malloc_limit_mb=512 -dict="$dictionary" -artifact_prefix="$findings/" -print_final_stats=1 \
       "${folders[@]}" >"$root/logs/$harness.$starts" 2>&1 && break
   done
