@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/half.h"
 #include "runtime/engine/rope.h"
 
 namespace nwc::fuzz {
 namespace {
 
 constexpr double kRounding = 1.0 / (1 << 20);  // of f32 arithmetic, sums of hundreds of terms included
+constexpr double kLargestWeight = 1e30;
 constexpr int kSamples = 6;
 constexpr double kSampleFactor = 8;  // so few samples may all be small
 
@@ -21,41 +23,66 @@ void note(ReferencePass* pass, double size) {
   if (!(size <= pass->largest)) pass->largest = size;  // NaN stays
 }
 
-double rounding(const HeldAs& type, double x) { return type.relative * std::abs(x) + type.absolute; }
+// What a session holds: the decoder's weights, rounded to `dtype`.
+std::optional<ExactMatrix> held_matrix(const NwcFile& file, Decoder& decoder, size_t tensor, Dtype dtype) {
+  const TensorRecord& r = file.tensors()[tensor];
+  ExactMatrix held{r.rows(), r.cols(), std::vector<double>(r.num_elements()), std::vector<double>(r.num_elements())};
+  std::vector<uint8_t> bytes(held.weight.size() * dtype_size(dtype));
+  DecodeRequest request;
+  request.tensor = tensor;
+  request.row_end = r.rows();
+  request.dtype = dtype;
+  request.out = bytes;
+  if (!decoder.decode(request).ok()) return std::nullopt;
+  for (size_t i = 0; i < held.weight.size(); ++i) {
+    const uint8_t* at = bytes.data() + i * dtype_size(dtype);
+    held.weight[i] = dtype == Dtype::kF32   ? load_le<float>(at)
+                     : dtype == Dtype::kF16 ? f16_to_f32(load_le<uint16_t>(at))
+                                            : bf16_to_f32(load_le<uint16_t>(at));
+    if (!(std::abs(held.weight[i]) < kLargestWeight)) return std::nullopt;
+  }
+  return held;
+}
+
+double rounded(Dtype dtype, double x) {
+  return dtype == Dtype::kF16 ? static_cast<double>(f16_to_f32(f32_to_f16(static_cast<float>(x)))) : x;
+}
 
 }  // namespace
 
-HeldAs held_as(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kF16: return {0x1p-11, 0x1p-25, 65504};
-    case Dtype::kBf16: return {0x1p-8, 0, 3e38};
-    default: return {0, 0, 3e38};
-  }
-}
-
-std::optional<LlamaReference> LlamaReference::create(const NwcFile& file, const DecodeTables& tables) {
+std::optional<LlamaReference> LlamaReference::create(const NwcFile& file, const DecodeTables& tables, Decoder& decoder,
+                                                     const SessionParams& params, const MemoryPlan& plan) {
   Result<LlamaLayout> layout = resolve_llama_layout(file);
   if (!layout.ok()) return std::nullopt;
   LlamaReference reference;
   reference.layout_ = std::move(layout).value();
   reference.frequencies_ = rope_frequencies(reference.layout_.model);
-  reference.matrices_.resize(file.tensors().size());
-  std::vector<size_t> used = {reference.layout_.embedding, reference.layout_.head, reference.layout_.final_norm};
-  for (const LlamaLayer& layer : reference.layout_.layers) {
-    used.insert(used.end(), std::begin(layer.matrix), std::end(layer.matrix));
-    used.push_back(layer.attention_norm);
-    used.push_back(layer.mlp_norm);
+  reference.cache_ = params.kv_dtype;
+  reference.tensors_.resize(file.tensors().size());
+  bool complete = true;
+  const auto get = [&](size_t tensor, bool resident, Dtype dtype, ExactMatrix* to) {
+    const bool fused =
+        plan.mode == SessionMode::kFused && !resident && file.tensors()[tensor].storage == Storage::kCoded;
+    std::optional<ExactMatrix> matrix =
+        fused ? exact_matrix(file, tables, tensor) : held_matrix(file, decoder, tensor, dtype);
+    if (matrix) *to = std::move(*matrix);
+    complete = complete && matrix;
+  };
+  const LlamaLayout& l = reference.layout_;
+  get(l.embedding, true, params.weight_dtype, &reference.embedding_);
+  get(l.head, plan.head_resident, params.weight_dtype, &reference.head_);
+  get(l.final_norm, true, Dtype::kF32, &reference.tensors_[l.final_norm]);
+  for (size_t i = 0; i < l.layers.size(); ++i) {
+    for (const size_t norm : {l.layers[i].attention_norm, l.layers[i].mlp_norm})
+      get(norm, true, Dtype::kF32, &reference.tensors_[norm]);
+    for (const size_t matrix : l.layers[i].matrix)
+      get(matrix, i < plan.resident_layers, params.weight_dtype, &reference.tensors_[matrix]);
   }
-  for (const size_t tensor : used) {
-    std::optional<ExactMatrix> exact = exact_matrix(file, tables, tensor);
-    if (!exact) return std::nullopt;
-    reference.matrices_[tensor] = std::move(*exact);
-  }
+  if (!complete) return std::nullopt;
   return reference;
 }
 
-LlamaReference::Vector LlamaReference::multiply(size_t tensor, const Vector& x, ReferencePass* pass) const {
-  const ExactMatrix& m = matrices_[tensor];
+LlamaReference::Vector LlamaReference::multiply(const ExactMatrix& m, const Vector& x, ReferencePass* pass) {
   Vector y(m.rows);
   for (uint64_t i = 0; i < m.rows; ++i) {
     double sum = 0, off = 0, size = 0;
@@ -63,8 +90,7 @@ LlamaReference::Vector LlamaReference::multiply(size_t tensor, const Vector& x, 
       const double w = m.weight[i * m.cols + j];
       sum += w * x[j];
       size += std::abs(w * x[j]);
-      off += std::abs(x[j]) * (m.error[i * m.cols + j] + kRounding * std::abs(w) + rounding(pass->weights, w));
-      pass->fits &= std::abs(w) < pass->weights.largest;
+      off += std::abs(x[j]) * (m.error[i * m.cols + j] + kRounding * std::abs(w));
     }
     y[i] = sum + uniform(pass) * off;
     note(pass, size);
@@ -79,7 +105,7 @@ LlamaReference::Vector LlamaReference::normalise(size_t tensor, const Vector& x,
   const double factor = 1 / std::sqrt(squares / static_cast<double>(x.size()) + layout_.model.rms_norm_eps);
   Vector y(x.size());
   for (size_t i = 0; i < x.size(); ++i)
-    y[i] = x[i] * factor * matrices_[tensor].weight[i] * (1 + kRounding * uniform(pass));
+    y[i] = x[i] * factor * tensors_[tensor].weight[i] * (1 + kRounding * uniform(pass));
   return y;
 }
 
@@ -101,13 +127,10 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
     }
   };
   for (size_t t = 0; t < tokens.size(); ++t) {
-    const ExactMatrix& embedding = matrices_[layout_.embedding];
     Vector x(r.hidden_size);
     for (size_t i = 0; i < x.size(); ++i) {
       const size_t at = tokens[t] * x.size() + i;
-      const double w = embedding.weight[at];
-      x[i] = w + (embedding.error[at] + rounding(pass->weights, w)) * uniform(pass);
-      pass->fits &= std::abs(w) < pass->weights.largest;
+      x[i] = embedding_.weight[at];
     }
     const auto add = [&](const Vector& branch) {
       for (size_t i = 0; i < x.size(); ++i) {
@@ -118,15 +141,16 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
     for (uint32_t l = 0; l < r.num_layers; ++l) {
       const LlamaLayer& layer = layout_.layers[l];
       const Vector normed = normalise(layer.attention_norm, x, pass);
-      Vector q = multiply(layer.matrix[kQ], normed, pass), k = multiply(layer.matrix[kK], normed, pass);
+      Vector q = multiply(tensors_[layer.matrix[kQ]], normed, pass),
+             k = multiply(tensors_[layer.matrix[kK]], normed, pass);
       rotate(q, t);
       rotate(k, t);
       keys[l].push_back(std::move(k));
-      values[l].push_back(multiply(layer.matrix[kV], normed, pass));
+      values[l].push_back(multiply(tensors_[layer.matrix[kV]], normed, pass));
       for (Vector* cached : {&keys[l].back(), &values[l].back()}) {
         for (double& v : *cached) {
-          pass->fits &= std::abs(v) < pass->cache.largest;
-          v += rounding(pass->cache, v) * uniform(pass);
+          v = rounded(cache_, v);
+          note(pass, std::abs(v));
         }
       }
       Vector attention(q.size());
@@ -150,28 +174,28 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
           for (size_t i = 0; i < d; ++i) attention[head * d + i] += score[p] / sum * values[l][p][from + i];
         }
       }
-      add(multiply(layer.matrix[kO], attention, pass));
+      add(multiply(tensors_[layer.matrix[kO]], attention, pass));
       const Vector inner = normalise(layer.mlp_norm, x, pass);
-      Vector gate = multiply(layer.matrix[kGate], inner, pass);
-      const Vector up = multiply(layer.matrix[kUp], inner, pass);
+      Vector gate = multiply(tensors_[layer.matrix[kGate]], inner, pass);
+      const Vector up = multiply(tensors_[layer.matrix[kUp]], inner, pass);
       for (size_t i = 0; i < gate.size(); ++i)
         gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i] * (1 + kRounding * uniform(pass));
       for (const double v : gate) note(pass, std::abs(v));
-      add(multiply(layer.matrix[kDown], gate, pass));
+      add(multiply(tensors_[layer.matrix[kDown]], gate, pass));
     }
-    const Vector last = multiply(layout_.head, normalise(layout_.final_norm, x, pass), pass);
+    const Vector last = multiply(head_, normalise(layout_.final_norm, x, pass), pass);
     out.insert(out.end(), last.begin(), last.end());
   }
   return out;
 }
 
-std::vector<double> LlamaReference::allowed_error(const std::vector<uint32_t>& tokens, const std::vector<double>& exact,
-                                                  ReferencePass pass) const {
+std::vector<double> LlamaReference::allowed_error(const std::vector<uint32_t>& tokens,
+                                                  const std::vector<double>& exact) const {
   const size_t vocab = layout_.model.vocab_size;
   std::vector<double> allowed(tokens.size());
   for (int sample = 0; sample < kSamples; ++sample) {
     Random noise(static_cast<uint64_t>(sample));
-    pass.noise = &noise;
+    ReferencePass pass{.noise = &noise};
     const std::vector<double> noisy = logits(tokens, &pass);
     for (size_t i = 0; i < noisy.size(); ++i) {
       double& most = allowed[i / vocab];

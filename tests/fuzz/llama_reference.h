@@ -5,46 +5,42 @@
 #include <vector>
 
 #include "runtime/engine/llama_layout.h"
+#include "runtime/engine/session.h"
 #include "tests/fuzz/decode_check.h"
 #include "tests/fuzz/harness_support.h"
 
 namespace nwc::fuzz {
 
-/// What holding numbers in a type does to them: half a unit in the last place, of normal and of the smallest numbers.
-struct HeldAs {
-  double relative = 0, absolute = 0, largest = 0;
-};
-HeldAs held_as(Dtype dtype);
-
 /// One pass through the model.
 struct ReferencePass {
-  Random* noise = nullptr;                                              ///< null: exact
-  HeldAs weights = held_as(Dtype::kF32), cache = held_as(Dtype::kF32);  ///< how the session holds them; noise only
-  double largest = 0;  ///< of all intermediate results, squares included: f32 ends at 3.4e38
-  bool fits = true;    ///< every weight and every key and value fits the type that it is held in
+  Random* noise = nullptr;  ///< null: exact
+  double largest = 0;       ///< of all intermediate results, squares included: f32 ends at 3.4e38
 };
 
 class LlamaReference {
  public:
-  /// nullopt where a tensor has no exact values (exact_matrix).
-  static std::optional<LlamaReference> create(const NwcFile& file, const DecodeTables& tables);
+  /// Of a session with this plan, fed with single tokens: weights that it holds in a type are rounded to it, coded
+  /// weights that it multiplies by are not, and keys and values are rounded to the type of the cache. nullopt where a
+  /// tensor has no exact values (exact_matrix) or overflows its type.
+  static std::optional<LlamaReference> create(const NwcFile& file, const DecodeTables& tables, Decoder& decoder,
+                                              const SessionParams& params, const MemoryPlan& plan);
 
   /// Logits of all tokens, [tokens][vocab].
   std::vector<double> logits(const std::vector<uint32_t>& tokens, ReferencePass* pass) const;
 
   /// How far each token's logits may be from the exact ones: several times what samples of the noise do to them.
-  /// exact: of such a pass without noise.
-  std::vector<double> allowed_error(const std::vector<uint32_t>& tokens, const std::vector<double>& exact,
-                                    ReferencePass pass) const;
+  std::vector<double> allowed_error(const std::vector<uint32_t>& tokens, const std::vector<double>& exact) const;
 
  private:
   using Vector = std::vector<double>;
-  Vector multiply(size_t tensor, const Vector& x, ReferencePass* pass) const;
+  static Vector multiply(const ExactMatrix& matrix, const Vector& x, ReferencePass* pass);
   Vector normalise(size_t tensor, const Vector& x, ReferencePass* pass) const;
 
   LlamaLayout layout_;
   std::vector<double> frequencies_;
-  std::vector<ExactMatrix> matrices_;  ///< by tensor; those that the model does not use are empty
+  Dtype cache_ = Dtype::kF32;
+  ExactMatrix embedding_, head_;
+  std::vector<ExactMatrix> tensors_;  ///< of layers, and norms; the others are empty
 };
 
 }  // namespace nwc::fuzz

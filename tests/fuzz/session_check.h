@@ -1,5 +1,5 @@
-// All session modes on one small model, compared: resident, cached and streamed bit for bit, fused and resident against
-// the exact logits, within what the format allows decoders to differ.
+// All session modes on one small model, compared: resident, cached and streamed bit for bit; fused and resident against
+// exact logits of what each computes with.
 #pragma once
 
 #include "runtime/codec/decode_tables.h"
