@@ -360,6 +360,7 @@ struct Section {
   SectionType type;
   std::vector<uint8_t> bytes;
   bool deflated = false;
+  bool optional = false;  ///< may be ignored by a reader that does not know the type
 };
 
 /// Sections 2 and 3: header, table, sections one after another.
@@ -370,7 +371,7 @@ inline std::vector<uint8_t> make_container(FileKind kind, const std::vector<Sect
   for (const Section& s : sections) {
     stored.push_back(s.deflated ? deflate_bytes(s.bytes) : s.bytes);
     table.write(static_cast<uint32_t>(s.type));
-    table.write(uint32_t{s.deflated});
+    table.write((s.deflated ? kSectionDeflated : 0) | (s.optional ? kSectionOptional : 0));
     table.write(offset);
     table.write(uint64_t{stored.back().size()});
     table.write(uint64_t{s.bytes.size()});

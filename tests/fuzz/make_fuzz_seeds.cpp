@@ -9,6 +9,7 @@
 #include "tests/encode/synthetic_codec.h"
 #include "tests/fuzz/small_model.h"
 #include "trainer/calib/calibration_files.h"
+#include "trainer/data/source_record.h"
 #include "trainer/nn/random.h"
 #include "trainer/train/checkpoint.h"
 
@@ -70,6 +71,59 @@ void make_models() {
   }
 }
 
+// A Llama of one layer with its tokenizer.
+std::string llama_gguf() {
+  nwc::test::GgufBuilder model;
+  model.string("general.architecture", "llama").u32("llama.block_count", 1).u32("llama.context_length", 64);
+  model.u32("llama.embedding_length", 16).u32("llama.feed_forward_length", 32).u32("llama.attention.head_count", 2);
+  model.u32("llama.attention.head_count_kv", 1).f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  model.string("tokenizer.ggml.model", "llama").strings("tokenizer.ggml.tokens", {"<unk>", "<s>", "</s>", "a", "b"});
+  model.floats("tokenizer.ggml.scores", {0, 0, 0, -1, -2}).integers("tokenizer.ggml.token_type", {2, 3, 3, 1, 1});
+  model.u32("tokenizer.ggml.bos_token_id", 1).u32("tokenizer.ggml.eos_token_id", 2);
+  model.f32_tensor("token_embd.weight", {16, 5}).f32_tensor("output_norm.weight", {16});
+  for (const auto& [name, dims] : std::vector<std::pair<std::string, std::vector<uint64_t>>>{{"attn_norm", {16}},
+                                                                                             {"ffn_norm", {16}},
+                                                                                             {"attn_q", {16, 16}},
+                                                                                             {"attn_k", {16, 8}},
+                                                                                             {"attn_v", {16, 8}},
+                                                                                             {"attn_output", {16, 16}},
+                                                                                             {"ffn_gate", {16, 32}},
+                                                                                             {"ffn_up", {16, 32}},
+                                                                                             {"ffn_down", {32, 16}}})
+    model.f32_tensor("blk.0." + name + ".weight", dims, 0.25f);
+  return model.build();
+}
+
+void make_kept_sources() {
+  fuzz::SmallModelOptions options;
+  options.codec = {.levels = 3, .tables = 5, .alphabet = 16};
+  options.tokenizer = true;
+  const auto bytes = [](const std::string& text) { return std::vector<uint8_t>(text.begin(), text.end()); };
+  SourceRecord source;
+  for (const auto& [name, text] : std::vector<std::pair<std::string, std::string>>{
+           {"config.json", R"({"architectures":["LlamaForCausalLM"],"torch_dtype":"float32","vocab_size":32})"},
+           {"generation_config.json", R"({"eos_token_id":3})"},
+           {"tokenizer_config.json", R"({"chat_template":"{{ messages }}","eos_token":"</s>"})"}})
+    source.files.push_back({name, bytes(text)});
+  options.source = serialize(source);
+  write_seed("fuzz_decompress", "hugging_face.nwc", make_small_model(options));
+
+  const std::string gguf = llama_gguf();
+  source.kind = SourceKind::kGguf;
+  source.files = {{"model.gguf", bytes(gguf)}};
+  options.source = serialize(source);
+  write_seed("fuzz_decompress", "gguf.nwc", make_small_model(options));
+  options.source.clear();
+  write_seed("fuzz_decompress", "none.nwc", make_small_model(options));
+
+  // Bare tensors, one of them empty.
+  const CodecRecord codec = reference::make_codec(options.codec, 1);
+  std::vector<reference::TestTensor> tensors;
+  tensors.push_back(reference::make_raw_tensor("bytes", {1, 2, 3, 4}, false));
+  tensors.push_back(reference::make_raw_tensor("none", {}, false));
+  write_seed("fuzz_decompress", "bare.nwc", reference::make_file(codec, &tensors));
+}
+
 void make_codecs() {
   CodecModel codec = nwc::testing::synthetic_codec(4);
   codec.entropy.matrix.assign(kChunk * 24, 0.1f);
@@ -119,25 +173,7 @@ void make_safetensors() {
 
 void make_ggufs() {
   using nwc::test::GgufBuilder;
-  GgufBuilder model;
-  model.string("general.architecture", "llama").u32("llama.block_count", 1).u32("llama.context_length", 64);
-  model.u32("llama.embedding_length", 16).u32("llama.feed_forward_length", 32).u32("llama.attention.head_count", 2);
-  model.u32("llama.attention.head_count_kv", 1).f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-  model.string("tokenizer.ggml.model", "llama").strings("tokenizer.ggml.tokens", {"<unk>", "<s>", "</s>", "a", "b"});
-  model.floats("tokenizer.ggml.scores", {0, 0, 0, -1, -2}).integers("tokenizer.ggml.token_type", {2, 3, 3, 1, 1});
-  model.u32("tokenizer.ggml.bos_token_id", 1).u32("tokenizer.ggml.eos_token_id", 2);
-  model.f32_tensor("token_embd.weight", {16, 5}).f32_tensor("output_norm.weight", {16});
-  for (const auto& [name, dims] : std::vector<std::pair<std::string, std::vector<uint64_t>>>{{"attn_norm", {16}},
-                                                                                             {"ffn_norm", {16}},
-                                                                                             {"attn_q", {16, 16}},
-                                                                                             {"attn_k", {16, 8}},
-                                                                                             {"attn_v", {16, 8}},
-                                                                                             {"attn_output", {16, 16}},
-                                                                                             {"ffn_gate", {16, 32}},
-                                                                                             {"ffn_up", {16, 32}},
-                                                                                             {"ffn_down", {32, 16}}})
-    model.f32_tensor("blk.0." + name + ".weight", dims, 0.25f);
-  write_seed("fuzz_gguf", "llama.gguf", model.build());
+  write_seed("fuzz_gguf", "llama.gguf", llama_gguf());
 
   GgufBuilder gpt2;
   gpt2.string("general.architecture", "other").string("tokenizer.ggml.model", "gpt2");
@@ -183,6 +219,7 @@ int main(int argc, char** argv) {
   make_checkpoints();
   make_safetensors();
   make_ggufs();
+  make_kept_sources();
   make_calibrations();
   return 0;
 }

@@ -119,6 +119,7 @@ std::vector<uint8_t> make_small_model(const SmallModelOptions& o) {
     const auto kind = o.seed % 2 == 0 ? TokenizerKind::kSentencePieceBpe : TokenizerKind::kByteLevelBpe;
     sections.push_back({SectionType::kTokenizer, serialize(small_tokenizer(kind)), true});
   }
+  if (!o.source.empty()) sections.push_back({SectionType::kSource, o.source, true, true});
   sections.push_back({SectionType::kTensors, serialize(records), true});
   sections.push_back({SectionType::kProvenance, serialize(Metadata{{"encoder", "reference"}})});
   sections.push_back({SectionType::kData, data.take()});

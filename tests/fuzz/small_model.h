@@ -14,6 +14,7 @@ struct SmallModelOptions {
   bool tied = true;
   bool row_scales = false;
   bool tokenizer = false;
+  std::vector<uint8_t> source;  ///< section SOURCE, if not empty
   Dtype norms = Dtype::kF32;
   float scale_base = 0.02f;
 };

@@ -179,7 +179,7 @@ Status decompress_to_gguf(const NwcFile& file, Decoder& decoder, const SourceRec
     }
     const uint32_t head_dim = plan.rotary_head_dim[i];
     const bool whole_heads = head_dim != 0 && record.shape.size() == 2 && record.shape[0] % head_dim == 0;
-    if (whole_heads) to_gguf_rotary_order(head_dim, bytes->size() / record.shape[0], *bytes);
+    if (whole_heads && !bytes->empty()) to_gguf_rotary_order(head_dim, bytes->size() / record.shape[0], *bytes);
     return {};
   });
 }
