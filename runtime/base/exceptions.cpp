@@ -5,6 +5,14 @@
 
 namespace nwc {
 
+void out_of_memory() {
+#ifdef __cpp_exceptions
+  throw std::bad_alloc();
+#else
+  std::terminate();
+#endif
+}
+
 ExceptionText current_exception_text() noexcept {
 #ifdef __cpp_exceptions
   try {

@@ -18,6 +18,10 @@ struct ExceptionText {
 /// Of the exception that is being handled. Allocates nothing.
 ExceptionText current_exception_text() noexcept;
 
+/// What the standard library does where it gets no memory: throws std::bad_alloc, or ends the process without
+/// exceptions.
+[[noreturn]] void out_of_memory();
+
 /// Runs f(). Where it throws: failed(StatusCode, const char* text), and the answer is false.
 template <typename F, typename Failed>
 bool guarded(F&& f, Failed&& failed) noexcept {

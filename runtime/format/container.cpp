@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "runtime/base/checked.h"
+#include "runtime/base/exceptions.h"
 #include "runtime/base/str_cat.h"
 #include "runtime/format/utf8_check.h"
 
@@ -19,7 +20,22 @@ bool plausible_inflated_size(uint64_t stored, uint64_t size) {
   return size <= limit;
 }
 
-bool is_known(SectionType type) { return section_name(type)[0] != 'u'; }
+/// Null: no section that this version knows.
+const char* known_section_name(SectionType type) {
+  switch (type) {
+    case SectionType::kCodec: return "CODEC";
+    case SectionType::kModel: return "MODEL";
+    case SectionType::kTokenizer: return "TOKENIZER";
+    case SectionType::kTensors: return "TENSORS";
+    case SectionType::kProvenance: return "PROVENANCE";
+    case SectionType::kQuality: return "QUALITY";
+    case SectionType::kData: return "DATA";
+    case SectionType::kSource: return "SOURCE";
+    case SectionType::kAnalysis: return "ANALYSIS";
+    case SectionType::kTraining: return "TRAINING";
+  }
+  return nullptr;
+}
 
 bool all_zero(const uint8_t* p, size_t n) {
   return std::all_of(p, p + n, [](uint8_t b) { return b == 0; });
@@ -40,7 +56,7 @@ Result<SectionEntry> parse_entry(const uint8_t* p, uint64_t at) {
   if ((e.flags & ~(kSectionDeflated | kSectionOptional)) != 0)
     return unsupported(str_cat(who, ": reserved flags are set"));
   if (!all_zero(p + 36, 12)) return unsupported(str_cat(who, ": reserved bytes are not zero"));
-  if (!is_known(e.type) && (e.flags & kSectionOptional) == 0)
+  if (known_section_name(e.type) == nullptr && (e.flags & kSectionOptional) == 0)
     return unsupported(str_cat(who, ": unknown and needed for reading; use a newer version of this program"));
   const bool deflated = (e.flags & kSectionDeflated) != 0;
   if (e.type == SectionType::kData) {
@@ -94,27 +110,16 @@ std::vector<uint8_t> deflate_bytes(Bytes bytes) {
   uLongf size = compressBound(static_cast<uLong>(bytes.size()));
   std::vector<uint8_t> out(size);
   const uint8_t nothing = 0;
-  [[maybe_unused]] const int code =
+  const int code =
       compress2(out.data(), &size, bytes.empty() ? &nothing : bytes.data(), static_cast<uLong>(bytes.size()), 9);
-  assert(code == Z_OK);
+  if (code != Z_OK) out_of_memory();  // for zlib itself: there is room for every outcome
   out.resize(size);
   return out;
 }
 
 const char* section_name(SectionType type) {
-  switch (type) {
-    case SectionType::kCodec: return "CODEC";
-    case SectionType::kModel: return "MODEL";
-    case SectionType::kTokenizer: return "TOKENIZER";
-    case SectionType::kTensors: return "TENSORS";
-    case SectionType::kProvenance: return "PROVENANCE";
-    case SectionType::kQuality: return "QUALITY";
-    case SectionType::kData: return "DATA";
-    case SectionType::kSource: return "SOURCE";
-    case SectionType::kAnalysis: return "ANALYSIS";
-    case SectionType::kTraining: return "TRAINING";
-  }
-  return "unknown";
+  const char* known = known_section_name(type);
+  return known != nullptr ? known : "unknown";
 }
 
 Result<Container> Container::open(const Reader& reader) {

@@ -14,7 +14,7 @@ uint32_t crc32(Bytes bytes, uint32_t seed = 0);  ///< zlib's
 
 /// Inflates to exactly `size` bytes. Errors: kCorrupt; `what` names the part.
 Result<std::vector<uint8_t>> inflate_exact(Bytes stored, uint64_t size, const std::string& what);
-/// zlib stream, deterministic (fixed level).
+/// zlib stream, deterministic (fixed level). Where memory runs out, for zlib too: out_of_memory().
 std::vector<uint8_t> deflate_bytes(Bytes bytes);
 
 struct SectionEntry {
@@ -28,7 +28,8 @@ struct SectionEntry {
 
 class Container {
  public:
-  /// Checks header and section table, all of section 2 and 3 but the sections' own CRCs. The reader must outlive the result.
+  /// Checks header and section table, all of section 2 and 3 but the sections' own CRCs. The reader must outlive the
+  /// result.
   static Result<Container> open(const Reader& reader);
 
   FileKind kind() const { return kind_; }

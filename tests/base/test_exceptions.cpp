@@ -21,6 +21,7 @@ TEST(Exceptions, BecomeErrors) {
   EXPECT_EQ(caught([] {}).first, StatusCode::kOk);
   EXPECT_EQ(caught([] { throw std::bad_alloc(); }),
             std::make_pair(StatusCode::kOutOfMemory, std::string("out of memory")));
+  EXPECT_EQ(caught([] { out_of_memory(); }).first, StatusCode::kOutOfMemory);
   EXPECT_EQ(caught([] { std::vector<int>().reserve(SIZE_MAX / 2); }).first, StatusCode::kOutOfMemory);
   EXPECT_EQ(caught([] { throw std::logic_error("why"); }), std::make_pair(StatusCode::kInternal, std::string("why")));
   EXPECT_EQ(caught([] { throw 7; }), std::make_pair(StatusCode::kInternal, std::string("unknown exception")));
