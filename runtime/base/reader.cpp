@@ -1,7 +1,6 @@
 #include "runtime/base/reader.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,13 +39,12 @@ class MemoryReader : public Reader {
   Bytes bytes_;
 };
 
+// Reads by pread and maps nothing: where another program cuts the file short, a read says so, and a mapped page would
+// end the process (SIGBUS). What that costs stands in doc/architecture.md, "Memory".
 class FileReader : public Reader {
  public:
-  FileReader(int fd, uint64_t size, void* map) : fd_(fd), size_(size), map_(map) {}
-  ~FileReader() override {
-    if (map_ != nullptr) munmap(map_, size_);
-    close(fd_);
-  }
+  FileReader(int fd, uint64_t size) : fd_(fd), size_(size) {}
+  ~FileReader() override { close(fd_); }
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
   uint64_t size() const override { return size_; }
@@ -57,20 +55,17 @@ class FileReader : public Reader {
       const ssize_t n = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return io_error(str_cat("read at offset ", offset + done, ": ", std::strerror(errno)));
-      if (n == 0) return truncated("the file became shorter while it was read");
+      if (n == 0)
+        return truncated(str_cat("the file has become shorter since it was opened: it had ", size_,
+                                 " bytes and ends before offset ", offset + done + 1, " now"));
       done += static_cast<size_t>(n);
     }
     return {};
-  }
-  const uint8_t* view(uint64_t offset, uint64_t size) const override {
-    if (map_ == nullptr || !in_bounds(offset, size, size_)) return nullptr;
-    return static_cast<const uint8_t*>(map_) + offset;
   }
 
  private:
   int fd_;
   uint64_t size_;
-  void* map_;
 };
 
 class CallbackReader : public Reader {
@@ -116,13 +111,7 @@ Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path) {
     close(fd);
     return status;
   }
-  const uint64_t size = static_cast<uint64_t>(info.st_size);
-  void* map = nullptr;
-  if (size != 0) {
-    map = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) map = nullptr;
-  }
-  return std::unique_ptr<Reader>(std::make_unique<FileReader>(fd, size, map));
+  return std::unique_ptr<Reader>(std::make_unique<FileReader>(fd, static_cast<uint64_t>(info.st_size)));
 }
 
 std::unique_ptr<Reader> make_callback_reader(uint64_t size, std::function<bool(uint64_t, void*, size_t)> read) {

@@ -1,4 +1,4 @@
-// Where a file's bytes come from: memory, a mapped file, or the caller's callbacks.
+// Where a file's bytes come from: memory, a file, or the caller's callbacks.
 #pragma once
 
 #include <functional>
@@ -14,10 +14,12 @@ class Reader {
  public:
   virtual ~Reader() = default;
   virtual uint64_t size() const = 0;
-  /// Copies out.size() bytes from offset. Errors: kTruncated (range beyond the end), kIo.
+  /// Copies out.size() bytes from offset. Errors: kTruncated (range beyond the end, which may have moved since a file
+  /// was opened), kIo.
   virtual Status read(uint64_t offset, MutableBytes out) const = 0;
   /// Pointer to the range without copying, or nullptr where the source cannot (or the range is out of bounds).
-  /// Valid as long as the reader. The bytes of a mapped file may change under us: decoders stay in bounds whatever they hold.
+  /// Valid as long as the reader. The bytes may change under us if their owner breaks his promise: decoders stay in
+  /// bounds whatever they hold.
   virtual const uint8_t* view(uint64_t offset, uint64_t size) const;
 };
 
@@ -25,7 +27,7 @@ class Reader {
 std::unique_ptr<Reader> make_memory_reader(Bytes bytes);
 /// Owns the bytes.
 std::unique_ptr<Reader> make_owned_reader(std::vector<uint8_t> bytes);
-/// Maps the file read-only; falls back to pread where mapping fails. Errors: kIo, with path and reason.
+/// Reads the file where it is asked to, and maps nothing. Errors: kIo, with path and reason.
 Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path);
 /// `read` returns false on failure; it may be called from several threads.
 std::unique_ptr<Reader> make_callback_reader(uint64_t size,

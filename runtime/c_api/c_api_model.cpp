@@ -272,10 +272,9 @@ nwc_status nwc_model_read_raw(const nwc_model* model, uint32_t tensor, void* out
                     str_cat("tensor '", record->name, "' needs ", need, " bytes, the buffer has ", size_bytes));
     if (need == 0) return {};
     if (out_data == nullptr) return null_argument("out_data");
-    std::vector<uint8_t> storage;
-    NWC_ASSIGN_OR_RETURN(const Bytes bytes, m.state->file().load_raw(tensor, true, &storage));
-    std::memcpy(out_data, bytes.data(), bytes.size());
-    return {};
+    return m.state->file().read_raw(tensor, 0, need, true, [&](uint64_t at, Bytes piece) {
+      std::memcpy(static_cast<uint8_t*>(out_data) + at, piece.data(), piece.size());
+    });
   });
 }
 

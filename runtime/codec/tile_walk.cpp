@@ -73,7 +73,7 @@ void TileWalk::decode_unit(uint64_t column_band, uint64_t row_band, uint64_t cou
 Status TileWalk::load(uint64_t t, TileStream* stream) {
   const CodedTensor::Tile& tile = coded_.tiles[static_cast<size_t>(t)];
   NWC_ASSIGN_OR_RETURN(const MutableBytes to, stream->prepare(grid_.tile(t), tile.size));
-  // Checked in the copy: what is decoded is what was checked, even if a mapped file changes meanwhile.
+  // Checked in the copy: what is decoded is what was checked, even if its owner changes the memory meanwhile.
   if (const uint8_t* view = file_.reader().view(tile.offset, tile.size); view != nullptr) {
     std::copy(view, view + tile.size, to.data());
   } else {

@@ -57,12 +57,13 @@ Status decode_raw_rows(const NwcFile& file, const DecodeRequest& request) {
   if (!dtype_is_float(record.dtype)) {
     return unsupported(str_cat(record.name, " holds ", dtype_name(record.dtype), ", which is no float type"));
   }
-  std::vector<uint8_t> storage;
-  NWC_ASSIGN_OR_RETURN(const Bytes bytes, file.load_raw(request.tensor, request.check_crc, &storage));
-  const size_t count = static_cast<size_t>((request.row_end - request.row_begin) * record.cols());
-  const size_t skipped = static_cast<size_t>(request.row_begin * record.cols()) * dtype_size(record.dtype);
-  convert_floats(record.dtype, bytes.data() + skipped, count, request.dtype, request.out.data());
-  return {};
+  const uint32_t from_size = dtype_size(record.dtype), to_size = dtype_size(request.dtype);
+  const uint64_t begin = request.row_begin * record.cols() * from_size,
+                 end = request.row_end * record.cols() * from_size;
+  return file.read_raw(request.tensor, begin, end, request.check_crc, [&](uint64_t at, Bytes piece) {
+    convert_floats(record.dtype, piece.data(), piece.size() / from_size, request.dtype,
+                   request.out.data() + (at - begin) / from_size * to_size);
+  });
 }
 
 void convert_floats(Dtype from_dtype, const uint8_t* from, size_t count, Dtype to_dtype, uint8_t* to) {

@@ -108,7 +108,9 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
   const uint64_t begin = data_offset_ + r.offset;
   if (check_crc) NWC_TRY(check_padding(tensor));
   std::vector<uint8_t> storage;
-  NWC_ASSIGN_OR_RETURN(const Bytes head, read_range(*reader_, begin, r.side_size + directory_size, &storage));
+  Result<Bytes> read = read_range(*reader_, begin, r.side_size + directory_size, &storage);
+  if (!read.ok()) return read.status().with_context(str_cat(who, ": side information"));
+  const Bytes head = *read;
   if (check_crc && crc32(head) != r.crc) {
     return Status(StatusCode::kChecksum, str_cat(who, ": CRC-32 of side information and directory at offset ", begin,
                                                  " does not match; the file is damaged"));
@@ -175,18 +177,51 @@ Status NwcFile::check_padding(size_t tensor) const {
                          data_offset_ + begin + static_cast<uint64_t>(bad - gap.begin()), "; the file is damaged"));
 }
 
+Status NwcFile::raw_crc_error(const TensorRecord& r) const {
+  return Status(StatusCode::kChecksum, str_cat("tensor '", r.name, "': CRC-32 of its bytes at offset ",
+                                               data_offset_ + r.offset, " does not match; the file is damaged"));
+}
+
+Status NwcFile::read_raw(size_t tensor, uint64_t begin, uint64_t end, bool check_crc, const RawPiece& use) const {
+  assert(tensor < tensors_.size() && begin <= end && end <= tensors_[tensor].raw_bytes());
+  const TensorRecord& r = tensors_[tensor];
+  std::vector<uint8_t> storage;
+  const bool whole = r.storage != Storage::kRaw;  // deflated: its middle cannot be reached without its beginning
+  Bytes inflated;
+  if (whole) {
+    NWC_ASSIGN_OR_RETURN(inflated, load_raw(tensor, check_crc, &storage));
+  }
+  const bool to_crc = check_crc && !whole;
+  if (to_crc) NWC_TRY(check_padding(tensor));
+  const uint64_t last = to_crc ? r.raw_bytes() : end;
+  uint32_t crc = 0;
+  for (uint64_t at = to_crc ? 0 : begin / kRawPieceBytes * kRawPieceBytes; at < last; at += kRawPieceBytes) {
+    uint64_t from = at, to = std::min<uint64_t>(at + kRawPieceBytes, last);
+    if (!to_crc) from = std::max(from, begin);
+    Bytes piece = whole ? inflated.subspan(static_cast<size_t>(from), static_cast<size_t>(to - from)) : Bytes();
+    if (!whole) {
+      Result<Bytes> read = read_range(*reader_, data_offset_ + r.offset + from, to - from, &storage);
+      if (!read.ok()) return read.status().with_context(str_cat("tensor '", r.name, "'"));
+      piece = *read;
+    }
+    if (to_crc) crc = crc32(piece, crc);
+    const uint64_t use_from = std::max(from, begin), use_to = std::min(to, end);
+    if (use_from < use_to)
+      use(use_from, piece.subspan(static_cast<size_t>(use_from - from), static_cast<size_t>(use_to - use_from)));
+  }
+  return to_crc && crc != r.crc ? raw_crc_error(r) : Status();
+}
+
 Result<Bytes> NwcFile::load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const {
   assert(tensor < tensors_.size());
   const TensorRecord& r = tensors_[tensor];
   const std::string who = str_cat("tensor '", r.name, "'");
   if (r.storage == Storage::kCoded) return invalid_argument(str_cat(who, ": coded, not raw"));
-  const uint64_t begin = data_offset_ + r.offset;
   if (check_crc) NWC_TRY(check_padding(tensor));
-  NWC_ASSIGN_OR_RETURN(Bytes stored, read_range(*reader_, begin, r.size, storage));
-  if (check_crc && crc32(stored) != r.crc) {
-    return Status(StatusCode::kChecksum,
-                  str_cat(who, ": CRC-32 of its bytes at offset ", begin, " does not match; the file is damaged"));
-  }
+  Result<Bytes> read = read_range(*reader_, data_offset_ + r.offset, r.size, storage);
+  if (!read.ok()) return read.status().with_context(who);
+  const Bytes stored = *read;
+  if (check_crc && crc32(stored) != r.crc) return raw_crc_error(r);
   if (r.storage == Storage::kRaw) return stored;
   NWC_ASSIGN_OR_RETURN(std::vector<uint8_t> inflated, inflate_exact(stored, r.raw_bytes(), who));
   *storage = std::move(inflated);

@@ -1,6 +1,7 @@
 // A parsed .nwc model file: metadata in memory, tensor bytes on demand.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,8 @@ struct CodedTensor {
   };
   std::vector<Tile> tiles;
 };
+
+inline constexpr uint32_t kRawPieceBytes = 256u << 10;
 
 /// Immutable after opening; thread-safe.
 class NwcFile {
@@ -53,6 +56,10 @@ class NwcFile {
 
   /// Errors name the tensor. check_crc: also the CRC-32 of side information and directory, and check_padding().
   Result<CodedTensor> load_coded(size_t tensor, bool check_crc) const;
+  /// Bytes [begin, end) of a raw tensor, inflated, in order and in pieces of at most kRawPieceBytes from multiples of
+  /// it. Nothing more is read, except for what check_crc needs, which is all; that error comes after the last piece.
+  using RawPiece = std::function<void(uint64_t at, Bytes piece)>;
+  Status read_raw(size_t tensor, uint64_t begin, uint64_t end, bool check_crc, const RawPiece& use) const;
   /// The bytes of a raw tensor, inflated; `storage` holds them where the source cannot be viewed. check_crc: also
   /// check_padding().
   Result<Bytes> load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const;
@@ -62,6 +69,7 @@ class NwcFile {
 
  private:
   NwcFile() = default;
+  Status raw_crc_error(const TensorRecord& record) const;
   std::unique_ptr<Reader> reader_;
   Container container_;
   std::optional<CodecRecord> codec_;

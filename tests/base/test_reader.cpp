@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -121,6 +122,32 @@ TEST(FileReader, WhatIsNoPlainFileIsRefusedByItsKindAndWithoutWaiting) {
   std::filesystem::remove(path);
   expect_refused(std::filesystem::temp_directory_path().string(), "folder");
   expect_refused("/dev/null", "device");
+}
+
+// Another program cuts the file short (sync tools, network disks): an error with a text, and never a signal.
+TEST(FileReader, AFileThatShrinksIsTruncated) {
+  const auto path = std::filesystem::temp_directory_path() / ("nwc_test_shrinks_" + std::to_string(getpid()));
+  const std::vector<char> bytes(100000, 'x');
+  for (const uint64_t left : {0u, 1u, 4096u, 50000u}) {
+    std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    const auto reader = open_file_reader(path.string());
+    ASSERT_TRUE(reader.ok());
+    std::filesystem::resize_file(path, left);
+    for (const uint64_t offset : {0u, 4096u, 60000u}) {
+      std::vector<uint8_t> storage;
+      const Result<Bytes> range = read_range(**reader, offset, 20000, &storage);
+      if (offset + 20000 <= left) {
+        ASSERT_TRUE(range.ok());
+        EXPECT_EQ(std::count(range->begin(), range->end(), 'x'), 20000);
+        continue;
+      }
+      ASSERT_EQ(range.status().code(), StatusCode::kTruncated);
+      EXPECT_NE(range.status().message().find("shorter"), std::string::npos) << range.status().message();
+      EXPECT_NE(range.status().message().find("100000"), std::string::npos) << range.status().message();
+    }
+    EXPECT_EQ((*reader)->size(), bytes.size());
+  }
+  std::filesystem::remove(path);
 }
 
 TEST(FileReader, AnEmptyFileHasNoBytes) {

@@ -4,6 +4,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -197,6 +200,99 @@ TEST_F(CApiSession, CreationCanBeCancelled) {
                 model_, &p, [](void*, uint64_t, uint64_t) { return 1; }, nullptr, &detail_, &none),
             NWC_STATUS_CANCELLED);
   EXPECT_EQ(none, nullptr);
+}
+
+// The caller's threads, reader and log are used while a call lasts, and never between calls.
+struct Inside {
+  std::atomic<bool> call{false};
+  std::atomic<int> outside{0}, runs{0}, reads{0};
+  std::vector<char> file;
+  void note(std::atomic<int>* count) {
+    ++*count;
+    if (!call) ++outside;
+  }
+};
+
+TEST_F(CApiSession, CallbacksComeWhileACallLasts) {
+  Inside inside;
+  std::ifstream in(NWC_TEST_MODEL, std::ios::binary);
+  inside.file.assign(std::istreambuf_iterator<char>(in), {});
+  nwc_read_callbacks callbacks = zeroed<nwc_read_callbacks>();
+  callbacks.size_bytes = inside.file.size();
+  callbacks.user = &inside;
+  callbacks.read = [](void* user, uint64_t offset, void* out, size_t size) {
+    auto& self = *static_cast<Inside*>(user);
+    self.note(&self.reads);
+    std::memcpy(out, self.file.data() + offset, size);
+    return 0;
+  };
+  nwc_runner runner{};
+  runner.user = &inside;
+  runner.num_workers = 1;
+  runner.run = [](void* user, uint32_t count, nwc_task task, void* data) {
+    auto& self = *static_cast<Inside*>(user);
+    self.note(&self.runs);
+    for (uint32_t i = 0; i < count; ++i) task(data, i, 0);
+    if (!self.call) ++self.outside;
+  };
+  nwc_model_destroy(model_);
+  inside.call = true;
+  ASSERT_EQ(nwc_model_open_callbacks(&callbacks, &detail_, &model_), NWC_STATUS_OK) << error_;
+  for (const nwc_weight_mode mode : {NWC_WEIGHTS_STREAMED, NWC_WEIGHTS_FUSED, NWC_WEIGHTS_RESIDENT}) {
+    nwc_session_params p = params();
+    p.mode = mode;
+    p.runner = &runner;
+    inside.call = true;
+    create(p);
+    for (int i = 0; i < 5; ++i) {
+      inside.call = false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(30));
+      inside.call = true;
+      std::vector<float> logits(kVocab);
+      ASSERT_EQ(nwc_session_eval(session_, tokens_.data(), 1, NWC_LOGITS_LAST, logits.data(), logits.size()),
+                NWC_STATUS_OK);
+    }
+    inside.call = false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    inside.call = true;
+    nwc_session_destroy(session_);
+    session_ = nullptr;
+  }
+  EXPECT_EQ(inside.outside, 0);
+  EXPECT_GT(inside.reads, 10);
+  EXPECT_GT(inside.runs, 10);
+  nwc_model_destroy(model_);
+  model_ = nullptr;
+}
+
+// Another program cuts the file short while a session reads it: an error that says so, never a signal; and the session
+// goes on once the file is whole again.
+TEST_F(CApiSession, AFileThatShrinksIsAnError) {
+  const std::string path = ::testing::TempDir() + "nwc_capi_shrinks.nwc";
+  for (const nwc_weight_mode mode : {NWC_WEIGHTS_STREAMED, NWC_WEIGHTS_FUSED}) {
+    for (const uintmax_t divisor : {2u, 1000000000u}) {
+      std::filesystem::copy_file(NWC_TEST_MODEL, path, std::filesystem::copy_options::overwrite_existing);
+      nwc_model_destroy(model_);
+      ASSERT_EQ(nwc_model_open_path(path.c_str(), &detail_, &model_), NWC_STATUS_OK) << error_;
+      nwc_session_params p = params();
+      p.mode = mode;
+      create(p);
+      const std::vector<float> before = last_logits();
+      std::filesystem::resize_file(path, std::filesystem::file_size(path) / divisor);
+      std::vector<float> logits(kVocab);
+      nwc_status status = NWC_STATUS_OK;
+      // Layers that were decoded ahead are still good.
+      for (int i = 0; i < 3 && status == NWC_STATUS_OK; ++i)
+        status = nwc_session_eval(session_, tokens_.data(), 1, NWC_LOGITS_LAST, logits.data(), logits.size());
+      EXPECT_EQ(status, NWC_STATUS_TRUNCATED);
+      EXPECT_NE(std::string(nwc_session_last_error(session_)).find("shorter"), std::string::npos)
+          << nwc_session_last_error(session_);
+      std::filesystem::copy_file(NWC_TEST_MODEL, path, std::filesystem::copy_options::overwrite_existing);
+      ASSERT_EQ(nwc_session_truncate(session_, 0), NWC_STATUS_OK);
+      EXPECT_EQ(last_logits(), before);
+    }
+  }
+  std::filesystem::remove(path);
 }
 
 TEST_F(CApiSession, GenerationIsRepeatableAndStopsForTheRightReason) {

@@ -1,5 +1,8 @@
 // The host's memory as a source of copies: pages of the heap and of a file that is mapped read-only, from any byte on.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -78,21 +81,24 @@ TEST_F(HostImport, AFileThatIsMappedReadOnly) {
   const std::vector<uint8_t> bytes = noise(70001);  // the last page is not full
   const std::string path = ::testing::TempDir() + "nwc_host_import";
   std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), 70001);
-  auto reader = open_file_reader(path);
-  ASSERT_TRUE(reader.ok());
+  const int file = open(path.c_str(), O_RDONLY);
+  ASSERT_GE(file, 0);
   std::filesystem::remove(path);
+  void* const map = mmap(nullptr, bytes.size(), PROT_READ, MAP_SHARED, file, 0);
+  ASSERT_NE(map, MAP_FAILED);
+  close(file);
   for (const auto& [from, size] : std::vector<std::pair<size_t, size_t>>{{0, 70001}, {69999, 2}, {4097, 60000}}) {
-    const uint8_t* view = (*reader)->view(from, size);
-    ASSERT_NE(view, nullptr);
+    const uint8_t* view = static_cast<const uint8_t*>(map) + from;
     uint64_t offset = 0;
     const Status status = DeviceBuffer::import_host(*device_, {view, size}, &offset).status();
     if (!status.ok()) GTEST_SKIP() << "this driver takes no pages of a file: " << status.message();
     const auto begin = bytes.begin() + static_cast<std::ptrdiff_t>(from);
     EXPECT_EQ(through_device({view, size}), std::vector<uint8_t>(begin, begin + static_cast<std::ptrdiff_t>(size)));
   }
+  munmap(map, bytes.size());
 }
 
-/// y = W x with tensors that are loaded from a mapped file.
+/// y = W x with tensors of a file that lies in memory.
 class ProductImport : public HostImport {
  protected:
   static constexpr uint64_t kRows = 150, kCols = 300;
@@ -104,13 +110,7 @@ class ProductImport : public HostImport {
     const std::vector<uint8_t> bytes =
         testing::model_file(codec, {testing::coded_tensor(codec, {"first", kRows, kCols, 32, 64, true, 1}),
                                     testing::coded_tensor(codec, {"second", kRows, kCols, 64, 128, false, 2})});
-    const std::string path = ::testing::TempDir() + "nwc_product_import";
-    std::ofstream(path, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    auto reader = open_file_reader(path);
-    ASSERT_TRUE(reader.ok());
-    std::filesystem::remove(path);
-    auto file = NwcFile::open(std::move(reader).value());
+    auto file = NwcFile::open(make_owned_reader(bytes));
     ASSERT_TRUE(file.ok()) << file.status().message();
     file_ = std::move(file).value();
   }

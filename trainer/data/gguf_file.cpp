@@ -11,6 +11,7 @@ namespace nwc {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 256u << 20;
+constexpr uint64_t kFirstHeaderBytes = 1u << 20;
 constexpr uint64_t kMaxKeys = 65536;
 constexpr uint64_t kMaxKeyBytes = 65535;
 constexpr uint64_t kMaxGgufDims = 4;
@@ -87,9 +88,26 @@ Result<GgufFile> GgufFile::open_header(std::unique_ptr<Reader> reader) {
   return file;
 }
 
+// Nothing says how long metadata and directory are: more is read until they end.
 Result<uint64_t> GgufFile::parse() {
-  const uint64_t header_limit = std::min(reader_->size(), kMaxHeaderBytes);
-  NWC_ASSIGN_OR_RETURN(const Bytes header, read_range(*reader_, 0, header_limit, &header_storage_));
+  const uint64_t most = std::min(reader_->size(), kMaxHeaderBytes);
+  uint64_t limit = std::min(most, kFirstHeaderBytes), header_end = 0;
+  Status status = parse_header(limit, &header_end);
+  while (status.code() == StatusCode::kTruncated && limit < most) {
+    limit = std::min(most, 8 * limit);
+    metadata_.clear();
+    tensors_.clear();
+    status = parse_header(limit, &header_end);
+  }
+  if (status.code() == StatusCode::kTruncated && most < reader_->size()) {
+    return limit_error("metadata and tensor directory are larger than 256 MiB");
+  }
+  NWC_TRY(status);
+  return header_end;
+}
+
+Status GgufFile::parse_header(uint64_t limit, uint64_t* header_end) {
+  NWC_ASSIGN_OR_RETURN(const Bytes header, read_range(*reader_, 0, limit, &header_storage_));
   ByteReader in(header);
   uint32_t magic = 0, version = 0;
   uint64_t num_tensors = 0, num_keys = 0;
@@ -106,18 +124,11 @@ Result<uint64_t> GgufFile::parse() {
   if (num_tensors > kMaxTensors) return limit_error("tensor_count at offset 8 is " + std::to_string(num_tensors));
   if (num_keys > kMaxKeys) return limit_error("metadata_kv_count at offset 16 is " + std::to_string(num_keys));
 
-  const auto parse_directory = [&]() -> Status {
-    for (uint64_t i = 0; i < num_keys; ++i) NWC_TRY(parse_metadata(&in));
-    for (uint64_t i = 0; i < num_tensors; ++i) NWC_TRY(parse_tensor(&in));
-    return {};
-  };
-  const Status directory = parse_directory();
-  if (directory.code() == StatusCode::kTruncated && header_limit < reader_->size()) {
-    return limit_error("metadata and tensor directory are larger than 256 MiB");
-  }
-  NWC_TRY(directory);
+  for (uint64_t i = 0; i < num_keys; ++i) NWC_TRY(parse_metadata(&in));
+  for (uint64_t i = 0; i < num_tensors; ++i) NWC_TRY(parse_tensor(&in));
   header_ = header.first(static_cast<size_t>(in.offset()));
-  return in.offset();
+  *header_end = in.offset();
+  return {};
 }
 
 Status GgufFile::parse_metadata(ByteReader* in) {

@@ -65,6 +65,7 @@ class GgufFile {
   };
   GgufFile() = default;
   Result<uint64_t> parse();  ///< returns where the directory ends
+  Status parse_header(uint64_t limit, uint64_t* header_end);
   Status parse_metadata(ByteReader* in);
   Status parse_tensor(ByteReader* in);
   Status place_tensors(uint64_t header_end);

@@ -125,14 +125,17 @@ typedef struct nwc_runner {
  * alive, so handles may be destroyed in any order. */
 typedef struct nwc_model nwc_model;
 
-/* Opens a file. It is mapped where possible and must not be changed while the model, or anything made from it, exists:
- * changed bytes are decoded safely, but to wrong numbers. Reads the metadata only; tensors are read when decoded.
+/* Opens a file. It stays open and is read, never mapped, while the model, or anything made from it, exists. It should
+ * not be changed meanwhile. If it is, calls stay safe: where it has become shorter they fail with TRUNCATED, and
+ * changed bytes are CHECKSUM errors or, where checksums are skipped or have been computed before, decoded to wrong
+ * numbers. A file that is replaced by renaming is not noticed. Reads the metadata only; tensors are read when decoded.
  * errors: IO, UNRECOGNIZED, UNSUPPORTED (also for codec and checkpoint files), UNSUPPORTED_VERSION, CORRUPT, TRUNCATED,
  * CHECKSUM, LIMIT, OUT_OF_MEMORY. */
 NWC_API nwc_status nwc_model_open_path(const char* path, const nwc_error_detail* error, nwc_model** out_model);
 
 /* Opens `size_bytes` at `data`, which are not copied and must live unchanged as long as the model and what is made
- * from it. Any alignment. errors: as above. */
+ * from it. Any alignment. A file that the program has mapped itself may be given: then the program sees to it that
+ * nobody cuts the file short, which would end the process (SIGBUS). errors: as above. */
 NWC_API nwc_status nwc_model_open_memory(const void* data, size_t size_bytes, const nwc_error_detail* error,
                                          nwc_model** out_model);
 
