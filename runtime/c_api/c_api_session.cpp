@@ -23,6 +23,10 @@ struct nwc_session {
 namespace nwc::c_api {
 namespace {
 
+static_assert(NWC_STOP_MAX_TOKENS == static_cast<uint32_t>(StopReason::kMaxTokens) &&
+              NWC_STOP_EOS == static_cast<uint32_t>(StopReason::kEos) &&
+              NWC_STOP_CONTEXT_FULL == static_cast<uint32_t>(StopReason::kContextFull) &&
+              NWC_STOP_CALLBACK == static_cast<uint32_t>(StopReason::kCallback));
 static_assert(NWC_WEIGHTS_CACHED == static_cast<uint32_t>(SessionMode::kCached) &&
               NWC_WEIGHTS_FUSED == static_cast<uint32_t>(SessionMode::kFused) &&
               NWC_WEIGHTS_STREAMED == static_cast<uint32_t>(SessionMode::kStreamed) &&
@@ -188,6 +192,7 @@ nwc_status nwc_session_eval(nwc_session* session, const uint32_t* tokens, size_t
                             float* out_logits, size_t capacity) {
   return call(session, [&](nwc_session& s) -> Status {
     if (tokens == nullptr) return null_argument("tokens");
+    if (num_tokens == 0) return invalid_argument("num_tokens is 0: give at least one token");
     if (which > NWC_LOGITS_ALL) return invalid_argument(str_cat("which ", which, " does not exist"));
     if (out_logits == nullptr && which != NWC_LOGITS_NONE) return null_argument("out_logits");
     const LogitsWanted wanted = which == NWC_LOGITS_NONE   ? LogitsWanted::kNone
@@ -220,20 +225,13 @@ nwc_status nwc_session_generate(nwc_session* session, const uint32_t* prompt, si
     if (s.state->file().tokenizer()) {
       NWC_ASSIGN_OR_RETURN(tokenizer, s.state->tokenizer());
     }
-    uint32_t num_drawn = 0;
-    bool stopped = false;
-    NWC_TRY(generate(*s.session, sampler, std::span(prompt, num_prompt), generation, [&](uint32_t token) {
-      ++num_drawn;
+    const auto on_token = [&](uint32_t token) {
       const std::string_view text = tokenizer == nullptr ? std::string_view("") : tokenizer->token_bytes(token);
-      stopped = callback(callback_user, token, text.data(), text.size()) != 0;
-      return !stopped;
-    }));
-    if (out_stop_reason != nullptr) {
-      *out_stop_reason = stopped                                         ? NWC_STOP_CALLBACK
-                         : num_drawn >= generation.max_tokens            ? NWC_STOP_MAX_TOKENS
-                         : s.session->position() >= s.session->context() ? NWC_STOP_CONTEXT_FULL
-                                                                         : NWC_STOP_EOS;
-    }
+      return callback(callback_user, token, text.data(), text.size()) == 0;
+    };
+    NWC_ASSIGN_OR_RETURN(const StopReason reason,
+                         generate(*s.session, sampler, std::span(prompt, num_prompt), generation, on_token));
+    if (out_stop_reason != nullptr) *out_stop_reason = static_cast<nwc_stop_reason>(reason);
     return {};
   });
 }

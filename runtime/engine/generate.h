@@ -14,10 +14,18 @@ struct GenerateParams {
   bool stop_at_eos = true;  ///< the end token is neither reported nor appended
 };
 
-/// Feeds `prompt` (not empty, appended to what the session holds), then samples. on_token returns false to stop.
-/// Ends at max_tokens, at an end token, when the context is full, or when on_token says so: all of these are no errors.
+/// Why generate() ended. None of these is an error.
+enum class StopReason : uint8_t {
+  kMaxTokens,
+  kEos,          ///< an end token was drawn, with or without room for it
+  kContextFull,  ///< a token was drawn that finds no room; it is not reported
+  kCallback,     ///< on_token returned false
+};
+
+/// Appends `prompt` (not empty) to what the session holds, then draws tokens. Each one is appended to the sequence, then
+/// reported; on_token returns false to stop. The sequence ends with the last token that was reported.
 /// errors: Session::eval's
-Status generate(Session& session, Sampler& sampler, std::span<const uint32_t> prompt, const GenerateParams& params,
-                const std::function<bool(uint32_t token)>& on_token);
+Result<StopReason> generate(Session& session, Sampler& sampler, std::span<const uint32_t> prompt,
+                            const GenerateParams& params, const std::function<bool(uint32_t token)>& on_token);
 
 }  // namespace nwc

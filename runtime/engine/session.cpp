@@ -22,8 +22,10 @@ struct Session::Impl {
   }
   void shorten(size_t length) {
     sequence.resize(length);
+    cached = std::min(cached, length);
     last_batch = 0;
   }
+  Status check_tokens(std::span<const uint32_t> tokens) const;
   uint32_t position() const { return static_cast<uint32_t>(sequence.size()); }
   CpuLevel cpu() const { return std::min(params.max_cpu, detect_cpu_level()); }
 
@@ -36,8 +38,9 @@ struct Session::Impl {
   MemoryPlan plan;
   std::unique_ptr<Forward> forward;
 
-  std::vector<uint32_t> sequence;  ///< tokens whose keys and values are in the cache
-  uint32_t last_batch = 0;         ///< of them, those whose final hidden states are there
+  std::vector<uint32_t> sequence;
+  size_t cached = 0;        ///< of them, the first ones, whose keys and values are in the cache; eval() adds the others
+  uint32_t last_batch = 0;  ///< the last of the cached ones, whose final hidden states are there
 };
 
 namespace {
@@ -65,7 +68,7 @@ Status Session::Impl::start(const Progress& progress) {
   return {};
 }
 
-// After a device has failed: the whole sequence once more, on the CPU, in batches that end with the last one.
+// After a device has failed: what the cache held once more, on the CPU, in batches that end with the last one.
 Status Session::Impl::start_on_cpu(const Status& why) {
   logger.log(LogLevel::kWarning,
              str_cat("the model runs on the CPU from now on, since ", decoder.name(), " failed: ", why.message()));
@@ -74,9 +77,9 @@ Status Session::Impl::start_on_cpu(const Status& why) {
   params.context = plan.context;
   params.batch = plan.batch;
   NWC_TRY(start({}));
-  const size_t before_last = sequence.size() - last_batch;
-  for (size_t done = 0; done < sequence.size();) {
-    const size_t end = done < before_last ? std::min<size_t>(before_last, done + plan.batch) : sequence.size();
+  const size_t before_last = cached - last_batch;
+  for (size_t done = 0; done < cached;) {
+    const size_t end = done < before_last ? std::min<size_t>(before_last, done + plan.batch) : cached;
     NWC_TRY(forward->run(std::span(sequence).subspan(done, end - done), static_cast<uint32_t>(done)));
     done = end;
   }
@@ -111,14 +114,12 @@ Result<std::unique_ptr<Session>> Session::create(const NwcFile& file, Decoder& d
   return std::unique_ptr<Session>(new Session(std::move(impl)));
 }
 
-Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits) {
-  Impl& s = *impl_;
-  const size_t vocab = s.layout.model.vocab_size;
-  if (tokens.empty()) return invalid_argument("no tokens to evaluate");
+// They exist, and there is room for them.
+Status Session::Impl::check_tokens(std::span<const uint32_t> tokens) const {
   for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] >= vocab) {
-      return invalid_argument(
-          str_cat("token ", tokens[i], " at index ", i, " is out of range: the vocabulary has ", vocab));
+    if (tokens[i] >= layout.model.vocab_size) {
+      return invalid_argument(str_cat("token ", tokens[i], " at index ", i, " is out of range: the vocabulary has ",
+                                      layout.model.vocab_size));
     }
   }
   if (tokens.size() > s.plan.context - s.position()) {
@@ -126,25 +127,43 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
                                " are in use: no room for ", tokens.size(),
                                "; reset, truncate, or create the session with a larger context"));
   }
+  return {};
+}
+
+Status Session::append(uint32_t token) {
+  NWC_TRY(impl_->check_tokens({&token, 1}));
+  impl_->sequence.push_back(token);
+  return {};
+}
+
+Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits) {
+  Impl& s = *impl_;
+  const size_t vocab = s.layout.model.vocab_size;
+  const size_t start = s.sequence.size(), cached_before = s.cached;
+  if (tokens.empty() && cached_before == start) return invalid_argument("no tokens to evaluate");
+  NWC_TRY(s.check_tokens(tokens));
   const size_t rows = wanted == LogitsWanted::kAll ? tokens.size() : wanted == LogitsWanted::kLast ? 1 : 0;
   if (logits.size() < rows * vocab) {
     return Status(StatusCode::kBufferTooSmall, str_cat("logits: need ", rows * vocab, " floats, got ", logits.size()));
   }
-  const size_t start = s.sequence.size();
-  const auto pass = [&](std::span<const uint32_t> batch, size_t done) -> Status {
-    const uint32_t count = static_cast<uint32_t>(batch.size());
-    const uint32_t position = s.position();
-    NWC_TRY(s.on_either([&](Forward& forward) { return forward.run(batch, position); }));
-    s.sequence.insert(s.sequence.end(), batch.begin(), batch.end());
+  s.sequence.insert(s.sequence.end(), tokens.begin(), tokens.end());
+  const auto pass = [&](uint32_t count) -> Status {
+    const size_t begin = s.cached;
+    const std::span batch = std::span<const uint32_t>(s.sequence).subspan(begin, count);
+    NWC_TRY(s.on_either([&](Forward& forward) { return forward.run(batch, static_cast<uint32_t>(begin)); }));
+    s.cached += count;
     s.last_batch = count;
-    if (wanted == LogitsWanted::kAll) return s.logits(0, count, logits.data() + done * vocab);
-    if (wanted == LogitsWanted::kLast && done + count == tokens.size()) return s.logits(count - 1, 1, logits.data());
-    return {};
+    if (wanted == LogitsWanted::kLast && s.cached == s.sequence.size()) return s.logits(count - 1, 1, logits.data());
+    const size_t first = std::max(start, begin);  // that was not appended earlier
+    if (wanted != LogitsWanted::kAll || first >= s.cached) return {};
+    return s.logits(static_cast<uint32_t>(first - begin), static_cast<uint32_t>(s.cached - first),
+                    logits.data() + (first - start) * vocab);
   };
-  for (size_t done = 0; done < tokens.size();) {
-    const size_t count = std::min<size_t>(s.plan.batch, tokens.size() - done);
-    if (Status status = pass(tokens.subspan(done, count), done); !status.ok()) {
+  while (s.cached < s.sequence.size()) {
+    const size_t left = s.sequence.size() - s.cached;
+    if (Status status = pass(static_cast<uint32_t>(std::min<size_t>(s.plan.batch, left))); !status.ok()) {
       s.shorten(start);
+      s.cached = cached_before;
       return status;
     }
     done += count;

@@ -94,11 +94,16 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  /// Appends tokens to the sequence. Any number: they pass through in batches of at most batch().
+  /// Appends tokens to the sequence and passes them, after those that append() left, through the layers, in batches of
+  /// at most batch(). Any number; none only after append().
   /// shapes: logits [vocab_size] for kLast, [tokens.size()][vocab_size] for kAll, unused for kNone
   /// errors: kInvalidArgument (token id out of range, no tokens), kLimit (context full), kBufferTooSmall: all of these
   ///         before anything changes; the decoder's errors: the position is then where it was before the call
   Status eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits);
+
+  /// Appends a token that the next eval() passes through the layers: nobody needs its logits yet.
+  /// errors: kInvalidArgument (out of range), kLimit (context full)
+  Status append(uint32_t token);
 
   /// Logits of tokens of the last batch, after eval(): `first` counts from the start of that batch, whose length is
   /// last_batch(). Lets a caller with a large vocabulary take them in pieces. out is [count][vocab_size].

@@ -330,7 +330,8 @@ TEST_F(CApiSession, GenerationIsRepeatableAndStopsForTheRightReason) {
   Drawn full;
   ASSERT_EQ(generate(&full), NWC_STATUS_OK);
   EXPECT_EQ(reason, static_cast<uint32_t>(NWC_STOP_CONTEXT_FULL));
-  EXPECT_GE(full.tokens.size(), 64 - tokens_.size());
+  EXPECT_EQ(full.tokens.size(), 64 - tokens_.size());
+  EXPECT_EQ(nwc_session_position(session_), 64u);
 
   Drawn none;
   EXPECT_EQ(nwc_session_generate(session_, nullptr, 0, &g, on_token, &none, nullptr), NWC_STATUS_INVALID_ARGUMENT);

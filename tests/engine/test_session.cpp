@@ -246,21 +246,115 @@ TEST(Session, GenerateStopsWhereItShould) {
                   out.push_back(token);
                   return out.size() != stop_after;
                 }).ok());
+    EXPECT_EQ(bench.session->position(), 3 + out.size()) << "what was reported is in the sequence";
     return out;
   };
   EXPECT_EQ(run({.max_tokens = 10, .stop_at_eos = false}, 1, 0).size(), 10u);
   EXPECT_EQ(run({.max_tokens = 10, .stop_at_eos = false}, 1, 4).size(), 4u);
   EXPECT_EQ(run({.max_tokens = 10, .stop_at_eos = false}, 1, 0), run({.max_tokens = 10, .stop_at_eos = false}, 1, 0));
-  EXPECT_EQ(run({.max_tokens = 1000, .stop_at_eos = false}, 1, 0).size(), 38u)
-      << "40 - 3 in the cache, one more sampled";
+  EXPECT_EQ(run({.max_tokens = 1000, .stop_at_eos = false}, 1, 0).size(), 37u) << "all that the context holds";
   // Among many seeds the end token comes up; it is never reported.
   bool stopped = false;
   for (uint64_t seed = 0; seed < 40; ++seed) {
     const std::vector<uint32_t> out = run({.max_tokens = 1000, .stop_at_eos = true}, seed, 0);
     EXPECT_EQ(std::count(out.begin(), out.end(), 3u), 0);
-    stopped = stopped || out.size() < 38;
+    stopped = stopped || out.size() < 37;
   }
   EXPECT_TRUE(stopped);
+}
+
+// A second turn goes on after the last token that the first one reported, however the first one ended.
+TEST(Session, SecondTurnRemembersTheLastToken) {
+  const PlainModel model = random_model(small_record(), 17);
+  for (const SessionMode mode : {SessionMode::kResident, SessionMode::kStreamed}) {
+    SessionParams params;
+    params.mode = mode;
+    for (const uint32_t stop_after : {1u, 6u, 99u}) {
+      Bench bench = make_bench(model, params);
+      auto sampler = Sampler::create({.temperature = 1.0f, .top_k = 0, .top_p = 1.0f, .seed = 5});
+      const std::vector<uint32_t> prompt = {1, 2, 5}, second = {7, 9};
+      std::vector<uint32_t> all = prompt;
+      const auto reason =
+          generate(*bench.session, *sampler, prompt, {.max_tokens = 8, .stop_at_eos = false}, [&](uint32_t token) {
+            all.push_back(token);
+            return all.size() != prompt.size() + stop_after;
+          });
+      ASSERT_TRUE(reason.ok());
+      EXPECT_EQ(*reason, stop_after == 99 ? StopReason::kMaxTokens : StopReason::kCallback);
+      ASSERT_EQ(bench.session->position(), all.size());
+      std::vector<float> turn(second.size() * model.record.vocab_size);
+      ASSERT_TRUE(bench.session->eval(second, LogitsWanted::kAll, turn).ok());
+      all.insert(all.end(), second.begin(), second.end());
+      bench.session->reset();
+      const std::vector<float> whole = all_logits(*bench.session, all);
+      for (size_t i = 0; i < turn.size(); ++i) ASSERT_NEAR(turn[i], whole[whole.size() - turn.size() + i], 1e-4) << i;
+    }
+  }
+}
+
+TEST(Session, AppendedTokensCountAndCanBeTakenBack) {
+  const PlainModel model = random_model(small_record(), 18);
+  SessionParams params;
+  params.context = 6;
+  params.batch = 2;
+  Bench bench = make_bench(model, params);
+  Session& s = *bench.session;
+  std::vector<float> logits(s.vocab_size()), again(s.vocab_size());
+  EXPECT_EQ(s.eval({}, LogitsWanted::kLast, logits).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(s.append(s.vocab_size()).code(), StatusCode::kInvalidArgument);
+  const uint32_t tokens[] = {1, 2, 3, 4, 5, 6};
+  ASSERT_TRUE(s.eval(std::span(tokens, 5), LogitsWanted::kLast, logits).ok());
+  for (uint32_t i = 0; i < 5; ++i) {
+    s.reset();
+    ASSERT_TRUE(s.eval(std::span(tokens, i + 1), LogitsWanted::kNone, {}).ok());
+    ASSERT_TRUE(s.append(7).ok());
+    ASSERT_TRUE(s.truncate(i + 1).ok());
+    for (uint32_t t = i + 1; t < 5; ++t) ASSERT_TRUE(s.append(tokens[t]).ok());
+    EXPECT_EQ(s.position(), 5u);
+    if (i == 4) break;
+    ASSERT_TRUE(s.eval({}, LogitsWanted::kLast, again).ok());
+    for (size_t l = 0; l < logits.size(); ++l) ASSERT_NEAR(again[l], logits[l], 1e-4);
+  }
+  ASSERT_TRUE(s.append(6).ok());
+  EXPECT_EQ(s.append(6).code(), StatusCode::kLimit);
+  EXPECT_EQ(s.eval(std::span(tokens, 1), LogitsWanted::kNone, {}).code(), StatusCode::kLimit);
+  EXPECT_EQ(s.position(), 6u);
+}
+
+// Every position at which the end token may be drawn, the first one without room for it among them.
+TEST(Session, EndTokenIsTheReasonEvenWithoutRoom) {
+  const PlainModel model = random_model(small_record(), 16);
+  bool at_the_end = false, without_room = false;
+  for (uint32_t context = 4; context < 9; ++context) {
+    SessionParams params;
+    params.context = context;
+    Bench bench = make_bench(model, params);
+    for (uint64_t seed = 0; seed < 200; ++seed) {
+      auto sampler = Sampler::create({.temperature = 1.0f, .top_k = 0, .top_p = 1.0f, .seed = seed});
+      bench.session->reset();
+      const uint32_t prompt[] = {1, 2, 5};
+      uint32_t free_run[16] = {}, num_free = 0;  // what is drawn, end tokens and all
+      auto same = Sampler::create({.temperature = 1.0f, .top_k = 0, .top_p = 1.0f, .seed = seed});
+      std::vector<float> logits(bench.session->vocab_size());
+      ASSERT_TRUE(bench.session->eval(prompt, LogitsWanted::kLast, logits).ok());
+      for (;;) {
+        free_run[num_free++] = same->sample(logits);
+        if (free_run[num_free - 1] == 3 || bench.session->position() == context) break;
+        ASSERT_TRUE(bench.session->eval({&free_run[num_free - 1], 1}, LogitsWanted::kLast, logits).ok());
+      }
+      bench.session->reset();
+      uint32_t reported = 0;
+      const auto reason = generate(*bench.session, *sampler, prompt, {.max_tokens = 1000, .stop_at_eos = true},
+                                   [&](uint32_t) { return ++reported != 0; });
+      ASSERT_TRUE(reason.ok());
+      const bool ended = free_run[num_free - 1] == 3;
+      EXPECT_EQ(*reason, ended ? StopReason::kEos : StopReason::kContextFull) << context << " " << seed;
+      EXPECT_EQ(reported, num_free - 1);
+      at_the_end |= ended && num_free == context - 3 + 1;
+      without_room |= !ended;
+    }
+  }
+  EXPECT_TRUE(at_the_end && without_room);
 }
 
 }  // namespace

@@ -500,7 +500,7 @@ NWC_API const char* nwc_session_last_error(const nwc_session* session);
 NWC_API const char* nwc_session_name(const nwc_session* session);
 NWC_API nwc_status nwc_session_get_plan(const nwc_session* session, nwc_session_plan* out_plan);
 
-/* Tokens in the KV cache. */
+/* Tokens of the sequence: all that were evaluated, or drawn and reported. */
 NWC_API uint32_t nwc_session_position(const nwc_session* session);
 /* Forgets all tokens from `position` on. errors: INVALID_ARGUMENT (beyond the current position). */
 NWC_API nwc_status nwc_session_truncate(nwc_session* session, uint32_t position);
@@ -532,13 +532,19 @@ static inline void nwc_generate_params_init(nwc_generate_params* params) {
 }
 
 typedef uint32_t nwc_stop_reason;
-enum { NWC_STOP_MAX_TOKENS = 0, NWC_STOP_EOS = 1, NWC_STOP_CONTEXT_FULL = 2, NWC_STOP_CALLBACK = 3 };
+enum {
+  NWC_STOP_MAX_TOKENS = 0,
+  NWC_STOP_EOS = 1,          /* an end-of-sequence token was drawn, with or without room for it */
+  NWC_STOP_CONTEXT_FULL = 2, /* a token was drawn that finds no room in the context; it is not reported */
+  NWC_STOP_CALLBACK = 3
+};
 /* A token that was drawn, with its text (length_bytes bytes, which may be part of a character; empty without a
  * tokenizer). A return value other than 0 stops. */
 typedef int (*nwc_token_callback)(void* user, uint32_t token, const char* text, size_t length_bytes);
 
-/* Appends `prompt` (at least 1 token), then draws tokens one by one, reporting and appending each. An end-of-sequence
- * token is neither reported nor appended. params may be NULL: all defaults. out_stop_reason may be NULL.
+/* Appends `prompt` (at least 1 token), then draws tokens one by one, appending and reporting each. The sequence ends
+ * with the last token that was reported, so that a later call goes on from there. An end-of-sequence token is neither
+ * appended nor reported. params may be NULL: all defaults. out_stop_reason may be NULL.
  * errors: as nwc_session_eval. A stop through the callback is not an error. */
 NWC_API nwc_status nwc_session_generate(nwc_session* session, const uint32_t* prompt, size_t num_prompt,
                                         const nwc_generate_params* params, nwc_token_callback callback,
