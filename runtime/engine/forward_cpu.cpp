@@ -26,7 +26,7 @@ class ForwardCpu final : public Forward {
         model_(layout_.model),
         level_(std::min(params_.max_cpu, detect_cpu_level())),
         kernels_(kernel_table(level_)),
-        source_(file_, in.decoder, layout_, params_.weight_dtype, params_.check_crc),
+        source_(file_, in.decoder, layout_, params_.weight_dtype, params_.check_crc, runner_.num_workers()),
         frequencies_(rope_frequencies(model_)) {}
 
   Status allocate();
@@ -133,8 +133,9 @@ Status ForwardCpu::load(const Progress& progress) {
   }
   if (streamed_layers(model_, plan_) != 0) {
     NWC_ASSIGN_OR_RETURN(stream_, LayerStream::start(plan_.resident_layers, model_.num_layers,
-                                                     [this, bytes](uint32_t layer, uint32_t slot) {
-                                                       return source_.decode_layer(layer, bytes(stream_buffers_[slot]));
+                                                     [this, bytes](uint32_t layer, uint32_t piece, uint32_t slot) {
+                                                       const MutableBytes out = bytes(stream_buffers_[slot]);
+                                                       return source_.decode_layer_piece(layer, piece, out);
                                                      }));
   }
   return {};
@@ -249,6 +250,7 @@ Status ForwardCpu::run(std::span<const uint32_t> tokens, uint32_t position) {
 }
 
 Status ForwardCpu::run_layers(uint32_t tokens) {
+  const LayerStream::Running running(stream_.get());
   for (uint32_t t = 0; t < tokens; ++t) {
     float* angle = angles_.as<float>() + size_t{t} * model_.head_dim;
     rope_angles(frequencies_, position_ + t, angle, angle + model_.head_dim / 2);
@@ -281,6 +283,7 @@ Status ForwardCpu::logits(uint32_t first, uint32_t count, float* out) {
            out + begin, model_.vocab_size, scratch_.as<float>());
   };
   if (plan_.head_resident) {
+    const LayerStream::Running running(stream_.get());  // decodes the next token's first layers meanwhile
     multiply_band(model_.tied_embeddings ? embedding_.data() : head_.data(), 0, model_.vocab_size);
     return {};
   }

@@ -31,7 +31,7 @@ class ForwardVulkan final : public Forward {
         decoder_(decoder),
         device_(decoder.device()),
         ops_(device_, model_, plan_.context, params_.kv_dtype),
-        host_source_(file_, decoder, layout_, params_.weight_dtype, params_.check_crc),
+        host_source_(file_, decoder, layout_, params_.weight_dtype, params_.check_crc, in.runner.num_workers()),
         frequencies_(rope_frequencies(model_)),
         checked_(file_.tensors().size()) {}
 
@@ -194,10 +194,11 @@ Status ForwardVulkan::load(const Progress& progress) {
     NWC_TRY(report(plan_.resident_layers + i + 2));
   }
   if (streamed_layers(model_, plan_) != 0) {
-    NWC_ASSIGN_OR_RETURN(
-        stream_, LayerStream::start(plan_.resident_layers, model_.num_layers, [this](uint32_t layer, uint32_t slot) {
-          return decode_layer(layer, stream_buffers_[slot]);
-        }));
+    NWC_ASSIGN_OR_RETURN(stream_, LayerStream::start(plan_.resident_layers, model_.num_layers,
+                                                     [this](uint32_t layer, uint32_t, uint32_t slot) -> Result<bool> {
+                                                       NWC_TRY(decode_layer(layer, stream_buffers_[slot]));
+                                                       return true;
+                                                     }));
   }
   return {};
 }
@@ -320,6 +321,7 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
   const uint64_t layer_macs = layout_.matrix_offset(kNumLayerMatrices) * count;
   const bool from_payloads = plan_.mode == SessionMode::kFused && count <= VulkanFusedProduct::kMaxBatch;
   NWC_TRY(begin_batch(tokens));
+  const LayerStream::Running running(stream_.get());
   macs_ = 0;
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     if (l < plan_.resident_layers || from_payloads) {

@@ -5,14 +5,21 @@
 #include "runtime/base/exceptions.h"
 
 namespace nwc {
+namespace {
+
+/// Of a piece, for each worker: a few milliseconds of work, and tiles enough to share.
+constexpr uint64_t kPieceWeightsPerWorker = 1u << 18;
+
+}  // namespace
 
 WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const LlamaLayout& layout, Dtype dtype,
-                           bool check_crc)
+                           bool check_crc, uint32_t num_workers)
     : file_(file),
       decoder_(decoder),
       layout_(layout),
       dtype_(dtype),
       check_crc_(check_crc),
+      piece_weights_(num_workers * kPieceWeightsPerWorker),
       checked_(file.tensors().size()) {}
 
 uint64_t WeightSource::band_rows(size_t tensor) const {
@@ -21,7 +28,6 @@ uint64_t WeightSource::band_rows(size_t tensor) const {
 }
 
 Status WeightSource::decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out) {
-  std::lock_guard lock(mutex_);
   const uint64_t band = band_rows(tensor);
   std::vector<bool>& checked = checked_[tensor];
   bool check = false;
@@ -58,6 +64,29 @@ Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
   return {};
 }
 
+Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out) {
+  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
+    const LayerMatrix m = static_cast<LayerMatrix>(i);
+    const uint64_t rows = layout_.matrix_rows(m), cols = layout_.matrix_cols(m);
+    const size_t tensor = layout_.layers[layer].matrix[i];
+    // Tiles are decoded in pairs, one above the other. What shares one checksum is one piece.
+    const uint64_t pair = 2 * band_rows(tensor);
+    const uint64_t most = align_up(std::max<uint64_t>(1, piece_weights_ / cols), pair);
+    const uint64_t pieces = ceil_div(rows, most);
+    if (piece >= pieces) {
+      piece -= static_cast<uint32_t>(pieces);
+      continue;
+    }
+    const uint64_t begin = piece * most, end = std::min(rows, begin + most);
+    const uint64_t row_bytes = cols * dtype_size(dtype_), offset = layout_.matrix_offset(i) * dtype_size(dtype_);
+    NWC_TRY(decode(
+        tensor, begin, end, dtype_,
+        out.subspan(static_cast<size_t>(offset + begin * row_bytes), static_cast<size_t>((end - begin) * row_bytes))));
+    return i + 1 == kNumLayerMatrices && end == rows;
+  }
+  return true;
+}
+
 Status WeightSource::decode_norms(float* out) {
   const uint32_t n = layout_.model.hidden_size;
   const auto one = [&](size_t tensor) {
@@ -72,10 +101,10 @@ Status WeightSource::decode_norms(float* out) {
   return one(layout_.final_norm);
 }
 
-LayerStream::LayerStream(uint32_t first, uint32_t end, DecodeLayer decode)
+LayerStream::LayerStream(uint32_t first, uint32_t end, DecodePiece decode)
     : first_(first), end_(end), decode_(std::move(decode)), next_layer_(first) {}
 
-Result<std::unique_ptr<LayerStream>> LayerStream::start(uint32_t first, uint32_t end, DecodeLayer decode) {
+Result<std::unique_ptr<LayerStream>> LayerStream::start(uint32_t first, uint32_t end, DecodePiece decode) {
   std::unique_ptr<LayerStream> stream(new LayerStream(first, end, std::move(decode)));
   const bool started = guarded([&] { stream->thread_ = std::thread([s = stream.get()] { s->work(); }); },
                                [](StatusCode, const char*) {});
@@ -95,25 +124,46 @@ LayerStream::~LayerStream() {
 void LayerStream::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return stop_ || (!failed_ && !slots_[fill_].full); });
+    changed_.wait(lock, [this] { return stop_ || (running_ && !failed_ && !slots_[fill_].full); });
     if (stop_) return;
-    const uint32_t filled = fill_;
-    const uint32_t layer = next_layer_;
+    const uint32_t filled = fill_, layer = next_layer_, piece = next_piece_;
+    busy_ = true;
     lock.unlock();
     Status status;
+    bool last = true;
+    const auto decode = [&] {
+      Result<bool> done = decode_(layer, piece, filled);
+      if (done.ok()) last = *done;
+      status = std::move(done).status();
+    };
     // Out of memory in the decoder must not end the process. That text is short enough to need no memory itself.
-    guarded([&] { status = decode_(layer, filled); },
-            [&](StatusCode code, const char* text) {
-              status = Status(code, code == StatusCode::kOutOfMemory ? "out of memory" : text);
-            });
+    guarded(decode, [&](StatusCode code, const char* text) {
+      status = Status(code, code == StatusCode::kOutOfMemory ? "out of memory" : text);
+    });
     lock.lock();
-    slots_[filled].full = true;
+    busy_ = false;
     failed_ = !status.ok();
-    slots_[filled].status = std::move(status);
-    fill_ ^= 1u;
-    next_layer_ = layer + 1 == end_ ? first_ : layer + 1;
+    next_piece_ = last || failed_ ? 0 : piece + 1;
+    if (next_piece_ == 0) {
+      slots_[filled].full = true;
+      slots_[filled].status = std::move(status);
+      fill_ ^= 1u;
+      next_layer_ = layer + 1 == end_ ? first_ : layer + 1;
+    }
     changed_.notify_all();
   }
+}
+
+void LayerStream::resume() {
+  std::lock_guard lock(mutex_);
+  running_ = true;
+  changed_.notify_all();
+}
+
+void LayerStream::pause() {
+  std::unique_lock lock(mutex_);
+  running_ = false;
+  changed_.wait(lock, [this] { return !busy_; });
 }
 
 Result<uint32_t> LayerStream::acquire() {
@@ -128,6 +178,7 @@ Result<uint32_t> LayerStream::acquire() {
   }
   fill_ = drain_;
   next_layer_ = first_;
+  next_piece_ = 0;
   failed_ = false;
   changed_.notify_all();
   return status;

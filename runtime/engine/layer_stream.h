@@ -11,15 +11,19 @@
 
 namespace nwc {
 
-/// Decodes parts of the model in one dtype. Thread-safe: calls take turns, so that the decoder's scratch memory is
-/// needed once and a decoder that is not thread-safe itself can be used. Checksums are verified the first time a part
-/// is touched.
+/// Decodes parts of the model in one dtype. One call at a time; with a LayerStream, the owner's calls are made while
+/// the stream is paused, so that no call waits for more than a piece of a matrix. Checksums are verified the first time
+/// a part is touched.
 class WeightSource {
  public:
-  WeightSource(const NwcFile& file, Decoder& decoder, const LlamaLayout& layout, Dtype dtype, bool check_crc);
+  /// num_workers: of the decoder's runner.
+  WeightSource(const NwcFile& file, Decoder& decoder, const LlamaLayout& layout, Dtype dtype, bool check_crc,
+               uint32_t num_workers);
 
   /// out: the layer's matrices as LlamaLayout says.
   Status decode_layer(uint32_t layer, MutableBytes out);
+  /// The same in pieces 0, 1, ... of a few milliseconds each. True: it was the last one.
+  Result<bool> decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out);
   /// Rows [begin, end) of a matrix.
   Status decode_rows(size_t tensor, uint64_t begin, uint64_t end, MutableBytes out);
   /// All norm gains in f32, [LlamaLayout::norm_elements()].
@@ -35,24 +39,47 @@ class WeightSource {
   const LlamaLayout& layout_;
   const Dtype dtype_;
   const bool check_crc_;
-  std::mutex mutex_;
+  const uint64_t piece_weights_;
   std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
 };
 
 /// Layers first .. end - 1, over and over, decoded by turns into two slots of the caller's, one while the caller works
-/// on the other.
+/// on the other. The stream's thread works only between resume() and pause(): a session that is not inside a call uses
+/// neither the caller's threads nor his reader.
 class LayerStream {
  public:
-  using DecodeLayer = std::function<Status(uint32_t layer, uint32_t slot)>;
+  /// Decodes pieces 0, 1, ... of a layer into a slot. True: it was the layer's last one. Between two pieces the thread
+  /// can be paused.
+  using DecodePiece = std::function<Result<bool>(uint32_t layer, uint32_t piece, uint32_t slot)>;
 
-  /// What the slots are outlives the stream. errors: kOutOfMemory (no thread)
-  static Result<std::unique_ptr<LayerStream>> start(uint32_t first, uint32_t end, DecodeLayer decode);
+  /// Begins paused. What the slots are outlives the stream. errors: kOutOfMemory (no thread)
+  static Result<std::unique_ptr<LayerStream>> start(uint32_t first, uint32_t end, DecodePiece decode);
   ~LayerStream();
   LayerStream(const LayerStream&) = delete;
   LayerStream& operator=(const LayerStream&) = delete;
 
-  /// Waits for the next layer in order; 0 or 1: where it lies. After an error the stream starts again with `first`,
-  /// which will be tried anew.
+  /// Lets the thread go on where it was.
+  void resume();
+  /// Waits for the piece at hand. Then the thread calls nobody until resume().
+  void pause();
+  /// From resume() to pause(). No stream: nothing.
+  class Running {
+   public:
+    explicit Running(LayerStream* stream) : stream_(stream) {
+      if (stream_ != nullptr) stream_->resume();
+    }
+    ~Running() {
+      if (stream_ != nullptr) stream_->pause();
+    }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+   private:
+    LayerStream* const stream_;
+  };
+
+  /// Waits for the next layer in order, while the stream runs; 0 or 1: where it lies. After an error the stream starts
+  /// again with `first`, which will be tried anew.
   Result<uint32_t> acquire();
   /// Gives the acquired slot back.
   void release();
@@ -62,18 +89,21 @@ class LayerStream {
     bool full = false;
     Status status;
   };
-  LayerStream(uint32_t first, uint32_t end, DecodeLayer decode);
+  LayerStream(uint32_t first, uint32_t end, DecodePiece decode);
   void work();
 
   const uint32_t first_, end_;
-  const DecodeLayer decode_;
+  const DecodePiece decode_;
   std::mutex mutex_;
   std::condition_variable changed_;
   Slot slots_[2];
-  uint32_t next_layer_;  ///< that the thread decodes
-  uint32_t fill_ = 0;    ///< slot that it decodes into
-  uint32_t drain_ = 0;   ///< slot that acquire() returns
-  bool failed_ = false;  ///< a slot holds an error: the thread waits until acquire() has reported it
+  uint32_t next_layer_;      ///< that the thread decodes
+  uint32_t next_piece_ = 0;  ///< of it
+  uint32_t fill_ = 0;        ///< slot that it decodes into
+  uint32_t drain_ = 0;       ///< slot that acquire() returns
+  bool failed_ = false;      ///< a slot holds an error: the thread waits until acquire() has reported it
+  bool running_ = false;
+  bool busy_ = false;  ///< the thread is inside decode_
   bool stop_ = false;
   std::thread thread_;
 };

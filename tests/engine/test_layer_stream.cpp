@@ -1,3 +1,6 @@
+#include <atomic>
+#include <chrono>
+
 #include "runtime/engine/layer_stream.h"
 #include "tests/engine/model_fixture.h"
 
@@ -7,13 +10,13 @@ namespace {
 TEST(LayerStream, DeliversLayersInOrderOverAndOver) {
   std::vector<uint8_t> slots[2] = {std::vector<uint8_t>(8), std::vector<uint8_t>(8)};
   std::atomic<int> decoded{0};
-  auto stream = LayerStream::start(2, 5, [&](uint32_t layer, uint32_t slot) {
-    std::vector<uint8_t>& out = slots[slot];
-    ++decoded;
-    std::fill(out.begin(), out.end(), static_cast<uint8_t>(layer));
-    return Status();
+  auto stream = LayerStream::start(2, 5, [&](uint32_t layer, uint32_t piece, uint32_t slot) -> Result<bool> {
+    decoded += piece == 0;
+    slots[slot][piece] = static_cast<uint8_t>(layer);
+    return piece == 7;
   });
   ASSERT_TRUE(stream.ok());
+  const LayerStream::Running running(stream->get());
   for (int i = 0; i < 1000; ++i) {
     const Result<uint32_t> slot = (*stream)->acquire();
     ASSERT_TRUE(slot.ok());
@@ -27,14 +30,15 @@ TEST(LayerStream, ReportsAnErrorInItsPlaceThenStartsAgain) {
   for (uint32_t bad = 0; bad < 4; ++bad) {
     uint32_t slots[2] = {};
     bool fail = true;
-    auto stream = LayerStream::start(0, 4, [&](uint32_t layer, uint32_t slot) {
-      if (layer == bad && fail) {
+    auto stream = LayerStream::start(0, 4, [&](uint32_t layer, uint32_t piece, uint32_t slot) -> Result<bool> {
+      if (layer == bad && piece == 1 && fail) {
         fail = false;
         return corrupt("made to fail");
       }
       slots[slot] = layer;
-      return Status();
+      return piece == 2;
     });
+    const LayerStream::Running running(stream->get());
     for (uint32_t l = 0; l < bad; ++l) {
       const Result<uint32_t> slot = (*stream)->acquire();
       ASSERT_TRUE(slot.ok());
@@ -52,8 +56,42 @@ TEST(LayerStream, ReportsAnErrorInItsPlaceThenStartsAgain) {
 }
 
 TEST(LayerStream, ExceptionsBecomeErrors) {
-  auto stream = LayerStream::start(0, 3, [](uint32_t, uint32_t) -> Status { throw std::bad_alloc(); });
+  auto stream = LayerStream::start(0, 3, [](uint32_t, uint32_t, uint32_t) -> Result<bool> { throw std::bad_alloc(); });
+  const LayerStream::Running running(stream->get());
   EXPECT_EQ((*stream)->acquire().status().code(), StatusCode::kOutOfMemory);
+}
+
+TEST(LayerStream, CallsNobodyWhilePausedAndGoesOnWhereItWas) {
+  std::atomic<bool> allowed{false};
+  std::atomic<int> calls{0};
+  std::vector<std::pair<uint32_t, uint32_t>> order;  // of layers and pieces
+  auto stream = LayerStream::start(0, 2, [&](uint32_t layer, uint32_t piece, uint32_t) -> Result<bool> {
+    EXPECT_TRUE(allowed) << layer << " " << piece;
+    ++calls;
+    order.emplace_back(layer, piece);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_TRUE(allowed) << "pause() returned before the piece was done";
+    return piece == 4;
+  });
+  ASSERT_TRUE(stream.ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(calls, 0) << "it begins paused";
+  for (int i = 0; i < 20; ++i) {
+    allowed = true;
+    (*stream)->resume();
+    if (i % 3 == 2) {
+      ASSERT_TRUE((*stream)->acquire().ok());
+      (*stream)->release();
+    }
+    (*stream)->pause();
+    allowed = false;
+    const int before = calls;
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    EXPECT_EQ(calls, before);
+  }
+  stream = Status(StatusCode::kInternal, "ends the thread");
+  for (size_t i = 0; i < order.size(); ++i)
+    EXPECT_EQ(order[i], (std::pair{static_cast<uint32_t>(i / 5 % 2), static_cast<uint32_t>(i % 5)}));
 }
 
 TEST(LayerStream, DecodesOncePerBatchAndChecksOnce) {

@@ -1,4 +1,5 @@
 // Sessions on files whose tensors are neural-coded, through the real CPU decoder.
+#include "runtime/engine/layer_stream.h"
 #include "tests/engine/coded_model.h"
 
 namespace nwc::test {
@@ -25,6 +26,27 @@ CodedSession open_coded(std::vector<uint8_t> bytes, const SessionParams& params,
   c.status = session.status();
   if (session.ok()) c.session = std::move(session).value();
   return c;
+}
+
+// A row that a token needs does not wait for a whole matrix: a layer is decoded in pieces.
+TEST(SessionCoded, LayersComeInPieces) {
+  SessionParams params;
+  CodedSession c = open_coded(compressed_bytes(), params, true);
+  const auto layout = resolve_llama_layout(*c.file);
+  ASSERT_TRUE(layout.ok());
+  WeightSource source(*c.file, *c.decoder, *layout, Dtype::kF32, true, 0);  // no workers: the smallest pieces
+  std::vector<uint8_t> whole(layout->matrix_offset(kNumLayerMatrices) * 4), pieces(whole.size());
+  for (const uint32_t l : {0u, 1u}) {
+    ASSERT_TRUE(source.decode_layer(l, whole).ok());
+    uint32_t piece = 0;
+    for (bool last = false; !last; ++piece) {
+      const auto done = source.decode_layer_piece(l, piece, pieces);
+      ASSERT_TRUE(done.ok()) << done.status().message();
+      last = *done;
+    }
+    EXPECT_EQ(pieces, whole);
+    EXPECT_GT(piece, 7u) << "more pieces than matrices";
+  }
 }
 
 TEST(SessionCoded, StreamedEqualsResidentEqualsDecodedFirst) {

@@ -100,8 +100,8 @@ typedef struct nwc_error_detail {
 typedef uint32_t nwc_log_level;
 enum { NWC_LOG_DEBUG = 0, NWC_LOG_INFO = 1, NWC_LOG_WARNING = 2, NWC_LOG_ERROR = 3 };
 
-/* One line without line end. Called from any thread that is inside a call on the handle, never after its destruction.
- */
+/* One line without line end. Called while a call on the handle lasts, from any thread that works for it: the caller's,
+ * one of the library's, one of an nwc_runner. */
 typedef void (*nwc_log_callback)(void* user, nwc_log_level level, const char* message);
 
 /* `done` of `total` units of work (tiles, layers, tensors: see the call). A return value other than 0 cancels: the call
@@ -110,7 +110,8 @@ typedef int (*nwc_progress_callback)(void* user, uint64_t done, uint64_t total);
 
 /* Replaces the library's own threads. run() calls task(task_data, index, worker) once for every index in [0, count), in
  * any order and from any threads, and returns when all calls have returned. `worker` is below num_workers, and no two
- * calls with the same worker may overlap. run() is called by one thread at a time per handle. */
+ * calls with the same worker may overlap. run() is called by one thread at a time per handle, and only while a call on
+ * the handle lasts. Has no struct_size, because these three fields are all that it will ever have. */
 typedef void (*nwc_task)(void* task_data, uint32_t index, uint32_t worker);
 typedef struct nwc_runner {
   void* user;
@@ -140,7 +141,8 @@ NWC_API nwc_status nwc_model_open_memory(const void* data, size_t size_bytes, co
                                          nwc_model** out_model);
 
 /* Copies `size_bytes` from `offset` of the file to `out`. 0: done; anything else: failed (reported as IO). The range is
- * inside [0, size_bytes of nwc_read_callbacks). Called from several threads at once. */
+ * inside [0, size_bytes of nwc_read_callbacks). Called from several threads at once, while a call on the model or a
+ * handle made from it lasts. */
 typedef struct nwc_read_callbacks {
   uint32_t struct_size;
   uint32_t reserved;   /* 0 */
