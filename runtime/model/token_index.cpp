@@ -31,24 +31,4 @@ std::optional<uint32_t> TokenIndex::find(std::string_view bytes) const {
   return *found;
 }
 
-std::optional<uint32_t> TokenIndex::find_longest_at(std::string_view text, size_t pos) const {
-  // [begin, end): the tokens that agree with the text in their first `depth` bytes; the shortest of them comes first.
-  const uint8_t lead = static_cast<uint8_t>(text[pos]);
-  auto begin = ids_.begin() + first_[lead];
-  auto end = ids_.begin() + first_[lead + 1u];
-  std::optional<uint32_t> longest;
-  for (size_t depth = 1; begin != end; ++depth) {
-    if (bytes_of(*begin).size() == depth) {
-      longest = *begin;
-      while (begin != end && bytes_of(*begin).size() == depth) ++begin;
-    }
-    if (pos + depth == text.size()) break;
-    const uint8_t byte = static_cast<uint8_t>(text[pos + depth]);
-    const auto byte_at = [&](uint32_t id) { return static_cast<uint8_t>(bytes_of(id)[depth]); };
-    begin = std::lower_bound(begin, end, byte, [&](uint32_t id, uint8_t wanted) { return byte_at(id) < wanted; });
-    end = std::upper_bound(begin, end, byte, [&](uint8_t wanted, uint32_t id) { return wanted < byte_at(id); });
-  }
-  return longest;
-}
-
 }  // namespace nwc

@@ -18,9 +18,6 @@ class TokenIndex {
 
   /// The token with exactly these bytes; of several the lowest id.
   std::optional<uint32_t> find(std::string_view bytes) const;
-  /// The longest token that text starts with at pos.
-  std::optional<uint32_t> find_longest_at(std::string_view text, size_t pos) const;
-  bool empty() const { return ids_.empty(); }
 
  private:
   std::string_view bytes_of(uint32_t id) const { return (*tokens_)[id].bytes; }

@@ -3,20 +3,22 @@
 
 #include "runtime/base/str_cat.h"
 #include "runtime/model/stretch_encoder.h"
-#include "runtime/model/token_index.h"
+#include "runtime/model/token_matcher.h"
 
 namespace nwc {
 namespace {
 
 constexpr size_t kMaxTextBytes = size_t{1} << 30;
+/// Places of the text that special tokens are looked for at a time.
+constexpr size_t kPlaces = 16384;
 
 }  // namespace
 
 struct Tokenizer::Impl {
-  explicit Impl(TokenizerRecord r)
+  Impl(TokenizerRecord r, TokenMatcher user, TokenMatcher all)
       : record(std::move(r)),
-        user_defined(record.tokens, {TokenType::kUserDefined}),
-        special(record.tokens, {TokenType::kUserDefined, TokenType::kControl}),
+        user_defined(std::move(user)),
+        special(std::move(all)),
         encoder(record.kind == TokenizerKind::kByteLevelBpe ? make_byte_level_encoder(record)
                                                             : make_sentencepiece_encoder(record)) {}
 
@@ -25,8 +27,8 @@ struct Tokenizer::Impl {
   Impl& operator=(const Impl&) = delete;
 
   const TokenizerRecord record;
-  const TokenIndex user_defined;
-  const TokenIndex special;
+  const TokenMatcher user_defined;
+  const TokenMatcher special;
   const std::unique_ptr<StretchEncoder> encoder;
 };
 
@@ -35,7 +37,11 @@ Tokenizer::~Tokenizer() = default;
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::create(TokenizerRecord record) {
   assert(validate(record).ok());
-  return std::unique_ptr<Tokenizer>(new Tokenizer(std::make_unique<Impl>(std::move(record))));
+  NWC_ASSIGN_OR_RETURN(TokenMatcher user_defined, TokenMatcher::create(record.tokens, {TokenType::kUserDefined}));
+  NWC_ASSIGN_OR_RETURN(TokenMatcher special,
+                       TokenMatcher::create(record.tokens, {TokenType::kUserDefined, TokenType::kControl}));
+  return std::unique_ptr<Tokenizer>(
+      new Tokenizer(std::make_unique<Impl>(std::move(record), std::move(user_defined), std::move(special))));
 }
 
 Result<std::vector<uint32_t>> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
@@ -45,22 +51,28 @@ Result<std::vector<uint32_t>> Tokenizer::encode(std::string_view text, const Enc
   }
   std::vector<uint32_t> ids;
   if (options.add_special && impl_->record.add_bos) ids.push_back(impl_->record.bos_id);
-  const TokenIndex& special = options.parse_special ? impl_->special : impl_->user_defined;
+  const TokenMatcher& special = options.parse_special ? impl_->special : impl_->user_defined;
   size_t stretch = 0;
   const auto flush = [&](size_t end) -> Status {
     if (end == stretch) return {};
     return impl_->encoder->encode(text.substr(stretch, end - stretch), &ids);
   };
   if (!special.empty()) {
-    for (size_t pos = 0; pos < text.size();) {
-      const std::optional<uint32_t> id = special.find_longest_at(text, pos);
-      if (!id) {
+    std::vector<uint32_t> found;  // at the places from `first` on
+    for (size_t pos = 0, first = 0; pos < text.size();) {
+      if (pos >= first + found.size()) {
+        first = pos;
+        found.resize(std::min(kPlaces, text.size() - first));
+        special.find(text, first, found);
+      }
+      const uint32_t id = found[pos - first];
+      if (id == TokenMatcher::kNone) {
         ++pos;
         continue;
       }
       NWC_TRY(flush(pos));
-      ids.push_back(*id);
-      pos += impl_->record.tokens[*id].bytes.size();
+      ids.push_back(id);
+      pos += impl_->record.tokens[id].bytes.size();
       stretch = pos;
     }
   }

@@ -15,7 +15,7 @@ namespace nwc {
 /// Immutable, thread-safe.
 class Tokenizer {
  public:
-  /// The record has been validated by its parser.
+  /// The record has been validated by its parser. Errors: kLimit (more special tokens than TokenMatcher takes).
   static Result<std::unique_ptr<Tokenizer>> create(TokenizerRecord record);
   ~Tokenizer();
 
