@@ -1,6 +1,7 @@
 #include "runtime/codec/fused_product.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/codec/synthesis_plan.h"
 #include "runtime/codec/tile_walk.h"
@@ -24,6 +25,20 @@ struct LastLayer {
   }
   AlignedFloats matrix;
   std::vector<float> bias;  ///< empty without a network
+};
+
+/// Side information, with the scales of the columns over a power of two near the largest: so the sums over columns stay
+/// in the range of f32 wherever the weights do, though column and row scales may lie far from 1.
+struct FusedTensor {
+  explicit FusedTensor(CodedTensor loaded) : coded(std::move(loaded)) {
+    const auto largest = std::max_element(coded.scale.begin(), coded.scale.end());
+    if (largest == coded.scale.end() || *largest == 0) return;
+    const int exponent = std::ilogb(*largest);
+    for (float& scale : coded.scale) scale = std::ldexp(scale, -exponent);
+    unit = std::ldexp(1.0, exponent);
+  }
+  CodedTensor coded;
+  double unit = 1;
 };
 
 /// What one worker keeps from product to product.
@@ -112,8 +127,8 @@ struct FusedProduct::Impl {
     last = std::make_unique<LastLayer>(file.codec()->synthesis);
   }
 
-  // y[b][rows] = row scale * sum over column bands of partials[band][b][rows]
-  void reduce(const CodedTensor& c, uint64_t m, uint64_t bands, uint32_t batch, uint64_t row_begin, uint64_t num_rows,
+  // y[b][rows] = unit * row scale * sum over column bands of partials[band][b][rows]
+  void reduce(const FusedTensor& f, uint64_t m, uint64_t bands, uint32_t batch, uint64_t row_begin, uint64_t num_rows,
               float* y, Runner& runner) const {
     const uint32_t tasks = static_cast<uint32_t>(ceil_div(num_rows, kReducedRows));
     parallel_for(runner, tasks, [&](uint32_t task, uint32_t) {
@@ -124,7 +139,11 @@ struct FusedProduct::Impl {
           const float* part = partials.data() + (band * batch + b) * num_rows;
           for (uint64_t r = begin; r < end; ++r) to[r] = band == 0 ? part[r] : to[r] + part[r];
         }
-        for (uint64_t r = begin; r < end && !c.row_scale.empty(); ++r) to[r] *= c.row_scale[row_begin + r];
+        const std::vector<float>& row_scale = f.coded.row_scale;
+        for (uint64_t r = begin; r < end; ++r) {
+          const double factor = row_scale.empty() ? f.unit : f.unit * static_cast<double>(row_scale[row_begin + r]);
+          to[r] = static_cast<float>(static_cast<double>(to[r]) * factor);
+        }
       }
     });
   }
@@ -133,7 +152,7 @@ struct FusedProduct::Impl {
   const DecodeTables& tables;
   std::unique_ptr<SynthesisPlan> plan;
   std::unique_ptr<LastLayer> last;
-  std::vector<std::unique_ptr<CodedTensor>> coded;
+  std::vector<std::unique_ptr<FusedTensor>> coded;
   TileWorkers tile_workers;
   std::vector<FusedWorker> workers;
   std::vector<float> partials;
@@ -151,7 +170,8 @@ uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers, uint
   for (const TensorRecord& r : file.tensors()) {
     if (r.storage != Storage::kCoded) continue;
     const TileGrid grid = tile_grid(r);
-    kept += 7 * grid.n + 6 * grid.m + 24 * grid.num_tiles();
+    kept += sizeof(FusedTensor) + 5 * (grid.n + grid.m) + sizeof(CodedTensor::Tile) * grid.num_tiles();
+    loading = std::max(loading, r.side_size + 8 * grid.num_tiles() + 2 * (grid.n + grid.m));
     const uint64_t slots = ceil_div(grid.tile_cols, kNumLanes);
     const uint64_t payloads = 2 * uint64_t{kMaxGroupBytes} * slots * (grid.tile_rows / kChunk);
     const uint64_t features = 2 * ((kChunk + width) * slots + width) * kNumLanes * sizeof(float);
@@ -181,10 +201,10 @@ Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const flo
   if (y.size() / m < batch) {
     return Status(StatusCode::kBufferTooSmall, str_cat(who, ": y has ", y.size(), " values, needs ", batch * m));
   }
-  std::unique_ptr<CodedTensor>& coded = s.coded[tensor];
-  if (coded == nullptr) {
-    NWC_ASSIGN_OR_RETURN(CodedTensor loaded, s.file.load_coded(tensor, options.check_crc));
-    coded = std::make_unique<CodedTensor>(std::move(loaded));
+  std::unique_ptr<FusedTensor>& loaded = s.coded[tensor];
+  if (loaded == nullptr) {
+    NWC_ASSIGN_OR_RETURN(CodedTensor coded, s.file.load_coded(tensor, options.check_crc));
+    loaded = std::make_unique<FusedTensor>(std::move(coded));
   }
   const TileGrid grid = tile_grid(record);
   if (s.workers.size() < runner.num_workers()) s.workers.resize(runner.num_workers());
@@ -207,10 +227,10 @@ Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const flo
                                .num_rows = rows,
                                .out = s.partials.data()};
     Accumulator accumulator(job, options.cpu, s.workers);
-    TileWalk walk(s.file, s.tables, record, *coded, row / grid.tile_rows, ceil_div(row + rows, grid.tile_rows), options,
-                  accumulator);
+    TileWalk walk(s.file, s.tables, record, loaded->coded, row / grid.tile_rows, ceil_div(row + rows, grid.tile_rows),
+                  options, accumulator);
     NWC_TRY(walk.run(runner, &s.tile_workers));
-    s.reduce(*coded, m, bands, batch, row, rows, y.data(), runner);
+    s.reduce(*loaded, m, bands, batch, row, rows, y.data(), runner);
   }
   return {};
 }

@@ -253,6 +253,7 @@ struct TensorOptions {
   bool row_classes = false;
   bool wrapping = true;       ///< escaped values whose index in a trellis does not fit into an i16
   int escapes_below = 32769;  ///< in magnitude
+  float scale_base = 1e-3f, row_scale_base = 0.5f;
 };
 
 /// A coded tensor and what it should decode to.
@@ -311,8 +312,8 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
   r.shape = o.shape;
   r.tile_rows = o.tile_rows;
   r.tile_cols = o.tile_cols;
-  r.scale_base = 1e-3f;
-  r.row_scale_base = o.row_scales ? 0.5f : 0;
+  r.scale_base = o.scale_base;
+  r.row_scale_base = o.row_scales ? o.row_scale_base : 0;
   const TileGrid grid = tile_grid(r);
   for (uint64_t i = 0; i < grid.n; ++i) {
     t.level.push_back(static_cast<uint8_t>(o.one_level ? 0 : rng() % codec.num_levels));

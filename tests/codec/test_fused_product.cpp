@@ -182,6 +182,29 @@ TEST(FusedProduct, ColumnsOfScaleZeroAddNothing) {
   }
 }
 
+// Scales of columns and rows that lie far from 1, though the weights do not: neither sums nor factors leave f32.
+TEST(FusedProduct, ScalesFarFromOne) {
+  for (const int shift : {-90, 70}) {
+    TensorOptions far = kShapes[1];
+    far.row_scales = true;
+    far.scale_base = std::ldexp(1.0f, shift);
+    far.row_scale_base = std::ldexp(1.0f, -shift - 40);
+    const Model m = make_model(reference::make_codec({}, 4), {far});
+    const uint64_t n = m.tensors[0].record.cols();
+    std::vector<float> x = random_vectors(n, 7);
+    for (float& v : x) v *= shift < 0 ? 1e-12f : 1e12f;
+    const Expected e = expected_product(m, 0, 1, x);
+    for (const CpuLevel cpu : kCpuLevels) {
+      if (cpu > detect_cpu_level()) continue;
+      const std::vector<float> y = multiply(m, 0, 1, x, cpu, 1);
+      for (size_t i = 0; i < y.size(); ++i) {
+        ASSERT_NE(e.y[i], 0.0);
+        ASSERT_LE(std::abs(static_cast<double>(y[i]) - e.y[i]), e.tolerance[i]) << shift << " " << i;
+      }
+    }
+  }
+}
+
 TEST(FusedProduct, RefusesWrongArguments) {
   const Model m = make_model(reference::make_codec({}, 4), {kShapes[0]});
   FusedProduct product(*m.file, m.tables);
