@@ -80,6 +80,11 @@ AliasHit lookup(const AliasTable& table, uint32_t slot) {
   return {b.own >> 18 & 127u, (b.other & 0xfffu) + 1, ((b.other >> 12) + p) & 0xfffu};
 }
 
+uint64_t decode_tables_bytes(const CodecRecord& codec) {
+  const uint64_t table = sizeof(AliasTable) + sizeof(uint32_t) + kBuckets * sizeof(uint64_t) + sizeof(ShuffleTable);
+  return 2 * codec.tables.size() * table + codec.context_map.size() * sizeof(uint16_t);  // twice: the vectors grow
+}
+
 DecodeTables build_decode_tables(const CodecRecord& codec) {
   DecodeTables d;
   d.context_map = codec.context_map;

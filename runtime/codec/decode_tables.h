@@ -49,5 +49,7 @@ struct DecodeTables {
   std::vector<ShuffleTable> shuffle;  ///< [T]
 };
 DecodeTables build_decode_tables(const CodecRecord& codec);
+/// What they take, and take at most while they are made.
+uint64_t decode_tables_bytes(const CodecRecord& codec);
 
 }  // namespace nwc

@@ -165,23 +165,23 @@ FusedProduct::~FusedProduct() = default;
 uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers, uint32_t most_vectors) {
   if (!file.codec()) return 0;
   const uint64_t width = file.codec()->synthesis.width;
-  uint64_t kept = file.codec()->tables.size() * (2 * sizeof(AliasTable) + sizeof(ShuffleTable));
-  uint64_t per_worker = 0, partials = 0;
+  uint64_t kept = decode_tables_bytes(*file.codec()) + SynthesisPlan::bytes(*file.codec()) +
+                  (kChunk + width) * kChunk * sizeof(float) + file.tensors().size() * sizeof(void*);
+  uint64_t tiles = 0, features = 0, factors = 0, loading = 0, partials = 0;
   for (const TensorRecord& r : file.tensors()) {
     if (r.storage != Storage::kCoded) continue;
     const TileGrid grid = tile_grid(r);
     kept += sizeof(FusedTensor) + 5 * (grid.n + grid.m) + sizeof(CodedTensor::Tile) * grid.num_tiles();
     loading = std::max(loading, r.side_size + 8 * grid.num_tiles() + 2 * (grid.n + grid.m));
     const uint64_t slots = ceil_div(grid.tile_cols, kNumLanes);
-    const uint64_t payloads = 2 * uint64_t{kMaxGroupBytes} * slots * (grid.tile_rows / kChunk);
-    const uint64_t features = 2 * ((kChunk + width) * slots + width) * kNumLanes * sizeof(float);
-    const uint64_t columns = slots * (sizeof(ColumnGroup) + kMaxFusedBatch * kNumLanes * sizeof(float));
-    per_worker = std::max(per_worker, payloads + features + columns + sizeof(TileWorker) + 2 * kPayloadPadding);
+    features = std::max(features, 2 * ((kChunk + width) * slots + width) * kNumLanes * sizeof(float));
+    factors = std::max(factors, slots * kMaxFusedBatch * kNumLanes * sizeof(float));
+    tiles = std::max(tiles, tile_worker_bytes(r));
     const uint64_t row = grid.tiles_per_row() * most_vectors;
     const uint64_t slice = std::max(kMaxPartials, 2 * grid.tile_rows * row);
     partials = std::max(partials, sizeof(float) * std::min(slice, grid.m * row));
   }
-  return kept + partials + num_workers * per_worker;
+  return kept + loading + partials + num_workers * (tiles + features + factors + sizeof(FusedWorker));
 }
 
 Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const float> x, std::span<float> y,

@@ -93,6 +93,13 @@ FoldedBlock fold_first_block(const Network& g) {
   return folded;
 }
 
+uint64_t SynthesisPlan::bytes(const CodecRecord& codec) {
+  const uint64_t w = codec.synthesis.width, blocks = codec.synthesis.blocks.size();
+  const uint64_t folded = (kChunk + 1) * w, ends = kChunk * kChunk + 3 * kChunk * w + 2 * w + kChunk;
+  const uint64_t numbers = ends + folded + blocks * (w * w + 3 * w) + blocks * w * kMaxLevels;
+  return sizeof(SynthesisPlan) + (2 * numbers + folded) * sizeof(float);  // twice: the vector grows
+}
+
 SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   const Network& g = codec.synthesis;
   const size_t w = g.width;

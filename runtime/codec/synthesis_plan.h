@@ -16,18 +16,22 @@ class SynthesisPlan {
   SynthesisPlan& operator=(const SynthesisPlan&) = delete;
 
   const SynthesisView& view() const { return view_; }
+  /// What a plan of this codec takes, and takes at most while it is made.
+  static uint64_t bytes(const CodecRecord& codec);
 
  private:
   std::vector<float> numbers_;
   SynthesisView view_;
 };
 
-/// Zeros, 64-byte aligned.
+/// 64-byte aligned; zeros where it has grown, which forgets what was there.
 class AlignedFloats {
  public:
   explicit AlignedFloats(uint64_t count = 0) : lines_((count + 15) / 16) {}
   void grow(uint64_t count) {
-    if (lines_.size() < (count + 15) / 16) lines_.resize((count + 15) / 16);
+    if (lines_.size() >= (count + 15) / 16) return;
+    std::vector<Line>().swap(lines_);  // never both, nor more than is needed
+    lines_.resize((count + 15) / 16);
   }
   float* data() { return lines_.data()->f; }
 

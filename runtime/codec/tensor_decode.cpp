@@ -1,7 +1,9 @@
 #include "runtime/codec/tensor_decode.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <mutex>
 
 #include "runtime/codec/synthesis_plan.h"
 #include "runtime/codec/tile_walk.h"
@@ -72,6 +74,10 @@ class RowWriter final : public TileConsumer {
     kernels_.copy(copy);
   }
 
+  static uint64_t worker_bytes(uint32_t width) {
+    return sizeof(Worker) + synthesis_scratch_floats(width) * sizeof(float);
+  }
+
  private:
   struct Worker {
     explicit Worker(uint32_t width) : scratch(width) {}
@@ -112,11 +118,92 @@ class ValueWriter final : public TileConsumer {
   int16_t* const out_;
 };
 
+/// Of side information and directory in memory.
+uint64_t side_bytes(const TensorRecord& r) {
+  return tile_grid(r).num_tiles() * sizeof(CodedTensor::Tile) + r.cols() * (sizeof(float) + 1) +
+         (r.row_scales ? r.rows() * sizeof(float) : 0) + (r.row_classes ? r.rows() : 0);
+}
+
 }  // namespace
+
+struct TensorDecoder::Impl {
+  /// Of one tensor.
+  struct Side {
+    size_t tensor = 0;
+    bool checked = false;
+    std::shared_ptr<const CodedTensor> coded;
+  };
+
+  Impl(const NwcFile& f, const DecodeTables& t) : file(f), tables(t) {
+    if (file.codec()) plan = std::make_unique<SynthesisPlan>(*file.codec());
+  }
+
+  // Two threads may load the same side information at once: then it is kept once.
+  Result<std::shared_ptr<const CodedTensor>> side_of(size_t tensor, bool check_crc, bool keep) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      const auto at = std::find_if(kept.begin(), kept.end(), [&](const Side& s) { return s.tensor == tensor; });
+      if (at != kept.end() && (at->checked || !check_crc)) {
+        std::rotate(at, at + 1, kept.end());  // the last one used comes last
+        return kept.back().coded;
+      }
+    }
+    ++num_loaded;
+    NWC_ASSIGN_OR_RETURN(CodedTensor loaded, file.load_coded(tensor, check_crc));
+    auto coded = std::make_shared<const CodedTensor>(std::move(loaded));
+    if (!keep) return std::shared_ptr<const CodedTensor>(std::move(coded));
+    const std::lock_guard<std::mutex> lock(mutex);
+    kept.erase(std::remove_if(kept.begin(), kept.end(), [&](const Side& s) { return s.tensor == tensor; }), kept.end());
+    if (kept.size() == kKeptSides) kept.erase(kept.begin());
+    kept.push_back({tensor, check_crc, coded});
+    return std::shared_ptr<const CodedTensor>(std::move(coded));
+  }
+
+  const NwcFile& file;
+  const DecodeTables& tables;
+  std::unique_ptr<const SynthesisPlan> plan;
+  std::mutex mutex;
+  std::vector<Side> kept;
+  std::atomic<uint64_t> num_loaded{0};
+};
+
+TensorDecoder::TensorDecoder(const NwcFile& file, const DecodeTables& tables)
+    : impl_(std::make_unique<Impl>(file, tables)) {}
+TensorDecoder::~TensorDecoder() = default;
+uint64_t TensorDecoder::sides_loaded() const { return impl_->num_loaded; }
+
+uint64_t TensorDecoder::kept_bytes(const NwcFile& file, std::span<const size_t> tensors) {
+  if (!file.codec()) return 0;
+  std::vector<std::pair<uint64_t, size_t>> sides;
+  for (const size_t tensor : tensors) {
+    if (file.tensors()[tensor].storage == Storage::kCoded)
+      sides.emplace_back(side_bytes(file.tensors()[tensor]), tensor);
+  }
+  std::sort(sides.rbegin(), sides.rend());
+  sides.erase(std::unique(sides.begin(), sides.end()), sides.end());  // a tied embedding is the head, too
+  uint64_t bytes = decode_tables_bytes(*file.codec()) + SynthesisPlan::bytes(*file.codec());
+  for (size_t i = 0; i < std::min(sides.size(), kKeptSides); ++i) bytes += sides[i].first;
+  return bytes;
+}
+
+uint64_t TensorDecoder::call_bytes(const NwcFile& file, size_t tensor, uint32_t num_workers) {
+  const TensorRecord& r = file.tensors()[tensor];
+  const TileGrid grid = tile_grid(r);
+  // As stored, then inflated; then as numbers beside it.
+  const uint64_t loading = r.side_size + 8 * grid.num_tiles() + 2 * (grid.n + grid.m) + side_bytes(r);
+  const uint64_t worker = tile_worker_bytes(r) + RowWriter::worker_bytes(file.codec()->synthesis.width);
+  return loading + num_workers * worker;
+}
 
 Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_t tensor, uint64_t row_begin,
                           uint64_t row_end, Dtype dtype, MutableBytes out, Runner& runner,
                           const TensorDecodeOptions& options) {
+  return TensorDecoder(file, tables).decode_rows(tensor, row_begin, row_end, dtype, out, runner, options);
+}
+
+Status TensorDecoder::decode_rows(size_t tensor, uint64_t row_begin, uint64_t row_end, Dtype dtype, MutableBytes out,
+                                  Runner& runner, const TensorDecodeOptions& options) {
+  const NwcFile& file = impl_->file;
   if (tensor >= file.tensors().size()) return invalid_argument(str_cat("there is no tensor ", tensor));
   const TensorRecord& record = file.tensors()[tensor];
   const std::string who = str_cat("tensor '", record.name, "'");
@@ -132,12 +219,12 @@ Status decode_tensor_rows(const NwcFile& file, const DecodeTables& tables, size_
                   str_cat(who, ": the buffer has ", out.size(), " bytes, needs ", (row_end - row_begin) * row_bytes));
   }
   if (row_begin == row_end) return {};
-  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, options.check_crc));
-  const SynthesisPlan plan(*file.codec());
-  RowWriter writer(plan.view(), options.cpu, coded, dtype, row_begin, row_end, row_bytes, out.data(),
+  const bool part = row_end - row_begin < record.rows();
+  NWC_ASSIGN_OR_RETURN(const std::shared_ptr<const CodedTensor> coded, impl_->side_of(tensor, options.check_crc, part));
+  RowWriter writer(impl_->plan->view(), options.cpu, *coded, dtype, row_begin, row_end, row_bytes, out.data(),
                    runner.num_workers());
-  TileWalk walk(file, tables, record, coded, row_begin / record.tile_rows, ceil_div(row_end, record.tile_rows), options,
-                writer);
+  TileWalk walk(file, impl_->tables, record, *coded, row_begin / record.tile_rows, ceil_div(row_end, record.tile_rows),
+                options, writer);
   TileWorkers workers;
   return walk.run(runner, &workers);
 }

@@ -1,6 +1,7 @@
 // Whole coded tensors, or ranges of rows of them, to f32, f16 or bf16 on the CPU.
 #pragma once
 
+#include <memory>
 #include <span>
 
 #include "runtime/base/cpu_features.h"
@@ -15,6 +16,33 @@ struct TensorDecodeOptions {
   CpuLevel cpu = CpuLevel::kScalar;
   bool check_crc = true;  ///< CRC-32 of side information, directory and the tiles touched
   Progress progress;      ///< in tiles
+};
+
+/// Decodes the coded tensors of one file, any number of times. What all of them need, the synthesis network as the
+/// kernels want it, is made once. Side information and directory of the last kKeptSides tensors of which a part was
+/// asked for stay in memory, so that a further row costs the tiles that hold it and nothing that grows with the tensor.
+/// Thread-safe. File and tables must outlive it.
+class TensorDecoder {
+ public:
+  static constexpr size_t kKeptSides = 4;
+
+  TensorDecoder(const NwcFile& file, const DecodeTables& tables);
+  ~TensorDecoder();
+
+  /// As decode_tensor_rows.
+  Status decode_rows(size_t tensor, uint64_t row_begin, uint64_t row_end, Dtype dtype, MutableBytes out, Runner& runner,
+                     const TensorDecodeOptions& options);
+  /// How often side information has been read: what tests count.
+  uint64_t sides_loaded() const;
+
+  /// Upper estimates for planning. What stays: tables, network, side information of kKeptSides of these tensors.
+  static uint64_t kept_bytes(const NwcFile& file, std::span<const size_t> tensors);
+  /// What decoding one tensor takes besides, while it lasts.
+  static uint64_t call_bytes(const NwcFile& file, size_t tensor, uint32_t num_workers);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 /// Rows [row_begin, row_end) of coded tensor `tensor`, row-major [row_end - row_begin][n] in `dtype` (kF32, kF16,

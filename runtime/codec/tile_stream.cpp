@@ -50,7 +50,9 @@ void choose_lookup(const DecodeTables& tables, ColumnGroup* g) {
 
 void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, const uint8_t* level, const float* scale,
                          uint32_t width, std::vector<ColumnGroup>* out) {
-  out->resize((width + kNumLanes - 1) / kNumLanes);
+  const size_t slots = (width + kNumLanes - 1) / kNumLanes;
+  if (out->capacity() < slots) std::vector<ColumnGroup>().swap(*out);  // never both, nor more than is needed
+  out->resize(slots);
   for (uint32_t j = 0; j < out->size(); ++j) {
     ColumnGroup& g = (*out)[j];
     g.slot = j;
@@ -87,7 +89,11 @@ Result<MutableBytes> TileStream::prepare(const TileGeometry& geometry, uint64_t 
   if (size > num_lanes_ * sizeof(uint32_t) + groups * kMaxGroupBytes)
     return Status(StatusCode::kChecksum, str_cat("the payload's ", size, " bytes are more than a tile can use"));
   size_ = static_cast<size_t>(size);
-  if (buffer_.size() < size_ + kPayloadPadding) buffer_.resize(size_ + kPayloadPadding);
+  // Never both, nor more than is needed: what a worker takes is planned for.
+  if (buffer_.size() < size_ + kPayloadPadding) {
+    std::vector<uint8_t>().swap(buffer_);
+    buffer_.resize(size_ + kPayloadPadding);
+  }
   return MutableBytes(buffer_.data(), size_);
 }
 

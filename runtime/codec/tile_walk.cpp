@@ -12,6 +12,13 @@ void TileWorkers::prepare(uint32_t count) {
   for (auto& worker : workers_) worker->groups_of = UINT64_MAX;
 }
 
+uint64_t tile_worker_bytes(const TensorRecord& record) {
+  const TileGeometry tile = tile_grid(record).tile(0);
+  const uint64_t payload = uint64_t{tile.slots()} * tile.row_blocks() * kMaxGroupBytes + kNumLanes * sizeof(uint32_t);
+  return 2 * (std::min(payload, record.size) + kPayloadPadding) + tile.slots() * sizeof(ColumnGroup) +
+         sizeof(TileWorker);
+}
+
 TileWalk::TileWalk(const NwcFile& file, const DecodeTables& tables, const TensorRecord& record,
                    const CodedTensor& coded, uint64_t band_begin, uint64_t band_end, const TensorDecodeOptions& options,
                    TileConsumer& consumer)

@@ -33,6 +33,8 @@ struct TileWorker {
   uint64_t groups_of = UINT64_MAX;  ///< column band
   LaneValues values[2];
 };
+/// Upper estimate of what a worker takes for the tiles of a tensor.
+uint64_t tile_worker_bytes(const TensorRecord& record);
 class TileWorkers {
  public:
   /// At least `count` workers, that know nothing of earlier walks.
@@ -51,7 +53,7 @@ class TileWalk {
            uint64_t band_begin, uint64_t band_end, const TensorDecodeOptions& options, TileConsumer& consumer);
 
   /// Parallel over units. errors: kCorrupt, kTruncated, kChecksum (of the tile that comes first in the file, by name),
-  /// kLimitExceeded, kCancelled, those of the reader
+  /// kLimit, kCancelled, those of the reader
   Status run(Runner& runner, TileWorkers* workers);
 
  private:

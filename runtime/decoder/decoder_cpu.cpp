@@ -10,7 +10,9 @@ class CpuDecoder final : public Decoder {
  public:
   CpuDecoder(const NwcFile& file, Runner& runner, CpuLevel cpu)
       : file_(file), runner_(runner), cpu_(cpu), name_(str_cat("cpu ", cpu_level_name(cpu))) {
-    if (file.codec()) tables_ = build_decode_tables(*file.codec());
+    if (!file.codec()) return;
+    tables_ = build_decode_tables(*file.codec());
+    tensors_ = std::make_unique<TensorDecoder>(file, tables_);
   }
 
   const std::string& name() const override { return name_; }
@@ -23,8 +25,8 @@ class CpuDecoder final : public Decoder {
     options.cpu = cpu_;
     options.check_crc = request.check_crc;
     options.progress = request.progress;
-    return decode_tensor_rows(file_, tables_, request.tensor, request.row_begin, request.row_end, request.dtype,
-                              request.out, runner_, options);
+    return tensors_->decode_rows(request.tensor, request.row_begin, request.row_end, request.dtype, request.out,
+                                 runner_, options);
   }
 
   Status decode_values(size_t tensor, std::span<int16_t> out) override {
@@ -39,6 +41,7 @@ class CpuDecoder final : public Decoder {
   CpuLevel cpu_;
   std::string name_;
   DecodeTables tables_;
+  std::unique_ptr<TensorDecoder> tensors_;  ///< null: nothing is coded
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "runtime/codec/fused_product.h"
+#include "runtime/codec/tensor_decode.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/kernels_cpu.h"
@@ -24,19 +25,15 @@ uint32_t num_workers(const SessionParams& params) {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-/// What decoding one tensor takes beside its output. Side information: levels, scales as codes and as floats;
-/// directory: as stored and as parsed. Per worker: the payloads of two tiles (a weight can take 35 bits at the very
-/// most: 12 for the symbol, 7 raw ones, 16 for an escape), what is known of a tile's columns, and the synthesis
-/// network's activations.
+/// zlib's window and state, and what the allocator adds to it all.
+constexpr uint64_t kInflateBytes = 64u << 10;
+
+/// What decoding one tensor takes beside its output, while it lasts.
 uint64_t tensor_scratch(const NwcFile& file, size_t tensor, uint32_t workers, bool viewable) {
   const TensorRecord& r = file.tensors()[tensor];
-  if (r.storage == Storage::kRaw) return viewable ? 0 : r.size;
+  if (r.storage == Storage::kCoded) return TensorDecoder::call_bytes(file, tensor, workers);
   if (r.storage == Storage::kRawDeflated) return r.raw_bytes() + (viewable ? 0 : r.size);
-  const TileGrid grid = tile_grid(r);
-  const uint64_t tile = std::min<uint64_t>(uint64_t{r.tile_rows} * r.tile_cols, kMaxTileWeights);
-  const uint64_t width = file.codec() ? file.codec()->synthesis.width : 0;
-  const uint64_t per_worker = 2 * tile * 35 / 8 + (64u << 10) + width * kNumLanes * 4 * sizeof(float);
-  return r.side_size + 7 * grid.n + (r.row_scales ? 5 * grid.m : 0) + 24 * grid.num_tiles() + workers * per_worker;
+  return viewable ? 0 : std::min<uint64_t>(r.size, kRawPieceBytes);
 }
 
 uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
@@ -46,18 +43,16 @@ uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, const S
     options.max_window_bytes = params.device_window_bytes;
     return vulkan_decoder_bytes(file, options);
   }
+  std::vector<size_t> tensors = {layout.embedding, layout.head, layout.final_norm};
+  for (const LlamaLayer& layer : layout.layers) {
+    tensors.insert(tensors.end(), std::begin(layer.matrix), std::end(layer.matrix));
+    tensors.push_back(layer.attention_norm);
+    tensors.push_back(layer.mlp_norm);
+  }
   const bool viewable = file.reader().view(0, 1) != nullptr;
   uint64_t most = 0;
-  const auto consider = [&](size_t tensor) { most = std::max(most, tensor_scratch(file, tensor, workers, viewable)); };
-  consider(layout.embedding);
-  consider(layout.head);
-  consider(layout.final_norm);
-  for (const LlamaLayer& layer : layout.layers) {
-    for (size_t t : layer.matrix) consider(t);
-    consider(layer.attention_norm);
-    consider(layer.mlp_norm);
-  }
-  return most;
+  for (const size_t tensor : tensors) most = std::max(most, tensor_scratch(file, tensor, workers, viewable));
+  return TensorDecoder::kept_bytes(file, tensors) + most + kInflateBytes;
 }
 
 class Planner {
