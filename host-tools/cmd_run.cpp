@@ -128,7 +128,7 @@ Status session_params(const RunOptions& options, const Context& context, bool co
                  : options.mode == "fused"    ? NWC_WEIGHTS_FUSED
                                               : NWC_WEIGHTS_AUTO;
   // An uncompressed model may hold numbers that f16 cannot: keep it exact.
-  params->weight_precision = compressed ? NWC_PRECISION_F16 : NWC_PRECISION_F32;
+  params->weight_precision = compressed ? NWC_PRECISION_DEFAULT : NWC_PRECISION_F32;
   if (!options.memory.empty()) {
     NWC_ASSIGN_OR_RETURN(params->memory_budget_bytes, parse_budget(options.memory));
   }

@@ -66,6 +66,7 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   out.memory_budget_bytes = p.memory_budget_bytes;
   out.device_window_bytes = window_bytes_within(p.memory_budget_bytes);
   NWC_ASSIGN_OR_RETURN(out.weight_dtype, dtype_of(p.weight_precision, "weight_precision"));
+  out.fit_weight_dtype = p.weight_precision == NWC_PRECISION_DEFAULT;
   NWC_ASSIGN_OR_RETURN(out.kv_dtype, dtype_of(p.kv_precision, "kv_precision"));
   out.batch = p.batch;
   out.num_threads = num_threads;
@@ -112,6 +113,9 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
   out.needed_resident_bytes = plan.needed_resident;
   out.needed_streamed_bytes = plan.needed_streamed;
   out.needed_fused_bytes = plan.needed_fused;
+  out.weight_precision = plan.weight_dtype == Dtype::kF32   ? NWC_PRECISION_F32
+                         : plan.weight_dtype == Dtype::kF16 ? NWC_PRECISION_F16
+                                                            : NWC_PRECISION_BF16;
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include "runtime/engine/attention.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/kernels_cpu.h"
+#include "runtime/engine/weight_range.h"
 
 namespace nwc {
 namespace {
@@ -285,6 +286,12 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, 
     plan.needed_resident = least_resident.total;
     plan.needed_streamed = least_streamed.total;
     plan.needed_fused = least_fused.total;
+    plan.weight_dtype = params.weight_dtype;
+    if (params.weight_dtype != Dtype::kF16) return plan;
+    plan.weight_warning = why_not_f16(file, layout);
+    if (plan.weight_warning.empty()) return plan;
+    if (params.fit_weight_dtype) plan.weight_dtype = Dtype::kBf16;  // of the same size: no other number changes
+    plan.weight_warning += params.fit_weight_dtype ? ": bf16 is taken" : ": ask for bf16 or f32 instead";
     return plan;
   };
   if (params.mode == SessionMode::kResident || params.mode == SessionMode::kAuto) {

@@ -57,6 +57,8 @@ bool device_failed(const Status& status) {
 // Plans, allocates and loads.
 Status Session::Impl::start(const Progress& progress) {
   NWC_ASSIGN_OR_RETURN(plan, plan_session(file, layout, params));
+  params.weight_dtype = plan.weight_dtype;
+  if (!plan.weight_warning.empty()) logger.log(LogLevel::kWarning, plan.weight_warning);
   const bool vulkan = params.compute == Compute::kVulkan;
   logger.log(LogLevel::kInfo,
              str_cat("session: mode ", session_mode_name(plan.mode), ", ", plan.resident_layers, " of ",
@@ -122,10 +124,9 @@ Status Session::Impl::check_tokens(std::span<const uint32_t> tokens) const {
                                       layout.model.vocab_size));
     }
   }
-  if (tokens.size() > s.plan.context - s.position()) {
-    return limit_error(str_cat("the context holds ", s.plan.context, " tokens, ", s.position(),
-                               " are in use: no room for ", tokens.size(),
-                               "; reset, truncate, or create the session with a larger context"));
+  if (tokens.size() > plan.context - position()) {
+    return limit_error(str_cat("the context holds ", plan.context, " tokens, ", position(), " are in use: no room for ",
+                               tokens.size(), "; reset, truncate, or create the session with a larger context"));
   }
   return {};
 }
@@ -166,7 +167,6 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
       s.cached = cached_before;
       return status;
     }
-    done += count;
   }
   return {};
 }

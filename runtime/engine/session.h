@@ -38,6 +38,7 @@ struct SessionParams {
   SessionMode mode = SessionMode::kAuto;
   uint64_t memory_budget_bytes = 0;  ///< 0: none. Hard: MemoryPlan::total never exceeds it
   Dtype weight_dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
+  bool fit_weight_dtype = false;     ///< kF16 becomes kBf16 for a model whose weights f16 cannot hold
   Dtype kv_dtype = Dtype::kF16;      ///< kF32 or kF16
   uint32_t batch = 0;                ///< most tokens that pass through the layers together; 0: chosen by the plan
   uint64_t device_window_bytes =
@@ -54,11 +55,13 @@ struct MemoryPlan {
   SessionMode mode = SessionMode::kResident;  ///< never kAuto
   uint32_t context = 0;
   uint32_t batch = 0;
-  uint32_t resident_layers = 0;     ///< layers 0 .. resident_layers - 1 are kept decoded, the others streamed or fused
-  bool embedding_resident = false;  ///< false: embedding rows are decoded when a token needs them
-  bool head_resident = false;       ///< false: the output head is decoded in bands of rows for every batch
-  uint64_t weights = 0;             ///< resident: layers, embedding, head, norms
-  uint64_t layer_buffers = 0;       ///< the buffers of streamed layers (kFused: one), head band, embedding row
+  uint32_t resident_layers = 0;      ///< layers 0 .. resident_layers - 1 are kept decoded, the others streamed or fused
+  bool embedding_resident = false;   ///< false: embedding rows are decoded when a token needs them
+  bool head_resident = false;        ///< false: the output head is decoded in bands of rows for every batch
+  Dtype weight_dtype = Dtype::kF16;  ///< what is taken
+  std::string weight_warning;        ///< why f16 is not taken, or should not have been asked for; empty: no reason
+  uint64_t weights = 0;              ///< resident: layers, embedding, head, norms
+  uint64_t layer_buffers = 0;        ///< the buffers of streamed layers (kFused: one), head band, embedding row
   uint64_t kv_cache = 0;
   uint64_t activations = 0;
   uint64_t decoder_scratch = 0;  ///< upper estimate of what the decoder allocates while it works

@@ -102,6 +102,55 @@ TEST(MemoryPlan, ChecksParameters) {
   EXPECT_EQ(plan_session(*endless, {})->context, kDefaultContextCap);
 }
 
+/// Multiplies all weights of a tensor.
+void scale_tensor(PlainModel* model, const std::string& name, float factor) {
+  PlainTensor& t = model->tensors.at(name);
+  ASSERT_EQ(t.dtype, Dtype::kF32);
+  for (size_t i = 0; i < t.bytes.size(); i += 4)
+    store_le(t.bytes.data() + i, factor * load_le<float>(t.bytes.data() + i));
+}
+
+// Weights that f16 cannot hold: a norm makes up for a factor of the matrix behind it, so that the network stays the
+// same.
+TEST(MemoryPlan, TakesBf16WhereF16CannotHoldTheWeights) {
+  const PlainModel good = random_model(small_record(), 6);
+  const std::vector<uint32_t> tokens = random_tokens(20, 101, 7);
+  SessionParams params;
+  params.weight_dtype = Dtype::kF32;
+  Bench exact = make_bench(good, params);
+  const std::vector<float> expected = all_logits(*exact.session, tokens);
+  params.weight_dtype = Dtype::kF16;
+  params.fit_weight_dtype = true;
+  const auto good_plan = plan_session(*make_file(good), params);
+  ASSERT_TRUE(good_plan.ok());
+  EXPECT_EQ(good_plan->weight_dtype, Dtype::kF16);
+  EXPECT_EQ(good_plan->weight_warning, "");
+  for (const float factor : {1e-9f, 1e-6f, 1e7f}) {
+    PlainModel bad = good;
+    scale_tensor(&bad, "model.layers.2.post_attention_layernorm.weight", 1 / factor);
+    for (const char* matrix : {"gate_proj", "up_proj"})
+      scale_tensor(&bad, std::string("model.layers.2.mlp.") + matrix + ".weight", factor);
+    const std::unique_ptr<NwcFile> file = make_file(bad);
+    const auto plan = plan_session(*file, params);
+    ASSERT_TRUE(plan.ok());
+    EXPECT_EQ(plan->weight_dtype, Dtype::kBf16) << factor;
+    EXPECT_NE(plan->weight_warning.find("model.layers.2.mlp."), std::string::npos) << plan->weight_warning;
+    EXPECT_EQ(plan->total, good_plan->total);
+    Bench bench = make_bench(bad, params);
+    EXPECT_EQ(bench.session->plan().weight_dtype, Dtype::kBf16);
+    EXPECT_LT(largest_difference(all_logits(*bench.session, tokens), expected), 0.2f) << factor;
+
+    SessionParams asked = params;
+    asked.fit_weight_dtype = false;
+    const auto kept = plan_session(*file, asked);
+    ASSERT_TRUE(kept.ok());
+    EXPECT_EQ(kept->weight_dtype, Dtype::kF16) << "who asks for f16 gets it";
+    EXPECT_NE(kept->weight_warning, "");
+    asked.weight_dtype = Dtype::kF32;
+    EXPECT_EQ(plan_session(*file, asked)->weight_warning, "");
+  }
+}
+
 /// Anonymous memory of this process in bytes now, or 0 where the system does not tell. (A mapped file is not counted.)
 uint64_t anonymous_memory() {
   std::ifstream status("/proc/self/status");

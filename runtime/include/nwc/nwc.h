@@ -430,7 +430,13 @@ enum {
 
 /* How decoded weights and the KV cache are held. Arithmetic is f32 always. */
 typedef uint32_t nwc_precision;
-enum { NWC_PRECISION_DEFAULT = 0 /* F16 */, NWC_PRECISION_F32 = 1, NWC_PRECISION_F16 = 2, NWC_PRECISION_BF16 = 3 };
+enum {
+  NWC_PRECISION_DEFAULT = 0, /* F16; weights that F16 would make infinite, or mostly round to 0 or coarsely: BF16, with
+                                a warning in the log */
+  NWC_PRECISION_F32 = 1,
+  NWC_PRECISION_F16 = 2, /* for such weights with a warning only */
+  NWC_PRECISION_BF16 = 3
+};
 
 typedef struct nwc_session_params {
   uint32_t struct_size;
@@ -479,6 +485,8 @@ typedef struct nwc_session_plan {
   uint64_t needed_resident_bytes;    /* total_bytes that RESIDENT would need with the same context */
   uint64_t needed_streamed_bytes;    /* total_bytes that STREAMED would need at least, with the same context */
   uint64_t needed_fused_bytes;       /* total_bytes that FUSED would need at least, with the same context */
+  nwc_precision weight_precision;    /* chosen, never DEFAULT */
+  uint32_t reserved;                 /* 0 */
 } nwc_session_plan;
 static inline void nwc_session_plan_init(nwc_session_plan* plan) {
   memset(plan, 0, sizeof *plan);
