@@ -64,19 +64,43 @@ class CallerRunner : public Runner {
 
 }  // namespace
 
+namespace {
+
+/// Lives as long as the calling thread.
+const std::shared_ptr<const char>& this_thread() {
+  thread_local const std::shared_ptr<const char> mark = std::make_shared<const char>('\0');
+  return mark;
+}
+
+}  // namespace
+
 void ErrorStore::set(const char* message) noexcept {
   const auto keep = [&] {
+    const std::shared_ptr<const char>& thread = this_thread();
     std::lock_guard lock(mutex_);
-    by_thread_[std::this_thread::get_id()] = message;
+    std::erase_if(by_thread_, [](const auto& entry) { return entry.second.thread.expired(); });
+    by_thread_[thread.get()] = {thread, message};
   };
   // Without memory for the text the status alone has to do.
   guarded(keep, [](StatusCode, const char*) {});
 }
 
 const char* ErrorStore::get() const noexcept {
+  const char* text = "";
+  const auto find = [&] {
+    const std::shared_ptr<const char>& thread = this_thread();
+    std::lock_guard lock(mutex_);
+    // An entry keeps the address of its thread's mark from being used again.
+    const auto it = by_thread_.find(thread.get());
+    if (it != by_thread_.end()) text = it->second.text.c_str();
+  };
+  guarded(find, [](StatusCode, const char*) {});
+  return text;
+}
+
+size_t ErrorStore::size() const {
   std::lock_guard lock(mutex_);
-  const auto it = by_thread_.find(std::this_thread::get_id());
-  return it == by_thread_.end() ? "" : it->second.c_str();
+  return by_thread_.size();
 }
 
 void write_detail(const nwc_error_detail* detail, const char* text) noexcept {

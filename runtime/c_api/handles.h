@@ -25,15 +25,21 @@ class Tokenizer;  // nwc_decode has none
 namespace nwc::c_api {
 
 /// Error texts, one per thread, so that a handle can be shared without one thread's failure overwriting what another
-/// one is reading.
+/// one is reading. Those of threads that have ended go when another thread fails: no more stay than threads live.
 class ErrorStore {
  public:
   void set(const char* message) noexcept;
   const char* get() const noexcept;
+  /// How many texts are kept: what tests count.
+  size_t size() const;
 
  private:
+  struct Entry {
+    std::weak_ptr<const char> thread;  ///< expires when it ends
+    std::string text;
+  };
   mutable std::mutex mutex_;
-  std::map<std::thread::id, std::string> by_thread_;  // a map: entries do not move when others are added
+  std::map<const char*, Entry> by_thread_;  ///< a map: entries do not move when others are added
 };
 
 void write_detail(const nwc_error_detail* detail, const char* text) noexcept;

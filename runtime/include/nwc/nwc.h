@@ -163,7 +163,7 @@ NWC_API nwc_status nwc_model_open_callbacks(const nwc_read_callbacks* callbacks,
 NWC_API void nwc_model_destroy(nwc_model* model);
 
 /* What the calling thread's last failed call on this handle ran into; "" if none failed. Valid until the thread's next
- * failing call on the handle, or its destruction. Never NULL. */
+ * failing call on the handle, its own end, or the handle's destruction. Never NULL. */
 NWC_API const char* nwc_model_last_error(const nwc_model* model);
 
 typedef struct nwc_model_info {
