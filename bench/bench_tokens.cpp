@@ -59,12 +59,17 @@ nwc_session_plan make_plan(const nwc_model* model, const nwc_session_params& par
 }
 
 /// Two layers' matrices in f16.
-uint64_t two_layers(const nwc_model_info& m) {
-  const uint64_t q = uint64_t{m.num_heads} * m.head_dim, kv = uint64_t{m.num_kv_heads} * m.head_dim;
-  return 2 * 2 * (uint64_t{m.hidden_size} * (2 * q + 2 * kv + 3 * uint64_t{m.intermediate_size}));
+uint64_t two_layers(const nwc_model* model) {
+  const auto get = [&](const char* key) {
+    uint64_t value = 0;
+    check(nwc_model_get_u64(model, key, &value), key);
+    return value;
+  };
+  const uint64_t heads = get("num_heads") + get("num_kv_heads");
+  return 2 * 2 * get("hidden_size") * (2 * heads * get("head_dim") + 3 * get("intermediate_size"));
 }
 
-nwc_session_params make_params(const TokenOptions& o, const nwc_model* model, const nwc_model_info& info) {
+nwc_session_params make_params(const TokenOptions& o, const nwc_model* model) {
   nwc_session_params params;
   nwc_session_params_init(&params);
   params.backend = o.child_backend == "vulkan" ? NWC_BACKEND_VULKAN : NWC_BACKEND_CPU;
@@ -79,7 +84,7 @@ nwc_session_params make_params(const TokenOptions& o, const nwc_model* model, co
     const nwc_session_plan plan = make_plan(model, params);
     params.memory_budget_bytes = (plan.needed_resident_bytes + plan.needed_streamed_bytes) / 2;
   } else if (o.child == "streamed-budget") {
-    params.memory_budget_bytes = two_layers(info) + make_plan(model, params).kv_cache_bytes + kAllowance - kProcess;
+    params.memory_budget_bytes = two_layers(model) + make_plan(model, params).kv_cache_bytes + kAllowance - kProcess;
   }
   return params;
 }
@@ -122,7 +127,7 @@ void run_child(const TokenOptions& o) {
   nwc_model_info info;
   nwc_model_info_init(&info);
   check(nwc_model_get_info(model, &info), model, nwc_model_last_error);
-  const nwc_session_params params = make_params(o, model, info);
+  const nwc_session_params params = make_params(o, model);
   nwc_session* session = nullptr;
   const double load = seconds_of(false, [&] {
     session = made([&](const nwc_error_detail* detail) {
@@ -185,7 +190,7 @@ void run_child(const TokenOptions& o) {
                                {"kv_cache_bytes", plan.kv_cache_bytes},
                                {"budget_bytes", params.memory_budget_bytes},
                                {"context", plan.context},
-                               {"limit_bytes", info.file_bytes + two_layers(info) + plan.kv_cache_bytes + kAllowance}};
+                               {"limit_bytes", info.file_bytes + two_layers(model) + plan.kv_cache_bytes + kAllowance}};
   std::printf("%s\n", json.dump().c_str());
   nwc_session_destroy(session);
   nwc_model_destroy(model);

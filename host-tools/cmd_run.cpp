@@ -196,11 +196,10 @@ Result<std::vector<uint32_t>> tokenize(const nwc_model* model, const std::string
                     model, nwc_model_last_error));
   tokens.resize(count);
   if (!tokens.empty()) return tokens;
-  nwc_model_info info;
-  nwc_model_info_init(&info);
-  NWC_TRY(to_status(nwc_model_get_info(model, &info), model, nwc_model_last_error));
-  if (info.num_eos_ids == 0) return invalid_argument("the prompt is empty; give some text with --prompt");
-  return std::vector<uint32_t>{info.eos_ids[0]};  // models without BOS start a text after the end of another
+  uint64_t eos = 0;
+  if (nwc_model_get_u64(model, "eos_id.0", &eos) != NWC_STATUS_OK)
+    return invalid_argument("the prompt is empty; give some text with --prompt");
+  return std::vector<uint32_t>{static_cast<uint32_t>(eos)};  // models without BOS start a text after another's end
 }
 
 nwc_generate_params generate_params(const RunOptions& options) {

@@ -130,35 +130,38 @@ namespace {
 // No struct of nwc.h is anywhere near this size: a larger struct_size was not initialised.
 constexpr uint32_t kMaxStructBytes = 1u << 16;
 
-/// The struct_size of a struct that should have at least `size` bytes.
-Result<uint32_t> struct_size(const void* data, uint32_t size, const char* what) {
+/// What the caller's struct states, if it can be that.
+Result<uint32_t> struct_size(const void* data, StructSize size, const char* what) {
   uint32_t stated;
   std::memcpy(&stated, data, sizeof stated);
-  if (stated >= size && stated <= kMaxStructBytes) return stated;
+  if (stated >= size.first && stated <= kMaxStructBytes && stated % sizeof stated == 0) return stated;
   return invalid_argument(
-      str_cat(what, ".struct_size is ", stated, ", expected ", size, ": call ", what, "_init first"));
+      str_cat(what, ".struct_size is ", stated, ", expected ", size.ours, ": call ", what, "_init first"));
 }
 
 }  // namespace
 
-Status read_struct_bytes(const void* in, uint32_t size, const char* what, void* out) {
-  std::memset(out, 0, size);
-  std::memcpy(out, &size, sizeof size);
-  if (in == nullptr) return {};
-  NWC_ASSIGN_OR_RETURN(const uint32_t stated, struct_size(in, size, what));
-  const auto* bytes = static_cast<const uint8_t*>(in);
-  if (std::any_of(bytes + size, bytes + stated, [](uint8_t b) { return b != 0; }))
-    return unsupported(str_cat(what, " sets a field that this version of the library does not know"));
-  std::memcpy(out, in, size);
+Status read_struct_bytes(const void* in, StructSize size, const char* what, void* out) {
+  std::memset(out, 0, size.ours);
+  if (in != nullptr) {
+    NWC_ASSIGN_OR_RETURN(const uint32_t stated, struct_size(in, size, what));
+    const auto* bytes = static_cast<const uint8_t*>(in);
+    const uint32_t common = std::min(stated, size.ours);
+    if (std::any_of(bytes + common, bytes + stated, [](uint8_t b) { return b != 0; }))
+      return unsupported(str_cat(what, " sets a field that this version of the library does not know"));
+    std::memcpy(out, in, common);
+  }
+  std::memcpy(out, &size.ours, sizeof size.ours);
   return {};
 }
 
-Status write_struct_bytes(const void* value, uint32_t size, const char* what, void* out) {
+Status write_struct_bytes(const void* value, StructSize size, const char* what, void* out) {
   if (out == nullptr) return invalid_argument(str_cat(what, ": the result pointer is NULL"));
   NWC_ASSIGN_OR_RETURN(const uint32_t stated, struct_size(out, size, what));
-  std::memcpy(out, value, size);
+  const uint32_t common = std::min(stated, size.ours);
+  std::memcpy(out, value, common);
+  std::memset(static_cast<uint8_t*>(out) + common, 0, stated - common);
   std::memcpy(out, &stated, sizeof stated);
-  std::memset(static_cast<uint8_t*>(out) + size, 0, stated - size);
   return {};
 }
 

@@ -16,24 +16,6 @@ double bits_per_weight(uint64_t bytes, uint64_t weights) {
   return weights == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(weights);
 }
 
-void describe_architecture(const ModelRecord& model, nwc_model_info* info) {
-  info->has_architecture = 1;
-  info->vocab_size = model.vocab_size;
-  info->hidden_size = model.hidden_size;
-  info->intermediate_size = model.intermediate_size;
-  info->num_layers = model.num_layers;
-  info->num_heads = model.num_heads;
-  info->num_kv_heads = model.num_kv_heads;
-  info->head_dim = model.head_dim;
-  info->max_positions = model.max_positions;
-  info->tied_embeddings = model.tied_embeddings ? 1 : 0;
-  info->rope_theta = model.rope_theta;
-  info->rms_norm_eps = model.rms_norm_eps;
-  const size_t num_eos = std::min(model.eos_ids.size(), std::size(info->eos_ids));
-  info->num_eos_ids = static_cast<uint32_t>(num_eos);
-  std::copy_n(model.eos_ids.begin(), num_eos, info->eos_ids);
-}
-
 void describe_tensors(const std::vector<TensorRecord>& tensors, nwc_model_info* info) {
   uint64_t coded_bytes = 0;
   for (const TensorRecord& t : tensors) {
@@ -91,12 +73,14 @@ ModelState::ModelState(std::unique_ptr<NwcFile> file) : file_(std::move(file)) {
   info_.num_tensors = static_cast<uint32_t>(tensors.size());
   info_.num_layers_stored = static_cast<uint32_t>(layers_.size());
   info_.file_bytes = file_->reader().size();
-  info_.bos_id = UINT32_MAX;
   describe_tensors(tensors, &info_);
-  if (file_->model()) describe_architecture(*file_->model(), &info_);
+  properties_ = describe_properties(*file_);
+  if (file_->model()) {
+    info_.has_architecture = 1;
+    info_.vocab_size = file_->model()->vocab_size;
+  }
   if (file_->tokenizer()) {
     info_.has_tokenizer = 1;
-    info_.bos_id = file_->tokenizer()->bos_id;
     for (const TokenizerRecord::Token& token : file_->tokenizer()->tokens)
       info_.max_token_bytes = std::max(info_.max_token_bytes, static_cast<uint32_t>(token.bytes.size()));
   }

@@ -14,6 +14,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/str_cat.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/c_api/struct_sizes.h"
 #include "runtime/decoder/decoder.h"
 #include "runtime/format/nwc_file.h"
 #include "runtime/include/nwc/nwc.h"
@@ -65,19 +66,26 @@ nwc_status make(const nwc_error_detail* detail, const F& f) noexcept {
                  const_cast<void*>(static_cast<const void*>(&f)), nullptr, detail);
 }
 
-/// A struct of the caller's, which may come from an older or newer header, to `out`, `size` bytes whose first ones are
-/// struct_size. NULL: all defaults.
-Status read_struct_bytes(const void* in, uint32_t size, const char* what, void* out);
+/// Of a struct whose first member is struct_size: what this library knows, and the least that a caller may state.
+struct StructSize {
+  uint32_t ours, first;
+};
+template <typename T>
+inline constexpr StructSize kStructSize = {sizeof(T), FirstSize<T>::value};
+
+/// A struct of the caller's, which may come from an older or newer header, to `out`. What an older one lacks is 0, and
+/// so is everything for NULL. errors: kInvalidArgument (struct_size), kUnsupported (a field beyond ours is set)
+Status read_struct_bytes(const void* in, StructSize size, const char* what, void* out);
 template <typename T>
 Status read_struct(const T* in, const char* what, T* out) {
-  return read_struct_bytes(in, sizeof(T), what, out);
+  return read_struct_bytes(in, kStructSize<T>, what, out);
 }
 
-/// Fills the caller's struct and zeroes what it has beyond ours; struct_size stays.
-Status write_struct_bytes(const void* value, uint32_t size, const char* what, void* out);
+/// Fills the caller's struct as far as it goes, and zeroes what it has beyond ours; struct_size stays.
+Status write_struct_bytes(const void* value, StructSize size, const char* what, void* out);
 template <typename T>
 Status write_struct(const T& value, const char* what, T* out) {
-  return write_struct_bytes(&value, sizeof(T), what, out);
+  return write_struct_bytes(&value, kStructSize<T>, what, out);
 }
 
 Status null_argument(const char* name);
@@ -88,6 +96,17 @@ struct Layer {
   uint32_t first_tensor = 0, num_tensors = 0;
 };
 
+/// A value of nwc_model_get_u64 and its siblings.
+struct Property {
+  std::string key;
+  nwc_value_type type = NWC_VALUE_U64;
+  uint64_t u64 = 0;
+  double f64 = 0;
+  const char* string = nullptr;  ///< static
+};
+/// In the order of nwc.h.
+std::vector<Property> describe_properties(const NwcFile& file);
+
 /// An open file and what calls derive from it. Shared by the handles made from it.
 class ModelState {
  public:
@@ -97,6 +116,7 @@ class ModelState {
   const std::vector<Layer>& layers() const { return layers_; }
   uint32_t layer_of(uint32_t tensor) const { return layer_of_[tensor]; }
   const nwc_model_info& info() const { return info_; }
+  const std::vector<Property>& properties() const { return properties_; }
   /// Built when first asked for. errors: kUnsupported (the file has none), kCorrupt
   Result<const Tokenizer*> tokenizer() const;
 
@@ -105,6 +125,7 @@ class ModelState {
   std::vector<Layer> layers_;
   std::vector<uint32_t> layer_of_;
   nwc_model_info info_{};
+  std::vector<Property> properties_;
   mutable std::mutex tokenizer_mutex_;
   mutable std::shared_ptr<const Tokenizer> tokenizer_;
 };

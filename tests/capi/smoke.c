@@ -40,7 +40,7 @@ static void decode_everything(nwc_model* model, nwc_decoder* decoder, const nwc_
   }
 }
 
-static void generate(nwc_model* model, const nwc_model_info* info) {
+static void generate(nwc_model* model) {
   const char text[] = "It was a dark and stormy night";
   char error[512];
   const nwc_error_detail detail = {error, sizeof error};
@@ -58,7 +58,9 @@ static void generate(nwc_model* model, const nwc_model_info* info) {
   nwc_session_plan plan;
   nwc_session_plan_init(&plan);
   CHECK(nwc_session_make_plan(model, &params, &detail, &plan) == NWC_STATUS_OK, error);
-  CHECK(plan.num_layers == info->num_layers && plan.total_bytes > 0, "plan");
+  uint64_t num_layers = 0;
+  CHECK(nwc_model_get_u64(model, "num_layers", &num_layers) == NWC_STATUS_OK, nwc_model_last_error(model));
+  CHECK(plan.num_layers == num_layers && plan.total_bytes > 0, "plan");
   nwc_session* session = NULL;
   CHECK(nwc_session_create(model, &params, NULL, NULL, &detail, &session) == NWC_STATUS_OK, error);
 
@@ -95,7 +97,7 @@ int main(int argc, char** argv) {
   CHECK(nwc_decoder_create(model, NULL, &detail, &decoder) == NWC_STATUS_OK, error);
   printf("decoder: %s\n", nwc_decoder_name(decoder));
   decode_everything(model, decoder, &info);
-  if (info.has_architecture && info.has_tokenizer) generate(model, &info);
+  if (info.has_architecture && info.has_tokenizer) generate(model);
   nwc_model_destroy(model); /* before the decoder: allowed */
   nwc_decoder_destroy(decoder);
   nwc_decoder_destroy(NULL);

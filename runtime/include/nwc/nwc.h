@@ -20,8 +20,10 @@
  * of doc/format.md (section 10) and ends; it reports an error or, where damage cannot be seen (checksums are not
  * signatures), delivers wrong numbers. Pointers, sizes and handles are trusted: they come from the program.
  *
- * Structs. Every struct starts with struct_size. Call its nwc_..._init() or zero it and set struct_size to its sizeof:
- * both mean "all defaults". Fields may be added at the end in later versions; older callers keep working.
+ * Structs. Every struct starts with struct_size, except nwc_error_detail and nwc_runner, which never change. Call its
+ * nwc_..._init() or zero it and set struct_size to its sizeof: both mean "all defaults". Later versions add fields at
+ * the end. Callers compiled with an older header keep working: what they do not know keeps its default, and is not
+ * written. Callers compiled with a newer one work with this library as long as the fields that it does not know are 0.
  *
  * Threads. Said at each handle. Different handles may always be used from different threads.
  *
@@ -88,7 +90,7 @@ NWC_API const char* nwc_status_string(nwc_status status);
 
 /* Where a call that makes a handle writes its error text; may be NULL wherever it is asked for. The text is cut to
  * size_bytes including the final NUL; 512 bytes hold every message of the library but those with long file paths.
- * On success the text is empty. */
+ * On success the text is empty. Has no struct_size, because these two fields are all that it will ever have. */
 typedef struct nwc_error_detail {
   char* text;
   size_t size_bytes;
@@ -171,24 +173,11 @@ typedef struct nwc_model_info {
   uint32_t num_tensors;
   uint32_t num_layers_stored; /* groups of tensors, in execution order: see nwc_model_layer */
   uint32_t has_codec;         /* 1: at least one tensor may be coded; 0: all tensors are stored raw */
-  uint32_t has_architecture;  /* 1: the file describes the network; 0: bare tensors, or a description that this version
-                               * does not know, and the next 13 fields are 0 */
+  uint32_t has_architecture;  /* 1: the file describes the network, see nwc_model_get_u64; 0: bare tensors, or a
+                               * description that this version does not know */
   uint32_t has_tokenizer;     /* 1: nwc_tokenize works */
-  uint32_t vocab_size;
-  uint32_t hidden_size;
-  uint32_t intermediate_size;
-  uint32_t num_layers; /* transformer blocks */
-  uint32_t num_heads;
-  uint32_t num_kv_heads;
-  uint32_t head_dim;
-  uint32_t max_positions; /* the context that the model was trained for */
-  uint32_t tied_embeddings;
-  float rope_theta;
-  float rms_norm_eps;
-  uint32_t num_eos_ids;
-  uint32_t eos_ids[16];
-  uint32_t bos_id;          /* UINT32_MAX: none */
-  uint32_t max_token_bytes; /* of the longest token's text; 0 without a tokenizer */
+  uint32_t vocab_size;        /* floats in a row of logits; 0 without an architecture */
+  uint32_t max_token_bytes;   /* of the longest token's text; 0 without a tokenizer */
   uint64_t file_bytes;
   uint64_t num_weights;       /* elements of all tensors */
   uint64_t num_coded_weights; /* of those that are neural-coded */
@@ -207,6 +196,41 @@ static inline void nwc_model_info_init(nwc_model_info* info) {
   info->struct_size = (uint32_t)sizeof *info;
 }
 NWC_API nwc_status nwc_model_get_info(const nwc_model* model, nwc_model_info* out_info);
+
+/* What the file says of its network and tokenizer, by key. Keys that do not apply to a model are absent, and later
+ * versions add more: ask for what the program needs, and take NOT_FOUND for "no".
+ *
+ *   key                  type    meaning
+ *   architecture         string  "llama": RMS norm, rotary positions, grouped queries, SwiGLU
+ *   vocab_size           u64     tokens that the embedding knows
+ *   hidden_size          u64
+ *   intermediate_size    u64     width of the MLP
+ *   num_layers           u64     transformer blocks
+ *   num_heads            u64
+ *   num_kv_heads         u64
+ *   head_dim             u64
+ *   max_positions        u64     the context that the model was trained for
+ *   tied_embeddings      u64     1: the output head is the embedding
+ *   rms_norm_eps         f64
+ *   rope_theta           f64
+ *   rope_scaling         string  "none", "linear" or "llama3"
+ *   rope_factor          f64     unless rope_scaling is "none"
+ *   num_eos_ids          u64     generation stops at any of these tokens:
+ *   eos_id.0, .1, ...    u64
+ *   tokenizer            string  "byte-level BPE" or "SentencePiece BPE"
+ *   tokenizer.vocab_size u64     tokens of the tokenizer, at most vocab_size
+ *   bos_id               u64     absent: the tokenizer has none
+ *
+ * errors: NOT_FOUND, INVALID_ARGUMENT (the value is of another type; get_f64 takes u64, too). */
+NWC_API nwc_status nwc_model_get_u64(const nwc_model* model, const char* key, uint64_t* out_value);
+NWC_API nwc_status nwc_model_get_f64(const nwc_model* model, const char* key, double* out_value);
+/* The string lives as long as the model. */
+NWC_API nwc_status nwc_model_get_string(const nwc_model* model, const char* key, const char** out_value);
+typedef uint32_t nwc_value_type;
+enum { NWC_VALUE_U64 = 0, NWC_VALUE_F64 = 1, NWC_VALUE_STRING = 2 };
+/* The keys that this model has, in the order above: index 0, 1, ... until NOT_FOUND. Keys live as long as the model. */
+NWC_API nwc_status nwc_model_key_at(const nwc_model* model, uint32_t index, const char** out_key,
+                                    nwc_value_type* out_type);
 
 /* Metadata: decimal numbers and names as text. Keys: doc/format.md, section 9. */
 typedef uint32_t nwc_metadata;

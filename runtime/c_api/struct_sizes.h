@@ -1,0 +1,33 @@
+// The least struct_size that each struct of nwc.h may state: that of its first version. Frozen, whatever fields follow:
+// a caller compiled with that version's header keeps working.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/include/nwc/nwc.h"
+
+namespace nwc::c_api {
+
+/// Only the structs that are listed below can be read or written.
+template <typename T>
+struct FirstSize;
+
+#define NWC_FIRST_SIZE(type, bytes)                         \
+  template <>                                               \
+  struct FirstSize<type> {                                  \
+    static constexpr uint32_t value = bytes;                \
+    static_assert(value <= sizeof(type) && value % 4 == 0); \
+  }
+NWC_FIRST_SIZE(nwc_read_callbacks, 32);
+NWC_FIRST_SIZE(nwc_model_info, 104);
+NWC_FIRST_SIZE(nwc_tensor_info, 136);
+NWC_FIRST_SIZE(nwc_layer_info, 48);
+NWC_FIRST_SIZE(nwc_device_info, 528);
+NWC_FIRST_SIZE(nwc_decoder_params, 56);
+NWC_FIRST_SIZE(nwc_session_params, 88);
+NWC_FIRST_SIZE(nwc_session_plan, 112);
+NWC_FIRST_SIZE(nwc_generate_params, 24);
+NWC_FIRST_SIZE(nwc_session_estimate, 80);
+#undef NWC_FIRST_SIZE
+
+}  // namespace nwc::c_api
