@@ -66,7 +66,7 @@ struct TokenizerRecord {
   uint32_t bos_id = UINT32_MAX;   ///< UINT32_MAX: none
   uint32_t unk_id = UINT32_MAX;   ///< UINT32_MAX: none
   std::vector<Token> tokens;      ///< id = index
-  std::vector<Merge> merges;      ///< byte-level BPE only
+  std::vector<Merge> merges;      ///< SentencePiece: empty where scores decide
 };
 
 Status validate(const TokenizerRecord& record);
