@@ -73,6 +73,11 @@ void run_command(Context& context, const char* command, const std::function<Stat
   std::fprintf(stderr, "%s\n", text.c_str());
 }
 
+Status check_before_work(std::span<const Output> outputs, std::span<const std::string> inputs) {
+  (void)interrupted();
+  return check_outputs(outputs, inputs);
+}
+
 std::string format_count(uint64_t n) {
   std::string digits = std::to_string(n);
   for (size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, 1, ',');

@@ -6,12 +6,14 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 
 #include "host-tools/process.h"
 #include "host-tools/progress_line.h"
 #include "runtime/base/log.h"
 #include "runtime/base/status.h"
+#include "trainer/data/output_path.h"
 
 namespace nwc::cli {
 
@@ -38,6 +40,9 @@ struct Context {
 /// Runs `body` and flushes stdout; an error of either is printed as "nwc <command>: <message>" and becomes the exit
 /// code.
 void run_command(Context& context, const char* command, const std::function<Status()>& body);
+
+/// check_outputs, interruptible from here on: it makes temporary files.
+Status check_before_work(std::span<const Output> outputs, std::span<const std::string> inputs);
 
 /// 1234567 -> "1,234,567"; 5242880 -> "5.00 MiB".
 std::string format_count(uint64_t n);

@@ -173,7 +173,7 @@ Status check_output(const CompressCommand& command) {
     NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.codec));
   }
   const Output output{command.output};
-  return check_outputs({&output, 1}, inputs);
+  return check_before_work({&output, 1}, inputs);
 }
 
 /// Before anything is encoded: what is to be measured afterwards can be measured.

@@ -9,7 +9,6 @@
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
 #include "trainer/data/atomic_folder.h"
-#include "trainer/data/output_path.h"
 #include "trainer/data/source_record.h"
 #include "trainer/inspect/decompress.h"
 
@@ -69,10 +68,11 @@ Status decompress(const DecompressCommand& command, Context& context) {
   const auto start = std::chrono::steady_clock::now();
   const OutputFormat format = output_format(command);
   if (format == OutputFormat::kFolder) {
+    (void)interrupted();                           // from here on, for a folder is made and removed
     NWC_TRY(AtomicFolder::check(command.output));  // new or empty, so that the input is not in it
   } else {
     const Output output{command.output};
-    NWC_TRY(check_outputs({&output, 1}, {&command.input, 1}));
+    NWC_TRY(check_before_work({&output, 1}, {&command.input, 1}));
   }
   NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.input, context.threads));
   Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));

@@ -217,7 +217,6 @@ nwc_generate_params generate_params(const RunOptions& options) {
 }
 
 Status run(const RunOptions& options, Context& context) {
-  (void)interrupted();
   ModelPtr model;
   bool compressed = false;
   NWC_TRY(open_model(options, context, &model, &compressed));

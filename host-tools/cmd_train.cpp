@@ -8,7 +8,6 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
-#include "trainer/data/output_path.h"
 #include "trainer/train/trainer.h"
 
 namespace nwc::cli {
@@ -71,9 +70,9 @@ nlohmann::json figures_json(const std::vector<LevelFigures>& figures) {
 /// that it continues.
 Status check_train_outputs(const RunOptions& run, const std::string& resume, std::vector<std::string> inputs) {
   const Output outputs[] = {{run.output}, {run.checkpoint}, {run.log, true}};
-  NWC_TRY(check_outputs(outputs, inputs));
+  NWC_TRY(check_before_work(outputs, inputs));
   const Output others[] = {outputs[0], outputs[2]};
-  return check_outputs(others, {&resume, 1});
+  return check_before_work(others, {&resume, 1});
 }
 
 Status train(const TrainCommand& command, Context& context) {

@@ -44,14 +44,11 @@ bool close(double a, double b, double relative, double absolute) {
 }
 
 Status check_quality(const VerifyCommand& command, const NwcFile& file, const Context& context, nlohmann::json* out) {
-  if (command.reference.empty() || command.text.empty())
-    return invalid_argument("--quality measures again: it needs --reference MODEL and --text FILE");
   const Metadata& card = file.quality();
   const auto value = [&](const char* key) {
     const auto it = card.find(key);
     return it == card.end() ? std::string() : it->second;
   };
-  if (card.empty()) return Status(StatusCode::kNotFound, command.path + ": has no quality card");
   QualityRequest request;
   request.model = command.path;
   request.reference = command.reference;
@@ -87,6 +84,8 @@ Status verify_codec(const VerifyCommand& command, const Context& context) {
 }
 
 Status verify(const VerifyCommand& command, Context& context) {
+  if (command.quality && (command.reference.empty() || command.text.empty()))
+    return invalid_argument("--quality measures again: it needs --reference MODEL and --text FILE");
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_file_reader(command.path));
   {
     const Result<Container> container = Container::open(*reader);
@@ -96,6 +95,8 @@ Status verify(const VerifyCommand& command, Context& context) {
   Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(reader));
   if (!opened.ok()) return opened.status().with_context(command.path);
   const NwcFile& file = *opened.value();
+  if (command.quality && file.quality().empty())
+    return Status(StatusCode::kNotFound, command.path + ": has no quality card");
 
   DeviceOptions cpu;
   NWC_ASSIGN_OR_RETURN(const DecoderHandle reference, make_decoder(file, cpu, context));

@@ -57,6 +57,18 @@ class Outputs(CliCase):
         self.assertTrue(stat.S_ISSOCK(there.lstat().st_mode))
         self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
 
+    def test_what_is_mounted_over_is_refused_before_the_work(self):
+        target = self.work / "target"
+        for name in ["target", "other"]:
+            (self.work / name).write_bytes(b"old")
+        enter = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', self.work / "other", target]
+        if subprocess.run([*enter, "true"], capture_output=True).returncode != 0:
+            self.skipTest("no mounts here")
+        done = subprocess.run([*enter, NWC, "compress", MODEL, "-v", "-o", target], capture_output=True, text=True)
+        self.assertEqual(done.returncode, USAGE, done.stderr)
+        self.assertIn("mounted", done.stderr)
+        self.assertEqual(target.read_bytes(), b"old")
+
     def test_links_are_followed_and_permissions_kept(self):
         for i, (command, option) in enumerate(self.writers()):
             plain, target, link = (self.work / f"{i}{name}" for name in ["plain", "target", "link"])
@@ -137,6 +149,9 @@ class Outputs(CliCase):
             self.assertIn(word, done.stderr)
             self.assertNotIn("pass", done.stderr)
             self.assertFalse(out.exists())
+        for args in ([], ["--reference", MODEL, "--text", self.text]):  # the first lacks options, the second a card
+            done = self.check(FAILURE if args else USAGE, "verify", self.file, "--quality", *args)
+            self.assertNotIn("every checksum", done.stdout)
         done = self.check(USAGE, "eval", MODEL, "--reference", MODEL, "--text", self.text, "--write-card")
         self.assertIn("no .nwc model file", done.stderr)
 

@@ -161,6 +161,10 @@ TEST(AtomicFolder, AppearsCompleteOrNotAtAll) {
     EXPECT_EQ(AtomicFolder::create(tmp.file(name)).status().code(), StatusCode::kInvalidArgument) << name;
   }
   EXPECT_EQ(AtomicFolder::create(tmp.file("no/such/parent")).status().code(), StatusCode::kIo);
+  EXPECT_EQ(AtomicFolder::check(tmp.file("no/such/parent")).code(), StatusCode::kIo) << "known before the work";
+  const size_t count = tmp.count();
+  EXPECT_TRUE(AtomicFolder::check(tmp.file(std::string(250, 'n'))).ok()) << "as long as the file system takes";
+  EXPECT_EQ(tmp.count(), count) << "a check leaves nothing";
   EXPECT_EQ(tmp.count(), 5u);
 }
 

@@ -113,6 +113,26 @@ TEST_F(OutputPathTest, FilesOfAnInputFolderAreInputs) {
   EXPECT_TRUE(check(dir_.write("m/log.jsonl", "{\"step\":1}\n"), {folder}).ok());
 }
 
+TEST_F(OutputPathTest, PartsOfASplitModelAreInputsTogether) {
+  const std::string first = dir_.write("m-00001-of-00003.gguf", "GGUF"),
+                    third = dir_.write("m-00003-of-00003.gguf", "G");
+  for (const auto& [output, input] : {std::pair(first, third), std::pair(third, first)}) {
+    const Status status = check(output, {input});
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find("input"), std::string::npos) << status.message();
+  }
+  EXPECT_TRUE(check(dir_.write("m-00001-of-00002.gguf", "G"), {first}).ok());
+  EXPECT_TRUE(check(dir_.file("m-00002-of-00003.gguf"), {first}).ok());
+}
+
+TEST_F(OutputPathTest, FoldersThatTakeNoFilesAreFoundOut) {
+  EXPECT_TRUE(check("/proc/self/x", {}).code() == StatusCode::kIo);
+  const Output log[] = {{"/proc/self/x", true}};
+  EXPECT_EQ(check_outputs(log, {}).code(), StatusCode::kIo);
+  EXPECT_TRUE(check(dir_.file("x"), {}).ok());
+  EXPECT_EQ(dir_.count(), 0u) << "nothing stays";
+}
+
 TEST_F(OutputPathTest, TwoOutputsAreTwoFiles) {
   fs::create_symlink("a", dir_.file("link"));
   const Output same[] = {{dir_.file("a")}, {}, {dir_.file("link")}};

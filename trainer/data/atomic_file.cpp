@@ -46,7 +46,8 @@ void free_slot(int* slot) {
   *slot = -1;
 }
 
-/// `path` with a suffix; the file's own name is cut where the file system does not take so long a name.
+}  // namespace
+
 std::string temporary_name(const std::string& path, int attempt) {
   const std::string suffix = ".partial-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
   const size_t begin = path.rfind('/') == std::string::npos ? 0 : path.rfind('/') + 1;
@@ -58,8 +59,6 @@ std::string temporary_name(const std::string& path, int attempt) {
   while (end > begin && (static_cast<unsigned char>(path[end]) & 0xc0) == 0x80) --end;
   return path.substr(0, end) + suffix;
 }
-
-}  // namespace
 
 // Some file systems cannot sync a directory; that is not an error.
 void sync_directory_of(const std::string& path) {
@@ -85,10 +84,13 @@ Result<AtomicFile> AtomicFile::create(const std::string& path) {
     std::string temporary = temporary_name(target, attempt);
     const int fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0 && errno == EEXIST) continue;
-    if (fd < 0) return os_error(temporary, "cannot create");
+    if (fd < 0) return os_error(path, "no file can be made in its folder");
     struct stat old;
-    // Where the file system has no permissions to hand on, the file does without.
-    if (stat(target.c_str(), &old) == 0) (void)!fchmod(fd, old.st_mode & 0777);
+    // Where owner and permissions cannot be handed on, the file does without. The owner first: it resets the others.
+    if (stat(target.c_str(), &old) == 0) {
+      (void)!fchown(fd, old.st_uid, old.st_gid);
+      (void)!fchmod(fd, old.st_mode & 0777);
+    }
     return AtomicFile(std::move(target), std::move(temporary), fd);
   }
   return io_error(path + ": too many leftover .partial files beside it; remove them");

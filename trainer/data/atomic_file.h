@@ -13,7 +13,8 @@ void sync_directory_of(const std::string& path);
 
 /// Writes to a temporary name in the same folder; commit() makes it durable and renames it. Without a commit the
 /// temporary is removed on destruction. A symbolic link at `path` stays, and its target is written; a file that is
-/// replaced hands on its permissions. errors: kIo, with path and reason; create(): those of resolve_output too
+/// replaced hands on its owner and permissions. errors: kIo, with path and reason; create(): those of resolve_output
+/// too
 class AtomicFile {
  public:
   static Result<AtomicFile> create(const std::string& path);
@@ -41,6 +42,10 @@ class AtomicFile {
   int slot_ = -1;  ///< of the table behind remove_temporaries(); -1: none
   uint64_t size_ = 0;
 };
+
+/// `path` with a suffix of this process and `attempt`; the file's own name is cut where the file system does not take
+/// so long a name.
+std::string temporary_name(const std::string& path, int attempt);
 
 /// Removes the temporary files that are open now (the first 16 of them), for a process that ends without destructors.
 /// May be called in a signal handler; nothing may be committed afterwards.

@@ -39,13 +39,13 @@ Result<std::string> resolve_target(const std::string& path) {
 
 }  // namespace
 
-Status AtomicFolder::check(const std::string& path) { return as_status(resolve_target(path)); }
+Status AtomicFolder::check(const std::string& path) { return as_status(create(path)); }
 
 Result<AtomicFolder> AtomicFolder::create(const std::string& path) {
   NWC_ASSIGN_OR_RETURN(std::string target, resolve_target(path));
   constexpr int kAttempts = 1000;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    std::string temporary = target + ".partial-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
+    std::string temporary = temporary_name(target, attempt);
     if (mkdir(temporary.c_str(), 0777) == 0) return AtomicFolder(std::move(target), std::move(temporary));
     if (errno != EEXIST) return io_error(temporary + ": cannot create: " + std::strerror(errno));
   }

@@ -14,7 +14,7 @@ namespace nwc {
 class AtomicFolder {
  public:
   static Result<AtomicFolder> create(const std::string& path);
-  /// What create() would say of `path`, without writing anything.
+  /// What create() says of `path`, before the work; what it makes is removed.
   static Status check(const std::string& path);
   AtomicFolder(AtomicFolder&& other) noexcept;
   AtomicFolder& operator=(AtomicFolder&&) = delete;

@@ -6,12 +6,16 @@
 
 #include <cerrno>
 #include <climits>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <regex>
 
 #include "runtime/base/file_kind.h"
 #include "runtime/base/reader.h"
 #include "runtime/format/constants.h"
+#include "trainer/data/atomic_file.h"
 
 namespace nwc {
 namespace {
@@ -53,6 +57,16 @@ bool may_replace(const struct stat& folder, const struct stat& file) {
   return (folder.st_mode & S_ISVTX) == 0 || user == 0 || user == file.st_uid || user == folder.st_uid;
 }
 
+/// A file that something else is mounted over, as containers do it with single files, cannot be replaced by a rename.
+bool is_mount_point([[maybe_unused]] const std::string& path) {
+#ifdef STATX_ATTR_MOUNT_ROOT  // Linux 5.8
+  struct statx info;
+  return statx(AT_FDCWD, path.c_str(), 0, STATX_TYPE, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+#else
+  return false;
+#endif
+}
+
 /// A container or a training log: what nwc wrote into a folder is no part of the model there.
 bool is_own_file(const std::string& path) {
   const Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
@@ -73,6 +87,20 @@ bool holds(const std::string& folder, const struct stat& file) {
   return false;
 }
 
+/// Whether `file` is a part of the split GGUF model that `input` is a part of: all are read, whichever was named.
+bool is_part_beside(const std::string& input, const struct stat& file) {
+  static const std::regex kPart("(.*)-[0-9]{5}-of-([0-9]{5})\\.gguf");
+  std::smatch match;
+  if (!std::regex_match(input, match, kPart)) return false;
+  for (int number = 1, count = std::atoi(match[2].str().c_str()); number <= count; ++number) {
+    char suffix[32];
+    std::snprintf(suffix, sizeof suffix, "-%05d-of-%05d.gguf", number, count);
+    struct stat info;
+    if (stat((match[1].str() + suffix).c_str(), &info) == 0 && same_file(info, file)) return true;
+  }
+  return false;
+}
+
 /// An output that exists must be no input.
 Status check_against(const std::string& output, const struct stat& file, std::span<const std::string> inputs) {
   for (const std::string& input : inputs) {
@@ -80,6 +108,9 @@ Status check_against(const std::string& output, const struct stat& file, std::sp
     if (input.empty() || stat(input.c_str(), &info) != 0) continue;
     if (same_file(info, file))
       return invalid_argument(output + ": is the input " + input + " itself, which would be lost; give another name");
+    if (is_part_beside(input, file))
+      return invalid_argument(output + ": is a part of the input " + input +
+                              ", which would be lost; give another name");
     if (S_ISDIR(info.st_mode) && S_ISREG(file.st_mode) && holds(input, file) && !is_own_file(output))
       return invalid_argument(output + ": is a file of the input folder " + input +
                               ", which would be lost; give another name");
@@ -87,10 +118,14 @@ Status check_against(const std::string& output, const struct stat& file, std::sp
   return {};
 }
 
-/// A log is opened as it is; what it needs is checked, nothing is made.
+/// Makes a file beside the output and removes it: no question tells as surely that there is one to be made, for network
+/// and virtual file systems answer what they like.
+Status probe(const std::string& path) { return as_status(AtomicFile::create(path)); }
+
+/// A log that exists is opened as it is.
 Status check_stream(const std::string& path) {
   struct stat info;
-  if (stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return resolve_output(path).status();
+  if (stat(path.c_str(), &info) != 0) return probe(path);
   if (S_ISDIR(info.st_mode) || S_ISSOCK(info.st_mode))
     return invalid_argument(path + ": is " + file_kind(info.st_mode) + "; give the name of a file");
   return access(path.c_str(), W_OK) == 0 ? Status() : os_error(path, "cannot be written");
@@ -122,6 +157,8 @@ Result<std::string> resolve_output(const std::string& path) {
   if (exists && (stat(target.c_str(), &there) != 0 || !same_file(info, there)))
     return invalid_argument(path + ": is no name of a file that could be replaced");
   if (exists && access(path.c_str(), W_OK) != 0) return os_error(path, "cannot be replaced");
+  if (exists && is_mount_point(target))
+    return invalid_argument(path + ": something is mounted there, so that it cannot be replaced; give another name");
   if (exists && !may_replace(around, info)) {
     errno = EPERM;
     return os_error(path, "cannot be replaced");
@@ -136,7 +173,7 @@ Status check_outputs(std::span<const Output> outputs, std::span<const std::strin
     struct stat file;
     // First: that it is an input says more than that a FIFO, say, cannot be replaced.
     if (stat(output.path.c_str(), &file) == 0) NWC_TRY(check_against(output.path, file, inputs));
-    if (output.stream) NWC_TRY(check_stream(output.path));
+    NWC_TRY(output.stream ? check_stream(output.path) : probe(output.path));
     std::string target = output.path;
     if (!output.stream) {
       NWC_ASSIGN_OR_RETURN(target, resolve_output(output.path));

@@ -22,9 +22,10 @@ struct Output {
 };
 
 /// Checks all outputs of a command before its work: each can be written, none is one of the inputs (the same file under
-/// any name or link, or a file in an input folder), and no two are the same. Files that nwc itself has written may lie
-/// in an input folder and be replaced. Inputs that do not exist and empty names are passed over. errors: those of
-/// resolve_output; kInvalidArgument, naming both
+/// any name or link, a part of the same split GGUF model, or a file in an input folder), and no two are the same. A
+/// file is made beside each for a moment, to be sure. Files that nwc itself has written may lie in an input folder and
+/// be replaced. Inputs that do not exist and empty names are passed over. errors: those of resolve_output;
+/// kInvalidArgument, naming both
 Status check_outputs(std::span<const Output> outputs, std::span<const std::string> inputs);
 
 }  // namespace nwc
