@@ -51,7 +51,7 @@ dictionary() {  # harness
     fuzz_safetensors) sources=(trainer/data/safetensors.cpp runtime/format/dtype.cpp) ;;
     fuzz_calibration) sources=(trainer/calib/calibration_files.cpp trainer/data/safetensors.cpp) ;;
   esac
-  [ ${#sources[@]} -eq 0 ] || grep -hoE '"[A-Za-z_][A-Za-z0-9_.]*"' "${sources[@]}" | grep -v '\.h"' | sort -u
+  [ ${#sources[@]} -eq 0 ] || grep -hoE '"[A-Za-z_][A-Za-z0-9_.]*"' "${sources[@]}" | grep -v '\.h"' | sort -u || true
   printf '"%s"\n' '{' '}' '[' ']' ':' ',' null true false -1 1e300 4294967296 18446744073709551616
 }
 
