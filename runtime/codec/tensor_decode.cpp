@@ -138,32 +138,49 @@ struct TensorDecoder::Impl {
     if (file.codec()) plan = std::make_unique<SynthesisPlan>(*file.codec());
   }
 
-  // Two threads may load the same side information at once: then it is kept once.
-  Result<std::shared_ptr<const CodedTensor>> side_of(size_t tensor, bool check_crc, bool keep) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex);
-      const auto at = std::find_if(kept.begin(), kept.end(), [&](const Side& s) { return s.tensor == tensor; });
-      if (at != kept.end() && (at->checked || !check_crc)) {
-        std::rotate(at, at + 1, kept.end());  // the last one used comes last
-        return kept.back().coded;
-      }
+  /// What of a tensor is asked for, which decides what of it stays.
+  enum class Part { kAll, kRows, kMany };
+
+  std::shared_ptr<const CodedTensor> find(size_t tensor, bool check_crc) {
+    const auto serves = [&](const Side& s) {
+      return s.tensor == tensor && s.coded != nullptr && (s.checked || !check_crc);
+    };
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (serves(last_many)) return last_many.coded;
+    const auto at = std::find_if(rows.begin(), rows.end(), serves);
+    if (at == rows.end()) return nullptr;
+    std::rotate(at, at + 1, rows.end());  // the last one used comes last
+    return rows.back().coded;
+  }
+
+  void keep(Side side, Part part) {
+    if (part == Part::kAll) return;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (part == Part::kMany) {
+      last_many = std::move(side);
+      return;
     }
+    // Another thread may have loaded the same.
+    std::erase_if(rows, [&](const Side& s) { return s.tensor == side.tensor; });
+    if (rows.size() == kKeptRows) rows.erase(rows.begin());
+    rows.push_back(std::move(side));
+  }
+
+  Result<std::shared_ptr<const CodedTensor>> side_of(size_t tensor, bool check_crc, Part part) {
+    if (std::shared_ptr<const CodedTensor> found = find(tensor, check_crc)) return found;
     ++num_loaded;
     NWC_ASSIGN_OR_RETURN(CodedTensor loaded, file.load_coded(tensor, check_crc));
-    auto coded = std::make_shared<const CodedTensor>(std::move(loaded));
-    if (!keep) return std::shared_ptr<const CodedTensor>(std::move(coded));
-    const std::lock_guard<std::mutex> lock(mutex);
-    kept.erase(std::remove_if(kept.begin(), kept.end(), [&](const Side& s) { return s.tensor == tensor; }), kept.end());
-    if (kept.size() == kKeptSides) kept.erase(kept.begin());
-    kept.push_back({tensor, check_crc, coded});
-    return std::shared_ptr<const CodedTensor>(std::move(coded));
+    std::shared_ptr<const CodedTensor> coded = std::make_shared<const CodedTensor>(std::move(loaded));
+    keep({tensor, check_crc, coded}, part);
+    return coded;
   }
 
   const NwcFile& file;
   const DecodeTables& tables;
   std::unique_ptr<const SynthesisPlan> plan;
   std::mutex mutex;
-  std::vector<Side> kept;
+  std::vector<Side> rows;
+  Side last_many;
   std::atomic<uint64_t> num_loaded{0};
 };
 
@@ -182,7 +199,7 @@ uint64_t TensorDecoder::kept_bytes(const NwcFile& file, std::span<const size_t> 
   std::sort(sides.rbegin(), sides.rend());
   sides.erase(std::unique(sides.begin(), sides.end()), sides.end());  // a tied embedding is the head, too
   uint64_t bytes = decode_tables_bytes(*file.codec()) + SynthesisPlan::bytes(*file.codec());
-  for (size_t i = 0; i < std::min(sides.size(), kKeptSides); ++i) bytes += sides[i].first;
+  for (size_t i = 0; i < std::min(sides.size(), kKeptRows + 1); ++i) bytes += sides[i].first;
   return bytes;
 }
 
@@ -219,7 +236,10 @@ Status TensorDecoder::decode_rows(size_t tensor, uint64_t row_begin, uint64_t ro
                   str_cat(who, ": the buffer has ", out.size(), " bytes, needs ", (row_end - row_begin) * row_bytes));
   }
   if (row_begin == row_end) return {};
-  const bool part = row_end - row_begin < record.rows();
+  const bool one_band = row_begin / record.tile_rows == (row_end - 1) / record.tile_rows;
+  const Impl::Part part = row_end - row_begin == record.rows() ? Impl::Part::kAll
+                          : one_band                           ? Impl::Part::kRows
+                                                               : Impl::Part::kMany;
   NWC_ASSIGN_OR_RETURN(const std::shared_ptr<const CodedTensor> coded, impl_->side_of(tensor, options.check_crc, part));
   RowWriter writer(impl_->plan->view(), options.cpu, *coded, dtype, row_begin, row_end, row_bytes, out.data(),
                    runner.num_workers());

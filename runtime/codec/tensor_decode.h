@@ -19,12 +19,13 @@ struct TensorDecodeOptions {
 };
 
 /// Decodes the coded tensors of one file, any number of times. What all of them need, the synthesis network as the
-/// kernels want it, is made once. Side information and directory of the last kKeptSides tensors of which a part was
-/// asked for stay in memory, so that a further row costs the tiles that hold it and nothing that grows with the tensor.
+/// kernels want it, is made once. Side information and directory stay in memory for the last kKeptRows tensors of which
+/// rows of one band of tiles were looked up, so that a further row costs the tiles that hold it and nothing that grows
+/// with the tensor; and for the last tensor of which a larger part was asked for, because more of it follows.
 /// Thread-safe. File and tables must outlive it.
 class TensorDecoder {
  public:
-  static constexpr size_t kKeptSides = 4;
+  static constexpr size_t kKeptRows = 4;
 
   TensorDecoder(const NwcFile& file, const DecodeTables& tables);
   ~TensorDecoder();
@@ -35,7 +36,7 @@ class TensorDecoder {
   /// How often side information has been read: what tests count.
   uint64_t sides_loaded() const;
 
-  /// Upper estimates for planning. What stays: tables, network, side information of kKeptSides of these tensors.
+  /// Upper estimates for planning. What stays: tables, network, side information of kKeptRows + 1 of these tensors.
   static uint64_t kept_bytes(const NwcFile& file, std::span<const size_t> tensors);
   /// What decoding one tensor takes besides, while it lasts.
   static uint64_t call_bytes(const NwcFile& file, size_t tensor, uint32_t num_workers);
