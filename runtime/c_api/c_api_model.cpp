@@ -7,10 +7,9 @@ namespace nwc::c_api {
 namespace {
 
 // Our dtype and storage numbers are the container's.
-static_assert(NWC_DTYPE_BOOL == static_cast<uint32_t>(Dtype::kBool) &&
+static_assert(NWC_DTYPE_C64 == static_cast<uint32_t>(Dtype::kC64) &&
               NWC_DTYPE_F16 == static_cast<uint32_t>(Dtype::kF16));
 static_assert(NWC_STORAGE_CODED == static_cast<uint32_t>(Storage::kCoded));
-static_assert(NWC_MAX_RANK == kMaxRank);
 
 double bits_per_weight(uint64_t bytes, uint64_t weights) {
   return weights == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(weights);
@@ -212,6 +211,8 @@ const char* nwc_dtype_string(nwc_dtype dtype) {
 
 size_t nwc_dtype_size(nwc_dtype dtype) { return dtype < kNumDtypes ? dtype_size(static_cast<Dtype>(dtype)) : 0; }
 
+uint32_t nwc_dtype_bits(nwc_dtype dtype) { return dtype < kNumDtypes ? dtype_bits(static_cast<Dtype>(dtype)) : 0; }
+
 nwc_status nwc_model_tensor(const nwc_model* model, uint32_t tensor, nwc_tensor_info* out_info) {
   return call(model, [&](const nwc_model& m) -> Status {
     NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_tensor(*m.state, tensor));
@@ -224,7 +225,9 @@ nwc_status nwc_model_tensor(const nwc_model* model, uint32_t tensor, nwc_tensor_
     info.tile_rows = record->tile_rows;
     info.tile_cols = record->tile_cols;
     info.name = record->name.c_str();
-    std::copy(record->shape.begin(), record->shape.end(), info.shape);
+    std::copy_n(record->shape.begin(), std::min<size_t>(record->shape.size(), NWC_MAX_RANK), info.shape);
+    info.dimensions = record->shape.data();
+    info.row_dimensions = record->split;
     info.rows = record->rows();
     info.cols = record->cols();
     info.file_offset = m.state->file().data_offset() + record->offset;

@@ -8,15 +8,6 @@
 namespace nwc {
 namespace {
 
-float load_float(Dtype dtype, const uint8_t* p) {
-  switch (dtype) {
-    case Dtype::kF16: return f16_to_f32(load_le<uint16_t>(p));
-    case Dtype::kBf16: return bf16_to_f32(load_le<uint16_t>(p));
-    case Dtype::kF64: return static_cast<float>(load_le<double>(p));
-    default: return load_le<float>(p);
-  }
-}
-
 void store_float(Dtype dtype, float v, uint8_t* p) {
   switch (dtype) {
     case Dtype::kF16: return store_le<uint16_t>(p, f32_to_f16(v));
@@ -55,7 +46,8 @@ Status check_request(const NwcFile& file, const DecodeRequest& request) {
 Status decode_raw_rows(const NwcFile& file, const DecodeRequest& request) {
   const TensorRecord& record = file.tensors()[request.tensor];
   if (!dtype_is_float(record.dtype)) {
-    return unsupported(str_cat(record.name, " holds ", dtype_name(record.dtype), ", which is no float type"));
+    return unsupported(
+        str_cat(record.name, " holds ", dtype_name(record.dtype), ", which is not converted; its bytes can be read"));
   }
   const uint32_t from_size = dtype_size(record.dtype), to_size = dtype_size(request.dtype);
   const uint64_t begin = request.row_begin * record.cols() * from_size,

@@ -11,7 +11,8 @@ Status check_rows(const NwcFile& file, size_t tensor, uint64_t row_begin, uint64
 Status check_request(const NwcFile& file, const DecodeRequest& request);
 
 /// Rows [row_begin, row_end) of a raw tensor in the request's dtype, rounded to nearest even where precision is lost
-/// (F64 goes through f32). Errors: kUnsupported (not a float type), kTruncated, kChecksum, kCorrupt.
+/// (F64 goes through f32). Errors: kUnsupported (not a type that dtype_is_float names), kTruncated, kChecksum,
+/// kCorrupt.
 Status decode_raw_rows(const NwcFile& file, const DecodeRequest& request);
 
 /// `count` numbers from one float type to another, as decode_raw_rows rounds them.

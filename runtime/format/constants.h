@@ -28,7 +28,7 @@ enum class SectionType : uint32_t {
 inline constexpr uint32_t kSectionDeflated = 1;
 inline constexpr uint32_t kSectionOptional = 2;
 
-inline constexpr uint32_t kChunk = 16;  ///< rows of a chunk = channels of a latent vector (paper, section 3.1)
+inline constexpr uint32_t kChunk = 16;        ///< rows of a chunk = channels of a latent vector (paper, section 3.1)
 inline constexpr uint32_t kNumContexts = 16;  ///< second index of the context map: channels or row classes
 inline constexpr uint32_t kNumLanes = 32;
 inline constexpr uint32_t kMaxGap = 4096;  ///< zero bytes between two sections or tensors: fewer than this
@@ -46,7 +46,8 @@ inline constexpr uint32_t kMaxTileWeights = 65536;
 inline constexpr uint32_t kMaxNameBytes = 1024;
 inline constexpr uint32_t kMaxValueBytes = 16u << 20;
 inline constexpr uint32_t kMaxEntries = 65536;
-inline constexpr uint32_t kMaxRank = 8;
+inline constexpr uint32_t kMaxRank = 64;
+inline constexpr uint32_t kMaxSplit = 8;  ///< leading dimensions that a coded tensor's rows may stand for
 
 // Codec (section 4).
 inline constexpr uint32_t kMaxLevels = 64;

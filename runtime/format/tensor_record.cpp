@@ -12,6 +12,7 @@ namespace nwc {
 namespace {
 
 constexpr uint8_t kRowScales = 1, kRowClasses = 2;
+constexpr uint8_t kSplitShift = 2, kSplitMask = 7 << kSplitShift;
 constexpr size_t kMinRecordBytes = 2 + 1 + 8 + 8 + 8 + 4 + 4 + 4 + 8;  // one-byte name, rank 0
 
 // Product of the dimensions; false above kMaxTensorElements. A dimension of 0 gives 0, however large the others are.
@@ -31,6 +32,9 @@ Status check_coded(const TensorRecord& r, const std::string& who) {
   if (r.dtype > Dtype::kBf16) return corrupt(str_cat(who, ".dtype: a coded tensor is F32, F16 or BF16"));
   if (r.shape.empty()) return corrupt(str_cat(who, ".rank: a coded tensor has a dimension"));
   if (r.num_elements() == 0) return corrupt(str_cat(who, ".shape: a coded tensor has no dimension of 0"));
+  if (r.split > 1 && r.split >= r.shape.size())
+    return corrupt(str_cat(who, ".flags: ", r.split, " dimensions as rows, the tensor has ", r.shape.size()));
+  if (r.rows() > kMaxDimension) return limit_error(str_cat(who, ": more than 2^31 - 1 rows"));
   if (r.tile_rows == 0 || r.tile_rows % kChunk != 0 || r.tile_rows > kMaxTileRows)
     return corrupt(str_cat(who, ".tile_rows: ", r.tile_rows, " is not a multiple of 16 up to 4096"));
   if (r.tile_cols == 0 || r.tile_cols % kNumLanes != 0 || r.tile_cols > kMaxTileCols)
@@ -50,7 +54,11 @@ Status check_coded(const TensorRecord& r, const std::string& who) {
 }
 
 Status check_raw(const TensorRecord& r, const std::string& who) {
-  if (r.row_scales || r.row_classes) return corrupt(str_cat(who, ".flags: row scales or classes without being coded"));
+  if (r.row_scales || r.row_classes || r.split != 1)
+    return corrupt(str_cat(who, ".flags: row scales, row classes or a split without being coded"));
+  if (r.num_elements() * dtype_bits(r.dtype) % 8 != 0)
+    return corrupt(
+        str_cat(who, ".shape: ", r.num_elements(), " elements of ", dtype_name(r.dtype), " do not fill whole bytes"));
   if (r.side_size != 0 || r.tile_rows != 0 || r.tile_cols != 0 || std::bit_cast<uint32_t>(r.scale_base) != 0 ||
       std::bit_cast<uint32_t>(r.row_scale_base) != 0)
     return corrupt(str_cat(who, ": fields of coded tensors must be 0 in a raw one"));
@@ -79,13 +87,15 @@ Result<TensorRecord> parse_one(ByteReader* in, uint32_t number) {
   NWC_TRY(in->read(&rank, "tensor.rank"));
   NWC_TRY(in->read(&flags, "tensor.flags"));
   if (storage > 2) return unsupported(str_cat(who, ".storage: ", storage, ", known are 0 to 2"));
-  if (dtype >= kNumDtypes) return unsupported(str_cat(who, ".dtype: ", dtype, ", known are 0 to 12"));
-  if (rank > kMaxRank) return limit_error(str_cat(who, ".rank: ", rank, ", at most 8 are allowed"));
-  if ((flags & ~(kRowScales | kRowClasses)) != 0) return unsupported(str_cat(who, ".flags: reserved bits are set"));
+  if (dtype >= kNumDtypes) return unsupported(str_cat(who, ".dtype: ", dtype, ", known are 0 to ", kNumDtypes - 1));
+  if (rank > kMaxRank) return limit_error(str_cat(who, ".rank: ", rank, ", at most ", kMaxRank, " are allowed"));
+  if ((flags & ~(kRowScales | kRowClasses | kSplitMask)) != 0)
+    return unsupported(str_cat(who, ".flags: reserved bits are set"));
   r.storage = static_cast<Storage>(storage);
   r.dtype = static_cast<Dtype>(dtype);
   r.row_scales = (flags & kRowScales) != 0;
   r.row_classes = (flags & kRowClasses) != 0;
+  r.split = 1 + ((flags & kSplitMask) >> kSplitShift);
   uint16_t tile_rows = 0, tile_cols = 0;
   NWC_TRY(in->read(&r.group, "tensor.group"));
   NWC_TRY(in->read_array(&r.shape, rank, "tensor.shape"));
@@ -114,6 +124,12 @@ uint64_t TensorRecord::num_elements() const {
   uint64_t n = 1;
   for (const uint64_t d : shape) n *= d;
   return n;
+}
+
+uint64_t TensorRecord::rows() const {
+  uint64_t m = 1;
+  for (size_t i = 0; i < shape.size() && i < split; ++i) m *= shape[i];
+  return m;
 }
 
 TileGeometry TileGrid::tile(uint64_t t) const {
@@ -163,13 +179,15 @@ std::vector<uint8_t> serialize(const std::vector<TensorRecord>& records) {
   ByteWriter out;
   out.write(static_cast<uint32_t>(records.size()));
   for (const TensorRecord& r : records) {
-    assert(!r.name.empty() && r.name.size() <= kMaxNameBytes && r.shape.size() <= kMaxRank);
+    assert(!r.name.empty() && r.name.size() <= kMaxNameBytes && r.shape.size() <= kMaxRank && r.split >= 1 &&
+           r.split <= kMaxSplit);
     out.write(static_cast<uint16_t>(r.name.size()));
     out.write_string(r.name);
     out.write(static_cast<uint8_t>(r.storage));
     out.write(static_cast<uint8_t>(r.dtype));
     out.write(static_cast<uint8_t>(r.shape.size()));
-    out.write(static_cast<uint8_t>((r.row_scales ? kRowScales : 0) | (r.row_classes ? kRowClasses : 0)));
+    out.write(static_cast<uint8_t>((r.row_scales ? kRowScales : 0) | (r.row_classes ? kRowClasses : 0) |
+                                   (r.split - 1) << kSplitShift));
     out.write(r.group);
     out.write_array<uint64_t>(r.shape);
     out.write(r.offset);

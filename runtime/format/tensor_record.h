@@ -19,6 +19,7 @@ struct TensorRecord {
   Dtype dtype = Dtype::kF32;
   bool row_scales = false;
   bool row_classes = false;
+  uint32_t split = 1;  ///< coded: the first `split` dimensions are the rows of the matrix, the others its columns
   uint32_t group = 0;
   std::vector<uint64_t> shape;
   uint64_t offset = 0;  ///< from the start of DATA
@@ -29,10 +30,10 @@ struct TensorRecord {
   uint32_t tile_rows = 0, tile_cols = 0;
   float scale_base = 0, row_scale_base = 0;
 
-  uint64_t num_elements() const;  ///< checked at parsing: cannot overflow
-  uint64_t rows() const { return shape.empty() ? 1 : shape[0]; }                    ///< m
-  uint64_t cols() const { return rows() == 0 ? 0 : num_elements() / rows(); }       ///< n
-  uint64_t raw_bytes() const { return num_elements() * dtype_size(dtype); }
+  uint64_t num_elements() const;                                               ///< checked at parsing: cannot overflow
+  uint64_t rows() const;                                                       ///< m
+  uint64_t cols() const { return rows() == 0 ? 0 : num_elements() / rows(); }  ///< n
+  uint64_t raw_bytes() const { return dtype_bytes(dtype, num_elements()); }
 };
 
 /// Where tile `t` of a coded tensor lies in the matrix.
@@ -41,7 +42,9 @@ struct TileGeometry {
   uint32_t height = 0, width = 0;
   uint32_t row_blocks() const { return (height + kChunk - 1) / kChunk; }
   uint32_t lanes() const { return width < kNumLanes ? width : kNumLanes; }
-  uint32_t slots() const { return (width + kNumLanes - 1) / kNumLanes; }  ///< columns per lane, the last one partly used
+  uint32_t slots() const {
+    return (width + kNumLanes - 1) / kNumLanes;
+  }  ///< columns per lane, the last one partly used
 };
 struct TileGrid {
   uint64_t m = 0, n = 0;

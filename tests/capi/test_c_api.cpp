@@ -115,6 +115,10 @@ TEST(CApiBasics, VersionsAndStatusNames) {
   EXPECT_STREQ(nwc_dtype_string(99), "?");
   EXPECT_EQ(nwc_dtype_size(NWC_DTYPE_F64), 8u);
   EXPECT_EQ(nwc_dtype_size(99), 0u);
+  EXPECT_EQ(nwc_dtype_size(NWC_DTYPE_F4), 0u);
+  EXPECT_EQ(nwc_dtype_bits(NWC_DTYPE_F4), 4u);
+  EXPECT_EQ(nwc_dtype_bits(NWC_DTYPE_F64), 64u);
+  EXPECT_EQ(nwc_dtype_bits(99), 0u);
 }
 
 TEST(CApiBasics, NullHandlesAreRefusedOrIgnored) {
@@ -445,6 +449,8 @@ TEST_F(CApi, DescribesTheModel) {
   EXPECT_EQ(down.rows, 192u);
   EXPECT_EQ(down.cols, 512u);
   EXPECT_EQ(down.rank, 2u);
+  EXPECT_TRUE(std::equal(down.shape, down.shape + 2, down.dimensions));
+  EXPECT_EQ(down.row_dimensions, 1u);
   EXPECT_EQ(down.dtype, static_cast<uint32_t>(NWC_DTYPE_BF16));
   EXPECT_GT(down.bpw, 2);
 

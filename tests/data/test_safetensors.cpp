@@ -72,6 +72,8 @@ TEST(Safetensors, FlippedBytesNeverReachBeyondTheFile) {
 TEST(Safetensors, RejectsWhatTheFormatForbids) {
   using enum StatusCode;
   const std::string d8(8, '\0');
+  std::string many_ones;
+  for (int i = 0; i < 64; ++i) many_ones += "1,";
   expect_error("{" + entry("a", "F32", "[1]", 0, 4) + "," + entry("a", "F32", "[1]", 4, 8) + "}", d8, kCorrupt,
                "twice");
   expect_error("{" + entry("a", "F32", "[2]", 0, 8) + "," + entry("b", "F32", "[1]", 4, 8) + "}", d8, kCorrupt,
@@ -81,13 +83,14 @@ TEST(Safetensors, RejectsWhatTheFormatForbids) {
   expect_error("{" + entry("a", "F32", "[2]", 0, 4) + "}", d8, kCorrupt, "need 8");
   expect_error("{" + entry("a", "F32", "[3]", 0, 12) + "}", d8, kTruncated, "only 8 bytes");
   expect_error("{" + entry("a", "F32", "[2]", 8, 0) + "}", d8, kCorrupt, "data_offsets");
-  expect_error("{" + entry("w", "F8_E4M3", "[8]", 0, 8) + "}", d8, kUnsupported,
-               "tensor \"w\" has element type F8_E4M3");
+  expect_error("{" + entry("w", "F7_E3M3", "[8]", 0, 8) + "}", d8, kUnsupported,
+               "tensor \"w\" has element type F7_E3M3");
+  expect_error("{" + entry("w", "F4", "[3,5]", 0, 8) + "}", d8, kCorrupt, "whole bytes");
   expect_error("{" + entry("", "F32", "[2]", 0, 8) + "}", d8, kCorrupt, "name");
   expect_error("{" + entry("a\\u0000b", "F32", "[2]", 0, 8) + "}", d8, kCorrupt, "name");
   expect_error("{" + entry("a", "F32", "[-2]", 0, 8) + "}", d8, kCorrupt, "dimension");
   expect_error("{" + entry("a", "F32", "[2.0]", 0, 8) + "}", d8, kCorrupt, "dimension");
-  expect_error("{" + entry("a", "F32", "[1,1,1,1,1,1,1,1,2]", 0, 8) + "}", d8, kLimit, "9 dimensions");
+  expect_error("{" + entry("a", "F32", "[" + many_ones + "1]", 0, 8) + "}", d8, kLimit, "65 dimensions");
   expect_error("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", d8, kCorrupt, "exactly");
   expect_error("{\"a\":7}", d8, kCorrupt, "exactly");
   expect_error("{\"__metadata__\":{\"k\":1}}", "", kCorrupt, "__metadata__");
@@ -112,6 +115,23 @@ TEST(Safetensors, RejectsHostileHeaders) {
   EXPECT_EQ(parse(safetensors_bytes(deep, "")).status().code(), StatusCode::kLimit);
   EXPECT_EQ(parse(std::string(8, '\xff')).status().code(), StatusCode::kLimit);
   EXPECT_EQ(parse(std::string("\x10\0\0\0\0\0\0\0{}", 10)).status().code(), StatusCode::kTruncated);
+}
+
+// The element types of the format's reference implementation, version 0.6, with their bits.
+TEST(Safetensors, ReadsEveryElementType) {
+  const std::pair<const char*, uint64_t> types[] = {
+      {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6},     {"F6_E3M2", 6},    {"U8", 8},   {"I8", 8},
+      {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},     {"I16", 16},       {"U16", 16}, {"F16", 16},
+      {"BF16", 16},   {"I32", 32},    {"U32", 32},        {"F32", 32},       {"C64", 64}, {"F64", 64},
+      {"I64", 64},    {"U64", 64},    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}};
+  for (const auto& [type, bits] : types) {
+    const Result<SafetensorsHeader> header = parse(
+        safetensors_bytes("{" + entry("w", type, "[1,1,1,1,1,1,1,1,1,4,2]", 0, bits) + "}", std::string(bits, 'x')));
+    ASSERT_TRUE(header.ok()) << type << ": " << header.status().message();
+    EXPECT_STREQ(dtype_name(header->tensors[0].dtype), type);
+    EXPECT_EQ(header->tensors[0].size_bytes, bits);
+    EXPECT_EQ(header->tensors[0].shape.size(), 11u);
+  }
 }
 
 TEST(Safetensors, WritesWhatItReads) {

@@ -213,6 +213,45 @@ TEST(TensorRecord, RoundTripTruncationTrailing) {
   EXPECT_TRUE(parse_tensor_records(serialize(std::vector<TensorRecord>{}), 0, 0)->empty());
 }
 
+TEST(TensorRecord, SplitSaysWhichDimensionsAreRows) {
+  Records r = sample_records();
+  r.list[1].shape = {4, 25, 6, 10};
+  const std::pair<uint64_t, uint64_t> expected[] = {{4, 1500}, {100, 60}, {600, 10}, {6000, 1}};
+  for (uint32_t split = 1; split <= 4; ++split) {
+    r.list[1].split = split;
+    const std::vector<uint8_t> bytes = serialize(r.list);
+    EXPECT_EQ(r.list[1].rows(), expected[split - 1].first);
+    EXPECT_EQ(r.list[1].cols(), expected[split - 1].second);
+    if (split != 2) continue;  // what the other shapes need does not fit the sample's size
+    const auto parsed = parse_tensor_records(bytes, 0, r.data_size);
+    ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+    EXPECT_EQ(parsed->at(1).split, split);
+    EXPECT_EQ(tile_grid(parsed->at(1)).m, 100u);
+    EXPECT_EQ(tile_grid(parsed->at(1)).n, 60u);
+    EXPECT_EQ(serialize(*parsed), bytes);
+  }
+  // Files before version 1.2: no bit, the first dimension.
+  EXPECT_EQ(parse_tensor_records(serialize(sample_records().list), 0, r.data_size)->at(1).split, 1u);
+}
+
+TEST(TensorRecord, EveryElementTypeAndRank) {
+  for (uint8_t d = 0; d < kNumDtypes; ++d) {
+    TensorRecord record;
+    record.name = "t";
+    record.dtype = static_cast<Dtype>(d);
+    record.shape.assign(64, 1);
+    record.shape[63] = 8;
+    record.size = dtype_bits(record.dtype);  // eight elements
+    const auto parsed = parse_tensor_records(serialize({record}), 0, record.size);
+    ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+    EXPECT_EQ(parsed->at(0).raw_bytes(), record.size);
+    EXPECT_EQ(parsed->at(0).shape, record.shape);
+    record.shape[0] = 0;
+    record.size = 0;
+    EXPECT_TRUE(parse_tensor_records(serialize({record}), 0, 0).ok());
+  }
+}
+
 TEST(TensorRecord, HostileFields) {
   const auto rejects = [](const char* what, auto change) {
     Records r = sample_records();
@@ -223,7 +262,7 @@ TEST(TensorRecord, HostileFields) {
   rejects("NUL", [](Records& r) { r.list[1].name = std::string("a\0b", 3); });
   rejects("not UTF-8", [](Records& r) { r.list[1].name = "\xff"; });
   rejects("storage", [](Records& r) { r.list[0].storage = static_cast<Storage>(3); });
-  rejects("dtype", [](Records& r) { r.list[0].dtype = static_cast<Dtype>(13); });
+  rejects("dtype", [](Records& r) { r.list[0].dtype = static_cast<Dtype>(22); });
   rejects("coded dtype", [](Records& r) { r.list[1].dtype = Dtype::kF64; });
   rejects("raw size", [](Records& r) { r.list[0].size = 79; });
   rejects("dimension", [](Records& r) { r.list[0].shape = {uint64_t{1} << 31, 0}; });
@@ -245,6 +284,19 @@ TEST(TensorRecord, HostileFields) {
   rejects("raw with tiles", [](Records& r) { r.list[0].tile_rows = 16; });
   rejects("raw row scales", [](Records& r) { r.list[0].row_scales = true; });
   rejects("raw row classes", [](Records& r) { r.list[0].row_classes = true; });
+  rejects("raw split", [](Records& r) { r.list[0].split = 2; });
+  rejects("split of a matrix", [](Records& r) { r.list[1].split = 2; });
+  rejects("split beyond the rank", [](Records& r) { r.list[1].split = 8; });
+  rejects("rank", [](Records& r) { r.list[0].shape.assign(65, 1); });
+  rejects("too many rows", [](Records& r) {
+    r.list[1].shape = {1u << 16, 1u << 15, 1};
+    r.list[1].split = 2;
+  });
+  rejects("half a byte", [](Records& r) {
+    r.list[0].dtype = Dtype::kF4;
+    r.list[0].shape = {3};
+    r.list[0].size = 1;
+  });
   rejects("overlap", [](Records& r) { r.list[1].offset = 79; });
   rejects("gap", [](Records& r) {
     r.list[1].offset = 80 + 4096;

@@ -39,9 +39,8 @@ void visit_tensors(const nwc_model* model, uint32_t count) {
     require(nwc_model_layer(model, info.layer, &layer) == NWC_STATUS_OK, "layer of a tensor");
     require(i >= layer.first_tensor && i - layer.first_tensor < layer.num_tensors, "the layer holds the tensor");
     if (info.storage == NWC_STORAGE_CODED || info.rows == 0 || info.cols == 0) continue;
-    const uint64_t element = nwc_dtype_size(info.dtype);
-    if (info.cols > kMaxTensorBytes / element || info.rows > kMaxTensorBytes / element / info.cols) continue;
-    bytes.resize(info.rows * info.cols * element);
+    if (info.cols > kMaxTensorBytes || info.rows > kMaxTensorBytes / info.cols) continue;
+    bytes.resize(info.rows * info.cols * nwc_dtype_bits(info.dtype) / 8);
     (void)nwc_model_read_raw(model, i, bytes.data(), bytes.size());
   }
 }

@@ -15,9 +15,9 @@ void check_header(const SafetensorsHeader& header, uint64_t file_size) {
     require(t.offset >= end && t.size_bytes <= file_size && t.offset <= file_size - t.size_bytes,
             "tensors lie in the file, one behind the other");
     end = t.offset + t.size_bytes;
-    uint64_t bytes = dtype_size(t.dtype);
-    for (const uint64_t d : t.shape) bytes *= d;
-    require(bytes == t.size_bytes, "a tensor's size follows from its shape");
+    uint64_t bits = dtype_bits(t.dtype);
+    for (const uint64_t d : t.shape) bits *= d;
+    require(bits == 8 * t.size_bytes, "a tensor's size follows from its shape");
   }
 }
 

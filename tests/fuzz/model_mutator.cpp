@@ -151,7 +151,13 @@ void mutate_coded(const CodecRecord& codec, Random& random, EditableTensor* tens
     default:
       r.row_scales = random.one_in(2);
       r.row_classes = random.one_in(2);
-      if (random.one_in(16)) r.shape = {1 + random.below(70), 1 + random.below(100)};
+      if (random.one_in(16)) {
+        r.shape = {1 + random.below(70), 1 + random.below(100)};
+        r.split = 1;
+      } else if (random.one_in(16)) {
+        r.shape = {1 + random.below(5), 1 + random.below(20), 1 + random.below(100)};
+        r.split = 1 + static_cast<uint32_t>(random.below(2));
+      }
       fill_anew(codec, random, tensor);
   }
 }
@@ -159,7 +165,7 @@ void mutate_coded(const CodecRecord& codec, Random& random, EditableTensor* tens
 void mutate_raw(Random& random, EditableTensor* tensor) {
   reference::TestTensor& t = tensor->coded;
   if (t.blob.empty()) return;
-  const size_t element = dtype_size(t.record.dtype);
+  const size_t element = std::max(1u, dtype_size(t.record.dtype));
   if (t.record.storage == Storage::kRaw && t.blob.size() >= 4 && random.one_in(2)) {
     const float v = interesting_float(random);
     uint8_t* to = t.blob.data() + random.below(t.blob.size() / element) * element;

@@ -48,7 +48,7 @@ inline void check_source(const ModelSource& source, Bytes input) {
     const SourceTensor& t = source.tensors()[i];
     require(source.find(t.name) == i, "tensors by name");
     if (t.num_elements() > kMaxReadElements) continue;
-    raw.resize(static_cast<size_t>(t.num_elements() * dtype_size(t.dtype)));
+    raw.resize(static_cast<size_t>(t.num_bytes()));
     const bool readable = source.read_raw(i, raw).ok();
     const auto values = source.read_f32(i);
     if (!values.ok()) continue;

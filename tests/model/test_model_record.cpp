@@ -1,9 +1,11 @@
 // The MODEL section: round trips, and every rule of doc/format_model.md.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <limits>
 
+#include "runtime/format/constants.h"
 #include "runtime/format/dtype.h"
 #include "runtime/format/model_record.h"
 
@@ -146,13 +148,47 @@ TEST(ModelRecord, RejectsAnotherVersion) {
 
 TEST(Dtype, NamesAndSizes) {
   EXPECT_STREQ(dtype_name(Dtype::kBf16), "BF16");
-  EXPECT_STREQ(dtype_name(static_cast<Dtype>(13)), "?");
+  EXPECT_STREQ(dtype_name(static_cast<Dtype>(22)), "?");
   for (uint8_t d = 0; d < kNumDtypes; ++d) {
     const std::string name = dtype_name(static_cast<Dtype>(d));
     const size_t digits = name.find_first_of("0123456789");
     const uint32_t bits = digits == std::string::npos ? 8 : static_cast<uint32_t>(std::stoul(name.substr(digits)));
-    EXPECT_EQ(dtype_size(static_cast<Dtype>(d)) * 8, bits) << name;
+    EXPECT_EQ(dtype_bits(static_cast<Dtype>(d)), bits) << name;
+    EXPECT_EQ(dtype_size(static_cast<Dtype>(d)), bits / 8) << name;
   }
+  EXPECT_EQ(dtype_bytes(Dtype::kF6E2M3, 4), 3u);
+  EXPECT_EQ(dtype_bytes(Dtype::kF4, kMaxTensorElements), uint64_t{1} << 39);
+}
+
+// Largest, least normal, least number and what is special of each type, as the Python package ml_dtypes has them.
+TEST(Dtype, EightBitFloats) {
+  const auto value = [](Dtype dtype, uint8_t bits) { return load_float(dtype, &bits); };
+  EXPECT_EQ(value(Dtype::kF8E4M3, 0x38), 1.0f);
+  EXPECT_EQ(value(Dtype::kF8E4M3, 0x7e), 448.0f);
+  EXPECT_EQ(value(Dtype::kF8E4M3, 0x08), 0x1p-6f);
+  EXPECT_EQ(value(Dtype::kF8E4M3, 0x81), -0x1p-9f);
+  EXPECT_EQ(value(Dtype::kF8E4M3, 0xc5), -3.25f);
+  EXPECT_TRUE(std::isnan(value(Dtype::kF8E4M3, 0x7f)) && std::isnan(value(Dtype::kF8E4M3, 0xff)));
+  EXPECT_EQ(value(Dtype::kF8E5M2, 0x3c), 1.0f);
+  EXPECT_EQ(value(Dtype::kF8E5M2, 0x7b), 57344.0f);
+  EXPECT_EQ(value(Dtype::kF8E5M2, 0x01), 0x1p-16f);
+  EXPECT_EQ(value(Dtype::kF8E5M2, 0xfc), -INFINITY);
+  EXPECT_TRUE(std::isnan(value(Dtype::kF8E5M2, 0x7d)));
+  EXPECT_EQ(value(Dtype::kF8E8M0, 127), 1.0f);
+  EXPECT_EQ(value(Dtype::kF8E8M0, 0), 0x1p-127f);
+  EXPECT_EQ(value(Dtype::kF8E8M0, 254), 0x1p127f);
+  EXPECT_TRUE(std::isnan(value(Dtype::kF8E8M0, 255)));
+  EXPECT_EQ(value(Dtype::kF8E4M3Fnuz, 0x40), 1.0f);
+  EXPECT_EQ(value(Dtype::kF8E4M3Fnuz, 0x7f), 240.0f);
+  EXPECT_EQ(value(Dtype::kF8E4M3Fnuz, 0x08), 0x1p-7f);
+  EXPECT_EQ(value(Dtype::kF8E4M3Fnuz, 0x81), -0x1p-10f);
+  EXPECT_TRUE(std::isnan(value(Dtype::kF8E4M3Fnuz, 0x80)));
+  EXPECT_EQ(value(Dtype::kF8E5M2Fnuz, 0x40), 1.0f);
+  EXPECT_EQ(value(Dtype::kF8E5M2Fnuz, 0x7f), 57344.0f);
+  EXPECT_EQ(value(Dtype::kF8E5M2Fnuz, 0x04), 0x1p-15f);
+  EXPECT_EQ(value(Dtype::kF8E5M2Fnuz, 0x81), -0x1p-17f);
+  EXPECT_TRUE(std::isnan(value(Dtype::kF8E5M2Fnuz, 0x80)));
+  EXPECT_TRUE(std::signbit(value(Dtype::kF8E4M3, 0x80)) && value(Dtype::kF8E4M3, 0x80) == 0);
 }
 
 }  // namespace

@@ -36,8 +36,8 @@ Status parse_tensor(const nlohmann::json& entry, CalibratedTensor* tensor) {
   NWC_TRY(read_u64(entry, "n", &shape[1]));
   tensor->m = shape[0];
   tensor->n = shape[1];
-  NWC_TRY(check_tensor(tensor->name, shape, sizeof(float)));
-  NWC_TRY(check_tensor(tensor->name, {tensor->n, tensor->n}, sizeof(float)));
+  NWC_TRY(check_tensor(tensor->name, shape, Dtype::kF32));
+  NWC_TRY(check_tensor(tensor->name, {tensor->n, tensor->n}, Dtype::kF32));
   // The file is one of ours, in our folder.
   if (tensor->file.empty() || tensor->file[0] == '.' || tensor->file.find('/') != std::string::npos) {
     return corrupt("calibration.json: " + quote_tensor(tensor->name) + " names no plain file");

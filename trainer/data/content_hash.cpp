@@ -27,7 +27,7 @@ Status ContentHash::add(const ModelSource& source) {
     add(tensor.name);
     add(static_cast<uint64_t>(tensor.dtype));
     for (const uint64_t d : tensor.shape) add(d);
-    bytes.resize(static_cast<size_t>(tensor.num_elements()) * dtype_size(tensor.dtype));
+    bytes.resize(static_cast<size_t>(tensor.num_bytes()));
     NWC_TRY(source.read_raw(i, bytes));
     add(uint64_t{crc32(bytes)});
   }

@@ -176,7 +176,7 @@ Status GgufFile::parse_tensor(ByteReader* in) {
     return unsupported(quote_tensor(tensor.name) + " is stored as " + ggml_type_name(type) + ", which cannot be read");
   }
   // The decoded size has to be within the limits; then so is the stored one.
-  NWC_ASSIGN_OR_RETURN(const uint64_t decoded, check_tensor(tensor.name, tensor.shape, dtype_size(tensor.type->dtype)));
+  NWC_ASSIGN_OR_RETURN(const uint64_t decoded, check_tensor(tensor.name, tensor.shape, tensor.type->dtype));
   const uint64_t columns = tensor.shape.empty() ? 1 : tensor.shape.back();
   if (columns % tensor.type->block_elements != 0) {
     return corrupt(quote_tensor(tensor.name) + " has rows of " + std::to_string(columns) + " elements, not whole " +

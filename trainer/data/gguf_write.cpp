@@ -41,7 +41,7 @@ Result<std::vector<uint8_t>> make_header(const GgufMetadata& metadata, std::span
     if (tensor.shape.size() > kMaxDims) {
       return invalid_argument(quote_tensor(tensor.name) + " has more than 4 dimensions; GGUF cannot hold it");
     }
-    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, dtype_size(tensor.dtype)));
+    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, tensor.dtype));
     NWC_ASSIGN_OR_RETURN(const uint32_t type, type_id(tensor));
     write_string(&out, tensor.name);
     out.write(static_cast<uint32_t>(tensor.shape.size()));

@@ -33,6 +33,9 @@ class Checker {
     if (!dtype_is_float(tensor.dtype)) {
       return unsupported(quote_tensor(name) + " is stored as " + tensor.stored_type + ", not as floats");
     }
+    if (dtype_size(tensor.dtype) < 2) {
+      return unsupported(quote_tensor(name) + " is stored as " + tensor.stored_type + ", and what scales it is not known");
+    }
     return {};
   }
 

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <filesystem>
 
-#include "runtime/base/half.h"
 #include "trainer/data/gguf_source.h"
 #include "trainer/data/hf_directory.h"
 #include "trainer/data/safetensors_source.h"
@@ -12,25 +11,20 @@
 namespace nwc {
 namespace {
 
-template <typename T, typename Convert>
-Status read_converted(const ModelSource& source, size_t tensor, std::vector<float>* out, Convert convert) {
-  std::vector<uint8_t> raw(out->size() * sizeof(T));
-  NWC_TRY(source.read_raw(tensor, raw));
-  for (size_t i = 0; i < out->size(); ++i) (*out)[i] = convert(load_le<T>(raw.data() + i * sizeof(T)));
-  return {};
-}
-
 Status read_floats(const ModelSource& source, size_t tensor, std::vector<float>* out) {
   const SourceTensor& info = source.tensors()[tensor];
-  switch (info.dtype) {
-    case Dtype::kF32:
-      return source.read_raw(tensor, {reinterpret_cast<uint8_t*>(out->data()), out->size() * sizeof(float)});
-    case Dtype::kF16: return read_converted<uint16_t>(source, tensor, out, f16_to_f32);
-    case Dtype::kBf16: return read_converted<uint16_t>(source, tensor, out, bf16_to_f32);
-    case Dtype::kF64:
-      return read_converted<double>(source, tensor, out, [](double v) { return static_cast<float>(v); });
-    default: return invalid_argument(quote_tensor(info.name) + " holds " + dtype_name(info.dtype) + ", not floats");
+  if (!dtype_is_float(info.dtype)) {
+    return invalid_argument(quote_tensor(info.name) + " holds " + dtype_name(info.dtype) +
+                            ", which is not converted to floats");
   }
+  if (info.dtype == Dtype::kF32) {
+    return source.read_raw(tensor, {reinterpret_cast<uint8_t*>(out->data()), out->size() * sizeof(float)});
+  }
+  const size_t size = dtype_size(info.dtype);
+  std::vector<uint8_t> raw(out->size() * size);
+  NWC_TRY(source.read_raw(tensor, raw));
+  for (size_t i = 0; i < out->size(); ++i) (*out)[i] = load_float(info.dtype, raw.data() + i * size);
+  return {};
 }
 
 bool has_suffix(const std::string& path, const std::string& suffix) {
@@ -52,11 +46,16 @@ const std::string& ModelSource::note() const {
 
 Result<SourceFiles> ModelSource::source_files() const { return SourceFiles(); }
 
-Result<std::vector<float>> ModelSource::read_f32(size_t tensor) const {
+Result<std::vector<float>> ModelSource::read_any_f32(size_t tensor) const {
   if (tensor >= tensors().size()) return invalid_argument("read_f32: no tensor " + std::to_string(tensor));
-  const SourceTensor& info = tensors()[tensor];
-  std::vector<float> values(static_cast<size_t>(info.num_elements()));
+  std::vector<float> values(static_cast<size_t>(tensors()[tensor].num_elements()));
   NWC_TRY(read_floats(*this, tensor, &values));
+  return values;
+}
+
+Result<std::vector<float>> ModelSource::read_f32(size_t tensor) const {
+  NWC_ASSIGN_OR_RETURN(std::vector<float> values, read_any_f32(tensor));
+  const SourceTensor& info = tensors()[tensor];
   for (size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(values[i])) continue;
     const uint64_t columns = info.shape.empty() ? 1 : info.shape.back();

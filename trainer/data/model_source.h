@@ -26,6 +26,7 @@ struct SourceTensor {
     for (uint64_t d : shape) n *= d;  // the loaders have checked that this does not overflow
     return n;
   }
+  uint64_t num_bytes() const { return dtype_bytes(dtype, num_elements()); }
 };
 
 /// Thread-safe for reading.
@@ -33,7 +34,7 @@ class ModelSource {
  public:
   virtual ~ModelSource() = default;
   virtual const std::vector<SourceTensor>& tensors() const = 0;
-  /// row-major bytes in SourceTensor::dtype, num_elements * dtype_size bytes. GGUF q/k projections are returned in
+  /// row-major bytes in SourceTensor::dtype, SourceTensor::num_bytes. GGUF q/k projections are returned in
   /// Hugging Face row order (rotate-half RoPE).
   virtual Status read_raw(size_t tensor, MutableBytes out) const = 0;
   /// The model's description, where the source has one (config.json, GGUF metadata).
@@ -47,8 +48,11 @@ class ModelSource {
   /// What describes the model beside its weights, as the source has it; nothing by default. Reads the files.
   virtual Result<SourceFiles> source_files() const;
 
-  /// num_elements floats, from any float dtype. NaN or infinity: kCorrupt naming tensor and element.
+  /// num_elements floats, from any dtype that dtype_is_float names. NaN or infinity: kCorrupt naming tensor and
+  /// element.
   Result<std::vector<float>> read_f32(size_t tensor) const;
+  /// The same, but NaN and infinity are delivered.
+  Result<std::vector<float>> read_any_f32(size_t tensor) const;
   /// Index by name, or nullopt.
   std::optional<size_t> find(const std::string& name) const;
 };

@@ -59,7 +59,7 @@ Result<SafetensorsTensor> parse_tensor(const std::string& name, const Json& valu
     return truncated(quote_tensor(name) + " ends at byte " + std::to_string(*end) + " of the data, which has only " +
                      std::to_string(data_bytes) + " bytes");
   }
-  NWC_ASSIGN_OR_RETURN(tensor.size_bytes, check_tensor(name, tensor.shape, dtype_size(tensor.dtype)));
+  NWC_ASSIGN_OR_RETURN(tensor.size_bytes, check_tensor(name, tensor.shape, tensor.dtype));
   if (tensor.size_bytes != *end - *begin) {
     return corrupt(quote_tensor(name) + " has " + std::to_string(*end - *begin) + " bytes, its shape and " + type_name +
                    " need " + std::to_string(tensor.size_bytes));

@@ -18,7 +18,7 @@ Result<std::string> make_header(std::span<const SafetensorsTensor> tensors,
     if (!seen.emplace(tensor.name, true).second) {
       return invalid_argument(quote_tensor(tensor.name) + ": the name is empty, reserved, or occurs twice");
     }
-    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, dtype_size(tensor.dtype)));
+    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, tensor.dtype));
     // emplace_back, not operator[]: the ordered map would search its whole length for every key.
     nlohmann::ordered_json entry = nlohmann::ordered_json::object();
     entry["dtype"] = dtype_name(tensor.dtype);
@@ -52,7 +52,7 @@ Status write_safetensors(const std::string& path, std::span<const SafetensorsTen
   for (size_t i = 0; i < tensors.size(); ++i) {
     const SafetensorsTensor& tensor = tensors[i];
     NWC_TRY(produce(i, &bytes).with_context(quote_tensor(tensor.name)));
-    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, dtype_size(tensor.dtype)));
+    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, tensor.dtype));
     if (bytes.size() != size) {
       return invalid_argument(quote_tensor(tensor.name) + " was given " + std::to_string(bytes.size()) +
                               " bytes instead of " + std::to_string(size));

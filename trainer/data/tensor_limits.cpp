@@ -32,24 +32,31 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
   return text + "]";
 }
 
-Result<uint64_t> check_tensor(const std::string& name, const std::vector<uint64_t>& shape, uint32_t element_bytes) {
+Result<uint64_t> check_tensor(const std::string& name, const std::vector<uint64_t>& shape, Dtype dtype) {
   if (name.empty() || name.size() > kMaxNameBytes || name.find('\0') != std::string::npos || !is_valid_utf8(name)) {
     return corrupt(quote_tensor(name) + ": a tensor's name must be 1 to 1024 bytes of UTF-8 without NUL");
   }
   if (shape.size() > kMaxRank) {
-    return limit_error(quote_tensor(name) + " has " + std::to_string(shape.size()) + " dimensions, more than 8");
+    return limit_error(quote_tensor(name) + " has " + std::to_string(shape.size()) + " dimensions, more than " +
+                       std::to_string(kMaxRank));
   }
-  uint64_t size = element_bytes;
+  uint64_t elements = 1;
   bool empty = false;
   for (uint64_t dim : shape) {
     empty = empty || dim == 0;
     // Zero counts as one here, so that a zero cannot hide an absurd dimension beside it.
-    if (dim > kMaxDimension || !checked_mul(size, std::max<uint64_t>(dim, 1), &size) || size > kMaxRawBytes) {
+    if (dim > kMaxDimension || !checked_mul(elements, std::max<uint64_t>(dim, 1), &elements) ||
+        elements > kMaxTensorElements || dtype_bytes(dtype, elements) > kMaxRawBytes) {
       return limit_error(quote_tensor(name) + " of shape " + shape_text(shape) +
                          " is too large: a dimension may have 2^31 - 1 elements, a tensor 2^40 bytes");
     }
   }
-  return empty ? uint64_t{0} : size;
+  if (empty) return uint64_t{0};
+  if (elements * dtype_bits(dtype) % 8 != 0) {
+    return corrupt(quote_tensor(name) + " of shape " + shape_text(shape) + " has elements of " + dtype_name(dtype) +
+                   " that do not fill whole bytes");
+  }
+  return dtype_bytes(dtype, elements);
 }
 
 }  // namespace nwc

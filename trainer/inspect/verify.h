@@ -26,7 +26,8 @@ struct VerifyReport {
 };
 
 /// Checks header and metadata, the CRC-32 of every section and tile, that gaps are zero, that every rANS stream ends in
-/// its start state, that MODEL and TOKENIZER hold what they may, and that every float tensor is finite. With `other`: every coded tensor's integers must be the same
+/// its start state, that MODEL and TOKENIZER hold what they may, and that every coded tensor is finite. With `other`:
+/// every coded tensor's integers must be the same
 /// from both decoders, and its f32 weights within the tolerance; differences are reported, not an error.
 /// `decoder` and `other` decode `file`. progress: in weights.
 /// errors: kChecksum, kCorrupt, kTruncated (name section, tensor, tile or offset), kIo, kCancelled

@@ -131,7 +131,8 @@ Result<std::shared_ptr<WindowStream::Source>> WindowStream::open(const DecodeJob
   source->job = &job;
   if (record.storage != Storage::kCoded) {
     if (!dtype_is_float(record.dtype)) {
-      return unsupported(str_cat(record.name, " holds ", dtype_name(record.dtype), ", which is no float type"));
+      return unsupported(
+          str_cat(record.name, " holds ", dtype_name(record.dtype), ", which is not converted; its bytes can be read"));
     }
     NWC_ASSIGN_OR_RETURN(source->raw, file_.load_raw(job.tensor, job.check_crc, &source->raw_storage));
     return source;

@@ -260,16 +260,30 @@ enum {
   NWC_DTYPE_U32 = 9,
   NWC_DTYPE_I64 = 10,
   NWC_DTYPE_U64 = 11,
-  NWC_DTYPE_BOOL = 12
+  NWC_DTYPE_BOOL = 12,
+  /* Of 8 bits, with the bits of exponent and mantissa in their names: decoders take them, too. */
+  NWC_DTYPE_F8_E4M3 = 13,
+  NWC_DTYPE_F8_E5M2 = 14,
+  NWC_DTYPE_F8_E8M0 = 15,
+  NWC_DTYPE_F8_E4M3FNUZ = 16,
+  NWC_DTYPE_F8_E5M2FNUZ = 17,
+  /* Packed without gaps, two in a byte and four in three: raw only. */
+  NWC_DTYPE_F4 = 18,
+  NWC_DTYPE_F6_E2M3 = 19,
+  NWC_DTYPE_F6_E3M2 = 20,
+  NWC_DTYPE_C64 = 21 /* two F32, real and imaginary: raw only */
 };
 /* "F32", "BF16", ...; "?" for a number that is not listed. */
 NWC_API const char* nwc_dtype_string(nwc_dtype dtype);
-/* Bytes per element; 0 for a number that is not listed. */
+/* Bytes per element; 0 for a type of less than a byte, and for a number that is not listed. */
 NWC_API size_t nwc_dtype_size(nwc_dtype dtype);
+/* Bits per element; 0 for a number that is not listed. */
+NWC_API uint32_t nwc_dtype_bits(nwc_dtype dtype);
 
 typedef uint32_t nwc_storage;
 enum { NWC_STORAGE_RAW = 0, NWC_STORAGE_RAW_DEFLATED = 1, NWC_STORAGE_CODED = 2 };
 
+/* Of nwc_tensor_info::shape; a tensor may have more dimensions. */
 #define NWC_MAX_RANK 8
 
 typedef struct nwc_tensor_info {
@@ -281,11 +295,14 @@ typedef struct nwc_tensor_info {
   uint32_t has_row_scales;
   uint32_t tile_rows, tile_cols; /* coded tensors: what is decoded at a time; else 0 */
   const char* name;              /* lives as long as the model */
-  uint64_t shape[NWC_MAX_RANK];  /* rank entries; an empty shape is a scalar */
-  uint64_t rows, cols;           /* as a matrix: the first dimension, and the product of the others */
+  uint64_t shape[NWC_MAX_RANK];  /* the first dimensions, at most NWC_MAX_RANK; an empty shape is a scalar */
+  uint64_t rows, cols;           /* as a matrix: the product of the first row_dimensions, and of the others */
   uint64_t file_offset;          /* of the stored bytes */
   uint64_t stored_bytes;
-  double bpw; /* 8 * stored_bytes / (rows * cols); 0 for an empty tensor */
+  double bpw;                 /* 8 * stored_bytes / (rows * cols); 0 for an empty tensor */
+  const uint64_t* dimensions; /* the whole shape, `rank` entries; lives as long as the model */
+  uint32_t row_dimensions;    /* 1 but for some coded tensors, such as experts [e][out][in]: there 2 */
+  uint32_t reserved;          /* 0 */
 } nwc_tensor_info;
 static inline void nwc_tensor_info_init(nwc_tensor_info* info) {
   memset(info, 0, sizeof *info);
@@ -296,7 +313,7 @@ NWC_API nwc_status nwc_model_tensor(const nwc_model* model, uint32_t tensor, nwc
 NWC_API nwc_status nwc_model_find_tensor(const nwc_model* model, const char* name, uint32_t* out_tensor);
 
 /* The original bytes of a tensor that is not coded, of any dtype. out_data: size_bytes >= rows * cols *
- * nwc_dtype_size(dtype). errors: INVALID_ARGUMENT (coded), BUFFER_TOO_SMALL, NOT_FOUND, CHECKSUM, CORRUPT, IO. */
+ * nwc_dtype_bits(dtype) / 8. errors: INVALID_ARGUMENT (coded), BUFFER_TOO_SMALL, NOT_FOUND, CHECKSUM, CORRUPT, IO. */
 NWC_API nwc_status nwc_model_read_raw(const nwc_model* model, uint32_t tensor, void* out_data, size_t size_bytes);
 
 /* A stored layer: consecutive tensors that inference needs together, one contiguous range of the file. */
