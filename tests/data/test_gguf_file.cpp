@@ -100,7 +100,7 @@ TEST(GgufFile, EveryPrefixIsRejectedAndFlipsStayInBounds) {
       if (!result.ok()) continue;
       for (const GgufTensor& tensor : result->tensors()) EXPECT_LE(tensor.offset + tensor.size_bytes, damaged.size());
       // Nothing that opens may make the layers above fail in another way than with a status.
-      (void)open_gguf(make_owned_reader(std::vector<uint8_t>(damaged.begin(), damaged.end()))).ok();
+      if (Result<GgufFile> again = parse(damaged); again.ok()) (void)open_gguf(std::move(*again)).ok();
     }
   }
 }

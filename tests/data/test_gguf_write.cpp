@@ -77,7 +77,7 @@ TEST(GgufWrite, ReadsBackWhatItWrote) {
     EXPECT_EQ(stored.shape, tensors[i].shape);
     EXPECT_EQ(stored.offset % 32, 0u);
     std::vector<uint8_t> bytes(stored.size_bytes), expected;
-    ASSERT_TRUE(file->reader().read(stored.offset, bytes).ok());
+    ASSERT_TRUE(stored.reader->read(stored.offset, bytes).ok());
     ASSERT_TRUE(produce(i, &expected).ok());
     EXPECT_EQ(bytes, expected);
   }

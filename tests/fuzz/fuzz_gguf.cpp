@@ -7,7 +7,9 @@ using namespace nwc::fuzz;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Bytes input(data, size);
-  const auto source = open_gguf(make_memory_reader(input));
+  Result<GgufFile> file = GgufFile::open(make_memory_reader(input));
+  if (!file.ok()) return 0;
+  const auto source = open_gguf(std::move(*file));
   if (source.ok()) check_source(**source, input);
   return 0;
 }

@@ -16,8 +16,9 @@ struct GgmlType {
   uint32_t block_elements;  ///< consecutive elements of a row that are stored together; 1 for plain types
   uint32_t block_bytes;
   Dtype dtype;  ///< of the decoded elements: the type itself for plain types, kF32 for quantized ones
+  void (*decode)(const uint8_t* block, float* out);  ///< a block of a quantized type; nullptr for plain types
 
-  bool quantized() const { return block_elements > 1; }
+  bool quantized() const { return decode != nullptr; }
 };
 
 /// The type with this number, or nullptr where it cannot be read.

@@ -88,6 +88,24 @@ Result<GgufFile> GgufFile::open_header(std::unique_ptr<Reader> reader) {
   return file;
 }
 
+Status GgufFile::append(GgufFile part) {
+  std::unordered_set<std::string_view> names;
+  for (const GgufTensor& tensor : tensors_) names.insert(tensor.name);
+  for (const GgufTensor& tensor : part.tensors_) {
+    if (names.count(tensor.name) != 0) return corrupt(quote_tensor(tensor.name) + " is in another part, too");
+  }
+  std::move(part.tensors_.begin(), part.tensors_.end(), std::back_inserter(tensors_));
+  part.tensors_.clear();
+  other_parts_.push_back(std::move(part));
+  return {};
+}
+
+std::vector<Bytes> GgufFile::headers() const {
+  std::vector<Bytes> all = {header_};
+  for (const GgufFile& part : other_parts_) all.push_back(part.header_);
+  return all;
+}
+
 // Nothing says how long metadata and directory are: more is read until they end.
 Result<uint64_t> GgufFile::parse() {
   const uint64_t most = std::min(reader_->size(), kMaxHeaderBytes);
@@ -184,6 +202,7 @@ Status GgufFile::parse_tensor(ByteReader* in) {
   }
   tensor.size_bytes = decoded / dtype_size(tensor.type->dtype) / tensor.type->block_elements * tensor.type->block_bytes;
   NWC_TRY(in->read(&tensor.offset, "tensor offset"));
+  tensor.reader = reader_.get();
   tensors_.push_back(std::move(tensor));
   return {};
 }

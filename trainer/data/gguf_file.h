@@ -15,9 +15,10 @@ namespace nwc {
 struct GgufTensor {
   std::string name;
   const GgmlType* type = nullptr;
-  std::vector<uint64_t> shape;  ///< row-major, outermost first (the file has them innermost first)
-  uint64_t offset = 0;          ///< from the start of the file
-  uint64_t size_bytes = 0;      ///< as stored
+  std::vector<uint64_t> shape;     ///< row-major, outermost first (the file has them innermost first)
+  const Reader* reader = nullptr;  ///< of the file that holds it: a model may be split into several
+  uint64_t offset = 0;             ///< from the start of that file
+  uint64_t size_bytes = 0;         ///< as stored
 };
 
 /// safety: untrusted input. Metadata is kept as checked ranges of the header and decoded when asked for; every tensor
@@ -31,10 +32,13 @@ class GgufFile {
   /// Of header() of a file alone: metadata and the tensors' names, types and shapes; offsets are not looked at.
   static Result<GgufFile> open_header(std::unique_ptr<Reader> reader);
 
+  /// Adds the tensors of another part of the same model. The metadata stay those of this file.
+  /// errors: kCorrupt (a tensor is in both)
+  Status append(GgufFile part);
+
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
-  const Reader& reader() const { return *reader_; }
-  /// The file's bytes from its start to the end of the tensor directory.
-  Bytes header() const { return header_; }
+  /// The file's bytes from its start to the end of the tensor directory, and those of the parts that were appended.
+  std::vector<Bytes> headers() const;
 
   // Metadata. An absent key leaves *out alone; a value of another type is kCorrupt and names the key.
   bool has(const std::string& key) const { return metadata_.count(key) != 0; }
@@ -72,6 +76,7 @@ class GgufFile {
   Result<const Value*> find(const std::string& key, bool array) const;
 
   std::unique_ptr<Reader> reader_;
+  std::vector<GgufFile> other_parts_;  ///< without their tensors
   std::vector<uint8_t> header_storage_;
   Bytes header_;
   std::vector<RawPair> raw_metadata_;

@@ -91,7 +91,7 @@ Status read_rope(const GgufFile& file, const std::string& prefix, ModelRecord* m
     return corrupt(quote_tensor(kRopeFactorsTensor) + " must hold one F32 for each pair of a head's dimensions");
   }
   std::vector<float> values(model->head_dim / 2);
-  NWC_TRY(file.reader().read(factors->offset, {reinterpret_cast<uint8_t*>(values.data()), values.size() * 4}));
+  NWC_TRY(factors->reader->read(factors->offset, {reinterpret_cast<uint8_t*>(values.data()), values.size() * 4}));
   return recover_llama3_scaling(values, model);
 }
 
@@ -147,9 +147,6 @@ Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
   std::string architecture;
   NWC_TRY(file.get("general.architecture", &architecture));
   if (architecture != "llama") return unsupported("architecture \"" + architecture + "\" is not of the Llama family");
-  uint32_t splits = 1;
-  NWC_TRY(file.get("split.count", &splits));
-  if (splits > 1) return unsupported("a GGUF model split into several files; merge them first");
 
   ModelRecord model;
   const std::string prefix = architecture + ".";

@@ -111,7 +111,7 @@ Status GgufSource::init() {
 }
 
 Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
-  if (tensor >= tensors_.size() || out.size() != tensors_[tensor].num_elements() * dtype_size(tensors_[tensor].dtype)) {
+  if (tensor >= tensors_.size() || out.size() != tensors_[tensor].num_bytes()) {
     return invalid_argument("read_raw: no tensor " + std::to_string(tensor) + ", or not of " +
                             std::to_string(out.size()) + " bytes");
   }
@@ -120,7 +120,7 @@ Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
   const std::string& name = tensors_[tensor].name;
   const uint32_t head_dim = places_[tensor].rotary_head_dim;
   if (!stored.type->quantized() && head_dim == 0) {
-    return file_.reader().read(stored.offset, out).with_context(quote_tensor(name));
+    return stored.reader->read(stored.offset, out).with_context(quote_tensor(name));
   }
   // Row by row: blocks do not cross rows.
   const uint64_t rows = stored.shape.size() < 2 ? 1 : stored.shape[0];
@@ -130,7 +130,7 @@ Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
   std::vector<float> unpacked(stored.type->quantized() ? columns : 0);
   for (uint64_t row = 0; row < rows; ++row) {
     const uint64_t from = head_dim == 0 ? row : gguf_rotary_row(row, head_dim);
-    NWC_TRY(file_.reader().read(stored.offset + from * row_bytes, packed).with_context(quote_tensor(name)));
+    NWC_TRY(stored.reader->read(stored.offset + from * row_bytes, packed).with_context(quote_tensor(name)));
     uint8_t* to = out.data() + row * (out.size() / rows);
     if (stored.type->quantized()) {
       dequantize(*stored.type, packed, unpacked);
@@ -145,9 +145,13 @@ Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
 Result<SourceFiles> GgufSource::source_files() const {
   SourceFiles files;
   files.record.kind = SourceKind::kGguf;
-  const Bytes header = file_.header();
-  const auto read = [&] { return Result<std::vector<uint8_t>>({header.begin(), header.end()}); };
-  NWC_TRY(add_source_file("header.gguf", header.size(), read, &files));
+  uint32_t number = 1;
+  for (const Bytes header : file_.headers()) {
+    const auto read = [&] { return Result<std::vector<uint8_t>>({header.begin(), header.end()}); };
+    const std::string name = number == 1 ? "header.gguf" : "header-" + std::to_string(number) + ".gguf";
+    NWC_TRY(add_source_file(name, header.size(), read, &files));
+    ++number;
+  }
   return files;
 }
 
@@ -159,8 +163,7 @@ uint64_t GgufSource::stored_bytes() const {
 
 }  // namespace
 
-Result<std::unique_ptr<ModelSource>> open_gguf(std::unique_ptr<Reader> reader) {
-  NWC_ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(std::move(reader)));
+Result<std::unique_ptr<ModelSource>> open_gguf(GgufFile file) {
   auto source = std::make_unique<GgufSource>(std::move(file));
   NWC_TRY(source->init());
   return std::unique_ptr<ModelSource>(std::move(source));

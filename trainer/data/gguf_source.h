@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "trainer/data/gguf_file.h"
 #include "trainer/data/model_source.h"
 
 namespace nwc {
@@ -11,7 +12,7 @@ namespace nwc {
 /// q_proj and k_proj put back into Hugging Face's order, if the model is one that the engine runs; otherwise model() is
 /// missing, note() says why, and the tensors come as the file has them.
 /// safety: untrusted input
-/// errors: those of GgufFile::open; kCorrupt, when metadata and tensors do not fit each other
-Result<std::unique_ptr<ModelSource>> open_gguf(std::unique_ptr<Reader> reader);
+/// errors: kCorrupt, when metadata and tensors do not fit each other
+Result<std::unique_ptr<ModelSource>> open_gguf(GgufFile file);
 
 }  // namespace nwc

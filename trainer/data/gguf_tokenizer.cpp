@@ -1,5 +1,8 @@
 #include "trainer/data/gguf_tokenizer.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "trainer/data/bpe_merges.h"
 #include "trainer/data/utf8.h"
 
@@ -71,24 +74,37 @@ Status add_merges(const GgufFile& file, const std::vector<std::string>& text, To
   return {};
 }
 
-// What the name of the pre-tokenizer implies.
+// The names in tokenizer.ggml.pre whose rules are known here.
+// source: llama.cpp, src/llama-vocab.cpp (which names have the same regular expressions)
+struct KnownPreTokenizer {
+  const char* name;
+  PreTokenizer rules;
+};
+constexpr KnownPreTokenizer kPreTokenizers[] = {
+    {"gpt-2", PreTokenizer::kGpt2},        {"gpt2", PreTokenizer::kGpt2},        {"phi-2", PreTokenizer::kGpt2},
+    {"mpt", PreTokenizer::kGpt2},          {"smollm", PreTokenizer::kSmolLm2},   {"refact", PreTokenizer::kSmolLm2},
+    {"starcoder", PreTokenizer::kSmolLm2}, {"llama-bpe", PreTokenizer::kLlama3}, {"llama3", PreTokenizer::kLlama3},
+    {"llama-v3", PreTokenizer::kLlama3},
+};
+
+// What the name of the pre-tokenizer implies. Early files have none, or "default".
 Status set_pre_tokenizer(const GgufFile& file, TokenizerRecord* record, std::string* note) {
-  std::string name = "default";
+  std::string name;
   NWC_TRY(file.get(kPrefix + "pre", &name));
-  if (name == "gpt-2" || name == "gpt2") {
+  if (name.empty() || name == "default") {
     record->pre_tokenizer = PreTokenizer::kGpt2;
-  } else if (name == "smollm") {
-    record->pre_tokenizer = PreTokenizer::kSmolLm2;
-  } else if (name == "llama-bpe" || name == "llama3" || name == "llama-v3") {
-    record->pre_tokenizer = PreTokenizer::kLlama3;
-    record->ignore_merges = true;
-    record->add_bos = true;
-  } else if (name == "default") {
-    record->pre_tokenizer = PreTokenizer::kGpt2;
-    *note = "tokenizer.ggml.pre names no pre-tokenizer, GPT-2's is assumed";
-  } else {
-    return unsupported("tokenizer.ggml.pre \"" + name + "\"");
+    *note = name.empty() ? "metadata key \"tokenizer.ggml.pre\" is missing" : "tokenizer.ggml.pre is \"default\"";
+    *note += ", so the pre-tokenizer is not known; GPT-2's rules are assumed";
+    return {};
   }
+  const auto* known = std::find_if(std::begin(kPreTokenizers), std::end(kPreTokenizers),
+                                   [&](const KnownPreTokenizer& candidate) { return name == candidate.name; });
+  if (known == std::end(kPreTokenizers)) {
+    return unsupported("tokenizer.ggml.pre names the pre-tokenizer \"" + name.substr(0, 100) +
+                       "\", which is not supported");
+  }
+  record->pre_tokenizer = known->rules;
+  record->ignore_merges = record->add_bos = known->rules == PreTokenizer::kLlama3;
   return {};
 }
 

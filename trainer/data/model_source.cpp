@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "trainer/data/gguf_source.h"
+#include "trainer/data/gguf_split.h"
 #include "trainer/data/hf_directory.h"
 #include "trainer/data/safetensors_source.h"
 #include "trainer/data/tensor_limits.h"
@@ -92,8 +93,9 @@ Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) 
     return std::unique_ptr<ModelSource>(std::move(source));
   }
   if (has_suffix(path, ".gguf") || starts_as_gguf(path)) {
-    NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_file_reader(path));
-    Result<std::unique_ptr<ModelSource>> source = open_gguf(std::move(reader));
+    Result<GgufFile> file = open_gguf_parts(path);
+    if (!file.ok()) return file.status().with_context(path);
+    Result<std::unique_ptr<ModelSource>> source = open_gguf(std::move(*file));
     if (!source.ok()) return source.status().with_context(path);
     return source;
   }
