@@ -37,7 +37,7 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
   NWC_ASSIGN_OR_RETURN(uint64_t raw, description_bytes(source, options));
   for (const PlannedTensor& p : plan) {
     const SourceTensor& t = source.tensors()[p.source];
-    if (!p.coded) raw += t.num_elements() * dtype_size(t.dtype);
+    if (!p.coded) raw += t.num_bytes();
     largest = std::max(largest, t.num_elements());
   }
   out.file_bytes = raw;

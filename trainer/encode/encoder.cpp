@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <optional>
 
-#include "runtime/base/half.h"
 #include "trainer/codec/container_write.h"
+#include "trainer/plan/raw_warnings.h"
 
 namespace nwc {
 namespace {
@@ -24,26 +24,6 @@ std::string fixed(double v, int digits) {
   char text[64];
   std::snprintf(text, sizeof text, "%.*f", digits, v);
   return text;
-}
-
-/// read_f32 refuses what is not finite; tensors that stay raw get the same treatment here.
-Status check_finite(const SourceTensor& tensor, Bytes bytes) {
-  const uint32_t size = dtype_size(tensor.dtype);
-  for (uint64_t i = 0; i < bytes.size() / size; ++i) {
-    const uint8_t* p = bytes.data() + i * size;
-    double v = 0;
-    switch (tensor.dtype) {
-      case Dtype::kF64: v = load_le<double>(p); break;
-      case Dtype::kF32: v = load_le<float>(p); break;
-      case Dtype::kF16: v = f16_to_f32(load_le<uint16_t>(p)); break;
-      case Dtype::kBf16: v = bf16_to_f32(load_le<uint16_t>(p)); break;
-      default: return {};
-    }
-    if (!std::isfinite(v)) {
-      return corrupt("tensor " + tensor.name + ": element " + std::to_string(i) + " is not finite");
-    }
-  }
-  return {};
 }
 
 /// Everything that the passes share.
@@ -81,6 +61,7 @@ std::vector<TensorRecord> announce_records(const Work& work) {
     r.dtype = tensor.dtype;
     r.group = p.group;
     r.shape = tensor.shape;
+    if (p.coded) r.split = p.split;
   }
   return records;
 }
@@ -163,18 +144,36 @@ Status append_coded(const Work& work, const EncodeTables& tables, const Quantize
   return {};
 }
 
-Status append_raw(const Work& work, size_t index, TensorRecord record, Pass* pass) {
-  const SourceTensor& tensor = work.source.tensors()[work.plan[index].source];
-  std::vector<uint8_t> bytes(static_cast<size_t>(record.raw_bytes()));
-  NWC_TRY(work.weights->read_raw(work.plan[index].source, bytes).with_context("tensor " + tensor.name));
-  NWC_TRY(check_finite(tensor, bytes));
+/// The tensor's bytes as they are stored, and how.
+Result<std::vector<uint8_t>> pack_raw(const ModelSource& source, size_t tensor, Storage* storage) {
+  const SourceTensor& info = source.tensors()[tensor];
+  std::vector<uint8_t> bytes(static_cast<size_t>(info.num_bytes()));
+  NWC_TRY(source.read_raw(tensor, bytes).with_context("tensor " + info.name));
   std::vector<uint8_t> deflated = deflate_bytes(bytes);
-  record.storage = Storage::kRaw;
+  *storage = Storage::kRaw;
   // A raw tensor can be used where it lies; give that up only for a gain worth having.
   if (deflated.size() < bytes.size() - bytes.size() / 16) {
-    record.storage = Storage::kRawDeflated;
+    *storage = Storage::kRawDeflated;
     bytes = std::move(deflated);
   }
+  return bytes;
+}
+
+/// What of a file's size is none of the codec's business, but for the metadata.
+Result<uint64_t> raw_stored_bytes(const Work& work) {
+  uint64_t sum = 0;
+  for (const PlannedTensor& p : work.plan) {
+    if (p.coded) continue;
+    Storage ignored{};
+    NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, pack_raw(work.source, p.source, &ignored));
+    sum += bytes.size();
+  }
+  return sum;
+}
+
+Status append_raw(const Work& work, size_t index, TensorRecord record, Pass* pass) {
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes,
+                       pack_raw(*work.weights, work.plan[index].source, &record.storage));
   record.crc = crc32(bytes);
   pass->report.tensors[index].storage = record.storage;
   pass->report.tensors[index].stored_bytes = bytes.size();
@@ -195,8 +194,7 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
         {.type = SectionType::kTokenizer, .bytes = serialize(*work.source.tokenizer()), .deflate = true});
   }
   if (!work.source_section.empty()) {
-    sections.push_back(
-        {.type = SectionType::kSource, .bytes = work.source_section, .deflate = true, .optional = true});
+    sections.push_back({.type = SectionType::kSource, .bytes = work.source_section, .deflate = true, .optional = true});
   }
   static constexpr const char* kPresets[] = {"linear", "small", "paper", "other"};
   Metadata provenance;
@@ -331,7 +329,12 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
   StepSearch search(range);
   FittedCodec fitted;
   work.begin("fitting tables", kFitShare);
-  NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(target, *work.runner, work.progress, &fitted));
+  double for_codec = target;
+  if (sized) {
+    NWC_ASSIGN_OR_RETURN(const uint64_t raw, raw_stored_bytes(work));
+    for_codec = std::max(1.0, target - static_cast<double>(raw));
+  }
+  NWC_ASSIGN_OR_RETURN(double log_step, rate->find_step(for_codec, *work.runner, work.progress, &fitted));
   double fitted_step = log_step;
   Attempt best;
   uint64_t smallest_bytes = UINT64_MAX;
@@ -443,6 +446,7 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
   work.begin("reading the model", kSurveyShare);
   NWC_ASSIGN_OR_RETURN(RateModel rate,
                        RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));
+  for (const std::string& warning : raw_warnings(source, work.plan)) log.log(LogLevel::kWarning, warning);
   Result<CompressReport> done = rate.coded_weights() > 0 ? reach_rate(work, &rate, log) : store_raw(work, log);
   if (!done.ok()) return done;
   CompressReport report = std::move(*done);

@@ -62,10 +62,9 @@ struct CompressReport {
 
 /// Hits the target within 0.02 bits per weight (aims at 0.005) by encoding up to a few times. Weights that need fewer
 /// bits than that (ternary or sparse matrices, constants, a generous size) give a smaller file, with a warning in the
-/// log. Holds few tensors at a time. The file does not depend on the number of threads; it appears complete or not at
-/// all.
-/// errors: kInvalidArgument (a target below the smallest file: the message says its size in bytes), kCorrupt (NaN or
-/// infinity, names the tensor), kIo, kCancelled
+/// log. Tensors that cannot be coded are stored as they are; what a user has to know about them is logged, too. Holds
+/// few tensors at a time. The file does not depend on the number of threads; it appears complete or not at all.
+/// errors: kInvalidArgument (a target below the smallest file: the message says its size in bytes), kIo, kCancelled
 Result<CompressReport> compress_model(const ModelSource& source, const CodecModel& codec,
                                       const CompressOptions& options, const std::string& path, const Progress& progress,
                                       const Logger& log);

@@ -10,7 +10,7 @@
 namespace nwc {
 namespace {
 
-constexpr uint64_t kMinSide = 16;
+constexpr uint64_t kMinSide = 8;  ///< half of a chunk: below, more than half of what is coded would be padding
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -53,10 +53,21 @@ std::string layer_prefix(const std::string& name) {
   return dot == std::string::npos ? name : name.substr(0, dot);
 }
 
-bool worth_coding(const SourceTensor& t, uint64_t min_elements) {
-  if (t.dtype != Dtype::kF32 && t.dtype != Dtype::kF16 && t.dtype != Dtype::kBf16) return false;
-  if (t.shape.size() < 2 || t.num_elements() < std::max(min_elements, kMinSide * kMinSide)) return false;
-  return t.shape[0] >= kMinSide && t.num_elements() / t.shape[0] >= kMinSide && t.num_elements() <= kMaxTensorElements;
+uint64_t count_rows(const std::vector<uint64_t>& shape, uint32_t split) {
+  uint64_t m = 1;
+  for (size_t i = 0; i < split; ++i) m *= shape[i];
+  return m;
+}
+
+/// Empty if it is worth coding.
+std::string why_not_coded(const SourceTensor& t, uint32_t split, uint64_t min_elements) {
+  if (t.dtype > Dtype::kBf16) return std::string(dtype_name(t.dtype)) + " is not coded";
+  if (t.shape.size() < 2) return "not a matrix";
+  const uint64_t elements = t.num_elements(), least = std::max(min_elements, kMinSide * kMinSide);
+  if (elements < least) return "fewer than " + std::to_string(least) + " elements";
+  const uint64_t m = count_rows(t.shape, split), n = elements / m;
+  if (std::min(m, n) < kMinSide) return "fewer than " + std::to_string(kMinSide) + (m < n ? " rows" : " columns");
+  return "";
 }
 
 /// v is [any][num_levels][stride], or empty.
@@ -75,6 +86,21 @@ void pick_levels(uint32_t num_levels, std::span<const uint8_t> levels, size_t st
 }
 
 }  // namespace
+
+uint32_t choose_split(const std::vector<uint64_t>& shape) {
+  uint32_t best = 1;
+  uint64_t best_side = 0, elements = 1;
+  if (std::find(shape.begin(), shape.end(), 0u) != shape.end()) return 1;
+  for (const uint64_t d : shape) elements *= d;  // the loaders have checked that this does not overflow
+  for (uint32_t split = 1; split < std::min<size_t>(shape.size(), kMaxSplit + 1); ++split) {
+    const uint64_t m = count_rows(shape, split);
+    const uint64_t side = std::min(m, elements / m);
+    if (m > kMaxDimension || side < best_side) continue;
+    best = split;
+    best_side = side;
+  }
+  return best;
+}
 
 bool natural_less(const std::string& a, const std::string& b) {
   size_t i = 0, j = 0;
@@ -134,7 +160,11 @@ std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_el
   std::stable_sort(plan.begin(), plan.end(), [&](const PlannedTensor& a, const PlannedTensor& b) {
     return a.group != b.group ? a.group < b.group : rank[a.source] < rank[b.source];
   });
-  for (PlannedTensor& p : plan) p.coded = worth_coding(tensors[p.source], min_elements);
+  for (PlannedTensor& p : plan) {
+    p.split = choose_split(tensors[p.source].shape);
+    p.why_raw = why_not_coded(tensors[p.source], p.split, min_elements);
+    p.coded = p.why_raw.empty();
+  }
   return plan;
 }
 

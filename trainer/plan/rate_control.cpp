@@ -41,6 +41,19 @@ std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) 
   return out;
 }
 
+/// Makes a tensor raw whose values cannot be coded or need not be.
+void note_values(std::span<const float> w, PlannedTensor* p) {
+  const auto bad = std::find_if(w.begin(), w.end(), [](float v) { return !std::isfinite(v); });
+  if (bad != w.end()) {
+    p->values = PlannedTensor::Values::kNotFinite;
+    p->why_raw = "element " + std::to_string(bad - w.begin()) + " is " + (std::isnan(*bad) ? "NaN" : "infinite");
+  } else if (std::all_of(w.begin(), w.end(), [](float v) { return v == 0; })) {
+    p->values = PlannedTensor::Values::kZero;
+    p->why_raw = "all zero";
+  }
+  p->coded = p->why_raw.empty();
+}
+
 bool is_head(const std::string& name) { return name == kEmbeddingName || name == kHeadName; }
 
 /// SurveyedTensor::log_step that gives tensors steps in proportion to 1 / sqrt(D), whatever their rates. diagonal: [n]
@@ -93,15 +106,14 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
     PlannedTensor& p = (*plan)[i];
     if (!p.coded) continue;
     const SourceTensor& tensor = source.tensors()[p.source];
-    NWC_ASSIGN_OR_RETURN(const std::vector<float> w, source.read_f32(p.source));
-    if (std::all_of(w.begin(), w.end(), [](float v) { return v == 0; })) {
-      p.coded = false;
-      continue;
-    }
+    NWC_ASSIGN_OR_RETURN(const std::vector<float> w, source.read_any_f32(p.source));
+    note_values(w, &p);
+    if (!p.coded) continue;
     SurveyedTensor& s = model.tensors_.emplace_back();
     model.kept_factors_.emplace_back();
     s.source = p.source;
-    s.m = tensor.shape[0];
+    s.m = 1;
+    for (uint32_t d = 0; d < p.split; ++d) s.m *= tensor.shape[d];
     s.n = tensor.num_elements() / s.m;
     s.tile_rows = choose_tile_shape(s.m, s.n, choices.quantizer.trellis_bits != 0).rows;
     TensorImportance importance;

@@ -56,7 +56,7 @@ struct RateEstimate {
 
 class RateModel {
  public:
-  /// Reads every tensor once; refuses NaN and infinity. A coded tensor that is all zero becomes raw in the plan.
+  /// Reads every tensor once. A tensor that is all zero, or holds NaN or infinity, becomes raw in the plan.
   /// calibration: null for data-free coding (choices that need it are then ignored). Must outlive the model.
   static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
                                   const CodingChoices& choices, std::vector<PlannedTensor>* plan,
