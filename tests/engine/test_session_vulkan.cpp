@@ -75,7 +75,10 @@ TEST(SessionVulkan, LogitsAgreeWithTheCpu) {
       VulkanSession vulkan;
       vulkan.open(make_file(model), params);
       NWC_NEED_DEVICE(vulkan.status);
-      expect_near(all_logits(*vulkan.session, tokens), expected);
+      // Keys and values in f16: sums that a device adds up in another order fall on the other side of a rounding here
+      // and there; an H100 shows 2.6e-3 deviations. With f32 that does not happen.
+      const float tolerance = dtype == Dtype::kF32 ? kTolerance / 2 : 2 * kTolerance;
+      expect_near(all_logits(*vulkan.session, tokens), expected, tolerance);
       EXPECT_EQ(vulkan.session->compute(), Compute::kVulkan);
       // In steps of every size that has a kernel of its own.
       std::vector<float> logits(expected.size());
@@ -89,7 +92,7 @@ TEST(SessionVulkan, LogitsAgreeWithTheCpu) {
         done += step;
       }
       ASSERT_EQ(done, tokens.size());
-      expect_near(logits, expected);
+      expect_near(logits, expected, tolerance);
       EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
     }
   }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <vulkan/vulkan.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace {
@@ -133,9 +134,13 @@ VKAPI_ATTR VkResult VKAPI_CALL cache_data(VkDevice device, VkPipelineCache cache
   const size_t need = kHeader + faults.cache_bytes;
   if (data != nullptr) {
     if (*size < need) return VK_INCOMPLETE;
-    // Drivers that keep nothing know their header all the same.
-    size_t header = kHeader;
-    next_cache_data(device, cache, &header, data);
+    // The header is the driver's own. Some drivers give nothing to a buffer that does not hold all that they keep.
+    size_t size_of_all = 0;
+    next_cache_data(device, cache, &size_of_all, nullptr);
+    std::vector<uint8_t> all(std::max(size_of_all, kHeader));
+    size_of_all = all.size();
+    next_cache_data(device, cache, &size_of_all, all.data());
+    memcpy(data, all.data(), kHeader);
     memset(static_cast<uint8_t*>(data) + kHeader, ++fill, faults.cache_bytes);
   }
   *size = need;
