@@ -69,6 +69,8 @@ struct VulkanOptions {
   int stream_staging = -1;
   /// Test hook: device allocations of more bytes fail.
   uint64_t allocation_limit = UINT64_MAX;
+  /// Test hook: kernels see no more of a buffer than so many bytes, as on devices with a small maxStorageBufferRange.
+  uint64_t storage_range_limit = UINT64_MAX;
 };
 /// Loads Vulkan at run time, picks a device, passes the start-up known-answer test through every kernel variant it
 /// would use; a variant that answers wrongly is dropped with a log line. Errors: kNoDevice (no loader, no device, or no

@@ -266,7 +266,7 @@ Status ForwardCpu::run_layers(uint32_t tokens) {
       NWC_TRY(run_layer(l, tokens > 1 ? buffer.data() : nullptr, tokens));
       continue;
     }
-    NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire());
+    NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire(l));
     const Status status = run_layer(l, stream_buffers_[slot].data(), tokens);
     stream_->release();
     NWC_TRY(status);

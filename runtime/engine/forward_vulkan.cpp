@@ -33,7 +33,7 @@ class ForwardVulkan final : public Forward {
         ops_(device_, model_, plan_.context, params_.kv_dtype),
         host_source_(file_, decoder, layout_, params_.weight_dtype, params_.check_crc, in.runner.num_workers()),
         frequencies_(rope_frequencies(model_)),
-        checked_(file_.tensors().size()) {}
+        checked_(file_) {}
 
   Status allocate();
   Status load(const Progress& progress);
@@ -72,7 +72,7 @@ class ForwardVulkan final : public Forward {
   const LayerOps ops_;
   WeightSource host_source_;  ///< for what the host reads: norms, embedding rows
   const std::vector<double> frequencies_;
-  std::vector<uint8_t> checked_;  ///< per tensor: its checksums were right
+  CheckedRows checked_;
   SessionSizes sizes_;
   uint64_t allocated_ = 0;
 
@@ -125,11 +125,12 @@ Status ForwardVulkan::allocate() {
 }
 
 Status ForwardVulkan::decode(std::span<DeviceDecodeRequest> requests) {
-  for (DeviceDecodeRequest& r : requests) r.check_crc = params_.check_crc && checked_[r.tensor] == 0;
+  for (DeviceDecodeRequest& r : requests) {
+    r.check_crc = params_.check_crc && checked_.any_unchecked(r.tensor, r.row_begin, r.row_end);
+  }
   NWC_TRY(decoder_.decode_to_device(requests));
   for (const DeviceDecodeRequest& r : requests) {
-    const bool whole = r.row_begin == 0 && r.row_end == file_.tensors()[r.tensor].rows();
-    if (r.check_crc && whole) checked_[r.tensor] = 1;
+    if (r.check_crc) checked_.mark(r.tensor, r.row_begin, r.row_end);
   }
   return {};
 }
@@ -333,7 +334,7 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
       NWC_TRY(decode_layer(l, stream_buffers_[0]));
       NWC_TRY(record_layer(l, &stream_buffers_[0], count));
     } else {
-      NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire());
+      NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire(l));
       Status status = record_layer(l, &stream_buffers_[slot], count);
       if (status.ok()) status = next_submission();
       stream_->release();
@@ -405,7 +406,9 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
     return Status(StatusCode::kNoDevice,
                   str_cat(inputs.decoder.name(), " has no Vulkan device that the model could run on"));
   }
-  NWC_TRY(LayerOps::check(inputs.layout));
+  const MemoryPlan& plan = inputs.plan;
+  const SessionSizes sizes = session_sizes(inputs.file, inputs.layout, inputs.params, plan.context, plan.batch);
+  NWC_TRY(LayerOps::check(inputs.layout, decoder->device().info(), sizes, plan.context, plan.batch));
   NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.params.weight_dtype, inputs.params.kv_dtype));
   auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder);
   NWC_TRY(forward->allocate());

@@ -8,7 +8,6 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kMaxGroups = 65535;                // what every device takes in one dimension
 constexpr uint32_t kMaxHeadDim = 256;                 // shaders/attention.comp
 constexpr uint32_t kTileTokens = 32, kTileRows = 64;  // shaders/matmul_many.comp
 constexpr uint32_t kElementwiseGroup = 64;
@@ -21,7 +20,8 @@ uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uin
 
 }  // namespace
 
-Status LayerOps::check(const LlamaLayout& layout) {
+Status LayerOps::check(const LlamaLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
+                       uint32_t batch) {
   const ModelRecord& m = layout.model;
   if (m.head_dim % 4 != 0 || m.head_dim > kMaxHeadDim) {
     return unsupported(
@@ -30,6 +30,24 @@ Status LayerOps::check(const LlamaLayout& layout) {
   if (m.hidden_size % 2 != 0 || m.intermediate_size % 2 != 0) {
     return unsupported(str_cat("layers of ", m.hidden_size, " and ", m.intermediate_size,
                                " numbers: the Vulkan kernels take even ones"));
+  }
+  // Kernels see each of these as a whole. Weights are bound in bands of rows.
+  const uint64_t range = device.max_storage_range;
+  if (sizes.layer_cache > range) {
+    return unsupported(str_cat("a context of ", context, " tokens takes ", sizes.layer_cache,
+                               " bytes of KV cache a layer, of which ", device.name, " can bind ", range, ": at most ",
+                               range / ceil_div(sizes.layer_cache, context), " tokens are possible"));
+  }
+  const uint64_t activations =
+      std::max({sizes.hidden, sizes.qkv, sizes.attention, sizes.gate_up, sizes.activated, sizes.inputs});
+  const uint64_t most = std::min<uint64_t>(kMaxGroups, range / ceil_div(activations, batch));
+  if (activations > range || batch > kMaxGroups) {
+    return unsupported(str_cat("a batch of ", batch, " tokens takes ", activations, " bytes at a time, of which ",
+                               device.name, " can bind ", range, ": at most ", most, " tokens are possible"));
+  }
+  if (std::max(sizes.norms, sizes.logits) > range) {
+    return unsupported(str_cat("logits or norms take ", std::max(sizes.norms, sizes.logits), " bytes, of which ",
+                               device.name, " can bind ", range));
   }
   return {};
 }

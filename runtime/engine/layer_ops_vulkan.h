@@ -2,6 +2,7 @@
 #pragma once
 
 #include "runtime/engine/llama_layout.h"
+#include "runtime/engine/memory_plan.h"
 #include "runtime/vulkan/submit.h"
 
 namespace nwc {
@@ -31,8 +32,10 @@ class LayerOps {
   LayerOps(const VulkanDevice& device, const ModelRecord& model, uint32_t context, Dtype kv_dtype)
       : device_(device), model_(model), context_(context), kv_dtype_(kv_dtype) {}
 
-  /// errors: kUnsupported, naming what the kernels cannot take
-  static Status check(const LlamaLayout& layout);
+  /// Can these kernels run this model, with buffers of these sizes (SessionSizes) for so many positions and so many
+  /// tokens at a time? errors: kUnsupported, naming what the kernels or the device cannot take, and what they could
+  static Status check(const LlamaLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
+                      uint32_t batch);
 
   /// x [tokens][hidden] = rows of the embedding; ids: u32 [token_at + tokens].
   Status embed(CommandBatch& batch, const DeviceMatrix& embedding, const DeviceBuffer& ids, uint32_t token_at,

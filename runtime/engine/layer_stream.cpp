@@ -12,29 +12,37 @@ constexpr uint64_t kPieceWeightsPerWorker = 1u << 18;
 
 }  // namespace
 
-WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const LlamaLayout& layout, Dtype dtype,
-                           bool check_crc, uint32_t num_workers)
-    : file_(file),
-      decoder_(decoder),
-      layout_(layout),
-      dtype_(dtype),
-      check_crc_(check_crc),
-      piece_weights_(num_workers * kPieceWeightsPerWorker),
-      checked_(file.tensors().size()) {}
-
-uint64_t WeightSource::band_rows(size_t tensor) const {
+uint64_t CheckedRows::band_rows(size_t tensor) const {
   const TensorRecord& record = file_.tensors()[tensor];
   return record.storage == Storage::kCoded ? record.tile_rows : std::max<uint64_t>(1, record.rows());
 }
 
-Status WeightSource::decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out) {
+bool CheckedRows::any_unchecked(size_t tensor, uint64_t begin, uint64_t end) {
   const uint64_t band = band_rows(tensor);
   std::vector<bool>& checked = checked_[tensor];
-  bool check = false;
-  if (check_crc_) {
-    if (checked.empty()) checked.resize(static_cast<size_t>(ceil_div(file_.tensors()[tensor].rows(), band)));
-    for (uint64_t b = begin / band; b * band < end; ++b) check = check || !checked[static_cast<size_t>(b)];
+  if (checked.empty()) checked.resize(static_cast<size_t>(ceil_div(file_.tensors()[tensor].rows(), band)));
+  for (uint64_t b = begin / band; b * band < end; ++b) {
+    if (!checked[static_cast<size_t>(b)]) return true;
   }
+  return false;
+}
+
+void CheckedRows::mark(size_t tensor, uint64_t begin, uint64_t end) {
+  const uint64_t band = band_rows(tensor);
+  for (uint64_t b = begin / band; b * band < end; ++b) checked_[tensor][static_cast<size_t>(b)] = true;
+}
+
+WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const LlamaLayout& layout, Dtype dtype,
+                           bool check_crc, uint32_t num_workers)
+    : decoder_(decoder),
+      layout_(layout),
+      dtype_(dtype),
+      check_crc_(check_crc),
+      piece_weights_(num_workers * kPieceWeightsPerWorker),
+      checked_(file) {}
+
+Status WeightSource::decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out) {
+  const bool check = check_crc_ && checked_.any_unchecked(tensor, begin, end);
   DecodeRequest request;
   request.tensor = tensor;
   request.row_begin = begin;
@@ -43,9 +51,7 @@ Status WeightSource::decode(size_t tensor, uint64_t begin, uint64_t end, Dtype d
   request.out = out;
   request.check_crc = check;
   NWC_TRY(decoder_.decode(request));
-  if (check) {
-    for (uint64_t b = begin / band; b * band < end; ++b) checked[static_cast<size_t>(b)] = true;
-  }
+  if (check) checked_.mark(tensor, begin, end);
   return {};
 }
 
@@ -70,7 +76,7 @@ Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, Mu
     const uint64_t rows = layout_.matrix_rows(m), cols = layout_.matrix_cols(m);
     const size_t tensor = layout_.layers[layer].matrix[i];
     // Tiles are decoded in pairs, one above the other. What shares one checksum is one piece.
-    const uint64_t pair = 2 * band_rows(tensor);
+    const uint64_t pair = 2 * checked_.band_rows(tensor);
     const uint64_t most = align_up(std::max<uint64_t>(1, piece_weights_ / cols), pair);
     const uint64_t pieces = ceil_div(rows, most);
     if (piece >= pieces) {
@@ -126,7 +132,7 @@ void LayerStream::work() {
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || (running_ && !failed_ && !slots_[fill_].full); });
     if (stop_) return;
-    const uint32_t filled = fill_, layer = next_layer_, piece = next_piece_;
+    const uint32_t filled = fill_, layer = next_layer_, piece = next_piece_, start = starts_;
     busy_ = true;
     lock.unlock();
     Status status;
@@ -142,13 +148,14 @@ void LayerStream::work() {
     });
     lock.lock();
     busy_ = false;
-    failed_ = !status.ok();
-    next_piece_ = last || failed_ ? 0 : piece + 1;
-    if (next_piece_ == 0) {
-      slots_[filled].full = true;
-      slots_[filled].status = std::move(status);
-      fill_ ^= 1u;
-      next_layer_ = layer + 1 == end_ ? first_ : layer + 1;
+    if (start == starts_) {
+      failed_ = !status.ok();
+      next_piece_ = last || failed_ ? 0 : piece + 1;
+      if (next_piece_ == 0) {
+        slots_[filled] = {true, layer, std::move(status)};
+        fill_ ^= 1u;
+        next_layer_ = layer + 1 == end_ ? first_ : layer + 1;
+      }
     }
     changed_.notify_all();
   }
@@ -166,22 +173,28 @@ void LayerStream::pause() {
   changed_.wait(lock, [this] { return !busy_; });
 }
 
-Result<uint32_t> LayerStream::acquire() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return slots_[drain_].full; });
-  if (slots_[drain_].status.ok()) return drain_;
-  // The thread is waiting, and what lies in the other slot is out of order now.
-  Status status = std::move(slots_[drain_].status);
-  for (Slot& slot : slots_) {
-    slot.full = false;
-    slot.status = Status();
-  }
+void LayerStream::restart_at(uint32_t layer) {
+  for (Slot& slot : slots_) slot = Slot();
   fill_ = drain_;
-  next_layer_ = first_;
+  next_layer_ = layer;
   next_piece_ = 0;
   failed_ = false;
+  ++starts_;
   changed_.notify_all();
-  return status;
+}
+
+Result<uint32_t> LayerStream::acquire(uint32_t layer) {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return slots_[drain_].full; });
+    Slot& slot = slots_[drain_];
+    if (slot.layer == layer && slot.status.ok()) return drain_;
+    // The other slot is out of order, too, now.
+    const bool wanted = slot.layer == layer;
+    Status status = std::move(slot.status);
+    restart_at(wanted ? first_ : layer);
+    if (wanted) return status;
+  }
 }
 
 void LayerStream::release() {

@@ -11,6 +11,22 @@
 
 namespace nwc {
 
+/// Which rows of which tensors have had their checksums verified.
+class CheckedRows {
+ public:
+  explicit CheckedRows(const NwcFile& file) : file_(file), checked_(file.tensors().size()) {}
+  /// Is there a row in [begin, end) whose checksum is still to be verified?
+  bool any_unchecked(size_t tensor, uint64_t begin, uint64_t end);
+  /// Rows [begin, end) were decoded, and their checksums were right.
+  void mark(size_t tensor, uint64_t begin, uint64_t end);
+  /// Rows that share a checksum: a band of tiles, or the whole of a raw tensor.
+  uint64_t band_rows(size_t tensor) const;
+
+ private:
+  const NwcFile& file_;
+  std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
+};
+
 /// Decodes parts of the model in one dtype. One call at a time; with a LayerStream, the owner's calls are made while
 /// the stream is paused, so that no call waits for more than a piece of a matrix. Checksums are verified the first time
 /// a part is touched.
@@ -31,16 +47,13 @@ class WeightSource {
 
  private:
   Status decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out);
-  /// Rows that share a checksum.
-  uint64_t band_rows(size_t tensor) const;
 
-  const NwcFile& file_;
   Decoder& decoder_;
   const LlamaLayout& layout_;
   const Dtype dtype_;
   const bool check_crc_;
   const uint64_t piece_weights_;
-  std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
+  CheckedRows checked_;
 };
 
 /// Layers first .. end - 1, over and over, decoded by turns into two slots of the caller's, one while the caller works
@@ -78,19 +91,21 @@ class LayerStream {
     LayerStream* const stream_;
   };
 
-  /// Waits for the next layer in order, while the stream runs; 0 or 1: where it lies. After an error the stream starts
-  /// again with `first`, which will be tried anew.
-  Result<uint32_t> acquire();
+  /// Waits for a layer, while the stream runs; 0 or 1: where it lies. The next one in order is on its way already; for
+  /// any other, also for one that failed or that the caller could not finish with, the stream starts again there.
+  Result<uint32_t> acquire(uint32_t layer);
   /// Gives the acquired slot back.
   void release();
 
  private:
   struct Slot {
     bool full = false;
+    uint32_t layer = 0;
     Status status;
   };
   LayerStream(uint32_t first, uint32_t end, DecodePiece decode);
   void work();
+  void restart_at(uint32_t layer);
 
   const uint32_t first_, end_;
   const DecodePiece decode_;
@@ -101,6 +116,7 @@ class LayerStream {
   uint32_t next_piece_ = 0;  ///< of it
   uint32_t fill_ = 0;        ///< slot that it decodes into
   uint32_t drain_ = 0;       ///< slot that acquire() returns
+  uint32_t starts_ = 0;      ///< what the thread decodes for an earlier one is of no use
   bool failed_ = false;      ///< a slot holds an error: the thread waits until acquire() has reported it
   bool running_ = false;
   bool busy_ = false;  ///< the thread is inside decode_

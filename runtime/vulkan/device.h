@@ -13,6 +13,11 @@
 
 namespace nwc {
 
+/// Workgroups that every device takes in one dimension.
+inline constexpr uint32_t kMaxGroups = 65535;
+/// Where a binding may begin on every device: a device may ask for less, never for more.
+inline constexpr uint64_t kBindingAlignment = 256;
+
 /// Known faults. Each names what goes wrong, so that the code that works around it can be found.
 struct DeviceQuirks {
   /// The compiler picks a subgroup size per shader and reports only the usual one (Intel without size control).

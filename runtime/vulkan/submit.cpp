@@ -120,6 +120,16 @@ void CommandBatch::barrier() {
 Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push,
                               std::array<uint32_t, 3> groups) {
   assert(push.size_bytes() <= kPushConstantBytes);
+  if (*std::max_element(groups.begin(), groups.end()) > kMaxGroups) {
+    return unsupported(str_cat(shader_name(key.shader), ": ", groups[0], " x ", groups[1], " x ", groups[2],
+                               " workgroups, ", kMaxGroups, " are possible in a dimension"));
+  }
+  const uint64_t range = device_.info().max_storage_range;
+  for (const BufferView& view : bindings) {
+    if (view.buffer == nullptr || view.size <= range) continue;
+    return unsupported(str_cat(shader_name(key.shader), ": ", view.size, " bytes of a buffer, ", device_.info().name,
+                               " can bind ", range));
+  }
   const DeviceFunctions& fn = device_.fn();
   NWC_ASSIGN_OR_RETURN(const VkPipeline pipeline, pipelines_.get(key));
   NWC_ASSIGN_OR_RETURN(const VkDescriptorSet set, next_set());
@@ -133,7 +143,7 @@ Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, 
   for (uint32_t i = 0; i < kShaderBuffers; ++i) {
     const BufferView& view = bindings[i].buffer != nullptr ? bindings[i] : *any;
     assert(view.offset % device_.info().offset_alignment == 0 && view.offset + view.size <= view.buffer->size());
-    buffers[i] = {view.buffer->handle(), view.offset, std::min(view.size, device_.info().max_storage_range)};
+    buffers[i] = {view.buffer->handle(), view.offset, view.size};
     writes[i].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
     writes[i].dstSet = set;
     writes[i].dstBinding = i;

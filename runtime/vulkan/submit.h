@@ -22,8 +22,7 @@ struct BufferView {
   const DeviceBuffer* buffer = nullptr;
   uint64_t offset = 0, size = 0;
 };
-/// What a dispatch's kernel sees, by binding; nothing where the kernel has none. Of a view, no more is bound than the
-/// device's largest range.
+/// What a dispatch's kernel sees, by binding; nothing where the kernel has none.
 using Bindings = std::array<BufferView, kShaderBuffers>;
 
 /// One command buffer and one fence: at most one batch is in flight. Not thread-safe; several batches may be in flight
@@ -45,7 +44,8 @@ class CommandBatch {
   /// Rows of `row_bytes` from a packed matrix to one with `stride_bytes` from row to row.
   void copy_rows(const DeviceBuffer& from, uint64_t from_offset, const DeviceBuffer& to, uint64_t to_offset,
                  uint64_t rows, uint64_t row_bytes, uint64_t stride_bytes);
-  /// push: at most kPushConstantBytes. groups: workgroups in x, y and z.
+  /// push: at most kPushConstantBytes. groups: workgroups in x, y and z. Errors: kUnsupported (a binding of more bytes
+  /// than the device takes, more than kMaxGroups workgroups in a dimension), kOutOfMemory, kDevice (the pipeline).
   Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push,
                   std::array<uint32_t, 3> groups);
   Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push, uint32_t groups) {

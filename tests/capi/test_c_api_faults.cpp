@@ -192,4 +192,32 @@ TEST_F(CApiFaults, LostDeviceIsAnErrorWhereVulkanWasAskedFor) {
   EXPECT_STRNE(nwc_session_last_error(session_), "");
 }
 
+// After a submission that failed in the middle of the layers, the next call begins with the first layer again: it has
+// the right weights, or another error, but never other logits.
+TEST_F(CApiFaults, AfterAFailedSubmissionTheNextCallHasTheRightWeights) {
+  create(NWC_BACKEND_VULKAN, NWC_WEIGHTS_STREAMED, {});
+  const std::vector<float> want = logits();
+  int failed = 0, right_after_a_failure = 0;
+  for (const uint32_t every : {11, 13, 17}) {
+    FaultyVulkan faults;
+    // Beyond what making the session takes, which is to succeed.
+    faults.refuse_from = self_test_submits_ + 60;
+    faults.refuse_every = every;
+    create(NWC_BACKEND_VULKAN, NWC_WEIGHTS_STREAMED, faults);
+    bool failed_before = false;
+    for (int round = 0; round < 20; ++round) {
+      ASSERT_EQ(nwc_session_truncate(session_, 0), NWC_STATUS_OK);
+      std::vector<float> got;
+      const bool failed_now = eval(&got) != NWC_STATUS_OK;
+      if (!failed_now) expect_same(got, want);
+      if (HasFatalFailure()) return;
+      failed += failed_now;
+      right_after_a_failure += failed_before && !failed_now;
+      failed_before = failed_now;
+    }
+  }
+  EXPECT_GT(failed, 0);
+  EXPECT_GT(right_after_a_failure, 0);
+}
+
 }  // namespace

@@ -18,7 +18,7 @@ TEST(LayerStream, DeliversLayersInOrderOverAndOver) {
   ASSERT_TRUE(stream.ok());
   const LayerStream::Running running(stream->get());
   for (int i = 0; i < 1000; ++i) {
-    const Result<uint32_t> slot = (*stream)->acquire();
+    const Result<uint32_t> slot = (*stream)->acquire(static_cast<uint32_t>(2 + i % 3));
     ASSERT_TRUE(slot.ok());
     for (int j = 0; j < 8; ++j) ASSERT_EQ(slots[*slot][j], 2 + i % 3);
     EXPECT_LE(decoded, i + 2) << "more than one layer ahead";
@@ -40,14 +40,14 @@ TEST(LayerStream, ReportsAnErrorInItsPlaceThenStartsAgain) {
     });
     const LayerStream::Running running(stream->get());
     for (uint32_t l = 0; l < bad; ++l) {
-      const Result<uint32_t> slot = (*stream)->acquire();
+      const Result<uint32_t> slot = (*stream)->acquire(l);
       ASSERT_TRUE(slot.ok());
       ASSERT_EQ(slots[*slot], l);
       (*stream)->release();
     }
-    EXPECT_EQ((*stream)->acquire().status().code(), StatusCode::kCorrupt);
+    EXPECT_EQ((*stream)->acquire(bad).status().code(), StatusCode::kCorrupt);
     for (uint32_t l = 0; l < 9; ++l) {
-      const Result<uint32_t> slot = (*stream)->acquire();
+      const Result<uint32_t> slot = (*stream)->acquire(l % 4);
       ASSERT_TRUE(slot.ok());
       ASSERT_EQ(slots[*slot], l % 4);
       (*stream)->release();
@@ -55,10 +55,43 @@ TEST(LayerStream, ReportsAnErrorInItsPlaceThenStartsAgain) {
   }
 }
 
+// Whoever could not finish with a layer begins again with the first one, wherever the stream stands by then.
+TEST(LayerStream, StartsAgainWhereItIsAsked) {
+  std::atomic<uint32_t> slots[2] = {};
+  auto stream = LayerStream::start(1, 7, [&](uint32_t layer, uint32_t piece, uint32_t slot) -> Result<bool> {
+    slots[slot] = layer;
+    return piece == 2;
+  });
+  ASSERT_TRUE(stream.ok());
+  const LayerStream::Running running(stream->get());
+  for (int round = 0; round < 300; ++round) {
+    const uint32_t end = 2 + static_cast<uint32_t>(round) % 6;
+    for (uint32_t l = 1; l < end; ++l) {
+      const Result<uint32_t> slot = (*stream)->acquire(l);
+      ASSERT_TRUE(slot.ok());
+      ASSERT_EQ(slots[*slot], l);
+      (*stream)->release();
+    }
+  }
+}
+
+TEST(LayerStream, ErrorsOfLayersThatNobodyWaitsForAreNotReported) {
+  auto stream = LayerStream::start(0, 4, [&](uint32_t layer, uint32_t, uint32_t) -> Result<bool> {
+    if (layer == 2) return corrupt("made to fail");
+    return true;
+  });
+  const LayerStream::Running running(stream->get());
+  ASSERT_TRUE((*stream)->acquire(0).ok());
+  (*stream)->release();
+  ASSERT_TRUE((*stream)->acquire(1).ok());
+  (*stream)->release();
+  ASSERT_TRUE((*stream)->acquire(0).ok()) << "the caller begins anew";
+}
+
 TEST(LayerStream, ExceptionsBecomeErrors) {
   auto stream = LayerStream::start(0, 3, [](uint32_t, uint32_t, uint32_t) -> Result<bool> { throw std::bad_alloc(); });
   const LayerStream::Running running(stream->get());
-  EXPECT_EQ((*stream)->acquire().status().code(), StatusCode::kOutOfMemory);
+  EXPECT_EQ((*stream)->acquire(0).status().code(), StatusCode::kOutOfMemory);
 }
 
 TEST(LayerStream, CallsNobodyWhilePausedAndGoesOnWhereItWas) {
@@ -80,7 +113,7 @@ TEST(LayerStream, CallsNobodyWhilePausedAndGoesOnWhereItWas) {
     allowed = true;
     (*stream)->resume();
     if (i % 3 == 2) {
-      ASSERT_TRUE((*stream)->acquire().ok());
+      ASSERT_TRUE((*stream)->acquire(static_cast<uint32_t>(i / 3 % 2)).ok());
       (*stream)->release();
     }
     (*stream)->pause();

@@ -17,6 +17,7 @@ struct VulkanSession {
   std::unique_ptr<Session> session;
   testing::LogLines log;
   Status status;
+  uint64_t storage_range_limit = UINT64_MAX;
 
   void open(std::unique_ptr<NwcFile> opened, SessionParams params) {
     file = std::move(opened);
@@ -25,6 +26,7 @@ struct VulkanSession {
     VulkanOptions options;
     options.validation = true;
     options.max_window_bytes = params.device_window_bytes;
+    options.storage_range_limit = storage_range_limit;
     auto vulkan = create_vulkan_decoder(*file, *decode_runner, options, log.logger());
     status = vulkan.status();
     if (!vulkan.ok()) return;
@@ -193,6 +195,74 @@ TEST(SessionVulkan, FusedAgreesWithANetwork) {
   expect_near(logits, expected);
   EXPECT_LE(vulkan.session->allocated_bytes() + plan.decoder_scratch, plan.total);
   EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
+}
+
+// A kernel that sees a part of the KV cache alone computes wrong logits of late positions and says nothing: such
+// sessions are refused, and the message says what is possible.
+TEST(SessionVulkan, WhatTheDeviceCannotBindIsRefused) {
+  const ModelRecord record = small_record();  // 64 bytes of cache a layer and position
+  constexpr uint64_t kRange = 12800;
+  const PlainModel model = random_model(record, 3);
+  SessionParams params;
+  params.context = 300;
+  params.batch = 8;
+  VulkanSession vulkan;
+  vulkan.storage_range_limit = kRange;
+  vulkan.open(make_file(model), params);
+  NWC_NEED_DEVICE(vulkan.status.code() == StatusCode::kNoDevice ? vulkan.status : Status());
+  EXPECT_EQ(vulkan.status.code(), StatusCode::kUnsupported);
+  EXPECT_NE(vulkan.status.message().find("at most 200 tokens"), std::string::npos) << vulkan.status.message();
+
+  params.context = 200;
+  const std::vector<uint32_t> tokens = random_tokens(190, record.vocab_size, 1);
+  Bench cpu = make_bench(model, params);
+  VulkanSession fits;
+  fits.storage_range_limit = kRange;
+  fits.open(make_file(model), params);
+  ASSERT_TRUE(fits.status.ok()) << fits.status.message();
+  std::vector<float> expected(record.vocab_size), logits(record.vocab_size);
+  ASSERT_TRUE(cpu.session->eval(tokens, LogitsWanted::kLast, expected).ok());
+  ASSERT_TRUE(fits.session->eval(tokens, LogitsWanted::kLast, logits).ok());
+  expect_near(logits, expected);
+
+  params.batch = 128;
+  VulkanSession wide;
+  wide.storage_range_limit = kRange;
+  wide.open(make_file(model), params);
+  EXPECT_EQ(wide.status.code(), StatusCode::kUnsupported);
+  EXPECT_NE(wide.status.message().find("a batch of 128 tokens"), std::string::npos) << wide.status.message();
+}
+
+// A head that is decoded in bands for every token has its checksum verified with the first one: bytes that change
+// afterwards change the logits, and nothing else.
+TEST(SessionVulkan, ChecksumsOfAHeadInBandsAreVerifiedOnce) {
+  const std::unique_ptr<NwcFile> made = make_file(random_model(wide_record(), 4));
+  std::vector<uint8_t> bytes(made->reader().size());
+  ASSERT_TRUE(made->reader().read(0, bytes).ok());
+  std::unique_ptr<NwcFile> file = std::move(NwcFile::open(make_memory_reader(bytes))).value();
+  const TensorRecord head = file->tensors()[*file->find("model.embed_tokens.weight")];
+  const uint64_t last_byte = file->data_offset() + head.offset + head.size - 1;
+  SessionParams params;
+  params.mode = SessionMode::kStreamed;
+  params.compute = Compute::kVulkan;
+  params.batch = 4;
+  const Result<MemoryPlan> plan = plan_session(*file, params);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  params.memory_budget_bytes = plan->needed_streamed;
+  VulkanSession vulkan;
+  vulkan.open(std::move(file), params);
+  NWC_NEED_DEVICE(vulkan.status);
+  ASSERT_FALSE(vulkan.session->plan().head_resident);
+  const uint32_t token[] = {7};
+  std::vector<float> before(head.rows()), after(head.rows());
+  ASSERT_TRUE(vulkan.session->eval(token, LogitsWanted::kLast, before).ok());
+  vulkan.session->reset();
+  bytes[last_byte] ^= 0x80;  // a sign
+  const Status status = vulkan.session->eval(token, LogitsWanted::kLast, after);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_NE(before.back(), after.back());
+  before.pop_back(), after.pop_back();
+  EXPECT_EQ(before, after);
 }
 
 TEST(SessionVulkan, ShapesThatTheKernelsDoNotTakeGoToTheCpu) {

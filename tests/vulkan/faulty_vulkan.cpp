@@ -43,6 +43,10 @@ VKAPI_ATTR void VKAPI_CALL get_properties2(VkPhysicalDevice device, VkPhysicalDe
 VKAPI_ATTR VkResult VKAPI_CALL submit(VkQueue queue, uint32_t count, const VkSubmitInfo* infos, VkFence fence) {
   const int64_t number = faults.submits++;
   if (faults.submits_until_lost >= 0 && number >= faults.submits_until_lost) return VK_ERROR_DEVICE_LOST;
+  if (faults.refuse_every != 0 && number >= faults.refuse_from &&
+      (number - faults.refuse_from) % faults.refuse_every == faults.refuse_every - 1) {
+    return VK_ERROR_OUT_OF_HOST_MEMORY;
+  }
   return next_submit(queue, count, infos, fence);
 }
 

@@ -7,7 +7,10 @@
 struct FaultyVulkan {
   bool hardware = false;            ///< software renderers say that they are a virtual GPU
   int64_t submits_until_lost = -1;  ///< so many calls of vkQueueSubmit succeed, then VK_ERROR_DEVICE_LOST; -1: all
-  uint32_t damaged_modules = 0;     ///< bit i: the shader module created as number i computes wrongly
+  /// Of the calls of vkQueueSubmit from number refuse_from on, every refuse_every-th gives VK_ERROR_OUT_OF_HOST_MEMORY;
+  /// 0: none. The device stays.
+  uint32_t refuse_from = 0, refuse_every = 0;
+  uint32_t damaged_modules = 0;  ///< bit i: the shader module created as number i computes wrongly
   /// So many command buffers are recorded as they should be; the next one lacks its first dispatch. -1: all are.
   int64_t batches_until_skip = -1;
   bool allocations_fail = false;  ///< vkAllocateMemory gives VK_ERROR_OUT_OF_DEVICE_MEMORY

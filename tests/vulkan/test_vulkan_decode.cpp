@@ -203,6 +203,19 @@ TEST_F(VulkanDecode, RefusedAllocationsMakeWindowsSmaller) {
   EXPECT_EQ(vulkan_->decode(request).code(), StatusCode::kOutOfMemory);
 }
 
+// Kernels never see less of a buffer than they use: windows are cut to what a binding holds.
+TEST_F(VulkanDecode, SmallBindingsMakeWindowsSmaller) {
+  open(testing::random_codec({3, 6}), {"coded", 512, 301, 64, 64});
+  VulkanOptions options;
+  options.storage_range_limit = 20000;  // a tile's weights in f32, and little else
+  NWC_NEED_DEVICE(start(options));
+  EXPECT_EQ(values(*vulkan_), values(*cpu_));
+  expect_weights_agree(0, 512);
+  const std::vector<uint16_t> halves = rows<uint16_t>(*vulkan_, 3, 500, Dtype::kF16);
+  ASSERT_TRUE(start({}).ok());
+  EXPECT_EQ(rows<uint16_t>(*vulkan_, 3, 500, Dtype::kF16), halves);
+}
+
 TEST_F(VulkanDecode, NetworksOfAllKinds) {
   const std::vector<CodecSpec> specs = {
       {3, 6, 16, 1, Activation::kRelu, false},  {2, 6, 64, 2, Activation::kSilu, true},

@@ -8,10 +8,8 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kMaxGroups = 65535;   // what every device takes in one dimension
-constexpr uint32_t kConvertGroup = 64;   // workgroup of convert_half
-constexpr uint32_t kReduceGroup = 64;    // workgroup of fused_reduce
-constexpr uint64_t kMaxAlignment = 256;  // that a device may ask of bindings
+constexpr uint32_t kConvertGroup = 64;  // workgroup of convert_half
+constexpr uint32_t kReduceGroup = 64;   // workgroup of fused_reduce
 constexpr uint64_t kMaxWindowWeights = uint64_t{1} << 25;
 // Multiply-accumulates of a window's synthesis: tenths of a second on a small GPU, a second or two in software.
 constexpr double kMaxWindowMacs = 6e10;
@@ -111,7 +109,7 @@ Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuff
 WindowLimits VulkanKernels::limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const {
   const uint64_t range = device_.info().max_storage_range;
   WindowLimits limits;
-  limits.max_weights = std::min((range - kMaxAlignment) / 4, kMaxWindowWeights);
+  limits.max_weights = std::min((range - kBindingAlignment) / 4, kMaxWindowWeights);
   // A network's time is bounded, and workgroups must not exceed what one dimension takes.
   if (path.network) {
     limits.max_weights =

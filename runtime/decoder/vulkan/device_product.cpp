@@ -9,7 +9,6 @@
 namespace nwc {
 namespace {
 
-constexpr uint64_t kWindowAlignment = 256;
 /// Bytes of partial results at a time, where a band of tiles does not need more nor four whole products less.
 constexpr uint64_t kPartialBytes = 4 << 20;
 
@@ -27,10 +26,10 @@ uint64_t partial_bytes(const NwcFile& file) {
     const TileGrid grid = tile_grid(record);
     const uint64_t per_row = network ? ceil_div(grid.n, columns) : grid.tiles_per_row();
     const uint64_t row = per_row * VulkanFusedProduct::kMaxBatch * sizeof(float);
-    const uint64_t products = 4 * (row * std::min(grid.m, kPartialBytes) + kWindowAlignment);
+    const uint64_t products = 4 * (row * std::min(grid.m, kPartialBytes) + kBindingAlignment);
     most = std::max({most, row * grid.tile_rows, std::min(kPartialBytes, products)});
   }
-  return align_up(most, kWindowAlignment);
+  return align_up(most, kBindingAlignment);
 }
 
 /// A view whose beginning a binding may have, and the number of f32 before the first one that is meant.
@@ -91,7 +90,7 @@ uint64_t VulkanFusedProduct::max_tensor_bytes(const NwcFile& file, size_t tensor
   // A window that is less than half full has a neighbour that is more, or holds one band.
   const uint64_t windows = std::min(grid.row_bands(), 2 * record.size / (window_bytes(options) / 2) + 1);
   const uint64_t tiles = grid.num_tiles() * (kTileRecordWords * 4 + 4 + sizeof(uint64_t) + sizeof(uint32_t));
-  return record.size + tiles + grid.m * 6 + windows * (head + 2 * kWindowAlignment + sizeof(Window));
+  return record.size + tiles + grid.m * 6 + windows * (head + 2 * kBindingAlignment + sizeof(Window));
 }
 
 uint64_t VulkanFusedProduct::max_shared_bytes(const NwcFile& file, const VulkanOptions& options) {
@@ -188,7 +187,7 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
     window.layout.total_words = window.global_context_at + out->contexts.global.size();
     window.offset = total;
     const uint64_t bytes = window.layout.total_words * 4;
-    total = align_up(total + bytes, kWindowAlignment);
+    total = align_up(total + bytes, kBindingAlignment);
     // What comes before the payloads, and after them.
     largest = std::max(largest, copy_payloads ? bytes : window.layout.payload_at[0] * uint64_t{4} + global_bytes);
     most_tiles = std::max<uint64_t>(most_tiles, window.layout.tiles.size());
@@ -308,7 +307,7 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
       push.x_stride = static_cast<uint32_t>(product.x_stride);
       push.num_vectors = product.batch;
       push.tile_cols = grid.tile_cols;
-      const BufferView partials{&partials_, partials_used_, align_up(numbers * sizeof(float), kWindowAlignment)};
+      const BufferView partials{&partials_, partials_used_, align_up(numbers * sizeof(float), kBindingAlignment)};
       if (network_ != nullptr) {
         NWC_TRY(
             network_->add(batch, {*variant, push, grid, input, product.x, product.x_stride, product.batch, partials}));

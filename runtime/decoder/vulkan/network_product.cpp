@@ -7,15 +7,13 @@
 namespace nwc {
 namespace {
 
-constexpr uint64_t kPartAlignment = 256;  // that a device may ask of bindings
-constexpr uint64_t kMaxGroups = 65535;    // what every device takes in one dimension
-constexpr uint32_t kMaxVectors = 8;       // of the kernel
+constexpr uint32_t kMaxVectors = 8;  // of the kernel
 
-uint64_t x_bytes(const TileGrid& grid, uint32_t vectors) { return align_up(grid.n * vectors * 4, kPartAlignment); }
+uint64_t x_bytes(const TileGrid& grid, uint32_t vectors) { return align_up(grid.n * vectors * 4, kBindingAlignment); }
 /// Of status words and values, to which the words' alignment comes.
 uint64_t band_bytes(const TileGrid& grid) { return grid.tiles_per_row() * 4 + grid.tile_rows * grid.n * 2; }
 uint64_t bands_bytes(const TileGrid& grid, uint64_t bands) {
-  return x_bytes(grid, kMaxVectors) + kPartAlignment + bands * band_bytes(grid);
+  return x_bytes(grid, kMaxVectors) + kBindingAlignment + bands * band_bytes(grid);
 }
 
 uint64_t half_bytes(const NwcFile& file, const VulkanOptions& options) {
@@ -26,7 +24,7 @@ uint64_t half_bytes(const NwcFile& file, const VulkanOptions& options) {
     const TileGrid grid = tile_grid(record);
     most = std::max({most, bands_bytes(grid, 1), std::min(bands_bytes(grid, grid.row_bands()), budget)});
   }
-  return align_up(most, kPartAlignment);
+  return align_up(most, kBindingAlignment);
 }
 
 }  // namespace
@@ -57,7 +55,7 @@ Status VulkanNetworkProduct::check(const TensorRecord& record) const {
 uint64_t VulkanNetworkProduct::most_rows(const TileGrid& grid) const {
   const uint64_t room = std::min(half_bytes_, device_.info().max_storage_range);
   const uint64_t bands = (room - bands_bytes(grid, 0)) / band_bytes(grid);
-  return std::min(bands, kMaxGroups * kChunk / grid.tile_rows) * grid.tile_rows;
+  return std::min(bands, uint64_t{kMaxGroups} * kChunk / grid.tile_rows) * grid.tile_rows;
 }
 
 Status VulkanNetworkProduct::add(CommandBatch& batch, const Slice& slice) {
@@ -65,8 +63,9 @@ Status VulkanNetworkProduct::add(CommandBatch& batch, const Slice& slice) {
   const uint64_t n = slice.grid.n, rows = rans.row_end - rans.row_begin;
   const uint32_t blocks = static_cast<uint32_t>(ceil_div(rows, kChunk));
   const uint64_t status_at = x_bytes(slice.grid, slice.vectors), status_bytes = uint64_t{rans.num_tiles} * 4;
-  const uint64_t values_at = align_up(status_at + status_bytes, kPartAlignment), values_bytes = blocks * kChunk * n * 2;
-  const uint64_t bytes = align_up(values_at + values_bytes, kPartAlignment);
+  const uint64_t values_at = align_up(status_at + status_bytes, kBindingAlignment),
+                 values_bytes = blocks * kChunk * n * 2;
+  const uint64_t bytes = align_up(values_at + values_bytes, kBindingAlignment);
   assert(bytes <= half_bytes_);
   if (used_ + bytes > half_bytes_) NWC_TRY(step(batch));
   const uint64_t at = half_ * half_bytes_ + used_;

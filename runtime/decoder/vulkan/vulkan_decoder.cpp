@@ -18,9 +18,10 @@ Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file
                                                              const VulkanOptions& options, const Logger& log) {
   std::unique_ptr<VulkanDecoder> self(new VulkanDecoder(file, runner, options, log));
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<VulkanInstance> instance, VulkanInstance::create(options.validation, log));
-  NWC_ASSIGN_OR_RETURN(const DeviceInfo info,
+  NWC_ASSIGN_OR_RETURN(DeviceInfo info,
                        choose_device(*instance, {options.device_index, options.device_name, options.software_renderers,
                                                  options.disabled_features}));
+  info.max_storage_range = std::min(info.max_storage_range, options.storage_range_limit);
   NWC_ASSIGN_OR_RETURN(self->device_, VulkanDevice::create(std::move(instance), info));
   self->device_->set_allocation_limit(options.allocation_limit);
   NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(*self->device_, options.cache_directory));

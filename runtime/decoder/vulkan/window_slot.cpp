@@ -5,22 +5,15 @@
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
-namespace {
-
-/// Where a part begins that a kernel's binding or a vector's load sees: what Vulkan allows a device to ask for.
-constexpr uint64_t kPartAlignment = 256;
-
-}  // namespace
-
 uint64_t WindowRun::result_bytes() const {
   if (layout == nullptr || out.buffer != nullptr) return 0;
   return path.values_only ? layout->num_weights() * 2 : (row_end - row_begin) * layout->width * dtype_size(path.dtype);
 }
 
 uint64_t WindowRun::slot_bytes() const {
-  if (layout == nullptr) return align_up(raw_bytes, kPartAlignment);
+  if (layout == nullptr) return align_up(raw_bytes, kBindingAlignment);
   return 2 * (input_bytes() + status_bytes()) + layout->num_weights() * path.scratch_bytes_per_weight() +
-         result_bytes() + 9 * kPartAlignment;
+         result_bytes() + 9 * kBindingAlignment;
 }
 
 Result<std::unique_ptr<WindowSlot>> WindowSlot::create(VulkanDevice& device, PipelineCache& pipelines,
@@ -35,7 +28,7 @@ Status WindowSlot::prepare(std::span<WindowRun> runs) {
   uint64_t upload = 0, scratch = 0, readback = 0;
   const auto place = [](uint64_t bytes, uint64_t* end) {
     const uint64_t at = *end;
-    *end = align_up(at + bytes, kPartAlignment);
+    *end = align_up(at + bytes, kBindingAlignment);
     return at;
   };
   // All status words, then all windows' inputs, which one command fills and one copies.
