@@ -48,6 +48,10 @@ int exit_code(const Status& status) {
 
 Logger Context::logger() const { return Logger{print_log, const_cast<Context*>(this)}; }
 
+void Context::warn_once(const std::string& message) const {
+  if (warned_.insert(message).second) logger().log(LogLevel::kWarning, message);
+}
+
 void Context::print_json(const nlohmann::json& value) const {
   const std::string text = value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
   fmt::print("{}\n", text);

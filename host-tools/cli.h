@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <span>
 #include <string>
 
@@ -34,7 +35,12 @@ struct Context {
 
   /// Log lines: warnings and errors always, the rest with --verbose.
   Logger logger() const;
+  /// A warning that is printed once, however often it is given.
+  void warn_once(const std::string& message) const;
   void print_json(const nlohmann::json& value) const;
+
+ private:
+  mutable std::set<std::string> warned_;
 };
 
 /// Runs `body` and flushes stdout; an error of either is printed as "nwc <command>: <message>" and becomes the exit

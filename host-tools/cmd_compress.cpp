@@ -12,6 +12,7 @@
 
 #include "host-tools/codec_path.h"
 #include "host-tools/compress_command.h"
+#include "host-tools/model_input.h"
 #include "host-tools/quality.h"
 #include "host-tools/user_cache.h"
 #include "trainer/calib/calibration_cache.h"
@@ -194,6 +195,7 @@ Status compress(CompressCommand& command, Context& context) {
   NWC_TRY(check_output(command));
   NWC_ASSIGN_OR_RETURN(const CodecModel codec, open_codec(command.codec));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, open_model_source(command.model));
+  warn_of_notes(command.model, source->notes(), context);
   std::string text, measured;
   if (!command.calibration_text.empty()) {
     NWC_ASSIGN_OR_RETURN(text, read_text(command.calibration_text));

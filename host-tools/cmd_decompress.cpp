@@ -74,7 +74,7 @@ Status decompress(const DecompressCommand& command, Context& context) {
     const Output output{command.output};
     NWC_TRY(check_before_work({&output, 1}, {&command.input, 1}));
   }
-  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.input, context.threads));
+  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.input, context));
   Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));
   if (!opened.ok()) return opened.status().with_context(command.input);
   const NwcFile& file = *opened.value();

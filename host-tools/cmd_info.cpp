@@ -254,7 +254,7 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
 }
 
 Status info(const InfoCommand& command, Context& context) {
-  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.path, context.threads));
+  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.path, context));
   if (input.compressed) {
     const Result<Container> container = Container::open(*input.reader);
     if (!container.ok()) return container.status().with_context(command.path);

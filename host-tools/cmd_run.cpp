@@ -59,7 +59,7 @@ using ModelPtr = std::unique_ptr<nwc_model, ModelDeleter>;
 using SessionPtr = std::unique_ptr<nwc_session, SessionDeleter>;
 
 Status open_model(const RunOptions& options, const Context& context, ModelPtr* out, bool* compressed) {
-  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(options.model, context.threads));
+  NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(options.model, context));
   *compressed = input.compressed;
   ErrorText error;
   nwc_model* model = nullptr;

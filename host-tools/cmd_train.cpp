@@ -8,6 +8,9 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
+#include "host-tools/model_input.h"
+#include "trainer/data/output_path.h"
+#include "trainer/train/chunk_dataset.h"
 #include "trainer/train/trainer.h"
 
 namespace nwc::cli {
@@ -93,6 +96,9 @@ Status train(const TrainCommand& command, Context& context) {
     return Trainer::create(options);
   }();
   NWC_ASSIGN_OR_RETURN(Trainer trainer, std::move(created));
+  for (const ChunkDataset::NotesOf& source : trainer.data().notes()) {
+    warn_of_notes(source.source, source.notes, context);
+  }
   // Which models a resumed training reads is known only now.
   NWC_TRY(check_train_outputs(run, command.resume, trainer.options().data.sources));
   if (!context.json && !context.quiet)

@@ -21,7 +21,11 @@ std::string shader_cache(const std::string& named) {
 
 }  // namespace
 
-Result<ModelInput> open_model_input(const std::string& path, uint32_t threads) {
+void warn_of_notes(const std::string& path, const SourceNotes& notes, const Context& context) {
+  for (const SourceNote& note : notes) context.warn_once(path + ": " + describe(note));
+}
+
+Result<ModelInput> open_model_input(const std::string& path, const Context& context) {
   ModelInput input;
   input.path = path;
   std::error_code ignored;
@@ -37,7 +41,8 @@ Result<ModelInput> open_model_input(const std::string& path, uint32_t threads) {
   }
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<ModelSource> source, open_model_source(path));
   input.source = std::move(source);
-  NWC_ASSIGN_OR_RETURN(input.reader, make_raw_image(input.source, threads));
+  warn_of_notes(path, input.source->notes(), context);
+  NWC_ASSIGN_OR_RETURN(input.reader, make_raw_image(input.source, context.threads));
   return input;
 }
 
@@ -76,7 +81,7 @@ Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& opt
 Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& params, const DeviceOptions& device,
                                   const Context& context, double share) {
   EvalModel model;
-  NWC_ASSIGN_OR_RETURN(model.input, open_model_input(path, context.threads));
+  NWC_ASSIGN_OR_RETURN(model.input, open_model_input(path, context));
   Result<std::unique_ptr<NwcFile>> file = NwcFile::open(std::move(model.input.reader));
   if (!file.ok()) return file.status().with_context(path);
   model.file = std::move(file).value();

@@ -21,7 +21,11 @@ struct ModelInput {
   std::shared_ptr<const ModelSource> source;  ///< the uncompressed model, else null
   std::unique_ptr<Reader> reader;             ///< of the .nwc file or image
 };
-Result<ModelInput> open_model_input(const std::string& path, uint32_t threads);
+/// An uncompressed model's notes become warnings.
+Result<ModelInput> open_model_input(const std::string& path, const Context& context);
+
+/// Prints what a source has left out, guessed or repaired, as warnings; each once in the life of the process.
+void warn_of_notes(const std::string& path, const SourceNotes& notes, const Context& context);
 
 /// A decoder with the runner that it works on. vulkan without a usable device: kNoDevice.
 struct DecoderHandle {

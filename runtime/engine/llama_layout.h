@@ -37,7 +37,7 @@ struct LlamaLayout {
 };
 
 /// Finds every tensor by its Hugging Face name and checks type and shape.
-/// errors: kUnsupported (no MODEL section, a tensor that is not floating point, biases), kCorrupt (a tensor is missing
+/// errors: kUnsupported (no MODEL section: says why, a tensor that is not floating point), kCorrupt (a tensor is missing
 ///         or has the wrong shape); all name the tensor
 Result<LlamaLayout> resolve_llama_layout(const NwcFile& file);
 

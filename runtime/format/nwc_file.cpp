@@ -49,6 +49,14 @@ bool belongs_in_model_file(SectionType type) {
   return type != SectionType::kAnalysis && type != SectionType::kTraining;
 }
 
+/// The encoder keeps in PROVENANCE why it left a part out.
+Status missing_part(const char* part, const char* key, const Metadata& provenance) {
+  const auto reason = provenance.find(key);
+  const bool known = reason != provenance.end();
+  return unsupported(str_cat("it has no ", part, ", so it can be decoded but not run", known ? ": " : "",
+                             known ? std::string_view(reason->second) : std::string_view()));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
@@ -91,6 +99,14 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
     f->index_.emplace(t.name, i);
   }
   return f;
+}
+
+Status NwcFile::require_model() const {
+  return model_ ? Status() : missing_part("model description", "left_out.model", provenance_);
+}
+
+Status NwcFile::require_tokenizer() const {
+  return tokenizer_ ? Status() : missing_part("tokenizer", "left_out.tokenizer", provenance_);
 }
 
 std::optional<size_t> NwcFile::find(const std::string& name) const {

@@ -33,8 +33,8 @@ inline constexpr uint32_t kRawPieceBytes = 256u << 10;
 /// Immutable after opening; thread-safe.
 class NwcFile {
  public:
-  /// Reads and checks every metadata section (CRC, contents, limits); tensor bytes are not touched. kind must be kModel.
-  /// MODEL and TOKENIZER sections that cannot be used do not stop opening, as decoding does not need them
+  /// Reads and checks every metadata section (CRC, contents, limits); tensor bytes are not touched. kind must be
+  /// kModel. MODEL and TOKENIZER sections that cannot be used do not stop opening, as decoding does not need them
   /// (doc/format_model.md): model() or tokenizer() is empty then, and its status says why.
   static Result<std::unique_ptr<NwcFile>> open(std::unique_ptr<Reader> reader);
 
@@ -51,6 +51,10 @@ class NwcFile {
   const std::vector<TensorRecord>& tensors() const { return tensors_; }
   const Metadata& provenance() const { return provenance_; }
   const Metadata& quality() const { return quality_; }
+  /// OK where the file has this section; else kUnsupported, with the reason that PROVENANCE gives (left_out.model,
+  /// left_out.tokenizer).
+  Status require_model() const;
+  Status require_tokenizer() const;
   std::optional<size_t> find(const std::string& name) const;
   uint64_t data_offset() const { return data_offset_; }  ///< of DATA from the start of the file
 

@@ -41,7 +41,7 @@ TEST(GgufModel, OpensWhatAConverterWrites) {
   const auto opened = open_model_source(NWC_SOURCE_DIR "/tests/fixtures/gguf/tiny-llama.gguf");
   ASSERT_TRUE(opened.ok()) << opened.status().message();
   const ModelSource& source = **opened;
-  EXPECT_EQ(source.note(), "");
+  EXPECT_TRUE(source.notes().empty());
   ASSERT_TRUE(source.model());
   const ModelRecord& model = *source.model();
   EXPECT_EQ(model.vocab_size, 261u);
@@ -112,7 +112,8 @@ TEST(GgufModel, NotesWhatTheEngineLacks) {
     const auto source = open(add_tensors(builder));
     ASSERT_TRUE(source.ok()) << source.status().message();
     EXPECT_FALSE((*source)->model()) << part;
-    EXPECT_NE((*source)->note().find(part), std::string::npos) << (*source)->note();
+    const std::string why = join_notes((*source)->notes(), NoteKind::kModelLeftOut);
+    EXPECT_NE(why.find(part), std::string::npos) << why;
     EXPECT_TRUE((*source)->find("blk.0.attn_q.weight")) << "names are left alone without a model";
   };
   expect_note(GgufBuilder().string("general.architecture", "gemma"), "gemma");
@@ -155,7 +156,7 @@ TEST(GgufModel, ReadsLinearScalingAndUntiedHead) {
   GgufBuilder builder = model_keys().f32("llama.rope.scaling.factor", 4).string("llama.rope.scaling.type", "linear");
   const auto source = open(add_tensors(builder).f32_tensor("output.weight", {8, 5}));
   ASSERT_TRUE(source.ok()) << source.status().message();
-  ASSERT_TRUE((*source)->model()) << (*source)->note();
+  ASSERT_TRUE((*source)->model()) << join_notes((*source)->notes(), NoteKind::kModelLeftOut);
   EXPECT_EQ((*source)->model()->rope_scaling, RopeScaling::kLinear);
   EXPECT_EQ((*source)->model()->rope_factor, 4.f);
   EXPECT_FALSE((*source)->model()->tied_embeddings);

@@ -148,7 +148,7 @@ TEST(HfConfig, RejectsImpossibleValues) {
 TEST(HfDirectory, OpensTheIncludedModel) {
   const auto source = open_model_source(NWC_SOURCE_DIR "/models/gutenlm-2.6m");
   ASSERT_TRUE(source.ok()) << source.status().message();
-  EXPECT_EQ((*source)->note(), "");
+  EXPECT_TRUE((*source)->notes().empty());
   EXPECT_EQ((*source)->tensors().size(), 56u);
   ASSERT_TRUE((*source)->model());
   EXPECT_EQ((*source)->model()->num_layers, 6u);
@@ -175,12 +175,12 @@ TEST(HfDirectory, OpensWithoutTokenizerAndWithoutConfig) {
   ASSERT_TRUE(source.ok()) << source.status().message();
   EXPECT_TRUE((*source)->model());
   EXPECT_FALSE((*source)->tokenizer());
-  EXPECT_EQ((*source)->note(), "no tokenizer.json");
+  EXPECT_EQ(join_notes((*source)->notes(), NoteKind::kTokenizerLeftOut), "there is no tokenizer.json");
   dir.write("config.json", R"({"architectures":["Other"]})");
   const auto other = open_model_source(dir.path());
   ASSERT_TRUE(other.ok()) << other.status().message();
   EXPECT_FALSE((*other)->model());
-  EXPECT_NE((*other)->note().find("Other"), std::string::npos);
+  EXPECT_NE(join_notes((*other)->notes(), NoteKind::kModelLeftOut).find("Other"), std::string::npos);
 }
 
 TEST(HfDirectory, ChecksTensorsAgainstTheConfig) {
@@ -227,7 +227,7 @@ TEST(HfDirectory, LeavesOutATiedHead) {
   const auto source = open_model_source(dir.path());
   ASSERT_TRUE(source.ok()) << source.status().message();
   EXPECT_FALSE((*source)->find("lm_head.weight"));
-  EXPECT_NE((*source)->note().find("lm_head.weight"), std::string::npos);
+  EXPECT_NE(join_notes((*source)->notes(), NoteKind::kTensorsLeftOut).find("lm_head.weight"), std::string::npos);
   EXPECT_EQ((*source)->tensors().size(), kTensors.size());
   for (size_t i = 0; i < kTensors.size(); ++i) EXPECT_TRUE((*source)->read_f32(i).ok());
 }
@@ -278,7 +278,7 @@ TEST(HfDirectory, DamagedConfigIsAnError) {
   const auto source = open_model_source(dir.path());
   ASSERT_TRUE(source.ok());
   EXPECT_TRUE((*source)->model());
-  EXPECT_NE((*source)->note().find("WordPiece"), std::string::npos);
+  EXPECT_NE(join_notes((*source)->notes(), NoteKind::kTokenizerLeftOut).find("WordPiece"), std::string::npos);
 }
 
 }  // namespace

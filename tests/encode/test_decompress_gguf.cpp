@@ -99,8 +99,8 @@ Model open(const std::string& path, const std::function<void(Changed&)>& change 
 }
 
 void expect_same(const ModelSource& original, const ModelSource& back, Dtype dtype) {
-  ASSERT_TRUE(back.model()) << back.note();
-  ASSERT_TRUE(back.tokenizer()) << back.note();
+  ASSERT_TRUE(back.model()) << join_notes(back.notes(), NoteKind::kModelLeftOut);
+  ASSERT_TRUE(back.tokenizer()) << join_notes(back.notes(), NoteKind::kTokenizerLeftOut);
   EXPECT_EQ(serialize(*back.model()), serialize(*original.model()));
   EXPECT_EQ(serialize(*back.tokenizer()), serialize(*original.tokenizer()));
   ASSERT_EQ(back.tensors().size(), original.tensors().size());

@@ -22,8 +22,11 @@ constexpr uint64_t kStatisticsVersion = 1;
 
 Status check_described(const ModelSource& source) {
   if (source.model() && source.tokenizer()) return {};
-  return unsupported("calibration needs a model description and a tokenizer" +
-                     (source.note().empty() ? std::string() : ": " + source.note()));
+  const NoteKind missing = source.model() ? NoteKind::kTokenizerLeftOut : NoteKind::kModelLeftOut;
+  const std::string why = join_notes(source.notes(), missing);
+  return unsupported("calibration needs a model description and a tokenizer; this model has no " +
+                     std::string(source.model() ? "tokenizer" : "model description") +
+                     (why.empty() ? std::string() : ": " + why));
 }
 
 Result<std::string> hash_of(const ModelSource& source, std::span<const uint32_t> tokens, uint32_t context,

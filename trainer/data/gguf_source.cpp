@@ -21,8 +21,8 @@ class GgufSource : public ModelSource {
   const std::optional<ModelRecord>& model() const override { return model_; }
   const std::optional<TokenizerRecord>& tokenizer() const override { return tokenizer_; }
   uint64_t stored_bytes() const override;
-  const std::string& note() const override { return note_; }
   Result<SourceFiles> source_files() const override;
+  const SourceNotes& notes() const override { return notes_; }
 
  private:
   struct Place {
@@ -30,7 +30,9 @@ class GgufSource : public ModelSource {
     uint32_t rotary_head_dim;  ///< of a q or k projection whose rows are to be put back into order; else 0
   };
 
-  void add_note(const std::string& text) { note_ += (note_.empty() ? "" : "; ") + text; }
+  void add_note(NoteKind kind, const std::string& subject, const std::string& text) {
+    notes_.push_back({kind, subject, text});
+  }
   void list_tensors(const ModelRecord* model);
   Status add_model();
   Status add_tokenizer();
@@ -40,7 +42,7 @@ class GgufSource : public ModelSource {
   std::vector<Place> places_;  // one per tensor
   std::optional<ModelRecord> model_;
   std::optional<TokenizerRecord> tokenizer_;
-  std::string note_;
+  SourceNotes notes_;
 };
 
 // With a model, under Hugging Face's names and without the rotary factors, which the model record has taken over.
@@ -77,27 +79,28 @@ Status GgufSource::add_model() {
     return {};
   }
   if (status.code() != StatusCode::kUnsupported) return status;
-  add_note(status.message());
+  add_note(NoteKind::kModelLeftOut, "", status.message());
   list_tensors(nullptr);
   return {};
 }
 
 Status GgufSource::add_tokenizer() {
   if (!file_.has("tokenizer.ggml.model")) {
-    add_note("no tokenizer");
+    add_note(NoteKind::kTokenizerLeftOut, "", "metadata key \"tokenizer.ggml.model\" is missing");
     return {};
   }
   std::string note;
   Result<TokenizerRecord> tokenizer = parse_gguf_tokenizer(file_, &note);
   if (tokenizer.status().code() == StatusCode::kUnsupported) {
-    add_note(tokenizer.status().message());
+    add_note(NoteKind::kTokenizerLeftOut, "", tokenizer.status().message());
     return {};
   }
   NWC_TRY(tokenizer);
-  if (!note.empty()) add_note(note);
+  if (!note.empty()) add_note(NoteKind::kGuessed, "pre_tokenizer", note);
   if (model_ && tokenizer->tokens.size() > model_->vocab_size) {
-    add_note("tokenizer left out: it has " + std::to_string(tokenizer->tokens.size()) + " tokens, the embedding only " +
-             std::to_string(model_->vocab_size));
+    add_note(NoteKind::kTokenizerLeftOut, "",
+             "it has " + std::to_string(tokenizer->tokens.size()) + " tokens, the embedding only " +
+                 std::to_string(model_->vocab_size));
     return {};
   }
   tokenizer_ = std::move(tokenizer).value();

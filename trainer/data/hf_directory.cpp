@@ -101,15 +101,15 @@ Status add_tensors(const Directory& directory, SafetensorsSource* source) {
 }
 
 // What the engine cannot run is a note; anything else that is wrong stays an error.
-Status unsupported_to_note(const Status& status, SafetensorsSource* source) {
+Status unsupported_to_note(const Status& status, NoteKind kind, SafetensorsSource* source) {
   if (status.code() != StatusCode::kUnsupported) return status;
-  source->add_note(status.message());
+  source->add_note({kind, "", status.message()});
   return {};
 }
 
 Status add_model(const Directory& directory, SafetensorsSource* source, std::optional<uint32_t>* bos_id) {
   if (!directory.has("config.json")) {
-    source->add_note("no config.json");
+    source->add_note({NoteKind::kModelLeftOut, "", "there is no config.json"});
     return {};
   }
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> config, directory.load("config.json"));
@@ -120,13 +120,13 @@ Status add_model(const Directory& directory, SafetensorsSource* source, std::opt
   }
   const Bytes generation_bytes(generation);
   Result<HfConfig> parsed = parse_hf_config(config, has_generation ? &generation_bytes : nullptr);
-  if (!parsed.ok()) return unsupported_to_note(parsed.status(), source);
+  if (!parsed.ok()) return unsupported_to_note(parsed.status(), NoteKind::kModelLeftOut, source);
   const Status tensors = check_llama_tensors(parsed->model, source->tensors());
-  if (!tensors.ok()) return unsupported_to_note(tensors, source);
+  if (!tensors.ok()) return unsupported_to_note(tensors, NoteKind::kModelLeftOut, source);
   *bos_id = parsed->bos_id;
   if (parsed->model.tied_embeddings && source->find("lm_head.weight")) {
     source->drop_tensor("lm_head.weight");
-    source->add_note("lm_head.weight left out: config.json ties it to the embedding");
+    source->add_note({NoteKind::kTensorsLeftOut, "", "lm_head.weight, which config.json ties to the embedding"});
   }
   source->set_model(std::move(parsed->model));
   return {};
@@ -134,15 +134,16 @@ Status add_model(const Directory& directory, SafetensorsSource* source, std::opt
 
 Status add_tokenizer(const Directory& directory, SafetensorsSource* source, std::optional<uint32_t> bos_id) {
   if (!directory.has("tokenizer.json")) {
-    source->add_note("no tokenizer.json");
+    source->add_note({NoteKind::kTokenizerLeftOut, "", "there is no tokenizer.json"});
     return {};
   }
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> text, directory.load("tokenizer.json"));
   Result<TokenizerRecord> tokenizer = parse_hf_tokenizer(text, bos_id);
-  if (!tokenizer.ok()) return unsupported_to_note(tokenizer.status(), source);
+  if (!tokenizer.ok()) return unsupported_to_note(tokenizer.status(), NoteKind::kTokenizerLeftOut, source);
   if (source->model() && tokenizer->tokens.size() > source->model()->vocab_size) {
-    source->add_note("tokenizer.json left out: it has " + std::to_string(tokenizer->tokens.size()) +
-                     " tokens, the embedding only " + std::to_string(source->model()->vocab_size));
+    source->add_note({NoteKind::kTokenizerLeftOut, "",
+                      "tokenizer.json has " + std::to_string(tokenizer->tokens.size()) +
+                          " tokens, the embedding only " + std::to_string(source->model()->vocab_size)});
     return {};
   }
   source->set_tokenizer(std::move(tokenizer).value());

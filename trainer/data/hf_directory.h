@@ -10,7 +10,7 @@ namespace nwc {
 
 /// Tensors: model.safetensors, or the files of model.safetensors.index.json, or every *.safetensors. model(): from
 /// config.json. tokenizer(): from tokenizer.json. Where these are absent or of a kind that the engine lacks, the
-/// directory still opens and note() says why; where they are damaged, or the tensors do not fit them, it does not.
+/// directory still opens and notes() say why; where they are damaged, or the tensors do not fit them, it does not.
 /// A stored lm_head.weight that config.json declares tied is left out of tensors().
 /// safety: untrusted input; no file outside the directory is opened (symbolic links are followed)
 /// errors: kCorrupt, kTruncated, kLimit, kIo; messages start with the file's name

@@ -40,9 +40,9 @@ bool starts_as_gguf(const std::string& path) {
 
 }  // namespace
 
-const std::string& ModelSource::note() const {
-  static const std::string kNothing;
-  return kNothing;
+const SourceNotes& ModelSource::notes() const {
+  static const SourceNotes kNone;
+  return kNone;
 }
 
 Result<SourceFiles> ModelSource::source_files() const { return SourceFiles(); }
@@ -89,7 +89,8 @@ Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) 
   if (has_suffix(path, ".safetensors")) {
     auto source = std::make_unique<SafetensorsSource>();
     NWC_TRY(source->add_file(path, path));
-    source->add_note("a bare safetensors file describes no model");
+    source->add_note({NoteKind::kModelLeftOut, "", "a bare safetensors file describes no model"});
+    source->add_note({NoteKind::kTokenizerLeftOut, "", "a bare safetensors file holds no tokenizer"});
     return std::unique_ptr<ModelSource>(std::move(source));
   }
   if (has_suffix(path, ".gguf") || starts_as_gguf(path)) {

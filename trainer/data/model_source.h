@@ -11,6 +11,7 @@
 #include "runtime/base/status.h"
 #include "runtime/format/dtype.h"
 #include "runtime/format/model_record.h"
+#include "trainer/data/source_notes.h"
 #include "trainer/data/source_record.h"
 
 namespace nwc {
@@ -42,8 +43,9 @@ class ModelSource {
   virtual const std::optional<TokenizerRecord>& tokenizer() const = 0;
   /// Bytes of the tensors as stored in the source file(s).
   virtual uint64_t stored_bytes() const = 0;
-  /// Why model() or tokenizer() is missing, or what was left out of tensors(); empty when there is nothing to say.
-  virtual const std::string& note() const;
+  /// Why model() or tokenizer() is missing, what was left out of tensors(), and what was guessed or repaired. Commands
+  /// show them; the encoder keeps them in the file.
+  virtual const SourceNotes& notes() const;
 
   /// What describes the model beside its weights, as the source has it; nothing by default. Reads the files.
   virtual Result<SourceFiles> source_files() const;

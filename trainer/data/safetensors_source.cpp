@@ -33,8 +33,6 @@ void SafetensorsSource::drop_tensor(const std::string& name) {
   places_.erase(places_.begin() + static_cast<ptrdiff_t>(*index));
 }
 
-void SafetensorsSource::add_note(const std::string& text) { note_ += (note_.empty() ? "" : "; ") + text; }
-
 Status SafetensorsSource::read_raw(size_t tensor, MutableBytes out) const {
   if (tensor >= tensors_.size() || out.size() != places_[tensor].size_bytes) {
     return invalid_argument("read_raw: no tensor " + std::to_string(tensor) + ", or not of " +

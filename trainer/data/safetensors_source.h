@@ -15,9 +15,9 @@ class SafetensorsSource : public ModelSource {
   void drop_tensor(const std::string& name);
   void set_model(ModelRecord model) { model_ = std::move(model); }
   void set_tokenizer(TokenizerRecord tokenizer) { tokenizer_ = std::move(tokenizer); }
-  void add_note(const std::string& text);
   /// The Hugging Face folder that source_files() reads.
   void set_folder(std::string folder) { folder_ = std::move(folder); }
+  void add_note(SourceNote note) { notes_.push_back(std::move(note)); }
   /// Label of the file that holds tensor i.
   const std::string& file_of(size_t tensor) const { return files_[places_[tensor].file].label; }
 
@@ -27,7 +27,7 @@ class SafetensorsSource : public ModelSource {
   const std::optional<TokenizerRecord>& tokenizer() const override { return tokenizer_; }
   uint64_t stored_bytes() const override;
   Result<SourceFiles> source_files() const override;
-  const std::string& note() const override { return note_; }
+  const SourceNotes& notes() const override { return notes_; }
 
  private:
   struct File {
@@ -46,7 +46,7 @@ class SafetensorsSource : public ModelSource {
   std::vector<Place> places_;  // one per tensor
   std::optional<ModelRecord> model_;
   std::optional<TokenizerRecord> tokenizer_;
-  std::string note_;
+  SourceNotes notes_;
 };
 
 }  // namespace nwc

@@ -197,7 +197,7 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
     sections.push_back({.type = SectionType::kSource, .bytes = work.source_section, .deflate = true, .optional = true});
   }
   static constexpr const char* kPresets[] = {"linear", "small", "paper", "other"};
-  Metadata provenance;
+  Metadata provenance = to_metadata(work.source.notes());
   provenance["encoder"] = kEncoderName;
   if (!work.options.source_name.empty()) provenance["source"] = work.options.source_name;
   if (!work.options.settings.empty()) provenance["settings"] = work.options.settings;

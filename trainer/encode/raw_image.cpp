@@ -144,7 +144,9 @@ Result<std::unique_ptr<Reader>> make_raw_image(std::shared_ptr<const ModelSource
     sections.push_back({.type = SectionType::kTokenizer, .bytes = serialize(*source->tokenizer())});
   }
   sections.push_back({.type = SectionType::kTensors, .bytes = serialize(records)});
-  sections.push_back({.type = SectionType::kProvenance, .bytes = serialize(Metadata{{"encoder", "none"}})});
+  Metadata provenance = to_metadata(source->notes());
+  provenance["encoder"] = "none";
+  sections.push_back({.type = SectionType::kProvenance, .bytes = serialize(provenance)});
 
   std::vector<SectionEntry> entries;
   uint64_t at = kHeaderBytes + kSectionEntryBytes * (sections.size() + 1);

@@ -27,7 +27,7 @@ class TunedModel : public ModelSource {
   const std::optional<ModelRecord>& model() const override { return source_.model(); }
   const std::optional<TokenizerRecord>& tokenizer() const override { return source_.tokenizer(); }
   uint64_t stored_bytes() const override { return source_.stored_bytes(); }
-  const std::string& note() const override { return source_.note(); }
+  const SourceNotes& notes() const override { return source_.notes(); }
   Status read_raw(size_t tensor, MutableBytes out) const override {
     const auto at = tuned_.find(tensor);
     if (at == tuned_.end()) return source_.read_raw(tensor, out);

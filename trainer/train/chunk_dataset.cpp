@@ -106,6 +106,7 @@ Result<ChunkDataset> ChunkDataset::load(const DatasetOptions& options) {
       std::max<size_t>(1, std::min<size_t>(static_cast<size_t>(options.validation_chunks), count / 8));
   ChunkDataset dataset = from_chunks(std::move(chunks), validation);
   dataset.available_ = available;
+  for (size_t i = 0; i < sources.size(); ++i) dataset.notes_.push_back({options.sources[i], sources[i]->notes()});
   return dataset;
 }
 

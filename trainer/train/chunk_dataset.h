@@ -7,6 +7,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/format/constants.h"
+#include "trainer/data/source_notes.h"
 
 namespace nwc {
 
@@ -44,12 +45,19 @@ class ChunkDataset {
   uint32_t digest() const { return digest_; }
   /// Chunks that the sources have, of which a sample was kept.
   uint64_t available() const { return available_; }
+  /// What each source has left out, guessed or repaired.
+  struct NotesOf {
+    std::string source;
+    SourceNotes notes;
+  };
+  const std::vector<NotesOf>& notes() const { return notes_; }
 
  private:
   std::vector<float> chunks_;
   size_t validation_ = 0;
   uint64_t available_ = 0;
   uint32_t digest_ = 0;
+  std::vector<NotesOf> notes_;
 };
 
 /// Order of one epoch: permutation[i] is the chunk that comes i-th. Only depends on its arguments.
