@@ -180,10 +180,13 @@ Status check_output(const CompressCommand& command) {
 /// Before anything is encoded: what is to be measured afterwards can be measured.
 Status check_measurement(const CompressCommand& command, const ModelSource& source, const std::string& content) {
   const char* option = command.kld ? "--kld" : "--card";
-  if (!source.model() || !source.tokenizer())
+  if (!source.model() || !source.tokenizer()) {
+    const std::string why =
+        join_notes(source.notes(), source.model() ? NoteKind::kTokenizerLeftOut : NoteKind::kModelLeftOut);
     return unsupported(command.model + ": " + option + " evaluates the model, which has no " +
                        (source.model() ? "tokenizer" : "model description") + " here" +
-                       (source.note().empty() ? "" : ": " + source.note()));
+                       (why.empty() ? "" : ": " + why));
+  }
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
   NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, tokenizer->encode(content, {.add_special = false}));
   if (tokens.size() >= 2) return {};

@@ -60,6 +60,10 @@ struct TokenizerRecord {
   TokenizerKind kind = TokenizerKind::kByteLevelBpe;
   PreTokenizer pre_tokenizer = PreTokenizer::kGpt2;
   bool add_prefix_space = false;  ///< SentencePiece's dummy prefix, ByteLevel's add_prefix_space
+  /// Both narrow SentencePiece's add_prefix_space, as a Metaspace pre-tokenizer does: only in front of a stretch that
+  /// begins the text; not in front of a stretch that begins with a space.
+  bool prefix_first_only = false;
+  bool prefix_unless_space = false;
   bool ignore_merges = false;     ///< a whole piece that is a token is taken as it is (Llama 3)
   bool byte_fallback = false;     ///< SentencePiece: unknown characters become <0xNN> tokens
   bool add_bos = false;           ///< encode() puts bos_id in front when asked for special tokens

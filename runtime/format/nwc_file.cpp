@@ -26,15 +26,12 @@ Status load_optional(const Container& container, SectionType type, Parse parse, 
 }
 
 // Like load_optional, for a section that decoding does not need: whatever its contents are, *unusable takes their
-// error. Damaged or unreadable bytes stay an error of the file.
+// error, unless there is none. Damaged or unreadable bytes stay an error of the file.
 template <typename T, typename Parse>
 Status load_descriptive(const Container& container, SectionType type, Parse parse, std::optional<T>* out,
                         Status* unusable) {
   const SectionEntry* entry = container.find(type);
-  if (entry == nullptr) {
-    *unusable = unsupported(str_cat("the file has no ", section_name(type), " section"));
-    return {};
-  }
+  if (entry == nullptr) return {};
   Result<std::vector<uint8_t>> bytes = container.load(type);
   if (bytes.status().code() == StatusCode::kCorrupt) {  // it does not inflate
     *unusable = std::move(bytes).status();
@@ -53,7 +50,7 @@ bool belongs_in_model_file(SectionType type) {
 Status missing_part(const char* part, const char* key, const Metadata& provenance) {
   const auto reason = provenance.find(key);
   const bool known = reason != provenance.end();
-  return unsupported(str_cat("it has no ", part, ", so it can be decoded but not run", known ? ": " : "",
+  return unsupported(str_cat("the file has no ", part, known ? ": " : "",
                              known ? std::string_view(reason->second) : std::string_view()));
 }
 
@@ -84,6 +81,10 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
   NWC_TRY(load_optional(c, SectionType::kQuality, parse_metadata, &quality));
   f->provenance_ = std::move(provenance).value_or(Metadata{});
   f->quality_ = std::move(quality).value_or(Metadata{});
+  if (c.find(SectionType::kModel) == nullptr)
+    f->model_status_ = missing_part("model description", "left_out.model", f->provenance_);
+  if (c.find(SectionType::kTokenizer) == nullptr)
+    f->tokenizer_status_ = missing_part("tokenizer", "left_out.tokenizer", f->provenance_);
   std::optional<std::vector<TensorRecord>> tensors;
   NWC_TRY(load_optional(
       c, SectionType::kTensors,
@@ -99,14 +100,6 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
     f->index_.emplace(t.name, i);
   }
   return f;
-}
-
-Status NwcFile::require_model() const {
-  return model_ ? Status() : missing_part("model description", "left_out.model", provenance_);
-}
-
-Status NwcFile::require_tokenizer() const {
-  return tokenizer_ ? Status() : missing_part("tokenizer", "left_out.tokenizer", provenance_);
 }
 
 std::optional<size_t> NwcFile::find(const std::string& name) const {

@@ -43,18 +43,15 @@ class NwcFile {
   const std::optional<CodecRecord>& codec() const { return codec_; }
   const std::optional<ModelRecord>& model() const { return model_; }
   const std::optional<TokenizerRecord>& tokenizer() const { return tokenizer_; }
-  /// Ok where model() holds a record. errors: kUnsupported (no section; a record version, value or flag that this
-  /// build does not know, which the message names), kCorrupt, kTruncated or kLimit (impossible contents)
+  /// Ok where model() holds a record. errors: kUnsupported (no section: with the reason that PROVENANCE gives, if it
+  /// does; a record version, value or flag that this build does not know, which the message names), kCorrupt, kTruncated
+  /// or kLimit (impossible contents)
   const Status& model_status() const { return model_status_; }
   /// The same of tokenizer().
   const Status& tokenizer_status() const { return tokenizer_status_; }
   const std::vector<TensorRecord>& tensors() const { return tensors_; }
   const Metadata& provenance() const { return provenance_; }
   const Metadata& quality() const { return quality_; }
-  /// OK where the file has this section; else kUnsupported, with the reason that PROVENANCE gives (left_out.model,
-  /// left_out.tokenizer).
-  Status require_model() const;
-  Status require_tokenizer() const;
   std::optional<size_t> find(const std::string& name) const;
   uint64_t data_offset() const { return data_offset_; }  ///< of DATA from the start of the file
 

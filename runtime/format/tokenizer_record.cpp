@@ -18,7 +18,9 @@ constexpr uint8_t kFlagPrefixSpace = 1;
 constexpr uint8_t kFlagIgnoreMerges = 2;
 constexpr uint8_t kFlagByteFallback = 4;
 constexpr uint8_t kFlagAddBos = 8;
-constexpr uint8_t kKnownFlags = 15;
+constexpr uint8_t kFlagPrefixFirstOnly = 16;
+constexpr uint8_t kFlagPrefixUnlessSpace = 32;
+constexpr uint8_t kKnownFlags = 63;
 
 Status check_count(uint64_t value, uint64_t max, const char* what) {
   if (value <= max) return {};
@@ -41,6 +43,9 @@ Status check_header(const TokenizerRecord& record) {
   const bool sentence_piece = record.kind == TokenizerKind::kSentencePieceBpe;
   if (sentence_piece && (record.pre_tokenizer != PreTokenizer::kNone || record.ignore_merges)) {
     return corrupt("a SentencePiece tokenizer must have neither a pre-tokenizer nor ignore_merges");
+  }
+  if ((record.prefix_first_only || record.prefix_unless_space) && !(sentence_piece && record.add_prefix_space)) {
+    return corrupt("prefix_first_only and prefix_unless_space need a SentencePiece tokenizer with add_prefix_space");
   }
   if (!sentence_piece && record.byte_fallback) return corrupt("byte_fallback needs a SentencePiece tokenizer");
   if (record.add_prefix_space &&
@@ -138,6 +143,8 @@ Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offs
   record.ignore_merges = (flags & kFlagIgnoreMerges) != 0;
   record.byte_fallback = (flags & kFlagByteFallback) != 0;
   record.add_bos = (flags & kFlagAddBos) != 0;
+  record.prefix_first_only = (flags & kFlagPrefixFirstOnly) != 0;
+  record.prefix_unless_space = (flags & kFlagPrefixUnlessSpace) != 0;
   NWC_TRY(reader.read(&record.bos_id, "bos_id"));
   NWC_TRY(reader.read(&record.unk_id, "unk_id"));
   NWC_TRY(reader.read(&num_tokens, "number of tokens"));
@@ -182,6 +189,8 @@ std::vector<uint8_t> serialize(const TokenizerRecord& record) {
   if (record.ignore_merges) flags |= kFlagIgnoreMerges;
   if (record.byte_fallback) flags |= kFlagByteFallback;
   if (record.add_bos) flags |= kFlagAddBos;
+  if (record.prefix_first_only) flags |= kFlagPrefixFirstOnly;
+  if (record.prefix_unless_space) flags |= kFlagPrefixUnlessSpace;
   std::array<uint8_t, 24> header{};
   store_le<uint32_t>(&header[0], kRecordVersion);
   header[4] = static_cast<uint8_t>(record.kind);

@@ -23,7 +23,7 @@ class ByteLevelEncoder final : public StretchEncoder {
     }
   }
 
-  Status encode(std::string_view stretch, std::vector<uint32_t>* ids) const override {
+  Status encode(std::string_view stretch, bool, std::vector<uint32_t>* ids) const override {
     std::string prefixed;
     if (record_.add_prefix_space && stretch[0] != ' ') {
       prefixed.reserve(stretch.size() + 1);

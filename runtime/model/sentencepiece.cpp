@@ -37,8 +37,8 @@ class SentencePieceEncoder final : public StretchEncoder {
     }
   }
 
-  Status encode(std::string_view stretch, std::vector<uint32_t>* ids) const override {
-    const std::string text = normalize(stretch);
+  Status encode(std::string_view stretch, bool begins_text, std::vector<uint32_t>* ids) const override {
+    const std::string text = normalize(stretch, begins_text);
     BpeMerger merger;
     for (size_t pos = 0; pos < text.size();) {
       const CodePoint c = decode_utf8(text, pos);
@@ -59,10 +59,11 @@ class SentencePieceEncoder final : public StretchEncoder {
   }
 
  private:
-  std::string normalize(std::string_view stretch) const {
+  std::string normalize(std::string_view stretch, bool begins_text) const {
     std::string text;
     text.reserve(stretch.size() + 1);
-    if (record_.add_prefix_space) text.push_back(' ');
+    const bool prefixed = record_.add_prefix_space && (begins_text || !record_.prefix_first_only);
+    if (prefixed) text.push_back(' ');
     for (size_t pos = 0; pos < stretch.size();) {
       const CodePoint c = decode_utf8(stretch, pos);
       // The vocabulary's symbol for a space, written out in the text, cannot be told from one.
@@ -73,6 +74,7 @@ class SentencePieceEncoder final : public StretchEncoder {
       }
       pos += c.length;
     }
+    if (prefixed && record_.prefix_unless_space && text.size() > 1 && text[1] == ' ') text.erase(0, 1);
     return text;
   }
 

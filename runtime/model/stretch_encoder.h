@@ -14,8 +14,9 @@ namespace nwc {
 class StretchEncoder {
  public:
   virtual ~StretchEncoder() = default;
-  /// Appends the ids of a stretch that is not empty. Errors: kCorrupt (a byte or character that no token stands for).
-  virtual Status encode(std::string_view stretch, std::vector<uint32_t>* ids) const = 0;
+  /// Appends the ids of a stretch that is not empty. begins_text: nothing of the text stands before it.
+  /// Errors: kCorrupt (a byte or character that no token stands for).
+  virtual Status encode(std::string_view stretch, bool begins_text, std::vector<uint32_t>* ids) const = 0;
 };
 
 /// The record must outlive the encoder.

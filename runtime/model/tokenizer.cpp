@@ -55,7 +55,7 @@ Result<std::vector<uint32_t>> Tokenizer::encode(std::string_view text, const Enc
   size_t stretch = 0;
   const auto flush = [&](size_t end) -> Status {
     if (end == stretch) return {};
-    return impl_->encoder->encode(text.substr(stretch, end - stretch), &ids);
+    return impl_->encoder->encode(text.substr(stretch, end - stretch), stretch == 0, &ids);
   };
   if (!special.empty()) {
     std::vector<uint32_t> found;  // at the places from `first` on

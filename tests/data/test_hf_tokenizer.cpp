@@ -6,9 +6,10 @@
 namespace nwc {
 namespace {
 
-Result<TokenizerRecord> parse(const std::string& json, std::optional<uint32_t> bos = {}) {
+Result<TokenizerRecord> parse(const std::string& json, std::optional<uint32_t> bos = {}, SourceNotes* notes = nullptr) {
   const std::vector<uint8_t> bytes(json.begin(), json.end());
-  return parse_hf_tokenizer(bytes, bos);
+  SourceNotes ignored;
+  return parse_hf_tokenizer(bytes, bos, notes != nullptr ? notes : &ignored);
 }
 
 const std::string kByteLevel = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":true})";
@@ -151,8 +152,87 @@ TEST(HfTokenizer, ReadsSentencePieceModels) {
   }
   using enum StatusCode;
   expect_error(tokenizer("null", sentencepiece_model("[]"), normalizer), kUnsupported, "without merges");
-  expect_error(tokenizer(R"({"type":"Metaspace","replacement":"\u2581"})", sentencepiece_model("[]")), kUnsupported,
-               "Metaspace");
+  const auto with_metaspace = [&](const std::string& options, const std::string& merges = R"(["\u2581 a"])") {
+    return tokenizer(R"({"type":"Metaspace","replacement":"\u2581")" + options + "}", sentencepiece_model(merges));
+  };
+  expect_error(with_metaspace(R"(,"prepend_scheme":"last")"), kUnsupported, "prepend_scheme \"last\"");
+  expect_error(with_metaspace(R"(,"split":false,"odd":1)"), kUnsupported, "\"odd\": 1");
+  expect_error(with_metaspace(R"(,"prepend_scheme":"first","add_prefix_space":false)"), kCorrupt, "contradicts");
+  const auto scheme = [&](const std::string& options) {
+    const Result<TokenizerRecord> record = parse(with_metaspace(options));
+    EXPECT_TRUE(record.ok()) << record.status().message();
+    return record.ok() ? 4 * record->add_prefix_space + 2 * record->prefix_first_only + record->prefix_unless_space
+                       : -1;
+  };
+  EXPECT_EQ(scheme(R"(,"prepend_scheme":"first")"), 7);
+  EXPECT_EQ(scheme(R"(,"prepend_scheme":"always","add_prefix_space":true)"), 5);
+  EXPECT_EQ(scheme(R"(,"prepend_scheme":"never")"), 0);
+  EXPECT_EQ(scheme(""), 5);
+  EXPECT_EQ(scheme(R"(,"add_prefix_space":false)"), 0);
+  // Without merges across spaces it makes no difference whether the text is split at spaces; with them it does.
+  std::string across = with_metaspace("", R"(["\u2581 a",["a","\u2581a"]])");
+  across.replace(across.find("\"a\":260"), 7, "\"a\":260,\"a\\u2581a\":262");
+  expect_error(across, kUnsupported, "\"split\": true");
+  expect_error(
+      tokenizer(R"({"type":"Metaspace","replacement":"\u2581"})", sentencepiece_model(R"(["\u2581 a"])"), normalizer),
+      kUnsupported, "Metaspace");
+}
+
+// An option that nobody has heard of, or that changes tokens, leaves the tokenizer out; the message names it.
+TEST(HfTokenizer, RefusesOptionsThatChangeTokens) {
+  const auto refuse = [](const std::string& json, const std::string& part) {
+    expect_error(json, StatusCode::kUnsupported, part);
+  };
+  ASSERT_TRUE(parse(tokenizer(kByteLevel)).ok());
+  refuse(tokenizer(kByteLevel, kModel, R"(,"future":{"a":1})"), "\"future\"");
+  std::string model = kModel;
+  model.insert(1, R"("odd_option":2,)");
+  refuse(tokenizer(kByteLevel, model), "odd_option");
+  refuse(tokenizer(R"({"type":"ByteLevel","add_prefix_space":false,"odd":true})"), "\"odd\"");
+  for (const char* option : {"lstrip", "rstrip", "single_word", "odd"}) {
+    refuse(tokenizer(kByteLevel, kModel,
+                     R"(,"added_tokens":[{"id":7,"content":"<x>",")" + std::string(option) + R"(":true}])"),
+           std::string("added token \"<x>\": the option \"") + option);
+  }
+  for (const char* type :
+       {"NFC", "NFKC", "Lowercase", "Strip", "Prepend", "Replace", "BertNormalizer", "Precompiled"}) {
+    refuse(tokenizer(kByteLevel, kModel, R"(,"normalizer":{"type":")" + std::string(type) + "\"}"), type);
+  }
+  const std::string split = R"({"type":"Split","pattern":{"Regex":"\\d+"},"behavior":"Isolated","invert":false},)";
+  refuse(tokenizer(sequence("pretokenizers", split + kByteLevelNoRegex)), "regular expression");
+  refuse(tokenizer(sequence("pretokenizers", R"({"type":"Sequence"},)" + kByteLevel)), "Sequence");
+  refuse(tokenizer(kByteLevel, kModel, R"(,"decoder":{"type":"WordPiece"})"), "WordPiece");
+  refuse(tokenizer(kByteLevel, kModel,
+                   R"(,"post_processor":{"type":"TemplateProcessing","single":[],"special_tokens":{}})"),
+         "without the text");
+
+  SourceNotes notes;
+  const std::string decoder = R"(,"decoder":{"type":"ByteLevel"})";
+  ASSERT_TRUE(parse(tokenizer(kByteLevel, kModel, decoder), {}, &notes).ok());
+  EXPECT_TRUE(notes.empty());
+  ASSERT_TRUE(
+      parse(tokenizer(kByteLevel, kModel, decoder + R"(,"truncation":{"max_length":4},"padding":null)"), {}, &notes)
+          .ok());
+  EXPECT_NE(join_notes(notes, NoteKind::kRepaired).find("truncation"), std::string::npos);
+}
+
+TEST(HfTokenizer, RefusesWhatANormalizerDoesToAddedTokens) {
+  const std::string normalizer =
+      R"(,"normalizer":)" + sequence("normalizers",
+                                     R"({"type":"Prepend","prepend":"\u2581"},)"
+                                     R"({"type":"Replace","pattern":{"String":" "},"content":"\u2581"})");
+  const auto with_added = [&](const std::string& special) {
+    return tokenizer(
+        "null", sentencepiece_model(R"(["\u2581 a"])"),
+        normalizer + R"(,"added_tokens":[{"id":1,"content":"<s>","normalized":true,"special":)" + special + "}]");
+  };
+  expect_error(with_added("false"), StatusCode::kUnsupported, "normalized");
+  SourceNotes notes;
+  EXPECT_TRUE(parse(with_added("true"), {}, &notes).ok());
+  EXPECT_NE(join_notes(notes, NoteKind::kRepaired).find("<s>"), std::string::npos);
+  std::string unfused = sentencepiece_model(R"(["\u2581 a"])");
+  unfused.replace(unfused.find(R"("fuse_unk":true,"byte_fallback":true)"), 36, R"("byte_fallback":false)");
+  expect_error(tokenizer("null", unfused, normalizer), StatusCode::kUnsupported, "fuse_unk");
 }
 
 TEST(HfTokenizer, RejectsDamage) {

@@ -51,7 +51,7 @@ TEST(SourceNotes, ReachWhoeverNeedsWhatIsMissing) {
   const auto expect_reasons = [](std::unique_ptr<Reader> reader) {
     const auto file = NwcFile::open(std::move(reader));
     ASSERT_TRUE(file.ok()) << file.status().message();
-    const Status model = (*file)->require_model(), tokenizer = (*file)->require_tokenizer();
+    const Status model = (*file)->model_status(), tokenizer = (*file)->tokenizer_status();
     EXPECT_EQ(model.code(), StatusCode::kUnsupported);
     EXPECT_NE(model.message().find("OtherForCausalLM"), std::string::npos) << model.message();
     EXPECT_EQ(tokenizer.code(), StatusCode::kUnsupported);

@@ -7,7 +7,8 @@ using namespace nwc::fuzz;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Bytes input(data, size);
-  const auto record = parse_hf_tokenizer(input, std::nullopt);
+  SourceNotes notes;
+  const auto record = parse_hf_tokenizer(input, std::nullopt, &notes);
   if (record.ok()) check_tokenizer_record(*record, input);
   return 0;
 }

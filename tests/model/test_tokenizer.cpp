@@ -46,6 +46,8 @@ TEST_P(TokenizerFixtureTest, DecodesToTheText) {
   if (sentence_piece && !record.byte_fallback) GTEST_SKIP() << "unknown characters are lost by design";
   for (std::string text : fixture_strings()) {
     if (text.find("\u2581") != std::string::npos && sentence_piece) continue;
+    // A text's own space in front is taken for the prefix.
+    if (record.prefix_unless_space && text.substr(0, 1) == " ") continue;
     const std::string decoded = tokenizer->decode(encode(*tokenizer, text));
     // Byte-level BPE does not take its prefix space away again.
     if (!sentence_piece && record.add_prefix_space && decoded != text) text = std::string(1, ' ').append(text);
@@ -74,7 +76,7 @@ TEST_P(TokenizerFixtureTest, KeepsInvalidUtf8) {
                                " \x80 \xc3\n\xff"};
   for (const std::string& text : cases) {
     const std::vector<uint32_t> ids = encode(*tokenizer, text);
-    if (!lossless) continue;
+    if (!lossless || (record.prefix_unless_space && text[0] == ' ')) continue;
     std::string decoded = tokenizer->decode(ids);
     if (record.kind == TokenizerKind::kByteLevelBpe && record.add_prefix_space && text[0] != ' ') decoded.erase(0, 1);
     EXPECT_EQ(decoded, text);
@@ -129,6 +131,34 @@ TEST(Tokenizer, TakesTheLongestSpecialToken) {
   EXPECT_EQ(encode(*tokenizer, "a<x>b<x><y><y>", true), (std::vector<uint32_t>{0, 6, 1, 7, 10}));
   EXPECT_EQ(encode(*tokenizer, "ab!ab", true), (std::vector<uint32_t>{0, 8, 3}));
   EXPECT_EQ(encode(*tokenizer, "ab!ab", false), (std::vector<uint32_t>{0, 8, 3}));
+}
+
+// SentencePiece's prefix, and the two ways in which Metaspace narrows it: before which stretches a space stands.
+TEST(Tokenizer, PutsThePrefixWhereTheRecordSays) {
+  TokenizerRecord record;
+  record.kind = TokenizerKind::kSentencePieceBpe;
+  record.pre_tokenizer = PreTokenizer::kNone;
+  record.add_prefix_space = true;
+  record.tokens = {{" "}, {"a"}, {" a"}, {"<x>", TokenType::kUserDefined}};
+  record.merges = {{0, 1, 2}};
+  const auto ids = [&](std::string_view text) {
+    const auto tokenizer = std::move(Tokenizer::create(record)).value();
+    return encode(*tokenizer, text);
+  };
+  using Ids = std::vector<uint32_t>;
+  EXPECT_EQ(ids("a<x>a"), (Ids{2, 3, 2}));
+  EXPECT_EQ(ids(" a<x> a"), (Ids{0, 2, 3, 0, 2}));
+  record.prefix_unless_space = true;
+  EXPECT_EQ(ids("a<x>a"), (Ids{2, 3, 2}));
+  EXPECT_EQ(ids(" a<x> a"), (Ids{2, 3, 2}));
+  EXPECT_EQ(ids(" "), (Ids{0}));
+  EXPECT_EQ(ids("\u2581a"), (Ids{2})) << "the visible space is a space";
+  record.prefix_first_only = true;
+  EXPECT_EQ(ids("a<x>a"), (Ids{2, 3, 1}));
+  EXPECT_EQ(ids("<x>a"), (Ids{3, 1}));
+  EXPECT_EQ(ids(" a<x> a"), (Ids{2, 3, 2}));
+  record.prefix_unless_space = false;
+  EXPECT_EQ(ids(" a<x> a"), (Ids{0, 2, 3, 2}));
 }
 
 TEST(Tokenizer, NamesAByteWithoutToken) {

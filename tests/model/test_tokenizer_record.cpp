@@ -127,6 +127,8 @@ TEST(TokenizerRecord, ValidateSaysWhatIsWrong) {
       {"byte_fallback", [](TokenizerRecord& r) { r.byte_fallback = true; }},
       {"add_prefix_space",
        [](TokenizerRecord& r) { r.add_prefix_space = true, r.pre_tokenizer = PreTokenizer::kLlama3; }},
+      {"prefix_first_only", [](TokenizerRecord& r) { r.prefix_first_only = true; }},
+      {"prefix_unless_space", [](TokenizerRecord& r) { r.prefix_unless_space = r.add_prefix_space = true; }},
       {"bos_id", [](TokenizerRecord& r) { r.bos_id = 7; }},
       {"add_bos", [](TokenizerRecord& r) { r.bos_id = UINT32_MAX; }},
       {"unk_id", [](TokenizerRecord& r) { r.unk_id = 7; }},

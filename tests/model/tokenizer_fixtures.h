@@ -17,8 +17,9 @@ struct TokenizerFixture {
   bool has_special = false;
 };
 
-inline const char* const kTokenizerFixtures[] = {"gutenlm", "gpt2_prefix", "smollm2",       "llama3",
-                                                 "llama2",  "llama2_unk",  "sentencepiece", "sentencepiece_unk"};
+inline const char* const kTokenizerFixtures[] = {
+    "gutenlm",    "gpt2_prefix",     "smollm2",          "llama3",        "llama2",
+    "llama2_unk", "metaspace_first", "metaspace_always", "sentencepiece", "sentencepiece_unk"};
 
 inline std::vector<uint8_t> read_fixture(const std::string& name) {
   std::ifstream in(std::string(NWC_SOURCE_DIR) + "/tests/fixtures/tokenizer/" + name, std::ios::binary);

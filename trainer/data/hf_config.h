@@ -5,19 +5,22 @@
 #include <string>
 
 #include "runtime/format/model_record.h"
+#include "trainer/data/source_notes.h"
 
 namespace nwc {
 
 struct HfConfig {
   ModelRecord model;
   std::optional<uint32_t> bos_id;
+  SourceNotes notes;  ///< what was ignored: impossible end tokens, unknown keys, a damaged generation_config.json
 };
 
 /// Reads the configuration of LlamaForCausalLM, or of MistralForCausalLM as far as its sliding window never slides.
-/// Absent fields have the defaults of Hugging Face's LlamaConfig, except that the sizes have to be there.
+/// Absent fields have the defaults of Hugging Face's LlamaConfig and MistralConfig, except that the sizes have to be
+/// there, and that there is no end token.
 /// generation_config: the text of generation_config.json, whose end tokens are added, or nullptr.
 /// errors: kCorrupt (JSON, a field of the wrong type, an impossible value), kUnsupported (another architecture, or an
-///         option that the engine lacks; the message names it)
+///         option that the engine lacks; the message names key and value)
 Result<HfConfig> parse_hf_config(Bytes config, const Bytes* generation_config);
 
 }  // namespace nwc

@@ -4,14 +4,15 @@
 #include <optional>
 
 #include "runtime/format/model_record.h"
+#include "trainer/data/source_notes.h"
 
 namespace nwc {
 
 /// Reads BPE tokenizers: byte-level ones (GPT-2, SmolLM2, Llama 3) and those converted from SentencePiece (Llama 2),
 /// whose ranked merges are kept: no scores can stand for them exactly. config_bos: bos_token_id of config.json, used
-/// where the post-processor adds none. Ids that no token has become unknown tokens without bytes. errors: kCorrupt;
-/// kUnsupported (another model or pipeline; the message names the part); kLimit; all start with
-///         "tokenizer.json"
-Result<TokenizerRecord> parse_hf_tokenizer(Bytes json, std::optional<uint32_t> config_bos);
+/// where the post-processor adds none. Ids that no token has become unknown tokens without bytes. *notes: what the file
+/// says and the engine does not follow. errors: kCorrupt; kUnsupported (another model or pipeline, an option that is
+/// unknown or changes results; the message names part, option and value); kLimit; all start with "tokenizer.json"
+Result<TokenizerRecord> parse_hf_tokenizer(Bytes json, std::optional<uint32_t> config_bos, SourceNotes* notes);
 
 }  // namespace nwc

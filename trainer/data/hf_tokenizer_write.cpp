@@ -59,10 +59,19 @@ Status add_pipeline(const TokenizerRecord& record, Json* json) {
     return {};
   }
   Json normalizers = Json::array(), decoders = Json::array();
-  if (record.add_prefix_space) normalizers.push_back({{"type", "Prepend"}, {"prepend", kVisibleSpace}});
-  normalizers.push_back(replace(" ", kVisibleSpace));
-  (*json)["normalizer"] = sequence("normalizers", std::move(normalizers));
-  (*json)["pre_tokenizer"] = nullptr;
+  if (record.prefix_unless_space) {
+    (*json)["normalizer"] = nullptr;
+    (*json)["pre_tokenizer"] = {{"type", "Metaspace"},
+                                {"replacement", kVisibleSpace},
+                                {"prepend_scheme", record.prefix_first_only ? "first" : "always"},
+                                {"split", false}};
+  } else {
+    if (record.prefix_first_only) return unsupported("the tokenizer's prefix space has no form in tokenizer.json");
+    if (record.add_prefix_space) normalizers.push_back({{"type", "Prepend"}, {"prepend", kVisibleSpace}});
+    normalizers.push_back(replace(" ", kVisibleSpace));
+    (*json)["normalizer"] = sequence("normalizers", std::move(normalizers));
+    (*json)["pre_tokenizer"] = nullptr;
+  }
   decoders.push_back(replace(kVisibleSpace, " "));
   if (record.byte_fallback) decoders.push_back({{"type", "ByteFallback"}});
   decoders.push_back({{"type", "Fuse"}});

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 namespace nwc {
 namespace {
@@ -100,6 +101,33 @@ Result<Json> parse_json(Bytes text, const std::string& what) {
     return builder.status().ok() ? corrupt(what + ": invalid JSON") : builder.status();
   }
   return builder.take();
+}
+
+Result<Json> parse_python_json(Bytes text, const std::string& what, size_t* num_replaced) {
+  *num_replaced = 0;
+  std::string strict;
+  strict.reserve(text.size());
+  const std::string_view in(reinterpret_cast<const char*>(text.data()), text.size());
+  bool in_string = false;
+  for (size_t pos = 0; pos < in.size();) {
+    if (!in_string) {
+      std::string_view literal;
+      for (const std::string_view known : {"NaN", "Infinity", "-Infinity"}) {
+        if (in.substr(pos, known.size()) == known) literal = known;
+      }
+      if (!literal.empty()) {
+        strict.append("\"").append(literal).append("\"");
+        pos += literal.size();
+        ++*num_replaced;
+        continue;
+      }
+    }
+    const bool escape = in_string && in[pos] == '\\' && pos + 1 < in.size();
+    if (in[pos] == '"') in_string = !in_string;
+    strict.append(in.substr(pos, escape ? 2 : 1));
+    pos += escape ? 2 : 1;
+  }
+  return parse_json({reinterpret_cast<const uint8_t*>(strict.data()), strict.size()}, what);
 }
 
 const Json* find_field(const Json& object, const char* key) {

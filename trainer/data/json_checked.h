@@ -17,6 +17,10 @@ namespace nwc {
 /// deeper than 64, more than 4 million values)
 Result<nlohmann::json> parse_json(Bytes text, const std::string& what);
 
+/// The same, where Python may have written the text: NaN, Infinity and -Infinity become strings of these names, which no
+/// getter of a number takes. *num_replaced: how many there were.
+Result<nlohmann::json> parse_python_json(Bytes text, const std::string& what, size_t* num_replaced);
+
 // Each getter leaves *out alone when the key is absent or null, so that a default can stand there; a value of the wrong
 // type or range is kCorrupt. `object` need not be an object: then every key is absent.
 Status get_field(const nlohmann::json& object, const char* key, uint32_t* out);

@@ -27,8 +27,8 @@ class Checker {
     if (it == by_name_.end()) return corrupt(quote_tensor(name) + " is missing; the model description needs it");
     const SourceTensor& tensor = *it->second;
     if (tensor.shape != shape) {
-      return corrupt(quote_tensor(name) + " has shape " + shape_text(tensor.shape) + ", the model description needs " +
-                     shape_text(shape));
+      return unsupported(quote_tensor(name) + " has shape " + shape_text(tensor.shape) +
+                         ", the model description needs " + shape_text(shape));
     }
     if (!dtype_is_float(tensor.dtype)) {
       return unsupported(quote_tensor(name) + " is stored as " + tensor.stored_type + ", not as floats");

@@ -9,7 +9,7 @@ namespace nwc {
 
 /// Checks that every tensor of the model is there with the right shape (doc/format_model.md names them). Tensors beyond
 /// these are allowed, unless they are biases, which the engine would leave out silently.
-/// errors: kCorrupt (missing, wrong shape), kUnsupported (not floats; a bias)
+/// errors: kCorrupt (missing), kUnsupported (another shape, not floats, a bias)
 Status check_llama_tensors(const ModelRecord& model, const std::vector<SourceTensor>& tensors);
 
 }  // namespace nwc

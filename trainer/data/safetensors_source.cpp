@@ -1,21 +1,21 @@
 #include "trainer/data/safetensors_source.h"
 
-#include <unordered_set>
+#include <algorithm>
 
 #include "trainer/data/hf_source_files.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
 
-Status SafetensorsSource::add_file(const std::string& path, const std::string& label) {
+Status SafetensorsSource::add_file(const std::string& path, const std::string& label,
+                                   const std::function<bool(const std::string& name)>& keep) {
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_file_reader(path));
   Result<SafetensorsHeader> header = read_safetensors_header(*reader);
   if (!header.ok()) return header.status().with_context(label);
 
-  std::unordered_set<std::string> names;
-  for (const SourceTensor& tensor : tensors_) names.insert(tensor.name);
   for (SafetensorsTensor& tensor : header->tensors) {
-    if (!names.insert(tensor.name).second) {
+    if (keep && !keep(tensor.name)) continue;
+    if (!names_.insert(tensor.name).second) {
       return corrupt(label + ": " + quote_tensor(tensor.name) + " is in another file too");
     }
     places_.push_back({files_.size(), tensor.offset, tensor.size_bytes});
@@ -29,8 +29,32 @@ Status SafetensorsSource::add_file(const std::string& path, const std::string& l
 void SafetensorsSource::drop_tensor(const std::string& name) {
   const std::optional<size_t> index = find(name);
   if (!index) return;
+  names_.erase(name);
   tensors_.erase(tensors_.begin() + static_cast<ptrdiff_t>(*index));
   places_.erase(places_.begin() + static_cast<ptrdiff_t>(*index));
+}
+
+void SafetensorsSource::rename_tensor(const std::string& from, const std::string& to) {
+  const std::optional<size_t> index = find(from);
+  if (!index || !names_.insert(to).second) return;
+  names_.erase(from);
+  tensors_[*index].name = to;
+}
+
+Result<bool> SafetensorsSource::same_content(size_t a, size_t b) const {
+  constexpr uint64_t kStep = 4u << 20;
+  if (tensors_[a].dtype != tensors_[b].dtype || tensors_[a].shape != tensors_[b].shape) return false;
+  const Place& one = places_[a];
+  const Place& other = places_[b];
+  std::vector<uint8_t> storage_a, storage_b;
+  for (uint64_t done = 0; done < one.size_bytes; done += kStep) {
+    const uint64_t size = std::min(kStep, one.size_bytes - done);
+    NWC_ASSIGN_OR_RETURN(const Bytes left, read_range(*files_[one.file].reader, one.offset + done, size, &storage_a));
+    NWC_ASSIGN_OR_RETURN(const Bytes right,
+                         read_range(*files_[other.file].reader, other.offset + done, size, &storage_b));
+    if (!std::equal(left.begin(), left.end(), right.begin(), right.end())) return false;
+  }
+  return true;
 }
 
 Status SafetensorsSource::read_raw(size_t tensor, MutableBytes out) const {

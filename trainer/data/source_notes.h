@@ -15,7 +15,7 @@ enum class NoteKind {
   kTokenizerLeftOut,  ///< ModelSource::tokenizer() is empty
   kTensorsLeftOut,    ///< tensors of the source that ModelSource::tensors() does not list
   kGuessed,           ///< the source does not say something, and the usual value was taken
-  kRepaired,          ///< the source says something impossible, and it was ignored or replaced
+  kRepaired,          ///< something that the source says is impossible or not followed: it was ignored or replaced
 };
 
 /// Example: {kGuessed, "pre_tokenizer", "tokenizer.ggml.pre is missing; GPT-2's rules are assumed"}.
