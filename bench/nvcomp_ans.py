@@ -69,7 +69,11 @@ def measure(values, bits, repeat, cuda, nvcomp):
     codec = nvcomp.Codec(algorithm="ANS", cuda_stream=cuda.stream.value)
     compressed = codec.encode(nvcomp.as_array(values).cuda())
     size = compressed.buffer_size
-    decode = lambda: codec.decode([compressed] * BATCH)
+    # Before version 6 a list was a batch.
+    batch = [compressed] * BATCH
+    if hasattr(nvcomp, "as_arrays"):
+        batch = nvcomp.as_arrays(batch)
+    decode = lambda: codec.decode(batch)
     decoded = cuda.seconds(decode)[1]
     if not np.array_equal(np.asarray(decoded[0].cpu()).view(np.uint8).ravel(), values):
         sys.exit("nvCOMP gives other bytes back than it was given")
