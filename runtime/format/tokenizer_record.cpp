@@ -133,7 +133,7 @@ Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offs
   NWC_TRY(reader.read(&reserved, "reserved"));
   if ((flags & ~kKnownFlags) != 0 || reserved != 0) {
     return unsupported(str_cat("TOKENIZER section: reserved bits of bytes 6 and 7 (offset ", file_offset + 6,
-                               ") are set (", flags, " and ", reserved, "), known flags are 0 to 15"));
+                               ") are set (", flags, " and ", reserved, "), known flags are 0 to 63"));
   }
   record.kind = static_cast<TokenizerKind>(kind);
   record.pre_tokenizer = static_cast<PreTokenizer>(pre_tokenizer);

@@ -119,7 +119,7 @@ TEST(DescriptiveSections, TokenizerThatCannotBeUsed) {
       {with(good, 4, 3), StatusCode::kUnsupported, "kind is 3"},
       {cut(with(good, 4, 3), 30), StatusCode::kUnsupported, "kind is 3"},  // whatever follows
       {with(good, 5, 4), StatusCode::kUnsupported, "pre-tokenizer is 4"},
-      {with(good, 6, 16), StatusCode::kUnsupported, "16"},
+      {with(good, 6, 64), StatusCode::kUnsupported, "64"},
       {with(good, 7, 1), StatusCode::kUnsupported, "reserved"},
       {with(good, 24 + 8, 5), StatusCode::kUnsupported, "token 0 has type 5"},
       {with(good, 20, 2), StatusCode::kTruncated, "merges"},
