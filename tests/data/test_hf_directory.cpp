@@ -412,6 +412,41 @@ TEST(HfDirectory, AMissingShardIsAnError) {
   EXPECT_TRUE(open_model_source(dir.path()).ok()) << "counted from zero";
 }
 
+// 1 and 2 in E4M3, times the scale of their block of 2 x 2.
+TEST(HfDirectory, MultipliesOutFp8WithScalesOfBlocks) {
+  const TempDir dir;
+  const float scales[4] = {0.5f, 3, -1, 8};
+  std::string data = "\x38\x40\x38\x40\x38\x38\x40\x40\x38\x40\x40\x38";  // [3][4]
+  data.append(reinterpret_cast<const char*>(scales), sizeof scales);
+  const std::string header = "{" + test::entry("a.weight", "F8_E4M3", "[3,4]", 0, 12) + "," +
+                             test::entry("a.weight_scale_inv", "F32", "[2,2]", 12, 28) + "}";
+  dir.write("model.safetensors", test::safetensors_bytes(header, data));
+  const auto quantized = [&](const std::string& block_size) {
+    dir.write("config.json",
+              R"({"quantization_config":{"quant_method":"fp8","weight_block_size":)" + block_size + "}}");
+    return open_model_source(dir.path());
+  };
+  const auto source = quantized("[2,2]");
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  ASSERT_EQ((*source)->tensors().size(), 1u);
+  EXPECT_EQ((*source)->tensors()[0].dtype, Dtype::kF32);
+  EXPECT_EQ((*source)->tensors()[0].stored_type, "F8_E4M3");
+  EXPECT_EQ((*source)->stored_bytes(), 28u);
+  const auto values = (*source)->read_f32(0);
+  ASSERT_TRUE(values.ok()) << values.status().message();
+  EXPECT_EQ(*values, (std::vector<float>{0.5f, 1, 3, 6, 0.5f, 0.5f, 6, 6, -1, -2, 16, 8}));
+  EXPECT_NE(join_notes((*source)->notes(), NoteKind::kRepaired).find("1 tensors"), std::string::npos);
+
+  // Scales that do not fit leave everything as it is stored, and no model that would take it for weights.
+  for (const char* other : {"[1,2]", "[128,128]", "[0,2]", "[2]", "7", "null"}) {
+    const auto stored = quantized(other);
+    ASSERT_TRUE(stored.ok()) << other;
+    EXPECT_EQ((*stored)->tensors().size(), 2u) << other;
+    EXPECT_EQ((*stored)->tensors()[0].dtype, Dtype::kF8E4M3) << other;
+    EXPECT_NE(join_notes((*stored)->notes(), NoteKind::kModelLeftOut), "") << other;
+  }
+}
+
 // Whatever stands beside the weights, the weights open.
 TEST(HfDirectory, DamagedSideFilesAreNotes) {
   const TempDir dir;

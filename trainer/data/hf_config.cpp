@@ -84,13 +84,23 @@ Status check_window(const Json& config, Architecture architecture, uint32_t max_
   return {};
 }
 
+bool is_fp8_in_blocks(const Json& quantization) {
+  const Json* method = find_field(quantization, "quant_method");
+  const Json* size = find_field(quantization, "weight_block_size");
+  if (method == nullptr || *method != "fp8" || size == nullptr || !size->is_array() || size->size() != 2) return false;
+  return std::all_of(size->begin(), size->end(), [](const Json& n) {
+    const std::optional<uint64_t> number = as_u64(n);
+    return number && *number != 0 && *number <= UINT32_MAX;
+  });
+}
+
 // Weights that read_f32 cannot give as they are. Block-scaled FP8 is multiplied out by the source.
 Status check_quantization(const Json& config) {
   for (const char* key : {"quantization_config", "quantization", "compression_config"}) {
     const Json* value = find_field(config, key);
     if (value == nullptr) continue;
     const Json* method = find_field(*value, "quant_method");
-    if (method != nullptr && *method == "fp8" && find_field(*value, "weight_block_size") != nullptr) continue;
+    if (is_fp8_in_blocks(*value)) continue;
     return unsupported("\"" + std::string(key) + "\"" +
                        (method != nullptr ? " has \"quant_method\" " + short_json(*method) : std::string()) +
                        ": these weights are quantized in a form that is not read; use the original model");
@@ -244,6 +254,17 @@ Status read_config(const Json& config, HfConfig* result) {
 }
 
 }  // namespace
+
+std::optional<std::array<uint32_t, 2>> find_fp8_blocks(Bytes config_text) {
+  size_t num_replaced = 0;
+  const Result<Json> config = parse_python_json(config_text, "config.json", &num_replaced);
+  const Json* quantization = config.ok() ? find_field(*config, "quantization_config") : nullptr;
+  if (quantization == nullptr || !is_fp8_in_blocks(*quantization)) return std::nullopt;
+  const Json& size = *find_field(*quantization, "weight_block_size");
+  std::array<uint32_t, 2> blocks{};
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<uint32_t>(*as_u64(size[i]));
+  return blocks;
+}
 
 Result<HfConfig> parse_hf_config(Bytes config_text, const Bytes* generation_config) {
   size_t num_replaced = 0;

@@ -1,6 +1,7 @@
 // config.json and generation_config.json to a model record.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 
@@ -14,6 +15,10 @@ struct HfConfig {
   std::optional<uint32_t> bos_id;
   SourceNotes notes;  ///< what was ignored: impossible end tokens, unknown keys, a damaged generation_config.json
 };
+
+/// Rows and columns of the blocks of FP8 weights that have one scale each ("quantization_config" with "quant_method"
+/// "fp8" and "weight_block_size"), or nullopt. Whatever else the text holds is no matter.
+std::optional<std::array<uint32_t, 2>> find_fp8_blocks(Bytes config);
 
 /// Reads the configuration of LlamaForCausalLM, or of MistralForCausalLM as far as its sliding window never slides.
 /// Absent fields have the defaults of Hugging Face's LlamaConfig and MistralConfig, except that the sizes have to be

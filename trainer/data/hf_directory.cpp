@@ -5,6 +5,7 @@
 #include "trainer/data/hf_tokenizer.h"
 #include "trainer/data/llama_tensors.h"
 #include "trainer/data/safetensors_source.h"
+#include "trainer/data/tensor_limits.h"
 
 namespace nwc {
 namespace {
@@ -39,6 +40,23 @@ Status settle_head(SafetensorsSource* source, ModelRecord* model) {
   return {};
 }
 
+// Weights in FP8 with a scale for each block become F32. What has no scale is not what it seems: no model then.
+Status settle_fp8(SafetensorsSource* source, Bytes config) {
+  const auto blocks = find_fp8_blocks(config);
+  if (!blocks) return {};
+  NWC_ASSIGN_OR_RETURN(const size_t count, source->multiply_block_scales((*blocks)[0], (*blocks)[1]));
+  if (count != 0) {
+    source->add_note({NoteKind::kRepaired, "quantization",
+                      "FP8 weights with scales of blocks are multiplied out, " + std::to_string(count) + " tensors"});
+  }
+  for (const SourceTensor& tensor : source->tensors()) {
+    if (tensor.dtype == Dtype::kF8E4M3) {
+      return unsupported(quote_tensor(tensor.name) + " is stored as FP8 without scales of its blocks");
+    }
+  }
+  return {};
+}
+
 Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optional<uint32_t>* bos_id) {
   constexpr NoteKind kLeftOut = NoteKind::kModelLeftOut;
   if (!folder.has("config.json")) {
@@ -47,6 +65,8 @@ Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optiona
   }
   Result<std::vector<uint8_t>> config = folder.load("config.json");
   if (!config.ok()) return to_note(config.status(), kLeftOut, source);
+  const Status fp8 = settle_fp8(source, *config);
+  if (!fp8.ok()) return to_note(fp8, kLeftOut, source);
   Result<std::vector<uint8_t>> generation = std::vector<uint8_t>();
   const bool has_generation = folder.has("generation_config.json");
   if (has_generation) generation = folder.load("generation_config.json");

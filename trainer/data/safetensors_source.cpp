@@ -1,7 +1,9 @@
 #include "trainer/data/safetensors_source.h"
 
 #include <algorithm>
+#include <unordered_map>
 
+#include "runtime/base/checked.h"
 #include "trainer/data/hf_source_files.h"
 #include "trainer/data/tensor_limits.h"
 
@@ -26,12 +28,25 @@ Status SafetensorsSource::add_file(const std::string& path, const std::string& l
   return {};
 }
 
+void SafetensorsSource::keep_tensors(const std::function<bool(const std::string& name)>& keep) {
+  size_t kept = 0;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (!keep(tensors_[i].name)) {
+      names_.erase(tensors_[i].name);
+      continue;
+    }
+    if (kept != i) {
+      tensors_[kept] = std::move(tensors_[i]);
+      places_[kept] = places_[i];
+    }
+    ++kept;
+  }
+  tensors_.resize(kept);
+  places_.resize(kept);
+}
+
 void SafetensorsSource::drop_tensor(const std::string& name) {
-  const std::optional<size_t> index = find(name);
-  if (!index) return;
-  names_.erase(name);
-  tensors_.erase(tensors_.begin() + static_cast<ptrdiff_t>(*index));
-  places_.erase(places_.begin() + static_cast<ptrdiff_t>(*index));
+  keep_tensors([&](const std::string& other) { return other != name; });
 }
 
 void SafetensorsSource::rename_tensor(const std::string& from, const std::string& to) {
@@ -44,6 +59,7 @@ void SafetensorsSource::rename_tensor(const std::string& from, const std::string
 Result<bool> SafetensorsSource::same_content(size_t a, size_t b) const {
   constexpr uint64_t kStep = 4u << 20;
   if (tensors_[a].dtype != tensors_[b].dtype || tensors_[a].shape != tensors_[b].shape) return false;
+  if (places_[a].scales != kNoScales || places_[b].scales != kNoScales) return false;
   const Place& one = places_[a];
   const Place& other = places_[b];
   std::vector<uint8_t> storage_a, storage_b;
@@ -57,15 +73,70 @@ Result<bool> SafetensorsSource::same_content(size_t a, size_t b) const {
   return true;
 }
 
+Result<size_t> SafetensorsSource::multiply_block_scales(uint64_t block_rows, uint64_t block_cols) {
+  constexpr char kSuffix[] = "_scale_inv";
+  std::unordered_map<std::string, size_t> index_of;
+  for (size_t i = 0; i < tensors_.size(); ++i) index_of.emplace(tensors_[i].name, i);
+  std::unordered_set<std::string> used;
+  Status status;
+  for (size_t i = 0; i < tensors_.size() && status.ok(); ++i) {
+    SourceTensor& weight = tensors_[i];
+    const auto at = index_of.find(weight.name + kSuffix);
+    if (at == index_of.end() || !dtype_is_float(weight.dtype) || dtype_size(weight.dtype) != 1) continue;
+    const SourceTensor& scale = tensors_[at->second];
+    const bool matrices = weight.shape.size() == 2 && scale.shape.size() == 2 && block_rows != 0 && block_cols != 0;
+    if (!matrices || scale.shape[0] != ceil_div(weight.shape[0], block_rows) ||
+        scale.shape[1] != ceil_div(weight.shape[1], block_cols) || !dtype_is_float(scale.dtype) ||
+        places_[at->second].scales != kNoScales) {
+      status =
+          unsupported(quote_tensor(scale.name) + " of shape " + shape_text(scale.shape) + " and type " +
+                      scale.stored_type + " does not hold a scale for each block of " + std::to_string(block_rows) +
+                      " x " + std::to_string(block_cols) + " of " + shape_text(weight.shape) + " weights");
+      continue;
+    }
+    places_[i].scales = scales_.size();
+    scales_.push_back({places_[at->second], weight.dtype, scale.dtype, scale.shape[1], block_rows, block_cols});
+    weight.dtype = Dtype::kF32;
+    used.insert(scale.name);
+  }
+  keep_tensors([&](const std::string& name) { return used.count(name) == 0; });
+  NWC_TRY(status);
+  return used.size();
+}
+
+Status SafetensorsSource::read_at(const Place& place, const std::string& name, MutableBytes out) const {
+  return files_[place.file]
+      .reader->read(place.offset, out)
+      .with_context(files_[place.file].label + ": " + quote_tensor(name));
+}
+
+Status SafetensorsSource::read_scaled(size_t tensor, MutableBytes out) const {
+  const SourceTensor& info = tensors_[tensor];
+  const BlockScales& scales = scales_[places_[tensor].scales];
+  std::vector<uint8_t> weights(static_cast<size_t>(places_[tensor].size_bytes));
+  std::vector<uint8_t> factors(static_cast<size_t>(scales.place.size_bytes));
+  NWC_TRY(read_at(places_[tensor], info.name, weights));
+  NWC_TRY(read_at(scales.place, info.name, factors));
+  const uint64_t rows = info.shape[0], cols = info.shape[1];
+  const size_t factor_bytes = dtype_size(scales.scale_dtype);
+  for (uint64_t r = 0; r < rows; ++r) {
+    for (uint64_t c = 0; c < cols; ++c) {
+      const uint64_t block = r / scales.block_rows * scales.scale_cols + c / scales.block_cols;
+      const float factor = load_float(scales.scale_dtype, factors.data() + block * factor_bytes);
+      const float weight = load_float(scales.weight_dtype, weights.data() + r * cols + c);
+      store_le(out.data() + (r * cols + c) * sizeof(float), weight * factor);
+    }
+  }
+  return {};
+}
+
 Status SafetensorsSource::read_raw(size_t tensor, MutableBytes out) const {
-  if (tensor >= tensors_.size() || out.size() != places_[tensor].size_bytes) {
+  if (tensor >= tensors_.size() || out.size() != tensors_[tensor].num_bytes()) {
     return invalid_argument("read_raw: no tensor " + std::to_string(tensor) + ", or not of " +
                             std::to_string(out.size()) + " bytes");
   }
-  const Place& place = places_[tensor];
-  return files_[place.file]
-      .reader->read(place.offset, out)
-      .with_context(files_[place.file].label + ": " + quote_tensor(tensors_[tensor].name));
+  if (places_[tensor].scales != kNoScales) return read_scaled(tensor, out);
+  return read_at(places_[tensor], tensors_[tensor].name, out);
 }
 
 Result<SourceFiles> SafetensorsSource::source_files() const {
@@ -75,6 +146,7 @@ Result<SourceFiles> SafetensorsSource::source_files() const {
 uint64_t SafetensorsSource::stored_bytes() const {
   uint64_t sum = 0;
   for (const Place& place : places_) sum += place.size_bytes;
+  for (const BlockScales& scales : scales_) sum += scales.place.size_bytes;
   return sum;
 }
 

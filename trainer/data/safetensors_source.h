@@ -20,6 +20,10 @@ class SafetensorsSource : public ModelSource {
   void rename_tensor(const std::string& from, const std::string& to);
   /// Whether both tensors have the same type, shape and bytes; reads no further than to the first difference.
   Result<bool> same_content(size_t a, size_t b) const;
+  /// Takes each tensor X of 8-bit floats that has a matrix X_scale_inv beside it, one scale for block_rows x block_cols
+  /// weights, for the product of both: X becomes F32, the scales leave the list. Returns how many there were.
+  /// errors: kUnsupported (the scales do not fit; names the tensor)
+  Result<size_t> multiply_block_scales(uint64_t block_rows, uint64_t block_cols);
   void set_model(ModelRecord model) { model_ = std::move(model); }
   void set_tokenizer(TokenizerRecord tokenizer) { tokenizer_ = std::move(tokenizer); }
   /// The Hugging Face folder that source_files() reads.
@@ -43,13 +47,27 @@ class SafetensorsSource : public ModelSource {
     size_t file;
     uint64_t offset;
     uint64_t size_bytes;
+    size_t scales = kNoScales;  ///< index into scales_
   };
+  static constexpr size_t kNoScales = SIZE_MAX;
+  struct BlockScales {
+    Place place;
+    Dtype weight_dtype;  ///< as stored
+    Dtype scale_dtype;
+    uint64_t scale_cols;
+    uint64_t block_rows, block_cols;
+  };
+
+  void keep_tensors(const std::function<bool(const std::string& name)>& keep);
+  Status read_at(const Place& place, const std::string& name, MutableBytes out) const;
+  Status read_scaled(size_t tensor, MutableBytes out) const;
 
   std::string folder_;  // empty: none
   std::vector<File> files_;
   std::vector<SourceTensor> tensors_;
   std::unordered_set<std::string> names_;
   std::vector<Place> places_;  // one per tensor
+  std::vector<BlockScales> scales_;
   std::optional<ModelRecord> model_;
   std::optional<TokenizerRecord> tokenizer_;
   SourceNotes notes_;
