@@ -163,6 +163,25 @@ TEST(GgufModel, RejectsContradictions) {
   expect_corrupt(add_tensors(builder).f32_tensor("rope_freqs.weight", {3}), "rope_freqs");
 }
 
+TEST(GgufModel, AnOddTokenizerDoesNotStopTheWeights) {
+  const auto tokens = [] {
+    GgufBuilder builder = model_keys();
+    return add_tensors(builder).string("tokenizer.ggml.model", "gpt2").strings("tokenizer.ggml.tokens", {"a", "b"});
+  };
+  for (const auto& [builder, part] : std::vector<std::pair<GgufBuilder, std::string>>{
+           {tokens().string("tokenizer.ggml.pre", "gpt-2").u32("tokenizer.ggml.bos_token_id", 9), "bos"},
+           {tokens().string("tokenizer.ggml.pre", "gpt-2").strings("tokenizer.ggml.merges", {"x y"}), "merge"},
+           {tokens().string("tokenizer.ggml.pre", "gpt-2").integers("tokenizer.ggml.token_type", {1}), "token_type"},
+           {tokens().string("tokenizer.ggml.pre", "unheard-of"), "unheard-of"}}) {
+    const auto source = open(builder);
+    ASSERT_TRUE(source.ok()) << part << ": " << source.status().message();
+    EXPECT_TRUE((*source)->model()) << part;
+    EXPECT_FALSE((*source)->tokenizer()) << part;
+    const std::string note = join_notes((*source)->notes(), NoteKind::kTokenizerLeftOut);
+    EXPECT_NE(note.find(part), std::string::npos) << note;
+  }
+}
+
 TEST(GgufModel, ReadsLinearScalingAndUntiedHead) {
   GgufBuilder builder = model_keys().f32("llama.rope.scaling.factor", 4).string("llama.rope.scaling.type", "linear");
   const auto source = open(add_tensors(builder).f32_tensor("output.weight", {8, 5}));

@@ -91,11 +91,15 @@ Status GgufSource::add_tokenizer() {
   }
   std::string note;
   Result<TokenizerRecord> tokenizer = parse_gguf_tokenizer(file_, &note);
-  if (tokenizer.status().code() == StatusCode::kUnsupported) {
+  // However odd a tokenizer is, the weights are as good without it.
+  if (!tokenizer.ok()) {
+    const StatusCode code = tokenizer.status().code();
+    if (code != StatusCode::kUnsupported && code != StatusCode::kCorrupt && code != StatusCode::kLimit) {
+      return tokenizer.status();
+    }
     add_note(NoteKind::kTokenizerLeftOut, "", tokenizer.status().message());
     return {};
   }
-  NWC_TRY(tokenizer);
   if (!note.empty()) add_note(NoteKind::kGuessed, "pre_tokenizer", note);
   if (model_ && tokenizer->tokens.size() > model_->vocab_size) {
     add_note(NoteKind::kTokenizerLeftOut, "",
