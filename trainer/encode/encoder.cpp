@@ -18,7 +18,7 @@ constexpr double kTolerance = 0.02;  ///< bits per weight
 constexpr double kGiveUp = 0.05;     ///< bits per weight
 constexpr uint32_t kPasses = 3;      ///< after which the tolerance will do
 constexpr uint32_t kMaxPasses = 8;
-constexpr const char* kEncoderName = "nwc 0.1.0";
+constexpr const char* kEncoderName = "nwc " NWC_VERSION;
 
 std::string fixed(double v, int digits) {
   char text[64];

@@ -75,7 +75,7 @@ Metadata describe_training(const TrainOptions& o, uint64_t codec_id) {
               " rounding_share=" + number(o.rounding_share) + " max_chunks=" + std::to_string(o.data.max_chunks) +
               " seed=" + std::to_string(o.data.seed);
   Metadata m;
-  m["encoder"] = "nwc 0.1.0";
+  m["encoder"] = "nwc " NWC_VERSION;
   m["codec"] = preset_name(o.preset);
   m["codec_id"] = id;
   m["preset"] = preset_name(o.preset);

@@ -51,10 +51,10 @@ extern "C" {
 /* Version and status                                                                                               */
 
 #define NWC_VERSION_MAJOR 0
-#define NWC_VERSION_MINOR 1
+#define NWC_VERSION_MINOR 2
 #define NWC_VERSION_PATCH 0
 
-/* Of the library that is linked, "0.1.0"; and as major * 1000000 + minor * 1000 + patch. */
+/* Of the library that is linked, "0.2.0"; and as major * 1000000 + minor * 1000 + patch. */
 NWC_API const char* nwc_version_string(void);
 NWC_API uint32_t nwc_version_number(void);
 /* The newest container version that this library reads, as major * 1000 + minor. Files of the same major version and a
