@@ -19,7 +19,7 @@ if [ -e "$libdir/libnwc.so" ]; then
   foreign=$(nm -D --defined-only "$libdir/libnwc.so" | awk '{print $3}' | grep -v '^nwc_' || true)
   [ -z "$foreign" ] || { echo "exported besides nwc_*: $foreign" >&2; exit 1; }
   # Every function of the header is there.
-  declared=$(grep -oE '^NWC_API .*' "$prefix/include/nwc/nwc.h" | grep -oE 'nwc_[a-z_]+\(' | tr -d '(' | sort -u)
+  declared=$(grep -oE '^NWC_API .*' "$prefix/include/nwc/nwc.h" | grep -oE 'nwc_[a-z0-9_]+\(' | tr -d '(' | sort -u)
   exported=$(nm -D --defined-only "$libdir/libnwc.so" | awk '{print $3}' | sort -u)
   [ "$declared" = "$exported" ] || { diff <(echo "$declared") <(echo "$exported") >&2; exit 1; }
   # nwc_decode has all of them but those that the header says belong to libnwc alone.

@@ -67,7 +67,9 @@ class Options(CliCase):
             self.assertRegex(done.stderr, r"prompt has \d+ tokens")
             for number in numbers:
                 self.assertRegex(done.stderr, rf"\b{number}\b")
-        self.assertTrue(self.json("run", self.file, "-p", "A", "-n", 1, "--context", 1)["tokens"])  # it may be full
+        # It may fill the context. Then there is no room for an answer, which is no error.
+        self.assertEqual(self.json("run", self.file, "-p", "A", "-n", 1, "--context", 1)["tokens"], [])
+        self.assertEqual(len(self.json("run", self.file, "-p", "A", "-n", 1, "--context", 2)["tokens"]), 1)
 
     def test_errors_have_a_text(self):
         plain = self.tmp / "bare.safetensors"

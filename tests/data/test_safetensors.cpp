@@ -181,7 +181,8 @@ TEST(Safetensors, FailedWriteLeavesTheOldFile) {
   EXPECT_EQ(write_safetensors(path, tensors, {}, fail).code(), StatusCode::kIo);
   EXPECT_EQ(write_safetensors(path, tensors, {}, short_data).code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(write_safetensors(path, twice, {}, empty).code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(write_safetensors(dir.file("missing/out"), tensors, {}, short_data).code(), StatusCode::kIo);
+  // A folder that is missing is the caller's mistake, and is found before anything is written.
+  EXPECT_EQ(write_safetensors(dir.file("missing/out"), tensors, {}, short_data).code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(test::load_file(path), "old");
   EXPECT_EQ(dir.count(), 1u);
 }

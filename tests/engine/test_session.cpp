@@ -220,7 +220,7 @@ TEST(Session, HostileModelsAreRejectedByName) {
   expect(bad, StatusCode::kCorrupt, "model.layers.5.input_layernorm.weight");
   bad = good;
   bad.with_record = false;
-  expect(bad, StatusCode::kUnsupported, "MODEL");
+  expect(bad, StatusCode::kUnsupported, "no model description");
   bad = good;
   bad.record_bytes = serialize(good.record);
   bad.record_bytes[0] = 2;
