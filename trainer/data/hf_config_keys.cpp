@@ -133,7 +133,9 @@ std::string short_json(const Json& value) {
 }
 
 Status check_config_keys(const Json& config, std::vector<std::string>* unknown) {
-  for (const auto& [key, value] : config.items()) {
+  for (const auto& item : config.items()) {
+    const std::string& key = item.key();
+    const Json& value = item.value();
     if (value.is_null() || contains(kRead, key) || contains(kHarmless, key)) continue;
     const auto* rule =
         std::find_if(std::begin(kNeutral), std::end(kNeutral), [&](const NeutralValue& n) { return n.key == key; });
