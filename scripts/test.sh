@@ -47,7 +47,7 @@ if [ "$quick" = 1 ]; then exit 0; fi
 
 # Sanitized code is compiled with little optimization: what counts is the way from nothing to the end of the tests.
 # Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long
-# (label slow, not built either), the one that installs (label install) and the one of the command-line tool, which is
+# (label slow, not built either), the one that installs (label install) and those of the command-line tool, which is
 # not built here.
 step "address and undefined-behaviour sanitizers: build"
 configure asan -DNWC_WERROR=OFF
@@ -55,7 +55,7 @@ build asan nwc_tests
 step "address and undefined-behaviour sanitizers: test"
 # Drivers mix malloc with delete.
 export ASAN_OPTIONS=alloc_dealloc_mismatch=0 LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.supp:print_suppressions=0" UBSAN_OPTIONS=print_stacktrace=1
-run_tests asan -LE 'slow|install' -E '^test_cli$'
+run_tests asan -LE 'slow|install' -E '^test_cli'
 
 if [ "$threads" = 1 ]; then
   # Where threads meet: the pool, decoders and streamed layers, through the C interface. The model file comes from the
