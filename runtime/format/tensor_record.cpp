@@ -179,7 +179,7 @@ std::vector<uint8_t> serialize(const std::vector<TensorRecord>& records) {
   ByteWriter out;
   out.write(static_cast<uint32_t>(records.size()));
   for (const TensorRecord& r : records) {
-    assert(!r.name.empty() && r.name.size() <= kMaxNameBytes && r.shape.size() <= kMaxRank && r.split >= 1 &&
+    assert(!r.name.empty() && r.name.size() <= kMaxNameBytes && r.shape.size() <= UINT8_MAX && r.split >= 1 &&
            r.split <= kMaxSplit);
     out.write(static_cast<uint16_t>(r.name.size()));
     out.write_string(r.name);
