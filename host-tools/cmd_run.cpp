@@ -228,7 +228,7 @@ Status run(const RunOptions& options, Context& context) {
   ErrorText error;
   NWC_TRY(error.status(nwc_session_make_plan(model.get(), &params, &error.detail, &plan)));
   (void)tokenize(model.get(), " ", false);  // the tokenizer is made at its first use
-  const ProcessMemory before = process_memory(options.model);
+  const ProcessMemory before = process_memory();
   std::optional<nwc_session_estimate> estimate;
   if (compressed && (options.warn_above > 0 || options.plan_only || context.verbose)) {
     NWC_ASSIGN_OR_RETURN(estimate, make_estimate(model.get(), params));
@@ -300,7 +300,7 @@ Status run(const RunOptions& options, Context& context) {
         {{"model", options.model},
          {"device", nwc_session_name(session.get())},
          {"plan", plan_json(plan)},
-         {"process", process_json(before, process_memory(options.model))},
+         {"process", process_json(before, process_memory())},
          {"prompt", prompt},
          {"text", generation.text},
          {"tokens", generation.tokens},
@@ -341,8 +341,7 @@ void add_run(CLI::App& app, Context& context) {
   command->add_option(
       "--memory", options->memory,
       "What weights, caches and buffers may take at most, like 600M or 1.5G (default: no limit). The process takes "
-      "some MiB beside, for program, metadata and tokenizer, and its pages of the file, which the "
-      "system drops when it needs memory; --plan says both");
+      "some MiB beside, for program, metadata and tokenizer; --plan says both");
   command
       ->add_option("--context", options->context,
                    "Tokens of prompt and answer together that the model sees (default: the model's maximum, at most "
@@ -369,8 +368,7 @@ void add_run(CLI::App& app, Context& context) {
   command
       ->add_option("--warn-above", options->warn_above,
                    "Warn if a token is expected to take longer than so many seconds, from a measurement of some 0.1 s; "
-                   "0: do not "
-                   "measure")
+                   "0: do not measure")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   options->device.backend = "auto";
