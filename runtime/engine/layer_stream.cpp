@@ -163,6 +163,13 @@ void LayerStream::work() {
 
 void LayerStream::resume() {
   std::lock_guard lock(mutex_);
+  if (failed_) {
+    // The error is of an earlier call, which did not wait for that layer. What caused it may be gone.
+    fill_ ^= 1u;
+    next_layer_ = slots_[fill_].layer;
+    slots_[fill_] = Slot();
+    failed_ = false;
+  }
   running_ = true;
   changed_.notify_all();
 }

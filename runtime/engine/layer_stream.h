@@ -71,7 +71,7 @@ class LayerStream {
   LayerStream(const LayerStream&) = delete;
   LayerStream& operator=(const LayerStream&) = delete;
 
-  /// Lets the thread go on where it was.
+  /// Lets the thread go on where it was. A layer that failed and that nobody has acquired is decoded again.
   void resume();
   /// Waits for the piece at hand. Then the thread calls nobody until resume().
   void pause();

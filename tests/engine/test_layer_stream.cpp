@@ -88,6 +88,40 @@ TEST(LayerStream, ErrorsOfLayersThatNobodyWaitsForAreNotReported) {
   ASSERT_TRUE((*stream)->acquire(0).ok()) << "the caller begins anew";
 }
 
+// The thread may meet an error between two calls, ahead of everybody. What caused it may be gone by the next call.
+TEST(LayerStream, AnErrorFromAnEarlierCallIsTriedAgain) {
+  for (uint32_t bad = 0; bad < 3; ++bad) {
+    std::atomic<bool> broken{true};
+    std::atomic<int> failures{0};
+    uint32_t slots[2] = {};
+    auto stream = LayerStream::start(0, 3, [&](uint32_t layer, uint32_t, uint32_t slot) -> Result<bool> {
+      if (layer == bad && broken) {
+        ++failures;
+        return corrupt("made to fail");
+      }
+      slots[slot] = layer;
+      return true;
+    });
+    ASSERT_TRUE(stream.ok());
+    {
+      const LayerStream::Running running(stream->get());
+      for (uint32_t l = 0; l + 1 < bad; ++l) {
+        ASSERT_TRUE((*stream)->acquire(l).ok());
+        (*stream)->release();
+      }
+      while (failures == 0) std::this_thread::yield();
+    }
+    broken = false;
+    const LayerStream::Running running(stream->get());
+    for (uint32_t l = bad == 0 ? 0 : bad - 1; l < 9; ++l) {
+      const Result<uint32_t> slot = (*stream)->acquire(l % 3);
+      ASSERT_TRUE(slot.ok()) << bad << " " << l;
+      ASSERT_EQ(slots[*slot], l % 3);
+      (*stream)->release();
+    }
+  }
+}
+
 TEST(LayerStream, ExceptionsBecomeErrors) {
   auto stream = LayerStream::start(0, 3, [](uint32_t, uint32_t, uint32_t) -> Result<bool> { throw std::bad_alloc(); });
   const LayerStream::Running running(stream->get());
