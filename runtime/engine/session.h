@@ -82,8 +82,9 @@ enum class LogitsWanted : uint8_t { kNone, kLast, kAll };
 /// One sequence of tokens and its KV cache. Not thread-safe: one call at a time.
 ///
 /// On the CPU the results do not depend on the number of threads, nor on the mode (bit for bit). How a sequence is
-/// split into calls changes them only within rounding, and so do kFused, which does not round weights to weight_dtype,
-/// and Compute::kVulkan, which adds in another order.
+/// split into calls changes them only by the rounding of f32 sums, and so does Compute::kVulkan, which adds in another
+/// order. kFused does not round the weights that it multiplies by to weight_dtype, as the other modes do: its logits
+/// differ by the effect of that rounding, in some random models by more than 6 % of the largest (tests/fuzz/README.md).
 class Session {
  public:
   /// file, decoder and runner must outlive the session. With streamed layers the decoder is called from a thread of the
