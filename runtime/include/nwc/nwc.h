@@ -485,10 +485,10 @@ enum {
   /* Single tokens (up to 8 on a Vulkan device) are multiplied by the coded weights. A Vulkan device keeps these in its
      memory. For more tokens at once, one layer after the other is decoded into a buffer. If the budget leaves memory,
      it holds decoded layers, as in CACHED.
-     The other modes round decoded weights to weight_precision, which is F16 by default; FUSED multiplies by weights that
-     are not rounded. Its logits differ from theirs by the effect of that rounding, and models answer it differently: of
-     450 random models 6 differed by more than 6 % of the largest logit in F16, and 56 in BF16. In F32 the largest
-     difference was 1.5e-4. RESIDENT, STREAMED and CACHED give the same logits on the CPU, bit for bit. */
+     The other modes round decoded weights to weight_precision, which is F16 by default; FUSED multiplies by weights
+     that are not rounded. Its logits differ from theirs by the effect of that rounding, and models answer it
+     differently: of 450 random models 6 differed by more than 6 % of the largest logit in F16, and 56 in BF16. In F32
+     the largest difference was 1.5e-4. RESIDENT, STREAMED and CACHED give the same logits on the CPU, bit for bit. */
   NWC_WEIGHTS_FUSED = 4
 };
 
