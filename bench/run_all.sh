@@ -85,4 +85,4 @@ if [ "$backend" != cpu ]; then
   # shellcheck disable=SC2086
   python3 bench/nvcomp_ans.py "$bench" --bits $bits --repeat "$repeat" > "$out/decode-nvcomp.json" || rm -f "$out/decode-nvcomp.json"
 fi
-python3 bench/plot_bench.py "$out"
+python3 bench/plot_bench.py "$out" --model "$(basename "$model" .nwc)"

@@ -1,25 +1,21 @@
 """CSV, table and plot of one model's rows."""
 import csv
+import pathlib
+import sys
 
 import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import plot_style  # noqa: E402
 
 COLUMNS = ("method", "setting", "target", "bpw", "bpw_coded", "kld_mean", "kld_se", "kld_p99", "ppl", "ppl_reference",
            "same_top", "tokens", "mse", "bpw_own_file", "seconds")
 
 
-def frontier(points):
-    """Points (bpw, kld) by rising rate, those that a smaller file beats left out."""
-    out = []
-    for bpw, kld in sorted(points):
-        if not out or kld < out[-1][1]:
-            out.append((bpw, kld))
-    return out
-
-
 def at_rate(points, rate):
     """(KL divergence, mark) of a method at a rate: on the line between its neighbours in log(KL), "" for a file within 0.02
     of the rate, "~" for an interpolation, "<" where its largest file is smaller than that. None where all are larger."""
-    points = frontier(points)
+    points = plot_style.frontier(points)
     near = [p for p in points if abs(p[0] - rate) <= 0.02]
     if near:
         return near[0][1], ""
@@ -57,43 +53,31 @@ def table(rows, rates):
     return "\n".join(lines)
 
 
-def plot(title, rows, path):
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+SHOWN = ("nwc with recovery", "nwc, default", "nwc, data-free", "entropy-coded scalar + LDLQ + water-filling, allocated",
+         "paper's setting (K=4, scalar, LDLQ)", "QTIP HYB + RHT + LDLQ, allocated", "QTIP HYB + RHT + LDLQ", "GPTQ, allocated",
+         "llama.cpp with importance matrix", "llama.cpp", "E8P + RHT + LDLQ, allocated", "RTN, allocated")
+
+
+def plot(model, rows, path):
+    """Ours and the best setting of each rival; the table has all of them."""
+    plt = plot_style.pyplot()
+    if plt is None:
+        return
     methods = by_method(rows)
-    figure, axis = plt.subplots(figsize=(9, 6))
-    colours = plt.get_cmap("tab20").colors
-    ours = iter(("black", "crimson", "dimgray", "darkorange"))
-    for i, (name, points) in enumerate(methods.items()):
-        x, y = zip(*frontier(points))
-        own = name.startswith("nwc")
-        axis.plot(x, np.maximum(y, 1e-7), marker="o", ms=5 if own else 3, lw=2.2 if own else 1,
-                  ls="--" if name.endswith("allocated") else "-", color=next(ours, "black") if own else colours[i % 20],
-                  label=name, zorder=3 if own else 2)
+    drawn = plot_style.shown(methods, [m for m in SHOWN if f"{m}, allocated" not in methods])
+    figure, axis = plt.subplots(figsize=(9, 6.4))
+    for name, style in plot_style.styles(drawn).items():
+        x, y = zip(*plot_style.frontier(methods[name]))
+        axis.plot(x, np.maximum(y, 1e-7), label=name, **style)
     axis.set_yscale("log")
-    axis.set_xlim(2, 6.2)
-    inside = [k for p in methods.values() for b, k in p if 2 <= b <= 6.2 and k > 0]
-    axis.set_ylim(min(inside) * 0.8, max(inside) * 1.25 * (max(inside) / min(inside)) ** 0.35)  # room for the legend
+    axis.set_xlim(1.95, 6.25)
+    inside = [k for name in drawn for b, k in methods[name] if 1.95 <= b <= 6.25 and k > 0]
+    axis.set_ylim(min(inside) * 0.7, max(inside) * 1.4)
     axis.set_xlabel("bits per weight, everything in the file")
     axis.set_ylabel("KL divergence from the uncompressed model, nats per token")
-    axis.set_title(title)
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=6.5, ncol=2)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def save_figure(figure, path, dpi):
-    """As a PNG of 96 colours: a third of the bytes, and nobody sees it in line drawings."""
-    import io
-
-    import PIL.Image  # what matplotlib writes images with
-    full = io.BytesIO()
-    figure.savefig(full, format="png", dpi=dpi)
-    image = PIL.Image.open(full).convert("RGB").quantize(colors=96, dither=PIL.Image.Dither.NONE)
-    image.save(path, optimize=True)
+    axis.set_title(f"{model}: quality at equal file size")
+    plot_style.legend_below(figure, [axis], columns=2)
+    plot_style.save(figure, path)
 
 
 def write_csv(path, rows, columns=None, digits=6):
@@ -110,7 +94,4 @@ def write(name, rows, rates, folder):
     text = f"KL divergence from the uncompressed {name} (nats per token; in brackets: times nwc's default)\n\n{table(rows, rates)}\n"
     (folder / f"quality_{name}.md").write_text(text)
     print(text)
-    try:
-        plot(name, rows, folder / f"quality_{name}.png")
-    except ImportError:
-        print("no plot: matplotlib is missing")
+    plot(name, rows, folder / f"quality_{name}.png")

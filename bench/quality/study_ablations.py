@@ -16,6 +16,7 @@ import nwc_rows
 import report
 import settings
 import workspace
+from report import plot_style
 
 BASE = ["--importance", "waterfill", "--feedback", "ldlq", "--allocation", "none", "--row-importance", "off", "--rdo", "0",
         "--shrinkage", "off"]
@@ -178,32 +179,33 @@ def collect(space, rates, codecs):
                            nwc_rows.row(space, f"ablation entropy {label}", options, rate, calibrated=False))
 
 
-def plot(name, rows, path):
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+def plot(model, rows, path):
+    plt = plot_style.pyplot()
+    if plt is None:
+        return
     studies = list(dict.fromkeys(r["study"] for r in rows))
-    figure, axes = plt.subplots(2, -(-len(studies) // 2), figsize=(3.1 * -(-len(studies) // 2), 8))
+    columns = -(-len(studies) // 2)
+    figure, axes = plt.subplots(2, columns, figsize=(3.1 * columns, 9))
     for axis, study in zip(axes.flat, studies):
-        for variant in dict.fromkeys(r["variant"] for r in rows if r["study"] == study):
+        variants = list(dict.fromkeys(r["variant"] for r in rows if r["study"] == study))
+        if study == "allocation between tensors":
+            variants[variants.index("none")] = "nwc without allocation"
+        for method, style in plot_style.styles(variants).items():
+            variant = "none" if method == "nwc without allocation" else method
             points = sorted((r["bpw"], r["kld_mean"]) for r in rows if (r["study"], r["variant"]) == (study, variant))
-            axis.plot(*zip(*points), "o-", ms=3, lw=1.2, label=variant)
+            axis.plot(*zip(*points), label=variant, **style)
         axis.set_yscale("log")
-        low, high = axis.get_ylim()
-        axis.set_ylim(low, high * (high / low) ** 0.45)  # room for the legend
-        axis.set_title(study, fontsize=11)
-        axis.grid(alpha=0.3, which="both")
+        axis.set_title(study)
         axis.tick_params(labelsize=8, which="both")
-        axis.legend(fontsize=7.5, loc="upper right")
+        axis.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     for axis in axes.flat[len(studies):]:
         axis.axis("off")
     for axis in axes[-1]:
         axis.set_xlabel("bits per weight of the file")
     for axis in axes[:, 0]:
         axis.set_ylabel("KL divergence, nats per token")
-    figure.suptitle(name)
-    figure.tight_layout()
-    report.save_figure(figure, path, dpi=80)
+    figure.suptitle(f"{model}: what each part is worth")
+    plot_style.save(figure, path, dpi=80)
 
 
 def main():
@@ -224,10 +226,7 @@ def main():
     except workspace.ToolError as error:
         raise SystemExit(str(error))
     report.write_csv(args.out / f"ablations_{args.model}.csv", rows)
-    try:
-        plot(args.model, rows, args.out / f"ablations_{args.model}.png")
-    except ImportError:
-        print("no plot: matplotlib is missing")
+    plot(args.model, rows, args.out / f"ablations_{args.model}.png")
 
 
 if __name__ == "__main__":

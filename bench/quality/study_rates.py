@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The paper's Fig. 3, 5 and 7 on our data, from the rows that quality.py has measured (it is run where there are none).
 
-fig_rates_<model>.png: perplexity and KL divergence against bits per weight, calibrated (Fig. 3) and data-free (Fig. 5).
+fig_rates_<model>_calibrated.png, _data-free.png: perplexity and KL divergence against bits per weight (Fig. 3, Fig. 5).
 fig_error_<model>.png: perplexity and KL divergence against the mean squared error of the weights (Fig. 7): who gets more out of
 the same error? For this the codecs' transforms are measured beside, data-free, with scalar quantization, the same steps for all
 columns relative to their power, no search: nothing but the transform differs. fig_rates_<model>.csv has the points of both."""
@@ -17,6 +17,7 @@ import nwc_rows
 import report
 import settings
 import workspace
+from report import plot_style
 
 TRANSFORM = "transform: {}, scalar, data-free"
 TRANSFORMS = ("identity", "linear", "small")
@@ -24,38 +25,32 @@ TRANSFORM_OPTIONS = ["--quantizer", "scalar", "--importance", "none", "--allocat
                      "--head-bits", "0", "--rdo", "0", "--shrinkage", "off", "--no-row-classes"]
 COLUMNS = ("group", "method", "setting", "bpw", "mse", "ppl", "kld_mean", "kld_se")
 LABELS = {"ppl": "perplexity", "kld_mean": "KL divergence, nats per token"}
-STYLES = {  # colour, line, marker; dashed: the same with rates allocated between tensors
-    "nwc with recovery": ("black", "-", "o"), "nwc, default": ("royalblue", "-", "o"),
-    "nwc without allocation": ("deepskyblue", "-", "o"), "nwc, data-free": ("navy", "-", "o"),
-    TRANSFORM.format("identity"): ("teal", "-", "s"), TRANSFORM.format("linear"): ("limegreen", ":", "^"),
-    TRANSFORM.format("small"): ("magenta", "-", "s"),
-    "entropy-coded scalar + LDLQ + water-filling": ("seagreen", "-", "v"),
-    "entropy-coded scalar + LDLQ + water-filling, allocated": ("seagreen", "--", "v"),
-    "paper's setting (K=4, scalar, LDLQ)": ("red", "-", "s"),
-    "QTIP 1MAD + RHT + LDLQ": ("darkorange", "-", "^"), "QTIP HYB + RHT + LDLQ": ("goldenrod", "-", "^"),
-    "E8P + RHT + LDLQ": ("purple", "-", "D"), "E8P + RHT + LDLQ, allocated": ("purple", "--", "D"),
-    "GPTQ": ("sienna", "-", "P"), "GPTQ, allocated": ("sienna", "--", "P"),
-    "AWQ": ("hotpink", "-", "X"), "AWQ, allocated": ("hotpink", "--", "X"),
-    "RTN, clipping by diag(H)": ("gray", "-", "d"), "RTN, clipping by diag(H), allocated": ("gray", "--", "d"),
-    "RTN": ("silver", "-", "d"), "SeedLM": ("tan", "-", "D"), "llama.cpp": ("olive", ":", "*"),
-    "llama.cpp with importance matrix": ("olive", "-", "*")}
 DATA_FREE = ("nwc, data-free", *map(TRANSFORM.format, TRANSFORMS), "RTN", "SeedLM", "llama.cpp")
-CALIBRATED = tuple(m for m in STYLES if m not in DATA_FREE)
+CALIBRATED = ("nwc with recovery", "nwc, default", "nwc without allocation", "entropy-coded scalar + LDLQ + water-filling, allocated",
+              "entropy-coded scalar + LDLQ + water-filling", "paper's setting (K=4, scalar, LDLQ)", "QTIP 1MAD + RHT + LDLQ",
+              "QTIP HYB + RHT + LDLQ", "E8P + RHT + LDLQ", "E8P + RHT + LDLQ, allocated", "GPTQ", "GPTQ, allocated", "AWQ",
+              "AWQ, allocated", "RTN, clipping by diag(H)", "RTN, clipping by diag(H), allocated",
+              "llama.cpp with importance matrix")
+# Of all these rows the CSV is made. Drawn are, of the calibrated, ours and the best setting of each rival; against the squared error,
+# those that lie apart.
+DRAWN = {"calibrated": ("nwc with recovery", "nwc, default", "nwc without allocation",
+                        "entropy-coded scalar + LDLQ + water-filling, allocated", "paper's setting (K=4, scalar, LDLQ)",
+                        "QTIP HYB + RHT + LDLQ", "GPTQ, allocated", "llama.cpp with importance matrix"),
+         "data-free": DATA_FREE}
+DRAWN_ERROR = ("nwc with recovery", "nwc, default", "nwc without allocation", "nwc, data-free",
+               "entropy-coded scalar + LDLQ + water-filling, allocated", "GPTQ, allocated", TRANSFORM.format("identity"),
+               TRANSFORM.format("small"))
 
 
 def lines(axis, rows, x_key, y_key, methods):
-    for method in methods:
-        points = sorted((r[x_key], r[y_key]) for r in rows if r["method"] == method and r.get(x_key, 0) > 0)
+    for method, style in plot_style.styles(methods).items():
+        points = sorted((r[x_key], r[y_key]) for r in rows if r["method"] == method and (r.get(x_key) or 0) > 0)
         if x_key == "bpw":
-            points = report.frontier(points)
+            points = plot_style.frontier(points)
         if points:
-            colour, line, marker = STYLES[method]
-            own = method.startswith(("nwc", "transform"))
-            axis.plot(*zip(*points), color=colour, ls=line, marker=marker, ms=5 if own else 4, lw=2 if own else 1.1,
-                      label=method, zorder=3 if own else 2)
+            axis.plot(*zip(*points), label=method, **style)
     axis.set_yscale("log")
     axis.set_ylabel(LABELS[y_key])
-    axis.grid(alpha=0.3, which="both")
 
 
 def plain_ticks(axis, reference, top):
@@ -67,42 +62,36 @@ def plain_ticks(axis, reference, top):
     axis.yaxis.set_minor_locator(ticker.NullLocator())
 
 
-def below(figure, axes, columns):
-    """One legend under all axes."""
-    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), fontsize=9, ncol=columns, loc="lower center", frameon=False)
-    figure.tight_layout(rect=(0, 0.028 * -(-len(handles) // columns) * 6.5 / figure.get_figheight() + 0.01, 1, 1))
-
-
-def rates(name, rows, path):
-    import matplotlib.pyplot as plt
-    reference = rows[0]["ppl_reference"]
-    figure, axes = plt.subplots(2, 2, figsize=(12, 12.5), sharex=True, sharey="row")
-    inside = [r for r in rows if 2 <= r["bpw"] <= 6.2]
-    for column, (title, methods) in enumerate((("calibrated", CALIBRATED), ("data-free", DATA_FREE))):
-        for row, key in enumerate(LABELS):
-            axis = axes[row][column]
-            lines(axis, rows, "bpw", key, methods)
-            axis.set_xlim(1.95, 6.2)
-        axes[0][column].set_title(f"{name}, {title}")
-        axes[0][column].axhline(reference, color="black", lw=0.9, ls=":", label="uncompressed")
-        axes[1][column].set_xlabel("bits per weight, everything in the file")
-    top = min(max(r["ppl"] for r in inside), 1.5 * reference)
-    axes[0][0].set_ylim(reference * 0.995, top)
-    plain_ticks(axes[0][0], reference, top)
-    kld = [r["kld_mean"] for r in inside]
-    axes[1][0].set_ylim(min(kld) * 0.8, max(kld) * 1.2)
-    below(figure, axes.flat, 3)
-    report.save_figure(figure, path, dpi=80)
-    plt.close(figure)
-
-
-def error(name, rows, path):
-    import matplotlib.pyplot as plt
-    reference = rows[0]["ppl_reference"]
-    figure, axes = plt.subplots(1, 2, figsize=(12, 8.5))
+def rates(name, group, rows, reference, path):
+    plt = plot_style.pyplot()
+    if plt is None:
+        return
+    methods = plot_style.shown({r["method"] for r in rows}, DRAWN[group])
+    inside = [r for r in rows if r["method"] in methods and 2 <= r["bpw"] <= 6.2]
+    figure, axes = plt.subplots(1, 2, figsize=(12, 6.2))
     for axis, key in zip(axes, LABELS):
-        lines(axis, rows, "mse", key, list(STYLES))
+        lines(axis, rows, "bpw", key, methods)
+        axis.set_xlim(1.95, 6.2)
+        axis.set_xlabel("bits per weight, everything in the file")
+        axis.set_title(f"{name}, {group}")
+    axes[0].axhline(reference, color="black", lw=0.9, ls=":", label="uncompressed")
+    top = min(max(r["ppl"] for r in inside), 1.5 * reference)
+    axes[0].set_ylim(reference * 0.995, top)
+    plain_ticks(axes[0], reference, top)
+    kld = [r["kld_mean"] for r in inside]
+    axes[1].set_ylim(min(kld) * 0.8, max(kld) * 1.2)
+    plot_style.legend_below(figure, axes, columns=3)
+    plot_style.save(figure, path, dpi=80)
+
+
+def error(name, rows, reference, path):
+    plt = plot_style.pyplot()
+    if plt is None:
+        return
+    methods = plot_style.shown({r["method"] for r in rows}, DRAWN_ERROR)
+    figure, axes = plt.subplots(1, 2, figsize=(12, 6.2))
+    for axis, key in zip(axes, LABELS):
+        lines(axis, rows, "mse", key, methods)
         axis.set_xscale("log")
         axis.set_xlim(5e-4, 6)
         axis.set_xlabel("squared error of the weights over their power, mean of all tensors")
@@ -111,15 +100,20 @@ def error(name, rows, path):
     top = min(max(r["ppl"] for r in rows), 1.4 * reference)
     axes[0].set_ylim(reference * 0.995, top)
     plain_ticks(axes[0], reference, top)
-    below(figure, axes, 3)
-    report.save_figure(figure, path, dpi=80)
-    plt.close(figure)
+    plot_style.legend_below(figure, axes, columns=3)
+    plot_style.save(figure, path, dpi=80)
+
+
+def draw(name, rows, reference, folder):
+    for group in DRAWN:
+        rates(name, group, rows, reference, folder / f"fig_rates_{name}_{group}.png")
+    error(name, rows, reference, folder / f"fig_error_{name}.png")
 
 
 def spread(rows, errors=(0.1, 0.03, 0.01)):
     """KL divergence of each method at equal squared error, interpolated in logarithms: method -> values or None."""
     out = {}
-    for method in STYLES:
+    for method in (*CALIBRATED, *DATA_FREE):
         points = sorted((np.log(r["mse"]), np.log(r["kld_mean"])) for r in rows if r["method"] == method and r["mse"] > 0)
         if len(points) > 1:
             x, y = zip(*points)
@@ -135,8 +129,6 @@ def main():
     parser.add_argument("--report", action="store_true", help="only plots of what was measured before")
     parser.add_argument("--out", type=pathlib.Path, default=settings.ROOT / "build/bench/quality")
     args = parser.parse_args()
-    import matplotlib
-    matplotlib.use("Agg")
     for name in args.model:
         path = args.out / name / "rows.json"
         if not path.exists():
@@ -151,10 +143,9 @@ def main():
             kept.write_text(json.dumps(found, indent=1))
         rows += json.loads(kept.read_text()) if kept.exists() else []
         rows = sorted(({**r, "group": "data-free" if r["method"] in DATA_FREE else "calibrated"} for r in rows
-                       if r["method"] in STYLES), key=lambda r: (r["group"], r["method"], r["bpw"]))
+                       if r["method"] in CALIBRATED + DATA_FREE), key=lambda r: (r["group"], r["method"], r["bpw"]))
         report.write_csv(args.out / f"fig_rates_{name}.csv", rows, COLUMNS, digits=5)
-        rates(name, rows, args.out / f"fig_rates_{name}.png")
-        error(name, rows, args.out / f"fig_error_{name}.png")
+        draw(name, rows, rows[0]["ppl_reference"], args.out)
         errors, table = spread(rows)
         print(f"KL divergence at a squared error of {', '.join(map(str, errors))} of the weights' power")
         for method, values in table.items():

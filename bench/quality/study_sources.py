@@ -32,6 +32,7 @@ import seedlm
 import settings
 import tensors
 import workspace
+from report import plot_style
 
 ROOT = settings.ROOT
 SAMPLES = 1 << 20
@@ -249,29 +250,21 @@ def versions(args):
     return {True: hashlib.sha256(args.nwc.read_bytes()).hexdigest()[:16], False: h.hexdigest()[:16]}
 
 
-STYLES = {  # colour, line, marker: blue and black entropy-coded, warm colours trellises, green and grey other fixed-rate codes
-    "nwc, trellis, 256 states (default)": ("black", "-", "o"), "nwc, trellis, 8 states": ("royalblue", "-", "o"),
-    "nwc, scalar": ("deepskyblue", "-", "o"), "ECSQ, ideal coder": ("deepskyblue", ":", None),
-    "TCQ (1MAD)": ("crimson", "-", "s"), "TCQ (hybrid)": ("darkorange", "-", "s"),
-    "TCQ* (hybrid, fitted)": ("darkorange", "--", "^"), "RHT + TCQ (1MAD)": ("crimson", "--", "^"),
-    "E8P, residual stages": ("purple", "-", "D"), "VQ (pairs)": ("olive", "-", "v"), "SQ (Lloyd-Max)": ("seagreen", "-", "v"),
-    "SeedLM": ("sienna", "-", "D"), "RTN, groups of 128": ("gray", "-", "s"), "llama.cpp k-quants": ("hotpink", "-", "P"),
-    "llama.cpp Q4_0, Q5_0": ("hotpink", "--", "X")}
+DRAWN = ("nwc, trellis, 256 states (default)", "nwc, scalar", "TCQ (1MAD)", "RHT + TCQ (1MAD)", "TCQ* (hybrid, fitted)",
+         "E8P, residual stages", "SQ (Lloyd-Max)", "llama.cpp k-quants")  # the CSV has all
 
 
 def plot(rows, path):
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = plot_style.pyplot()
+    if plt is None:
+        return
     names = list(dict.fromkeys(r["source"] for r in rows))
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 6.4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 6.2), sharey=True, squeeze=False)
     for axis, source in zip(axes[0], names):
-        for method, (colour, line, marker) in STYLES.items():
+        for method, style in plot_style.styles(DRAWN).items():
             points = sorted((r["rate"], r["gap"]) for r in rows if r["source"] == source and r["method"] == method)
             if points:
-                own = method.startswith("nwc")
-                axis.plot(*zip(*points), color=colour, ls=line, marker=marker, ms=5 if own else 4, lw=2 if own else 1.2,
-                          label=method, zorder=3 if own else 2)
+                axis.plot(*zip(*points), label=method, **style)
         axis.axhline(0, color="black", lw=1, label="Shannon bound, Gaussian")
         if source == "Laplace":
             axis.axhline(-0.1044, color="black", lw=1, ls="--", label="Shannon lower bound, Laplace")
@@ -279,12 +272,10 @@ def plot(rows, path):
         axis.set_xlabel("rate, bits per weight")
         axis.set_xlim(1.9, 6.7)
         axis.set_ylim(-0.15, 1.25)
-        axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("bits above the Shannon bound of a Gaussian\nof the same variance and squared error")
-    handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), fontsize=9, ncol=4, loc="lower center", frameon=False)
-    figure.tight_layout(rect=(0, 0.19, 1, 1))
-    report.save_figure(figure, path, dpi=90)
+    figure.suptitle("Quantizers on three sources")
+    plot_style.legend_below(figure, axes[0], columns=4)
+    plot_style.save(figure, path)
 
 
 def main():
@@ -316,10 +307,7 @@ def main():
                 print(f"{source:16} {method:36} {row['rate']:7.4f} bpw  MSE {row['relative_mse']:.3e}  gap {row['gap']:7.4f}",
                       flush=True)
     report.write_csv(args.out / "fig_sources.csv", rows, digits=5)
-    try:
-        plot(rows, args.out / "fig_sources.png")
-    except ImportError:
-        print("no plot: matplotlib is missing")
+    plot(rows, args.out / "fig_sources.png")
 
 
 if __name__ == "__main__":

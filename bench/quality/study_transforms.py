@@ -17,6 +17,7 @@ import report
 import settings
 import tensors
 import workspace
+from report import plot_style
 
 ROOT = settings.ROOT
 
@@ -99,34 +100,30 @@ def sources(spaces, encoder_weights):
 
 
 def plot(rows, path):
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = plot_style.pyplot()
+    if plt is None:
+        return
     names = list(dict.fromkeys(r["transform"] for r in rows))
     groups = list(dict.fromkeys(r["source"] for r in rows))
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 0.32 * len(names) + 2), sharey=True)
-    styles = list(zip(("royalblue", "darkorange", "seagreen", "crimson", "purple"), "oX^Pd"))
+    styles = plot_style.styles(groups)
     for axis, (key, title, gaussian) in zip(axes, (("kurtosis", "excess kurtosis", 0), ("maximum", "largest |x| / sigma", None),
                                                    ("outliers", "share beyond 3 sigma, %", 0.27))):
-        for i, group in enumerate(groups):
+        for group in groups:
             values = {r["transform"]: r[key] * (100 if key == "outliers" else 1) for r in rows if r["source"] == group}
-            colour, marker = styles[i % len(styles)]
-            axis.plot([values[n] for n in names], range(len(names)), ls="none", marker=marker, ms=7, color=colour, alpha=0.85,
-                      label=group)
+            axis.plot([values[n] for n in names], range(len(names)), **{**styles[group], "ms": 7}, alpha=0.85, label=group)
         if gaussian is not None:
             axis.axvline(gaussian, color="black", lw=1, ls="--", label="Gaussian")
         axis.set_yticks(range(len(names)), names)
         axis.set_title(title, fontsize=11)
-        axis.grid(alpha=0.35)
     axes[0].set_xscale("symlog", linthresh=0.1)
     axes[0].set_xticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
     axes[1].set_xscale("log")
     axes[1].set_xticks([5, 10, 20, 50], ["5", "10", "20", "50"])
     axes[1].minorticks_off()
     axes[0].invert_yaxis()
-    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, ncol=3, loc="lower center", frameon=False)
-    figure.tight_layout(rect=(0, 0.1, 1, 1))
-    report.save_figure(figure, path, dpi=85)
+    plot_style.legend_below(figure, axes[:1], columns=3)
+    plot_style.save(figure, path, dpi=85)
 
 
 def main():
@@ -151,10 +148,7 @@ def main():
             rows.append({"source": source, "transform": name, "kurtosis": kurtosis, "maximum": maximum, "outliers": outliers})
             print(f"{name:40} {kurtosis:9.3f} {maximum:9.2f} {100 * outliers:8.2f}%", flush=True)
     report.write_csv(args.out / "table_transforms.csv", rows, digits=5)
-    try:
-        plot(rows, args.out / "table_transforms.png")
-    except ImportError:
-        print("no plot: matplotlib is missing")
+    plot(rows, args.out / "table_transforms.png")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ import tempfile
 
 import numpy as np
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import plot_style  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAMPLES = 1 << 20
 SETTINGS = {  # options of nwc compress
@@ -89,29 +92,31 @@ def nwc(binary, *args):
     return done.stdout
 
 
+TITLES = {"gaussian": "Gaussian", "laplace": "Laplace"}
+
+
 def plot(rows, path):
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = plot_style.pyplot()
+    if plt is None:
+        return
     names = list(dict.fromkeys(r["source"] for r in rows))
-    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 4), sharey=True, squeeze=False)
+    settings = list(dict.fromkeys(r["setting"] for r in rows))
+    settings += [f"{s}, network not counted" for s in settings if "small" in s]
+    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 5), sharey=True, squeeze=False)
     for axis, source in zip(axes[0], names):
-        for setting in dict.fromkeys(r["setting"] for r in rows):
-            points = sorted((r["bpw"], r["gap"]) for r in rows if r["source"] == source and r["setting"] == setting)
-            axis.plot(*zip(*points), "o-", ms=4, label=setting)
-            if "small" in setting:
-                points = sorted((r["bpw"], r["gap_without_codec"]) for r in rows
-                                if r["source"] == source and r["setting"] == setting)
-                axis.plot(*zip(*points), ":", color=axis.lines[-1].get_color(), label=f"{setting}, network not counted")
-        axis.axhline(0.254, color="gray", lw=0.8, ls="--")
-        axis.text(axis.get_xlim()[0], 0.256, " ideal scalar quantizer, high rate, Gaussian", fontsize=7, color="gray")
-        axis.set_title(source)
+        for setting, style in plot_style.styles(settings).items():
+            of, _, free = setting.partition(", network")
+            points = sorted((r["bpw"], r["gap_without_codec" if free else "gap"]) for r in rows
+                            if r["source"] == source and r["setting"] == of)
+            axis.plot(*zip(*points), label=setting, **style)
+        axis.axhline(0.254, color="gray", lw=1, ls="--", label="ideal scalar quantizer, high rate, Gaussian")
+        axis.set_title(TITLES.get(source, source))
         axis.set_xlabel("bits per weight, everything in the file")
-        axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("bits above the Gaussian Shannon bound")
-    axes[0][-1].legend(fontsize=6.5, ncol=2, loc="upper right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    figure.suptitle("nwc's codecs and quantizers on three sources")
+    plot_style.legend_below(figure, axes[0], columns=4)
+    plot_style.save(figure, path, dpi=85)
+    print(f"wrote {path}")
 
 
 def main():
@@ -147,11 +152,7 @@ def main():
         writer.writeheader()
         writer.writerows(rows)
     print(f"wrote {args.out / 'rate_distortion.csv'}")
-    try:
-        plot(rows, args.out / "rate_distortion.png")
-        print(f"wrote {args.out / 'rate_distortion.png'}")
-    except ImportError:
-        print("no plot: matplotlib is missing (Debian: python3-matplotlib, or pip install matplotlib)", file=sys.stderr)
+    plot(rows, args.out / "rate_distortion.png")
 
 
 if __name__ == "__main__":
