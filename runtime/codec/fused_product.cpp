@@ -195,6 +195,7 @@ Status FusedProduct::multiply(size_t tensor, uint32_t batch, std::span<const flo
     return invalid_argument(str_cat(who, ": products of ", batch, " vectors, 1 to ", kMaxFusedBatch, " are possible"));
   }
   const uint64_t m = record.rows(), n = record.cols();
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a coded tensor has columns.
   if (x.size() / n < batch) {
     return invalid_argument(str_cat(who, ": x has ", x.size(), " values, needs ", batch * n));
   }

@@ -44,7 +44,7 @@ class FallbackDecoder final : public Decoder {
     {
       const std::lock_guard lock(mutex_);
       if (device_ != nullptr) {
-        const Status status = f(*device_);
+        Status status = f(*device_);
         if (!device_failed(status)) return status;
         NWC_TRY(give_up(status));
       }

@@ -147,7 +147,7 @@ class Planner {
       p.resident_layers = n;
       return price(p);
     };
-    if (const MemoryPlan all = with(layers); fits(all)) return all;
+    if (MemoryPlan all = with(layers); fits(all)) return all;
     // Fewer than three streamed layers would not need less memory than all of them resident.
     uint32_t low = 0, high = fused ? layers : layers - 2;  // low fits, high is out of the question
     while (high - low > 1) {

@@ -13,7 +13,8 @@ namespace {
 constexpr long long fold_constant(unsigned n) {
   uint32_t v = 0x80000000u;
   for (unsigned i = 0; i < n; ++i) v = v >> 1 ^ ((v & 1u) != 0 ? 0xedb88320u : 0u);
-  return static_cast<long long>(uint64_t{v} << 1);
+  const uint64_t doubled = uint64_t{v} << 1;
+  return static_cast<long long>(doubled);
 }
 
 // Moves a 128-bit remainder forward by the distance that the constants stand for, onto the bytes there.

@@ -36,6 +36,7 @@ std::vector<uint32_t> candidate_types(const VkPhysicalDeviceMemoryProperties& me
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
   std::vector<uint32_t> types;
+  types.reserve(candidates.size());
   for (const Candidate& c : candidates) types.push_back(c.type);
   return types;
 }

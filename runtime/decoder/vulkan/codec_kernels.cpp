@@ -37,6 +37,7 @@ WeightsOutput weights_output(const WindowSlot& slot, const WindowRun& run, uint6
   const uint64_t element = dtype_size(path.dtype);
   const uint64_t begin = run.out.offset / alignment * alignment;
   const uint64_t end = run.out.offset + ((run.row_end - run.row_begin - 1) * run.out_stride + width) * element;
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): the output is f32, f16 or bf16.
   return {{run.out.buffer, begin, end - begin}, (run.out.offset - begin) / element, run.out_stride};
 }
 

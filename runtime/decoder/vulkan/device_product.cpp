@@ -205,8 +205,8 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
         copy_payloads ? window.global_context_at * uint64_t{4} : layout.payload_at[0] * uint64_t{4};
     const MutableBytes input = upload.mapped().first(static_cast<size_t>(global_at + global_bytes));
     size_t bad = 0;
-    const Status packed = pack_window(file, tensor, coded, layout, out->contexts, true, check_crc, decoder_.runner_,
-                                      input, &bad, copy_payloads);
+    Status packed = pack_window(file, tensor, coded, layout, out->contexts, true, check_crc, decoder_.runner_, input,
+                                &bad, copy_payloads);
     if (!packed.ok()) {
       for (size_t t = 0; t < bad; ++t) NWC_TRY(check_tile(file, decoder_.tables_, tensor, coded, layout.tiles[t]));
       return packed;

@@ -23,6 +23,7 @@ struct RansVariant {
   uint32_t shared_tables = 0;  ///< tables copied to shared memory; 0: they are read from the buffer
   Consumer consumer = Consumer::kValues;
   uint32_t batch = 1;  ///< vectors of a product: 1, 2, 4 or 8
+  // NOLINTNEXTLINE(modernize-use-nullptr): the check takes the 0 that <=> is compared with for a pointer.
   auto operator<=>(const RansVariant&) const = default;
   /// "ballot to f16, 12 tables in shared memory".
   std::string name() const;

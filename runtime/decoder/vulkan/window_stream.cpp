@@ -256,8 +256,8 @@ Status WindowStream::pack(Submission& submission, WindowSlot& slot) {
       continue;
     }
     size_t bad = 0;
-    const Status packed = pack_window(file_, job.tensor, source.coded, *piece.layout, source.contexts,
-                                      source.variant.shared_tables != 0, job.check_crc, runner_, input, &bad);
+    Status packed = pack_window(file_, job.tensor, source.coded, *piece.layout, source.contexts,
+                                source.variant.shared_tables != 0, job.check_crc, runner_, input, &bad);
     if (packed.ok()) continue;
     // The first bad tile is reported, as the CPU does; what the host cannot see without decoding may lie before it.
     while (!in_flight_.empty()) NWC_TRY(finish_oldest());
