@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "trainer/data/atomic_file.h"
+#include "trainer/data/temporaries.h"
 
 namespace nwc::cli {
 namespace {

@@ -210,6 +210,7 @@ class Outputs(CliCase):
         header = json.dumps({"w": {"dtype": "BF16", "shape": [2048, 2048], "data_offsets": [0, len(values)]}}).encode()
         weights.write_bytes(struct.pack("<Q", len(header)) + header + values)
         slow = [(["compress", weights, "--bits", 4, "-e", 9, "-o", self.work / "x.nwc"], []),
+                (["decompress", weights, "--format", "folder", "-o", self.work / "folder"], []),
                 (["train", MODEL, "--preset", "linear", "--steps", 1000000, "-o", self.work / "x.nwcc", "--checkpoint-steps",
                   20, "--checkpoint", self.work / "x.nwck"], ["x.nwck"])]
         for numbers in [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]]:
@@ -222,10 +223,10 @@ class Outputs(CliCase):
                     process.send_signal(number)
                     time.sleep(0.05)
                 _, error = process.communicate(timeout=60)
-                done = [command[-1].name] if command[0] == "compress" else kept  # it may have been faster than the signal
+                done = kept if command[0] == "train" else [command[-1].name]  # it may have been faster than the signal
                 self.assertIn(self.left(), [done] if process.returncode == 0 else [[], kept], (numbers, command, error))
                 for name in self.left():
-                    (self.work / name).unlink()
+                    shutil.rmtree(self.work / name) if name == "folder" else (self.work / name).unlink()
 
     def test_a_command_that_does_not_come_to_an_end_is_ended(self):
         fifo = self.work / "log"

@@ -3,6 +3,7 @@
 
 #include "tests/data/temp_dir.h"
 #include "trainer/data/atomic_file.h"
+#include "trainer/data/atomic_folder.h"
 
 namespace nwc {
 namespace {
@@ -104,6 +105,34 @@ TEST_F(AtomicFileTest, ASignalHandlerRemovesWhatIsOpen) {
   remove_temporaries();
   EXPECT_EQ(test::load_file(dir_.file("done")), "x");
   EXPECT_EQ(test::load_file(kept), "old");
+}
+
+TEST_F(AtomicFileTest, SignalHandlersRemoveFoldersWithTheirFiles) {
+  const std::string path = dir_.file("folder");
+  const uint8_t byte = 1;
+  {
+    const Result<AtomicFolder> folder = AtomicFolder::create(path);
+    ASSERT_TRUE(folder.ok());
+    // More names than one read of a directory gives.
+    const std::string long_name(200, 'n');
+    for (int i = 0; i < 40; ++i) {
+      ASSERT_TRUE(folder.value().write(long_name + std::to_string(i), {&byte, 1}).ok());
+    }
+    const Result<AtomicFile> open = AtomicFile::create(folder.value().file("open"));
+    ASSERT_TRUE(open.ok());
+    EXPECT_EQ(dir_.count(), 1u);
+    remove_temporaries();
+    EXPECT_EQ(dir_.count(), 0u);
+  }
+  for (int i = 0; i < 20; ++i) {  // again and again: the table does not fill up
+    Result<AtomicFolder> folder = AtomicFolder::create(path + std::to_string(i));
+    ASSERT_TRUE(folder.ok());
+    ASSERT_TRUE(folder.value().write("done", {&byte, 1}).ok());
+    ASSERT_TRUE(folder.value().commit().ok());
+  }
+  remove_temporaries();
+  EXPECT_EQ(dir_.count(), 20u);
+  EXPECT_TRUE(fs::exists(path + "19/done"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/data/gguf_builder.h"
+#include "tests/data/temp_dir.h"
 #include "trainer/data/gguf_file.h"
 #include "trainer/data/gguf_source.h"
 
@@ -8,6 +9,7 @@ namespace nwc {
 namespace {
 
 using test::GgufBuilder;
+using test::TempDir;
 
 Result<GgufFile> parse(const std::string& bytes) {
   return GgufFile::open(make_owned_reader(std::vector<uint8_t>(bytes.begin(), bytes.end())));
@@ -82,6 +84,29 @@ TEST(GgufFile, ReadsMetadataAndTensors) {
     EXPECT_EQ(file->tensors()[1].offset - file->tensors()[0].offset, 32u);
     EXPECT_EQ(file->tensors()[2].size_bytes, 4u);
   }
+}
+
+// More is read until the header ends: nothing may be there twice, and nothing may point into what was read before.
+TEST(GgufFile, ReadsHeadersOfSeveralMiB) {
+  const std::vector<std::string> tokens(30000, std::string(100, 't'));
+  const std::string bytes = GgufBuilder()
+                                .string("general.architecture", "llama")
+                                .strings("tokenizer.ggml.tokens", tokens)
+                                .string("tokenizer.chat_template", "template")
+                                .f32_tensor("a", {2})
+                                .build();
+  const TempDir dir;
+  Result<std::unique_ptr<Reader>> reader = open_file_reader(dir.write("long.gguf", bytes));
+  ASSERT_TRUE(reader.ok()) << reader.status().message();
+  const Result<GgufFile> file = GgufFile::open(std::move(reader).value());
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  ASSERT_EQ(file.value().tensors().size(), 1u);
+  const std::vector<GgufFile::RawPair>& pairs = file.value().raw_metadata();
+  ASSERT_EQ(pairs.size(), 3u);
+  std::string all;
+  for (const GgufFile::RawPair& pair : pairs) all.append(pair.bytes.begin(), pair.bytes.end());
+  EXPECT_EQ(all, bytes.substr(24, all.size()));
+  EXPECT_EQ(pairs[2].key, "tokenizer.chat_template");
 }
 
 TEST(GgufFile, EveryPrefixIsRejectedAndFlipsStayInBounds) {

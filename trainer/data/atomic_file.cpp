@@ -4,8 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
-#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdio>
@@ -18,32 +16,6 @@ namespace {
 
 Status os_error(const std::string& path, const char* action) {
   return io_error(path + ": " + action + ": " + std::strerror(errno));
-}
-
-/// The name of an open temporary file, where a signal handler finds it. It is static, for a handler that interrupts its
-/// removal must not read freed memory.
-struct Slot {
-  enum State : int { kFree, kFilling, kUsed };
-  std::atomic<int> state = kFree;
-  char path[PATH_MAX] = "";
-};
-std::array<Slot, 16> g_slots;
-
-int take_slot(const std::string& path) {
-  if (path.size() >= sizeof Slot::path) return -1;
-  for (size_t i = 0; i < g_slots.size(); ++i) {
-    int free = Slot::kFree;
-    if (!g_slots[i].state.compare_exchange_strong(free, Slot::kFilling)) continue;
-    std::memcpy(g_slots[i].path, path.c_str(), path.size() + 1);
-    g_slots[i].state = Slot::kUsed;
-    return static_cast<int>(i);
-  }
-  return -1;
-}
-
-void free_slot(int* slot) {
-  if (*slot >= 0) g_slots[static_cast<size_t>(*slot)].state = Slot::kFree;
-  *slot = -1;
 }
 
 }  // namespace
@@ -70,12 +42,6 @@ void sync_directory_of(const std::string& path) {
   close(fd);
 }
 
-void remove_temporaries() {
-  for (const Slot& slot : g_slots) {
-    if (slot.state == Slot::kUsed) unlink(slot.path);
-  }
-}
-
 Result<AtomicFile> AtomicFile::create(const std::string& path) {
   NWC_ASSIGN_OR_RETURN(std::string target, resolve_output(path));
   // Not mkstemp: it would leave the final file readable by its owner alone.
@@ -97,13 +63,13 @@ Result<AtomicFile> AtomicFile::create(const std::string& path) {
 }
 
 AtomicFile::AtomicFile(std::string path, std::string temporary, int fd)
-    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd), slot_(take_slot(temporary_)) {}
+    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd), known_(temporary_, Temporary::kFile) {}
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
     : path_(std::move(other.path_)),
       temporary_(std::move(other.temporary_)),
       fd_(std::exchange(other.fd_, -1)),
-      slot_(std::exchange(other.slot_, -1)),
+      known_(std::move(other.known_)),
       size_(other.size_) {}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
@@ -112,7 +78,7 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
     path_ = std::move(other.path_);
     temporary_ = std::move(other.temporary_);
     fd_ = std::exchange(other.fd_, -1);
-    slot_ = std::exchange(other.slot_, -1);
+    known_ = std::move(other.known_);
     size_ = other.size_;
   }
   return *this;
@@ -124,7 +90,7 @@ void AtomicFile::discard() {
   if (fd_ < 0) return;
   close(std::exchange(fd_, -1));
   unlink(temporary_.c_str());
-  free_slot(&slot_);
+  known_.forget();
 }
 
 Status AtomicFile::write(Bytes bytes) {
@@ -157,7 +123,7 @@ Status AtomicFile::commit() {
     discard();
     return status;
   }
-  free_slot(&slot_);
+  known_.forget();
   close(std::exchange(fd_, -1));
   sync_directory_of(path_);
   return {};

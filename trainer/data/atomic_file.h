@@ -5,6 +5,7 @@
 
 #include "runtime/base/bytes.h"
 #include "runtime/base/status.h"
+#include "trainer/data/temporaries.h"
 
 namespace nwc {
 
@@ -39,16 +40,12 @@ class AtomicFile {
   std::string path_;  ///< links followed
   std::string temporary_;
   int fd_ = -1;
-  int slot_ = -1;  ///< of the table behind remove_temporaries(); -1: none
+  Temporary known_;
   uint64_t size_ = 0;
 };
 
 /// `path` with a suffix of this process and `attempt`; the file's own name is cut where the file system does not take
 /// so long a name.
 std::string temporary_name(const std::string& path, int attempt);
-
-/// Removes the temporary files that are open now (the first 16 of them), for a process that ends without destructors.
-/// May be called in a signal handler; nothing may be committed afterwards.
-void remove_temporaries();
 
 }  // namespace nwc

@@ -53,10 +53,10 @@ Result<AtomicFolder> AtomicFolder::create(const std::string& path) {
 }
 
 AtomicFolder::AtomicFolder(std::string path, std::string temporary)
-    : path_(std::move(path)), temporary_(std::move(temporary)) {}
+    : path_(std::move(path)), temporary_(std::move(temporary)), known_(temporary_, Temporary::kFolder) {}
 
 AtomicFolder::AtomicFolder(AtomicFolder&& other) noexcept
-    : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})) {}
+    : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})), known_(std::move(other.known_)) {}
 
 AtomicFolder::~AtomicFolder() {
   std::error_code ignored;
@@ -72,6 +72,7 @@ Status AtomicFolder::write(const std::string& name, Bytes bytes) const {
 Status AtomicFolder::commit() {
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return io_error(path_ + ": rename: " + std::strerror(errno));
   temporary_.clear();
+  known_.forget();
   sync_directory_of(path_);
   return {};
 }

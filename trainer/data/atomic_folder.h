@@ -5,6 +5,7 @@
 
 #include "runtime/base/bytes.h"
 #include "runtime/base/status.h"
+#include "trainer/data/temporaries.h"
 
 namespace nwc {
 
@@ -33,6 +34,7 @@ class AtomicFolder {
 
   std::string path_;
   std::string temporary_;  ///< empty after commit()
+  Temporary known_;
 };
 
 }  // namespace nwc

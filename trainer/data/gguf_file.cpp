@@ -113,8 +113,6 @@ Result<uint64_t> GgufFile::parse() {
   Status status = parse_header(limit, &header_end);
   while (status.code() == StatusCode::kTruncated && limit < most) {
     limit = std::min(most, 8 * limit);
-    metadata_.clear();
-    tensors_.clear();
     status = parse_header(limit, &header_end);
   }
   if (status.code() == StatusCode::kTruncated && most < reader_->size()) {
@@ -125,6 +123,10 @@ Result<uint64_t> GgufFile::parse() {
 }
 
 Status GgufFile::parse_header(uint64_t limit, uint64_t* header_end) {
+  // Nothing stays of a try that ended too early; what it found points into storage that is used again.
+  metadata_.clear();
+  raw_metadata_.clear();
+  tensors_.clear();
   NWC_ASSIGN_OR_RETURN(const Bytes header, read_range(*reader_, 0, limit, &header_storage_));
   ByteReader in(header);
   uint32_t magic = 0, version = 0;
