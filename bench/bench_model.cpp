@@ -8,6 +8,7 @@
 #include "bench/bench_commands.h"
 #include "runtime/format/model_record.h"
 #include "tests/codec/reference_encoder.h"
+#include "tests/model_records.h"
 #include "trainer/codec/container_write.h"
 #include "trainer/search/tensor_encode.h"
 
@@ -61,17 +62,13 @@ class Matrices {
 };
 
 ModelRecord make_record(const ModelOptions& o) {
-  ModelRecord r;
-  r.vocab_size = o.vocab;
-  r.hidden_size = o.hidden;
-  r.intermediate_size = o.inner;
-  r.num_layers = o.layers;
-  r.num_heads = o.heads;
-  r.num_kv_heads = o.kv_heads;
-  r.head_dim = o.hidden / o.heads;
-  r.max_positions = o.context;
-  r.rms_norm_eps = 1e-5f;
-  r.rope_theta = 10000;
+  ModelRecord r = test::llama_record({.vocab = o.vocab,
+                                      .hidden = o.hidden,
+                                      .inner = o.inner,
+                                      .layers = o.layers,
+                                      .heads = o.heads,
+                                      .kv_heads = o.kv_heads,
+                                      .context = o.context});
   r.tied_embeddings = true;
   return r;
 }

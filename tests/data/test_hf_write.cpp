@@ -6,6 +6,7 @@
 #include "runtime/model/tokenizer.h"
 #include "tests/data/temp_dir.h"
 #include "tests/model/tokenizer_fixtures.h"
+#include "tests/model_records.h"
 #include "trainer/data/atomic_folder.h"
 #include "trainer/data/hf_config.h"
 #include "trainer/data/hf_tokenizer.h"
@@ -25,16 +26,14 @@ TokenizerRecord fixture(const std::string& name) {
 }
 
 ModelRecord model() {
-  ModelRecord m;
-  m.vocab_size = 300;
-  m.hidden_size = 64;
-  m.intermediate_size = 96;
-  m.num_layers = 2;
-  m.num_heads = 4;
-  m.num_kv_heads = 2;
-  m.head_dim = 32;
-  m.max_positions = 4096;
-  m.rms_norm_eps = 1e-5f;
+  ModelRecord m = test::llama_record({.vocab = 300,
+                                      .hidden = 64,
+                                      .inner = 96,
+                                      .layers = 2,
+                                      .heads = 4,
+                                      .kv_heads = 2,
+                                      .head_dim = 32,
+                                      .context = 4096});
   m.rope_theta = 500000;
   m.eos_ids = {2, 7};
   return m;

@@ -12,6 +12,7 @@
 #include "runtime/base/half.h"
 #include "runtime/decoder/decoder.h"
 #include "runtime/engine/session.h"
+#include "tests/model_records.h"
 #include "trainer/codec/container_write.h"
 #include "trainer/data/model_source.h"
 
@@ -43,17 +44,8 @@ inline PlainTensor random_tensor(std::vector<uint64_t> shape, float mean, float 
 }
 
 inline ModelRecord small_record() {
-  ModelRecord r;
-  r.vocab_size = 101;
-  r.hidden_size = 40;
-  r.intermediate_size = 72;
-  r.num_layers = 5;
-  r.num_heads = 6;
-  r.num_kv_heads = 2;
-  r.head_dim = 8;
-  r.max_positions = 300;
-  r.rms_norm_eps = 1e-5f;
-  r.rope_theta = 10000;
+  ModelRecord r = llama_record(
+      {.vocab = 101, .hidden = 40, .inner = 72, .layers = 5, .heads = 6, .kv_heads = 2, .head_dim = 8, .context = 300});
   r.tied_embeddings = true;
   r.eos_ids = {3};
   return r;

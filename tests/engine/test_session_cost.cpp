@@ -3,6 +3,7 @@
 
 #include "runtime/engine/session_cost.h"
 #include "tests/codec/reference_encoder.h"
+#include "tests/model_records.h"
 
 namespace nwc {
 namespace {
@@ -60,16 +61,13 @@ CostModel make_cost_model(const reference::CodecOptions& options, bool coded = t
   }
   gain("model.norm.weight");
 
-  ModelRecord m;
-  m.vocab_size = kVocab;
-  m.hidden_size = kHidden;
-  m.intermediate_size = kInner;
-  m.num_layers = kLayers;
-  m.num_heads = m.num_kv_heads = 4;
-  m.head_dim = kHidden / 4;
-  m.max_positions = 128;
-  m.rms_norm_eps = 1e-5f;
-  m.rope_theta = 10000;
+  ModelRecord m = test::llama_record({.vocab = kVocab,
+                                      .hidden = kHidden,
+                                      .inner = kInner,
+                                      .layers = kLayers,
+                                      .heads = 4,
+                                      .kv_heads = 4,
+                                      .context = 128});
   m.tied_embeddings = true;
 
   ByteWriter data;

@@ -2,24 +2,14 @@
 #include <gtest/gtest.h>
 
 #include "tests/codec/reference_encoder.h"
+#include "tests/model_records.h"
 
 namespace nwc {
 namespace {
 
 using reference::Section;
 
-std::vector<uint8_t> model_section() {
-  ModelRecord r;
-  r.vocab_size = 4;
-  r.hidden_size = 8;
-  r.intermediate_size = 16;
-  r.num_layers = r.num_heads = r.num_kv_heads = 1;
-  r.head_dim = 8;
-  r.max_positions = 32;
-  r.rms_norm_eps = 1e-5f;
-  r.rope_theta = 10000;
-  return serialize(r);
-}
+std::vector<uint8_t> model_section() { return serialize(test::llama_record({.vocab = 4, .hidden = 8, .inner = 16})); }
 
 std::vector<uint8_t> tokenizer_section() {
   TokenizerRecord r;

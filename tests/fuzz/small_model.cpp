@@ -1,22 +1,13 @@
 #include "tests/fuzz/small_model.h"
 
 #include "runtime/base/half.h"
+#include "tests/model_records.h"
 
 namespace nwc::fuzz {
 namespace {
 
 ModelRecord small_record(bool tied) {
-  ModelRecord r;
-  r.vocab_size = 32;
-  r.hidden_size = 16;
-  r.intermediate_size = 32;
-  r.num_layers = 2;
-  r.num_heads = 2;
-  r.num_kv_heads = 1;
-  r.head_dim = 8;
-  r.max_positions = 32;
-  r.rms_norm_eps = 1e-5f;
-  r.rope_theta = 10000;
+  ModelRecord r = test::llama_record({.vocab = 32, .hidden = 16, .inner = 32, .layers = 2, .heads = 2});
   r.tied_embeddings = tied;
   r.eos_ids = {3};
   return r;

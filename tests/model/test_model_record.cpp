@@ -8,21 +8,14 @@
 #include "runtime/format/constants.h"
 #include "runtime/format/dtype.h"
 #include "runtime/format/model_record.h"
+#include "tests/model_records.h"
 
 namespace nwc {
 namespace {
 
 ModelRecord llama3_record() {
-  ModelRecord record;
-  record.vocab_size = 128256;
-  record.hidden_size = 2048;
-  record.intermediate_size = 8192;
-  record.num_layers = 16;
-  record.num_heads = 32;
-  record.num_kv_heads = 8;
-  record.head_dim = 64;
-  record.max_positions = 131072;
-  record.rms_norm_eps = 1e-5f;
+  ModelRecord record = test::llama_record(
+      {.vocab = 128256, .hidden = 2048, .inner = 8192, .layers = 16, .heads = 32, .kv_heads = 8, .context = 131072});
   record.rope_theta = 500000.0f;
   record.rope_scaling = RopeScaling::kLlama3;
   record.rope_factor = 32.0f;
