@@ -62,18 +62,18 @@ if [ "$threads" = 1 ]; then
   # release tests, so that the encoder need not be built again.
   step "thread sanitizer"
   configure tsan -DNWC_WERROR=OFF
-  build tsan test_thread_pool test_tensor_decode test_c_api test_c_api_session
-  cp build/release/tests/capi_model.nwc build/tsan/tests/
+  build tsan test_thread_pool test_tensor_decode test_c_api test_c_api_model test_c_api_decoder test_c_api_session
+  cp build/release/tests/capi_*.nwc build/tsan/tests/
   # Software Vulkan compiles its shaders to code that the sanitizer cannot see into.
   NWC_REQUIRE_VULKAN=0 GTEST_FILTER='-*Vulkan*:*AutoNames*' \
-    run_tests tsan -FA capi_model -R '^(test_thread_pool|test_tensor_decode|test_c_api|test_c_api_session)$'
+    run_tests tsan -FA capi_model -R '^(test_thread_pool|test_tensor_decode|test_c_api(_model|_decoder|_session)?)$'
 fi
 
 # The same programs, linked to the library that is built without exceptions and RTTI.
 step "without exceptions: build and test"
 configure noexcept
 build noexcept
-for program in "test_c_api" "test_c_api_session" "smoke build/release/tests/capi_model.nwc"; do
+for program in test_c_api test_c_api_model test_c_api_decoder test_c_api_session "smoke build/release/tests/capi_model.nwc"; do
   # shellcheck disable=SC2086  # program and arguments
   LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >build/noexcept/test.log || { cat build/noexcept/test.log; exit 1; }
 done
@@ -97,7 +97,7 @@ else
     test_c_api_session)
   configure aarch64
   build aarch64 "${tests[@]}"
-  cp build/release/tests/capi_model.nwc build/aarch64/tests/
+  cp build/release/tests/capi_*.nwc build/aarch64/tests/
   run_tests aarch64 -R "^($(IFS='|'; echo "${tests[*]}"))\$"
 fi
 

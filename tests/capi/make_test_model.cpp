@@ -1,6 +1,11 @@
-// make_test_model <source model folder> <output.nwc>: a small file for the tests of the C API. The first four blocks of
-// the source, coded, with its tokenizer; besides an i32 tensor, which no decoder converts, and a quality card.
+// make_test_model SOURCE OUTPUT.nwc [NOT_RUN.nwc] writes one or two small files for the tests of the C API. Both have
+// the first four blocks of the model in the folder SOURCE, coded, its tokenizer, and an i32 tensor, which no decoder
+// converts. OUTPUT.nwc has a quality card. NOT_RUN.nwc is made of the same folder with a config.json of an architecture
+// that does not exist.
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "tests/encode/synthetic_codec.h"
 #include "trainer/codec/container_write.h"
@@ -15,7 +20,7 @@ class SmallSource final : public ModelSource {
  public:
   explicit SmallSource(std::unique_ptr<ModelSource> full) : full_(std::move(full)) {
     model_ = full_->model();
-    model_->num_layers = kBlocks;
+    if (model_) model_->num_layers = kBlocks;
     for (size_t i = 0; i < full_->tensors().size(); ++i) {
       const SourceTensor& t = full_->tensors()[i];
       const std::string prefix = "model.layers.";
@@ -40,6 +45,7 @@ class SmallSource final : public ModelSource {
   const std::optional<ModelRecord>& model() const override { return model_; }
   const std::optional<TokenizerRecord>& tokenizer() const override { return full_->tokenizer(); }
   uint64_t stored_bytes() const override { return full_->stored_bytes(); }
+  const SourceNotes& notes() const override { return full_->notes(); }
 
  private:
   std::unique_ptr<ModelSource> full_;
@@ -54,19 +60,40 @@ Status make_model(const std::string& from, const std::string& to) {
   CompressOptions options;
   options.bits = 5;
   options.source_name = "gutenlm-2.6m, four blocks";
-  NWC_TRY(compress_model(source, testing::synthetic_codec(), options, to, {}, {}));
-  return replace_quality(to, to, {{"text", "none"}, {"bpw_coded", "5.00"}});
+  return compress_model(source, testing::synthetic_codec(), options, to, {}, {}).status();
+}
+
+/// Copies the model folder `from` to `to`, with another model type in its config.json.
+Status copy_with_unknown_type(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::filesystem::remove_all(to);
+  std::filesystem::copy(from, to);
+  std::ifstream in(from / "config.json");
+  std::string config((std::istreambuf_iterator<char>(in)), {});
+  const std::string type = "\"model_type\": \"llama\"";
+  const size_t at = config.find(type);
+  if (at == std::string::npos) return invalid_argument("config.json has no " + type);
+  config.replace(at, type.size(), "\"model_type\": \"imaginary\"");
+  std::ofstream(to / "config.json") << config;
+  return {};
+}
+
+Status make_models(const std::string& from, const std::string& to, const std::string& not_run) {
+  NWC_TRY(make_model(from, to));
+  NWC_TRY(replace_quality(to, to, {{"text", "none"}, {"bpw_coded", "5.00"}}));
+  if (not_run.empty()) return {};
+  NWC_TRY(copy_with_unknown_type(from, not_run + ".source"));
+  return make_model(not_run + ".source", not_run);
 }
 
 }  // namespace
 }  // namespace nwc
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: make_test_model <source model folder> <output.nwc>\n");
+  if (argc != 3 && argc != 4) {
+    std::fprintf(stderr, "usage: make_test_model SOURCE OUTPUT.nwc [NOT_RUN.nwc]\n");
     return 2;
   }
-  const nwc::Status status = nwc::make_model(argv[1], argv[2]);
+  const nwc::Status status = nwc::make_models(argv[1], argv[2], argc == 4 ? argv[3] : "");
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
   return status.ok() ? 0 : 1;
 }

@@ -348,4 +348,36 @@ TEST_F(CApiSession, GenerationIsRepeatableAndStopsForTheRightReason) {
   EXPECT_TRUE(none.tokens.empty());
 }
 
+// Whoever cannot run a model reads why, with the words of the program that made the file.
+TEST(CApiSessionErrors, NameTheReasonForAModelThatIsLeftOut) {
+  char error[512] = "";
+  const nwc_error_detail detail = {error, sizeof error};
+  nwc_model* model = nullptr;
+  ASSERT_EQ(nwc_model_open_path(NWC_TEST_MODEL_NOT_RUN, &detail, &model), NWC_STATUS_OK) << error;
+  nwc_model_info info = zeroed<nwc_model_info>();
+  ASSERT_EQ(nwc_model_get_info(model, &info), NWC_STATUS_OK);
+  EXPECT_EQ(info.has_architecture, 0u);
+
+  nwc_session* session = nullptr;
+  EXPECT_EQ(nwc_session_create(model, nullptr, nullptr, nullptr, &detail, &session), NWC_STATUS_UNSUPPORTED);
+  EXPECT_EQ(session, nullptr);
+  EXPECT_NE(std::string(error).find("model_type"), std::string::npos) << error;
+  EXPECT_NE(std::string(error).find("imaginary"), std::string::npos) << error;
+  EXPECT_NE(std::string(error).find("can be decoded"), std::string::npos) << error;
+
+  // And they can.
+  nwc_decoder_params params = zeroed<nwc_decoder_params>();
+  params.backend = NWC_BACKEND_CPU;
+  nwc_decoder* decoder = nullptr;
+  ASSERT_EQ(nwc_decoder_create(model, &params, &detail, &decoder), NWC_STATUS_OK) << error;
+  uint32_t tensor = 0;
+  ASSERT_EQ(nwc_model_find_tensor(model, "model.layers.0.mlp.down_proj.weight", &tensor), NWC_STATUS_OK);
+  std::vector<float> weights(size_t{192} * 512);
+  EXPECT_EQ(nwc_decoder_decode_tensor(decoder, tensor, NWC_DTYPE_F32, nullptr, nullptr, weights.data(),
+                                      weights.size() * sizeof(float)),
+            NWC_STATUS_OK);
+  nwc_decoder_destroy(decoder);
+  nwc_model_destroy(model);
+}
+
 }  // namespace
