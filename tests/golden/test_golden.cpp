@@ -3,9 +3,11 @@
 // indices as i16 (coded) or of its bytes (raw).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "runtime/codec/tensor_decode.h"
@@ -61,14 +63,43 @@ TEST(Golden, EveryFileDecodesToItsValues) {
       EXPECT_EQ(describe(entry.path().string(), cpu), lines) << entry.path() << ", " << cpu_level_name(cpu);
     }
   }
-  EXPECT_GE(files, 10u);
+  EXPECT_GE(files, 12u);
+}
+
+Result<std::unique_ptr<NwcFile>> open_good(const std::string& name) {
+  NWC_ASSIGN_OR_RETURN(auto reader, open_file_reader(NWC_SOURCE_DIR "/tests/golden/good/" + name));
+  return NwcFile::open(std::move(reader));
+}
+
+// What a file of each new kind is there for is in it.
+TEST(Golden, SplitTensorsAreMatrices) {
+  const Result<std::unique_ptr<NwcFile>> file = open_good("split-v1.2.nwc");
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  const auto record = [&](const std::string& name) { return (*file)->tensors()[(*file)->find(name).value()]; };
+  EXPECT_EQ(record("experts").shape, (std::vector<uint64_t>{3, 25, 83}));
+  EXPECT_EQ(record("experts").rows(), 75u);
+  EXPECT_EQ(record("experts").cols(), 83u);
+  EXPECT_EQ(record("kernel").rows(), 33u);
+  EXPECT_EQ(record("kernel").cols(), 40u);
+  EXPECT_EQ(record("deep").split, 8u);
+  EXPECT_EQ(record("deep").cols(), 130u);
+}
+
+TEST(Golden, EveryElementTypeIsThere) {
+  const Result<std::unique_ptr<NwcFile>> file = open_good("types-v1.2.nwc");
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  std::set<Dtype> types;
+  size_t most_dimensions = 0;
+  for (const TensorRecord& t : (*file)->tensors()) {
+    types.insert(t.dtype);
+    most_dimensions = std::max(most_dimensions, t.shape.size());
+  }
+  EXPECT_EQ(types.size(), 22u);
+  EXPECT_EQ(most_dimensions, 64u);
 }
 
 TEST(Golden, LaterRecordsStopSessionsOnly) {
-  const std::string path = NWC_SOURCE_DIR "/tests/golden/good/later-records-v1.2.nwc";
-  Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
-  ASSERT_TRUE(reader.ok()) << reader.status().message();
-  const Result<std::unique_ptr<NwcFile>> file = NwcFile::open(std::move(reader).value());
+  const Result<std::unique_ptr<NwcFile>> file = open_good("later-records-v1.2.nwc");
   ASSERT_TRUE(file.ok()) << file.status().message();
   EXPECT_EQ((*file)->container().minor_version(), 2);
   EXPECT_EQ((*file)->model_status().code(), StatusCode::kUnsupported);

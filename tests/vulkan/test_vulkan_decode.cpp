@@ -169,6 +169,24 @@ TEST_F(VulkanDecode, RowRangesAndHalves) {
   }
 }
 
+// Experts [4][33][64], whose first two dimensions are the rows, have the weights of the matrix [132][64].
+TEST_F(VulkanDecode, SplitTensorsDecodeAsTheirMatrix) {
+  const CodedSpec matrix = {"coded", 132, 64, 32, 64, true};
+  open(testing::random_codec({3, 6}), matrix);
+  NWC_NEED_DEVICE(start());
+  const std::vector<int16_t> want_values = values(*vulkan_);
+  const std::vector<float> want = rows<float>(*vulkan_, 30, 100, Dtype::kF32);
+  CodedSpec experts = matrix;
+  experts.shape = {4, 33, 64};
+  experts.split = 2;
+  open(testing::random_codec({3, 6}), experts);
+  ASSERT_TRUE(start().ok());
+  ASSERT_EQ(record().rows(), 132u);
+  EXPECT_EQ(values(*vulkan_), want_values);
+  EXPECT_EQ(rows<float>(*vulkan_, 30, 100, Dtype::kF32), want);
+  expect_weights_agree(0, 132);
+}
+
 TEST_F(VulkanDecode, SmallWindowsGiveTheSame) {
   open(testing::random_codec({3, 6}), {"coded", 130, 133, 32, 32, true});
   NWC_NEED_DEVICE(start());

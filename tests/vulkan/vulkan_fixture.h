@@ -107,6 +107,8 @@ struct CodedSpec {
   uint32_t tile_rows = 32, tile_cols = 64;
   bool row_scales = false;
   uint64_t seed = 7;
+  std::vector<uint64_t> shape = {};  ///< empty: [m][n]; else its first `split` dimensions are the m rows
+  uint32_t split = 1;
 };
 
 inline StoredTensor coded_tensor(const CodecRecord& codec, const CodedSpec& spec) {
@@ -115,7 +117,8 @@ inline StoredTensor coded_tensor(const CodecRecord& codec, const CodedSpec& spec
   TensorRecord& r = tensor.record;
   r.name = spec.name;
   r.storage = Storage::kCoded;
-  r.shape = {spec.m, spec.n};
+  r.shape = spec.shape.empty() ? std::vector<uint64_t>{spec.m, spec.n} : spec.shape;
+  r.split = spec.split;
   r.tile_rows = spec.tile_rows;
   r.tile_cols = spec.tile_cols;
   r.row_scales = spec.row_scales;
