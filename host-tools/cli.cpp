@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -25,6 +26,17 @@ const CLI::Validator kFinite(
       char* end = nullptr;
       const float value = std::strtof(text.c_str(), &end);
       return end == text.c_str() || std::isfinite(value) ? std::string() : text + " is not a finite number";
+    },
+    "");
+
+/// The conversion would take a number beyond 2^64 for the largest, -1 for it as well, and 010 for 8.
+const CLI::Validator kWholeNumber(
+    [](std::string& text) {
+      uint64_t value = 0;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      const bool whole = error == std::errc() && end == text.data() + text.size();
+      if (whole && (text.size() == 1 || text.front() != '0')) return std::string();
+      return "'" + text + "' is not a whole number from 0 on in decimal digits, or too large";
     },
     "");
 
@@ -129,6 +141,7 @@ void add_common_options(CLI::App* command, Context& context) {
       ->group("Output");
   for (CLI::Option* option : command->get_options()) {
     if (option->get_type_name().starts_with("FLOAT")) option->check(kFinite);
+    if (option->get_type_name().starts_with("UINT")) option->check(kWholeNumber);
   }
 }
 

@@ -67,7 +67,7 @@ void add_eval(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 
 /// --json, --quiet, --verbose, --threads on a subcommand, which has all its other options already: those that are
-/// numbers are kept from being NaN or infinite here.
+/// numbers are kept from being NaN, infinite, negative or too large for their type here.
 void add_common_options(CLI::App* command, Context& context);
 
 }  // namespace nwc::cli

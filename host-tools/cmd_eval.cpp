@@ -93,9 +93,10 @@ void add_eval(CLI::App& app, Context& context) {
   sub->add_option("--reference", request.reference,
                   "The uncompressed model: adds KL divergence, same-top rate and its perplexity");
   sub->add_option("--text", request.text, "UTF-8 text")->check(CLI::ExistingFile);
-  sub->add_option("--choices", command->choices,
-                  "Multiple choice instead: JSON lines {\"context\", \"choices\": [..], \"answer\": i}")
-      ->check(CLI::ExistingFile);
+  CLI::Option* choices =
+      sub->add_option("--choices", command->choices,
+                      "Multiple choice instead: JSON lines {\"context\", \"choices\": [..], \"answer\": i}")
+          ->check(CLI::ExistingFile);
   sub->add_option("--context", request.context, "Tokens per window (default: 2048, or the model's maximum)")
       ->check(CLI::Range(2u, UINT32_MAX));
   sub->add_option("--tokens", request.max_tokens, "Use only the first so many tokens of the text (default: all)")
@@ -105,6 +106,10 @@ void add_eval(CLI::App& app, Context& context) {
       ->capture_default_str();
   sub->add_option("--memory", command->memory, "Hard memory budget of the model, like 600M; holds weights as f16");
   sub->add_flag("--write-card", command->write_card, "Store the figures in the file's quality card");
+  // They would be without effect.
+  for (const char* option : {"--text", "--reference", "--context", "--tokens", "--write-card"}) {
+    choices->excludes(sub->get_option(option));
+  }
   add_device_options(sub, request.device);
   add_common_options(sub, context);
   sub->callback([command, &context] { run_command(context, "eval", [&] { return eval(*command, context); }); });

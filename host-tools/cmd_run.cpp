@@ -115,6 +115,7 @@ void print_plan(FILE* out, const nwc_session_plan& plan) {
 }
 
 Status session_params(const RunOptions& options, const Context& context, bool compressed, nwc_session_params* params) {
+  NWC_TRY(check_device_options(options.device));
   nwc_session_params_init(params);
   params->backend = options.device.backend == "cpu"      ? NWC_BACKEND_CPU
                     : options.device.backend == "vulkan" ? NWC_BACKEND_VULKAN
@@ -361,7 +362,7 @@ void add_run(CLI::App& app, Context& context) {
       ->capture_default_str();
   command->add_option("--seed", options->seed, "Seed of the random choices: the same seed, the same text")
       ->capture_default_str();
-  command->add_flag("--greedy", options->greedy, "The same as --temperature 0");
+  command->add_flag("--greedy", options->greedy, "The same as --temperature 0")->excludes("--temperature");
   command->add_flag("--ignore-eos", options->ignore_eos, "Do not stop at an end-of-text token");
   command->add_flag("--no-echo", options->no_echo, "Do not print the prompt before the text");
   command->add_flag("--plan", options->plan_only, "Print what memory and time it would take, and stop");

@@ -84,6 +84,7 @@ Status verify_codec(const VerifyCommand& command, const Context& context) {
 }
 
 Status verify(const VerifyCommand& command, Context& context) {
+  NWC_TRY(check_device_options(command.device));
   if (command.quality && (command.reference.empty() || command.text.empty()))
     return invalid_argument("--quality measures again: it needs --reference MODEL and --text FILE");
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_file_reader(command.path));
@@ -194,9 +195,10 @@ void add_verify(CLI::App& app, Context& context) {
   sub->add_flag("--validation", command->device.validation,
                 "Run Vulkan under its validation layer; a message is a failure");
   sub->add_flag("--speed,!--no-speed", command->speed, "Also measure decoding against memcpy (default: on)");
-  sub->add_flag("--quality", command->quality, "Measure the quality card again (needs --reference and --text)");
-  sub->add_option("--reference", command->reference, "The uncompressed model, for --quality");
-  sub->add_option("--text", command->text, "The card's text, for --quality")->check(CLI::ExistingFile);
+  CLI::Option* quality =
+      sub->add_flag("--quality", command->quality, "Measure the quality card again (needs --reference and --text)");
+  sub->add_option("--reference", command->reference, "The uncompressed model, for --quality")->needs(quality);
+  sub->add_option("--text", command->text, "The card's text, for --quality")->check(CLI::ExistingFile)->needs(quality);
   add_common_options(sub, context);
   sub->callback([command, &context] { run_command(context, "verify", [&] { return verify(*command, context); }); });
 }

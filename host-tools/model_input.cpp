@@ -58,9 +58,16 @@ void add_device_options(CLI::App* command, DeviceOptions& options) {
                       "Folder for compiled Vulkan kernels, or none (default: nwc in the user's cache)");
 }
 
+Status check_device_options(const DeviceOptions& options) {
+  if (options.backend != "cpu" || options.device.empty()) return {};
+  return invalid_argument("--device " + options.device +
+                          " names a Vulkan device, but the backend is cpu; add --backend vulkan");
+}
+
 Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context,
                                    const Logger* log) {
   const Logger logger = log != nullptr ? *log : context.logger();
+  NWC_TRY(check_device_options(options));
   DecoderHandle handle;
   handle.runner = make_thread_pool(context.threads);
   VulkanOptions vulkan;

@@ -40,6 +40,8 @@ struct DeviceOptions {
   std::string shader_cache;  ///< where compiled kernels are kept; empty: the user's cache, "none": nowhere
 };
 void add_device_options(CLI::App* command, DeviceOptions& options);
+/// errors: kInvalidArgument (a device for a backend that has none)
+Status check_device_options(const DeviceOptions& options);
 /// log: instead of the context's.
 Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context,
                                    const Logger* log = nullptr);

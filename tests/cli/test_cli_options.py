@@ -36,6 +36,38 @@ class Options(CliCase):
             self.check(USAGE, command, *self.needed(command), option, "nan")
         self.assertFalse((self.tmp / "never").exists())
 
+    def test_whole_numbers_are_decimal_and_fit(self):
+        found = 0
+        for command in COMMANDS:
+            options = re.findall(r"(--[a-z-]+) UINT", self.check(OK, command, "--help").stdout)
+            found += len(options)
+            for option in options:
+                for value in ["-1", "18446744073709551616", "99999999999999999999999", "0x10", "010", "+1", "1.5", "1e3", ""]:
+                    done = self.check(USAGE, command, *self.needed(command), f"{option}={value}")
+                    self.assertIn(option, done.stderr)
+                    self.assertEqual(done.stdout, "")
+        self.assertGreater(found, 20)
+        run = ["run", self.file, "-p", "It was", "-n", 8, "-q", "--seed"]
+        self.assertNotEqual(self.check(OK, *run, 2**64 - 1).stdout, self.check(OK, *run, 0).stdout)
+
+    def test_multiple_choice_ignores_no_option(self):
+        questions = self.tmp / "questions"
+        questions.write_text(json.dumps({"context": "It", "choices": [" was", " zebra"], "answer": 0}))
+        choices = ["eval", self.file, "--choices", questions]
+        self.check(OK, *choices)
+        for option in [["--text", self.text], ["--reference", MODEL], ["--context", 64], ["--tokens", 9], ["--write-card"]]:
+            self.assertIn(option[0], self.check(USAGE, *choices, *option).stderr)
+
+    def test_no_option_is_without_effect(self):
+        compress, run = ["compress", MODEL, "--estimate", "-o", self.tmp / "never"], ["run", self.file, "-p", "A", "-n", 1]
+        for args in [[*compress, "--calib-tokens", 64], [*compress, "--damping", 1], [*compress, "--recovery-epochs", 2],
+                     ["verify", self.file, "--reference", MODEL], ["verify", self.file, "--text", self.text],
+                     [*run, "--temperature", 1, "--greedy"], ["verify", self.file, "--device", "any"],
+                     ["eval", self.file, "--text", self.text, "--device", "any"],
+                     [*run, "--backend", "cpu", "--device", "any"]]:
+            option = [arg for arg in args if str(arg).startswith("--")][-1]
+            self.assertIn(option, self.check(USAGE, *args).stderr)
+
     def test_zero_is_a_value(self):
         run = ["run", self.file, "-p", "It was", "--no-echo", "-q"]
         greedy = self.check(OK, *run, "-n", 8, "--greedy").stdout
