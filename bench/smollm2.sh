@@ -43,6 +43,6 @@ print(f"WikiText-2           perplexity {e['ppl']:.3f}, reference {e['ppl_refere
       f"same top token {100 * e['same_top']:.2f} %; {e['tokens']} tokens, context {e['context']}")
 print(f"decoded weights      {mib(res['weight_bytes'])} in f16")
 print(f"streamed             planned {mib(r['plan']['total_bytes'])} within the budget, peak resident memory of the process "
-      f"{int((d / 'peak_kib').read_text().split()[-1]) / 1024:.1f} MiB (the mapped file included), {r['tokens_per_second']:.1f} tokens/s")
+      f"{int((d / 'peak_kib').read_text().split()[-1]) / 1024:.1f} MiB, {r['tokens_per_second']:.1f} tokens/s")
 print("text                 " + (r["prompt"] + r["text"]).replace("\n", " "))
 PY

@@ -76,7 +76,7 @@ Status open_model(const RunOptions& options, const Context& context, ModelPtr* o
     };
     callbacks.close = [](void* user) { delete static_cast<Reader*>(user); };
     NWC_TRY(error.status(nwc_model_open_callbacks(&callbacks, &error.detail, &model)).with_context(options.model));
-    input.reader.release();  // the model's now, see close
+    (void)input.reader.release();  // the model's now, see close
   }
   out->reset(model);
   return {};

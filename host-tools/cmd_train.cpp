@@ -157,15 +157,18 @@ void add_train(CLI::App& app, Context& context) {
   TrainOptions& t = command->train;
   sub->add_option("models", t.data.sources, "Hugging Face folders, .gguf or .safetensors files");
   sub->add_option("-o,--output", command->run.output, "Codec file to write (.nwcc)")->required();
-  sub->add_option("--preset", command->preset, "Size of the network that decodes 16 weights together: linear (one 16 x 16 matrix), small (64 wide, 2 hidden "
-                  "blocks), paper (512 wide, 4 blocks) or other")
+  sub->add_option(
+         "--preset", command->preset,
+         "Size of the network that decodes 16 weights together: linear (one 16 x 16 matrix), small (64 wide, 2 hidden "
+         "blocks), paper (512 wide, 4 blocks) or other")
       ->check(CLI::IsMember({"linear", "small", "paper", "other"}))
       ->capture_default_str();
   sub->add_option("--init", command->init, "Fine-tune this codec (name or file)");
   sub->add_option("--resume", command->resume,
                   "Continue from a checkpoint (.nwck); other training options are ignored");
 
-  sub->add_option("--width", t.width, "Width of the networks for encoding and decoding")->group("Network (default: the preset's)");
+  sub->add_option("--width", t.width, "Width of the networks for encoding and decoding")
+      ->group("Network (default: the preset's)");
   sub->add_option("--blocks", t.blocks, "Hidden blocks of each network")->group("Network (default: the preset's)");
   sub->add_option("--activation", command->activation, "relu or silu")
       ->check(CLI::IsMember({"relu", "silu"}))
@@ -173,7 +176,8 @@ void add_train(CLI::App& app, Context& context) {
   sub->add_flag("--layer-norm,!--no-layer-norm", t.layer_norm, "Normalize inside the blocks (LayerNorm)")
       ->group("Network (default: the preset's)");
 
-  sub->add_option("--scheme", command->scheme, "universal (levels for all rates from --min-bpw to --max-bpw), or paper (4 levels around --lambda)")
+  sub->add_option("--scheme", command->scheme,
+                  "universal (levels for all rates from --min-bpw to --max-bpw), or paper (4 levels around --lambda)")
       ->check(CLI::IsMember({"universal", "paper"}))
       ->group("Rates");
   sub->add_option("--levels", t.num_levels, "Number of levels: how finely weights can be rounded")->group("Rates");
@@ -189,16 +193,19 @@ void add_train(CLI::App& app, Context& context) {
       ->group("Optimization");
   sub->add_option("--warmup", t.warmup, "Steps over which the learning rate rises to its peak")->group("Optimization");
   sub->add_option("--clip", t.clip_norm, "Largest norm of the gradient; 0: any")->group("Optimization");
-  sub->add_option("--rounding-share", t.rounding_share, "Share of the steps, the last ones, that train with rounded values instead of noise, 0 to 1")
+  sub->add_option("--rounding-share", t.rounding_share,
+                  "Share of the steps, the last ones, that train with rounded values instead of noise, 0 to 1")
       ->group("Optimization");
   sub->add_option("--eval-every", t.eval_every, "Steps between validations; 0: only at the end")->group("Optimization");
   sub->add_option("--seed", t.data.seed, "Seed of data order, initialization and noise")->group("Optimization");
 
   sub->add_flag("--embedding", t.data.include_embedding, "Learn from embeddings too")->group("Data");
-  sub->add_option("--max-chunks", t.data.max_chunks, "Chunks of 16 weights kept in memory, 64 bytes each")->group("Data");
+  sub->add_option("--max-chunks", t.data.max_chunks, "Chunks of 16 weights kept in memory, 64 bytes each")
+      ->group("Data");
   sub->add_option("--validation-chunks", t.data.validation_chunks, "Chunks held out")->group("Data");
 
-  sub->add_option("--log", command->run.log, "Write a log of JSON lines; with --resume lines are added to it")->group("Checkpoints and log");
+  sub->add_option("--log", command->run.log, "Write a log of JSON lines; with --resume lines are added to it")
+      ->group("Checkpoints and log");
   sub->add_option("--checkpoint", command->run.checkpoint, "Checkpoint file (default: beside the output, .nwck)")
       ->group("Checkpoints and log");
   sub->add_option("--checkpoint-steps", command->run.checkpoint_steps, "Steps between checkpoints; 0: by time only")

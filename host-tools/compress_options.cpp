@@ -204,9 +204,10 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
       ->group(studies);
   sub->add_option("--min-elements", command->options.min_elements, "Tensors of fewer weights are stored as they are")
       ->capture_default_str();
-  sub->add_flag("--source,!--no-source", command->options.keep_source,
-                "Keep configuration, tokenizer and chat template, or a GGUF's metadata, as they are, so that decompress "
-                "can write them back (default: on)");
+  sub->add_flag(
+      "--source,!--no-source", command->options.keep_source,
+      "Keep configuration, tokenizer and chat template, or a GGUF's metadata, as they are, so that decompress "
+      "can write them back (default: on)");
   sub->add_option(
          "--card", command->card_text,
          "UTF-8 text on which the file is compared with the original; the result is stored in its quality card. If it "

@@ -55,7 +55,8 @@ struct EvalModel {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Session> session;
 };
-/// share: of what is left of the command, for its progress. Errors: kUnsupported where the model has no description or tokenizer.
+/// share: of what is left of the command, for its progress. Errors: kUnsupported where the model has no description or
+/// tokenizer.
 Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& params, const DeviceOptions& device,
                                   const Context& context, double share = 0.2);
 

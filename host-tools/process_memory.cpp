@@ -35,7 +35,8 @@ nlohmann::json process_json(const ProcessMemory& before, const ProcessMemory& no
 }
 
 std::string process_text(const ProcessMemory& before) {
-  return fmt::format("  the process takes {} beside that (program, metadata, tokenizer)\n", format_bytes(before.resident));
+  return fmt::format("  the process takes {} beside that (program, metadata, tokenizer)\n",
+                     format_bytes(before.resident));
 }
 
 }  // namespace nwc::cli
