@@ -1,4 +1,4 @@
-// The subcommands of nwc-bench. Each adds itself with its options; CLI11 calls it back.
+// The subcommands of nwc-bench. Each function adds a subcommand and its options; CLI11 runs it.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -1,4 +1,4 @@
-// What there is to run on: Vulkan's devices, and how the decoder starts there with and without their optional features.
+// Lists the Vulkan devices, and times how the decoder starts on each with and without its optional features.
 #include <cstdio>
 #include <memory>
 

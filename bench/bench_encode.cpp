@@ -1,4 +1,4 @@
-// How long coding a layer takes: factoring its Hessian, trellis search with error feedback, entropy coding.
+// Times the coding of a layer: factoring its Hessian, trellis search with error feedback, entropy coding.
 #include <memory>
 
 #include "bench/bench_commands.h"

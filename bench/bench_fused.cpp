@@ -1,4 +1,5 @@
-// Matrix-vector products: from the payload, by decoding and multiplying, and with f16 weights that are there already.
+// Times matrix-vector products: with the coded weights, by decoding and then multiplying, and with f16 weights that are
+// decoded already.
 #include <memory>
 
 #include "bench/bench_commands.h"

@@ -1,4 +1,5 @@
-// Loading a model, that is opening it and decoding all weights, against reading its uncompressed weights from a file.
+// Times the loading of a model, that is, opening it and decoding all weights, against reading its f16 weights from a
+// file.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>

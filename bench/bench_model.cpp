@@ -1,5 +1,5 @@
-// A Llama model of any size whose coded weights are drawn from their tables: for tokens per second of models that
-// nobody has to carry along. It says nothing worth reading.
+// Makes a Llama model of any size whose coded weights are drawn from their tables. Its text is meaningless, but its
+// speed is that of a real model, which would have to be downloaded.
 #include <cmath>
 #include <cstdio>
 #include <map>

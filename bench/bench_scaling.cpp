@@ -1,4 +1,4 @@
-// How decoding, fused products and encoding grow with the number of weights, from a million to a thousand million.
+// Times decoding, fused products and encoding by the number of weights, from a million to a thousand million.
 #include <cmath>
 #include <memory>
 

@@ -1,5 +1,5 @@
-// A layer on a Vulkan device: decoded into the device's memory, and multiplied there. Vulkan itself stays in the .cpp
-// file.
+// A layer on a Vulkan device, which is decoded into the device's memory and multiplied there. Only the .cpp file
+// includes Vulkan.
 #pragma once
 
 #include "bench/synthetic_model.h"

@@ -1,4 +1,5 @@
-// What the Vulkan loader's devices are and what becomes of them here. Vulkan itself stays in the .cpp file.
+// Describes the devices of the Vulkan loader and the kernels that the decoder chooses there. Only the .cpp file
+// includes Vulkan.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// What the process takes beside what a session plans for: for `nwc run`, which can then say both.
+// Measures the memory of the process. `nwc run` reports it beside the memory that a session plans for.
 #pragma once
 
 #include <cstdint>
@@ -7,17 +7,17 @@
 
 namespace nwc::cli {
 
-/// In bytes, as the kernel counts them; all 0 where there is no /proc. Nothing of the model's file is among them: files
-/// are read, not mapped.
+/// Bytes as the kernel counts them; all are 0 where there is no /proc. The model's file is not among them, because
+/// files are read and not mapped.
 struct ProcessMemory {
-  uint64_t resident = 0;  ///< now; before there is a session: program, libraries, metadata, tokenizer
+  uint64_t resident = 0;  ///< now; without a session this is program, libraries, metadata and tokenizer
   uint64_t peak = 0;      ///< since the start
 };
 ProcessMemory process_memory();
 
-/// before: with the model open, without a session. now: peak with one, or the same.
+/// `before` was measured with the model open and without a session. `now` has the peak with a session, or is the same.
 nlohmann::json process_json(const ProcessMemory& before, const ProcessMemory& now);
-/// A line, indented and ended.
+/// Returns an indented line with its line end.
 std::string process_text(const ProcessMemory& before);
 
 }  // namespace nwc::cli

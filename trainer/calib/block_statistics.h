@@ -10,7 +10,8 @@ namespace nwc {
 /// The layer of a block whose `.hessian` is stored for m: the first of those that share m's input.
 constexpr LayerMatrix input_owner(LayerMatrix m) { return m == kK || m == kV ? kQ : m == kUp ? kGate : m; }
 
-/// Used in rounds of a bounded number of tokens: begin_round, one take per piece (in parallel), end_round.
+/// It works in rounds of a bounded number of tokens: begin_round, then take for each piece (in parallel), then
+/// end_round.
 class BlockStatistics {
  public:
   explicit BlockStatistics(const LlamaShape& shape);
@@ -19,7 +20,8 @@ class BlockStatistics {
   static uint64_t token_bytes(const LlamaShape& shape);
 
   void begin_round(Eigen::Index tokens, size_t pieces);
-  /// After block's backward pass over the sequences of piece `piece`, whose tokens begin at `at` in this round.
+  /// To be called after the block's backward pass over the sequences of a piece. The piece's tokens begin at `at` in
+  /// this round.
   void take(size_t piece, Eigen::Index at, std::span<const uint32_t> lengths, const LlamaBlock<float>& block);
   void end_round(Runner& runner);
 

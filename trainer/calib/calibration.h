@@ -1,5 +1,5 @@
-// What a calibration text says about a model's matrices: how much an error of each weight costs (paper, section 3.4;
-// doc/architecture.md, Calibration).
+// Calibration: the model reads a text, and from its gradients follows how much an error of each weight costs (paper,
+// section 3.4; doc/architecture.md, Calibration).
 #pragma once
 
 #include <functional>
@@ -13,13 +13,14 @@
 
 namespace nwc {
 
-/// Second moments of one matrix W [m][n] under the calibration text. An error E of W costs, to second order,
+/// The second moments of one matrix W [m][n] under the calibration text. An error E of W costs, to second order,
 ///   KL(model || model with W + E) = 1/2 * sum over rows r of row_importance[r] * e_r H e_r^T     nats per token.
-/// kFisher: exactly that. H = E_t[omega_t x_t x_t^T], omega_t = mean over rows of g_tr^2, x_t the input of the layer at
-/// token t, g_t the gradient of log p(y_t) with respect to its output, y_t drawn from the model's own prediction;
-/// row_importance[r] = E_t[g_tr^2], divided by its mean. (The Fisher information as a Kronecker product.) H is scaled
-/// so that its trace is exact, effects of an error at one token on those at another included. kActivation: H = E_t[x_t
-/// x_t^T] as in the paper and in GPTQ, row_importance all 1; no unit.
+/// With kFisher the formula holds as it stands. x_t is the input of the layer at token t, y_t is a token drawn from the
+/// model's own prediction, g_t is the gradient of log p(y_t) with respect to the layer's output, and omega_t is the
+/// mean of g_tr^2 over the rows r. Then H = E_t[omega_t x_t x_t^T], and row_importance[r] is E_t[g_tr^2] divided by its
+/// mean: the Fisher information as a Kronecker product. H is scaled so that its trace is exact, which includes the
+/// effects that an error at one token has at others. With kActivation H = E_t[x_t x_t^T], as in the paper and in GPTQ.
+/// Then row_importance is all 1, and the cost has no unit.
 struct TensorStatistics {
   uint64_t m = 0, n = 0;
   std::vector<float> hessian;         ///< [n][n], symmetric, not damped
@@ -34,12 +35,12 @@ struct CalibrationOptions {
   uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
 };
 
-/// The first `limit` tokens of a text as a model is calibrated, and fine-tuned, on them: without the special tokens
-/// that the tokenizer would put in front. errors: kUnsupported (no model description or tokenizer), kInvalidArgument
-/// (fewer than 2 tokens), kCorrupt (a token
+/// Returns the first `limit` tokens of a text for calibration and fine-tuning. The special tokens that the tokenizer
+/// would put in front are left out.
+/// errors: kUnsupported (no model description or tokenizer), kInvalidArgument (fewer than 2 tokens), kCorrupt (a token
 ///         that the model does not have)
 Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit);
-/// Tokens per sequence for CalibrationOptions::context.
+/// Returns the tokens per sequence that CalibrationOptions::context stands for.
 uint32_t calibration_context(const ModelRecord& model, uint32_t wanted);
 
 /// A finished calibration on disk: one safetensors file per layer (names `TENSOR.hessian`, `TENSOR.fisher`,
@@ -55,12 +56,12 @@ class Calibration {
   static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
                                                   const CalibrationOptions& options, const std::string& folder,
                                                   Runner& runner, const Progress& progress, const Logger& log);
-  /// The same in a folder that is chosen once the hash is known. errors: those of `folder_of`, too
+  /// Does the same in the folder that `folder_of` returns for the hash. errors: those of `folder_of`, too
   using FolderOf = std::function<Result<std::string>(const std::string& hash)>;
   static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
                                                   const CalibrationOptions& options, const FolderOf& folder_of,
                                                   Runner& runner, const Progress& progress, const Logger& log);
-  /// The hash that run() would give its result. Reads the whole model. errors: those of run
+  /// Returns the hash that the result of run() would have. This reads the whole model. errors: those of run
   static Result<std::string> hash_of(const ModelSource& source, const std::string& text,
                                      const CalibrationOptions& options);
   /// A finished calibration. errors: kNotFound (no calibration.json), kCorrupt, kIo
@@ -70,7 +71,7 @@ class Calibration {
   /// Hash of model, text and options, 16 hex digits.
   virtual const std::string& hash() const = 0;
   virtual uint64_t tokens() const = 0;
-  /// Is there anything about this tensor?
+  /// Returns whether the calibration has statistics of this tensor.
   virtual bool covers(const std::string& tensor) const = 0;
   /// errors: kInvalidArgument (not covered; kActivation of an embedding that is not the head, too), kIo, kCorrupt
   virtual Result<TensorStatistics> load(const std::string& tensor, HessianKind kind) const = 0;

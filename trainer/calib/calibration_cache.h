@@ -1,4 +1,4 @@
-// Where calibrations are kept, of all models and texts, and how much room they may take (doc/architecture.md,
+// The cache of finished calibrations of all models and texts. It limits the room that they take (doc/architecture.md,
 // Calibration).
 #pragma once
 
@@ -9,31 +9,32 @@
 
 namespace nwc {
 
-/// A folder with one folder for each calibration, named by its hash of model, text and options: whatever file a
-/// command writes, the same model and text find the same one. A process has its own locked while it uses it, so that
-/// two commands do not calibrate the same side by side, and none loses its folder to the clean-up of another.
+/// The cache is a folder with one folder for each calibration, named by the hash of model, text and options. The same
+/// model and text therefore find the same calibration, whatever file a command writes. A process locks the folder that
+/// it uses. So two commands never make the same calibration side by side, and the clean-up of one command never removes
+/// the folder of another.
 class CalibrationCache {
  public:
-  /// most_bytes: what trim() leaves of those that are not in use.
+  /// most_bytes: the size to which trim() reduces the cache.
   CalibrationCache(std::string root, uint64_t most_bytes) : root_(std::move(root)), most_bytes_(most_bytes) {}
   ~CalibrationCache();
   CalibrationCache(const CalibrationCache&) = delete;
   CalibrationCache& operator=(const CalibrationCache&) = delete;
 
-  /// The folder of `hash`, made if need be, and locked: for this process alone if there is no finished calibration in
-  /// it, which waits for another one that makes it. errors: kIo, kCancelled (while waiting)
+  /// Creates the folder of `hash` if it does not exist, and locks it. If it holds no finished calibration, the lock is
+  /// exclusive, and the call waits while another process makes one. errors: kIo, kCancelled (while waiting)
   Result<std::string> enter(const std::string& hash, const Progress& progress);
-  /// Others may use the folder too from now on: it is finished.
+  /// Turns the lock into a shared one. To be called when the calibration is finished.
   void share();
-  /// The folder that was entered; empty: none.
+  /// The folder that enter() has locked; empty if there is none.
   const std::string& folder() const { return folder_; }
-  /// Bytes of the folder that was entered.
+  /// The size of the folder that enter() has locked.
   uint64_t folder_bytes() const;
-  /// Removes the calibrations that were not used for the longest time until the rest, this one included, takes no more
-  /// than most_bytes. Those in use stay.
+  /// Removes the least recently used calibrations until the rest, this one included, takes at most most_bytes. Those
+  /// that are in use stay.
   void trim(const Logger& log);
 
-  /// The folder of `hash`, made or not.
+  /// The name of the folder of `hash`, whether it exists or not.
   std::string folder_of(const std::string& hash) const { return root_ + "/" + hash; }
 
  private:

@@ -1,11 +1,11 @@
-// What a calibration, and passing a text through a model, would take: for estimates that write nothing.
+// Predicts the time and the memory of a calibration, for estimates that write nothing.
 #pragma once
 
 #include "trainer/calib/calibration.h"
 
 namespace nwc {
 
-/// Seconds per token on this machine, all workers of a runner at work.
+/// Measured seconds per token on this machine, with all workers of a runner at work.
 struct BlockSpeed {
   double forward = 0;       ///< one block
   double backward = 0;      ///< one block backward, its forward pass before that not included
@@ -16,7 +16,7 @@ struct BlockSpeed {
 /// errors: kUnsupported (no model description), those of load_block
 Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner);
 
-/// What Calibration::run would take and leave.
+/// The time, memory and disk space that Calibration::run would take.
 struct CalibrationEstimate {
   double seconds = 0;
   uint64_t disk_bytes = 0;    ///< of the finished calibration
@@ -25,8 +25,8 @@ struct CalibrationEstimate {
 CalibrationEstimate estimate_calibration(const ModelRecord& model, uint64_t tokens, const CalibrationOptions& options,
                                          const BlockSpeed& speed);
 
-/// A calibration that knows nothing: every error of every weight costs the same. Coding with it takes as long as coding
-/// with a real one of this model.
+/// Returns a calibration in which every error of every weight costs the same. Coding with it takes as long as coding
+/// with a real calibration of this model.
 std::unique_ptr<Calibration> assumed_calibration(const ModelRecord& model);
 
 }  // namespace nwc

@@ -1,4 +1,4 @@
-// What a calibration leaves on disk (doc/architecture.md, Calibration).
+// The files of a calibration (doc/architecture.md, Calibration).
 #pragma once
 
 #include <span>
@@ -10,7 +10,7 @@
 
 namespace nwc {
 
-/// Where a tensor's statistics lie.
+/// The place of a tensor's statistics.
 struct CalibratedTensor {
   std::string name;
   std::string file;     ///< in the calibration's folder
@@ -18,7 +18,7 @@ struct CalibratedTensor {
   uint64_t m = 0, n = 0;
 };
 
-/// calibration.json. It is written last: with it, the calibration is complete.
+/// The content of calibration.json. This file is written last, so a calibration that has it is complete.
 struct CalibrationIndex {
   std::string hash;
   uint64_t tokens = 0;
@@ -40,10 +40,10 @@ struct TensorMoments {
 
 /// errors: kCorrupt (values that are not finite), kIo
 Status write_moments(const std::string& path, const std::string& hash, std::span<const TensorMoments> tensors);
-/// Is there a complete file of this calibration?
+/// Returns whether `path` is a complete file of this calibration.
 bool has_moments(const std::string& path, const std::string& hash);
 
-/// Divides by the mean; what is far below it, or zero, is raised to a millionth of it, so that all are positive.
+/// Divides the values by their mean. Values below a millionth of the mean are raised to that, so that all are positive.
 std::vector<float> normalized_importance(std::span<const double> values);
 
 }  // namespace nwc

@@ -8,12 +8,11 @@
 
 namespace nwc {
 
-/// What the passes will leave behind, known from the model's description alone.
+/// Lists the statistics that the passes will write. They follow from the model's description alone.
 std::vector<CalibratedTensor> calibrated_tensors(const ModelRecord& model);
 
-/// Writes the files of every tensor of `index` into `folder`; files of this calibration that are there are kept. The
-/// index itself is the caller's.
-/// errors: those of Calibration::run
+/// Writes the files of every tensor of `index` into `folder`, and keeps those of this calibration that are already
+/// there. The caller writes the index itself. errors: those of Calibration::run
 Status run_calibration(const ModelSource& source, std::span<const uint32_t> tokens, const CalibrationIndex& index,
                        const CalibrationOptions& options, const std::string& folder, Runner& runner,
                        const Progress& progress, const Logger& log);

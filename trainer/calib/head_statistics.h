@@ -1,4 +1,5 @@
-// The last stage of calibration: final norm, logits, drawn predictions, and where their gradient begins.
+// The last stage of the forward pass of a calibration: final norm, logits and drawn predictions, and the gradient with
+// which the backward pass begins.
 #pragma once
 
 #include <functional>
@@ -24,7 +25,8 @@ struct HeadWeights {
 /// The gradient of log p(y) at the logits is onehot(y) - p; its squares' expectation over y is p (1 - p), so that the
 /// head's own statistics need no drawing. `hidden` is [tokens][hidden], before the final norm. The logits of a bounded
 /// number of tokens are in memory at a time.
-/// step: called with the number of tokens just done. errors: those of step, kCorrupt (logits not finite)
+/// `step` is called with the number of tokens that have just been done. errors: those of step, kCorrupt (logits not
+/// finite)
 Result<HeadStatistics> head_statistics(const HeadWeights& weights, const RowMatrix<float>& hidden, uint64_t seed,
                                        Runner& runner, const std::function<Status(uint64_t)>& step);
 

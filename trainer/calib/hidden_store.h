@@ -1,4 +1,5 @@
-// The hidden states between the blocks of a model, in memory as long as they fit, else in files.
+// A store for the hidden states between the blocks of a model. It keeps them in memory while they fit, and in files
+// otherwise.
 #pragma once
 
 #include <string>
@@ -9,7 +10,7 @@
 
 namespace nwc {
 
-/// Files are scratch: removed with the store, and overwritten where an interrupted run left them.
+/// The files are temporary. They are removed with the store; files that an interrupted run has left are overwritten.
 class HiddenStore {
  public:
   HiddenStore(std::string folder, uint64_t memory_bytes) : folder_(std::move(folder)), left_bytes_(memory_bytes) {}
@@ -17,9 +18,9 @@ class HiddenStore {
   HiddenStore(const HiddenStore&) = delete;
   HiddenStore& operator=(const HiddenStore&) = delete;
 
-  /// Keeps the next boundary's states, [tokens][hidden]; the first call is boundary 0. errors: kIo
+  /// Keeps the states [tokens][hidden] at the next boundary between blocks. The first call is boundary 0. errors: kIo
   Status push(const RowMatrix<float>& hidden);
-  /// Takes the last boundary back that has not been taken yet. errors: kIo, kTruncated
+  /// Returns the states of the last boundary that has not been taken yet. errors: kIo, kTruncated
   Status pop(RowMatrix<float>* hidden);
 
  private:

@@ -1,4 +1,4 @@
-// Writing of every kind of container file (doc/format.md, sections 1 to 3 and 6). Files appear complete or not at all.
+// Writes every kind of container file (doc/format.md, sections 1 to 3 and 6). A file appears complete or not at all.
 #pragma once
 
 #include <functional>
@@ -28,13 +28,13 @@ Status write_container(const std::string& path, FileKind kind, std::span<const S
 std::vector<uint8_t> serialize_header(FileKind kind, uint16_t minor, uint64_t file_size,
                                       std::span<const SectionEntry> entries);
 
-/// Where a writer puts tensors and groups (doc/format.md, section 6), in bytes from the start of the file.
+/// The alignment of tensors and groups (doc/format.md, section 6), in bytes from the start of the file.
 inline constexpr uint64_t kTensorAlignment = 64;
 inline constexpr uint64_t kGroupAlignment = 4096;
 inline constexpr uint64_t kLargeGroupBytes = 4u << 20;
 
-/// A model file, tensor by tensor: the DATA section is streamed, TENSORS lies before it and is filled in at the end,
-/// for the size of a record does not depend on its contents.
+/// Writes a model file tensor by tensor. DATA is streamed. TENSORS lies before it and is filled in at the end, which is
+/// possible because the size of a record does not depend on its contents.
 class ModelWriter {
  public:
   /// `sections`: all but TENSORS and DATA. `records`: in file order, with final name, rank and storage; what depends on
@@ -46,7 +46,8 @@ class ModelWriter {
   /// set here. `parts` are its stored bytes, written one after another.
   Status append(TensorRecord record, std::span<const Bytes> parts);
 
-  /// Writes what still waits for its alignment: every tensor has been appended. Then padding() is final.
+  /// Writes the tensors that still wait for their alignment. To be called when every tensor has been appended;
+  /// padding() is final then.
   Status finish_data();
   /// Zero bytes in front of a tensor.
   uint64_t padding(size_t tensor) const { return padding_[tensor]; }

@@ -1,4 +1,4 @@
-// From counts to frozen integer tables (doc/format.md, section 4, items 5 and 6).
+// Turns counts into frozen integer tables (doc/format.md, section 4, items 5 and 6).
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace nwc {
 
-/// Weighted counts of integer values in the range of an i16. Weights, not integers, so that a smooth prior (a fitted
-/// density) can be mixed in with add().
+/// Weighted counts of integer values in the range of an i16. The counts are not integers, so that add() can mix in a
+/// smooth prior such as a fitted density.
 class ValueHistogram {
  public:
   void add(int16_t k, double weight = 1);
@@ -47,8 +47,8 @@ struct TableClusters {
   std::vector<FrequencyTable> tables;
   double bits = 0;  ///< of all histograms under their tables; the tables themselves not counted
 };
-/// Few tables for many contexts: greedy merging of the pair that costs least until at most max_tables remain and every
-/// further merge would cost more than cost_per_table_bits; then contexts move to the table that is cheapest for them.
+/// Finds few tables for many contexts. The pair of tables that costs least is merged until at most max_tables remain
+/// and every further merge would cost more than cost_per_table_bits. Then every context moves to its cheapest table.
 /// Contexts without counts share the table of their nearest neighbour in index. Deterministic.
 TableClusters cluster_tables(std::span<const ValueHistogram> contexts, uint32_t max_tables, double cost_per_table_bits);
 

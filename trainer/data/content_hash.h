@@ -1,4 +1,4 @@
-// A short name for what a computation depends on, so that its result can be kept and found again.
+// A hash of everything that a computation depends on. It names the kept result, so that it can be found again.
 #pragma once
 
 #include <string>
@@ -7,15 +7,16 @@
 
 namespace nwc {
 
-/// FNV-1a, 64 bits, over everything that is added, in that order. Tells inputs apart that differ by accident; not made
-/// against those who look for collisions.
+/// FNV-1a, 64 bits, over everything that is added, in that order. It tells inputs apart that differ by
+/// accident, and is no protection against deliberate collisions.
 class ContentHash {
  public:
   void add(Bytes bytes);
   void add(uint64_t v);
   void add(double v);                 ///< its bits
   void add(const std::string& text);  ///< length and bytes
-  /// Description, and of each tensor name, type, shape and CRC-32. Reads the whole source. errors: those of reading
+  /// Adds the description, and the name, type, shape and CRC-32 of each tensor. Reads the whole source. errors: those
+  /// of reading
   Status add(const ModelSource& source);
   /// 16 digits.
   std::string hex() const;

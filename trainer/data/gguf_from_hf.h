@@ -1,4 +1,4 @@
-// What a GGUF file says beside model and vocabulary, from the files of a Hugging Face folder.
+// Makes the GGUF metadata that go beyond model and vocabulary from the files of a Hugging Face folder.
 #pragma once
 
 #include <string>
@@ -10,8 +10,8 @@
 
 namespace nwc {
 
-/// Adds name, license, chat templates, padding token and add_eos_token, as far as the files have them. name: used where
-/// config.json has none; may be empty. `notes` receives a sentence for each file that cannot be read.
+/// Adds name, license, chat templates, padding token and add_eos_token, as far as the files have them. `name` is used
+/// if config.json has none, and may be empty. `notes` receives a sentence for each file that cannot be read.
 void add_gguf_extras(const SourceRecord& source, const TokenizerRecord& tokenizer, const std::string& name,
                      GgufMetadata* metadata, std::vector<std::string>* notes);
 

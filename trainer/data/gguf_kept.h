@@ -1,4 +1,4 @@
-// What a .nwc file keeps of a GGUF source, read again.
+// Reads the parts of a GGUF source that a .nwc file keeps.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@
 
 namespace nwc {
 
-/// The headers of a GGUF source's files; the first has the metadata. The record outlives them.
+/// Opens the headers of a GGUF source's files. The first one has the metadata. The record must outlive the result.
 /// errors: kInvalidArgument (not the record of a GGUF source), those of GgufFile::open_header
 Result<std::vector<GgufFile>> open_kept_gguf(const SourceRecord& record);
 
@@ -21,7 +21,7 @@ Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type
 /// errors: kCorrupt, where a key has a value of another type
 Result<TokenizerConfig> read_gguf_tokenizer_config(const GgufFile& file);
 
-/// Rows of a head in q_proj and k_proj, where the source's model has them in llama.cpp's order; 0: not known.
+/// Returns the rows of a head in q_proj and k_proj if the source has them in llama.cpp's order, and 0 otherwise.
 uint32_t kept_head_dim(const GgufFile& file);
 
 }  // namespace nwc

@@ -1,4 +1,4 @@
-// GGUF metadata of the architecture "llama" to a model record, and GGUF tensor names to Hugging Face names.
+// Turns GGUF metadata of the architecture "llama" into a model record, and GGUF tensor names into Hugging Face names.
 #pragma once
 
 #include <optional>
@@ -20,11 +20,12 @@ std::string translate_gguf_name(const std::string& name);
 /// The inverse; nullopt for a tensor that the architecture does not have.
 std::optional<std::string> gguf_name_of(const std::string& name);
 
-/// GGUF has the rows of a head in pairs (i, i + head_dim / 2), for rotations of neighbours; Hugging Face has the first
-/// halves of all pairs, then the second halves. The row in GGUF's order of a row of q_proj or k_proj in Hugging Face's.
+/// Returns the row in GGUF's order of a row of q_proj or k_proj in Hugging Face's order. GGUF has the rows of a head in
+/// pairs (i, i + head_dim / 2), so that neighbours are rotated; Hugging Face has the first halves of all pairs, then
+/// the second halves.
 uint64_t gguf_rotary_row(uint64_t row, uint32_t head_dim);
 
-/// Is this Hugging Face name that of a matrix whose rows are in that order?
+/// Returns whether this Hugging Face name is that of a matrix with such rows.
 bool is_rotary_projection(const std::string& name);
 
 /// The tensor that holds the factors by which Llama 3 divides its rotary frequencies: part of the model description.

@@ -1,5 +1,5 @@
-// A model record and a tokenizer record as GGUF metadata of the architecture "llama": the inverse of
-// gguf_model.h and gguf_tokenizer.h, in the keys that llama.cpp asks for.
+// Writes a model record and a tokenizer record as GGUF metadata of the architecture "llama", with the keys that
+// llama.cpp reads. This is the inverse of gguf_model.h and gguf_tokenizer.h.
 #pragma once
 
 #include "runtime/format/model_record.h"

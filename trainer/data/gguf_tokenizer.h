@@ -1,4 +1,4 @@
-// A GGUF file's tokenizer metadata to a tokenizer record.
+// Turns the tokenizer metadata of a GGUF file into a tokenizer record.
 #pragma once
 
 #include "runtime/format/model_record.h"
@@ -6,9 +6,9 @@
 
 namespace nwc {
 
-/// tokenizer.ggml.model "gpt2" (byte-level BPE) and "llama" (SentencePiece with scores). A byte-level tokenizer that
-/// names no pre-tokenizer, or "default", gets GPT-2's; `*note` then says so. errors: kUnsupported (another model or
-/// pre-tokenizer), kCorrupt, kLimit
+/// Reads tokenizer.ggml.model "gpt2" (byte-level BPE) and "llama" (SentencePiece with scores). A byte-level tokenizer
+/// that names no pre-tokenizer, or "default", gets GPT-2's; `*note` then says so. errors: kUnsupported (another model
+/// or pre-tokenizer), kCorrupt, kLimit
 Result<TokenizerRecord> parse_gguf_tokenizer(const GgufFile& file, std::string* note);
 
 }  // namespace nwc

@@ -1,4 +1,4 @@
-// Writing GGUF, version 3: what GgufFile reads.
+// Writes GGUF files of version 3, which GgufFile reads.
 #pragma once
 
 #include <span>
@@ -10,7 +10,7 @@
 
 namespace nwc {
 
-/// Typed metadata in the order in which it is added. Keys are the caller's to keep unique.
+/// Typed metadata in the order in which they are added. The caller sees to it that keys are unique.
 class GgufMetadata {
  public:
   void add_u32(const std::string& key, uint32_t value);
@@ -23,7 +23,8 @@ class GgufMetadata {
 
   /// A pair of GgufFile::raw_metadata(), as it is.
   void add_raw(Bytes pair);
-  /// Of the tensors' data, a power of two; a value other than 32 needs the key "general.alignment" as well.
+  /// Sets the alignment of the tensors' data, a power of two. A value other than 32 needs the key "general.alignment",
+  /// too.
   void set_alignment(uint32_t alignment) { alignment_ = alignment; }
 
   uint32_t alignment() const { return alignment_; }
@@ -40,7 +41,8 @@ class GgufMetadata {
   uint32_t alignment_ = 32;
 };
 
-/// Writes unquantized tensors in the given order (name, dtype and shape are used), one in memory at a time. The file appears under its name only when it is complete. Same input, same bytes.
+/// Writes unquantized tensors in the given order (name, dtype and shape are used), one in memory at a time. The file
+/// appears under its name only when it is complete. The same input gives the same bytes.
 /// errors: the producer's; kInvalidArgument (a type that GGUF lacks, more than 4 dimensions, wrong number of bytes),
 ///         kIo
 Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,

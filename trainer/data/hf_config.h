@@ -1,4 +1,4 @@
-// config.json and generation_config.json to a model record.
+// Turns config.json and generation_config.json into a model record.
 #pragma once
 
 #include <array>

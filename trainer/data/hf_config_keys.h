@@ -1,4 +1,4 @@
-// Which keys of a config.json change what a model computes, and which do not.
+// Knows which keys of a config.json change what a model computes, and which do not.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -1,4 +1,4 @@
-// What a tokenizer.json does to the text around its BPE model: normalizers, pre-tokenizers, post-processors, decoders.
+// Reads the parts of a tokenizer.json around its BPE model: normalizers, pre-tokenizers, post-processors and decoders.
 #pragma once
 
 #include <initializer_list>
@@ -26,12 +26,12 @@ struct HfPipeline {
   std::optional<uint32_t> bos_id;  ///< the token that the post-processor puts in front
 };
 
-/// Recognises the combinations that the engine has a twin for. errors: kUnsupported, naming the part, option and value;
+/// Recognises the combinations that the engine implements. errors: kUnsupported, naming the part, option and value;
 /// kCorrupt
 Result<HfPipeline> parse_hf_pipeline(const nlohmann::json& tokenizer, SourceNotes* notes);
 
-/// kUnsupported if the object has a key that is neither null nor one of `known`, which names the key: an option that
-/// nobody here has heard of may change every token. where: the object, for the message
+/// Fails with kUnsupported, and names the key, if the object has a key that is neither null nor one of `known`. An
+/// unknown option may change every token. `where` names the object in the message.
 Status refuse_other_keys(const nlohmann::json& object, const std::string& where,
                          std::initializer_list<std::string_view> known);
 

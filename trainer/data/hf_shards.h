@@ -1,4 +1,4 @@
-// Which tensors of which safetensors files make up the model in a Hugging Face folder.
+// Finds the tensors of the model in a Hugging Face folder, which may be spread over several safetensors files.
 #pragma once
 
 #include "trainer/data/hf_folder.h"

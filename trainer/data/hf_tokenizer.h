@@ -1,4 +1,4 @@
-// tokenizer.json to a tokenizer record.
+// Turns tokenizer.json into a tokenizer record.
 #pragma once
 
 #include <optional>
@@ -9,10 +9,11 @@
 namespace nwc {
 
 /// Reads BPE tokenizers: byte-level ones (GPT-2, SmolLM2, Llama 3) and those converted from SentencePiece (Llama 2),
-/// whose ranked merges are kept: no scores can stand for them exactly. config_bos: bos_token_id of config.json, used
-/// where the post-processor adds none. Ids that no token has become unknown tokens without bytes. *notes: what the file
-/// says and the engine does not follow. errors: kCorrupt; kUnsupported (another model or pipeline, an option that is
-/// unknown or changes results; the message names part, option and value); kLimit; all start with "tokenizer.json"
+/// whose ranked merges are kept because no scores can replace them exactly. `config_bos` is the bos_token_id of
+/// config.json; it is used if the post-processor adds none. Ids that no token has become unknown tokens without bytes.
+/// *notes receives what the file says and the engine does not follow. errors: kCorrupt; kUnsupported (another model or
+/// pipeline, an option that is unknown or changes results; the message names part, option and value); kLimit; all start
+/// with "tokenizer.json"
 Result<TokenizerRecord> parse_hf_tokenizer(Bytes json, std::optional<uint32_t> config_bos, SourceNotes* notes);
 
 }  // namespace nwc

@@ -1,5 +1,5 @@
-// What transformers needs beside the weights, made from a model record and a tokenizer record: the inverse of
-// hf_config.h and hf_tokenizer.h, for models whose files are not at hand.
+// Makes the files that transformers needs beside the weights from a model record and a tokenizer record. This is the
+// inverse of hf_config.h and hf_tokenizer.h, for models whose own files were not kept.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace nwc {
 
-/// As transformers spells it: "float32", "float16", "bfloat16"; empty for types that are no model's.
+/// Returns the name that transformers has for a type: "float32", "float16" or "bfloat16"; empty for other types.
 std::string torch_dtype_name(Dtype dtype);
 
 /// config.json of LlamaForCausalLM. tokenizer: nullptr where there is none.
@@ -23,11 +23,11 @@ Result<std::string> adapt_hf_config(const std::string& config, Dtype dtype, bool
 /// The value of quantization_config.quant_method; empty where there is none.
 std::string hf_quant_method(const std::string& config);
 
-/// What the tokenizer's files say beside the vocabulary; empty strings and UINT32_MAX: not known.
+/// The settings of a tokenizer beside its vocabulary. An empty string and UINT32_MAX mean "not known".
 struct TokenizerConfig {
   uint32_t bos_id = UINT32_MAX, eos_id = UINT32_MAX, unk_id = UINT32_MAX, pad_id = UINT32_MAX;
   bool add_eos = false;
-  /// Name and text; the one named "default" is what a chat takes.
+  /// Names and texts. A chat takes the one that is named "default".
   std::vector<std::pair<std::string, std::string>> chat_templates;
 };
 

@@ -1,5 +1,5 @@
-// JSON from files that nobody vouches for: strict parsing without exceptions, and field access that names what is
-// wrong.
+// Reads JSON from untrusted files: strict parsing without exceptions, and access to fields with errors that name the
+// field.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace nwc {
 /// deeper than 64, more than 4 million values)
 Result<nlohmann::json> parse_json(Bytes text, const std::string& what);
 
-/// The same, where Python may have written the text: NaN, Infinity and -Infinity become strings of these names, which no
-/// getter of a number takes. *num_replaced: how many there were.
+/// Does the same for a text that Python may have written. NaN, Infinity and -Infinity become strings of these names,
+/// which no getter of a number accepts. *num_replaced is their number.
 Result<nlohmann::json> parse_python_json(Bytes text, const std::string& what, size_t* num_replaced);
 
 // Each getter leaves *out alone when the key is absent or null, so that a default can stand there; a value of the wrong

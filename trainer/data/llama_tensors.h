@@ -1,4 +1,4 @@
-// The tensors that a ModelRecord promises.
+// Checks that a source has the tensors that its ModelRecord describes.
 #pragma once
 
 #include <vector>

@@ -1,4 +1,4 @@
-// Which file an output's name stands for. Every output is checked by these rules before the work that makes it.
+// Resolves and checks the names of outputs. Every command checks all of its outputs before its work.
 #pragma once
 
 #include <span>
@@ -9,9 +9,9 @@
 
 namespace nwc {
 
-/// The plain file that is made, or replaced, when `path` is written: symbolic links are followed, also to a file that
-/// does not exist yet. Only a plain file can be replaced whole, so everything else is refused and left as it is.
-/// errors: kInvalidArgument (a folder, FIFO, socket or device; no such folder to write in), kIo (a folder or file that
+/// Returns the plain file that is created or replaced when `path` is written. Symbolic links are followed, also to a
+/// file that does not exist yet. Only a plain file can be replaced as a whole, so everything else is refused. errors:
+/// kInvalidArgument (a folder, FIFO, socket or device; no such folder to write in), kIo (a folder or file that
 ///         may not be written, a name that the file system does not take). All name `path` and say why.
 Result<std::string> resolve_output(const std::string& path);
 

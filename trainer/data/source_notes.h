@@ -1,6 +1,6 @@
-// What a model source has left out, guessed or repaired. The command line prints every note as a warning, and a .nwc
-// file keeps them in PROVENANCE (doc/format.md, section 9), so that whoever opens the file later learns why something
-// is missing.
+// Notes of a model source say what it has left out, guessed or repaired. The command line prints every note as a
+// warning, and a .nwc file keeps them in PROVENANCE (doc/format.md, section 9). A user of the file learns from them why
+// something is missing.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// The SOURCE section: what describes a model beside its weights, kept as the source had it (doc/format.md, section 9).
-// The runtime reads none of it; `nwc decompress` writes it back.
+// The SOURCE section keeps the files, or the GGUF metadata, that describe a model beside its weights, as the source had
+// them (doc/format.md, section 9). The runtime reads none of it; `nwc decompress` writes it back.
 #pragma once
 
 #include <functional>
@@ -29,7 +29,7 @@ struct SourceRecord {
   const SourceFile* find(const std::string& name) const;
 };
 
-/// What a source gives for the record, and why it does not give more.
+/// The files that a source has for the record, and the reasons why others are left out.
 struct SourceFiles {
   SourceRecord record;
   std::vector<std::string> left_out;  ///< sentences without the last full stop

@@ -1,5 +1,5 @@
-// What any source's tensor has to satisfy, whatever the file format: the limits of the container (doc/format.md,
-// section 10), so that a model that opens can also be stored.
+// The limits of the container (doc/format.md, section 10), checked for tensors of every source format, so that a model
+// that opens can also be stored.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// A whole model into one file at a given number of bits per weight.
+// Encodes a whole model into one file at a given number of bits per weight.
 #pragma once
 
 #include <functional>

@@ -1,4 +1,4 @@
-// An uncompressed model in the shape of a .nwc file, without writing one: the runtime runs originals through it.
+// Presents an uncompressed model as a .nwc file without writing one, so that the runtime can run originals.
 #pragma once
 
 #include <memory>

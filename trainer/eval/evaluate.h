@@ -1,4 +1,5 @@
-// Quality of a model on a text, against a reference in the same run: perplexity, KL divergence, same-top rate.
+// Measures the quality of a model on a text against a reference in the same run: perplexity, KL divergence, and how
+// often both models find the same token likeliest.
 #pragma once
 
 #include <span>

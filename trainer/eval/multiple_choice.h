@@ -1,4 +1,4 @@
-// Zero-shot multiple choice: which continuation of a context does the model find likeliest?
+// Measures zero-shot multiple choice: the share of tasks in which the model finds the right continuation likeliest.
 #pragma once
 
 #include <functional>

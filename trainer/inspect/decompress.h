@@ -1,4 +1,4 @@
-// From a .nwc file back to safetensors, GGUF, or a folder as Hugging Face has it.
+// Turns a .nwc file back into safetensors, GGUF, or a Hugging Face folder.
 #pragma once
 
 #include <optional>

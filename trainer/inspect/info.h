@@ -1,4 +1,4 @@
-// Where the bytes of a model file go.
+// Reports how many bytes each part of a model file takes.
 #pragma once
 
 #include <string>

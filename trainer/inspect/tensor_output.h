@@ -1,4 +1,4 @@
-// Decoded tensors for the files that decompress writes.
+// Decodes the tensors for the files that decompress writes.
 #pragma once
 
 #include "runtime/decoder/decoder.h"

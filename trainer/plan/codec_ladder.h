@@ -1,4 +1,5 @@
-// The codec of a model file before and after it has seen the model: levels, quantizer, contexts, tables.
+// Makes the codec of a model file: first a ladder of all levels that the file may use, then, once the model is known,
+// the levels in use with tables fitted to it.
 #pragma once
 
 #include "trainer/codec/codec_model.h"
@@ -11,16 +12,18 @@ struct QuantizerChoice {
   bool row_classes = true;    ///< contexts by row class instead of channel, where the synthesis network is linear
 };
 
-/// All levels that a file may use. A linear synthesis takes any step, so its levels are a ladder of four rungs an
-/// octave of step over deviation, each with tables of its own; a network's levels are those it was trained with. With a
-/// trellis steps are half as long (its banks are two steps apart) and bank 1 gets tables halfway between bank 0's.
-/// Levels by rising rate.
+/// Returns all levels that a file may use, by rising rate. A linear synthesis takes any step. Its levels are therefore
+/// a ladder with four rungs for each octave of step over deviation, and each rung has tables of its own. A network has
+/// the levels that it was trained with. With a trellis the steps are half as long, because its banks are two steps
+/// apart, and the tables of bank 1 lie halfway between those of bank 0.
 CodecModel make_ladder(const CodecModel& codec, const QuantizerChoice& choice);
 
-/// Octaves of deviation over step at which a level of a linear ladder is right. Fractions: between levels.
+/// Returns the place on a linear ladder for a ratio of deviation to step, given in octaves. Fractions lie between
+/// levels.
 double ladder_position(double octaves);
 double ladder_octaves(double position);
-/// Rungs that a row class adds to the level of the column: rows of more deviation look finer quantized.
+/// Returns the rungs that a row class adds to the level of the column. A row of larger deviation has more steps in it,
+/// as if it were quantized more finely.
 int32_t rungs_of_class(uint8_t row_class);
 inline constexpr int32_t kRungsPerClass = 2;
 inline constexpr uint8_t kMiddleClass = 8;  ///< the class of rows of average deviation
@@ -33,7 +36,7 @@ uint32_t rung_of(const CodecRecord& ladder, uint32_t level, uint32_t row_class);
 CodecRecord refit(const CodecRecord& codec, std::span<const uint8_t> rungs, const CodecRecord& ladder,
                   const ValueStatistics& counted, double weight);
 
-/// What CODEC takes in a model file.
+/// Returns the size of section CODEC in a model file.
 uint64_t stored_codec_bytes(const CodecRecord& codec);
 
 }  // namespace nwc

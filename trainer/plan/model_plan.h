@@ -1,4 +1,4 @@
-// Which tensors of a model are coded, in which order and groups they lie in the file (doc/format.md, section 6).
+// Decides which tensors of a model are coded, and their order and groups in the file (doc/format.md, section 6).
 #pragma once
 
 #include <string>
@@ -20,8 +20,9 @@ struct PlannedTensor {
   std::string why_raw;           ///< why it is not coded: "I64 is not coded", "element 3 is NaN"; empty if it is
 };
 
-/// The split whose matrix is nearest to a square: the lesser of m and n is largest, and of equal ones the split.
-/// Experts [e][out][in] give [e out][in], convolutions [out][in][h][w] give [out][in h w].
+/// Returns the split whose matrix is nearest to a square: the one for which the smaller of m and n is largest, and
+/// among equals the largest split. Experts [e][out][in] give [e out][in], convolutions [out][in][h][w] give [out][in h
+/// w].
 uint32_t choose_split(const std::vector<uint64_t>& shape);
 
 /// Tensors in the order in which inference needs them. With a model description: embedding (group 0), the layers in

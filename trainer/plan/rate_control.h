@@ -1,4 +1,4 @@
-// The survey of a model before it is coded, and the common step that gives a file its size.
+// Surveys a model before it is coded, and finds the common step with which the file gets the wanted size.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace nwc {
 
-/// What makes one file different from another besides its rate.
+/// The choices, beside the rate, that determine a file.
 struct CodingChoices {
   QuantizerChoice quantizer;
   Importance importance = Importance::kWaterfill;
@@ -25,8 +25,8 @@ struct CodingChoices {
   bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage
 };
 
-/// What becomes of the choices for this source. Without calibration there are no Hessians and no row importance: one
-/// step for the whole model then, as the tensors of a model have a scale in common, and equal rates for bare tensors.
+/// Adapts the choices to the source. Without a calibration there are no Hessians and no row importance. A model then
+/// gets one step for all tensors, because they have a scale in common, and bare tensors get equal rates.
 CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated);
 
 /// A tensor to be coded.
@@ -64,9 +64,9 @@ class RateModel {
 
   /// The codec for a common step (log2): levels, tables, shrinkage, from passes over the samples.
   Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
-  /// The common step whose estimate is nearest to `bytes`, within what a few fits give; *fitted: what fit() gives there.
-  /// One of step_range() where no step gives as much, or as little.
-  /// errors: kCancelled, the calibration's
+  /// Returns the common step whose estimate is nearest to `bytes`, as far as a few fits can tell. *fitted is the result
+  /// of fit() there. If no step gives as much or as little, an end of step_range() is returned. errors: kCancelled, the
+  /// calibration's
   Result<double> find_step(double bytes, Runner& runner, const Progress& progress, FittedCodec* fitted);
 
   /// What a fitted codec gives on the samples, scaled up to the model.
@@ -82,9 +82,9 @@ class RateModel {
   const SurveyedTensor* find(size_t source) const;
   const CodingChoices& choices() const { return choices_; }
   uint64_t coded_weights() const { return coded_weights_; }
-  /// Between which common steps there is a difference.
+  /// The range of common steps in which files differ.
   StepRange step_range() const;
-  /// The change of bits per weight for each octave of the step, about.
+  /// The approximate change of bits per weight for an octave of the step.
   double slope(double log_step) const;
 
  private:

@@ -1,4 +1,4 @@
-// What a user has to know about the tensors that are not coded.
+// Warnings about the tensors that are not coded.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// How the quality of a model is shared out among its tensors, columns and rows (doc/architecture.md, Importance).
+// Chooses the steps of tensors, columns and rows, and with them how the bits are shared out (doc/architecture.md,
+// Importance).
 #pragma once
 
 #include <optional>
@@ -24,7 +25,7 @@ enum class Allocation : uint8_t {
   kFisher,   ///< one exchange rate between bits and KL divergence for the whole model
 };
 
-/// What is known of a tensor before its steps are chosen.
+/// The statistics of a tensor from which its steps are chosen.
 struct TensorImportance {
   std::span<const double> diagonal;     ///< [n] D, for kWaterfill; empty: all columns alike
   std::vector<float> hessian_diagonal;  ///< [n], or empty; for kPaper
@@ -46,7 +47,8 @@ struct StepProfile {
 };
 
 /// w: [m][n], finite. Row steps are used where row_importance is given and its gain exceeds what the codes cost;
-/// classes where they are or where the rows' own deviations differ enough. `row_classes`: may there be any?
+/// row classes are used where row steps are, or where the deviations of the rows differ enough. `row_classes` says
+/// whether they are allowed.
 StepProfile profile_tensor(std::span<const float> w, uint64_t m, uint64_t n, const TensorImportance& importance,
                            Importance by, bool row_classes);
 

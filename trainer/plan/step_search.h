@@ -1,4 +1,4 @@
-// Which common step to try next, so that a file gets the size that was asked for.
+// Chooses the common step to try next, until the file has the size that was asked for.
 #pragma once
 
 #include <optional>

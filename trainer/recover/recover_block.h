@@ -1,5 +1,5 @@
-// Recovery fine-tuning of one transformer block (paper, section 3.3 and A.5): while some of its layers are already
-// coded and others are not, the others are tuned so that the block's output comes back to the uncompressed block's.
+// Recovery fine-tuning of one transformer block (paper, section 3.3 and A.5). Some of its layers are already coded. The
+// others are tuned so that the block's output comes back to the output of the uncompressed block.
 #pragma once
 
 #include <array>
@@ -11,10 +11,11 @@
 
 namespace nwc {
 
-/// Which of a block's parameters stay as they are: indexed by LayerMatrix.
+/// True for the matrices of a block that stay as they are, indexed by LayerMatrix.
 using FrozenLayers = std::array<bool, kNumLayerMatrices>;
 
-/// What the block should do. Sequences lie one after another; all matrices are [tokens][hidden].
+/// The inputs of a block and the outputs that it should have. Sequences lie one after another; all matrices are
+/// [tokens][hidden].
 struct RecoveryData {
   const RowMatrix<float>* inputs = nullptr;  ///< of the uncompressed model, or of the compressed blocks before this one
   const RowMatrix<float>* targets = nullptr;  ///< the uncompressed block's output on the uncompressed model's features

@@ -1,5 +1,5 @@
-// Recovery fine-tuning around the coding of a model: block by block, layers that are not coded yet are tuned to make up
-// for those that are (paper, section 3.3 and A.5).
+// Recovery fine-tuning of a whole model: block by block, the layers that are not coded yet are tuned to compensate the
+// errors of those that are (paper, section 3.3 and A.5).
 #pragma once
 
 #include "trainer/plan/rate_control.h"
@@ -10,8 +10,8 @@ namespace nwc {
 
 struct RecoveryChoices {
   bool enabled = false;
-  /// The block sees what the coded blocks before it make of the text, not the uncompressed model's features: then it
-  /// makes up for their errors too.
+  /// The block gets the outputs of the coded blocks before it instead of the uncompressed model's. It then compensates
+  /// their errors, too.
   bool drifted_inputs = true;
   RecoveryOptions options;
   std::vector<uint32_t> tokens;  ///< of the text to recover on

@@ -1,5 +1,5 @@
-// What recovery has finished, on disk, so that an interrupted run goes on where it was (doc/architecture.md, Recovery
-// fine-tuning).
+// Keeps the blocks that recovery has finished on disk, so that an interrupted run can go on (doc/architecture.md,
+// Recovery fine-tuning).
 #pragma once
 
 #include <set>
@@ -19,7 +19,7 @@ class RecoveryFiles {
   explicit RecoveryFiles(std::string folder) : folder_(std::move(folder)) {}
   const std::string& folder() const { return folder_; }
 
-  /// The block, if there is a file of it that holds what it should.
+  /// Reads the block if there is a valid file of it, and returns whether there was one.
   /// shapes: those of `shape`; memory: the block and its largest matrix once more
   bool take(const std::string& hash, uint32_t layer, const LlamaShape& shape, BlockWeights<float>* weights,
             const Logger& log);

@@ -1,4 +1,4 @@
-// LDLQ: errors of columns already coded are made up for by those that follow (paper, section 3.4, equation 6).
+// LDLQ: the columns that follow compensate the errors of the columns already coded (paper, section 3.4, equation 6).
 #pragma once
 
 #include <span>
@@ -8,8 +8,9 @@
 
 namespace nwc {
 
-/// H = U D U^T, U unit upper triangular: coding column k of W plus sum over j < k of (W - W^)_j U_jk makes
-/// tr(E H E^T) = sum over k of D_k |q_k|^2, q_k being what the quantizer itself did wrong in column k.
+/// H = U D U^T, where U is unit upper triangular. The encoder codes column k of W plus the sum over j < k of
+/// (W - W^)_j U_jk. Then tr(E H E^T) is the sum over k of D_k |q_k|^2, where q_k is the quantizer's own error in column
+/// k.
 struct FeedbackFactors {
   std::vector<float> upper;      ///< [n][n], row-major; ones on and zeros below the diagonal
   std::vector<double> diagonal;  ///< [n], positive

@@ -1,5 +1,5 @@
-// Which integers stand for a run of latents: rounding or, with a trellis, the Viterbi search, both weighing squared
-// error against the frozen tables' own bits (doc/format.md, sections 5.3 and 5.6).
+// Finds the integers that stand for a run of latents, by rounding or, with a trellis, by the Viterbi algorithm. Both
+// weigh the squared error against the bits of the frozen tables (doc/format.md, sections 5.3 and 5.6).
 #pragma once
 
 #include <span>
@@ -23,7 +23,7 @@ class LatentSearch {
   /// indices
   void search(uint8_t level, std::span<const float> u, const uint8_t* context, const float* weight, int16_t* q);
 
-  /// What the codec returns for q, in steps.
+  /// Returns the value that a decoder gets for q, in steps.
   float dequantize(uint8_t level, int16_t q) const {
     const float s = shrink_[level];
     return static_cast<float>(q) - (q > 0 ? s : q < 0 ? -s : 0.0f);

@@ -1,4 +1,4 @@
-// From a weight matrix to integers: scales, chunks, analysis, rounding (doc/format.md, sections 5.1 and 5.5; paper,
+// Turns a weight matrix into integers: scales, chunks, analysis, rounding (doc/format.md, sections 5.1 and 5.5; paper,
 // section 3).
 #pragma once
 
@@ -71,7 +71,7 @@ struct QuantizeStatistics {
   void add(const QuantizeStatistics& other);
 };
 
-/// What refitting wants to know of a tensor's values: per level, context and bank.
+/// The statistics of a tensor's values from which tables are fitted again, for each level, context and bank.
 struct ValueStatistics {
   uint32_t banks = 1;
   std::vector<ValueHistogram> histograms;  ///< [K][16][banks], of k

@@ -1,4 +1,4 @@
-// A quantized tensor as the bytes of its blob (doc/format.md, section 5.1).
+// Writes a quantized tensor as the bytes of its blob (doc/format.md, section 5.1).
 #pragma once
 
 #include <vector>

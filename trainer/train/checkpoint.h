@@ -1,4 +1,5 @@
-// Everything a training run needs to continue bit for bit (doc/format_codec.md, section TRAINING).
+// Reads and writes checkpoints, from which a training run continues bit for bit (doc/format_codec.md, section
+// TRAINING).
 #pragma once
 
 #include "trainer/optim/adam.h"

@@ -1,4 +1,4 @@
-// From trained parameters to a codec that can be shipped: f16 networks, integer tables, shrinkage, nominal rates.
+// Turns trained parameters into a codec that can be shipped: f16 networks, integer tables, shrinkage, nominal rates.
 #pragma once
 
 #include <span>

@@ -1,4 +1,4 @@
-// What a training run tells: its log in JSON lines, and the provenance of the codec it makes.
+// The log of a training run in JSON lines, and the provenance of the codec that it makes.
 #pragma once
 
 #include <cstdio>

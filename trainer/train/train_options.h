@@ -1,4 +1,4 @@
-// What a training run is: everything that its result depends on. Stored in checkpoints.
+// The options of a training run: everything that its result depends on. Checkpoints store them.
 #pragma once
 
 #include <string>
