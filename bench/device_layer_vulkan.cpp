@@ -5,8 +5,6 @@
 namespace nwc::bench {
 namespace {
 
-constexpr uint32_t kMostVectors = 8;
-
 template <typename T>
 T value_of(Result<T> result) {
   check(result.status());
@@ -42,8 +40,8 @@ std::unique_ptr<DeviceLayer> DeviceLayer::create(const SyntheticModel& m, Decode
   const TensorRecord& tensor = m.file->tensors()[0];
   const uint32_t rows = static_cast<uint32_t>(tensor.rows()), cols = static_cast<uint32_t>(tensor.cols());
   std::vector<DeviceBuffer> buffers;
-  for (const uint64_t bytes : {2 * tensor.num_elements(), 2 * tensor.num_elements(), uint64_t{4} * cols * kMostVectors,
-                               uint64_t{4} * rows * kMostVectors}) {
+  for (const uint64_t bytes : {2 * tensor.num_elements(), 2 * tensor.num_elements(),
+                               uint64_t{4} * cols * kMaxFusedBatch, uint64_t{4} * rows * kMaxFusedBatch}) {
     auto buffer = DeviceBuffer::create(vulkan->device(), bytes, MemoryKind::kDevice);
     if (!buffer.ok()) return nullptr;
     buffers.push_back(std::move(buffer).value());

@@ -77,13 +77,10 @@ Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& opt
   vulkan.validation = options.validation;
   vulkan.max_window_bytes = options.window_bytes;
   if (options.backend != "cpu") vulkan.cache_directory = shader_cache(options.shader_cache);
-  if (options.backend == "vulkan") {
-    NWC_ASSIGN_OR_RETURN(handle.decoder, create_vulkan_decoder(file, *handle.runner, vulkan, logger));
-  } else if (options.backend == "auto") {
-    NWC_ASSIGN_OR_RETURN(handle.decoder, create_auto_decoder(file, *handle.runner, vulkan, logger));
-  } else {
-    NWC_ASSIGN_OR_RETURN(handle.decoder, create_cpu_decoder(file, *handle.runner, detect_cpu_level()));
-  }
+  const Backend backend = options.backend == "vulkan" ? Backend::kVulkan
+                          : options.backend == "auto" ? Backend::kAuto
+                                                      : Backend::kCpu;
+  NWC_ASSIGN_OR_RETURN(handle.decoder, create_decoder(backend, file, *handle.runner, vulkan, logger));
   return handle;
 }
 

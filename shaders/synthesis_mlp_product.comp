@@ -1,5 +1,5 @@
 #version 450
-// Products of up to 8 vectors with the weights that a slice's values stand for, from values through the synthesis network
+// Products of up to kMaxVectors vectors with the weights that a slice's values stand for, from values through the synthesis network
 // (common/synthesis.glsl). The last layer commutes with the sum over columns (doc/architecture.md, "Fused product"): a
 // workgroup takes kChunks neighbouring columns of one row block, sums their features, and applies the layer to the sums; no
 // weight is ever made.
@@ -27,7 +27,6 @@ layout(push_constant) uniform Parameters {
 layout(std430, set = 0, binding = 2) readonly buffer Vectors { float x[]; };
 layout(std430, set = 0, binding = 3) writeonly buffer Partials { float partials[]; };
 
-const uint kMaxVectors = 8u;
 // Features of a chunk, four to a row: h, z, and 1, whose factor in the last layer is c.
 const uint kFeatureRows = kWidth / 4u + kChunk / 4u + 1u;
 // Invocations that share an output of the last layer; the workgroup has 72 at least.

@@ -66,9 +66,10 @@ Status check_backend(nwc_backend backend, int32_t device_index) {
 
 Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& runner, const BackendChoice& choice,
                                                 const Logger& log) {
-  if (choice.backend == NWC_BACKEND_VULKAN) return create_vulkan_decoder(file, runner, vulkan_options(choice), log);
-  if (choice.backend == NWC_BACKEND_AUTO) return create_auto_decoder(file, runner, vulkan_options(choice), log);
-  return create_cpu_decoder(file, runner, detect_cpu_level());
+  const Backend backend = choice.backend == NWC_BACKEND_VULKAN ? Backend::kVulkan
+                          : choice.backend == NWC_BACKEND_AUTO ? Backend::kAuto
+                                                               : Backend::kCpu;
+  return nwc::create_decoder(backend, file, runner, vulkan_options(choice), log);
 }
 
 }  // namespace nwc::c_api

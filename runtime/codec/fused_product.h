@@ -9,6 +9,8 @@
 
 namespace nwc {
 
+/// Vectors that a product takes at a time where every weight is decoded or read once for all of them, on every device.
+/// Whoever has more decodes the weights first. Shaders know it as kMaxVectors (shaders/common/constants.glsl).
 inline constexpr uint32_t kMaxFusedBatch = 8;
 
 /// Multiplies by the coded tensors of one file. Side information and directory of a tensor are loaded by its first

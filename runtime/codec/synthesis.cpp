@@ -66,14 +66,6 @@ void run_blocks(const Network& g, uint32_t num_levels, uint32_t level, const flo
   }
 }
 
-bool is_identity(const Network& g) {
-  if (g.width != 0) return false;
-  for (uint32_t i = 0; i < kChunk * kChunk; ++i) {
-    if (g.S[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 FoldedBlock fold_first_block(const Network& g) {
@@ -109,7 +101,7 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   view_.num_levels = codec.num_levels;
   view_.level_stride = codec.num_levels <= 16 ? 16 : codec.num_levels <= 32 ? 32 : 64;
   view_.layer_norm = g.layer_norm;
-  view_.identity = is_identity(g);
+  view_.identity = g.is_identity();
   view_.silu = g.activation == Activation::kSilu;
   const FoldedBlock folded = fold_first_block(g);
   size_t at[10] = {};

@@ -82,7 +82,11 @@ Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runn
 /// included.
 uint64_t vulkan_decoder_bytes(const NwcFile& file, const VulkanOptions& options);
 
-/// `device`, and a CPU decoder in its place as soon as it fails (kDevice, kDeviceLost, kOutOfMemory): what failed is
+/// Whether an error is the device's (kDevice, kDeviceLost, kOutOfMemory), so that the CPU can do the same work. Errors
+/// of the input or of the caller would come back from the CPU.
+bool device_failed(const Status& status);
+
+/// `device`, and a CPU decoder in its place as soon as device_failed() holds for one of its errors: what failed is
 /// done again, progress starts anew, and a warning says why. Thread-safe; the device serves one call at a time.
 std::unique_ptr<Decoder> make_fallback_decoder(std::unique_ptr<Decoder> device, const NwcFile& file, Runner& runner,
                                                const Logger& log);
@@ -91,6 +95,12 @@ std::unique_ptr<Decoder> make_fallback_decoder(std::unique_ptr<Decoder> device, 
 /// decoder that it runs beside; the CPU decoder if that fails, now or later, with a log line that says why.
 Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner& runner, VulkanOptions options,
                                                      const Logger& log);
+
+enum class Backend : uint8_t { kAuto, kCpu, kVulkan };
+/// The decoder that a caller's choice of backend means: create_auto_decoder, create_cpu_decoder at the machine's level,
+/// or create_vulkan_decoder. Errors: theirs.
+Result<std::unique_ptr<Decoder>> create_decoder(Backend backend, const NwcFile& file, Runner& runner,
+                                                const VulkanOptions& options, const Logger& log);
 
 /// Numbered like VkPhysicalDeviceType.
 enum class VulkanDeviceType : uint8_t { kOther = 0, kIntegratedGpu = 1, kDiscreteGpu = 2, kVirtualGpu = 3, kCpu = 4 };

@@ -17,4 +17,14 @@ Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner
   return create_cpu_decoder(file, runner, detect_cpu_level());
 }
 
+Result<std::unique_ptr<Decoder>> create_decoder(Backend backend, const NwcFile& file, Runner& runner,
+                                                const VulkanOptions& options, const Logger& log) {
+  switch (backend) {
+    case Backend::kAuto: return create_auto_decoder(file, runner, options, log);
+    case Backend::kCpu: return create_cpu_decoder(file, runner, detect_cpu_level());
+    case Backend::kVulkan: return create_vulkan_decoder(file, runner, options, log);
+  }
+  return invalid_argument(str_cat("backend ", static_cast<uint32_t>(backend), " does not exist"));
+}
+
 }  // namespace nwc

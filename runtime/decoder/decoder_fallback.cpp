@@ -8,12 +8,6 @@
 namespace nwc {
 namespace {
 
-/// Not the input's fault, nor the caller's.
-bool device_failed(const Status& status) {
-  return status.code() == StatusCode::kDevice || status.code() == StatusCode::kDeviceLost ||
-         status.code() == StatusCode::kOutOfMemory;
-}
-
 class FallbackDecoder final : public Decoder {
  public:
   FallbackDecoder(std::unique_ptr<Decoder> device, const NwcFile& file, Runner& runner, const Logger& log)
@@ -73,6 +67,11 @@ class FallbackDecoder final : public Decoder {
 };
 
 }  // namespace
+
+bool device_failed(const Status& status) {
+  return status.code() == StatusCode::kDevice || status.code() == StatusCode::kDeviceLost ||
+         status.code() == StatusCode::kOutOfMemory;
+}
 
 std::unique_ptr<Decoder> make_fallback_decoder(std::unique_ptr<Decoder> device, const NwcFile& file, Runner& runner,
                                                const Logger& log) {

@@ -320,7 +320,7 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
   const uint32_t count = static_cast<uint32_t>(tokens.size());
   const uint64_t most = device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
   const uint64_t layer_macs = layout_.matrix_offset(kNumLayerMatrices) * count;
-  const bool from_payloads = plan_.mode == SessionMode::kFused && count <= VulkanFusedProduct::kMaxBatch;
+  const bool from_payloads = plan_.mode == SessionMode::kFused && count <= kMaxFusedBatch;
   NWC_TRY(begin_batch(tokens));
   const LayerStream::Running running(stream_.get());
   macs_ = 0;

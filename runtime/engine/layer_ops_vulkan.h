@@ -1,6 +1,7 @@
 // The steps of the forward pass, recorded for a Vulkan device: the twins of kernels_cpu.h, rope.h and attention.h.
 #pragma once
 
+#include "runtime/codec/fused_product.h"
 #include "runtime/engine/llama_layout.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/vulkan/submit.h"
@@ -23,7 +24,7 @@ struct DeviceRows {
 };
 
 /// Tokens that go through the memory-bound product, which reads every weight once; more are multiplied in tiles.
-inline constexpr uint32_t kFewTokens = 8;
+inline constexpr uint32_t kFewTokens = kMaxFusedBatch;
 
 /// Every call adds dispatches to the batch and no barrier: one is needed before the next reads or overwrites what this
 /// one writes. errors: those of CommandBatch::dispatch (a pipeline cannot be made)

@@ -45,11 +45,9 @@ struct Session::Impl {
 
 namespace {
 
-/// Not the input's fault, nor the caller's: the CPU can do what the device cannot.
-bool device_failed(const Status& status) {
-  return status.code() == StatusCode::kDevice || status.code() == StatusCode::kDeviceLost ||
-         status.code() == StatusCode::kNoDevice || status.code() == StatusCode::kOutOfMemory ||
-         status.code() == StatusCode::kUnsupported;
+/// The device has failed, or there is none, or it does not do what the model needs: the CPU can.
+bool cpu_may_do_it(const Status& status) {
+  return device_failed(status) || status.code() == StatusCode::kNoDevice || status.code() == StatusCode::kUnsupported;
 }
 
 }  // namespace
@@ -93,7 +91,7 @@ template <typename Work>
 Status Session::Impl::on_either(Work&& work) {
   if (forward == nullptr) return Status(StatusCode::kDevice, "the session's device has failed: make another session");
   Status status = work(*forward);
-  if (params.compute == Compute::kCpu || !params.cpu_fallback || !device_failed(status)) return status;
+  if (params.compute == Compute::kCpu || !params.cpu_fallback || !cpu_may_do_it(status)) return status;
   NWC_TRY(start_on_cpu(status));
   return work(*forward);
 }
@@ -109,7 +107,7 @@ Result<std::unique_ptr<Session>> Session::create(const NwcFile& file, Decoder& d
   actual.num_threads = runner.num_workers();
   auto impl = std::make_unique<Impl>(file, decoder, runner, actual, std::move(layout), logger);
   Status status = impl->start(progress);
-  if (actual.compute == Compute::kVulkan && actual.cpu_fallback && device_failed(status)) {
+  if (actual.compute == Compute::kVulkan && actual.cpu_fallback && cpu_may_do_it(status)) {
     status = impl->start_on_cpu(status);
   }
   NWC_TRY(status);

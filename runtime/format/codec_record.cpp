@@ -98,6 +98,14 @@ double Network::mac_per_weight() const {
   return (2.0 * kChunk * w + inner + linear) / kChunk;
 }
 
+bool Network::is_identity() const {
+  if (width != 0) return false;
+  for (size_t i = 0; i < S.size(); ++i) {
+    if (S[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
+  }
+  return true;
+}
+
 Status validate(const CodecRecord& r) {
   if (static_cast<uint8_t>(r.preset) > 3) return bad("preset", "unknown");
   if (r.quantizer != Quantizer::kScalar && r.quantizer != Quantizer::kTrellis)

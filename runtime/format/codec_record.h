@@ -42,6 +42,8 @@ struct Network {
   /// Multiply-accumulates per weight of the chunk, with the first block's V folded into 16 columns (doc/format.md,
   /// section 5.5): (16 w + 16 w + (B - 1) w^2 + 16 w + 256) / 16 with B > 0 blocks.
   double mac_per_weight() const;
+  /// Whether the synthesis leaves its input as it is: there is no network, and S is the identity matrix.
+  bool is_identity() const;
 };
 
 struct CodecRecord {

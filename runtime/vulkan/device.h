@@ -16,7 +16,7 @@ namespace nwc {
 /// Workgroups that every device takes in one dimension.
 inline constexpr uint32_t kMaxGroups = 65535;
 /// Where a binding may begin on every device: a device may ask for less, never for more.
-inline constexpr uint64_t kBindingAlignment = 256;
+inline constexpr uint32_t kBindingAlignment = 256;
 
 /// Known faults. Each names what goes wrong, so that the code that works around it can be found.
 struct DeviceQuirks {
@@ -43,7 +43,7 @@ struct DeviceInfo {
   uint32_t queue_family = 0;
   uint64_t local_memory = 0;  ///< bytes of the largest device-local heap
   uint64_t max_storage_range = 0;
-  uint32_t offset_alignment = 256;  ///< of storage-buffer bindings
+  uint32_t offset_alignment = kBindingAlignment;  ///< of storage-buffer bindings; on no device more
   uint64_t max_allocation = 0;
   uint32_t max_shared_memory = 0;
   // Optional features, where the device has them and nobody switched them off (DeviceFeature has their names).

@@ -1,5 +1,5 @@
 // Numbers shared with C++; tests/vulkan/test_shader_constants.cpp compares them with runtime/format/constants.h,
-// runtime/codec/decode_tables.h and runtime/decoder/vulkan/window_layout.h.
+// runtime/codec (decode_tables.h, fused_product.h) and runtime/decoder/vulkan/window_layout.h.
 const uint kChunk = 16u;
 const uint kNumLanes = 32u;
 const uint kProbBits = 12u;
@@ -17,6 +17,9 @@ const uint kTileTruncated = 1u;
 const uint kTileChecksum = 2u;
 const uint kTileCorrupt = 3u;
 const uint kTileSubgroupSize = 4u;
+
+// Vectors that a product takes at a time.
+const uint kMaxVectors = 8u;
 
 const uint kNoRowScale = 4294967295u;
 const uint kNoRowClass = 4294967295u;

@@ -6,6 +6,7 @@
 #include <regex>
 
 #include "runtime/codec/decode_tables.h"
+#include "runtime/codec/fused_product.h"
 #include "runtime/decoder/vulkan/window_layout.h"
 #include "runtime/decoder/vulkan/window_path.h"
 
@@ -26,6 +27,7 @@ TEST(ShaderConstants, EqualTheHosts) {
       {"kTileChecksum", static_cast<uint32_t>(TileStatus::kChecksum)},
       {"kTileCorrupt", static_cast<uint32_t>(TileStatus::kCorrupt)},
       {"kTileSubgroupSize", static_cast<uint32_t>(TileStatus::kSubgroupSize)},
+      {"kMaxVectors", kMaxFusedBatch},
       {"kNoRowScale", kNoRowScale},
       {"kNoRowClass", kNoRowClass},
       {"kConsumeNothing", static_cast<uint32_t>(Consumer::kNothing)},

@@ -227,7 +227,7 @@ TEST_F(VulkanProduct, Identity) {
 TEST_F(VulkanProduct, NetworkEveryBatch) {
   open(three_tensors(testing::random_codec({3, 6, 16, 1, Activation::kRelu, false})));
   NWC_NEED_DEVICE(start());
-  for (uint32_t batch = 1; batch <= VulkanFusedProduct::kMaxBatch; ++batch) multiply({{0, batch, batch % 2 == 0}});
+  for (uint32_t batch = 1; batch <= kMaxFusedBatch; ++batch) multiply({{0, batch, batch % 2 == 0}});
   const uint64_t most = VulkanFusedProduct::max_tensor_bytes(*file_, 0, options_) +
                         VulkanFusedProduct::max_shared_bytes(*file_, options_);
   EXPECT_LE(product_->device_bytes(), most);

@@ -26,14 +26,6 @@ double distortion_of_a_step(const CodecRecord& codec) {
   return codec.quantizer == Quantizer::kTrellis ? 0.263 : 1.0 / 12;
 }
 
-bool is_identity(const Network& network) {
-  if (network.width != 0) return false;
-  for (size_t i = 0; i < network.S.size(); ++i) {
-    if (network.S[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
-  }
-  return true;
-}
-
 /// How much a squared error of each latent channel weighs in the output: the squared norms of g_s's Jacobian's columns,
 /// mean 1 over the channels. Averaged over latents of unit deviation where g_s is not linear.
 std::vector<float> channel_sensitivity(const CodecRecord& codec, uint8_t level) {
@@ -305,7 +297,7 @@ QuantizedTensor quantize_tensor(const QuantizeJob& job, Runner& runner, Quantize
   out.tile_rows = job.tile_rows;
   out.values.resize(ceil_div(job.m, uint64_t{kChunk}) * job.n * kChunk);
 
-  Shared shared{job, is_identity(job.codec.analysis) && is_identity(job.codec.record.synthesis), {}, {}};
+  Shared shared{job, job.codec.analysis.is_identity() && job.codec.record.synthesis.is_identity(), {}, {}};
   for (uint32_t level = 0; level < job.codec.record.num_levels; ++level) {
     shared.sensitivity.push_back(shared.identity ? std::vector<float>(kChunk, 1.0f)
                                                  : channel_sensitivity(job.codec.record, static_cast<uint8_t>(level)));

@@ -41,13 +41,6 @@ WeightsOutput weights_output(const WindowSlot& slot, const WindowRun& run, uint6
   return {{run.out.buffer, begin, end - begin}, (run.out.offset - begin) / element, run.out_stride};
 }
 
-bool is_identity(const std::vector<float>& matrix) {
-  for (size_t i = 0; i < matrix.size(); ++i) {
-    if (matrix[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, PipelineCache& pipelines,
@@ -60,7 +53,7 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   self->width_ = codec.synthesis.width;
   self->num_levels_ = codec.num_levels;
   self->mac_per_weight_ = codec.synthesis.mac_per_weight();
-  self->identity_ = self->width_ == 0 && is_identity(codec.synthesis.S);
+  self->identity_ = codec.synthesis.is_identity();
   self->staged_ = stream_staging < 0 ? !device.info().quirks.software : stream_staging != 0;
 
   // Several tiles share one copy of the tables, where the subgroups of a workgroup are known to be full.

@@ -62,8 +62,8 @@ class VulkanKernels {
   static RansPush rans_push(const WindowLayout& layout, const TensorContexts& contexts);
   const DeviceBuffer& tables() const { return tables_; }
 
-  /// Partial results [column group][num_vectors][num_rows] of `blocks` row blocks (at most 65535) of a network codec's
-  /// tensor, a group being network_columns() wide. values: see the shader.
+  /// Partial results [column group][num_vectors][num_rows] of `blocks` row blocks (at most kMaxGroups) of a network
+  /// codec's tensor, a group being network_columns() wide. values: see the shader.
   Status dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
                                   const BufferView& partials, const NetworkPush& push, uint32_t blocks);
   uint32_t network_columns() const { return network_kernels_.chunks; }

@@ -25,7 +25,7 @@ uint64_t partial_bytes(const NwcFile& file) {
     if (record.storage != Storage::kCoded) continue;
     const TileGrid grid = tile_grid(record);
     const uint64_t per_row = network ? ceil_div(grid.n, columns) : grid.tiles_per_row();
-    const uint64_t row = per_row * VulkanFusedProduct::kMaxBatch * sizeof(float);
+    const uint64_t row = per_row * kMaxFusedBatch * sizeof(float);
     const uint64_t products = 4 * (row * std::min(grid.m, kPartialBytes) + kBindingAlignment);
     most = std::max({most, row * grid.tile_rows, std::min(kPartialBytes, products)});
   }
@@ -250,9 +250,9 @@ Status VulkanFusedProduct::check_product(const Product& product) const {
   const NwcFile& file = decoder_.file_;
   if (!is_loaded(product.tensor)) return invalid_argument(str_cat("tensor ", product.tensor, " is not loaded"));
   const TensorRecord& record = file.tensors()[product.tensor];
-  if (product.batch == 0 || product.batch > kMaxBatch) {
+  if (product.batch == 0 || product.batch > kMaxFusedBatch) {
     return invalid_argument(
-        str_cat(record.name, ": products of ", product.batch, " vectors, 1 to ", kMaxBatch, " are possible"));
+        str_cat(record.name, ": products of ", product.batch, " vectors, 1 to ", kMaxFusedBatch, " are possible"));
   }
   NWC_TRY(check_view(record.name, product.x, record.cols(), product.x_stride, product.batch));
   return check_view(record.name, product.y, record.rows(), product.y_stride, product.batch);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "runtime/codec/fused_product.h"
 #include "runtime/decoder/vulkan/network_product.h"
 #include "runtime/decoder/vulkan/vulkan_decoder.h"
 
@@ -15,8 +16,6 @@ namespace nwc {
 /// each other and those of the decoder.
 class VulkanFusedProduct {
  public:
-  static constexpr uint32_t kMaxBatch = 8;
-
   /// A network's kernel proves itself here, other kernels when they are first used. Errors: kUnsupported (the file has
   /// no codec), kOutOfMemory, kDevice, kDeviceLost.
   static Result<std::unique_ptr<VulkanFusedProduct>> create(VulkanDecoder& decoder);
@@ -32,7 +31,7 @@ class VulkanFusedProduct {
   /// vector. Both views begin at a multiple of 4 bytes.
   struct Product {
     size_t tensor = 0;
-    uint32_t batch = 1;  ///< 1 to kMaxBatch
+    uint32_t batch = 1;  ///< 1 to kMaxFusedBatch
     BufferView x;
     uint64_t x_stride = 0;
     BufferView y;

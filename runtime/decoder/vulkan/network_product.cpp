@@ -3,17 +3,16 @@
 #include <algorithm>
 
 #include "runtime/base/str_cat.h"
+#include "runtime/codec/fused_product.h"
 
 namespace nwc {
 namespace {
-
-constexpr uint32_t kMaxVectors = 8;  // of the kernel
 
 uint64_t x_bytes(const TileGrid& grid, uint32_t vectors) { return align_up(grid.n * vectors * 4, kBindingAlignment); }
 /// Of status words and values, to which the words' alignment comes.
 uint64_t band_bytes(const TileGrid& grid) { return grid.tiles_per_row() * 4 + grid.tile_rows * grid.n * 2; }
 uint64_t bands_bytes(const TileGrid& grid, uint64_t bands) {
-  return x_bytes(grid, kMaxVectors) + kBindingAlignment + bands * band_bytes(grid);
+  return x_bytes(grid, kMaxFusedBatch) + kBindingAlignment + bands * band_bytes(grid);
 }
 
 uint64_t half_bytes(const NwcFile& file, const VulkanOptions& options) {
@@ -45,7 +44,7 @@ uint64_t VulkanNetworkProduct::bytes_for(const NwcFile& file, const VulkanOption
 Status VulkanNetworkProduct::check(const TensorRecord& record) const {
   const TileGrid grid = tile_grid(record);
   const uint64_t groups = ceil_div(grid.n, kernels_.network_columns());
-  const uint64_t partials = groups * grid.tile_rows * kMaxVectors * sizeof(float);
+  const uint64_t partials = groups * grid.tile_rows * kMaxFusedBatch * sizeof(float);
   if (groups > kMaxGroups || std::max(bands_bytes(grid, 1), partials) > device_.info().max_storage_range) {
     return unsupported(str_cat(record.name, ": ", grid.n, " columns are too many for a product on the device"));
   }
