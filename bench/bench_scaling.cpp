@@ -83,7 +83,7 @@ class Scaling {
       r.device = d.device;
       r.threads = runner_->num_workers();
       r.weights = scale.weights();
-      measure(r, d.decoder->is_vulkan(), [&] {
+      measure(r, d.decoder->on_device() != nullptr, [&] {
         for (uint64_t i = 0; i < scale.tensors; ++i) {
           DecodeRequest request;
           request.tensor = i % copies;

@@ -14,7 +14,7 @@ T value_of(Result<T> result) {
 }  // namespace
 
 struct DeviceLayer::Impl {
-  VulkanDecoder& decoder;
+  DeviceDecoder& decoder;
   uint32_t rows, cols;
   DeviceBuffer weights, copy, x, y;
   std::unique_ptr<CommandBatch> batch;
@@ -35,7 +35,7 @@ DeviceLayer::DeviceLayer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 DeviceLayer::~DeviceLayer() = default;
 
 std::unique_ptr<DeviceLayer> DeviceLayer::create(const SyntheticModel& m, Decoder& decoder) {
-  VulkanDecoder* const vulkan = decoder.vulkan();
+  DeviceDecoder* const vulkan = decoder.on_device();
   if (vulkan == nullptr) return nullptr;
   const TensorRecord& tensor = m.file->tensors()[0];
   const uint32_t rows = static_cast<uint32_t>(tensor.rows()), cols = static_cast<uint32_t>(tensor.cols());

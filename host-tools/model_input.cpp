@@ -99,7 +99,7 @@ Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& 
   NWC_ASSIGN_OR_RETURN(model.decoder, make_decoder(*model.file, within, context));
   model.runner = make_thread_pool(context.threads);
   SessionParams placed = params;
-  placed.compute = model.decoder.decoder->vulkan() != nullptr ? Compute::kVulkan : Compute::kCpu;
+  placed.compute = model.decoder.decoder->on_device() != nullptr ? Compute::kVulkan : Compute::kCpu;
   placed.cpu_fallback = device.backend == "auto";
   ProgressLine progress(context, "loading " + std::filesystem::path(path).filename().string(), share);
   NWC_ASSIGN_OR_RETURN(model.session, Session::create(*model.file, *model.decoder.decoder, *model.runner, placed,

@@ -136,7 +136,7 @@ const char* nwc_decoder_name(const nwc_decoder* decoder) {
 }
 
 nwc_backend nwc_decoder_backend(const nwc_decoder* decoder) {
-  return decoder != nullptr && decoder->decoder->is_vulkan() ? NWC_BACKEND_VULKAN : NWC_BACKEND_CPU;
+  return decoder != nullptr && decoder->decoder->on_device() != nullptr ? NWC_BACKEND_VULKAN : NWC_BACKEND_CPU;
 }
 
 nwc_status nwc_decoder_decode_tensor(nwc_decoder* decoder, uint32_t tensor, nwc_dtype dtype,

@@ -159,7 +159,7 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     if (streams && p.runner == nullptr) s->decode_runner = make_thread_pool(p.num_threads);
     Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;
     NWC_ASSIGN_OR_RETURN(s->decoder, create_decoder(file, decode_runner, backend_of(p), s->log.logger()));
-    if (s->decoder->vulkan() == nullptr) internal.compute = Compute::kCpu;
+    if (s->decoder->on_device() == nullptr) internal.compute = Compute::kCpu;
     const ProgressTarget target{progress, progress_user};
     NWC_ASSIGN_OR_RETURN(s->session, Session::create(file, *s->decoder, *s->compute_runner, internal, s->log.logger(),
                                                      target.progress()));

@@ -22,7 +22,7 @@ struct DecodeRequest {
   Progress progress;
 };
 
-class VulkanDecoder;
+class DeviceDecoder;  // runtime/decoder/vulkan/device_decoder.h
 
 class Decoder {
  public:
@@ -30,9 +30,9 @@ class Decoder {
   /// "cpu avx512", "vulkan llvmpipe (LLVM 15.0.6, 256 bits)".
   /// May change between calls of decode; the string lives as long as the decoder.
   virtual const std::string& name() const = 0;
-  virtual bool is_vulkan() const = 0;
-  /// The decoder itself where it works on a Vulkan device, for who computes there, too; else null.
-  virtual VulkanDecoder* vulkan() { return nullptr; }
+  /// The decoder that works on a Vulkan device, for those who compute there too: this one, or one that this one passes
+  /// requests to. Null where the CPU decodes, which may begin when a device fails.
+  virtual DeviceDecoder* on_device() { return nullptr; }
   /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
   virtual Status decode(const DecodeRequest& request) = 0;
   /// Exact reconstruction indices of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).

@@ -16,7 +16,6 @@ class CpuDecoder final : public Decoder {
   }
 
   const std::string& name() const override { return name_; }
-  bool is_vulkan() const override { return false; }
 
   Status decode(const DecodeRequest& request) override {
     NWC_TRY(check_request(file_, request));

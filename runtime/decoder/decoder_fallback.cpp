@@ -17,14 +17,10 @@ class FallbackDecoder final : public Decoder {
         device_(std::move(device)),
         device_name_(device_->name()),
         name_(&device_name_),
-        is_vulkan_(device_->is_vulkan()) {}
+        on_device_(device_->on_device()) {}
 
   const std::string& name() const override { return *name_.load(); }
-  bool is_vulkan() const override { return is_vulkan_.load(); }
-  VulkanDecoder* vulkan() override {
-    const std::lock_guard lock(mutex_);
-    return device_ == nullptr ? nullptr : device_->vulkan();
-  }
+  DeviceDecoder* on_device() override { return on_device_.load(); }
   Status decode(const DecodeRequest& request) override {
     return on_either([&](Decoder& decoder) { return decoder.decode(request); });
   }
@@ -49,7 +45,7 @@ class FallbackDecoder final : public Decoder {
   Status give_up(const Status& why) {
     NWC_ASSIGN_OR_RETURN(cpu_, create_cpu_decoder(file_, runner_, detect_cpu_level()));
     name_ = &cpu_->name();
-    is_vulkan_ = false;
+    on_device_ = nullptr;
     device_.reset();  // what it holds of the device's memory and the host's goes back
     log_.log(LogLevel::kWarning,
              str_cat(device_name_, " is given up, ", cpu_->name(), " decodes from now on: ", why.message()));
@@ -63,7 +59,7 @@ class FallbackDecoder final : public Decoder {
   std::unique_ptr<Decoder> device_, cpu_;  ///< one of them
   const std::string device_name_;
   std::atomic<const std::string*> name_;
-  std::atomic<bool> is_vulkan_;
+  std::atomic<DeviceDecoder*> on_device_;
 };
 
 }  // namespace

@@ -30,7 +30,7 @@ Result<double> least_seconds(CommandBatch& batch, Record&& record) {
 }  // namespace
 
 Result<double> device_memory_rate(Decoder& decoder) {
-  VulkanDecoder* const vulkan = decoder.vulkan();
+  DeviceDecoder* const vulkan = decoder.on_device();
   if (vulkan == nullptr) return Status(StatusCode::kNoDevice, "the decoder has no Vulkan device");
   VulkanDevice& device = vulkan->device();
   const uint64_t bytes = uint64_t{kProbeRows} * kProbeCols * 2;
@@ -53,7 +53,7 @@ Result<double> device_memory_rate(Decoder& decoder) {
 }
 
 Result<double> device_fused_rate(const NwcFile& file, Decoder& decoder, uint64_t most_weights) {
-  VulkanDecoder* const vulkan = decoder.vulkan();
+  DeviceDecoder* const vulkan = decoder.on_device();
   if (vulkan == nullptr) return Status(StatusCode::kNoDevice, "the decoder has no Vulkan device");
   size_t tensor = 0;
   uint64_t largest = 0;
@@ -78,9 +78,7 @@ Result<double> device_fused_rate(const NwcFile& file, Decoder& decoder, uint64_t
   batch->barrier();
   NWC_TRY(batch->submit_and_wait());
   const VulkanFusedProduct::Product job{tensor, 1, &x, record.cols(), &y, record.rows(), false};
-  NWC_ASSIGN_OR_RETURN(const double seconds, least_seconds(*batch, [&] {
-                         return product->record(*batch, {&job, 1});
-                       }));
+  NWC_ASSIGN_OR_RETURN(const double seconds, least_seconds(*batch, [&] { return product->record(*batch, {&job, 1}); }));
   return static_cast<double>(largest) / seconds;
 }
 

@@ -22,7 +22,7 @@ constexpr uint64_t kMaxSubmissionMacsSoftware = 10'000'000'000;
 
 class ForwardVulkan final : public Forward {
  public:
-  ForwardVulkan(const ForwardInputs& in, VulkanDecoder& decoder)
+  ForwardVulkan(const ForwardInputs& in, DeviceDecoder& decoder)
       : file_(in.file),
         params_(in.params),
         layout_(in.layout),
@@ -67,7 +67,7 @@ class ForwardVulkan final : public Forward {
   const LlamaLayout& layout_;
   const MemoryPlan& plan_;
   const ModelRecord& model_;
-  VulkanDecoder& decoder_;
+  DeviceDecoder& decoder_;
   VulkanDevice& device_;
   const LayerOps ops_;
   WeightSource host_source_;  ///< for what the host reads: norms, embedding rows
@@ -401,7 +401,7 @@ uint64_t vulkan_fused_bytes(const NwcFile& file, std::span<const size_t> tensors
 }
 
 Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inputs, const Progress& progress) {
-  VulkanDecoder* decoder = inputs.decoder.vulkan();
+  DeviceDecoder* decoder = inputs.decoder.on_device();
   if (decoder == nullptr) {
     return Status(StatusCode::kNoDevice,
                   str_cat(inputs.decoder.name(), " has no Vulkan device that the model could run on"));

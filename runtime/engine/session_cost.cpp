@@ -41,7 +41,7 @@ Result<SessionRates> measure_session_rates(const NwcFile& file, Decoder& decoder
   rates.decoded_weights = rates.fused_weights = decode.weights_per_second();
   // Tensors that are too large to be tried are left to the decoder's rate, which is lower.
   const uint64_t most = static_cast<uint64_t>(kMostFusedSeconds * rates.decoded_weights);
-  if (decoder.is_vulkan()) {
+  if (decoder.on_device() != nullptr) {
     NWC_ASSIGN_OR_RETURN(const double fused, device_fused_rate(file, decoder, most));
     if (fused > 0) rates.fused_weights = fused;
     NWC_ASSIGN_OR_RETURN(rates.memory_bytes, device_memory_rate(decoder));

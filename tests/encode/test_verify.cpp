@@ -74,7 +74,6 @@ TEST(Verify, ComparesDecoders) {
    public:
     explicit Wrong(Decoder& right) : right_(right) {}
     const std::string& name() const override { return right_.name(); }
-    bool is_vulkan() const override { return false; }
     Status decode(const DecodeRequest& request) override {
       NWC_TRY(right_.decode(request));
       const float v = load_le<float>(request.out.data());

@@ -143,7 +143,6 @@ class CountingDecoder final : public Decoder {
  public:
   explicit CountingDecoder(const NwcFile& file) : file_(file), calls_(file.tensors().size()), checks_(calls_.size()) {}
   const std::string& name() const override { return name_; }
-  bool is_vulkan() const override { return false; }
   Status decode_values(size_t, std::span<int16_t>) override { return unsupported("raw tensors only"); }
 
   Status decode(const DecodeRequest& r) override {

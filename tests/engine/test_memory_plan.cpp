@@ -165,7 +165,6 @@ class WatchingDecoder final : public Decoder {
  public:
   explicit WatchingDecoder(const NwcFile& file) : inner_(file) {}
   const std::string& name() const override { return inner_.name(); }
-  bool is_vulkan() const override { return false; }
   Status decode(const DecodeRequest& request) override {
     const Status status = inner_.decode(request);
     peak = std::max(peak, anonymous_memory());

@@ -95,7 +95,6 @@ class RecordingDecoder final : public Decoder {
  public:
   explicit RecordingDecoder(const NwcFile& file, Status status = {}) : file_(file), status_(std::move(status)) {}
   const std::string& name() const override { return name_; }
-  bool is_vulkan() const override { return false; }
   Status decode_values(size_t, std::span<int16_t>) override { return unsupported("weights only"); }
   Status decode(const DecodeRequest& r) override {
     const uint64_t weights = (r.row_end - r.row_begin) * file_.tensors()[r.tensor].cols();

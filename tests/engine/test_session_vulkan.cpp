@@ -159,7 +159,8 @@ TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
       expect_near(logits, expected, 2 * kTolerance);  // these weights are not rounded to halves
     }
     EXPECT_LE(vulkan.session->allocated_bytes() + plan.decoder_scratch, plan.total);
-    EXPECT_LE(vulkan.decoder->vulkan()->device_bytes() + vulkan.decoder->vulkan()->host_bytes(), plan.decoder_scratch);
+    EXPECT_LE(vulkan.decoder->on_device()->device_bytes() + vulkan.decoder->on_device()->host_bytes(),
+              plan.decoder_scratch);
     EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
   }
 }

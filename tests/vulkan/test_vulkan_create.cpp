@@ -65,7 +65,7 @@ TEST_F(VulkanCreate, NamesAndIndexesChooseTheDevice) {
   const auto first = create();
   NWC_NEED_DEVICE(first.status());
   ASSERT_EQ((*first)->name().rfind("vulkan ", 0), 0u);
-  EXPECT_TRUE((*first)->is_vulkan());
+  EXPECT_NE((*first)->on_device(), nullptr);
   const std::string name = (*first)->name().substr(7);
   EXPECT_NE(describe_vulkan_devices().find(name), std::string::npos);
 
@@ -138,13 +138,13 @@ TEST_F(VulkanCreate, AutoTakesNoSoftwareRenderer) {
   expect_decodes(**decoder);
   EXPECT_TRUE(log_.mentions("backend auto"));
   if (gpu) return;
-  EXPECT_FALSE((*decoder)->is_vulkan());
+  EXPECT_EQ((*decoder)->on_device(), nullptr);
   if (list_vulkan_devices().empty()) return;
   EXPECT_TRUE(log_.mentions("is a software renderer"));
   setenv("NWC_VULKAN_DEVICE", list_vulkan_devices()[0].name.c_str(), 1);  // not even if it is named
   decoder = create_auto_decoder(*file_, *runner_, {}, log_.logger());
   ASSERT_TRUE(decoder.ok());
-  EXPECT_FALSE((*decoder)->is_vulkan());
+  EXPECT_EQ((*decoder)->on_device(), nullptr);
 }
 
 TEST_F(VulkanCreate, QuarantineTakesTheNextVariant) {

@@ -55,8 +55,8 @@ class VulkanFaults : public ::testing::Test {
 TEST_F(VulkanFaults, WithoutAFaultNothingIsSaid) {
   const auto decoder = create_auto();
   ASSERT_TRUE(decoder.ok()) << decoder.status().message();
-  if (!(*decoder)->is_vulkan()) NWC_NEED_DEVICE(create_vulkan().status());
-  ASSERT_TRUE((*decoder)->is_vulkan());
+  if ((*decoder)->on_device() == nullptr) NWC_NEED_DEVICE(create_vulkan().status());
+  ASSERT_NE((*decoder)->on_device(), nullptr);
   expect_decodes(**decoder);
   EXPECT_EQ(count_lines("quarantined") + count_lines("given up"), 0u);
   EXPECT_GT(faulty_vulkan()->submits, 0u);
@@ -81,7 +81,7 @@ TEST_F(VulkanFaults, WithoutARightKernelTheCpuDecodes) {
   faulty_vulkan()->damaged_modules = 3;
   const auto decoder = create_auto();
   ASSERT_TRUE(decoder.ok()) << decoder.status().message();
-  EXPECT_FALSE((*decoder)->is_vulkan());
+  EXPECT_EQ((*decoder)->on_device(), nullptr);
   EXPECT_TRUE(log_.mentions("backend auto: the CPU decodes, since"));
   expect_decodes(**decoder);
 }
@@ -102,12 +102,12 @@ TEST_F(VulkanFaults, LostDeviceIsReplacedByTheCpu) {
   NWC_NEED_DEVICE(create_vulkan().status());
   const auto decoder = create_auto();
   ASSERT_TRUE(decoder.ok()) << decoder.status().message();
-  ASSERT_TRUE((*decoder)->is_vulkan());
+  ASSERT_NE((*decoder)->on_device(), nullptr);
   const std::string& name = (*decoder)->name();
   expect_decodes(**decoder);
   faulty_vulkan()->submits_until_lost = faulty_vulkan()->submits;
   expect_decodes(**decoder);
-  EXPECT_FALSE((*decoder)->is_vulkan());
+  EXPECT_EQ((*decoder)->on_device(), nullptr);
   EXPECT_EQ((*decoder)->name().rfind("cpu ", 0), 0u) << (*decoder)->name();
   EXPECT_EQ(name.rfind("vulkan ", 0), 0u) << "the old name lives as long as the decoder";
   EXPECT_EQ(count_lines("is given up"), 1u);
@@ -133,11 +133,11 @@ TEST_F(VulkanFaults, HangingDeviceIsReplacedByTheCpu) {
   NWC_NEED_DEVICE(create_vulkan().status());
   {
     const auto decoder = create_auto();
-    ASSERT_TRUE(decoder.ok() && (*decoder)->is_vulkan());
+    ASSERT_TRUE(decoder.ok() && (*decoder)->on_device() != nullptr);
     expect_decodes(**decoder);
     faulty_vulkan()->waits_until_hang = faulty_vulkan()->waits;
     expect_decodes(**decoder);
-    EXPECT_FALSE((*decoder)->is_vulkan());
+    EXPECT_EQ((*decoder)->on_device(), nullptr);
     EXPECT_EQ(count_lines("is given up"), 1u);
     EXPECT_TRUE(log_.mentions("did not finish within"));
     const FaultyVulkan before = *faulty_vulkan();
@@ -170,7 +170,7 @@ TEST_F(VulkanFaults, DeviceThatHangsAtStartUpIsReplacedByTheCpu) {
     faulty_vulkan()->waits_until_hang = wait;
     const auto decoder = create_auto();
     ASSERT_TRUE(decoder.ok()) << decoder.status().message();
-    EXPECT_FALSE((*decoder)->is_vulkan());
+    EXPECT_EQ((*decoder)->on_device(), nullptr);
     expect_decodes(**decoder);
   }
 }
@@ -181,7 +181,7 @@ TEST_F(VulkanFaults, WithoutDeviceMemoryTheCpuDecodes) {
   faulty_vulkan()->allocations_fail = true;
   const auto decoder = make_fallback_decoder(std::move(device).value(), *file_, *runner_, log_.logger());
   expect_decodes(*decoder);
-  EXPECT_FALSE(decoder->is_vulkan());
+  EXPECT_EQ(decoder->on_device(), nullptr);
   EXPECT_EQ(count_lines("is given up"), 1u);
   EXPECT_TRUE(log_.mentions("VK_ERROR_OUT_OF_DEVICE_MEMORY"));
 }
@@ -189,10 +189,10 @@ TEST_F(VulkanFaults, WithoutDeviceMemoryTheCpuDecodes) {
 TEST_F(VulkanFaults, InputErrorsAreNotTheDevices) {
   NWC_NEED_DEVICE(create_vulkan().status());
   const auto decoder = create_auto();
-  ASSERT_TRUE(decoder.ok() && (*decoder)->is_vulkan());
+  ASSERT_TRUE(decoder.ok() && (*decoder)->on_device() != nullptr);
   std::vector<int16_t> small(1);
   EXPECT_EQ((*decoder)->decode_values(0, small).code(), StatusCode::kBufferTooSmall);
-  EXPECT_TRUE((*decoder)->is_vulkan());
+  EXPECT_NE((*decoder)->on_device(), nullptr);
 }
 
 }  // namespace

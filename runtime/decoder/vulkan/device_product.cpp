@@ -56,21 +56,22 @@ Status check_view(const std::string& name, const BufferView& view, uint64_t widt
 
 }  // namespace
 
-Result<std::unique_ptr<VulkanFusedProduct>> VulkanFusedProduct::create(VulkanDecoder& decoder) {
-  const std::lock_guard<std::mutex> lock(decoder.mutex_);
-  if (!decoder.file_.codec()) return unsupported("the file has no codec, and so no coded tensors to multiply by");
-  std::unique_ptr<VulkanFusedProduct> self(new VulkanFusedProduct(decoder));
-  if (decoder.file_.codec()->synthesis.width != 0) {
-    const Status known = decoder.self_test_->check_network_product();
+Result<std::unique_ptr<VulkanFusedProduct>> VulkanFusedProduct::create(DeviceDecoder& decoder) {
+  DeviceContext& context = decoder.context();
+  const std::lock_guard<std::mutex> lock(context.mutex);
+  if (!context.file.codec()) return unsupported("the file has no codec, and so no coded tensors to multiply by");
+  std::unique_ptr<VulkanFusedProduct> self(new VulkanFusedProduct(context));
+  if (context.file.codec()->synthesis.width != 0) {
+    const Status known = context.self_test->check_network_product();
     if (known.code() == StatusCode::kNoDevice) {
       return Status(StatusCode::kDevice, str_cat(known.message(), ": multiply on the CPU"));
     }
     NWC_TRY(known);
-    NWC_ASSIGN_OR_RETURN(self->network_, VulkanNetworkProduct::create(*decoder.device_, *decoder.kernels_,
-                                                                      decoder.file_, decoder.options_));
+    NWC_ASSIGN_OR_RETURN(
+        self->network_, VulkanNetworkProduct::create(*context.device, *context.kernels, context.file, context.options));
   }
   NWC_ASSIGN_OR_RETURN(self->partials_,
-                       DeviceBuffer::create(*decoder.device_, partial_bytes(decoder.file_), MemoryKind::kDevice));
+                       DeviceBuffer::create(*context.device, partial_bytes(context.file), MemoryKind::kDevice));
   return self;
 }
 
@@ -107,22 +108,22 @@ uint64_t VulkanFusedProduct::max_shared_bytes(const NwcFile& file, const VulkanO
 }
 
 Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
-  const std::lock_guard<std::mutex> lock(decoder_.mutex_);
-  const NwcFile& file = decoder_.file_;
+  const std::lock_guard<std::mutex> lock(context_.mutex);
+  const NwcFile& file = context_.file;
   if (tensor >= file.tensors().size() || file.tensors()[tensor].storage != Storage::kCoded) {
     return invalid_argument(str_cat("tensor ", tensor, " is not a coded one"));
   }
   if (is_loaded(tensor)) return {};
   if (network_ != nullptr) NWC_TRY(network_->check(file.tensors()[tensor]));
   const std::string& name = file.tensors()[tensor].name;
-  if (decoder_.device_->lost()) return Status(StatusCode::kDeviceLost, str_cat(name, ": the Vulkan device was lost"));
+  if (context_.device->lost()) return Status(StatusCode::kDeviceLost, str_cat(name, ": the Vulkan device was lost"));
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
   Loaded loaded;
-  loaded.contexts = build_contexts(*file.codec(), decoder_.tables_, coded);
+  loaded.contexts = build_contexts(*file.codec(), context_.tables, coded);
   loaded.used_tables = loaded.contexts.used.size();
   // A kernel that fails where the CPU does not is given up, as when it decodes.
   Status failure(StatusCode::kDevice, str_cat(name, ": no rANS kernel works: multiply on the CPU"));
-  while (const auto variant = decoder_.self_test_->choose(loaded.used_tables, Consumer::kNothing)) {
+  while (const auto variant = context_.self_test->choose(loaded.used_tables, Consumer::kNothing)) {
     Status status = load_with(tensor, coded, *variant, check_crc, &loaded);
     if (status.ok()) {
       loaded.contexts.global.clear();
@@ -131,7 +132,7 @@ Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
       return {};
     }
     if (status.code() != StatusCode::kDevice) return status;
-    decoder_.self_test_->quarantine(*variant, status.message());
+    context_.self_test->quarantine(*variant, status.message());
     failure = std::move(status);
   }
   return failure;
@@ -139,39 +140,39 @@ Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
 
 VulkanFusedProduct::ImportedFile VulkanFusedProduct::import_payloads(const CodedTensor& coded) {
   ImportedFile imported;
-  if (!imports_ || !decoder_.device_->info().host_import || coded.tiles.empty()) return imported;
+  if (!imports_ || !context_.device->info().host_import || coded.tiles.empty()) return imported;
   uint64_t begin = UINT64_MAX, end = 0;
   for (const CodedTensor::Tile& tile : coded.tiles) {
     begin = std::min(begin, tile.offset);
     end = std::max(end, tile.offset + tile.size);
   }
-  const uint8_t* view = decoder_.file_.reader().view(begin, end - begin);
+  const uint8_t* view = context_.file.reader().view(begin, end - begin);
   if (view == nullptr) return imported;
   Result<DeviceBuffer> buffer =
-      DeviceBuffer::import_host(*decoder_.device_, {view, static_cast<size_t>(end - begin)}, &imported.at);
+      DeviceBuffer::import_host(*context_.device, {view, static_cast<size_t>(end - begin)}, &imported.at);
   if (buffer.ok()) {
     imported.buffer = std::move(buffer).value();
     imported.begin = begin;
   } else {
     imports_ = false;
-    decoder_.log_.log(LogLevel::kInfo, str_cat(decoder_.name_, " does not read the file where it is mapped (",
-                                               buffer.status().message(), "): it is copied"));
+    context_.log.log(LogLevel::kInfo, str_cat(context_.name, " does not read the file where it is mapped (",
+                                              buffer.status().message(), "): it is copied"));
   }
   return imported;
 }
 
 Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, const RansVariant& variant,
                                      bool check_crc, Loaded* out) {
-  const NwcFile& file = decoder_.file_;
-  VulkanDevice& device = *decoder_.device_;
-  VulkanKernels& kernels = *decoder_.kernels_;
+  const NwcFile& file = context_.file;
+  VulkanDevice& device = *context_.device;
+  VulkanKernels& kernels = *context_.kernels;
   const TensorRecord& record = file.tensors()[tensor];
   const TileGrid grid = tile_grid(record);
   WindowPath path;
   path.rans = Consumer::kNothing;
   path.values_only = path.direct = true;
   WindowLimits limits = kernels.limits(UINT64_MAX, path, false);
-  limits.max_input_bytes = std::min(limits.max_input_bytes, window_bytes(decoder_.options_));
+  limits.max_input_bytes = std::min(limits.max_input_bytes, window_bytes(context_.options));
   const ImportedFile imported = import_payloads(coded);
   const bool copy_payloads = imported.buffer.handle() == VK_NULL_HANDLE;
   const uint64_t global_bytes = out->contexts.global.size() * 4;
@@ -197,7 +198,7 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
   NWC_ASSIGN_OR_RETURN(const DeviceBuffer upload, DeviceBuffer::create(device, largest, MemoryKind::kUpload));
   NWC_ASSIGN_OR_RETURN(const DeviceBuffer status, DeviceBuffer::create(device, most_tiles * 4, MemoryKind::kDevice));
   NWC_ASSIGN_OR_RETURN(const DeviceBuffer back, DeviceBuffer::create(device, most_tiles * 4, MemoryKind::kReadback));
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, *decoder_.pipelines_));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, *context_.pipelines));
   for (const Window& window : out->windows) {
     const WindowLayout& layout = window.layout;
     const uint64_t bytes = layout.total_words * 4;
@@ -205,10 +206,10 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
         copy_payloads ? window.global_context_at * uint64_t{4} : layout.payload_at[0] * uint64_t{4};
     const MutableBytes input = upload.mapped().first(static_cast<size_t>(global_at + global_bytes));
     size_t bad = 0;
-    Status packed = pack_window(file, tensor, coded, layout, out->contexts, true, check_crc, decoder_.runner_, input,
+    Status packed = pack_window(file, tensor, coded, layout, out->contexts, true, check_crc, context_.runner, input,
                                 &bad, copy_payloads);
     if (!packed.ok()) {
-      for (size_t t = 0; t < bad; ++t) NWC_TRY(check_tile(file, decoder_.tables_, tensor, coded, layout.tiles[t]));
+      for (size_t t = 0; t < bad; ++t) NWC_TRY(check_tile(file, context_.tables, tensor, coded, layout.tiles[t]));
       return packed;
     }
     std::memcpy(input.data() + global_at, out->contexts.global.data(), global_bytes);
@@ -239,7 +240,7 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
     for (size_t t = 0; t < layout.tiles.size(); ++t) {
       const uint32_t word = load_le<uint32_t>(back.mapped().data() + 4 * t);
       if (word == static_cast<uint32_t>(TileStatus::kOk)) continue;
-      NWC_TRY(check_tile(file, decoder_.tables_, tensor, coded, layout.tiles[t]));
+      NWC_TRY(check_tile(file, context_.tables, tensor, coded, layout.tiles[t]));
       return kernel_failure(record, layout.tiles[t], word);
     }
   }
@@ -247,7 +248,7 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
 }
 
 Status VulkanFusedProduct::check_product(const Product& product) const {
-  const NwcFile& file = decoder_.file_;
+  const NwcFile& file = context_.file;
   if (!is_loaded(product.tensor)) return invalid_argument(str_cat("tensor ", product.tensor, " is not loaded"));
   const TensorRecord& record = file.tensors()[product.tensor];
   if (product.batch == 0 || product.batch > kMaxFusedBatch) {
@@ -259,7 +260,7 @@ Status VulkanFusedProduct::check_product(const Product& product) const {
 }
 
 Status VulkanFusedProduct::record(CommandBatch& batch, std::span<const Product> products) {
-  const std::lock_guard<std::mutex> lock(decoder_.mutex_);
+  const std::lock_guard<std::mutex> lock(context_.mutex);
   for (const Product& product : products) NWC_TRY(check_product(product));
   // Of a batch that was thrown away.
   reductions_.clear();
@@ -271,14 +272,14 @@ Status VulkanFusedProduct::record(CommandBatch& batch, std::span<const Product> 
 }
 
 Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& product) {
-  const NwcFile& file = decoder_.file_;
-  VulkanKernels& kernels = *decoder_.kernels_;
-  const uint64_t alignment = decoder_.device_->info().offset_alignment;
+  const NwcFile& file = context_.file;
+  VulkanKernels& kernels = *context_.kernels;
+  const uint64_t alignment = context_.device->info().offset_alignment;
   const Loaded& loaded = loaded_.at(product.tensor);
   const TileGrid grid = tile_grid(file.tensors()[product.tensor]);
-  const auto variant = network_ != nullptr ? decoder_.self_test_->choose(loaded.used_tables, Consumer::kValues)
-                                           : decoder_.self_test_->choose(loaded.used_tables, Consumer::kProduct,
-                                                                         std::bit_ceil(product.batch));
+  const auto variant = network_ != nullptr ? context_.self_test->choose(loaded.used_tables, Consumer::kValues)
+                                           : context_.self_test->choose(loaded.used_tables, Consumer::kProduct,
+                                                                        std::bit_ceil(product.batch));
   if (!variant) {
     return Status(StatusCode::kDevice,
                   str_cat(file.tensors()[product.tensor].name, ": no product kernel works: multiply on the CPU"));

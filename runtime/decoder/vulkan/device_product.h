@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "runtime/codec/fused_product.h"
+#include "runtime/decoder/vulkan/device_decoder.h"
 #include "runtime/decoder/vulkan/network_product.h"
-#include "runtime/decoder/vulkan/vulkan_decoder.h"
 
 namespace nwc {
 
@@ -18,7 +18,7 @@ class VulkanFusedProduct {
  public:
   /// A network's kernel proves itself here, other kernels when they are first used. Errors: kUnsupported (the file has
   /// no codec), kOutOfMemory, kDevice, kDeviceLost.
-  static Result<std::unique_ptr<VulkanFusedProduct>> create(VulkanDecoder& decoder);
+  static Result<std::unique_ptr<VulkanFusedProduct>> create(DeviceDecoder& decoder);
 
   /// Reads the tensor, checks it, decodes it once without keeping anything, and holds its payload on the device.
   /// Errors: kInvalidArgument (not coded), kUnsupported (a band of tiles that no binding of the device can hold), those
@@ -54,7 +54,7 @@ class VulkanFusedProduct {
   static uint64_t max_shared_bytes(const NwcFile& file, const VulkanOptions& options);
 
  private:
-  explicit VulkanFusedProduct(VulkanDecoder& decoder) : decoder_(decoder) {}
+  explicit VulkanFusedProduct(DeviceContext& context) : context_(context) {}
 
   struct Window {
     WindowLayout layout;
@@ -84,7 +84,7 @@ class VulkanFusedProduct {
   Status record_product(CommandBatch& batch, const Product& product);
   Status reduce(CommandBatch& batch);
 
-  VulkanDecoder& decoder_;
+  DeviceContext& context_;
   std::unique_ptr<VulkanNetworkProduct> network_;  ///< null: the codec is linear
   bool imports_ = true;                            ///< until it fails
   std::map<size_t, Loaded> loaded_;

@@ -16,44 +16,19 @@ Status needs_cpu(const std::string& what) {
 
 Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file, Runner& runner,
                                                              const VulkanOptions& options, const Logger& log) {
-  std::unique_ptr<VulkanDecoder> self(new VulkanDecoder(file, runner, options, log));
-  NWC_ASSIGN_OR_RETURN(std::unique_ptr<VulkanInstance> instance, VulkanInstance::create(options.validation, log));
-  NWC_ASSIGN_OR_RETURN(DeviceInfo info,
-                       choose_device(*instance, {options.device_index, options.device_name, options.software_renderers,
-                                                 options.disabled_features}));
-  info.max_storage_range = std::min(info.max_storage_range, options.storage_range_limit);
-  NWC_ASSIGN_OR_RETURN(self->device_, VulkanDevice::create(std::move(instance), info));
-  self->device_->set_allocation_limit(options.allocation_limit);
-  NWC_ASSIGN_OR_RETURN(self->pipelines_, PipelineCache::create(*self->device_, options.cache_directory));
-  self->name_ = str_cat("vulkan ", info.name);
-  NWC_ASSIGN_OR_RETURN(self->stream_,
-                       WindowStream::create(file, runner, *self->device_, *self->pipelines_, options.max_window_bytes));
-  if (!file.codec()) return self;
-
-  const CodecRecord& codec = *file.codec();
-  self->tables_ = build_decode_tables(codec);
-  NWC_ASSIGN_OR_RETURN(self->kernels_, VulkanKernels::create(*self->device_, *self->pipelines_, codec, self->tables_,
-                                                             VulkanSelfTest::extra_tables(), options));
-  NWC_ASSIGN_OR_RETURN(self->test_slot_, WindowSlot::create(*self->device_, *self->pipelines_, 0));
-  self->self_test_ = std::make_unique<VulkanSelfTest>(*self->kernels_, *self->test_slot_, *self->device_, codec,
-                                                      static_cast<uint32_t>(self->tables_.alias.size()), options, log);
-  self->stream_->set_codec(self->tables_, *self->kernels_, *self->self_test_);
-  const std::optional<RansVariant> variant = self->self_test_->choose(self->tables_.alias.size(), Consumer::kValues);
-  if (!variant) {
-    return Status(StatusCode::kNoDevice,
-                  str_cat(info.name, ": no rANS kernel decodes the known tiles rightly: decode on the CPU"));
-  }
-  if (codec.synthesis.width != 0) NWC_TRY(self->self_test_->check_network(*variant, Dtype::kF32));
-  NWC_TRY(self->self_test_->check_conversion());
-  self->pipelines_->save();
-  log.log(LogLevel::kInfo, str_cat(self->name_, " (", info.driver, "), subgroups of ", info.subgroup_size,
-                                   ", features: ", feature_names(info.features()), ", rANS kernel: ", variant->name()));
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<DeviceContext> made, DeviceContext::create(file, runner, options, log));
+  std::unique_ptr<VulkanDecoder> self(new VulkanDecoder(std::move(made)));
+  const DeviceContext& context = *self->context_;
+  NWC_ASSIGN_OR_RETURN(
+      self->stream_, WindowStream::create(file, runner, *context.device, *context.pipelines, options.max_window_bytes));
+  if (context.kernels != nullptr) self->stream_->set_codec(context.tables, *context.kernels, *context.self_test);
   return self;
 }
 
 Status VulkanDecoder::decode(const DecodeRequest& request) {
-  NWC_TRY(check_request(file_, request));
-  if (file_.tensors()[request.tensor].storage != Storage::kCoded) return decode_raw_rows(file_, request);
+  NWC_TRY(check_request(context_->file, request));
+  if (context_->file.tensors()[request.tensor].storage != Storage::kCoded)
+    return decode_raw_rows(context_->file, request);
   DecodeJob job;
   job.tensor = request.tensor;
   job.row_begin = request.row_begin;
@@ -65,10 +40,10 @@ Status VulkanDecoder::decode(const DecodeRequest& request) {
 }
 
 Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
-  if (tensor >= file_.tensors().size() || file_.tensors()[tensor].storage != Storage::kCoded) {
+  if (tensor >= context_->file.tensors().size() || context_->file.tensors()[tensor].storage != Storage::kCoded) {
     return invalid_argument(str_cat("tensor ", tensor, " is not a coded one"));
   }
-  const TensorRecord& record = file_.tensors()[tensor];
+  const TensorRecord& record = context_->file.tensors()[tensor];
   const uint64_t need = ceil_div(record.rows(), kChunk) * record.cols() * kChunk;
   if (out.size() < need) {
     return Status(StatusCode::kBufferTooSmall, str_cat(record.name, ": needs room for ", need, " values"));
@@ -84,8 +59,8 @@ Status VulkanDecoder::decode_values(size_t tensor, std::span<int16_t> out) {
 Status VulkanDecoder::decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress) {
   std::vector<DecodeJob> jobs;
   for (const DeviceDecodeRequest& request : requests) {
-    NWC_TRY(check_rows(file_, request.tensor, request.row_begin, request.row_end, request.dtype));
-    const TensorRecord& record = file_.tensors()[request.tensor];
+    NWC_TRY(check_rows(context_->file, request.tensor, request.row_begin, request.row_end, request.dtype));
+    const TensorRecord& record = context_->file.tensors()[request.tensor];
     const uint64_t need = (request.row_end - request.row_begin) * record.cols() * dtype_size(request.dtype);
     const BufferView& out = request.out;
     if (out.buffer == nullptr || out.offset % 4 != 0) {
@@ -109,15 +84,15 @@ Status VulkanDecoder::decode_to_device(std::span<const DeviceDecodeRequest> requ
 
 Status VulkanDecoder::run_jobs(std::span<const DecodeJob> jobs, const Progress& progress) {
   if (jobs.empty()) return {};
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (device_->lost()) return needs_cpu(file_.tensors()[jobs.front().tensor].name);
+  const std::lock_guard<std::mutex> lock(context_->mutex);
+  if (context_->device->lost()) return needs_cpu(context_->file.tensors()[jobs.front().tensor].name);
   // A kernel that fails where the CPU does not is given up, and the next one tries the same jobs from their beginning.
   Status failure;
   for (;;) {
     Status status = run_smaller(jobs, progress);
     if (status.code() != StatusCode::kDevice) return status;
     if (!stream_->last_variant()) return failure.ok() ? status : failure;
-    self_test_->quarantine(*stream_->last_variant(), status.message());
+    context_->self_test->quarantine(*stream_->last_variant(), status.message());
     failure = std::move(status);
   }
 }
@@ -127,18 +102,19 @@ Status VulkanDecoder::run_smaller(std::span<const DecodeJob> jobs, const Progres
     Status status = stream_->run(jobs, shrink, progress);
     if (status.code() != StatusCode::kOutOfMemory) return status;
     // A device may refuse what its limits promise. The least is a tile.
-    const std::string& name = file_.tensors()[jobs.front().tensor].name;
+    const std::string& name = context_->file.tensors()[jobs.front().tensor].name;
     if (!stream_->can_shrink(shrink)) return status.with_context(name);
-    log_.log(LogLevel::kInfo, str_cat(name, ": ", status.message(), "; trying windows of at most ",
-                                      options_.max_window_bytes / 4 / shrink, " bytes"));
+    context_->log.log(LogLevel::kInfo, str_cat(name, ": ", status.message(), "; trying windows of at most ",
+                                               context_->options.max_window_bytes / 4 / shrink, " bytes"));
   }
 }
 
 Result<double> VulkanDecoder::time_device_copy(uint64_t bytes, int repetitions) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  NWC_ASSIGN_OR_RETURN(const DeviceBuffer from, DeviceBuffer::create(*device_, bytes, MemoryKind::kDevice));
-  NWC_ASSIGN_OR_RETURN(const DeviceBuffer to, DeviceBuffer::create(*device_, bytes, MemoryKind::kDevice));
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(*device_, *pipelines_));
+  const std::lock_guard<std::mutex> lock(context_->mutex);
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer from, DeviceBuffer::create(*context_->device, bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const DeviceBuffer to, DeviceBuffer::create(*context_->device, bytes, MemoryKind::kDevice));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch,
+                       CommandBatch::create(*context_->device, *context_->pipelines));
   double least = 0;
   for (int i = 0; i < repetitions; ++i) {
     NWC_TRY(batch->begin());
@@ -156,11 +132,12 @@ Result<double> VulkanDecoder::time_device_copy(uint64_t bytes, int repetitions) 
 }
 
 uint64_t VulkanDecoder::device_bytes() const {
-  return stream_->device_bytes() + (kernels_ == nullptr ? 0 : kernels_->device_bytes() + test_slot_->device_bytes());
+  return stream_->device_bytes() +
+         (context_->kernels == nullptr ? 0 : context_->kernels->device_bytes() + context_->test_slot->device_bytes());
 }
 
 uint64_t VulkanDecoder::host_bytes() const {
-  return stream_->host_bytes() + (test_slot_ == nullptr ? 0 : test_slot_->host_bytes());
+  return stream_->host_bytes() + (context_->test_slot == nullptr ? 0 : context_->test_slot->host_bytes());
 }
 
 uint64_t VulkanDecoder::max_scratch_bytes(const NwcFile& file, const VulkanOptions& options) {
