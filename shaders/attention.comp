@@ -5,18 +5,13 @@
 // [tokens][heads * head_dim]. Workgroup: 64. groups: heads, tokens.
 #extension GL_GOOGLE_include_directive : require
 #include "common/kv_cache.glsl"
+#include "common/push_constants.h"
 
 layout(local_size_x = 64) in;
 layout(std430, set = 0, binding = 0) readonly buffer Qkv { float qkv[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Cache { uint cache[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer Out { float attended[]; };
-layout(push_constant) uniform Parameters {
-  uint num_heads, num_kv_heads;
-  uint head_dim;  // even, at most 256
-  uint position;  // of token 0
-  uint context;
-  float scale;
-} pc;
+layout(push_constant) uniform Parameters { AttentionPush pc; };
 
 const uint kBlock = 64u;
 const uint kMaxPairs = 2u;  // of an invocation: 2 * 64 pairs are 256 numbers

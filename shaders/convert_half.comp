@@ -2,13 +2,12 @@
 // f32 to f16 or bf16, two to a word.
 // Bindings: 2 f32 (as bits), 3 halves. Workgroup: 64, one output word an invocation.
 #extension GL_GOOGLE_include_directive : require
+#include "common/push_constants.h"
+
 layout(local_size_x = 64) in;
 layout(std430, set = 0, binding = 2) readonly buffer Source { uint source[]; };
 layout(std430, set = 0, binding = 3) writeonly buffer Halves { uint halves[]; };
-layout(push_constant) uniform Parameters {
-  uint count;  // of numbers; an odd one leaves the upper half of the last word zero
-  uint bf16;
-} pc;
+layout(push_constant) uniform Parameters { ConvertPush pc; };
 
 #include "common/half.glsl"
 

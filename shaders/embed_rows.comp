@@ -2,6 +2,7 @@
 // Rows of the embedding, widened to f32: what ForwardCpu::embed does (runtime/engine/forward_cpu.cpp), bit for bit.
 // Bindings: 0 embedding rows, 1 token ids, 2 x f32 [tokens][hidden]. Workgroup: 64, two numbers an invocation.
 #extension GL_GOOGLE_include_directive : require
+#include "common/push_constants.h"
 #include "common/weights.glsl"
 
 layout(local_size_x = 64) in;
@@ -9,14 +10,7 @@ layout(constant_id = 0) const uint kDtype = kWeightF16;
 layout(std430, set = 0, binding = 0) readonly buffer Embedding { uint embedding[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Tokens { uint tokens[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer X { float x[]; };
-layout(push_constant) uniform Parameters {
-  uint hidden;      // even
-  uint first_word;  // index in embedding of the first row bound
-  uint first_row;   // its number
-  uint num_rows;
-  uint num_tokens;
-  uint token_at;    // index in tokens of the first
-} pc;
+layout(push_constant) uniform Parameters { EmbedPush pc; };
 
 void main() {
   const uint t = gl_WorkGroupID.y;

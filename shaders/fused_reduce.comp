@@ -4,20 +4,13 @@
 // Workgroup: 64, one row an invocation; the groups' second dimension is the vector.
 #extension GL_GOOGLE_include_directive : require
 #include "common/constants.glsl"
+#include "common/push_constants.h"
 
 layout(local_size_x = 64) in;
 layout(std430, set = 0, binding = 0) readonly buffer Partials { float partials[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Window { uint window_data[]; };
 layout(std430, set = 0, binding = 2) buffer Y { float y[]; };
-layout(push_constant) uniform Parameters {
-  uint num_bands;
-  uint num_vectors;
-  uint num_rows;
-  uint row_scale_at;  // index in window_data of the first row's scale, or kNoRowScale
-  uint y_at;          // element of y of the first row
-  uint y_stride;      // elements from vector to vector
-  uint accumulate;    // add to what is there
-} pc;
+layout(push_constant) uniform Parameters { ReducePush pc; };
 
 void main() {
   const uint row = gl_GlobalInvocationID.x;

@@ -3,6 +3,7 @@
 // is read once; must match matmul (runtime/engine/kernels_cpu.h) within rounding.
 // Bindings: 0 W rows, 1 x f32, 2 y f32. Workgroup: 128. groups: rows / kRows.
 #extension GL_GOOGLE_include_directive : require
+#include "common/push_constants.h"
 #include "common/weights.glsl"
 
 layout(local_size_x = 128) in;
@@ -14,15 +15,7 @@ layout(std430, set = 0, binding = 0) readonly buffer Weights { uint weights[]; }
 layout(std430, set = 0, binding = 0) readonly buffer WideWeights { uvec4 wide_weights[]; };
 layout(std430, set = 0, binding = 1) readonly buffer X { float x[]; };
 layout(std430, set = 0, binding = 2) buffer Y { float y[]; };
-layout(push_constant) uniform Parameters {
-  uint rows;
-  uint cols;        // even
-  uint weight_at;   // index in weights of row 0
-  uint x_at, x_stride;
-  uint y_at, y_stride;
-  uint num_tokens;  // at most kTokens
-  uint add;         // 1: y += instead of y =
-} pc;
+layout(push_constant) uniform Parameters { MatmulPush pc; };
 
 const uint kOutputs = kRows * kTokens;
 shared float partial[kOutputs * 128];

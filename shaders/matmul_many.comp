@@ -3,6 +3,7 @@
 // within rounding.
 // Bindings: 0 W rows, 1 x f32, 2 y f32. Workgroup: 128, 4 tokens by 4 rows an invocation. groups: rows / 64, tokens / 32.
 #extension GL_GOOGLE_include_directive : require
+#include "common/push_constants.h"
 #include "common/weights.glsl"
 
 layout(local_size_x = 128) in;
@@ -10,15 +11,7 @@ layout(constant_id = 0) const uint kDtype = kWeightF16;
 layout(std430, set = 0, binding = 0) readonly buffer Weights { uint weights[]; };
 layout(std430, set = 0, binding = 1) readonly buffer X { float x[]; };
 layout(std430, set = 0, binding = 2) buffer Y { float y[]; };
-layout(push_constant) uniform Parameters {
-  uint rows;
-  uint cols;       // even
-  uint weight_at;  // index in weights of row 0
-  uint x_at, x_stride;
-  uint y_at, y_stride;
-  uint num_tokens;
-  uint add;  // 1: y += instead of y =
-} pc;
+layout(push_constant) uniform Parameters { MatmulPush pc; };
 
 const uint kTileTokens = 32u, kTileRows = 64u, kDepth = 16u;
 shared float x_tile[kDepth * (kTileTokens + 1u)];  // [depth][token]; a column of padding against bank conflicts

@@ -2,15 +2,14 @@
 // out = x / sqrt(mean(x^2) + eps) * gain of one token per workgroup; must match rms_norm (runtime/engine/kernels_cpu.h)
 // within rounding.
 // Bindings: 0 x f32 [tokens][n], 1 gains f32, 2 out f32 [tokens][n]. Workgroup: 128.
+#extension GL_GOOGLE_include_directive : require
+#include "common/push_constants.h"
+
 layout(local_size_x = 128) in;
 layout(std430, set = 0, binding = 0) readonly buffer X { float x[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Gains { float gains[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer Out { float normed[]; };
-layout(push_constant) uniform Parameters {
-  uint n;
-  uint gain_at;  // index in gains of the first
-  float eps;
-} pc;
+layout(push_constant) uniform Parameters { NormPush pc; };
 
 shared float sums[128];
 

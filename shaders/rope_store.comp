@@ -6,18 +6,13 @@
 // of a head an invocation. groups: x over heads and quarters, y tokens.
 #extension GL_GOOGLE_include_directive : require
 #include "common/kv_cache.glsl"
+#include "common/push_constants.h"
 
 layout(local_size_x = 64) in;
 layout(std430, set = 0, binding = 0) buffer Qkv { float qkv[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Angles { float angles[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer Cache { uint cache[]; };
-layout(push_constant) uniform Parameters {
-  uint num_heads, num_kv_heads;
-  uint head_dim;  // a multiple of 4
-  uint position;  // of token 0
-  uint context;
-  uint angle_at;  // index in angles of [tokens][head_dim]: cosines of the pairs (i, i + head_dim / 2), then sines
-} pc;
+layout(push_constant) uniform Parameters { RopePush pc; };
 
 void store(uint kind, uint head, uint position, uint i, vec2 value) {
   const uint at = cache_word(kind, pc.num_kv_heads, pc.context, pc.head_dim, head, position, i);

@@ -5,21 +5,10 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common/constants.glsl"
 #include "common/half.glsl"
+#include "common/push_constants.h"
 
 layout(constant_id = 9) const uint kOutput = 2;  // kConsumeF32, kConsumeF16 or kConsumeBf16
-layout(push_constant) uniform Parameters {
-  uint level_at;
-  uint scale_at;      // index in window_data of the columns' scales
-  uint row_scale_at;  // of the rows' scales, or kNoRowScale
-  uint width;         // columns of the window
-  uint first_block;   // first row block of the window to synthesise
-  uint num_chunks;    // row blocks times width
-  uint row_begin;     // weights are written of the window's rows [row_begin, row_end)
-  uint row_end;
-  uint out_at;      // element of the output that row row_begin begins with; even for halves, as is the width then
-  uint out_stride;  // elements from row to row
-  uint num_levels;
-} pc;
+layout(push_constant) uniform Parameters { SynthesisPush pc; };
 #include "common/synthesis.glsl"
 
 layout(std430, set = 0, binding = 3) writeonly buffer Floats { float weights[]; };

@@ -7,21 +7,10 @@
 // [column group][num_vectors][num_rows]. groups: column groups x row blocks.
 #extension GL_GOOGLE_include_directive : require
 #include "common/constants.glsl"
+#include "common/push_constants.h"
 
 layout(constant_id = 9) const uint kPass = 1;  // vectors at a time: their sums are in shared memory
-layout(push_constant) uniform Parameters {
-  uint level_at;
-  uint scale_at;  // index in window_data of the columns' scales
-  uint width;     // columns of the window
-  uint num_levels;
-  uint status_at;  // index in values[] of the status words of the slice's tiles, and of its values
-  uint values_at;
-  uint tile_cols;  // columns and row blocks of a tile that is not at the edge
-  uint tile_blocks;
-  uint num_vectors;
-  uint num_rows;     // of the slice
-  uint first_block;  // row block of the slice that the workgroups begin with
-} pc;
+layout(push_constant) uniform Parameters { NetworkPush pc; };
 #include "common/synthesis.glsl"
 
 layout(std430, set = 0, binding = 2) readonly buffer Vectors { float x[]; };

@@ -1,6 +1,7 @@
 # cmake -DSOURCE_DIR=<repository> -P layering.cmake
 # The dependency law, read from the #include lines of every source file:
 #   c_api -> engine -> decoder -> {vulkan, codec, model} -> format -> base      (siblings in braces do not meet)
+#   Vulkan parts of the runtime -> shaders/common/push_constants.h, which shaders and C++ share
 #   trainer -> runtime/{base,format,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
 # and besides: Vulkan headers only in the Vulkan parts, neither Eigen nor JSON in the runtime, file names unique.
 # -DSELF_CHECK=ON feeds it samples that break each rule, and fails unless every one is found.
@@ -53,7 +54,9 @@ function(check_include path target out)
   elseif(target MATCHES "^(tests|bench)/")
     set(${out} "only tests and benchmarks include these" PARENT_SCOPE)
   elseif(area STREQUAL "runtime")
-    if(target MATCHES "^(Eigen|nlohmann|CLI|fmt)/")
+    if(target MATCHES "^shaders/" AND NOT (is_vulkan AND target MATCHES "^shaders/([^/]+\\.spv\\.h|common/push_constants\\.h)$"))
+      set(${out} "of the shaders, Vulkan parts include compiled ones and push_constants.h" PARENT_SCOPE)
+    elseif(target MATCHES "^(Eigen|nlohmann|CLI|fmt)/")
       set(${out} "the runtime knows nothing of this library" PARENT_SCOPE)
     elseif(target MATCHES "^(trainer|host-tools)/")
       set(${out} "the runtime includes only the runtime" PARENT_SCOPE)
@@ -112,13 +115,15 @@ if(SELF_CHECK)
     "runtime/vulkan/a.cpp|vulkan/vulkan.h" "trainer/nn/a.h|Eigen/Dense" "trainer/encode/a.h|trainer/plan/b.h"
     "runtime/decoder/vulkan/a.cpp|runtime/vulkan/b.h" "host-tools/a.cpp|runtime/engine/b.h"
     "runtime/c_api/a.cpp|runtime/include/nwc/nwc.h" "shaders/a.comp|common/bits.glsl" "runtime/base/a.cpp|vector"
-    "runtime/codec/tile_decode_avx2.cpp|immintrin.h")
+    "runtime/codec/tile_decode_avx2.cpp|immintrin.h"
+    "runtime/engine/x_vulkan.cpp|shaders/common/push_constants.h" "shaders/common/push_constants.h|cstdint")
   set(bad
     "runtime/base/a.h|runtime/format/b.h" "runtime/format/a.h|runtime/codec/b.h" "runtime/codec/a.h|runtime/model/b.h"
     "runtime/model/a.h|runtime/codec/b.h" "runtime/vulkan/a.h|runtime/codec/b.h" "runtime/decoder/a.h|runtime/engine/b.h"
     "runtime/engine/a.h|runtime/c_api/b.h" "runtime/codec/a.h|trainer/nn/b.h" "runtime/codec/a.h|Eigen/Dense"
     "runtime/model/a.h|nlohmann/json.hpp" "runtime/engine/a.cpp|vulkan/vulkan.h" "runtime/decoder/a.cpp|runtime/vulkan/b.h"
-    "runtime/engine/a.cpp|runtime/vulkan/b.h"
+    "runtime/engine/a.cpp|runtime/vulkan/b.h" "runtime/engine/a.cpp|shaders/common/push_constants.h"
+    "runtime/vulkan/a.cpp|shaders/common/other.h"
     "runtime/novel/a.cpp|runtime/base/b.h" "trainer/a.h|host-tools/b.h" "trainer/a.h|runtime/vulkan/b.h"
     "trainer/train/a.h|trainer/encode/b.h" "trainer/codec/a.h|trainer/train/b.h" "trainer/data/a.h|trainer/nn/b.h"
     "trainer/novel/a.h|trainer/data/b.h"
@@ -147,7 +152,7 @@ file(GLOB_RECURSE paths RELATIVE ${SOURCE_DIR}
   ${SOURCE_DIR}/runtime/*.h ${SOURCE_DIR}/runtime/*.cpp ${SOURCE_DIR}/runtime/*.inc
   ${SOURCE_DIR}/trainer/*.h ${SOURCE_DIR}/trainer/*.cpp ${SOURCE_DIR}/host-tools/*.h ${SOURCE_DIR}/host-tools/*.cpp)
 check_names("${paths}")
-file(GLOB_RECURSE shaders RELATIVE ${SOURCE_DIR} ${SOURCE_DIR}/shaders/*.comp ${SOURCE_DIR}/shaders/*.glsl)
+file(GLOB_RECURSE shaders RELATIVE ${SOURCE_DIR} ${SOURCE_DIR}/shaders/*.comp ${SOURCE_DIR}/shaders/*.glsl ${SOURCE_DIR}/shaders/*.h)
 list(LENGTH paths count)
 if(count LESS 20)
   message(FATAL_ERROR "layering: only ${count} files found under ${SOURCE_DIR}: wrong folder?")

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "runtime/base/str_cat.h"
+#include "shaders/common/push_constants.h"
 
 namespace nwc {
 namespace {
@@ -74,7 +75,12 @@ std::vector<LayerOps::Band> LayerOps::bands(const DeviceMatrix& w, uint64_t max_
 Status LayerOps::embed(CommandBatch& batch, const DeviceMatrix& embedding, const DeviceBuffer& ids, uint32_t token_at,
                        uint32_t tokens, const DeviceBuffer& x) const {
   for (const Band& band : bands(embedding, UINT32_MAX)) {
-    const uint32_t push[] = {embedding.cols, band.first_word, band.row, band.rows, tokens, token_at};
+    const EmbedPush push{.hidden = embedding.cols,
+                         .first_word = band.first_word,
+                         .first_row = band.row,
+                         .num_rows = band.rows,
+                         .num_tokens = tokens,
+                         .token_at = token_at};
     NWC_TRY(batch.dispatch({ShaderId::kEmbedRows, {dtype_constant(embedding.dtype)}, 0}, {band.view, &ids, &x, nullptr},
                            push, {groups_for(embedding.cols / 2, kElementwiseGroup), tokens, 1}));
   }
@@ -83,7 +89,7 @@ Status LayerOps::embed(CommandBatch& batch, const DeviceMatrix& embedding, const
 
 Status LayerOps::rms_norm(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& x, const DeviceBuffer& gains,
                           uint32_t gain_at, const DeviceBuffer& out) const {
-  const uint32_t push[] = {model_.hidden_size, gain_at, std::bit_cast<uint32_t>(model_.rms_norm_eps)};
+  const NormPush push{.n = model_.hidden_size, .gain_at = gain_at, .eps = model_.rms_norm_eps};
   return batch.dispatch({ShaderId::kRmsNorm, {}, 0}, {&x, &gains, &out, nullptr}, push, tokens);
 }
 
@@ -95,8 +101,15 @@ Status LayerOps::matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tok
   const uint32_t rows_per_group = !few ? kTileRows : padded <= 2 ? 4 : 2;
   const bool rows_wide = uint64_t{w.cols} * dtype_size(w.dtype) % 16 == 0;
   for (const Band& band : bands(w, uint64_t{kMaxGroups} * rows_per_group)) {
-    const uint32_t push[] = {band.rows,         w.cols,     band.first_word, in.at,        in.stride,
-                             out.at + band.row, out.stride, tokens,          add ? 1u : 0u};
+    const MatmulPush push{.rows = band.rows,
+                          .cols = w.cols,
+                          .weight_at = band.first_word,
+                          .x_at = in.at,
+                          .x_stride = in.stride,
+                          .y_at = out.at + band.row,
+                          .y_stride = out.stride,
+                          .num_tokens = tokens,
+                          .add = add ? 1u : 0u};
     const Bindings bindings{band.view, in.buffer, out.buffer, nullptr};
     const uint32_t wide = rows_wide && band.first_word % 4 == 0 ? 1 : 0;
     if (few) {
@@ -112,7 +125,12 @@ Status LayerOps::matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tok
 
 Status LayerOps::rope_store(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
                             const DeviceBuffer& angles, uint32_t angle_at, const DeviceBuffer& cache) const {
-  const uint32_t push[] = {model_.num_heads, model_.num_kv_heads, model_.head_dim, position, context_, angle_at};
+  const RopePush push{.num_heads = model_.num_heads,
+                      .num_kv_heads = model_.num_kv_heads,
+                      .head_dim = model_.head_dim,
+                      .position = position,
+                      .context = context_,
+                      .angle_at = angle_at};
   const uint32_t items = (model_.num_heads + 2 * model_.num_kv_heads) * (model_.head_dim / 4);
   return batch.dispatch({ShaderId::kRopeStore, {kv_dtype_ == Dtype::kF32 ? 1u : 0u}, 0},
                         {&qkv, &angles, &cache, nullptr}, push, {groups_for(items, kElementwiseGroup), tokens, 1});
@@ -121,15 +139,19 @@ Status LayerOps::rope_store(CommandBatch& batch, uint32_t tokens, uint32_t posit
 Status LayerOps::attend(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
                         const DeviceBuffer& cache, const DeviceBuffer& out) const {
   const float scale = 1.0f / std::sqrt(static_cast<float>(model_.head_dim));
-  const uint32_t push[] = {model_.num_heads, model_.num_kv_heads,           model_.head_dim, position,
-                           context_,         std::bit_cast<uint32_t>(scale)};
+  const AttentionPush push{.num_heads = model_.num_heads,
+                           .num_kv_heads = model_.num_kv_heads,
+                           .head_dim = model_.head_dim,
+                           .position = position,
+                           .context = context_,
+                           .scale = scale};
   return batch.dispatch({ShaderId::kAttention, {kv_dtype_ == Dtype::kF32 ? 1u : 0u}, 0}, {&qkv, &cache, &out, nullptr},
                         push, {model_.num_heads, tokens, 1});
 }
 
 Status LayerOps::swiglu(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& gate_up,
                         const DeviceBuffer& out) const {
-  const uint32_t push[] = {model_.intermediate_size};
+  const SwigluPush push{.n = model_.intermediate_size};
   return batch.dispatch({ShaderId::kSwiglu, {}, 0}, {&gate_up, &out, nullptr, nullptr}, push,
                         {groups_for(model_.intermediate_size, kElementwiseGroup), tokens, 1});
 }

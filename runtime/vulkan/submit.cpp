@@ -117,9 +117,8 @@ void CommandBatch::barrier() {
                                     0, nullptr, 0, nullptr);
 }
 
-Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push,
+Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, PushView push,
                               std::array<uint32_t, 3> groups) {
-  assert(push.size_bytes() <= kPushConstantBytes);
   if (*std::max_element(groups.begin(), groups.end()) > kMaxGroups) {
     return unsupported(str_cat(shader_name(key.shader), ": ", groups[0], " x ", groups[1], " x ", groups[2],
                                " workgroups, ", kMaxGroups, " are possible in a dimension"));
@@ -154,8 +153,7 @@ Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, 
   fn.vkUpdateDescriptorSets(device_.handle(), kShaderBuffers, writes.data(), 0, nullptr);
   fn.vkCmdBindPipeline(commands_, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
   fn.vkCmdBindDescriptorSets(commands_, VK_PIPELINE_BIND_POINT_COMPUTE, pipelines_.layout(), 0, 1, &set, 0, nullptr);
-  fn.vkCmdPushConstants(commands_, pipelines_.layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0,
-                        static_cast<uint32_t>(push.size_bytes()), push.data());
+  fn.vkCmdPushConstants(commands_, pipelines_.layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0, push.size, push.data);
   fn.vkCmdDispatch(commands_, groups[0], groups[1], groups[2]);
   return {};
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "runtime/vulkan/device_buffer.h"
@@ -25,6 +26,16 @@ struct BufferView {
 /// What a dispatch's kernel sees, by binding; nothing where the kernel has none.
 using Bindings = std::array<BufferView, kShaderBuffers>;
 
+/// The push constants of a dispatch: the struct of shaders/common/push_constants.h that its kernel declares.
+struct PushView {
+  template <typename Push>
+  PushView(const Push& push) : data(&push), size(sizeof(Push)) {
+    static_assert(std::is_trivially_copyable_v<Push> && sizeof(Push) % 4 == 0 && sizeof(Push) <= kPushConstantBytes);
+  }
+  const void* data;
+  uint32_t size;
+};
+
 /// One command buffer and one fence: at most one batch is in flight. Not thread-safe; several batches may be in flight
 /// from several threads, and those run in the order in which they were submitted, without waiting for each other except
 /// at barriers.
@@ -44,11 +55,10 @@ class CommandBatch {
   /// Rows of `row_bytes` from a packed matrix to one with `stride_bytes` from row to row.
   void copy_rows(const DeviceBuffer& from, uint64_t from_offset, const DeviceBuffer& to, uint64_t to_offset,
                  uint64_t rows, uint64_t row_bytes, uint64_t stride_bytes);
-  /// push: at most kPushConstantBytes. groups: workgroups in x, y and z. Errors: kUnsupported (a binding of more bytes
+  /// groups: workgroups in x, y and z. Errors: kUnsupported (a binding of more bytes
   /// than the device takes, more than kMaxGroups workgroups in a dimension), kOutOfMemory, kDevice (the pipeline).
-  Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push,
-                  std::array<uint32_t, 3> groups);
-  Status dispatch(const PipelineKey& key, const Bindings& bindings, std::span<const uint32_t> push, uint32_t groups) {
+  Status dispatch(const PipelineKey& key, const Bindings& bindings, PushView push, std::array<uint32_t, 3> groups);
+  Status dispatch(const PipelineKey& key, const Bindings& bindings, PushView push, uint32_t groups) {
     return dispatch(key, bindings, push, {groups, 1, 1});
   }
   /// Between these two the device takes the time, once in a batch: from when what was recorded before is finished until

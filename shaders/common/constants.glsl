@@ -21,9 +21,6 @@ const uint kTileSubgroupSize = 4u;
 // Vectors that a product takes at a time.
 const uint kMaxVectors = 8u;
 
-const uint kNoRowScale = 4294967295u;
-const uint kNoRowClass = 4294967295u;
-
 // What becomes of a tile's values.
 const uint kConsumeNothing = 0u;
 const uint kConsumeValues = 1u;

@@ -10,32 +10,7 @@ layout(constant_id = 5) const uint kBatch = 1;         // vectors of a product, 
 layout(std430, set = 0, binding = 0) readonly buffer Tables { uvec2 tables[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Window { uint window_data[]; };
 layout(std430, set = 0, binding = 1) readonly buffer WindowPairs { uvec2 window_pairs[]; };
-layout(push_constant) uniform Parameters {
-  uint tile_at;     // index in window_data of the tile records
-  uint context_at;  // in window_pairs, of the contexts: [level][channel or row class][bank], (first bucket of the table,
-                    // its info word)
-  uint used_at;     // of the list of tables to copy to shared memory
-  uint num_used;
-  uint level_at;  // of the columns' levels, four to a word
-  uint width;     // columns of the window
-  uint num_tiles;
-  uint any_raw_bits;
-  uint row_class_at;  // of the rows' classes, four to a word, or kNoRowClass: the second index is the channel
-  uint trellis;       // 0 without; otherwise what an odd state, plus 256 times what an odd value adds to the next one
-  // The rest is for weights and products.
-  uint scale_at;      // of the columns' scales
-  uint row_scale_at;  // of the rows' scales, or kNoRowScale
-  uint network_at;    // of (step, shrink)[num_levels], S[16][16]
-  uint num_levels;
-  uint row_begin;  // weights and partial results are written of the window's rows [row_begin, row_end), values from
-  uint row_end;    // row_begin on
-  uint out_at;      // element of the output that row row_begin begins with; an even number where two make a word
-  uint out_stride;  // elements from row to row
-  uint x_at;        // products: element of x that the window's first column is multiplied by
-  uint x_stride;    // elements from vector to vector
-  uint num_vectors;  // at most kBatch
-  uint tile_cols;    // columns of a tile that is not at the edge
-} pc;
+layout(push_constant) uniform Parameters { RansPush pc; };
 
 shared uvec2 shared_tables[kSharedTables * kBuckets + 1];
 

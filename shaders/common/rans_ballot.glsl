@@ -13,6 +13,7 @@ layout(constant_id = 7) const uint kSubgroupSize = 32;
 layout(constant_id = 8) const uint kLanesPerInvocation = 1;  // max(1, 32 / S)
 
 #include "half.glsl"
+#include "push_constants.h"
 #include "rans.glsl"
 
 uint lane_of(uint b) { return b * kSubgroupSize + gl_SubgroupInvocationID; }

@@ -10,6 +10,7 @@ const uint kTilesPerGroup = 1;
 const uint kLanesPerInvocation = 1;
 
 #include "half.glsl"
+#include "push_constants.h"
 #include "rans.glsl"
 
 uint lane_of(uint b) { return gl_LocalInvocationIndex; }

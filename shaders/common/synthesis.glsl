@@ -6,8 +6,8 @@
 //   E[K][w], where the first has V A [16][w] and V a + v in place of V and v (fold_first_block); C[16][w], c[16], S[16][16].
 // Workgroup: kOutputThreads x kChunkThreads. It takes kChunkThreads * kChunksPerThread chunks through the network with h
 // in shared memory; invocation (o, g) computes the outputs o, o + kOutputThreads, ... of the chunks of its group.
-// Expects pc.level_at (index in window_data of the columns' levels, four to a word) and pc.num_levels before it, and
-// afterwards the functions declared below.
+// The including kernel declares pc, with level_at and num_levels, before it, and defines the functions declared below after
+// it.
 #extension GL_EXT_control_flow_attributes : require
 
 layout(local_size_x_id = 0) in;

@@ -28,8 +28,6 @@ TEST(ShaderConstants, EqualTheHosts) {
       {"kTileCorrupt", static_cast<uint32_t>(TileStatus::kCorrupt)},
       {"kTileSubgroupSize", static_cast<uint32_t>(TileStatus::kSubgroupSize)},
       {"kMaxVectors", kMaxFusedBatch},
-      {"kNoRowScale", kNoRowScale},
-      {"kNoRowClass", kNoRowClass},
       {"kConsumeNothing", static_cast<uint32_t>(Consumer::kNothing)},
       {"kConsumeValues", static_cast<uint32_t>(Consumer::kValues)},
       {"kConsumeF32", static_cast<uint32_t>(Consumer::kF32)},

@@ -25,7 +25,7 @@ class VulkanValidation : public ::testing::Test {
   }
   /// convert_half reads one buffer and writes the other.
   Status convert(int from, int to) {
-    const uint32_t push[] = {kBytes / 4, 0};
+    const ConvertPush push{.count = kBytes / 4};
     return batch_->dispatch({ShaderId::kConvertHalf, {}, 0}, {nullptr, nullptr, &buffers_[from], &buffers_[to]}, push,
                             1);
   }

@@ -206,7 +206,7 @@ Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
     push.out_stride = static_cast<uint32_t>(weights.stride);
   }
   return slot.batch().dispatch(rans_pipeline(run.variant), {&tables_, slot.input_view(run), out, slot.status_view(run)},
-                               push.words(), rans_groups(run.variant, run.layout->tiles.size()));
+                               push, rans_groups(run.variant, run.layout->tiles.size()));
 }
 
 Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run) {
@@ -214,17 +214,17 @@ Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run)
   const uint32_t first_block = static_cast<uint32_t>(run.row_begin / kChunk);
   const uint32_t chunks = (static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first_block) * layout.width;
   const WeightsOutput out = weights_output(slot, run, device_.info().offset_alignment);
-  const uint32_t push[] = {run.synthesis_level_at,
-                           layout.scale_at,
-                           layout.row_scale_at,
-                           layout.width,
-                           first_block,
-                           chunks,
-                           static_cast<uint32_t>(run.row_begin),
-                           static_cast<uint32_t>(run.row_end),
-                           static_cast<uint32_t>(out.at),
-                           static_cast<uint32_t>(out.stride),
-                           num_levels_};
+  const SynthesisPush push{.level_at = run.synthesis_level_at,
+                           .scale_at = layout.scale_at,
+                           .row_scale_at = layout.row_scale_at,
+                           .width = layout.width,
+                           .first_block = first_block,
+                           .num_chunks = chunks,
+                           .row_begin = static_cast<uint32_t>(run.row_begin),
+                           .row_end = static_cast<uint32_t>(run.row_end),
+                           .out_at = static_cast<uint32_t>(out.at),
+                           .out_stride = static_cast<uint32_t>(out.stride),
+                           .num_levels = num_levels_};
   PipelineKey key = network_kernels_.synthesis;
   key.constants.push_back(static_cast<uint32_t>(run.path.convert ? Consumer::kF32 : consumer_of(run.path.dtype)));
   return slot.batch().dispatch(key, {&network_, slot.input_view(run), slot.values_view(run), out.view}, push,
@@ -233,7 +233,7 @@ Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run)
 
 Status VulkanKernels::dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
                                                const BufferView& partials, const NetworkPush& push, uint32_t blocks) {
-  return batch.dispatch(network_kernels_.product, {&network_, window, values, partials}, push.words(),
+  return batch.dispatch(network_kernels_.product, {&network_, window, values, partials}, push,
                         {groups_for(push.width, network_kernels_.chunks), blocks, 1});
 }
 
@@ -241,16 +241,15 @@ double VulkanKernels::most_macs() const {
   return device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
 }
 
-Status PartialSums::dispatch(CommandBatch& batch, const BufferView& partials, const BufferView& window,
-                             const BufferView& y) const {
-  const std::span<const uint32_t> words(&num_bands, sizeof(*this) / sizeof(uint32_t));
-  return batch.dispatch({ShaderId::kFusedReduce, {}, 0}, {partials, window, y}, words,
-                        {groups_for(num_rows, kReduceGroup), num_vectors, 1});
+Status dispatch_reduce(CommandBatch& batch, const ReducePush& push, const BufferView& partials,
+                       const BufferView& window, const BufferView& y) {
+  return batch.dispatch({ShaderId::kFusedReduce, {}, 0}, {partials, window, y}, push,
+                        {groups_for(push.num_rows, kReduceGroup), push.num_vectors, 1});
 }
 
 Status VulkanKernels::dispatch_convert(CommandBatch& batch, const BufferView& source, const BufferView& halves,
                                        uint64_t count, Dtype dtype) {
-  const uint32_t push[] = {static_cast<uint32_t>(count), dtype == Dtype::kBf16 ? 1u : 0u};
+  const ConvertPush push{.count = static_cast<uint32_t>(count), .bf16 = dtype == Dtype::kBf16 ? 1u : 0u};
   return batch.dispatch({ShaderId::kConvertHalf, {}, 0}, {nullptr, nullptr, source, halves}, push,
                         groups_for(ceil_div(count, 2), kConvertGroup));
 }

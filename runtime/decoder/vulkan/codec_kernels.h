@@ -12,32 +12,9 @@
 
 namespace nwc {
 
-/// The rANS kernels' push constants (shaders/common/rans.glsl).
-struct RansPush {
-  uint32_t tile_at = 0, context_at = 0, used_at = 0, num_used = 0, level_at = 0, width = 0, num_tiles = 0;
-  uint32_t any_raw_bits = 0, row_class_at = kNoRowClass, trellis = 0;
-  uint32_t scale_at = 0, row_scale_at = kNoRowScale, network_at = 0, num_levels = 0;
-  uint32_t row_begin = 0, row_end = 0, out_at = 0, out_stride = 0;
-  uint32_t x_at = 0, x_stride = 0, num_vectors = 1, tile_cols = 1;
-  std::span<const uint32_t> words() const { return {&tile_at, sizeof(*this) / sizeof(uint32_t)}; }
-};
-
-/// Push constants of shaders/synthesis_mlp_product.comp.
-struct NetworkPush {
-  uint32_t level_at = 0, scale_at = 0, width = 0, num_levels = 0;
-  uint32_t status_at = 0, values_at = 0, tile_cols = 1, tile_blocks = 1;
-  uint32_t num_vectors = 1, num_rows = 0, first_block = 0;
-  std::span<const uint32_t> words() const { return {&level_at, sizeof(*this) / sizeof(uint32_t)}; }
-};
-
-/// The end of a product: y[vector][row] = or += row scale * sum over bands of partials[band][vector][row], f32.
-struct PartialSums {
-  uint32_t num_bands = 1, num_vectors = 1, num_rows = 0;
-  uint32_t row_scale_at = kNoRowScale;  ///< index of the first row's scale in the window's input, or kNoRowScale
-  uint32_t y_at = 0, y_stride = 0;      ///< elements of y: of the first row, from vector to vector
-  uint32_t accumulate = 0;
-  Status dispatch(CommandBatch& batch, const BufferView& partials, const BufferView& window, const BufferView& y) const;
-};
+/// Records the end of a product, fused_reduce: the sums of partial results in f32.
+Status dispatch_reduce(CommandBatch& batch, const ReducePush& push, const BufferView& partials,
+                       const BufferView& window, const BufferView& y);
 
 class VulkanKernels {
  public:

@@ -230,7 +230,7 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
     RansPush push = VulkanKernels::rans_push(layout, out->contexts);
     if (variant.shared_tables == 0) push.context_at = window.global_context_at / 2;
     NWC_TRY(batch->dispatch(kernels.rans_pipeline(variant),
-                            {&kernels.tables(), {&out->payload, window.offset, bytes}, &status, &status}, push.words(),
+                            {&kernels.tables(), {&out->payload, window.offset, bytes}, &status, &status}, push,
                             kernels.rans_groups(variant, layout.tiles.size())));
     batch->barrier();
     batch->copy(status, 0, back, 0, layout.tiles.size() * 4);
@@ -313,18 +313,18 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
         NWC_TRY(
             network_->add(batch, {*variant, push, grid, input, product.x, product.x_stride, product.batch, partials}));
       } else {
-        NWC_TRY(batch.dispatch(kernels.rans_pipeline(*variant), {&kernels.tables(), input, x.bound, partials},
-                               push.words(), kernels.rans_groups(*variant, push.num_tiles)));
+        NWC_TRY(batch.dispatch(kernels.rans_pipeline(*variant), {&kernels.tables(), input, x.bound, partials}, push,
+                               kernels.rans_groups(*variant, push.num_tiles)));
       }
       const uint32_t row_scale_at =
           layout.row_scale_at == kNoRowScale ? kNoRowScale : layout.row_scale_at + push.row_begin;
-      const PartialSums sums{.num_bands = static_cast<uint32_t>(bands),
-                             .num_vectors = product.batch,
-                             .num_rows = static_cast<uint32_t>(rows),
-                             .row_scale_at = row_scale_at,
-                             .y_at = y.at + static_cast<uint32_t>(layout.row + row),
-                             .y_stride = static_cast<uint32_t>(product.y_stride),
-                             .accumulate = product.accumulate ? 1u : 0u};
+      const ReducePush sums{.num_bands = static_cast<uint32_t>(bands),
+                            .num_vectors = product.batch,
+                            .num_rows = static_cast<uint32_t>(rows),
+                            .row_scale_at = row_scale_at,
+                            .y_at = y.at + static_cast<uint32_t>(layout.row + row),
+                            .y_stride = static_cast<uint32_t>(product.y_stride),
+                            .accumulate = product.accumulate ? 1u : 0u};
       reductions_.push_back({partials, input, y.bound, sums});
       partials_used_ += partials.size;
     }
@@ -338,7 +338,7 @@ Status VulkanFusedProduct::reduce(CommandBatch& batch) {
   const std::vector<Reduction> reductions = std::move(reductions_);
   reductions_.clear();
   partials_used_ = 0;
-  for (const Reduction& r : reductions) NWC_TRY(r.sums.dispatch(batch, r.partials, r.window, r.y));
+  for (const Reduction& r : reductions) NWC_TRY(dispatch_reduce(batch, r.sums, r.partials, r.window, r.y));
   batch.barrier();
   return {};
 }

@@ -69,7 +69,7 @@ class VulkanFusedProduct {
   };
   struct Reduction {
     BufferView partials, window, y;
-    PartialSums sums;
+    ReducePush sums;
   };
 
   /// The part of the file that holds a tensor's payloads, for the device to copy from; no buffer where it cannot.

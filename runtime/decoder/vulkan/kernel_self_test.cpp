@@ -149,7 +149,7 @@ Status VulkanSelfTest::check_product(const Window& w, const RansVariant& variant
   push.tile_cols = w.tile.grid.tile_cols;
   CommandBatch& batch = slot_.batch();
   NWC_TRY(batch.begin());
-  NWC_TRY(batch.dispatch(kernels_.rans_pipeline(variant), {&kernels_.tables(), &input, &x, &run.partials}, push.words(),
+  NWC_TRY(batch.dispatch(kernels_.rans_pipeline(variant), {&kernels_.tables(), &input, &x, &run.partials}, push,
                          kernels_.rans_groups(variant, 1)));
   return check_sums(w, run, input, w.tile.codec, w.tile.level);
 }
@@ -215,14 +215,14 @@ Status VulkanSelfTest::check_sums(const Window& w, const ProductRun& run, const 
   NWC_ASSIGN_OR_RETURN(
       const DeviceBuffer sums,
       DeviceBuffer::create(device_, uint64_t{run.vectors} * rows * sizeof(float), MemoryKind::kReadback));
-  const PartialSums reduction{.num_bands = run.bands,
-                              .num_vectors = run.vectors,
-                              .num_rows = rows,
-                              .row_scale_at = w.layout.row_scale_at + run.row_begin,
-                              .y_stride = rows};
+  const ReducePush reduction{.num_bands = run.bands,
+                             .num_vectors = run.vectors,
+                             .num_rows = rows,
+                             .row_scale_at = w.layout.row_scale_at + run.row_begin,
+                             .y_stride = rows};
   CommandBatch& batch = slot_.batch();
   batch.barrier();
-  NWC_TRY(reduction.dispatch(batch, &run.partials, &input, &sums));
+  NWC_TRY(dispatch_reduce(batch, reduction, &run.partials, &input, &sums));
   batch.barrier();
   NWC_TRY(batch.submit_and_wait());
   NWC_TRY(sums.invalidate());

@@ -76,7 +76,7 @@ Status VulkanNetworkProduct::add(CommandBatch& batch, const Slice& slice) {
   NWC_TRY(batch.dispatch(kernels_.rans_pipeline(slice.variant),
                          {&kernels_.tables(), slice.window, BufferView(&buffer_, at + values_at, values_bytes),
                           BufferView(&buffer_, at + status_at, status_bytes)},
-                         rans.words(), kernels_.rans_groups(slice.variant, rans.num_tiles)));
+                         rans, kernels_.rans_groups(slice.variant, rans.num_tiles)));
   NetworkPush push;
   push.level_at = rans.level_at;
   push.scale_at = rans.scale_at;

@@ -7,12 +7,12 @@
 #include "runtime/base/thread_pool.h"
 #include "runtime/codec/decode_tables.h"
 #include "runtime/format/nwc_file.h"
+#include "shaders/common/push_constants.h"
 
 namespace nwc {
 
 /// u32 words of a tile's record in the window's input (shaders/common/constants.glsl).
 constexpr uint32_t kTileRecordWords = 6;
-constexpr uint32_t kNoRowScale = UINT32_MAX, kNoRowClass = UINT32_MAX;
 /// What the rANS kernels write to a tile's status word.
 enum class TileStatus : uint32_t { kOk = 0, kTruncated = 1, kChecksum = 2, kCorrupt = 3, kSubgroupSize = 4 };
 /// A status word that no kernel has touched.
