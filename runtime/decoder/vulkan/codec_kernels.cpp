@@ -11,9 +11,6 @@ namespace {
 constexpr uint32_t kConvertGroup = 64;  // workgroup of convert_half
 constexpr uint32_t kReduceGroup = 64;   // workgroup of fused_reduce
 constexpr uint64_t kMaxWindowWeights = uint64_t{1} << 25;
-// Multiply-accumulates of a window's synthesis: tenths of a second on a small GPU, a second or two in software.
-constexpr double kMaxWindowMacs = 6e10;
-constexpr double kMaxWindowMacsSoftware = 4e9;
 
 // Shared memory of the rANS kernels beside the tables: chunk and sums of a tile; matrix, masks and rounding.
 constexpr uint32_t kTileChunkBytes = 1024 + 64;
@@ -23,11 +20,6 @@ uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uin
 
 Bytes bytes_of(const void* data, size_t size) { return {static_cast<const uint8_t*>(data), size}; }
 
-/// What a kernel writes weights to: part of a buffer, in it the first row's first element, elements from row to row.
-struct WeightsOutput {
-  BufferView view;
-  uint64_t at = 0, stride = 0;
-};
 WeightsOutput weights_output(const WindowSlot& slot, const WindowRun& run, uint64_t alignment) {
   const WindowPath& path = run.path;
   const uint64_t width = run.layout->width;
@@ -50,10 +42,6 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   const uint32_t tiles_per_workgroup = options.tiles_per_workgroup;
   const int stream_staging = options.stream_staging;
   std::unique_ptr<VulkanKernels> self(new VulkanKernels(device, pipelines));
-  self->width_ = codec.synthesis.width;
-  self->num_levels_ = codec.num_levels;
-  self->mac_per_weight_ = codec.synthesis.mac_per_weight();
-  self->identity_ = codec.synthesis.is_identity();
   self->staged_ = stream_staging < 0 ? !device.info().quirks.software : stream_staging != 0;
 
   // Several tiles share one copy of the tables, where the subgroups of a workgroup are known to be full.
@@ -66,12 +54,10 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
 
   std::vector<AliasTable> alias = tables.alias;
   alias.insert(alias.end(), extra.begin(), extra.end());
-  NWC_TRY(self->upload_constant(bytes_of(alias.data(), alias.size() * sizeof(AliasTable)), &self->tables_));
-  if (self->width_ != 0) {
-    self->network_kernels_ = network_kernels(codec.synthesis, device.info());
-    const std::vector<float> network = pack_network(codec);
-    NWC_TRY(self->upload_constant(bytes_of(network.data(), network.size() * sizeof(float)), &self->network_));
-  }
+  NWC_ASSIGN_OR_RETURN(self->tables_,
+                       upload_constant(device, pipelines, bytes_of(alias.data(), alias.size() * sizeof(AliasTable))));
+  self->synthesis_ = DeviceSynthesis::create(codec, info);
+  NWC_TRY(self->synthesis_->upload(device, pipelines));
   return self;
 }
 
@@ -85,31 +71,11 @@ uint64_t VulkanKernels::max_constant_bytes(const CodecRecord& codec) {
   return tables + 3 * numbers * sizeof(float);
 }
 
-Status VulkanKernels::upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer) {
-  if (bytes.size() > device_.info().max_storage_range) {
-    return limit_error(str_cat("the codec's ", bytes.size(), " bytes exceed the device's buffer range"));
-  }
-  NWC_ASSIGN_OR_RETURN(*buffer, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kDevice));
-  NWC_ASSIGN_OR_RETURN(const DeviceBuffer upload, DeviceBuffer::create(device_, bytes.size(), MemoryKind::kUpload));
-  std::memcpy(upload.mapped().data(), bytes.data(), bytes.size());
-  NWC_TRY(upload.flush());
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device_, pipelines_));
-  NWC_TRY(batch->begin());
-  batch->copy(upload, 0, *buffer, 0, bytes.size());
-  batch->barrier();
-  return batch->submit_and_wait();
-}
-
 WindowLimits VulkanKernels::limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const {
   const uint64_t range = device_.info().max_storage_range;
   WindowLimits limits;
   limits.max_weights = std::min((range - kBindingAlignment) / 4, kMaxWindowWeights);
-  // A network's time is bounded, and workgroups must not exceed what one dimension takes.
-  if (path.network) {
-    limits.max_weights =
-        std::min({limits.max_weights, static_cast<uint64_t>(most_macs() / std::max(1.0, mac_per_weight_)),
-                  kMaxGroups * network_kernels_.chunks * uint64_t{kChunk}});
-  }
+  synthesis_->limit(path, &limits);
   if (path.convert) limits.max_weights = std::min(limits.max_weights, uint64_t{kMaxGroups} * kConvertGroup * 2);
   limits.max_input_bytes = range;
   limits.max_tiles = kMaxGroups;
@@ -135,9 +101,9 @@ WindowPath VulkanKernels::path(bool values_only, Dtype dtype, const TileGrid& gr
   WindowPath path;
   path.values_only = values_only;
   path.dtype = dtype;
-  path.network = width_ != 0 && !values_only;
   path.convert = !values_only && dtype != Dtype::kF32 && grid.n % 2 != 0;
-  path.rans = values_only || path.network ? Consumer::kValues : path.convert ? Consumer::kF32 : consumer_of(dtype);
+  path.rans = values_only ? Consumer::kValues : path.convert ? Consumer::kF32 : consumer_of(dtype);
+  if (!values_only) synthesis_->route(&path);
   if (path.convert) return path;
   // One binding has to hold the rows of a window.
   const uint64_t band_bytes = std::min<uint64_t>(grid.tile_rows, grid.m) * grid.n * dtype_size(dtype);
@@ -158,7 +124,7 @@ PipelineKey VulkanKernels::rans_pipeline(const RansVariant& variant) const {
   key.constants = {variant.ballot ? s * tiles_per_workgroup_ : kNumLanes,
                    variant.shared_tables,
                    static_cast<uint32_t>(variant.consumer),
-                   identity_ ? 1u : 0u,
+                   synthesis_->is_identity() ? 1u : 0u,
                    staged_ ? 1u : 0u,
                    variant.batch};
   if (variant.ballot) {
@@ -209,38 +175,6 @@ Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
                                push, rans_groups(run.variant, run.layout->tiles.size()));
 }
 
-Status VulkanKernels::dispatch_synthesis(WindowSlot& slot, const WindowRun& run) {
-  const WindowLayout& layout = *run.layout;
-  const uint32_t first_block = static_cast<uint32_t>(run.row_begin / kChunk);
-  const uint32_t chunks = (static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first_block) * layout.width;
-  const WeightsOutput out = weights_output(slot, run, device_.info().offset_alignment);
-  const SynthesisPush push{.level_at = run.synthesis_level_at,
-                           .scale_at = layout.scale_at,
-                           .row_scale_at = layout.row_scale_at,
-                           .width = layout.width,
-                           .first_block = first_block,
-                           .num_chunks = chunks,
-                           .row_begin = static_cast<uint32_t>(run.row_begin),
-                           .row_end = static_cast<uint32_t>(run.row_end),
-                           .out_at = static_cast<uint32_t>(out.at),
-                           .out_stride = static_cast<uint32_t>(out.stride),
-                           .num_levels = num_levels_};
-  PipelineKey key = network_kernels_.synthesis;
-  key.constants.push_back(static_cast<uint32_t>(run.path.convert ? Consumer::kF32 : consumer_of(run.path.dtype)));
-  return slot.batch().dispatch(key, {&network_, slot.input_view(run), slot.values_view(run), out.view}, push,
-                               groups_for(chunks, network_kernels_.chunks));
-}
-
-Status VulkanKernels::dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
-                                               const BufferView& partials, const NetworkPush& push, uint32_t blocks) {
-  return batch.dispatch(network_kernels_.product, {&network_, window, values, partials}, push,
-                        {groups_for(push.width, network_kernels_.chunks), blocks, 1});
-}
-
-double VulkanKernels::most_macs() const {
-  return device_.info().quirks.software ? kMaxWindowMacsSoftware : kMaxWindowMacs;
-}
-
 Status dispatch_reduce(CommandBatch& batch, const ReducePush& push, const BufferView& partials,
                        const BufferView& window, const BufferView& y) {
   return batch.dispatch({ShaderId::kFusedReduce, {}, 0}, {partials, window, y}, push,
@@ -271,7 +205,9 @@ Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs, 
   };
   NWC_TRY(each([](const WindowPath&) { return true; }, [&](const WindowRun& run) { return dispatch_rans(slot, run); }));
   NWC_TRY(each([](const WindowPath& path) { return path.network; },
-               [&](const WindowRun& run) { return dispatch_synthesis(slot, run); }));
+               [&](const WindowRun& run) {
+                 return synthesis_->dispatch(slot, run, weights_output(slot, run, device_.info().offset_alignment));
+               }));
   NWC_TRY(each([](const WindowPath& path) { return path.convert; },
                [&](const WindowRun& run) {
                  return dispatch_convert(batch, slot.floats_view(run), slot.halves_view(run),

@@ -5,9 +5,7 @@
 #include <vector>
 
 #include "runtime/codec/decode_tables.h"
-#include "runtime/decoder/decoder.h"
-#include "runtime/decoder/vulkan/network_kernels.h"
-#include "runtime/decoder/vulkan/window_slot.h"
+#include "runtime/decoder/vulkan/device_synthesis.h"
 #include "runtime/format/codec_record.h"
 
 namespace nwc {
@@ -39,13 +37,7 @@ class VulkanKernels {
   static RansPush rans_push(const WindowLayout& layout, const TensorContexts& contexts);
   const DeviceBuffer& tables() const { return tables_; }
 
-  /// Partial results [column group][num_vectors][num_rows] of `blocks` row blocks (at most kMaxGroups) of a network
-  /// codec's tensor, a group being network_columns() wide. values: see the shader.
-  Status dispatch_network_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
-                                  const BufferView& partials, const NetworkPush& push, uint32_t blocks);
-  uint32_t network_columns() const { return network_kernels_.chunks; }
-  /// What a submission may keep the device busy with, so that the system does not take it for one that hangs.
-  double most_macs() const;
+  DeviceSynthesis& synthesis() { return *synthesis_; }
 
   /// Records and submits the windows, for which the slot is prepared and whose input is there. Errors: kDevice,
   /// kDeviceLost, kOutOfMemory. What the tiles came to is in slot.tile_status() after slot.wait().
@@ -55,30 +47,23 @@ class VulkanKernels {
   /// The conversion kernel alone, for the self-test: f32 bit patterns in, halves out.
   Result<std::vector<uint16_t>> convert(std::span<const uint32_t> bits, Dtype dtype);
 
-  /// Multiply-accumulates of the synthesis, per weight.
-  double mac_per_weight() const { return mac_per_weight_; }
   /// Of constant data: tables and network.
-  uint64_t device_bytes() const { return tables_.size() + network_.size(); }
+  uint64_t device_bytes() const { return tables_.size() + synthesis_->device_bytes(); }
   /// The most that constant data takes on the device and on the host, while it is being made.
   static uint64_t max_constant_bytes(const CodecRecord& codec);
 
  private:
   VulkanKernels(VulkanDevice& device, PipelineCache& pipelines) : device_(device), pipelines_(pipelines) {}
-  Status upload_constant(std::span<const uint8_t> bytes, DeviceBuffer* buffer);
   Status dispatch_rans(WindowSlot& slot, const WindowRun& run);
-  Status dispatch_synthesis(WindowSlot& slot, const WindowRun& run);
   Status dispatch_convert(CommandBatch& batch, const BufferView& source, const BufferView& halves, uint64_t count,
                           Dtype dtype);
 
   VulkanDevice& device_;
   PipelineCache& pipelines_;
-  uint32_t width_ = 0, num_levels_ = 0;
-  double mac_per_weight_ = 0;
   uint32_t tiles_per_workgroup_ = 1;
-  bool identity_ = false;  ///< S of a linear codec
   bool staged_ = false;
-  NetworkKernels network_kernels_;
-  DeviceBuffer tables_, network_;
+  std::unique_ptr<DeviceSynthesis> synthesis_;
+  DeviceBuffer tables_;
 };
 
 }  // namespace nwc

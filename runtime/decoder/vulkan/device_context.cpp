@@ -36,7 +36,7 @@ Status DeviceContext::make_kernels() {
     return Status(StatusCode::kNoDevice,
                   str_cat(info.name, ": no rANS kernel decodes the known tiles rightly: decode on the CPU"));
   }
-  if (codec.synthesis.width != 0) NWC_TRY(self_test->check_network(*variant, Dtype::kF32));
+  NWC_TRY(kernels->synthesis().check(*self_test, *variant));
   NWC_TRY(self_test->check_conversion());
   pipelines->save();
   log.log(LogLevel::kInfo, str_cat(name, " (", info.driver, "), subgroups of ", info.subgroup_size,

@@ -1,7 +1,6 @@
 #include "runtime/decoder/vulkan/device_product.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "runtime/base/str_cat.h"
@@ -17,31 +16,17 @@ uint64_t window_bytes(const VulkanOptions& options) {
   return std::max<uint64_t>(options.max_window_bytes / 4, 1 << 20);
 }
 
-uint64_t partial_bytes(const NwcFile& file) {
+uint64_t partial_bytes(const NwcFile& file, const DeviceSynthesis& synthesis) {
   uint64_t most = 0;
-  const bool network = file.codec() && file.codec()->synthesis.width != 0;
-  const uint32_t columns = network ? least_network_chunks(file.codec()->synthesis) : 0;
   for (const TensorRecord& record : file.tensors()) {
     if (record.storage != Storage::kCoded) continue;
     const TileGrid grid = tile_grid(record);
-    const uint64_t per_row = network ? ceil_div(grid.n, columns) : grid.tiles_per_row();
-    const uint64_t row = per_row * kMaxFusedBatch * sizeof(float);
+    const uint64_t row = synthesis.product_bands(grid) * kMaxFusedBatch * sizeof(float);
     const uint64_t products = 4 * (row * std::min(grid.m, kPartialBytes) + kBindingAlignment);
     most = std::max({most, row * grid.tile_rows, std::min(kPartialBytes, products)});
   }
   return align_up(most, kBindingAlignment);
 }
-
-/// A view whose beginning a binding may have, and the number of f32 before the first one that is meant.
-struct FloatView {
-  FloatView(const BufferView& view, uint64_t alignment) {
-    const uint64_t begin = view.offset / alignment * alignment;
-    bound = {view.buffer, begin, view.offset + view.size - begin};
-    at = static_cast<uint32_t>((view.offset - begin) / sizeof(float));
-  }
-  BufferView bound;
-  uint32_t at;
-};
 
 Status check_view(const std::string& name, const BufferView& view, uint64_t width, uint64_t stride, uint32_t batch) {
   // Widths are dimensions: below 2^31.
@@ -61,22 +46,15 @@ Result<std::unique_ptr<VulkanFusedProduct>> VulkanFusedProduct::create(DeviceDec
   const std::lock_guard<std::mutex> lock(context.mutex);
   if (!context.file.codec()) return unsupported("the file has no codec, and so no coded tensors to multiply by");
   std::unique_ptr<VulkanFusedProduct> self(new VulkanFusedProduct(context));
-  if (context.file.codec()->synthesis.width != 0) {
-    const Status known = context.self_test->check_network_product();
-    if (known.code() == StatusCode::kNoDevice) {
-      return Status(StatusCode::kDevice, str_cat(known.message(), ": multiply on the CPU"));
-    }
-    NWC_TRY(known);
-    NWC_ASSIGN_OR_RETURN(
-        self->network_, VulkanNetworkProduct::create(*context.device, *context.kernels, context.file, context.options));
-  }
-  NWC_ASSIGN_OR_RETURN(self->partials_,
-                       DeviceBuffer::create(*context.device, partial_bytes(context.file), MemoryKind::kDevice));
+  DeviceSynthesis& synthesis = context.kernels->synthesis();
+  NWC_ASSIGN_OR_RETURN(self->slices_, synthesis.create_product(context));
+  NWC_ASSIGN_OR_RETURN(self->partials_, DeviceBuffer::create(*context.device, partial_bytes(context.file, synthesis),
+                                                             MemoryKind::kDevice));
   return self;
 }
 
 uint64_t VulkanFusedProduct::device_bytes() const {
-  uint64_t sum = partials_.size() + (network_ == nullptr ? 0 : network_->device_bytes());
+  uint64_t sum = partials_.size() + slices_->device_bytes();
   for (const auto& [tensor, loaded] : loaded_) sum += loaded.payload.size();
   return sum;
 }
@@ -102,9 +80,12 @@ uint64_t VulkanFusedProduct::max_shared_bytes(const NwcFile& file, const VulkanO
     tiles = std::max(tiles, grid.num_tiles());
     side = std::max(side, 5 * (grid.n + grid.m) + grid.num_tiles() * sizeof(CodedTensor::Tile));
   }
-  const uint64_t values =
-      file.codec() && file.codec()->synthesis.width != 0 ? VulkanNetworkProduct::bytes_for(file, options) : 0;
-  return partial_bytes(file) + values + window_bytes(options) + 8 * tiles + side;
+  uint64_t shared = window_bytes(options) + 8 * tiles + side;
+  if (file.codec()) {
+    const auto synthesis = DeviceSynthesis::create_for_estimates(*file.codec());
+    shared += partial_bytes(file, *synthesis) + synthesis->product_bytes(file, options);
+  }
+  return shared;
 }
 
 Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
@@ -114,12 +95,12 @@ Status VulkanFusedProduct::load(size_t tensor, bool check_crc) {
     return invalid_argument(str_cat("tensor ", tensor, " is not a coded one"));
   }
   if (is_loaded(tensor)) return {};
-  if (network_ != nullptr) NWC_TRY(network_->check(file.tensors()[tensor]));
+  NWC_TRY(slices_->check(file.tensors()[tensor]));
   const std::string& name = file.tensors()[tensor].name;
   if (context_.device->lost()) return Status(StatusCode::kDeviceLost, str_cat(name, ": the Vulkan device was lost"));
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
   Loaded loaded;
-  loaded.contexts = build_contexts(*file.codec(), context_.tables, coded);
+  loaded.contexts = build_contexts(context_.tables, coded, context_.kernels->synthesis().window_numbers());
   loaded.used_tables = loaded.contexts.used.size();
   // A kernel that fails where the CPU does not is given up, as when it decodes.
   Status failure(StatusCode::kDevice, str_cat(name, ": no rANS kernel works: multiply on the CPU"));
@@ -265,7 +246,7 @@ Status VulkanFusedProduct::record(CommandBatch& batch, std::span<const Product> 
   // Of a batch that was thrown away.
   reductions_.clear();
   partials_used_ = 0;
-  if (network_ != nullptr) network_->reset();
+  slices_->reset();
   batch.barrier();
   for (const Product& product : products) NWC_TRY(record_product(batch, product));
   return reduce(batch);
@@ -274,22 +255,18 @@ Status VulkanFusedProduct::record(CommandBatch& batch, std::span<const Product> 
 Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& product) {
   const NwcFile& file = context_.file;
   VulkanKernels& kernels = *context_.kernels;
-  const uint64_t alignment = context_.device->info().offset_alignment;
   const Loaded& loaded = loaded_.at(product.tensor);
   const TileGrid grid = tile_grid(file.tensors()[product.tensor]);
-  const auto variant = network_ != nullptr ? context_.self_test->choose(loaded.used_tables, Consumer::kValues)
-                                           : context_.self_test->choose(loaded.used_tables, Consumer::kProduct,
-                                                                        std::bit_ceil(product.batch));
+  const auto variant = slices_->choose(*context_.self_test, loaded.used_tables, product.batch);
   if (!variant) {
     return Status(StatusCode::kDevice,
                   str_cat(file.tensors()[product.tensor].name, ": no product kernel works: multiply on the CPU"));
   }
-  const FloatView x(product.x, alignment), y(product.y, alignment);
-  // Columns that have a partial result together: those of a tile, or of a workgroup of the network's kernel.
-  const uint64_t bands = network_ != nullptr ? ceil_div(grid.n, kernels.network_columns()) : grid.tiles_per_row();
+  const FloatView y(product.y, context_.device->info().offset_alignment);
+  const uint64_t bands = kernels.synthesis().product_bands(grid);
   const uint64_t room = partials_.size();
-  uint64_t most_rows = room / (bands * product.batch * sizeof(float)) / grid.tile_rows * grid.tile_rows;
-  if (network_ != nullptr) most_rows = std::min(most_rows, network_->most_rows(grid));
+  const uint64_t rows_in_room = room / (bands * product.batch * sizeof(float)) / grid.tile_rows * grid.tile_rows;
+  const uint64_t most_rows = std::min(rows_in_room, slices_->most_rows(grid));
   for (const Window& window : loaded.windows) {
     const WindowLayout& layout = window.layout;
     const BufferView input{&loaded.payload, window.offset, layout.total_words * 4};
@@ -304,18 +281,8 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
       push.num_tiles = static_cast<uint32_t>(ceil_div(rows, grid.tile_rows) * grid.tiles_per_row());
       push.row_begin = static_cast<uint32_t>(row);
       push.row_end = static_cast<uint32_t>(row + rows);
-      push.x_at = x.at;
-      push.x_stride = static_cast<uint32_t>(product.x_stride);
-      push.num_vectors = product.batch;
-      push.tile_cols = grid.tile_cols;
       const BufferView partials{&partials_, partials_used_, align_up(numbers * sizeof(float), kBindingAlignment)};
-      if (network_ != nullptr) {
-        NWC_TRY(
-            network_->add(batch, {*variant, push, grid, input, product.x, product.x_stride, product.batch, partials}));
-      } else {
-        NWC_TRY(batch.dispatch(kernels.rans_pipeline(*variant), {&kernels.tables(), input, x.bound, partials}, push,
-                               kernels.rans_groups(*variant, push.num_tiles)));
-      }
+      NWC_TRY(slices_->add(batch, {*variant, push, grid, input, product.x, product.x_stride, product.batch, partials}));
       const uint32_t row_scale_at =
           layout.row_scale_at == kNoRowScale ? kNoRowScale : layout.row_scale_at + push.row_begin;
       const ReducePush sums{.num_bands = static_cast<uint32_t>(bands),
@@ -333,7 +300,7 @@ Status VulkanFusedProduct::record_product(CommandBatch& batch, const Product& pr
 }
 
 Status VulkanFusedProduct::reduce(CommandBatch& batch) {
-  if (network_ != nullptr) NWC_TRY(network_->finish(batch));
+  NWC_TRY(slices_->finish(batch));
   batch.barrier();
   const std::vector<Reduction> reductions = std::move(reductions_);
   reductions_.clear();

@@ -8,7 +8,6 @@
 
 #include "runtime/codec/fused_product.h"
 #include "runtime/decoder/vulkan/device_decoder.h"
-#include "runtime/decoder/vulkan/network_product.h"
 
 namespace nwc {
 
@@ -41,7 +40,7 @@ class VulkanFusedProduct {
   /// Records products that do not depend on each other, barriers before and after included. y is within the tolerance
   /// of FusedProduct (runtime/codec/fused_product.h); it depends neither on what else is recorded nor, within one
   /// kernel variant, on anything but x. Batches that share this object run one after the other. Products with a network
-  /// that would keep the device busy for long (VulkanKernels::most_macs) are split: what has been recorded until there
+  /// that would keep the device busy for long (most_submission_macs) are split: what has been recorded until there
   /// is submitted and waited for, and the batch begins anew. Errors: kInvalidArgument (not loaded, batch, views),
   /// kDevice, kDeviceLost; the batch is to be thrown away then.
   Status record(CommandBatch& batch, std::span<const Product> products);
@@ -85,8 +84,8 @@ class VulkanFusedProduct {
   Status reduce(CommandBatch& batch);
 
   DeviceContext& context_;
-  std::unique_ptr<VulkanNetworkProduct> network_;  ///< null: the codec is linear
-  bool imports_ = true;                            ///< until it fails
+  std::unique_ptr<SliceProduct> slices_;
+  bool imports_ = true;  ///< until it fails
   std::map<size_t, Loaded> loaded_;
   DeviceBuffer partials_;
   uint64_t partials_used_ = 0;  ///< bytes

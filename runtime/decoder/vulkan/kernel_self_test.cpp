@@ -9,6 +9,7 @@
 #include "runtime/base/half.h"
 #include "runtime/base/str_cat.h"
 #include "runtime/codec/synthesis.h"
+#include "runtime/decoder/vulkan/network_synthesis.h"
 
 namespace nwc {
 namespace {
@@ -46,14 +47,14 @@ VulkanSelfTest::Window VulkanSelfTest::make_window(KnownTile tile, uint32_t num_
   w.tile = std::move(tile);
   w.coded.level = w.tile.level;
   w.coded.row_class = w.tile.row_class;
-  // The linear synthesis of the codec under test, at levels that the known tile's tables have, too.
+  // S of the codec under test, at levels that the known tile's tables have, too.
   CodecRecord& codec = w.tile.codec;
-  if (codec_.synthesis.width == 0) codec.synthesis.S = codec_.synthesis.S;
+  codec.synthesis.S = codec_.synthesis.S;
   for (uint32_t level = 0; level < codec.num_levels; ++level) {
     codec.step[level] = 0.5f + 0.375f * static_cast<float>(level);
     codec.shrink[level] = 0.125f * static_cast<float>(level);
   }
-  w.contexts = build_contexts(codec, build_decode_tables(codec), w.coded);
+  w.contexts = build_contexts(build_decode_tables(codec), w.coded, linear_numbers(codec));
   for (size_t i = 0; i < w.contexts.global.size(); i += 2) w.contexts.global[i] += num_codec_tables * kBuckets;
   for (uint32_t& table : w.contexts.used) table += num_codec_tables;
   for (uint32_t column = 0; column < kKnownCols; ++column) {
@@ -154,11 +155,11 @@ Status VulkanSelfTest::check_product(const Window& w, const RansVariant& variant
   return check_sums(w, run, input, w.tile.codec, w.tile.level);
 }
 
-Status VulkanSelfTest::check_network_product() {
+Status VulkanSelfTest::check_network_product(NetworkSynthesis& network) {
   if (known_network_product_) return {};
   const Window& w = scalar_;
   ProductRun run{.vectors = 3, .row_begin = 0, .row_end = kEndRow};
-  run.bands = static_cast<uint32_t>(ceil_div(kKnownCols, kernels_.network_columns()));
+  run.bands = static_cast<uint32_t>(network.product_bands(w.tile.grid));
   // What escapes is so large that nothing else would count: the last vector leaves its columns out.
   std::vector<bool> escapes(kKnownCols);
   for (size_t i = 0; i < w.tile.values.size(); ++i) {
@@ -194,7 +195,7 @@ Status VulkanSelfTest::check_network_product() {
   for (const DeviceBuffer* buffer : {&input, &values}) NWC_TRY(buffer->flush());
   CommandBatch& batch = slot_.batch();
   NWC_TRY(batch.begin());
-  NWC_TRY(kernels_.dispatch_network_product(batch, &input, &values, &run.partials, push, w.layout.blocks));
+  NWC_TRY(network.dispatch_product(batch, &input, &values, &run.partials, push, w.layout.blocks));
   NWC_TRY(check_sums(w, run, input, codec_, w.synthesis_levels).with_context("network"));
   known_network_product_ = true;
   return {};

@@ -11,6 +11,8 @@
 
 namespace nwc {
 
+class NetworkSynthesis;
+
 class VulkanSelfTest {
  public:
   /// num_codec_tables: how many tables lie in front of extra_tables() in the device's buffer.
@@ -25,7 +27,7 @@ class VulkanSelfTest {
   Status check_network(const RansVariant& variant, Dtype dtype);
   Status check_conversion();
   /// The network's product kernel and the sum of its partial results, asked once. Errors: kNoDevice, kDevice...
-  Status check_network_product();
+  Status check_network_product(NetworkSynthesis& network);
   /// The variant for a tensor with that many tables in use; nullopt if none works. batch: vectors of a product's
   /// kernel.
   std::optional<RansVariant> choose(size_t used_tables, Consumer consumer, uint32_t batch = 1);

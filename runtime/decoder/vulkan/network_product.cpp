@@ -28,22 +28,21 @@ uint64_t half_bytes(const NwcFile& file, const VulkanOptions& options) {
 
 }  // namespace
 
-Result<std::unique_ptr<VulkanNetworkProduct>> VulkanNetworkProduct::create(VulkanDevice& device, VulkanKernels& kernels,
-                                                                           const NwcFile& file,
-                                                                           const VulkanOptions& options) {
-  std::unique_ptr<VulkanNetworkProduct> self(new VulkanNetworkProduct(device, kernels));
-  self->half_bytes_ = half_bytes(file, options);
-  NWC_ASSIGN_OR_RETURN(self->buffer_, DeviceBuffer::create(device, 2 * self->half_bytes_, MemoryKind::kDevice));
+Result<std::unique_ptr<NetworkProduct>> NetworkProduct::create(DeviceContext& context, NetworkSynthesis& network) {
+  std::unique_ptr<NetworkProduct> self(new NetworkProduct(*context.device, *context.kernels, network));
+  self->half_bytes_ = half_bytes(context.file, context.options);
+  NWC_ASSIGN_OR_RETURN(self->buffer_,
+                       DeviceBuffer::create(*context.device, 2 * self->half_bytes_, MemoryKind::kDevice));
   return self;
 }
 
-uint64_t VulkanNetworkProduct::bytes_for(const NwcFile& file, const VulkanOptions& options) {
+uint64_t NetworkProduct::bytes_for(const NwcFile& file, const VulkanOptions& options) {
   return 2 * half_bytes(file, options);
 }
 
-Status VulkanNetworkProduct::check(const TensorRecord& record) const {
+Status NetworkProduct::check(const TensorRecord& record) const {
   const TileGrid grid = tile_grid(record);
-  const uint64_t groups = ceil_div(grid.n, kernels_.network_columns());
+  const uint64_t groups = network_.product_bands(grid);
   const uint64_t partials = groups * grid.tile_rows * kMaxFusedBatch * sizeof(float);
   if (groups > kMaxGroups || std::max(bands_bytes(grid, 1), partials) > device_.info().max_storage_range) {
     return unsupported(str_cat(record.name, ": ", grid.n, " columns are too many for a product on the device"));
@@ -51,13 +50,13 @@ Status VulkanNetworkProduct::check(const TensorRecord& record) const {
   return {};
 }
 
-uint64_t VulkanNetworkProduct::most_rows(const TileGrid& grid) const {
+uint64_t NetworkProduct::most_rows(const TileGrid& grid) const {
   const uint64_t room = std::min(half_bytes_, device_.info().max_storage_range);
   const uint64_t bands = (room - bands_bytes(grid, 0)) / band_bytes(grid);
   return std::min(bands, uint64_t{kMaxGroups} * kChunk / grid.tile_rows) * grid.tile_rows;
 }
 
-Status VulkanNetworkProduct::add(CommandBatch& batch, const Slice& slice) {
+Status NetworkProduct::add(CommandBatch& batch, const Slice& slice) {
   const RansPush& rans = slice.push;
   const uint64_t n = slice.grid.n, rows = rans.row_end - rans.row_begin;
   const uint32_t blocks = static_cast<uint32_t>(ceil_div(rows, kChunk));
@@ -89,12 +88,12 @@ Status VulkanNetworkProduct::add(CommandBatch& batch, const Slice& slice) {
   push.num_vectors = slice.vectors;
   push.num_rows = static_cast<uint32_t>(rows);
   decoding_.push_back({slice.window, BufferView(&buffer_, at, bytes), slice.partials, push, blocks,
-                       static_cast<double>(kChunk * n) * kernels_.mac_per_weight()});
+                       static_cast<double>(kChunk * n) * network_.mac_per_weight()});
   return {};
 }
 
 // The network for what the step before has decoded; what has been decoded beside it is next.
-Status VulkanNetworkProduct::step(CommandBatch& batch) {
+Status NetworkProduct::step(CommandBatch& batch) {
   for (const Decoded& slice : decoded_) NWC_TRY(run_network(batch, slice));
   batch.barrier();
   decoded_ = std::move(decoding_);
@@ -104,8 +103,8 @@ Status VulkanNetworkProduct::step(CommandBatch& batch) {
   return {};
 }
 
-Status VulkanNetworkProduct::run_network(CommandBatch& batch, const Decoded& slice) {
-  const double most = kernels_.most_macs();
+Status NetworkProduct::run_network(CommandBatch& batch, const Decoded& slice) {
+  const double most = most_submission_macs(device_.info());
   NetworkPush push = slice.push;
   while (push.first_block < slice.blocks) {
     if (macs_ != 0 && macs_ + slice.block_macs > most) {
@@ -117,19 +116,19 @@ Status VulkanNetworkProduct::run_network(CommandBatch& batch, const Decoded& sli
     }
     const uint32_t room = static_cast<uint32_t>(std::min<double>(kMaxGroups, (most - macs_) / slice.block_macs));
     const uint32_t blocks = std::clamp(room, 1u, slice.blocks - push.first_block);
-    NWC_TRY(kernels_.dispatch_network_product(batch, slice.window, slice.values, slice.partials, push, blocks));
+    NWC_TRY(network_.dispatch_product(batch, slice.window, slice.values, slice.partials, push, blocks));
     macs_ += blocks * slice.block_macs;
     push.first_block += blocks;
   }
   return {};
 }
 
-Status VulkanNetworkProduct::finish(CommandBatch& batch) {
+Status NetworkProduct::finish(CommandBatch& batch) {
   while (!decoding_.empty() || !decoded_.empty()) NWC_TRY(step(batch));
   return {};
 }
 
-void VulkanNetworkProduct::reset() {
+void NetworkProduct::reset() {
   decoding_.clear();
   decoded_.clear();
   used_ = 0;

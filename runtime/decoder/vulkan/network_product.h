@@ -1,48 +1,33 @@
 // Products with the tensors of a network codec: slices of rows on their way from the payload through symbols and the
-// network to partial results (doc/architecture.md, "On a Vulkan device"). For VulkanFusedProduct.
+// network to partial results (doc/architecture.md, "On a Vulkan device").
 #pragma once
 
 #include <memory>
 #include <vector>
 
-#include "runtime/decoder/vulkan/codec_kernels.h"
-#include "runtime/format/nwc_file.h"
+#include "runtime/decoder/vulkan/device_context.h"
+#include "runtime/decoder/vulkan/network_synthesis.h"
 
 namespace nwc {
 
 /// Symbols go to one half of a buffer while the network's kernel takes those in the other half on.
-class VulkanNetworkProduct {
+class NetworkProduct final : public SliceProduct {
  public:
-  /// device and kernels must outlive the result. Errors: kOutOfMemory, kDevice.
-  static Result<std::unique_ptr<VulkanNetworkProduct>> create(VulkanDevice& device, VulkanKernels& kernels,
-                                                              const NwcFile& file, const VulkanOptions& options);
-  /// Of the buffer, on any device: a quarter of the decoder's windows, but room for two bands of tiles.
+  /// context and network must outlive the result. Errors: kOutOfMemory, kDevice.
+  static Result<std::unique_ptr<NetworkProduct>> create(DeviceContext& context, NetworkSynthesis& network);
+  /// Bytes of the buffer, on any device: a quarter of the decoder's windows, but room for two bands of tiles.
   static uint64_t bytes_for(const NwcFile& file, const VulkanOptions& options);
-  uint64_t device_bytes() const { return buffer_.size(); }
 
-  /// Errors: kUnsupported: a band of tiles is more than the device's bindings or dispatches take.
-  Status check(const TensorRecord& record) const;
-  /// Rows that a slice may have: bands of tiles, whose symbols have room. For a tensor that check() accepts.
-  uint64_t most_rows(const TileGrid& grid) const;
-
-  /// Rows [push.row_begin, push.row_end) of a window, whole bands of tiles.
-  struct Slice {
-    RansVariant variant;  ///< with the consumer *values*
-    RansPush push;        ///< of the slice's tiles
-    TileGrid grid;        ///< of the tensor
-    BufferView window;    ///< the window's input
-    BufferView x;         ///< f32 [vectors][n], so many elements from vector to vector:
-    uint64_t x_stride = 0;
-    uint32_t vectors = 1;
-    BufferView partials;  ///< f32 [column group][vectors][rows], groups of VulkanKernels::network_columns()
-  };
-  /// Records what makes the slice's symbols, and the network for slices before it; with barriers, and with a submission
-  /// and a wait for it where what is recorded keeps the device busy for long. Errors: kDevice, kDeviceLost.
-  Status add(CommandBatch& batch, const Slice& slice);
-  /// Records the rest: partial results of all slices are there after the next barrier.
-  Status finish(CommandBatch& batch);
-  /// Forgets slices of a batch that is thrown away.
-  void reset();
+  std::optional<RansVariant> choose(VulkanSelfTest& self_test, size_t used_tables, uint32_t) const override {
+    return self_test.choose(used_tables, Consumer::kValues);
+  }
+  Status check(const TensorRecord& record) const override;
+  uint64_t most_rows(const TileGrid& grid) const override;
+  /// Records what makes the slice's symbols, and the network for slices before it.
+  Status add(CommandBatch& batch, const Slice& slice) override;
+  Status finish(CommandBatch& batch) override;
+  void reset() override;
+  uint64_t device_bytes() const override { return buffer_.size(); }
 
  private:
   struct Decoded {
@@ -51,12 +36,14 @@ class VulkanNetworkProduct {
     uint32_t blocks;
     double block_macs;  ///< multiply-accumulates of a row block
   };
-  VulkanNetworkProduct(VulkanDevice& device, VulkanKernels& kernels) : device_(device), kernels_(kernels) {}
+  NetworkProduct(VulkanDevice& device, VulkanKernels& kernels, NetworkSynthesis& network)
+      : device_(device), kernels_(kernels), network_(network) {}
   Status step(CommandBatch& batch);
   Status run_network(CommandBatch& batch, const Decoded& slice);
 
   VulkanDevice& device_;
   VulkanKernels& kernels_;
+  NetworkSynthesis& network_;
   DeviceBuffer buffer_;  ///< two halves, each with slices: x, status words, values
   uint64_t half_bytes_ = 0;
   uint32_t half_ = 0;  ///< that is being decoded into

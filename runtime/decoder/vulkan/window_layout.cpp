@@ -164,15 +164,10 @@ TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_
   return result;
 }
 
-TensorContexts build_contexts(const CodecRecord& codec, const DecodeTables& tables, const CodedTensor& coded) {
+TensorContexts build_contexts(const DecodeTables& tables, const CodedTensor& coded, std::vector<float> network) {
   TensorContexts result = build_contexts(tables, coded.level, coded.row_class);
-  result.num_levels = codec.num_levels;
-  if (codec.synthesis.width != 0) return result;
-  for (uint32_t l = 0; l < codec.num_levels; ++l) {
-    result.network.push_back(codec.step[l]);
-    result.network.push_back(codec.shrink[l]);
-  }
-  result.network.insert(result.network.end(), codec.synthesis.S.begin(), codec.synthesis.S.end());
+  result.num_levels = tables.num_levels;
+  result.network = std::move(network);
   return result;
 }
 

@@ -52,8 +52,8 @@ struct TensorContexts {
 /// level: [n]; row_class: [m], or empty: all 0.
 TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level,
                               std::span<const uint8_t> row_class);
-/// The same with what the rANS kernels need to make weights.
-TensorContexts build_contexts(const CodecRecord& codec, const DecodeTables& tables, const CodedTensor& coded);
+/// The same for a tensor, with what the rANS kernels need to make weights (DeviceSynthesis::window_numbers).
+TensorContexts build_contexts(const DecodeTables& tables, const CodedTensor& coded, std::vector<float> network);
 
 /// The window's matrix and where its input's parts lie, in u32 words.
 struct WindowLayout {

@@ -139,7 +139,7 @@ Result<std::shared_ptr<WindowStream::Source>> WindowStream::open(const DecodeJob
   }
   if (kernels_ == nullptr) return corrupt(str_cat(record.name, " is coded, but the file has no codec"));
   NWC_ASSIGN_OR_RETURN(source->coded, file_.load_coded(job.tensor, job.check_crc));
-  source->contexts = build_contexts(*file_.codec(), *tables_, source->coded);
+  source->contexts = build_contexts(*tables_, source->coded, kernels_->synthesis().window_numbers());
   source->path = kernels_->path(job.values_only, job.dtype, tile_grid(record), job.device.buffer == nullptr);
   const std::optional<RansVariant> variant = self_test_->choose(source->contexts.used.size(), source->path.rans);
   if (!variant) {

@@ -1,8 +1,10 @@
-#include "runtime/decoder/vulkan/network_kernels.h"
+#include "runtime/decoder/vulkan/network_synthesis.h"
 
 #include <algorithm>
 
+#include "runtime/base/str_cat.h"
 #include "runtime/codec/synthesis.h"
+#include "runtime/decoder/vulkan/network_product.h"
 
 namespace nwc {
 namespace {
@@ -59,8 +61,7 @@ PipelineKey mlp_product_pipeline(PipelineKey key, uint32_t chunks, const DeviceI
   return key;
 }
 
-}  // namespace
-
+/// The layout is that of shaders/common/synthesis.glsl.
 std::vector<float> pack_network(const CodecRecord& codec) {
   const Network& net = codec.synthesis;
   const uint32_t w = net.width;
@@ -90,17 +91,79 @@ std::vector<float> pack_network(const CodecRecord& codec) {
   return packed;
 }
 
-NetworkKernels network_kernels(const Network& network, const DeviceInfo& device) {
-  NetworkKernels kernels;
-  kernels.synthesis = mlp_pipeline(network, mlp_states(device), &kernels.chunks);
-  kernels.product = mlp_product_pipeline(kernels.synthesis, kernels.chunks, device);
-  return kernels;
+uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uint32_t>(ceil_div(items, per_group)); }
+
+}  // namespace
+
+NetworkSynthesis::NetworkSynthesis(const CodecRecord& codec, const DeviceInfo& device)
+    : codec_(codec), most_macs_(most_submission_macs(device)) {
+  synthesis_ = mlp_pipeline(codec.synthesis, mlp_states(device), &chunks_);
+  product_ = mlp_product_pipeline(synthesis_, chunks_, device);
 }
 
-uint32_t least_network_chunks(const Network& network) {
-  uint32_t chunks = 0;
-  mlp_pipeline(network, kMlpStates, &chunks);
-  return chunks;
+Status NetworkSynthesis::upload(VulkanDevice& device, PipelineCache& pipelines) {
+  const std::vector<float> numbers = pack_network(codec_);
+  const Bytes bytes(reinterpret_cast<const uint8_t*>(numbers.data()), numbers.size() * sizeof(float));
+  NWC_ASSIGN_OR_RETURN(network_, upload_constant(device, pipelines, bytes));
+  return {};
+}
+
+void NetworkSynthesis::route(WindowPath* path) const {
+  path->rans = Consumer::kValues;
+  path->network = true;
+}
+
+void NetworkSynthesis::limit(const WindowPath& path, WindowLimits* limits) const {
+  if (!path.network) return;
+  // The kernel's time is bounded, and its workgroups must not exceed what one dimension takes.
+  limits->max_weights =
+      std::min({limits->max_weights, static_cast<uint64_t>(most_macs_ / std::max(1.0, mac_per_weight())),
+                kMaxGroups * chunks_ * uint64_t{kChunk}});
+}
+
+Status NetworkSynthesis::dispatch(WindowSlot& slot, const WindowRun& run, const WeightsOutput& out) {
+  const WindowLayout& layout = *run.layout;
+  const uint32_t first_block = static_cast<uint32_t>(run.row_begin / kChunk);
+  const uint32_t chunks = (static_cast<uint32_t>(ceil_div(run.row_end, kChunk)) - first_block) * layout.width;
+  const SynthesisPush push{.level_at = run.synthesis_level_at,
+                           .scale_at = layout.scale_at,
+                           .row_scale_at = layout.row_scale_at,
+                           .width = layout.width,
+                           .first_block = first_block,
+                           .num_chunks = chunks,
+                           .row_begin = static_cast<uint32_t>(run.row_begin),
+                           .row_end = static_cast<uint32_t>(run.row_end),
+                           .out_at = static_cast<uint32_t>(out.at),
+                           .out_stride = static_cast<uint32_t>(out.stride),
+                           .num_levels = codec_.num_levels};
+  PipelineKey key = synthesis_;
+  key.constants.push_back(static_cast<uint32_t>(run.path.convert ? Consumer::kF32 : consumer_of(run.path.dtype)));
+  return slot.batch().dispatch(key, {&network_, slot.input_view(run), slot.values_view(run), out.view}, push,
+                               groups_for(chunks, chunks_));
+}
+
+Status NetworkSynthesis::check(VulkanSelfTest& self_test, const RansVariant& variant) {
+  return self_test.check_network(variant, Dtype::kF32);
+}
+
+Status NetworkSynthesis::dispatch_product(CommandBatch& batch, const BufferView& window, const BufferView& values,
+                                          const BufferView& partials, const NetworkPush& push, uint32_t blocks) {
+  return batch.dispatch(product_, {&network_, window, values, partials}, push,
+                        {groups_for(push.width, chunks_), blocks, 1});
+}
+
+uint64_t NetworkSynthesis::product_bytes(const NwcFile& file, const VulkanOptions& options) const {
+  return NetworkProduct::bytes_for(file, options);
+}
+
+Result<std::unique_ptr<SliceProduct>> NetworkSynthesis::create_product(DeviceContext& context) {
+  const Status known = context.self_test->check_network_product(*this);
+  if (known.code() == StatusCode::kNoDevice) {
+    return Status(StatusCode::kDevice, str_cat(known.message(), ": multiply on the CPU"));
+  }
+  NWC_TRY(known);
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<NetworkProduct> product, NetworkProduct::create(context, *this));
+  return std::unique_ptr<SliceProduct>(std::move(product));
 }
 
 }  // namespace nwc
