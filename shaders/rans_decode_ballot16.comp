@@ -1,5 +1,5 @@
 #version 450
-// As rans_decode_ballot.comp, but each lane writes its halves by itself.
+// The same as rans_decode_ballot.comp, except that each lane writes its halves by itself.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_shader_16bit_storage : require
 #define NWC_STORAGE16

@@ -47,7 +47,7 @@ vec4 feature_row(uint c, uint r) {
   return vec4(1.0, 0.0, 0.0, 0.0);
 }
 
-// What a row of features counts in output `channel`; `at`: where C begins in the network.
+// The factors of a row of features in output `channel`. `at`: the index of C in the network.
 vec4 last_layer(uint at, uint channel, uint r) {
   const uint bias_at = at + kChunk * kWidth;
   if (r < kWidth / 4u) return network_row(at + channel * kWidth + 4u * r);
@@ -67,7 +67,7 @@ void main() {
       const uint factor_at = (first + i / kFeatureRows) * kChunks;
       vec4 sum = vec4(0.0);
       [[dont_unroll]] for (uint c = 0; c < kChunks; ++c) {
-        // Where a factor is 0, h may be beyond what f32 holds.
+        // A factor of 0 must add nothing, even where h is beyond the range of f32.
         const float f = factors[factor_at + c];
         if (f != 0.0) sum += f * feature_row(c, i % kFeatureRows);
       }

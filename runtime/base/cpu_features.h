@@ -1,4 +1,4 @@
-// Which SIMD twin a machine can run.
+// The levels of SIMD kernels, and the highest one that a machine can run.
 #pragma once
 
 #include <cstdint>

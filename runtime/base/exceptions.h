@@ -1,5 +1,5 @@
-// The only places that know of exceptions. Nothing in runtime/ throws by design, but the standard library does where
-// memory or threads run out. Builds without exceptions (NWC_EXCEPTIONS=OFF) end the process there.
+// Only this file and its source know of exceptions. Nothing in runtime/ throws by design, but the standard library
+// throws where memory or threads run out. Builds without exceptions (NWC_EXCEPTIONS=OFF) end the process there.
 #pragma once
 
 #include <exception>
@@ -15,14 +15,14 @@ struct ExceptionText {
   StatusCode code;
   const char* text;
 };
-/// Of the exception that is being handled. Allocates nothing.
+/// The error for the exception that is being handled. Allocates nothing.
 ExceptionText current_exception_text() noexcept;
 
-/// What the standard library does where it gets no memory: throws std::bad_alloc, or ends the process without
-/// exceptions.
+/// Does what the standard library does where memory runs out: it throws std::bad_alloc, or ends the process in builds
+/// without exceptions.
 [[noreturn]] void out_of_memory();
 
-/// Runs f(). Where it throws: failed(StatusCode, const char* text), and the answer is false.
+/// Runs f(). If it throws, failed(StatusCode, const char* text) is called and the answer is false.
 template <typename F, typename Failed>
 bool guarded(F&& f, Failed&& failed) noexcept {
 #ifdef __cpp_exceptions
@@ -40,7 +40,7 @@ bool guarded(F&& f, Failed&& failed) noexcept {
   return true;
 }
 
-/// What a task threw, on its way from the thread that ran it to the one that waits for it.
+/// Carries an exception of a task from the thread that ran it to the thread that waits for it.
 class CarriedException {
  public:
   /// Runs f(); false if it threw. The first exception is kept. Any number of threads at once.

@@ -1,4 +1,4 @@
-// What a name stands for, in the words of an error text.
+// The kind of file that a name stands for, in the words of an error text.
 #pragma once
 
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-// Where a file's bytes come from: memory, a file, or the caller's callbacks.
+// Sources of a file's bytes: memory, a file, or the caller's callbacks.
 #pragma once
 
 #include <functional>

@@ -1,6 +1,6 @@
-// Error texts in little code: what is joined is listed in memory and handed to one function. A chain of operator+ makes
-// a temporary string, and its clean-up, at every step; in a library of error messages that is a third of the code. An
-// error is made of the list itself, without any string where it occurs.
+// Joins the pieces of an error text with little code. The pieces are listed in memory, and one function joins them. A
+// chain of operator+ makes a temporary string, and its clean-up, at every step, which was a third of this library's
+// code. Errors are made from the list itself, so that no string is made where an error occurs.
 #pragma once
 
 #include <concepts>
@@ -42,7 +42,7 @@ class TextPiece {
 
 std::string join_pieces(std::span<const TextPiece> pieces);
 
-/// What str_cat gives: for the expression that it occurs in, or made a std::string.
+/// The result of str_cat. It is valid within its expression, unless it is made a std::string there.
 template <size_t N>
 struct TextList {
   TextPiece pieces[N];

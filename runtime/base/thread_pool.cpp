@@ -19,7 +19,7 @@ class ThreadPool : public Runner {
     const auto start = [this] {
       for (uint32_t w = 1; w < num_workers_; ++w) threads_.emplace_back([this, w] { work(w); });
     };
-    // Where the system gives no more threads: work with what there is.
+    // If the system gives no more threads, the pool works with those that there are.
     guarded(start, [this](StatusCode, const char*) { num_workers_ = static_cast<uint32_t>(threads_.size()) + 1; });
   }
   ~ThreadPool() override {

@@ -27,7 +27,7 @@ struct AliasTable {
 /// freq: n entries (1..128) that add up to 4096, as a validated CodecRecord guarantees.
 AliasTable build_alias_table(const std::vector<uint16_t>& freq);
 
-/// What one lookup gives (the readable form; SIMD twins inline it).
+/// The result of a lookup, in readable form. SIMD twins inline the lookup.
 struct AliasHit {
   uint32_t symbol, freq, rank;
 };
@@ -49,7 +49,7 @@ struct DecodeTables {
   std::vector<ShuffleTable> shuffle;  ///< [T]
 };
 DecodeTables build_decode_tables(const CodecRecord& codec);
-/// What they take, and take at most while they are made.
+/// The most bytes that the tables take, including while they are made.
 uint64_t decode_tables_bytes(const CodecRecord& codec);
 
 }  // namespace nwc

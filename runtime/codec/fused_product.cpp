@@ -41,7 +41,7 @@ struct FusedTensor {
   double unit = 1;
 };
 
-/// What one worker keeps from product to product.
+/// Memory that one worker keeps from product to product.
 struct FusedWorker {
   void grow(uint64_t width, uint64_t slots) {
     for (AlignedFloats& f : features) f.grow(((kChunk + width) * slots + width) * kNumLanes);
@@ -88,7 +88,7 @@ class Accumulator final : public TileConsumer {
 
   void group(const TileGeometry&, uint32_t, uint32_t i, const ColumnGroup& group, const LaneValues& values,
              uint32_t worker) override {
-    // What a network needs as scratch memory lies where the next slot's features will be.
+    // A network's scratch memory lies where the next slot's features will be.
     float* features = workers_[worker].features[i].data() + size_t{group.slot} * num_features_ * kNumLanes;
     kernels_.features(job_.net, group, values, features);
   }

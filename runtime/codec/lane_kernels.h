@@ -1,7 +1,8 @@
 // The unit of work that all CPU decoders share: 16 steps of one tile, which are 16 channels of 32 adjacent columns
 // (doc/format.md, section 5.2). Lanes being adjacent columns, SIMD lanes map to contiguous output.
-// Internal to runtime/codec. The SIMD files are compiled for their instruction set: they use nothing but this header
-// and intrinsics, because an inline function of the library compiled there could end up in programs for any machine.
+// Internal to runtime/codec. The SIMD files are compiled for their instruction set. They use nothing but this header,
+// the templates of tile_decode_simd.h and synthesis_simd.h, and intrinsics, because an inline function of the library
+// that is compiled there could end up in programs for any machine.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,7 @@ struct TableLanes {
 /// A step of more tables is looked up lane by lane: table by table, each costs all lanes three lookups.
 inline constexpr uint32_t kMaxStepTables = 4;
 
-/// How a kernel may look up a group's symbols.
+/// Ways in which a kernel may look up a group's symbols.
 enum class Lookup : uint8_t {
   kOneLevel64,  ///< kOneLevel, and no alphabet of more than 64 symbols
   kOneLevel,    ///< all lanes of a bank use the same table in a step; no raw bits
@@ -50,7 +51,7 @@ struct LookupTables {
   uint8_t on_odd, parity;  ///< of Trellis
 };
 
-/// What the 32 columns of slot j have in common for all row blocks of all tiles of a column band. A context is a
+/// Data of the 32 columns of slot j that is the same for all row blocks of all tiles of a column band. A context is a
 /// channel or a row class (LaneStates::context); bank 1 is unused without a trellis.
 struct alignas(64) ColumnGroup {
   uint16_t table[kMaxBanks][kNumContexts][kNumLanes];    ///< of (level of the column, context) in the bank
@@ -107,7 +108,7 @@ struct SynthesisView {
   const float* E = nullptr;  ///< [blocks][w][level_stride]
 };
 
-/// Where a group's weights go: rows [row_begin, row_end) of the 16, `active` columns.
+/// The destination of a group's weights: rows [row_begin, row_end) of the 16, in `active` columns.
 struct StoreTarget {
   uint8_t* out = nullptr;  ///< the first column's weight in row row_begin
   uint64_t stride = 0;     ///< bytes from row to row
@@ -139,7 +140,7 @@ struct LaneKernels {
   /// g_s but for its last layer: scratch[0..15][lane] = z, and then, with a network, [w][lane] = h after all blocks.
   /// scratch: 64-byte aligned, synthesis_scratch_floats().
   void (*features)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch);
-  /// What a fused product wants of a row block: y[16] += matrix [count][16] applied to t[count], with
+  /// The step of a fused product for a row block: y[16] += matrix [count][16] applied to t[count], with
   /// t[i] = sum over slots and lanes of features[slot][i][lane] * factor[slot][lane].
   /// matrix null: the identity, count 16. A factor of 0 adds nothing, not even times infinity. count: a multiple of 16.
   /// All 64-byte aligned; features without gaps, factor_stride floats from slot to slot.
@@ -149,7 +150,7 @@ struct LaneKernels {
                      LaneWeights* y);
   /// Scales, converts, stores.
   void (*store)(const LaneWeights& y, const ColumnGroup& group, const StoreTarget& target);
-  /// Like memcpy, row by row, but past the caches: whole lines are not fetched only to be overwritten.
+  /// Copies rows past the caches, so that whole lines are not fetched only to be overwritten.
   void (*copy)(const RowCopy& rows);
 };
 

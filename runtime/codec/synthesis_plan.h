@@ -16,7 +16,7 @@ class SynthesisPlan {
   SynthesisPlan& operator=(const SynthesisPlan&) = delete;
 
   const SynthesisView& view() const { return view_; }
-  /// What a plan of this codec takes, and takes at most while it is made.
+  /// The most bytes that a plan of this codec takes, including while it is made.
   static uint64_t bytes(const CodecRecord& codec);
 
  private:

@@ -11,7 +11,7 @@
 namespace nwc {
 namespace {
 
-// What value k costs under a table.
+// Bits that value k costs under a table.
 double table_bits(const FrequencyTable& t, int32_t k) {
   const int32_t symbol = (k >> t.raw_bits) - t.min;
   const int32_t escape = static_cast<int32_t>(t.freq.size()) - 1;
@@ -118,7 +118,7 @@ class ValueWriter final : public TileConsumer {
   int16_t* const out_;
 };
 
-/// Of side information and directory in memory.
+/// Bytes of side information and directory in memory.
 uint64_t side_bytes(const TensorRecord& r) {
   return tile_grid(r).num_tiles() * sizeof(CodedTensor::Tile) + r.cols() * (sizeof(float) + 1) +
          (r.row_scales ? r.rows() * sizeof(float) : 0) + (r.row_classes ? r.rows() : 0);
@@ -127,7 +127,7 @@ uint64_t side_bytes(const TensorRecord& r) {
 }  // namespace
 
 struct TensorDecoder::Impl {
-  /// Of one tensor.
+  /// Side information of one tensor.
   struct Side {
     size_t tensor = 0;
     bool checked = false;
@@ -138,7 +138,7 @@ struct TensorDecoder::Impl {
     if (file.codec()) plan = std::make_unique<SynthesisPlan>(*file.codec());
   }
 
-  /// What of a tensor is asked for, which decides what of it stays.
+  /// The part of a tensor that is asked for. It decides how much of the side information stays.
   enum class Part { kAll, kRows, kMany };
 
   std::shared_ptr<const CodedTensor> find(size_t tensor, bool check_crc) {
@@ -206,7 +206,7 @@ uint64_t TensorDecoder::kept_bytes(const NwcFile& file, std::span<const size_t> 
 uint64_t TensorDecoder::call_bytes(const NwcFile& file, size_t tensor, uint32_t num_workers) {
   const TensorRecord& r = file.tensors()[tensor];
   const TileGrid grid = tile_grid(r);
-  // As stored, then inflated; then as numbers beside it.
+  // Side information is held as stored, then inflated, and then as numbers beside that.
   const uint64_t loading = r.side_size + 8 * grid.num_tiles() + 2 * (grid.n + grid.m) + side_bytes(r);
   const uint64_t worker = tile_worker_bytes(r) + RowWriter::worker_bytes(file.codec()->synthesis.width);
   return loading + num_workers * worker;

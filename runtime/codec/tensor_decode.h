@@ -30,15 +30,15 @@ class TensorDecoder {
   TensorDecoder(const NwcFile& file, const DecodeTables& tables);
   ~TensorDecoder();
 
-  /// As decode_tensor_rows.
+  /// Decodes as decode_tensor_rows does.
   Status decode_rows(size_t tensor, uint64_t row_begin, uint64_t row_end, Dtype dtype, MutableBytes out, Runner& runner,
                      const TensorDecodeOptions& options);
-  /// How often side information has been read: what tests count.
+  /// How often side information has been read. Tests count it.
   uint64_t sides_loaded() const;
 
   /// Upper estimates for planning. What stays: tables, network, side information of kKeptRows + 1 of these tensors.
   static uint64_t kept_bytes(const NwcFile& file, std::span<const size_t> tensors);
-  /// What decoding one tensor takes besides, while it lasts.
+  /// Bytes that decoding one tensor takes beside those, while it lasts.
   static uint64_t call_bytes(const NwcFile& file, size_t tensor, uint32_t num_workers);
 
  private:

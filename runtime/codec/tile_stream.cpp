@@ -6,7 +6,7 @@
 namespace nwc {
 namespace {
 
-// Which lanes of each step use which table in which bank. False: a step of too many tables.
+// Lists for each step the tables in use and the lanes that use each in each bank. False: a step has too many tables.
 bool list_step_tables(uint32_t num_banks, ColumnGroup* g) {
   for (uint32_t c = 0; c < kNumContexts; ++c) {
     uint32_t num = 0;

@@ -1,4 +1,4 @@
-// The frame around lane_kernels.h: from a payload's bytes to decoders of its tile and back to a status
+// One tile around the kernels of lane_kernels.h: it begins with the bytes of a payload and ends with a status
 // (doc/format.md, sections 5.2 and 5.3). Internal to runtime/codec; the same for all CPU levels.
 #pragma once
 
@@ -38,12 +38,12 @@ class TileStream {
   Result<MutableBytes> prepare(const TileGeometry& geometry, uint64_t size);
   /// Reads the states. Errors: kTruncated, kCorrupt.
   Status begin();
-  /// Before each row block's groups: their steps' contexts. `row` is the block's first.
+  /// Sets the contexts of a row block's steps; called before its groups. `row` is the block's first.
   void begin_row_block(ContextKind kind, std::span<const uint8_t> row_class, uint64_t row);
   LaneStates* lanes() { return &lanes_; }
-  /// To be asked after every group.
+  /// Whether kernels have read beyond the payload. The caller asks after every group.
   bool ran_out() const { return lanes_.next > lanes_.end; }
-  /// After the last group. Errors: kTruncated, kChecksum.
+  /// Checks that the payload is used up; called after the last group. Errors: kTruncated, kChecksum.
   Status finish() const;
 
  private:

@@ -12,32 +12,34 @@
 
 namespace nwc {
 
-/// Who uses the values. Calls with the same `worker` do not overlap. Tiles come in pairs, one above the other, and `i`
-/// says which of a pair is meant. If a tile turns out to be damaged, some of its row blocks may be handed over twice.
+/// The user of the values. Calls with the same `worker` do not overlap. Tiles are decoded in pairs, one above the
+/// other, or alone; `i` is 1 for the lower tile of a pair and 0 for any other. If a tile of a pair turns out to be
+/// damaged, both are decoded again, one after the other, and row blocks that were handed over are handed over again.
 class TileConsumer {
  public:
   virtual ~TileConsumer() = default;
-  /// Before the worker's first tile of a column band. groups: the band's columns, slot by slot; valid until the next.
+  /// Called before the worker's first tile of a column band. groups: the band's columns, slot by slot; they are valid
+  /// until the next such call.
   virtual void column_band(const TileGeometry& tile, std::span<const ColumnGroup> groups, uint32_t worker);
-  /// Rows 16 row_block to 16 row_block + 15 of the tile, columns of `group`.
+  /// Takes the values of rows 16 row_block to 16 row_block + 15 of the tile in the columns of `group`.
   virtual void group(const TileGeometry& tile, uint32_t row_block, uint32_t i, const ColumnGroup& group,
                      const LaneValues& values, uint32_t worker) = 0;
-  /// After all groups of a row block.
+  /// Called after all groups of a row block.
   virtual void row_block(const TileGeometry& tile, uint32_t row_block, uint32_t i, uint32_t worker);
 };
 
-/// What a worker keeps from unit to unit; may be kept from walk to walk.
+/// Memory that a worker keeps from unit to unit. It may be kept from walk to walk, too.
 struct TileWorker {
   TileStream streams[2];
   std::vector<ColumnGroup> groups;
-  uint64_t groups_of = UINT64_MAX;  ///< column band
+  uint64_t groups_of = UINT64_MAX;  ///< the column band that `groups` describes
   LaneValues values[2];
 };
 /// Upper estimate of what a worker takes for the tiles of a tensor.
 uint64_t tile_worker_bytes(const TensorRecord& record);
 class TileWorkers {
  public:
-  /// At least `count` workers, that know nothing of earlier walks.
+  /// Makes at least `count` workers, and lets all forget earlier walks.
   void prepare(uint32_t count);
   TileWorker& operator[](uint32_t worker) { return *workers_[worker]; }
 

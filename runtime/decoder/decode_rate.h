@@ -1,5 +1,5 @@
-// How fast a file's weights come out on this device, from timing a small part of it: what predictions rest on
-// (doc/architecture.md, "Cost prediction").
+// Measures how fast a device decodes a file's weights by timing a small part of the file. Predictions of cost rest on
+// this rate (doc/architecture.md, "Cost prediction").
 #pragma once
 
 #include "runtime/decoder/decoder.h"
@@ -7,7 +7,7 @@
 namespace nwc {
 
 struct DecodeRate {
-  size_t tensor = 0;     ///< that was decoded
+  size_t tensor = 0;     ///< the tensor that was decoded
   uint64_t weights = 0;  ///< in each timed pass; 0: the file has no coded tensor
   double seconds = 0;    ///< median of the passes after a first one, or that one alone where it was long
   double weights_per_second() const { return seconds > 0 ? static_cast<double>(weights) / seconds : 0; }

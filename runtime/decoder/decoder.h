@@ -42,7 +42,7 @@ class Decoder {
 /// file and runner must outlive the decoder. Thread-safe where the runner is.
 Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu);
 
-/// What a Vulkan decoder keeps for windows of decoded rows, where nothing forbids it.
+/// Bytes that a Vulkan decoder keeps for windows of decoded rows unless a budget asks for less.
 inline constexpr uint64_t kMaxWindowBytes = 64u << 20;
 /// For VulkanOptions::max_window_bytes within a memory budget (0: none): a sixteenth of it, but 1 MiB at least.
 inline uint64_t window_bytes_within(uint64_t budget_bytes) {
@@ -91,8 +91,8 @@ bool device_failed(const Status& status);
 std::unique_ptr<Decoder> make_fallback_decoder(std::unique_ptr<Decoder> device, const NwcFile& file, Runner& runner,
                                                const Logger& log);
 
-/// What "auto" means everywhere: a Vulkan decoder, but on no software renderer, which would be slower than the CPU
-/// decoder that it runs beside; the CPU decoder if that fails, now or later, with a log line that says why.
+/// The backend "auto", which means the same everywhere. It is a Vulkan decoder, but never on a software renderer, which
+/// would be slower than the CPU decoder. If the device fails, now or later, the CPU decodes, and a log line says why.
 Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner& runner, VulkanOptions options,
                                                      const Logger& log);
 

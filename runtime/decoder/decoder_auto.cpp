@@ -11,7 +11,7 @@ Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner
     log.log(LogLevel::kInfo, str_cat("backend auto: ", (*decoder)->name()));
     return make_fallback_decoder(std::move(decoder).value(), file, runner, log);
   }
-  // That there is no GPU is nothing to worry about; that there is one which fails, is.
+  // A machine without a GPU is no reason to warn. A GPU that fails is one.
   const LogLevel level = decoder.status().code() == StatusCode::kNoDevice ? LogLevel::kInfo : LogLevel::kWarning;
   log.log(level, str_cat("backend auto: the CPU decodes, since ", decoder.status().message()));
   return create_cpu_decoder(file, runner, detect_cpu_level());

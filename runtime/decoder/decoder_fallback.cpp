@@ -1,4 +1,4 @@
-// A device that fails in the middle of things costs a warning and time, not the session.
+// The fallback decoder: a device that fails while it decodes costs a warning and time, not the session.
 #include <atomic>
 #include <mutex>
 

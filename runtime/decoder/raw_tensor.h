@@ -1,13 +1,13 @@
-// What both backends share: checking a request, and raw tensors converted between float types.
+// Both backends check requests with these functions and convert raw tensors between float types.
 #pragma once
 
 #include "runtime/decoder/decoder.h"
 
 namespace nwc {
 
-/// Tensor index, rows and dtype. Errors: kInvalidArgument.
+/// Checks tensor index, rows and dtype. Errors: kInvalidArgument.
 Status check_rows(const NwcFile& file, size_t tensor, uint64_t row_begin, uint64_t row_end, Dtype dtype);
-/// And the size of the output. Errors: kInvalidArgument, kBufferTooSmall.
+/// Checks the same and the size of the output. Errors: kInvalidArgument, kBufferTooSmall.
 Status check_request(const NwcFile& file, const DecodeRequest& request);
 
 /// Rows [row_begin, row_end) of a raw tensor in the request's dtype, rounded to nearest even where precision is lost

@@ -69,7 +69,7 @@ constexpr uint64_t dtype_bytes(Dtype dtype, uint64_t elements) { return elements
 constexpr bool dtype_is_float(Dtype dtype) {
   return dtype <= Dtype::kF64 || (dtype >= Dtype::kF8E4M3 && dtype <= Dtype::kF8E5M2Fnuz);
 }
-/// As safetensors spells it: "F32", "BF16", ...
+/// The name of the type in safetensors: "F32", "BF16", ...
 const char* dtype_name(Dtype dtype);
 
 /// The number at `p`, of a type for which dtype_is_float is true. F64 is rounded, all others are exact.

@@ -44,10 +44,10 @@ class NwcFile {
   const std::optional<ModelRecord>& model() const { return model_; }
   const std::optional<TokenizerRecord>& tokenizer() const { return tokenizer_; }
   /// Ok where model() holds a record. errors: kUnsupported (no section: with the reason that PROVENANCE gives, if it
-  /// does; a record version, value or flag that this build does not know, which the message names), kCorrupt, kTruncated
-  /// or kLimit (impossible contents)
+  /// does; a record version, value or flag that this build does not know, which the message names), kCorrupt,
+  /// kTruncated or kLimit (impossible contents)
   const Status& model_status() const { return model_status_; }
-  /// The same of tokenizer().
+  /// The same for tokenizer().
   const Status& tokenizer_status() const { return tokenizer_status_; }
   const std::vector<TensorRecord>& tensors() const { return tensors_; }
   const Metadata& provenance() const { return provenance_; }
@@ -64,8 +64,8 @@ class NwcFile {
   /// The bytes of a raw tensor, inflated; `storage` holds them where the source cannot be viewed. check_crc: also
   /// check_padding().
   Result<Bytes> load_raw(size_t tensor, bool check_crc, std::vector<uint8_t>* storage) const;
-  /// The bytes of DATA between the tensor before and this one must be zero. Reads less than 4096 bytes, next to the
-  /// tensor's own: every byte of a file is then covered by a check of whoever loads all of it.
+  /// Checks that the bytes of DATA between the tensor before and this one are zero. It reads less than 4096 bytes, next
+  /// to the tensor's own. A program that loads all tensors has then checked every byte of the file.
   Status check_padding(size_t tensor) const;
 
  private:

@@ -36,7 +36,7 @@ struct TensorRecord {
   uint64_t raw_bytes() const { return dtype_bytes(dtype, num_elements()); }
 };
 
-/// Where tile `t` of a coded tensor lies in the matrix.
+/// The place of tile `t` of a coded tensor in the matrix.
 struct TileGeometry {
   uint64_t row = 0, col = 0;  ///< first row and column
   uint32_t height = 0, width = 0;

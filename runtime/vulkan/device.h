@@ -1,4 +1,5 @@
-// Choosing a Vulkan device: what it must have, what is used where present, and its known faults as named flags.
+// Vulkan devices: their requirements, their optional features, their known faults as named flags, and the choice of
+// one.
 #pragma once
 
 #include <array>
@@ -15,7 +16,7 @@ namespace nwc {
 
 /// Workgroups that every device takes in one dimension.
 inline constexpr uint32_t kMaxGroups = 65535;
-/// Where a binding may begin on every device: a device may ask for less, never for more.
+/// Bindings may begin at multiples of this on every device. A device may ask for less, but never for more.
 inline constexpr uint32_t kBindingAlignment = 256;
 
 /// Known faults. Each names what goes wrong, so that the code that works around it can be found.
@@ -26,13 +27,13 @@ struct DeviceQuirks {
   bool software = false;
 };
 
-/// Which driver in which version drives which device: compiled pipelines are good for that alone.
+/// Device, driver and the driver's version. Compiled pipelines are valid for exactly these.
 struct DriverIdentity {
   std::array<uint8_t, VK_UUID_SIZE> cache_uuid{}, device_uuid{}, driver_uuid{};
   uint32_t vendor = 0, device = 0, driver_version = 0;
 };
 
-/// What the decoder has to know of a device.
+/// The properties of a device that the decoder has to know.
 struct DeviceInfo {
   VkPhysicalDevice physical = VK_NULL_HANDLE;
   uint32_t index = 0;  ///< in the order of the driver's list
@@ -93,7 +94,7 @@ class VulkanDevice {
   const DeviceInfo& info() const { return info_; }
   const DeviceFunctions& fn() const { return fn_; }
   VkDevice handle() const { return handle_; }
-  /// Whoever uses the queue holds its mutex.
+  /// A thread that uses the queue holds its mutex.
   VkQueue queue() const { return queue_; }
   std::mutex& queue_mutex() { return queue_mutex_; }
   const VulkanInstance& instance() const { return *instance_; }

@@ -1,5 +1,5 @@
-// A device's optional features by name. Each has something that does without it, and can be switched off, so that tests
-// see that on a device that has it.
+// A device's optional features by name. For each there is code that does without it. A feature can be switched off, so
+// that tests reach that code on a device that has the feature.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// What a device must have, and in which order devices are preferred.
+// The requirements that a device must meet, and the order in which devices are preferred.
 #include <algorithm>
 #include <bit>
 #include <cctype>
@@ -73,7 +73,7 @@ void choose_subgroup_size(const VkPhysicalDeviceSubgroupSizeControlPropertiesEXT
   if (!known || (info->quirks.subgroup_size_varies && !info->size_control)) info->ballot = false;
 }
 
-/// What the device says of subgroups, 16-bit storage and host memory, without what is disabled.
+/// Reads the device's properties of subgroups, 16-bit storage and host memory. Disabled features count as absent.
 void query_features(const InstanceFunctions& fn, const ExtensionList& extensions, FeatureMask disabled,
                     DeviceInfo* info) {
   const auto wanted = [&](DeviceFeature feature) { return !has(disabled, feature); };

@@ -12,8 +12,9 @@ namespace nwc {
 
 class VulkanInstance {
  public:
-  /// With `validation`, VK_LAYER_KHRONOS_validation is enabled if it is installed (else a warning is logged), that of
-  /// synchronization included, and its warnings and errors go to the log as errors. Errors: kNoDevice.
+  /// With `validation`, VK_LAYER_KHRONOS_validation is enabled, and with it the validation of synchronization. Its
+  /// warnings and errors go to the log as errors. If the layer is not installed, a warning is logged. Errors:
+  /// kNoDevice.
   static Result<std::unique_ptr<VulkanInstance>> create(bool validation, const Logger& log);
   ~VulkanInstance();
   VulkanInstance(const VulkanInstance&) = delete;

@@ -1,4 +1,4 @@
-// Compute pipelines, made when first asked for and kept.
+// Compute pipelines. Each is made when it is first asked for, and kept.
 #pragma once
 
 #include <map>
@@ -54,7 +54,7 @@ class PipelineCache {
   std::optional<PipelineFile> file_;
   uint64_t stored_size_ = 0;  ///< of what the file holds
   uint32_t stored_crc_ = 0;
-  bool unsaved_ = false;         ///< pipelines have been made since
+  bool unsaved_ = false;  ///< pipelines have been made since
 };
 
 }  // namespace nwc

@@ -1,4 +1,4 @@
-// Recording one batch of compute work, submitting it, waiting for it.
+// A batch of compute work: it is recorded, submitted and waited for.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,7 @@ struct BufferView {
   const DeviceBuffer* buffer = nullptr;
   uint64_t offset = 0, size = 0;
 };
-/// What a dispatch's kernel sees, by binding; nothing where the kernel has none.
+/// The buffers of a dispatch by binding. A binding that the kernel does not have stays empty.
 using Bindings = std::array<BufferView, kShaderBuffers>;
 
 /// The push constants of a dispatch: the struct of shaders/common/push_constants.h that its kernel declares.
@@ -65,7 +65,7 @@ class CommandBatch {
   /// what lies between is. Without effect on a device without timestamps. Errors: kOutOfMemory, kDevice.
   Status start_clock();
   void stop_clock();
-  /// Of the batch waited for last; 0 without a clock.
+  /// Time of the batch that was waited for last; 0 without a clock.
   double seconds() const;
   /// Errors: kDeviceLost.
   Status submit();

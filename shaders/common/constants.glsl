@@ -11,7 +11,7 @@ const uint kBucketSlotsLog2 = 5u;
 // width, first row block and number of row blocks, all within the window.
 const uint kTileRecordWords = 6u;
 
-// What a tile's decoding came to.
+// Results of decoding a tile.
 const uint kTileOk = 0u;
 const uint kTileTruncated = 1u;
 const uint kTileChecksum = 2u;
@@ -21,7 +21,7 @@ const uint kTileSubgroupSize = 4u;
 // Vectors that a product takes at a time.
 const uint kMaxVectors = 8u;
 
-// What becomes of a tile's values.
+// Uses of a tile's values.
 const uint kConsumeNothing = 0u;
 const uint kConsumeValues = 1u;
 const uint kConsumeF32 = 2u;

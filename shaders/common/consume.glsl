@@ -1,11 +1,11 @@
-// What all consumers of the rANS kernels share: the lanes' chunks, dequantization, the matrix S. Expects from the variant:
+// All consumers of the rANS kernels share these: the lanes' chunks, dequantization, the matrix S. The variant defines
 // kTilesPerGroup, kLanesPerInvocation, lane_of(b), invocation_of_tile() and invocations_per_tile(), tile_barrier().
 
 const uint kPairs = kChunk / 2u;
 const uint kTileWords = kPairs * kNumLanes;
 
-// Of each tile and lane the values of a chunk, two to a word, [word][lane]; each lane reads what it wrote. Afterwards
-// room to exchange halves and to add up.
+// The values of a chunk for each tile and lane, two to a word, [word][lane]. Each lane reads what it wrote. Afterwards
+// halves are exchanged and sums added up here.
 shared uint chunk_words[kTilesPerGroup * kTileWords];
 shared vec4 matrix[(kIdentity == 0 ? 1u : 0u) * kChunk * kChunk / 4u + 1u];  // S
 

@@ -20,7 +20,7 @@ void add_chunk(Tile t, uint place, uint lane, uint column) {
   const vec2 step_and_shrink = level_step(t.first_column + column);
   float factor[kBatch];
   [[unroll]] for (uint v = 0; v < kBatch; ++v) {
-    // Where a product has fewer vectors than the kernel, the last one is there several times.
+    // If a product has fewer vectors than the kernel, the last vector is there several times.
     const uint at = pc.x_at + min(v, pc.num_vectors - 1u) * pc.x_stride + t.first_column + column;
     factor[v] = scale != 0.0 ? x[at] * scale : 0.0;
   }

@@ -1,6 +1,6 @@
-// What becomes of a tile's values, 16 at a time as the lanes have them: nothing (the tile is only checked), values,
-// weights in f32, f16 or bf16. All of it happens in registers and a little shared memory; nothing in between goes through
-// a buffer. With NWC_STORAGE16 only f16 and bf16, written one by one.
+// Takes a tile's values on, 16 at a time as the lanes have them. They become nothing (the tile is only checked), values,
+// or weights in f32, f16 or bf16. All of it happens in registers and a little shared memory; no intermediate result goes
+// through a buffer. With NWC_STORAGE16 only f16 and bf16 are possible, and they are written one by one.
 //
 // Bindings 2 and 3: output, whose first row is row_begin (of values a multiple of 16), and status of each tile.
 #include "consume.glsl"

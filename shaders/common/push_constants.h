@@ -17,7 +17,7 @@ namespace nwc {
 #endif
 
 // clang-format off
-// What stands for an index where the tensor has no such data.
+// These stand for an index where the tensor has no such data.
 NWC_CONSTANT(kNoRowScale, 4294967295u)
 NWC_CONSTANT(kNoRowClass, 4294967295u)
 

@@ -1,4 +1,4 @@
-// What both variants of the rANS kernel have in common: bindings, alias lookup, the stream's words, contexts.
+// Both variants of the rANS kernel share these: bindings, alias lookup, the stream's words, contexts.
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint kSharedTables = 0;  // tables copied to shared memory; 0: read from the buffer

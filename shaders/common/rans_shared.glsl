@@ -31,7 +31,7 @@ shared uint escape_mask[3];
 
 uint phase = 0;
 
-// Collects who needs a word and who met an escape; returns the masks.
+// Collects the lanes that need a word and those that met an escape; returns both masks.
 uvec2 collect(uint lane, bool need, bool escape) {
   if (need) atomicOr(need_mask[phase], 1u << lane);
   if (escape) atomicOr(escape_mask[phase], 1u << lane);

@@ -1,4 +1,5 @@
-// The kernels of one codec on one device: its buffers, the pipelines' constants, one window's run.
+// The kernels of one codec on one device: buffers of constant data, specialization constants, and the dispatches of a
+// window.
 #pragma once
 
 #include <memory>
@@ -27,11 +28,12 @@ class VulkanKernels {
   WindowLimits limits(uint64_t slot_bytes, const WindowPath& path, bool read_back) const;
   /// Shared-memory tables to use for a tensor with `used` tables; 0 where they do not fit.
   uint32_t shared_tables(size_t used, bool ballot) const;
-  /// How windows of a tensor become values or weights in the host's memory (read_back) or the device's.
+  /// The kernels that turn windows of a tensor into values or weights, in the host's memory (read_back) or the
+  /// device's.
   WindowPath path(bool values_only, Dtype dtype, const TileGrid& grid, bool read_back) const;
 
-  // For who dispatches the rANS kernel by itself: pipeline, number of workgroups, push constants but for what the
-  // consumer writes.
+  // Pipeline, number of workgroups and push constants, for code that dispatches the rANS kernel by itself. The caller
+  // adds the push constants of the consumer.
   PipelineKey rans_pipeline(const RansVariant& variant) const;
   uint32_t rans_groups(const RansVariant& variant, uint64_t tiles) const;
   static RansPush rans_push(const WindowLayout& layout, const TensorContexts& contexts);
@@ -47,7 +49,7 @@ class VulkanKernels {
   /// The conversion kernel alone, for the self-test: f32 bit patterns in, halves out.
   Result<std::vector<uint16_t>> convert(std::span<const uint32_t> bits, Dtype dtype);
 
-  /// Of constant data: tables and network.
+  /// Bytes of constant data: tables and network.
   uint64_t device_bytes() const { return tables_.size() + synthesis_->device_bytes(); }
   /// The most that constant data takes on the device and on the host, while it is being made.
   static uint64_t max_constant_bytes(const CodecRecord& codec);

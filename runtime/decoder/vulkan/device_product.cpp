@@ -170,7 +170,7 @@ Status VulkanFusedProduct::load_with(size_t tensor, const CodedTensor& coded, co
     window.offset = total;
     const uint64_t bytes = window.layout.total_words * 4;
     total = align_up(total + bytes, kBindingAlignment);
-    // What comes before the payloads, and after them.
+    // Without the payloads, the upload holds the parts before and after them.
     largest = std::max(largest, copy_payloads ? bytes : window.layout.payload_at[0] * uint64_t{4} + global_bytes);
     most_tiles = std::max<uint64_t>(most_tiles, window.layout.tiles.size());
     out->windows.push_back(std::move(window));
@@ -243,7 +243,7 @@ Status VulkanFusedProduct::check_product(const Product& product) const {
 Status VulkanFusedProduct::record(CommandBatch& batch, std::span<const Product> products) {
   const std::lock_guard<std::mutex> lock(context_.mutex);
   for (const Product& product : products) NWC_TRY(check_product(product));
-  // Of a batch that was thrown away.
+  // The caller may have thrown away a batch: its slices are forgotten.
   reductions_.clear();
   partials_used_ = 0;
   slices_->reset();

@@ -45,7 +45,7 @@ class VulkanFusedProduct {
   /// kDevice, kDeviceLost; the batch is to be thrown away then.
   Status record(CommandBatch& batch, std::span<const Product> products);
 
-  /// Of payloads, partial results and a network's values.
+  /// Bytes of payloads, partial results and a network's values.
   uint64_t device_bytes() const;
   /// Upper estimates from the metadata alone: what a loaded tensor holds; what all share, staging memory while loading
   /// included. With the decoder's options.

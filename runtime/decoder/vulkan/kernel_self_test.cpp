@@ -160,7 +160,7 @@ Status VulkanSelfTest::check_network_product(NetworkSynthesis& network) {
   const Window& w = scalar_;
   ProductRun run{.vectors = 3, .row_begin = 0, .row_end = kEndRow};
   run.bands = static_cast<uint32_t>(network.product_bands(w.tile.grid));
-  // What escapes is so large that nothing else would count: the last vector leaves its columns out.
+  // Escaped values are so large that nothing else would count. The last vector leaves their columns out.
   std::vector<bool> escapes(kKnownCols);
   for (size_t i = 0; i < w.tile.values.size(); ++i) {
     if (std::abs(w.tile.values[i]) > 64) escapes[i / kChunk % kKnownCols] = true;

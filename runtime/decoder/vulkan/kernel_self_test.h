@@ -1,4 +1,5 @@
-// Known answers through the kernels, before anything else goes through them: drivers lie.
+// The start-up self-test. It passes tiles with known answers through the kernels before anything else goes through
+// them, because drivers have faults.
 #pragma once
 
 #include <map>
@@ -31,9 +32,9 @@ class VulkanSelfTest {
   /// The variant for a tensor with that many tables in use; nullopt if none works. batch: vectors of a product's
   /// kernel.
   std::optional<RansVariant> choose(size_t used_tables, Consumer consumer, uint32_t batch = 1);
-  /// Does the variant decode the known tiles? Asked once; a wrong answer is logged and remembered.
+  /// Whether the variant decodes the known tiles. It is tried once; a wrong answer is logged and remembered.
   bool works(const RansVariant& variant);
-  /// From now on it does not; `why` goes to the log.
+  /// Gives the variant up from now on; `why` goes to the log.
   void quarantine(const RansVariant& variant, const std::string& why);
 
  private:
@@ -50,7 +51,7 @@ class VulkanSelfTest {
   void pack(const Window& window, const RansVariant& variant, MutableBytes input) const;
   static WindowRun make_run(const Window& window, const RansVariant& variant);
   static WindowRun make_weights_run(const Window& window, const RansVariant& variant, bool network, Dtype dtype);
-  /// Through the slot, where status and result are afterwards.
+  /// Runs the window through the slot, which holds status and result afterwards.
   Status run(const Window& window, WindowRun* run);
   Status check_variant(const Window& window, const RansVariant& variant);
   Status check_product(const Window& window, const RansVariant& variant);
@@ -77,7 +78,7 @@ class VulkanSelfTest {
   Logger log_;
   Window scalar_, trellis_;
   std::map<RansVariant, bool> known_;
-  std::map<Dtype, bool> known_networks_;  ///< those that have been right
+  std::map<Dtype, bool> known_networks_;  ///< true for types that the network has answered rightly
   bool known_network_product_ = false;
 };
 

@@ -1,4 +1,4 @@
-// What others may know of Vulkan without its own types: the list of devices, what a decoder takes.
+// The functions of decoder.h that say something about Vulkan without its types: devices, and the memory of a decoder.
 #include "runtime/decoder/vulkan/vulkan_decoder.h"
 
 namespace nwc {

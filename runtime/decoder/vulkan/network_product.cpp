@@ -9,7 +9,7 @@ namespace nwc {
 namespace {
 
 uint64_t x_bytes(const TileGrid& grid, uint32_t vectors) { return align_up(grid.n * vectors * 4, kBindingAlignment); }
-/// Of status words and values, to which the words' alignment comes.
+/// Bytes of a band's status words and values, without the alignment of the words.
 uint64_t band_bytes(const TileGrid& grid) { return grid.tiles_per_row() * 4 + grid.tile_rows * grid.n * 2; }
 uint64_t bands_bytes(const TileGrid& grid, uint64_t bands) {
   return x_bytes(grid, kMaxFusedBatch) + kBindingAlignment + bands * band_bytes(grid);

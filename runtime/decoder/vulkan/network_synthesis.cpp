@@ -46,8 +46,8 @@ PipelineKey mlp_pipeline(const Network& net, uint32_t states, uint32_t* chunks) 
           0};
 }
 
-/// The same for synthesis_mlp_product.comp: as many vectors at a time as have room, up to those that keep a workgroup's
-/// invocations busy.
+/// The same for synthesis_mlp_product.comp. It takes as many vectors at a time as have room, but no more than keep a
+/// workgroup's invocations busy.
 PipelineKey mlp_product_pipeline(PipelineKey key, uint32_t chunks, const DeviceInfo& device) {
   constexpr uint32_t kMostVectors = 4;
   const uint32_t threads = key.constants[0], w = key.constants[1];

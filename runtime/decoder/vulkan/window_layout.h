@@ -1,4 +1,5 @@
-// Which part of a coded tensor goes to the device at a time, and in which layout. Plain arithmetic, no Vulkan.
+// Windows are the parts of a coded tensor that go to the device at a time. This file plans them and lays out their
+// input; it is plain arithmetic without Vulkan.
 #pragma once
 
 #include <span>
@@ -13,7 +14,7 @@ namespace nwc {
 
 /// u32 words of a tile's record in the window's input (shaders/common/constants.glsl).
 constexpr uint32_t kTileRecordWords = 6;
-/// What the rANS kernels write to a tile's status word.
+/// Values that the rANS kernels write to a tile's status word.
 enum class TileStatus : uint32_t { kOk = 0, kTruncated = 1, kChecksum = 2, kCorrupt = 3, kSubgroupSize = 4 };
 /// A status word that no kernel has touched.
 constexpr uint32_t kTileUntouched = UINT32_MAX;
@@ -93,7 +94,7 @@ Status pack_window(const NwcFile& file, size_t tensor, const CodedTensor& coded,
 
 /// "model.norm.weight, tile 7": where an error is.
 std::string tile_context(const TensorRecord& record, uint64_t tile);
-/// What the scalar decoder says of a tile: the device's status words only say that something is wrong.
+/// Decodes a tile with the scalar decoder for its error. The device's status words only say that something is wrong.
 Status check_tile(const NwcFile& file, const DecodeTables& tables, size_t tensor, const CodedTensor& coded,
                   uint64_t tile);
 /// kDevice: the device says `status` of a tile that the CPU decodes.

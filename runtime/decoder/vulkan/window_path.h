@@ -1,4 +1,4 @@
-// Which kernels a window goes through, and what they leave in memory on the way.
+// The kernels that a window goes through, and the data that they leave in memory on the way.
 #pragma once
 
 #include <compare>
@@ -9,14 +9,14 @@
 
 namespace nwc {
 
-/// What becomes of the values that the rANS kernel decodes (shaders/common/constants.glsl).
+/// Uses of the values that the rANS kernel decodes (shaders/common/constants.glsl).
 enum class Consumer : uint32_t { kNothing = 0, kValues = 1, kF32 = 2, kF16 = 3, kBf16 = 4, kProduct = 5 };
 constexpr bool is_half(Consumer consumer) { return consumer == Consumer::kF16 || consumer == Consumer::kBf16; }
 constexpr Consumer consumer_of(Dtype dtype) {
   return dtype == Dtype::kF32 ? Consumer::kF32 : dtype == Dtype::kF16 ? Consumer::kF16 : Consumer::kBf16;
 }
 
-/// Which rANS kernel.
+/// A rANS kernel and how it is specialised.
 struct RansVariant {
   bool ballot = false;
   bool storage16 = false;      ///< halves are written one by one instead of in pairs
@@ -39,7 +39,7 @@ struct WindowPath {
   bool values_only = false;   ///< the result is the values
   bool direct = false;        ///< the last kernel writes to the result's place, instead of to scratch memory
 
-  // What lies in scratch memory.
+  // The data that lies in scratch memory.
   bool has_values() const { return rans == Consumer::kValues && !(values_only && direct); }
   bool has_floats() const { return !values_only && (convert || (dtype == Dtype::kF32 && !direct)); }
   bool has_halves() const { return !values_only && dtype != Dtype::kF32 && (convert || !direct); }

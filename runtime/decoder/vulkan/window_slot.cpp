@@ -68,7 +68,7 @@ Status WindowSlot::reserve(uint64_t upload, uint64_t scratch, uint64_t readback)
   uint64_t total = 0;
   for (const Part& part : parts) total += std::max(part.need, part.buffer->size());
   for (const Part& part : parts) {
-    // What other windows needed goes first where both would exceed the budget.
+    // Memory that other windows needed is freed first where both together would exceed the budget.
     if (total > budget_ && part.buffer->size() > part.need) {
       total -= part.buffer->size() - part.need;
       *part.buffer = DeviceBuffer();
@@ -94,7 +94,7 @@ Status WindowSlot::begin(std::span<const WindowRun> runs) {
   if (status_bytes_ != 0) batch_->fill(scratch_, status_bytes_, kTileUntouched);
   if (window_input_bytes_ != 0 && !device_.info().quirks.software)
     batch_->copy(upload_, 0, scratch_, input_at_, window_input_bytes_);
-  // What others have recorded before may still read the output.
+  // Commands that others have recorded before may still read the output.
   batch_->barrier();
   for (const WindowRun& run : runs) {
     if (run.layout != nullptr || run.raw_bytes == 0) continue;

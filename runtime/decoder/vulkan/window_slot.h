@@ -16,12 +16,13 @@ struct WindowRun {
   const TensorContexts* contexts = nullptr;
   RansVariant variant;
   WindowPath path;
-  // Weights of the window's rows [row_begin, row_end), with columns' levels for the network at:
+  // Weights are made of the window's rows [row_begin, row_end). A network reads the columns' levels from
+  // synthesis_level_at on.
   uint64_t row_begin = 0, row_end = 0;
   uint32_t synthesis_level_at = 0;
   uint64_t raw_bytes = 0;
-  /// Where the weights go, from out.offset on (any multiple of 4; of 2 for halves in 16-bit storage), with so many
-  /// elements from row to row; without a buffer they are read back, packed.
+  /// The place of the weights: they begin at out.offset (a multiple of 4, or of 2 for halves in 16-bit storage), and
+  /// rows are out_stride elements apart. Without a buffer the weights are read back, packed.
   BufferView out;
   uint64_t out_stride = 0;
 
@@ -33,7 +34,7 @@ struct WindowRun {
 
   uint64_t input_bytes() const { return layout == nullptr ? raw_bytes : layout->total_words * 4; }
   uint64_t status_bytes() const { return layout == nullptr ? 0 : layout->tiles.size() * 4; }
-  /// What is read back, without status words.
+  /// Bytes that are read back, without status words.
   uint64_t result_bytes() const;
   /// Upper estimate of what the run takes of a slot's memory.
   uint64_t slot_bytes() const;
@@ -61,7 +62,7 @@ class WindowSlot {
   Bytes result(const WindowRun& run) const;
 
   CommandBatch& batch() { return *batch_; }
-  // What kernels see of a run.
+  // The parts of the memory that kernels see of a run.
   BufferView input_view(const WindowRun& run) const;
   BufferView status_view(const WindowRun& run) const { return {&scratch_, run.at.status, run.status_bytes()}; }
   BufferView values_view(const WindowRun& run) const { return weights_part(run.at.values, 2, run); }

@@ -11,7 +11,7 @@ namespace {
 
 /// Bytes of raw tensors to a piece.
 constexpr uint64_t kMaxRawPiece = 16 << 20;
-/// What a slot's rounding may take on top, in total.
+/// Bytes that rounding may add to a slot, in total.
 constexpr uint64_t kLeastBuffer = 1 << 16;
 /// Descriptor sets and work of one submission are bounded, too.
 constexpr size_t kMaxPieces = 256;
@@ -102,7 +102,7 @@ Status WindowStream::run(std::span<const DecodeJob> jobs, uint32_t shrink, const
   next_ = {};
 
   Status fed = feed(jobs);
-  // What is in flight was asked for earlier than what the host stumbled over, so its errors come first.
+  // The work in flight was asked for before the work that failed on the host, so its errors come first.
   Status first;
   while (!in_flight_.empty()) {
     if (first.ok()) {

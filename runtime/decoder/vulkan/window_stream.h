@@ -14,7 +14,7 @@
 
 namespace nwc {
 
-/// What is to be decoded: rows of a tensor, packed, to the host's or to the device's memory.
+/// Rows of a tensor that are to be decoded, packed, to the host's or to the device's memory.
 struct DecodeJob {
   size_t tensor = 0;
   uint64_t row_begin = 0, row_end = 0;
@@ -32,7 +32,7 @@ class WindowStream {
   /// budget_bytes: of both slots together.
   static Result<std::unique_ptr<WindowStream>> create(const NwcFile& file, Runner& runner, VulkanDevice& device,
                                                       PipelineCache& pipelines, uint64_t budget_bytes);
-  /// What tensors of a codec go through; they must outlive the stream.
+  /// Sets the codec's tables and kernels, which coded tensors need. They must outlive the stream.
   void set_codec(const DecodeTables& tables, VulkanKernels& kernels, VulkanSelfTest& self_test) {
     tables_ = &tables;
     kernels_ = &kernels;
