@@ -1,9 +1,10 @@
-// AVX-512 twin of decode_group_scalar: 16 lanes a register, two registers a tile, one or two tiles at once.
+// AVX-512 twin of decode_group_scalar (tile_decode_simd.h): 16 lanes a register, two registers a tile, one or two tiles
+// at once.
 //
 // Lookups: where few tables serve a step, each table is permuted in registers, 32 lanes of 16 bits at once; otherwise
 // every lane loads its bucket. Gather instructions are avoided: with the microcode that works around gather data
 // sampling one takes about 30 cycles whatever it gathers, which alone would halve the speed.
-#include "runtime/codec/lane_kernels.h"
+#include "runtime/codec/tile_decode_simd.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -11,16 +12,8 @@
 namespace nwc {
 namespace {
 
-// Registers of one tile; half h holds lanes 16 h to 16 h + 15.
-struct Tile {
-  __m512i state[2];
-  __m512i trellis;  // state of each column's trellis, 16 bits a lane
-  const uint8_t* next;
-  const uint8_t* context;
-};
-
 // state below 2^16: state = state << 16 | next word, in order of lanes.
-[[gnu::always_inline]] inline __m512i renormalise(__m512i state, __mmask16 active, const uint8_t** next) {
+[[gnu::always_inline]] inline __m512i renormalise_lanes(__m512i state, __mmask16 active, const uint8_t** next) {
   const __mmask16 low = _mm512_mask_cmplt_epu32_mask(active, state, _mm512_set1_epi32(1 << 16));
   const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(*next)));
   *next += 2 * static_cast<unsigned>(_mm_popcnt_u32(low));
@@ -40,7 +33,8 @@ struct Tile {
 }
 
 // Section 5.3's pass 1 without the renormalisation; *hit gets the entry of section 5.4 (DecodeTables::packed).
-[[gnu::always_inline]] inline __m512i advance(const uint64_t* packed, __m512i state, __m512i base, __m512i* hit) {
+[[gnu::always_inline]] inline __m512i advance_states(const uint64_t* packed, __m512i state, __m512i base,
+                                                     __m512i* hit) {
   const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
   const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   // (state >> 5 & 127) | base
@@ -62,12 +56,6 @@ struct Tile {
   return _mm512_add_epi32(_mm512_mullo_epi32(q, freq_minus_1), _mm512_add_epi32(q, rank));
 }
 
-inline __mmask16 escapes(__m512i hit, __mmask16 active) {
-  return _mm512_mask_test_epi32_mask(active, hit, _mm512_set1_epi32(1 << 19));
-}
-
-inline __m512i symbols(__m512i hit) { return _mm512_and_si512(_mm512_srli_epi32(hit, 12), _mm512_set1_epi32(127)); }
-
 inline __m512i widen(__m512i x, int h) {
   return _mm512_cvtepu16_epi32(h == 0 ? _mm512_castsi512_si256(x) : _mm512_extracti64x4_epi64(x, 1));
 }
@@ -83,7 +71,7 @@ inline __m512i narrow(const __m512i* halves) {
 }
 
 // Pass 3: the values (16 bits) of escaped lanes are the next words.
-[[gnu::always_inline]] inline __m512i take_escapes(__m512i values, const __mmask16* escape, const uint8_t** next) {
+[[gnu::always_inline]] inline __m512i take_escaped(__m512i values, const __mmask16* escape, const uint8_t** next) {
   __m512i words[2];
   for (int h = 0; h < 2; ++h) {
     words[h] = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(*next)));
@@ -92,79 +80,6 @@ inline __m512i narrow(const __m512i* halves) {
   }
   const __mmask32 escaped = escape[0] | static_cast<__mmask32>(escape[1]) << 16;
   return _mm512_mask_mov_epi16(values, escaped, narrow(words));
-}
-
-// The lanes whose symbols are of bank 1.
-template <bool kTrellis>
-inline __mmask32 odd_lanes(const Tile& t) {
-  return kTrellis ? _mm512_test_epi16_mask(t.trellis, _mm512_set1_epi16(1)) : 0;
-}
-
-// of_bank[bank of the lane][context][lane]
-template <bool kTrellis, typename T>
-inline __m512i by_bank(const T (*of_bank)[kNumContexts][kNumLanes], uint32_t context, __mmask32 odd) {
-  static_assert(sizeof(T) == 2);
-  const __m512i first = _mm512_load_si512(of_bank[0][context]);
-  return kTrellis ? _mm512_mask_loadu_epi16(first, odd, of_bank[1][context]) : first;
-}
-
-// Section 5.6: the values' reconstruction indices; the columns' states move on.
-[[gnu::always_inline]] inline __m512i pass_trellis(const LookupTables& tables, __mmask32 odd, __m512i k, Tile* t) {
-  const __m512i one = _mm512_set1_epi16(1);
-  const __m512i shifted = _mm512_srli_epi16(t->trellis, 1);
-  const __m512i on_odd = _mm512_maskz_mov_epi16(odd, _mm512_set1_epi16(tables.on_odd));
-  const __m512i parity = _mm512_maskz_mov_epi16(_mm512_test_epi16_mask(k, one), _mm512_set1_epi16(tables.parity));
-  t->trellis = _mm512_ternarylogic_epi32(shifted, on_odd, parity, 0x96);
-  const __mmask32 negative = _mm512_mask_cmplt_epi16_mask(odd, k, _mm512_setzero_si512());
-  const __mmask32 positive = _mm512_mask_cmpgt_epi16_mask(odd, k, _mm512_setzero_si512());
-  __m512i q = _mm512_add_epi16(k, k);
-  q = _mm512_mask_add_epi16(q, negative, q, one);
-  return _mm512_mask_sub_epi16(q, positive, q, one);
-}
-
-// One step of one tile.
-template <bool kRaw, bool kTrellis>
-[[gnu::always_inline]] inline void step_by_lane(const LookupTables& tables, const ColumnGroup& g, uint32_t c,
-                                                const __mmask16* active, Tile* t, int16_t* out) {
-  const uint32_t context = t->context[c];
-  const __mmask32 odd = odd_lanes<kTrellis>(*t);
-  const __m512i table = by_bank<kTrellis>(g.table, context, odd);
-  __m512i hit[2], value[2];
-  __mmask16 escape[2];
-  for (int h = 0; h < 2; ++h) {
-    const __m512i state = advance(tables.packed, t->state[h], _mm512_slli_epi32(widen(table, h), 7), &hit[h]);
-    t->state[h] = _mm512_mask_mov_epi32(t->state[h], active[h], state);
-  }
-  for (int h = 0; h < 2; ++h) {
-    t->state[h] = renormalise(t->state[h], active[h], &t->next);
-    escape[h] = escapes(hit[h], active[h]);
-    value[h] = symbols(hit[h]);
-  }
-  const __m512i min = by_bank<kTrellis>(g.min, context, odd);
-  if constexpr (kRaw) {
-    __m256i all_bits = _mm256_load_si256(reinterpret_cast<const __m256i*>(g.raw_bits[0][context]));
-    if constexpr (kTrellis) all_bits = _mm256_mask_loadu_epi8(all_bits, odd, g.raw_bits[1][context]);
-    const __m128i half_bits[2] = {_mm256_castsi256_si128(all_bits), _mm256_extracti128_si256(all_bits, 1)};
-    for (int h = 0; h < 2; ++h) {
-      const __m512i bits = _mm512_maskz_cvtepu8_epi32(static_cast<__mmask16>(active[h] & ~escape[h]), half_bits[h]);
-      const __m512i rest = _mm512_srlv_epi32(t->state[h], bits);
-      const __m512i raw = _mm512_xor_si512(t->state[h], _mm512_sllv_epi32(rest, bits));
-      value[h] = _mm512_add_epi32(_mm512_sllv_epi32(_mm512_add_epi32(value[h], widen_signed(min, h)), bits), raw);
-      t->state[h] = renormalise(rest, active[h], &t->next);
-    }
-  }
-  __m512i k = kRaw ? narrow(value) : _mm512_add_epi16(narrow(value), min);
-  if (__builtin_expect(escape[0] | escape[1], 0)) k = take_escapes(k, escape, &t->next);
-  if constexpr (kTrellis) k = pass_trellis(tables, odd, k, t);
-  _mm512_store_si512(out, k);
-}
-
-// For the tails of few tables: most steps, even of a group that has raw bits, are without. Hence one copy for all
-// loops.
-template <bool kTrellis>
-[[gnu::noinline]] void raw_step(const LookupTables& tables, const ColumnGroup& g, uint32_t c, const __mmask16* active,
-                                Tile* t, int16_t* out) {
-  step_by_lane<true, kTrellis>(tables, g, c, active, t, out);
 }
 
 // column[index] for 32 lanes; high: the lanes whose index is 64 or more.
@@ -212,17 +127,128 @@ template <int kTiles, typename F>
   if constexpr (kTiles == 2) f(1);
 }
 
-// One step of kTiles tiles whose lanes use few tables.
+struct Avx512 {
+  using Reg = __m512i;
+  using Half = __m512i;
+  using Odd = __mmask32;
+  static constexpr int kHalves = 1;
+  static constexpr bool kByTable = true;
+  struct Active {
+    __mmask16 lanes[2];
+  };
+  struct Symbols {
+    Reg value[2];
+    __mmask16 escape[2];
+  };
+
+  static Active active(uint32_t count) {
+    const uint32_t mask = count == kNumLanes ? ~0u : (1u << count) - 1;
+    return {{static_cast<__mmask16>(mask), static_cast<__mmask16>(mask >> 16)}};
+  }
+  static void load_states(const uint32_t* from, Reg* state) {
+    for (int i = 0; i < 2; ++i) state[i] = _mm512_load_si512(from + 16 * i);
+  }
+  static void store_states(const Reg* state, uint32_t, uint32_t* to) {
+    for (int i = 0; i < 2; ++i) _mm512_store_si512(to + 16 * i, state[i]);
+  }
+  static Half load(const uint8_t* p) {
+    return _mm512_cvtepu8_epi16(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Half load(const uint16_t* p) { return _mm512_load_si512(p); }
+  static Half load(const int16_t* p) { return _mm512_load_si512(p); }
+  static Half choose(const uint8_t* first, const uint8_t* second, Odd odd) {
+    const __m256i of_first = _mm256_load_si256(reinterpret_cast<const __m256i*>(first));
+    return _mm512_cvtepu8_epi16(_mm256_mask_loadu_epi8(of_first, odd, second));
+  }
+  static Half choose(const uint16_t* first, const uint16_t* second, Odd odd) {
+    return _mm512_mask_loadu_epi16(load(first), odd, second);
+  }
+  static Half choose(const int16_t* first, const int16_t* second, Odd odd) {
+    return _mm512_mask_loadu_epi16(load(first), odd, second);
+  }
+  static void store(int16_t* p, Half x) { _mm512_store_si512(p, x); }
+  static void store_bytes(uint8_t* p, Half x) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi16_epi8(x));
+  }
+
+  static Odd no_lanes() { return 0; }
+  static Odd odd_lanes(Half x) { return _mm512_test_epi16_mask(x, _mm512_set1_epi16(1)); }
+  static Half add(Half a, Half b) { return _mm512_add_epi16(a, b); }
+
+  static Reg base(Half table, int v) { return _mm512_slli_epi32(widen(table, v), 7); }
+  static Reg base(const uint16_t* table) {
+    return _mm512_slli_epi32(_mm512_cvtepu16_epi32(*reinterpret_cast<const __m256i*>(table)), 7);
+  }
+  [[gnu::always_inline]] static inline Reg advance(const uint64_t* packed, Reg state, Reg base, Reg* hit) {
+    return advance_states(packed, state, base, hit);
+  }
+  static Reg keep(Reg before, Reg after, const Active& active, int i) {
+    return _mm512_mask_mov_epi32(before, active.lanes[i], after);
+  }
+  [[gnu::always_inline]] static inline void renormalise(const Active& active, Reg* state, const uint8_t** next) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) state[i] = renormalise_lanes(state[i], active.lanes[i], next);
+  }
+
+  [[gnu::always_inline]] static inline void finish_symbols(const Reg* hit, const Active& active, Reg* state,
+                                                           const uint8_t** next, Symbols* s) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      state[i] = renormalise_lanes(state[i], active.lanes[i], next);
+      s->escape[i] = _mm512_mask_test_epi32_mask(active.lanes[i], hit[i], _mm512_set1_epi32(1 << 19));
+      s->value[i] = _mm512_and_si512(_mm512_srli_epi32(hit[i], 12), _mm512_set1_epi32(127));
+    }
+  }
+  [[gnu::always_inline]] static inline void add_raw(Symbols* s, const Half* min, const Half* raw_bits,
+                                                    const Active& active, Reg* state) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const __mmask16 has_bits = static_cast<__mmask16>(active.lanes[i] & ~s->escape[i]);
+      const __m512i bits = _mm512_maskz_mov_epi32(has_bits, widen(raw_bits[0], i));
+      const __m512i rest = _mm512_srlv_epi32(state[i], bits);
+      const __m512i raw = _mm512_xor_si512(state[i], _mm512_sllv_epi32(rest, bits));
+      const __m512i value = _mm512_add_epi32(s->value[i], widen_signed(min[0], i));
+      s->value[i] = _mm512_add_epi32(_mm512_sllv_epi32(value, bits), raw);
+      state[i] = rest;
+    }
+  }
+  static Half values(const Symbols& s, int) { return narrow(s.value); }
+  static bool any_escape(const Symbols& s) { return (s.escape[0] | s.escape[1]) != 0; }
+  static void take_escapes(const Symbols& s, const Active&, Half* k, const uint8_t** next) {
+    *k = take_escaped(*k, s.escape, next);
+  }
+
+  [[gnu::always_inline]] static inline Half pass_trellis(const LookupTables& tables, Odd odd, Half k, Half* state) {
+    const __m512i one = _mm512_set1_epi16(1);
+    const __m512i shifted = _mm512_srli_epi16(*state, 1);
+    const __m512i on_odd = _mm512_maskz_mov_epi16(odd, _mm512_set1_epi16(tables.on_odd));
+    const __m512i parity = _mm512_maskz_mov_epi16(odd_lanes(k), _mm512_set1_epi16(tables.parity));
+    *state = _mm512_ternarylogic_epi32(shifted, on_odd, parity, 0x96);
+    const __mmask32 negative = _mm512_mask_cmplt_epi16_mask(odd, k, _mm512_setzero_si512());
+    const __mmask32 positive = _mm512_mask_cmpgt_epi16_mask(odd, k, _mm512_setzero_si512());
+    __m512i q = _mm512_add_epi16(k, k);
+    q = _mm512_mask_add_epi16(q, negative, q, one);
+    return _mm512_mask_sub_epi16(q, positive, q, one);
+  }
+
+  /// One step of kTiles tiles whose lanes use few tables.
+  template <int kTiles, Lookup kLookup, bool kTrellis>
+  static void step_by_table(const LookupTables& tables, const ColumnGroup& g, uint32_t c, const Active& active,
+                            TileRegisters<Avx512>* t, LaneValues* out);
+};
+
 template <int kTiles, Lookup kLookup, bool kTrellis>
-[[gnu::always_inline]] inline void step_by_table(const LookupTables& tables, const ColumnGroup& g, uint32_t c,
-                                                 const __mmask16* active, Tile* t, LaneValues* out) {
+[[gnu::always_inline]] inline void Avx512::step_by_table(const LookupTables& tables, const ColumnGroup& g, uint32_t c,
+                                                         const Active& active, TileRegisters<Avx512>* t,
+                                                         LaneValues* out) {
   alignas(64) static constexpr uint16_t kEven[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
                                                      32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
   StepTables<kLookup, kTrellis> step[kTiles];
   __m512i p[kTiles], bucket[kTiles], entry[kTiles], rank[kTiles], symbol[kTiles], freq[kTiles];
   each_tile<kTiles>([&](int i) {
     const uint32_t context = t[i].context[c];
-    step[i] = {tables.shuffle, g.step_table[context], g.num_step_tables[context], odd_lanes<kTrellis>(t[i])};
+    step[i] = {tables.shuffle, g.step_table[context], g.num_step_tables[context],
+               kTrellis ? odd_lanes(t[i].trellis[0]) : no_lanes()};
     const __m512i slot = _mm512_permutex2var_epi16(t[i].state[0], _mm512_load_si512(kEven), t[i].state[1]);
     p[i] = _mm512_and_si512(slot, _mm512_set1_epi16(31));
     bucket[i] = _mm512_and_si512(_mm512_srli_epi16(slot, 5), _mm512_set1_epi16(127));
@@ -240,78 +266,32 @@ template <int kTiles, Lookup kLookup, bool kTrellis>
       return kLookup == Lookup::kOneLevel64 ? permute_64(table.freq, symbol[i]) : permute(table.freq, symbol[i], high);
     });
   });
-  const uint32_t all = static_cast<uint32_t>(active[0]) | static_cast<uint32_t>(active[1]) << 16;
+  const uint32_t all = static_cast<uint32_t>(active.lanes[0]) | static_cast<uint32_t>(active.lanes[1]) << 16;
   each_tile<kTiles>([&](int i) {
     const __mmask32 escape = _mm512_movepi16_mask(freq[i]) & all;
     freq[i] = _mm512_and_si512(freq[i], _mm512_set1_epi16(0x1fff));
     for (int h = 0; h < 2; ++h) {
       const __m512i q = _mm512_srli_epi32(t[i].state[h], 12);
       const __m512i state = _mm512_add_epi32(_mm512_mullo_epi32(q, widen(freq[i], h)), widen(rank[i], h));
-      t[i].state[h] = renormalise(_mm512_mask_mov_epi32(t[i].state[h], active[h], state), active[h], &t[i].next);
+      t[i].state[h] =
+          renormalise_lanes(_mm512_mask_mov_epi32(t[i].state[h], active.lanes[h], state), active.lanes[h], &t[i].next);
     }
-    __m512i k = _mm512_add_epi16(symbol[i], by_bank<kTrellis>(g.min, t[i].context[c], step[i].odd));
+    __m512i k =
+        _mm512_add_epi16(symbol[i], TileDecoder<Avx512>::by_bank<kTrellis>(g.min, t[i].context[c], step[i].odd, 0));
     if (__builtin_expect(escape != 0, 0)) {
       const __mmask16 halves[2] = {static_cast<__mmask16>(escape), static_cast<__mmask16>(escape >> 16)};
-      k = take_escapes(k, halves, &t[i].next);
+      k = take_escaped(k, halves, &t[i].next);
     }
-    if constexpr (kTrellis) k = pass_trellis(tables, step[i].odd, k, &t[i]);
+    if constexpr (kTrellis) k = pass_trellis(tables, step[i].odd, k, &t[i].trellis[0]);
     _mm512_store_si512(out[i].q[c], k);
   });
-}
-
-template <int kTiles, Lookup kLookup, bool kTrellis>
-void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, LaneValues* out) {
-  const uint32_t mask = g.active == kNumLanes ? ~0u : (1u << g.active) - 1;
-  const __mmask16 active[2] = {static_cast<__mmask16>(mask), static_cast<__mmask16>(mask >> 16)};
-  Tile t[kTiles];
-  for (int i = 0; i < kTiles; ++i) {
-    for (int h = 0; h < 2; ++h) t[i].state[h] = _mm512_load_si512(&tiles[i]->state[16 * h]);
-    const uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
-    if (kTrellis) t[i].trellis = _mm512_cvtepu8_epi16(_mm256_load_si256(reinterpret_cast<const __m256i*>(trellis)));
-    t[i].next = tiles[i]->next;
-    t[i].context = tiles[i]->context;
-  }
-  for (uint32_t c = 0; c < kChunk; ++c) {
-    if constexpr (kLookup == Lookup::kByLane || kLookup == Lookup::kByLaneRaw) {
-      for (int i = 0; i < kTiles; ++i) {
-        if (kLookup == Lookup::kByLaneRaw && (g.raw_contexts >> t[i].context[c] & 1u) != 0) {
-          raw_step<kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
-        } else {
-          step_by_lane<false, kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
-        }
-      }
-    } else {
-      step_by_table<kTiles, kLookup, kTrellis>(tables, g, c, active, t, out);
-    }
-  }
-  for (int i = 0; i < kTiles; ++i) {
-    for (int h = 0; h < 2; ++h) _mm512_store_si512(&tiles[i]->state[16 * h], t[i].state[h]);
-    uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
-    if (kTrellis) _mm256_store_si256(reinterpret_cast<__m256i*>(trellis), _mm512_cvtepi16_epi8(t[i].trellis));
-    tiles[i]->next = t[i].next;
-  }
-}
-
-template <bool kTrellis>
-void decode(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles, uint32_t num_tiles,
-            LaneValues* out) {
-  // Tiles come in pairs but for the last of a column band: one way for these will do.
-  if (num_tiles == 1) return decode<1, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out);
-  switch (g.lookup) {
-    case Lookup::kOneLevel64: return decode<2, Lookup::kOneLevel64, kTrellis>(tables, g, tiles, out);
-    case Lookup::kOneLevel: return decode<2, Lookup::kOneLevel, kTrellis>(tables, g, tiles, out);
-    case Lookup::kFewTables: return decode<2, Lookup::kFewTables, kTrellis>(tables, g, tiles, out);
-    case Lookup::kByLane: return decode<2, Lookup::kByLane, kTrellis>(tables, g, tiles, out);
-    case Lookup::kByLaneRaw: return decode<2, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out);
-  }
 }
 
 }  // namespace
 
 void decode_group_avx512(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
-  tables.trellis ? decode<true>(tables, group, tiles, num_tiles, out)
-                 : decode<false>(tables, group, tiles, num_tiles, out);
+  TileDecoder<Avx512>::decode(tables, group, tiles, num_tiles, out);
 }
 
 }  // namespace nwc
