@@ -12,7 +12,7 @@ namespace {
 /// The folder, made where it is missing; empty: none.
 std::string shader_cache(const std::string& named) {
   if (named == "none") return "";
-  const std::string folder = named.empty() ? user_cache_folder() : named;
+  std::string folder = named.empty() ? user_cache_folder() : named;
   if (folder.empty()) return "";
   std::error_code ignored;  // the decoder says what is wrong with it
   std::filesystem::create_directories(folder, ignored);
