@@ -1,4 +1,4 @@
-// What every subcommand shares: exit codes, errors, output, progress, threads.
+// Code that all subcommands share: exit codes, errors, output, progress, threads.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -20,8 +20,8 @@ namespace nwc::cli {
 
 enum ExitCode : int { kOk = 0, kFailure = 1, kUsage = 2, kBadFile = 3, kNoDevice = 4 };
 
-/// 3 for files that cannot be recognised, are unsupported, corrupt or beyond a limit; 4 for a missing device; 2 for a
-/// bad argument; else 1.
+/// Returns the exit code for an error: 3 for files that are not recognised, unsupported, corrupt or beyond a limit, 4
+/// for a missing device, 2 for a bad argument, and 1 for everything else.
 int exit_code(const Status& status);
 
 /// Options that every subcommand has, and where its output goes. Results go to stdout; progress, logs and errors to
@@ -47,7 +47,7 @@ struct Context {
 /// code.
 void run_command(Context& context, const char* command, const std::function<Status()>& body);
 
-/// check_outputs, interruptible from here on: it makes temporary files.
+/// Calls check_outputs. Signals interrupt the command cleanly from here on, because the check makes temporary files.
 Status check_before_work(std::span<const Output> outputs, std::span<const std::string> inputs);
 
 /// 1234567 -> "1,234,567"; 5242880 -> "5.00 MiB".
@@ -55,7 +55,7 @@ std::string format_count(uint64_t n);
 std::string format_bytes(uint64_t bytes);
 /// "600M", "1.5G", "64KiB", "123456" -> bytes (powers of 1024). Errors: kInvalidArgument.
 Result<uint64_t> parse_bytes(const std::string& text);
-/// The value of --memory: as above, and 0 is refused, for it would be no limit.
+/// Parses the value of --memory like parse_bytes, but refuses 0, which would mean no limit.
 Result<uint64_t> parse_budget(const std::string& text);
 
 void add_train(CLI::App& app, Context& context);

@@ -1,4 +1,4 @@
-// Where codecs are found: a file by its path, or one of the shipped codecs by its name.
+// Finds codecs: a file by its path, or one of the shipped codecs by its name.
 #pragma once
 
 #include <string>

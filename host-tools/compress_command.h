@@ -1,4 +1,4 @@
-// The parts of `nwc compress`: its options, what follows from them, what it says.
+// The parts of `nwc compress`: its options, the settings that follow from them, and its report.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -32,15 +32,15 @@ struct CompressCommand {
 };
 
 void add_compress_options(CLI::App* sub, CompressCommand* command);
-/// Fills in what was not given: by --effort, and by what is known of the model.
+/// Sets the options that were not given, by --effort and by the properties of the model.
 void apply_effort(CompressCommand* command, const ModelSource& source);
-/// Everything that decides on the bytes, in an order that does not change.
+/// Returns all settings that the bytes of the file depend on, in a fixed order.
 std::string canonical_settings(const CompressOptions& options, const CompressCommand& command);
 
 /// The text on which the file is compared with the original; empty: none was given.
 const std::string& measured_text(const CompressCommand& command);
-/// Parts of the calibration text: what calibration and recovery use, and where the rest begins, which is measured on.
-/// All of it where something else is measured on, or nothing.
+/// Returns the part of the calibration text that calibration and recovery use. The quality is measured on the rest,
+/// whose beginning is stored in the command. If another text is measured, or none, this is the whole text.
 std::string calibration_part(CompressCommand* command, const std::string& text, const std::string& measured);
 /// The folder that holds the calibrations of all models and texts.
 std::string calibration_root(const CompressCommand& command);
@@ -48,7 +48,7 @@ std::string calibration_root(const CompressCommand& command);
 nlohmann::json report_json(const CompressReport& report, const CompressCommand& command, uint64_t source_bytes);
 void print_report(const CompressReport& report, const CompressCommand& command, const ModelSource& source,
                   const nlohmann::json& json);
-/// A file that is larger than what it was made from helps nobody.
+/// Warns if the file is larger than its source.
 void warn_if_larger(const ModelSource& source, uint64_t file_bytes, const Context& context);
 
 /// --estimate: size, time and memory. Writes nothing. calibration: finished, or null. calibration_text: what it would

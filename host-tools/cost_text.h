@@ -1,4 +1,4 @@
-// What a session is expected to take in time, in words (runtime/engine/session_cost.h has the figures).
+// Describes the expected time of a session in words (runtime/engine/session_cost.h computes it).
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -14,13 +14,13 @@ std::string format_seconds(double seconds);
 std::string format_weight_rate(double weights_per_second);
 
 nlohmann::json estimate_json(const nwc_session_estimate& estimate);
-/// Two lines, indented, each ended.
+/// Returns two indented lines with their line ends.
 std::string estimate_text(const nwc_session_estimate& estimate);
 
 /// True if a token takes longer than `seconds`, or loading thirty times as long.
 bool is_slow(const nwc_session_estimate& estimate, double seconds);
-/// What is slow, why, and what to do instead. resident, of the same model: plan and estimate, or null where that does
-/// not fit the budget. mode: of the estimate.
+/// Returns a warning that says what is slow, why, and what to do instead. `mode` is the mode of the estimate.
+/// `resident` has plan and estimate of the same model in mode resident, or is null if that does not fit the budget.
 std::string slow_warning(const nwc_session_estimate& estimate, const std::string& mode,
                          const nwc_session_plan* resident_plan, const nwc_session_estimate* resident);
 

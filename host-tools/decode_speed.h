@@ -1,4 +1,4 @@
-// How fast a decoder is, as a ratio to copying the decoded bytes in the same run.
+// Measures the speed of a decoder, as a ratio to copying the decoded bytes in the same run.
 #pragma once
 
 #include "runtime/decoder/decoder.h"

@@ -1,5 +1,5 @@
-// Wherever a command reads a model, a .nwc file, a Hugging Face folder, a .gguf and a .safetensors file all serve: an
-// uncompressed model is seen as a .nwc image whose tensors are raw (trainer/encode/raw_image.h).
+// Opens the model of a command: a .nwc file, a Hugging Face folder, a .gguf file or a .safetensors file. An
+// uncompressed model is presented as a .nwc image whose tensors are raw (trainer/encode/raw_image.h).
 #pragma once
 
 #include <memory>
@@ -21,7 +21,7 @@ struct ModelInput {
   std::shared_ptr<const ModelSource> source;  ///< the uncompressed model, else null
   std::unique_ptr<Reader> reader;             ///< of the .nwc file or image
 };
-/// An uncompressed model's notes become warnings.
+/// Opens a model. The notes of an uncompressed model are printed as warnings.
 Result<ModelInput> open_model_input(const std::string& path, const Context& context);
 
 /// Prints what a source has left out, guessed or repaired, as warnings; each once in the life of the process.

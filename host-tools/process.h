@@ -1,4 +1,4 @@
-// What the process does with signals and with its standard streams.
+// Handles signals and the standard streams of the process.
 #pragma once
 
 #include <string_view>
@@ -18,7 +18,7 @@ bool interrupted();
 
 /// Writes to stdout and flushes it. errors: kIo, with the reason
 Status write_stdout(std::string_view text);
-/// Whether all that was printed has arrived. errors: kIo, with the reason
+/// Flushes stdout and checks that everything printed has arrived. errors: kIo, with the reason
 Status flush_stdout();
 
 }  // namespace nwc::cli

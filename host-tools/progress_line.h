@@ -1,4 +1,4 @@
-// How far a command is, on stderr.
+// Shows the progress of a command on stderr.
 #pragma once
 
 #include <chrono>
@@ -21,7 +21,7 @@ class ProgressLine {
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
-  /// This stage ends, if it has begun to report, and another one begins: with a share of what this line has left.
+  /// Ends this stage, if it has begun to report, and begins another one, which takes `share` of the rest of this line.
   void next(std::string stage, double share);
   /// `done` of `total` of this stage. false: the user asked to stop.
   bool report(uint64_t done, uint64_t total, const std::string& detail = {});

@@ -1,4 +1,4 @@
-// Quality of a compressed model against its original: what `nwc eval` prints and the quality card holds.
+// Measures the quality of a compressed model against its original, for `nwc eval` and for the quality card.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -39,11 +39,12 @@ Result<std::string> read_text(const std::string& path);
 
 /// share: of what is left of the command, for its progress.
 Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context, double share = 1);
-/// Where the part of a text begins that is held out from calibration to measure `tokens` tokens on (0: no limit): its
-/// last fifth, or as much as these tokens surely have. At the start of a line, or of a word, that is near.
+/// Returns the offset of the part of a text that calibration does not use, so that `tokens` tokens of it can be
+/// measured (0: no limit). This part is the last fifth, or less if that surely has enough tokens. It begins with a
+/// line, or a word.
 uint64_t held_out_begin(const std::string& text, uint64_t tokens);
 nlohmann::json quality_json(const QualityResult& result);
-/// Whether write_quality_card can do it, before the measurement: a .nwc model that may be written.
+/// Checks before the measurement that write_quality_card will be able to write: `path` is a .nwc model and writable.
 Status check_quality_card(const std::string& path);
 /// Replaces the file's QUALITY section (doc/format.md, section 9). Atomic.
 Status write_quality_card(const std::string& path, const QualityResult& result);

@@ -1,12 +1,12 @@
-// Where nwc keeps what it can make again.
+// The folder for files that nwc can make again.
 #pragma once
 
 #include <string>
 
 namespace nwc::cli {
 
-/// $XDG_CACHE_HOME/nwc, else ~/.cache/nwc; empty where there is neither. Not made. XDG Base Directory Specification:
-/// relative paths are not valid.
+/// Returns $XDG_CACHE_HOME/nwc, else ~/.cache/nwc, and an empty string if neither is set. The folder is not created.
+/// Relative paths are not valid, by the XDG Base Directory Specification.
 std::string user_cache_folder();
 
 }  // namespace nwc::cli

@@ -1,5 +1,5 @@
-// What stands behind the opaque handles of nwc.h, and the barrier that every call goes through: no exception leaves the
-// library, every error text is kept for the caller.
+// The objects behind the opaque handles of nwc.h, and the barrier around every call. The barrier lets no exception
+// leave the library, and keeps every error text for the caller.
 #pragma once
 
 #include <algorithm>
@@ -25,13 +25,14 @@ class Tokenizer;  // nwc_decode has none
 
 namespace nwc::c_api {
 
-/// Error texts, one per thread, so that a handle can be shared without one thread's failure overwriting what another
-/// one is reading. Those of threads that have ended go when another thread fails: no more stay than threads live.
+/// Keeps one error text per thread, so that threads can share a handle: the failure of one does not overwrite the text
+/// that another one reads. Texts of threads that have ended are removed when another thread fails, so that there are
+/// never more than there are living threads.
 class ErrorStore {
  public:
   void set(const char* message) noexcept;
   const char* get() const noexcept;
-  /// How many texts are kept: what tests count.
+  /// The number of texts that are kept, for tests.
   size_t size() const;
 
  private:
@@ -45,11 +46,11 @@ class ErrorStore {
 
 void write_detail(const nwc_error_detail* detail, const char* text) noexcept;
 
-/// Runs f(user); whatever happens, the caller gets a status, and its text goes to `errors` or `detail` (either may be
-/// NULL).
+/// Runs f(user) and returns its status. An exception becomes a status, too. The error text goes to `errors` and to
+/// `detail`; either may be NULL.
 nwc_status barrier(Status (*f)(void* user), void* user, ErrorStore* errors, const nwc_error_detail* detail) noexcept;
 
-/// A call on a handle: f(handle) -> Status.
+/// Makes a call on a handle: f(handle) -> Status.
 template <typename Handle, typename F>
 nwc_status call(Handle* handle, F&& f) noexcept {
   if (handle == nullptr) return NWC_STATUS_INVALID_ARGUMENT;
@@ -58,7 +59,7 @@ nwc_status call(Handle* handle, F&& f) noexcept {
                  const_cast<void*>(static_cast<const void*>(&bound)), &handle->errors, nullptr);
 }
 
-/// A call that makes a handle: f() -> Status.
+/// Makes a call that creates a handle: f() -> Status.
 template <typename F>
 nwc_status make(const nwc_error_detail* detail, const F& f) noexcept {
   write_detail(detail, "");
@@ -66,22 +67,24 @@ nwc_status make(const nwc_error_detail* detail, const F& f) noexcept {
                  const_cast<void*>(static_cast<const void*>(&f)), nullptr, detail);
 }
 
-/// Of a struct whose first member is struct_size: what this library knows, and the least that a caller may state.
+/// The sizes of a struct whose first member is struct_size: the one that this library knows, and the least that a
+/// caller may state.
 struct StructSize {
   uint32_t ours, first;
 };
 template <typename T>
 inline constexpr StructSize kStructSize = {sizeof(T), FirstSize<T>::value};
 
-/// A struct of the caller's, which may come from an older or newer header, to `out`. What an older one lacks is 0, and
-/// so is everything for NULL. errors: kInvalidArgument (struct_size), kUnsupported (a field beyond ours is set)
+/// Reads a struct of a caller, which may come from an older or newer header, to `out`. Fields that an older struct
+/// lacks are 0, and so are all fields for NULL. errors: kInvalidArgument (struct_size), kUnsupported (a field beyond
+/// ours is set)
 Status read_struct_bytes(const void* in, StructSize size, const char* what, void* out);
 template <typename T>
 Status read_struct(const T* in, const char* what, T* out) {
   return read_struct_bytes(in, kStructSize<T>, what, out);
 }
 
-/// Fills the caller's struct as far as it goes, and zeroes what it has beyond ours; struct_size stays.
+/// Fills the caller's struct as far as it goes, and sets the fields that only the caller knows to 0. struct_size stays.
 Status write_struct_bytes(const void* value, StructSize size, const char* what, void* out);
 template <typename T>
 Status write_struct(const T& value, const char* what, T* out) {
@@ -107,7 +110,7 @@ struct Property {
 /// In the order of nwc.h.
 std::vector<Property> describe_properties(const NwcFile& file);
 
-/// An open file and what calls derive from it. Shared by the handles made from it.
+/// An open file and the data that calls derive from it. All handles made from it share this object.
 class ModelState {
  public:
   explicit ModelState(std::unique_ptr<NwcFile> file);

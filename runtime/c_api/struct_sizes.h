@@ -1,5 +1,5 @@
-// The least struct_size that each struct of nwc.h may state: that of its first version. Frozen, whatever fields follow:
-// a caller compiled with that version's header keeps working.
+// The least struct_size that a caller may state for each struct of nwc.h: the size in the first version. These sizes
+// never change, so that a caller compiled with that version's header keeps working when fields are added.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The statistics against what they claim to predict: the KL divergence that an error of a matrix causes. Then the
-// files: the same bytes at any number of threads, after an interruption, and from scratch files.
+// Compares the statistics with the KL divergence that an error of a matrix causes, which they predict. Checks that the
+// files have the same bytes at any number of threads, after an interruption, and from temporary files.
 #include <filesystem>
 #include <map>
 

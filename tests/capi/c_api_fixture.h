@@ -1,4 +1,4 @@
-// What the tests of the public interface share. They see nothing of the library but its header.
+// Fixtures for the tests of the public interface. These tests see nothing of the library but its header.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// Error texts by thread: as many as there are threads, however many have been.
+// Error texts are kept by thread: never more than there are living threads, however many there have been.
 #include <gtest/gtest.h>
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// What decoding takes is what is planned for, and a row costs no more than its tiles.
+// Decoding takes no more memory than planned, and decoding a row reads no more than its tiles.
 #include <gtest/gtest.h>
 
 #include "runtime/codec/fused_product.h"

@@ -1,4 +1,4 @@
-// Configurations and tokenizers written for transformers read back as what they were made from.
+// Configurations and tokenizers that are written for transformers read back as the records that they were made from.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// The SOURCE section and what fills it.
+// The SOURCE section, and collecting the files for it.
 #include <gtest/gtest.h>
 
 #include "tests/data/gguf_builder.h"

@@ -1,4 +1,4 @@
-// What a session takes from the heap is what its plan says, in every mode, at the least budget.
+// A session takes no more from the heap than its plan says, in every mode, at the least budget.
 #include "tests/engine/coded_model.h"
 #include "tests/heap_watch.h"
 

@@ -1,5 +1,4 @@
-// What the session promises: the same logits in every mode and with any number of threads, and errors that change
-// nothing.
+// Sessions give the same logits in every mode and with any number of threads, and errors change nothing.
 #include "runtime/engine/generate.h"
 #include "tests/engine/model_fixture.h"
 

@@ -1,4 +1,4 @@
-// Cost prediction: what is timed, and what a session's figures come to.
+// Cost prediction: the measured rates, and the times that follow from them for a session.
 #include <gtest/gtest.h>
 
 #include "runtime/engine/session_cost.h"

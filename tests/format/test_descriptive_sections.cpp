@@ -1,4 +1,4 @@
-// What MODEL and TOKENIZER hold never stops a file from being opened and decoded (doc/format_model.md).
+// A file can be opened and decoded whatever its MODEL and TOKENIZER sections hold (doc/format_model.md).
 #include <gtest/gtest.h>
 
 #include "tests/codec/reference_encoder.h"
