@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs clang-tidy with .clang-tidy over the sources below the given files and folders.
 #
-#   scripts/tidy.sh                              # runtime, trainer and host-tools: about an hour of processor time
+#   scripts/tidy.sh                              # runtime, trainer and host-tools: slow
 #   scripts/tidy.sh trainer/plan host-tools      # what you have touched
 #
 # It needs a configured build tree with generated shader headers (cmake --build --preset release makes both). NWC_BUILD names another
