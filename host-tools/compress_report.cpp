@@ -66,11 +66,14 @@ void warn_if_larger(const ModelSource& source, uint64_t file_bytes, const Contex
   if (file_bytes <= source.stored_bytes()) return;
   uint64_t weights = 0;
   for (const SourceTensor& tensor : source.tensors()) weights += tensor.num_elements();
-  context.logger().log(
-      LogLevel::kWarning,
-      fmt::format("the result is larger than the source, {} bytes from {}: the weights are already quantized at {:.2f} "
-                  "bits there; ask for fewer",
-                  format_count(file_bytes), format_count(source.stored_bytes()), bpw(source.stored_bytes(), weights)));
+  std::string why = "what a file holds beside its weights takes more than coding saves";
+  constexpr double kUnquantizedBits = 16;
+  if (const double bits = bpw(source.stored_bytes(), weights); weights > 0 && bits < kUnquantizedBits) {
+    why = fmt::format("the weights are already quantized at {:.2f} bits there; ask for fewer", bits);
+  }
+  context.logger().log(LogLevel::kWarning,
+                       fmt::format("the result is larger than the source, {} bytes from {}: {}",
+                                   format_count(file_bytes), format_count(source.stored_bytes()), why));
 }
 
 void print_report(const CompressReport& report, const CompressCommand& command, const ModelSource& source,

@@ -70,8 +70,9 @@ double relative_error(const ModelSource& a, const ModelSource& b, const std::str
   EXPECT_EQ(x.size(), y.size());
   double error = 0, power = 0;
   for (size_t i = 0; i < x.size(); ++i) {
-    error += (x[i] - y[i]) * (x[i] - y[i]);
-    power += x[i] * x[i];
+    const double difference = double{x[i]} - double{y[i]};
+    error += difference * difference;
+    power += double{x[i]} * double{x[i]};
   }
   return error / power;
 }
@@ -115,6 +116,27 @@ TEST(AnyTensors, WhatIsNotFiniteIsSaidAndKept) {
   EXPECT_EQ(trip.record("good").storage, Storage::kCoded);
   ASSERT_FALSE(trip.warnings.empty());
   EXPECT_NE(trip.warnings[0].find("\"bad\" [64, 64] F32 (element 70 is NaN)"), std::string::npos) << trip.warnings[0];
+}
+
+// Beyond what f16 holds, and below what a scale can say: such weights are neither lost nor called so.
+TEST(AnyTensors, WeightsOfAnySizeAreCodedOrKept) {
+  for (const float size : {1e-36f, 1e-30f, 1e-20f, 1e-12f, 1e-9f, 1e-4f, 1e4f, 1e10f}) {
+    std::vector<float> w = MemorySource::gaussian(64, 128, 2);
+    for (float& v : w) v *= size;
+    MemorySource source;
+    source.add_f32("w", {64, 128}, w);
+    const RoundTrip trip(source);
+    ASSERT_TRUE(trip.status.ok()) << trip.status.message();
+    if (size < 1e-15f) {
+      expect_same(source, *trip.back, "w");
+      ASSERT_FALSE(trip.warnings.empty());
+      EXPECT_NE(trip.warnings[0].find("all smaller than 1e-16"), std::string::npos) << trip.warnings[0];
+      continue;
+    }
+    EXPECT_EQ(trip.record("w").storage, Storage::kCoded);
+    EXPECT_LT(trip.report.relative_error, 0.02) << size;
+    EXPECT_NEAR(relative_error(source, *trip.back, "w"), trip.report.relative_error, 0.001) << size;
+  }
 }
 
 TEST(AnyTensors, ChoosesTheMatrixNearestToASquare) {

@@ -41,6 +41,9 @@ std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) 
   return out;
 }
 
+/// Columns of a deviation below 2^-60 count as zero (step_plan); a tensor of nothing else would be lost.
+constexpr float kSmallestCoded = 1e-16f;
+
 /// Makes a tensor raw whose values cannot be coded or need not be.
 void note_values(std::span<const float> w, PlannedTensor* p) {
   const auto bad = std::find_if(w.begin(), w.end(), [](float v) { return !std::isfinite(v); });
@@ -50,6 +53,8 @@ void note_values(std::span<const float> w, PlannedTensor* p) {
   } else if (std::all_of(w.begin(), w.end(), [](float v) { return v == 0; })) {
     p->values = PlannedTensor::Values::kZero;
     p->why_raw = "all zero";
+  } else if (std::all_of(w.begin(), w.end(), [](float v) { return std::abs(v) < kSmallestCoded; })) {
+    p->why_raw = "all smaller than 1e-16";
   }
   p->coded = p->why_raw.empty();
 }

@@ -67,10 +67,26 @@ void round_to_half(std::span<float> v) {
   for (; i < v.size(); ++i) v[i] = f16_to_f32(f32_to_f16(v[i]));
 }
 
+/// Whether f16 holds such weights: none that it makes infinite, and most of them not so small that it rounds them
+/// coarsely or to 0. A session takes a wider type for others (why_not_f16), so their errors are not those of f16.
+bool fits_half(std::span<const float> w) {
+  constexpr float kLarge = 65504.0f / 2;  // leaves room for the errors of decoded values
+  constexpr float kSmall = 0x1p-16f;
+  uint64_t small = 0, nonzero = 0;
+  for (const float v : w) {
+    const float size = std::abs(v);
+    if (size > kLarge) return false;
+    nonzero += size > 0;
+    small += size > 0 && size < kSmall;
+  }
+  return 2 * small <= nonzero;
+}
+
 /// What all units of work share.
 struct Shared {
   const QuantizeJob& job;
   bool identity;
+  bool half;                                    ///< decoded weights are rounded to f16, as a session would
   std::vector<std::vector<float>> sensitivity;  ///< [K][16]
   std::vector<float> inverse_row;               ///< [m], or empty
 };
@@ -175,7 +191,7 @@ class Band {
     }
     for (uint64_t i = 0; i < padded_; ++i)
       decoded_[i] *= i >= height_ ? 0.0f : row_scale != nullptr ? scale * row_scale[i] : scale;
-    round_to_half(decoded_);
+    if (shared_.half) round_to_half(decoded_);
     float* e = error_.data() + k * padded_;
     const float* w = original_.data() + k * padded_;
     for (uint64_t i = 0; i < padded_; ++i) e[i] = w[i] - decoded_[i];
@@ -297,7 +313,8 @@ QuantizedTensor quantize_tensor(const QuantizeJob& job, Runner& runner, Quantize
   out.tile_rows = job.tile_rows;
   out.values.resize(ceil_div(job.m, uint64_t{kChunk}) * job.n * kChunk);
 
-  Shared shared{job, job.codec.analysis.is_identity() && job.codec.record.synthesis.is_identity(), {}, {}};
+  Shared shared{
+      job, job.codec.analysis.is_identity() && job.codec.record.synthesis.is_identity(), fits_half(job.w), {}, {}};
   for (uint32_t level = 0; level < job.codec.record.num_levels; ++level) {
     shared.sensitivity.push_back(shared.identity ? std::vector<float>(kChunk, 1.0f)
                                                  : channel_sensitivity(job.codec.record, static_cast<uint8_t>(level)));

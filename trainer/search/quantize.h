@@ -57,11 +57,12 @@ struct QuantizeJob {
   const FeedbackFactors* feedback = nullptr;   ///< LDLQ over all columns; null: columns are independent
   std::span<const float> row_importance = {};  ///< [m], or empty: 1; only for statistics
   uint32_t tile_rows = 0;                      ///< runs of the trellis
-  std::span<float> decoded = {};               ///< [m][n] filled with what the decoder returns in f16, or empty
+  std::span<float> decoded = {};               ///< [m][n] filled with what the decoder returns, or empty
 };
 
 struct QuantizeStatistics {
-  double squared_error = 0;   ///< sum over all weights, of what the decoder returns in f16
+  double squared_error =
+      0;  ///< sum over all weights, of what the decoder returns: in f16, where that holds such weights
   double squared_weight = 0;  ///< sum over all weights
   double ideal_bits = 0;      ///< of all values under the codec's tables
   /// Sum over rows and columns of row importance * D_k * q^2, q the quantizer's own error (LDLQ); without feedback
