@@ -22,14 +22,26 @@ struct DecompressCommand {
 
 enum class OutputFormat { kSafetensors, kGguf, kFolder };
 
-OutputFormat output_format(const DecompressCommand& command) {
+/// What such names stand for is not among the formats.
+constexpr const char* kOtherNames[] = {".nwc", ".nwcc", ".nwck", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".json"};
+
+Result<OutputFormat> output_format(const DecompressCommand& command) {
   std::error_code ignored;
   const std::string& path = command.output;
   if (command.format == "gguf") return OutputFormat::kGguf;
   if (command.format == "folder") return OutputFormat::kFolder;
   if (command.format == "safetensors") return OutputFormat::kSafetensors;
   if (path.ends_with("/") || std::filesystem::is_directory(path, ignored)) return OutputFormat::kFolder;
-  return path.ends_with(".gguf") ? OutputFormat::kGguf : OutputFormat::kSafetensors;
+  std::string lower = path;
+  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  for (const char* name : kOtherNames) {
+    if (lower.ends_with(name)) {
+      return invalid_argument(path +
+                              " is not named like a format that can be written: FOLDER/, .safetensors or .gguf; " +
+                              "rename it, or add --format");
+    }
+  }
+  return lower.ends_with(".gguf") ? OutputFormat::kGguf : OutputFormat::kSafetensors;
 }
 
 const char* format_name(OutputFormat format) {
@@ -66,7 +78,7 @@ Result<std::optional<SourceRecord>> find_source(const ModelSource* model, const 
 
 Status decompress(const DecompressCommand& command, Context& context) {
   const auto start = std::chrono::steady_clock::now();
-  const OutputFormat format = output_format(command);
+  NWC_ASSIGN_OR_RETURN(const OutputFormat format, output_format(command));
   if (format == OutputFormat::kFolder) {
     (void)interrupted();                           // from here on, for a folder is made and removed
     NWC_TRY(AtomicFolder::check(command.output));  // new or empty, so that the input is not in it

@@ -34,6 +34,7 @@ Status eval_choices(const EvalCommand& command, const Context& context) {
   NWC_ASSIGN_OR_RETURN(const std::string text, read_text(command.choices));
   Result<std::vector<ChoiceItem>> items = parse_choice_items(text);
   if (!items.ok()) return items.status().with_context(command.choices);
+  if (items->empty()) return invalid_argument(command.choices + ": holds no questions");
   NWC_ASSIGN_OR_RETURN(EvalModel model,
                        open_eval_model(command.request.model, command.request.params, command.request.device, context));
   ProgressLine progress(context, "evaluating");

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from cli_case import FAILURE, MODEL, NWC, OK, ROOT, USAGE, CliCase, main
+from cli_case import BAD_FILE, FAILURE, MODEL, NWC, OK, ROOT, USAGE, CliCase, main
 
 TRAIN = ["--preset", "linear", "--levels", 4, "--batch", 64, "--max-chunks", 4000, "--steps", 4]
 
@@ -202,6 +202,19 @@ class Outputs(CliCase):
             done = self.check(FAILURE, *command, option, self.work / "x", preexec_fn=limit)
             self.assertIn("large", done.stderr)
             self.assertEqual(self.left(), [])
+
+    def test_names_that_stand_for_something_else(self):
+        for command, options in self.writers():
+            self.assertIn("stdout", self.check(USAGE, *command, options, "-").stderr)
+        for name in ["x.nwc", "x.bin", "x.PT"]:
+            self.assertIn("--format", self.check(USAGE, "decompress", self.file, "-o", self.work / name).stderr)
+        self.check(OK, "decompress", self.file, "-o", self.work / "x.GGUF", "-q")
+        self.assertEqual((self.work / "x.GGUF").read_bytes()[:4], b"GGUF")
+        self.assertEqual(self.left(), ["x.GGUF"])
+        (self.work / "questions").write_text("\n")
+        self.assertIn("no questions", self.check(USAGE, "eval", self.file, "--choices", self.work / "questions").stderr)
+        (self.work / "m.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        self.assertIn("LFS", self.check(BAD_FILE, "compress", self.work / "m.safetensors", "-o", self.work / "x").stderr)
 
     def test_signals_leave_nothing_behind(self):
         weights = self.work.with_suffix(".safetensors")

@@ -135,5 +135,20 @@ TEST_F(AtomicFileTest, SignalHandlersRemoveFoldersWithTheirFiles) {
   EXPECT_TRUE(fs::exists(path + "19/done"));
 }
 
+TEST_F(AtomicFileTest, FoldersThatCannotBeMadeAreRefused) {
+  dir_.write("file", "x");
+  fs::create_directory(dir_.file("empty"));
+  for (const char* name : {"a/b/", "a/../b", "file/", "file", "file/b", "a/."}) {
+    const Status status = AtomicFolder::check(dir_.file(name));
+    EXPECT_EQ(status.code(), name == std::string("a/.") ? StatusCode::kOk : StatusCode::kInvalidArgument)
+        << name << ": " << status.message();
+  }
+  for (const char* name : {"new", "new//", "new/./", "empty", "empty/", "empty/../new"}) {
+    const Status status = AtomicFolder::check(dir_.file(name));
+    EXPECT_TRUE(status.ok()) << name << ": " << status.message();
+  }
+  EXPECT_EQ(dir_.count(), 2u);
+}
+
 }  // namespace
 }  // namespace nwc

@@ -18,15 +18,20 @@ namespace fs = std::filesystem;
 
 /// The path without slashes at its end; of an empty folder that is there, the path that it really has.
 Result<std::string> resolve_target(const std::string& path) {
+  // Not by lexically_normal(): what is before a ".." may be a link, or not be there.
+  std::string plain = path;
+  while (plain.size() > 1 && (plain.ends_with('/') || plain.ends_with("/."))) plain.pop_back();
   std::error_code error;
-  const fs::file_status status = fs::status(path, error);
+  const fs::file_status status = fs::status(plain, error);
   if (!fs::exists(status)) {
-    fs::path plain = fs::path(path).lexically_normal();
-    if (!plain.has_filename()) plain = plain.parent_path();
     if (fs::is_symlink(fs::symlink_status(plain, error))) {
       return invalid_argument(path + " is a link that leads nowhere; choose another folder");
     }
-    return plain.string();
+    const std::string around = plain.substr(0, plain.rfind('/') == std::string::npos ? 0 : plain.rfind('/') + 1);
+    if (!around.empty() && !fs::is_directory(around, error)) {
+      return invalid_argument(path + ": the folder " + around + " does not exist; make it first");
+    }
+    return plain;
   }
   if (!fs::is_directory(status)) return invalid_argument(path + " is there and not a folder; choose another name");
   const bool empty = fs::is_empty(path, error);

@@ -135,6 +135,7 @@ Status check_stream(const std::string& path) {
 
 Result<std::string> resolve_output(const std::string& path) {
   if (path.empty()) return invalid_argument("the output's name is empty");
+  if (path == "-") return invalid_argument("-: stdout cannot be written to; for a file of this name give ./-");
   struct stat info;
   const bool exists = stat(path.c_str(), &info) == 0;
   if (exists && !S_ISREG(info.st_mode))

@@ -1,6 +1,7 @@
 #include "trainer/data/safetensors.h"
 
 #include <algorithm>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -92,6 +93,9 @@ Result<SafetensorsHeader> read_safetensors_header(const Reader& reader) {
   uint8_t length[kLengthBytes];
   NWC_TRY(reader.read(0, length));
   const uint64_t header_bytes = load_le<uint64_t>(length);
+  if (std::memcmp(length, "version ", kLengthBytes) == 0) {
+    return Status(StatusCode::kUnrecognized, "a Git LFS pointer instead of the file; get the file with git lfs pull");
+  }
   if (header_bytes > kMaxHeaderBytes) {
     return limit_error("header length " + std::to_string(header_bytes) +
                        " at offset 0 is over 100000000 bytes; this "
