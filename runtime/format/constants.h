@@ -22,6 +22,7 @@ enum class SectionType : uint32_t {
   kQuality = 6,
   kData = 7,
   kSource = 8,
+  kChat = 9,
   kAnalysis = 16,
   kTraining = 17,
 };

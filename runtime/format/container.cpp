@@ -31,6 +31,7 @@ const char* known_section_name(SectionType type) {
     case SectionType::kQuality: return "QUALITY";
     case SectionType::kData: return "DATA";
     case SectionType::kSource: return "SOURCE";
+    case SectionType::kChat: return "CHAT";
     case SectionType::kAnalysis: return "ANALYSIS";
     case SectionType::kTraining: return "TRAINING";
   }

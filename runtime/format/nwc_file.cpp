@@ -76,6 +76,7 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
   NWC_TRY(load_optional(c, SectionType::kCodec, parse_codec_record, &f->codec_));
   NWC_TRY(load_descriptive(c, SectionType::kModel, parse_model_record, &f->model_, &f->model_status_));
   NWC_TRY(load_descriptive(c, SectionType::kTokenizer, parse_tokenizer_record, &f->tokenizer_, &f->tokenizer_status_));
+  NWC_TRY(load_descriptive(c, SectionType::kChat, parse_chat_record, &f->chat_, &f->chat_status_));
   std::optional<Metadata> provenance, quality;
   NWC_TRY(load_optional(c, SectionType::kProvenance, parse_metadata, &provenance));
   NWC_TRY(load_optional(c, SectionType::kQuality, parse_metadata, &quality));
@@ -85,6 +86,15 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
     f->model_status_ = missing_part("model description", "left_out.model", f->provenance_);
   if (c.find(SectionType::kTokenizer) == nullptr)
     f->tokenizer_status_ = missing_part("tokenizer", "left_out.tokenizer", f->provenance_);
+  if (c.find(SectionType::kChat) == nullptr) {
+    f->chat_status_ = unsupported(
+        "the file has no chat template; an instruct model compressed from its own folder or GGUF "
+        "file has one");
+  } else if (f->chat_ && !f->chat_->format) {
+    f->chat_status_ = unsupported(
+        "the model's chat template is not one that this program knows; write its control tokens "
+        "into the prompt and use --special (in the C API: NWC_TOKENIZE_PARSE_SPECIAL)");
+  }
   std::optional<std::vector<TensorRecord>> tensors;
   NWC_TRY(load_optional(
       c, SectionType::kTensors,

@@ -7,6 +7,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "runtime/format/chat_record.h"
 #include "runtime/format/codec_record.h"
 #include "runtime/format/container.h"
 #include "runtime/format/model_record.h"
@@ -34,8 +35,8 @@ inline constexpr uint32_t kRawPieceBytes = 256u << 10;
 class NwcFile {
  public:
   /// Reads and checks every metadata section (CRC, contents, limits); tensor bytes are not touched. kind must be
-  /// kModel. MODEL and TOKENIZER sections that cannot be used do not stop opening, as decoding does not need them
-  /// (doc/format_model.md): model() or tokenizer() is empty then, and its status says why.
+  /// kModel. MODEL, TOKENIZER and CHAT sections that cannot be used do not stop opening, as decoding does not need them
+  /// (doc/format_model.md): model(), tokenizer() or chat() is empty then, and its status says why.
   static Result<std::unique_ptr<NwcFile>> open(std::unique_ptr<Reader> reader);
 
   const Reader& reader() const { return *reader_; }
@@ -49,6 +50,11 @@ class NwcFile {
   const Status& model_status() const { return model_status_; }
   /// The same for tokenizer().
   const Status& tokenizer_status() const { return tokenizer_status_; }
+  /// Empty where there is no section CHAT, or one that cannot be used.
+  const std::optional<ChatRecord>& chat() const { return chat_; }
+  /// Ok where chat() holds a format. errors: kUnsupported (no section, a template that the encoder did not recognise, a
+  /// version or flag that this build does not know), kCorrupt, kTruncated, kLimit
+  const Status& chat_status() const { return chat_status_; }
   const std::vector<TensorRecord>& tensors() const { return tensors_; }
   const Metadata& provenance() const { return provenance_; }
   const Metadata& quality() const { return quality_; }
@@ -76,7 +82,8 @@ class NwcFile {
   std::optional<CodecRecord> codec_;
   std::optional<ModelRecord> model_;
   std::optional<TokenizerRecord> tokenizer_;
-  Status model_status_, tokenizer_status_;
+  std::optional<ChatRecord> chat_;
+  Status model_status_, tokenizer_status_, chat_status_;
   std::vector<TensorRecord> tensors_;
   std::unordered_map<std::string, size_t> index_;
   Metadata provenance_, quality_;

@@ -27,6 +27,25 @@ reference::TestTensor make_norm(const std::string& name, uint32_t width, Dtype d
   return t;
 }
 
+/// Each way in which a system text can stand, and a template without a format.
+ChatRecord small_chat(uint64_t kind) {
+  ChatRecord record;
+  record.jinja = "{% for m in messages %}{{ m }}{% endfor %}";
+  if (kind == 2) return record;
+  ChatFormat& format = record.format.emplace();
+  format.name = "small";
+  format.begin = std::string("<s>\0", 4);
+  format.system = kind == 0 ? ChatSystem::kOwnTurn : ChatSystem::kFirstUser;
+  format.system_suffix = format.user_suffix = format.assistant_suffix = "\n";
+  format.user_prefix = "U:";
+  format.assistant_prefix = format.open_answer = "A:";
+  format.trim.user = true;
+  format.trim.first_user = kind == 1;
+  format.default_system = "s";
+  format.stop = {"</s>", "U:"};
+  return record;
+}
+
 }  // namespace
 
 TokenizerRecord small_tokenizer(TokenizerKind kind) {
@@ -109,6 +128,7 @@ std::vector<uint8_t> make_small_model(const SmallModelOptions& o) {
   if (o.tokenizer) {
     const auto kind = o.seed % 2 == 0 ? TokenizerKind::kSentencePieceBpe : TokenizerKind::kByteLevelBpe;
     sections.push_back({SectionType::kTokenizer, serialize(small_tokenizer(kind)), true});
+    sections.push_back({SectionType::kChat, serialize(small_chat(o.seed % 3)), true, true});
   }
   if (!o.source.empty()) sections.push_back({SectionType::kSource, o.source, true, true});
   sections.push_back({SectionType::kTensors, serialize(records), true});
