@@ -193,8 +193,15 @@ Result<std::vector<uint32_t>> tokenize(const nwc_model* model, const std::string
   size_t count = 0;
   uint32_t flags = NWC_TOKENIZE_ADD_SPECIAL;
   if (special) flags |= NWC_TOKENIZE_PARSE_SPECIAL;
-  NWC_TRY(to_status(nwc_tokenize(model, prompt.data(), prompt.size(), flags, tokens.data(), tokens.size(), &count),
-                    model, nwc_model_last_error));
+  const auto encode = [&] {
+    return nwc_tokenize(model, prompt.data(), prompt.size(), flags, tokens.data(), tokens.size(), &count);
+  };
+  nwc_status status = encode();
+  if (status == NWC_STATUS_BUFFER_TOO_SMALL) {  // a normalizer makes much more of the text
+    tokens.resize(count);
+    status = encode();
+  }
+  NWC_TRY(to_status(status, model, nwc_model_last_error));
   tokens.resize(count);
   if (!tokens.empty()) return tokens;
   uint64_t eos = 0;

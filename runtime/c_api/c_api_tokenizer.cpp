@@ -26,12 +26,13 @@ nwc_status nwc_tokenize(const nwc_model* model, const char* text, size_t length_
     if (text == nullptr && length_bytes != 0) return null_argument("text");
     if (out_tokens == nullptr && capacity != 0) return null_argument("out_tokens");
     if (out_count == nullptr) return null_argument("out_count");
-    if (flags > (NWC_TOKENIZE_ADD_SPECIAL | NWC_TOKENIZE_PARSE_SPECIAL))
+    if (flags > (NWC_TOKENIZE_ADD_SPECIAL | NWC_TOKENIZE_PARSE_SPECIAL | NWC_TOKENIZE_ADD_END))
       return invalid_argument(str_cat("flags ", flags, " hold an unknown bit"));
     NWC_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, m.state->tokenizer());
     Tokenizer::EncodeOptions options;
     options.add_special = (flags & NWC_TOKENIZE_ADD_SPECIAL) != 0;
     options.parse_special = (flags & NWC_TOKENIZE_PARSE_SPECIAL) != 0;
+    options.add_end = (flags & NWC_TOKENIZE_ADD_END) != 0;
     NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
                          tokenizer->encode(std::string_view(text, length_bytes), options));
     *out_count = tokens.size();

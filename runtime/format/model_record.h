@@ -1,5 +1,5 @@
-// The MODEL and TOKENIZER sections: config.json and tokenizer.json as binary records (doc/format.md, sections 7 and 8).
-// The encoder fills these structs from Hugging Face or GGUF files; the runtime parses them back and never sees JSON.
+// The MODEL section: config.json as a binary record (doc/format.md, section 7). The encoder fills it from Hugging Face or
+// GGUF files; the runtime parses it back and never sees JSON.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/base/bytes.h"
+#include "runtime/format/tokenizer_record.h"
 
 namespace nwc {
 
@@ -38,43 +39,5 @@ struct ModelRecord {
 Status validate(const ModelRecord& record);
 Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset);
 std::vector<uint8_t> serialize(const ModelRecord& record);
-
-enum class TokenizerKind : uint8_t { kByteLevelBpe = 1, kSentencePieceBpe = 2 };
-enum class PreTokenizer : uint8_t {
-  kNone = 0,     ///< SentencePiece: the whole text is one piece
-  kGpt2 = 1,     ///< GPT-2's pattern
-  kSmolLm2 = 2,  ///< every digit alone (tokenizers' Digits), then GPT-2's pattern
-  kLlama3 = 3,   ///< Llama 3's pattern
-};
-enum class TokenType : uint8_t { kNormal = 0, kControl = 1, kByte = 2, kUnknown = 3, kUserDefined = 4 };
-
-struct TokenizerRecord {
-  struct Token {
-    std::string bytes;  ///< the raw bytes that the token stands for (byte-level alphabet already undone)
-    TokenType type = TokenType::kNormal;
-    float score = 0;  ///< SentencePiece only
-  };
-  struct Merge {
-    uint32_t left = 0, right = 0, result = 0;  ///< token ids; index in the list = rank
-  };
-  TokenizerKind kind = TokenizerKind::kByteLevelBpe;
-  PreTokenizer pre_tokenizer = PreTokenizer::kGpt2;
-  bool add_prefix_space = false;  ///< SentencePiece's dummy prefix, ByteLevel's add_prefix_space
-  /// Both narrow SentencePiece's add_prefix_space, as a Metaspace pre-tokenizer does: only in front of a stretch that
-  /// begins the text; not in front of a stretch that begins with a space.
-  bool prefix_first_only = false;
-  bool prefix_unless_space = false;
-  bool ignore_merges = false;     ///< a whole piece that is a token is taken as it is (Llama 3)
-  bool byte_fallback = false;     ///< SentencePiece: unknown characters become <0xNN> tokens
-  bool add_bos = false;           ///< encode() puts bos_id in front when asked for special tokens
-  uint32_t bos_id = UINT32_MAX;   ///< UINT32_MAX: none
-  uint32_t unk_id = UINT32_MAX;   ///< UINT32_MAX: none
-  std::vector<Token> tokens;      ///< id = index
-  std::vector<Merge> merges;      ///< SentencePiece: empty where scores decide
-};
-
-Status validate(const TokenizerRecord& record);
-Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offset);
-std::vector<uint8_t> serialize(const TokenizerRecord& record);
 
 }  // namespace nwc

@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "runtime/format/model_record.h"
+#include "runtime/format/tokenizer_record.h"
 
 namespace nwc {
 

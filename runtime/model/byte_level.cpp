@@ -17,7 +17,9 @@ class ByteLevelEncoder final : public StretchEncoder {
     byte_ids_.fill(kNoToken);
     for (uint32_t id = 0; id < record.tokens.size(); ++id) {
       const TokenizerRecord::Token& token = record.tokens[id];
-      if (token.bytes.size() != 1 || (token.type != TokenType::kNormal && token.type != TokenType::kByte)) continue;
+      if ((token.options & TokenizerRecord::kDecodesOnly) != 0 || token.bytes.size() != 1 ||
+          (token.type != TokenType::kNormal && token.type != TokenType::kByte))
+        continue;
       uint32_t& slot = byte_ids_[static_cast<uint8_t>(token.bytes[0])];
       if (slot == kNoToken) slot = id;
     }
@@ -69,8 +71,8 @@ class ByteLevelEncoder final : public StretchEncoder {
 
 }  // namespace
 
-std::unique_ptr<StretchEncoder> make_byte_level_encoder(const TokenizerRecord& record) {
-  return std::make_unique<ByteLevelEncoder>(record);
+Result<std::unique_ptr<StretchEncoder>> make_byte_level_encoder(const TokenizerRecord& record) {
+  return std::unique_ptr<StretchEncoder>(std::make_unique<ByteLevelEncoder>(record));
 }
 
 }  // namespace nwc

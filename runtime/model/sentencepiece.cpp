@@ -1,12 +1,16 @@
-// SentencePiece BPE: works on characters; merges go by the scores of the resulting tokens, or by a list of merges where
-// the record has one. Characters without a token become byte tokens or the unknown token.
+// SentencePiece: works on characters. BPE merges by the scores of the resulting tokens, or by a list of merges where
+// the record has one; Unigram takes the likeliest tokens. Characters without a token become byte tokens or the unknown
+// token.
 #include <array>
 #include <numeric>
+#include <optional>
 
 #include "runtime/model/bpe.h"
+#include "runtime/model/pre_tokenizer.h"
 #include "runtime/model/stretch_encoder.h"
 #include "runtime/model/token_index.h"
 #include "runtime/model/unicode.h"
+#include "runtime/model/unigram.h"
 
 namespace nwc {
 namespace {
@@ -28,8 +32,8 @@ std::vector<uint32_t> rank_by_score(const std::vector<TokenizerRecord::Token>& t
 
 class SentencePieceEncoder final : public StretchEncoder {
  public:
-  explicit SentencePieceEncoder(const TokenizerRecord& record)
-      : record_(record), merges_(record), normal_(record.tokens, {TokenType::kNormal}) {
+  SentencePieceEncoder(const TokenizerRecord& record, std::optional<Unigram> unigram)
+      : record_(record), merges_(record), normal_(record.tokens, {TokenType::kNormal}), unigram_(std::move(unigram)) {
     if (record.merges.empty()) score_rank_ = rank_by_score(record.tokens);
     for (uint32_t id = static_cast<uint32_t>(record.tokens.size()); id-- > 0;) {
       const TokenizerRecord::Token& token = record.tokens[id];
@@ -38,7 +42,25 @@ class SentencePieceEncoder final : public StretchEncoder {
   }
 
   Status encode(std::string_view stretch, bool begins_text, std::vector<uint32_t>* ids) const override {
-    const std::string text = normalize(stretch, begins_text);
+    if (record_.pre_tokenizer == PreTokenizer::kWords) {
+      // Each word is a text with a prefix of its own.
+      PieceSplitter words(PreTokenizer::kWords, stretch);
+      for (std::string_view word = words.next(); !word.empty(); word = words.next()) {
+        NWC_TRY(encode_piece(add_prefix(word, begins_text && word.data() == stretch.data()), ids));
+      }
+      return {};
+    }
+    const std::string text = add_prefix(stretch, begins_text);
+    PieceSplitter pieces(record_.pre_tokenizer, text);
+    for (std::string_view piece = pieces.next(); !piece.empty(); piece = pieces.next()) {
+      NWC_TRY(encode_piece(piece, ids));
+    }
+    return {};
+  }
+
+ private:
+  Status encode_piece(std::string_view text, std::vector<uint32_t>* ids) const {
+    if (unigram_) return encode_unigram(text, ids);
     BpeMerger merger;
     for (size_t pos = 0; pos < text.size();) {
       const CodePoint c = decode_utf8(text, pos);
@@ -58,8 +80,26 @@ class SentencePieceEncoder final : public StretchEncoder {
     return append_ids(text, merger, ids);
   }
 
- private:
-  std::string normalize(std::string_view stretch, bool begins_text) const {
+  Status encode_unigram(std::string_view text, std::vector<uint32_t>* ids) const {
+    std::vector<Unigram::Piece> pieces;
+    unigram_->encode(text, &pieces);
+    for (const Unigram::Piece& piece : pieces) {
+      if (piece.id != TokenTrie::kNone) {
+        ids->push_back(piece.id);
+      } else if (record_.byte_fallback) {
+        append_bytes(text.substr(piece.begin, piece.end - piece.begin), ids);
+      } else {
+        ids->push_back(record_.unk_id);
+      }
+    }
+    return {};
+  }
+
+  void append_bytes(std::string_view bytes, std::vector<uint32_t>* ids) const {
+    for (const char byte : bytes) ids->push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+  }
+
+  std::string add_prefix(std::string_view stretch, bool begins_text) const {
     std::string text;
     text.reserve(stretch.size() + 1);
     const bool prefixed = record_.add_prefix_space && (begins_text || !record_.prefix_first_only);
@@ -101,11 +141,10 @@ class SentencePieceEncoder final : public StretchEncoder {
       if (symbol.id != kNoToken) {
         ids->push_back(symbol.id);
       } else if (record_.byte_fallback) {
-        for (char byte : text.substr(symbol.start, symbol.length))
-          ids->push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+        append_bytes(text.substr(symbol.start, symbol.length), ids);
       } else if (record_.unk_id == kNoToken) {
         return corrupt("the tokenizer has no token for a character of the text, and no unknown token");
-      } else if (!after_unknown) {
+      } else if (!after_unknown || record_.unfused_unknown) {
         ids->push_back(record_.unk_id);
       }
       after_unknown = unknown;
@@ -116,14 +155,19 @@ class SentencePieceEncoder final : public StretchEncoder {
   const TokenizerRecord& record_;
   MergeTable merges_;
   TokenIndex normal_;
+  std::optional<Unigram> unigram_;
   std::vector<uint32_t> score_rank_;  ///< empty: merges decide
   std::array<uint32_t, 256> byte_ids_{};
 };
 
 }  // namespace
 
-std::unique_ptr<StretchEncoder> make_sentencepiece_encoder(const TokenizerRecord& record) {
-  return std::make_unique<SentencePieceEncoder>(record);
+Result<std::unique_ptr<StretchEncoder>> make_sentencepiece_encoder(const TokenizerRecord& record) {
+  std::optional<Unigram> unigram;
+  if (record.kind == TokenizerKind::kUnigram) {
+    NWC_ASSIGN_OR_RETURN(unigram, Unigram::create(record));
+  }
+  return std::unique_ptr<StretchEncoder>(std::make_unique<SentencePieceEncoder>(record, std::move(unigram)));
 }
 
 }  // namespace nwc

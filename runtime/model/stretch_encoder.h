@@ -1,4 +1,4 @@
-// A stretch of text without control or user-defined tokens -> token ids; one implementation for each TokenizerKind.
+// A stretch of normalised text without control or user-defined tokens -> token ids.
 #pragma once
 
 #include <memory>
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "runtime/base/status.h"
-#include "runtime/format/model_record.h"
+#include "runtime/format/tokenizer_record.h"
 
 namespace nwc {
 
@@ -19,8 +19,10 @@ class StretchEncoder {
   virtual Status encode(std::string_view stretch, bool begins_text, std::vector<uint32_t>* ids) const = 0;
 };
 
-/// The record must outlive the encoder.
-std::unique_ptr<StretchEncoder> make_byte_level_encoder(const TokenizerRecord& record);
-std::unique_ptr<StretchEncoder> make_sentencepiece_encoder(const TokenizerRecord& record);
+/// The record must outlive the encoder. errors: kLimit (more bytes of tokens than TokenTrie takes)
+Result<std::unique_ptr<StretchEncoder>> make_byte_level_encoder(const TokenizerRecord& record);
+/// Kinds kSentencePieceBpe and kUnigram.
+Result<std::unique_ptr<StretchEncoder>> make_sentencepiece_encoder(const TokenizerRecord& record);
+Result<std::unique_ptr<StretchEncoder>> make_wordpiece_encoder(const TokenizerRecord& record);
 
 }  // namespace nwc

@@ -9,6 +9,7 @@ TokenIndex::TokenIndex(const std::vector<TokenizerRecord::Token>& tokens, std::i
   for (uint32_t id = 0; id < tokens.size(); ++id) {
     const TokenizerRecord::Token& token = tokens[id];
     if (token.bytes.empty() || std::find(types.begin(), types.end(), token.type) == types.end()) continue;
+    if ((token.options & TokenizerRecord::kDecodesOnly) != 0) continue;
     ids_.push_back(id);
     ++first_[static_cast<uint8_t>(token.bytes[0]) + 1u];
     longest_ = std::max(longest_, token.bytes.size());

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/format/model_record.h"
+#include "runtime/format/tokenizer_record.h"
 
 namespace nwc {
 

@@ -1,15 +1,9 @@
 #include "runtime/model/token_matcher.h"
 
 #include <algorithm>
-#include <string>
 
 namespace nwc {
 namespace {
-
-struct Reversed {
-  std::string bytes;
-  uint32_t id;
-};
 
 /// The tokens that begin with a node's bytes.
 struct Range {
@@ -20,24 +14,30 @@ struct Range {
 
 Result<TokenMatcher> TokenMatcher::create(const std::vector<TokenizerRecord::Token>& tokens,
                                           std::initializer_list<TokenType> types) {
-  TokenMatcher m;
-  std::vector<Reversed> sorted;
-  uint64_t total = 0;
+  std::vector<Text> texts;
   for (uint32_t id = 0; id < tokens.size(); ++id) {
-    const TokenizerRecord::Token& token = tokens[id];
-    if (token.bytes.empty() || std::find(types.begin(), types.end(), token.type) == types.end()) continue;
-    total += token.bytes.size();
+    if (std::find(types.begin(), types.end(), tokens[id].type) != types.end()) texts.push_back({tokens[id].bytes, id});
+  }
+  return create(std::move(texts));
+}
+
+Result<TokenMatcher> TokenMatcher::create(std::vector<Text> sorted) {
+  TokenMatcher m;
+  uint64_t total = 0;
+  std::erase_if(sorted, [](const Text& text) { return text.bytes.empty(); });
+  for (Text& text : sorted) {
+    total += text.bytes.size();
     if (total > kMaxBytes)
       return limit_error(
           str_cat("the tokenizer's control and user-defined tokens have more than ", kMaxBytes, " bytes together"));
-    sorted.push_back({std::string(token.bytes.rbegin(), token.bytes.rend()), id});
-    m.longest_ = std::max(m.longest_, token.bytes.size());
+    std::reverse(text.bytes.begin(), text.bytes.end());
+    m.longest_ = std::max(m.longest_, text.bytes.size());
   }
-  std::sort(sorted.begin(), sorted.end(), [](const Reversed& a, const Reversed& b) {
+  std::sort(sorted.begin(), sorted.end(), [](const Text& a, const Text& b) {
     const int order = a.bytes.compare(b.bytes);
     return order != 0 ? order < 0 : a.id < b.id;
   });
-  const auto same = [](const Reversed& a, const Reversed& b) { return a.bytes == b.bytes; };
+  const auto same = [](const Text& a, const Text& b) { return a.bytes == b.bytes; };
   sorted.erase(std::unique(sorted.begin(), sorted.end(), same), sorted.end());
 
   std::vector<Range> level = {{0, static_cast<uint32_t>(sorted.size())}}, next;

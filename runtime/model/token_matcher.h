@@ -6,11 +6,12 @@
 #include <cstdint>
 #include <initializer_list>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "runtime/base/status.h"
-#include "runtime/format/model_record.h"
+#include "runtime/format/tokenizer_record.h"
 
 namespace nwc {
 
@@ -22,7 +23,14 @@ class TokenMatcher {
   static constexpr uint32_t kNone = UINT32_MAX;
   static constexpr uint64_t kMaxBytes = 16u << 20;
 
-  /// For the tokens of the types in `types` that are not empty. errors: kLimit (together more than kMaxBytes)
+  struct Text {
+    std::string bytes;
+    uint32_t id;
+  };
+  /// For texts, each with the id that stands for it; empty ones are passed over, and of equal ones the lowest id
+  /// counts. errors: kLimit (together more than kMaxBytes)
+  static Result<TokenMatcher> create(std::vector<Text> texts);
+  /// For the tokens of the types in `types`.
   static Result<TokenMatcher> create(const std::vector<TokenizerRecord::Token>& tokens,
                                      std::initializer_list<TokenType> types);
 

@@ -244,7 +244,7 @@ TEST_F(CApi, TokensToTextAndBack) {
   ASSERT_EQ(nwc_tokenize(model, nullptr, 0, 0, nullptr, 0, &count), NWC_STATUS_OK);
   EXPECT_EQ(count, 0u);
   EXPECT_EQ(nwc_tokenize(model, nullptr, 1, 0, nullptr, 0, &count), NWC_STATUS_INVALID_ARGUMENT);
-  EXPECT_EQ(nwc_tokenize(model, "x", 1, 4, nullptr, 0, &count), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(nwc_tokenize(model, "x", 1, 8, nullptr, 0, &count), NWC_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(nwc_tokenize(model, "x", 1, 0, nullptr, 1, &count), NWC_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(nwc_tokenize(model, "x", 1, 0, nullptr, 0, nullptr), NWC_STATUS_INVALID_ARGUMENT);
   const uint32_t beyond = info.vocab_size;

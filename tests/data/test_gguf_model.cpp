@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "runtime/model/tokenizer.h"
 #include "tests/data/gguf_builder.h"
 #include "trainer/data/gguf_model.h"
 #include "trainer/data/gguf_source.h"
@@ -295,8 +296,14 @@ TEST(GgufTokenizer, ReadsByteLevelVariantsAndRefusesOthers) {
   EXPECT_EQ(note, "");
   EXPECT_EQ(parse_tokenizer(base(""), &note)->pre_tokenizer, PreTokenizer::kGpt2);
   EXPECT_NE(note, "");
-  EXPECT_EQ(parse_tokenizer(base("qwen2"), &note).status().code(), StatusCode::kUnsupported);
-  EXPECT_EQ(parse_tokenizer(GgufBuilder().string("tokenizer.ggml.model", "bert"), &note).status().code(),
+  const auto qwen2 = parse_tokenizer(base("qwen2"), &note);
+  EXPECT_EQ(qwen2->pre_tokenizer, PreTokenizer::kQwen2);
+  EXPECT_EQ(qwen2->normalizer.size(), 1u) << "it composes characters, which the file does not say";
+  EXPECT_TRUE(parse_tokenizer(base("tekken"), &note)->ignore_merges);
+  const auto unknown = parse_tokenizer(base("a-new-one"), &note);
+  EXPECT_EQ(unknown.status().code(), StatusCode::kUnsupported);
+  EXPECT_NE(unknown.status().message().find("a-new-one"), std::string::npos);
+  EXPECT_EQ(parse_tokenizer(GgufBuilder().string("tokenizer.ggml.model", "rwkv"), &note).status().code(),
             StatusCode::kUnsupported);
   EXPECT_EQ(parse_tokenizer(base("gpt-2").strings("tokenizer.ggml.merges", {"a b"}), &note)->merges.size(), 1u);
   for (const char* merge : {"ab", "a ", " b", "a b b", "b a", "x b", ""}) {
@@ -310,7 +317,53 @@ TEST(GgufTokenizer, ReadsByteLevelVariantsAndRefusesOthers) {
   EXPECT_FALSE(parse_tokenizer(base("gpt-2").integers("tokenizer.ggml.token_type", {1, 1, 1, 6}), &note).ok());
   GgufBuilder outside;
   outside.string("tokenizer.ggml.model", "gpt2").strings("tokenizer.ggml.tokens", {"a b"});
-  EXPECT_EQ(parse_tokenizer(outside, &note).status().code(), StatusCode::kCorrupt);
+  const auto record = parse_tokenizer(outside, &note);
+  ASSERT_TRUE(record.ok()) << record.status().message();
+  EXPECT_EQ(record->tokens[0].options, TokenizerRecord::kDecodesOnly) << "no text is written like this";
+}
+
+TEST(GgufTokenizer, PutsEosBehindTheTextWhereTheFileSaysSo) {
+  const auto base = [] {
+    GgufBuilder builder;
+    builder.string("tokenizer.ggml.model", "gpt2").string("tokenizer.ggml.pre", "gpt-2");
+    builder.strings("tokenizer.ggml.tokens", {"a", "b", "ab", "<e>"}).u32("tokenizer.ggml.eos_token_id", 3);
+    return builder;
+  };
+  std::string note;
+  EXPECT_TRUE(parse_tokenizer(base(), &note)->after.empty());
+  EXPECT_EQ(parse_tokenizer(base().boolean("tokenizer.ggml.add_eos_token", true), &note)->after,
+            std::vector<uint32_t>{3});
+}
+
+TEST(GgufTokenizer, ReadsUnigram) {
+  GgufBuilder builder;
+  builder.string("tokenizer.ggml.model", "t5")
+      .strings("tokenizer.ggml.tokens", {"<pad>", "</s>", "<unk>", "\xe2\x96\x81", "a", "\xe2\x96\x81\x61"})
+      .integers("tokenizer.ggml.token_type", {3, 3, 2, 1, 1, 1})
+      .floats("tokenizer.ggml.scores", {0, 0, 0, -2, -3, -1});
+  std::string note;
+  const auto record = parse_tokenizer(builder, &note);
+  ASSERT_TRUE(record.ok()) << record.status().message();
+  EXPECT_EQ(record->kind, TokenizerKind::kUnigram);
+  const auto tokenizer = std::move(Tokenizer::create(*record)).value();
+  EXPECT_EQ(*tokenizer->encode("  a aa  x", {.add_end = true}), (std::vector<uint32_t>{5, 5, 4, 3, 2, 1}));
+}
+
+TEST(GgufTokenizer, ReadsWordPiece) {
+  GgufBuilder builder;
+  std::vector<std::string> tokens(103, "[unused]");
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = "[unused" + std::to_string(i) + "]";
+  tokens[0] = "\xe2\x96\x81walk";
+  tokens[1] = "ing";
+  tokens[2] = "\xe2\x96\x81.";
+  builder.string("tokenizer.ggml.model", "bert").strings("tokenizer.ggml.tokens", tokens);
+  std::string note;
+  const auto record = parse_tokenizer(builder, &note);
+  ASSERT_TRUE(record.ok()) << record.status().message();
+  EXPECT_EQ(record->kind, TokenizerKind::kWordPiece);
+  const auto tokenizer = std::move(Tokenizer::create(*record)).value();
+  EXPECT_EQ(*tokenizer->encode("W\xc3\xa0lking. run", {.add_end = true}), (std::vector<uint32_t>{101, 0, 1, 2, 100, 102}));
+  EXPECT_EQ(tokenizer->decode({0, 1, 2}), "walking .");
 }
 
 }  // namespace

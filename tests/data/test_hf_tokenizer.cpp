@@ -74,7 +74,7 @@ TEST(HfTokenizer, RecognisesPreTokenizers) {
   EXPECT_EQ(pre(llama3 + kByteLevelNoRegex), PreTokenizer::kLlama3);
 
   using enum StatusCode;
-  expect_error(tokenizer(sequence("pretokenizers", llama3 + kByteLevel)), kUnsupported, "Split");
+  expect_error(tokenizer(sequence("pretokenizers", llama3 + kByteLevel)), kUnsupported, "these parts in this order");
   expect_error(tokenizer(kByteLevelNoRegex), kUnsupported, "without a pattern");
   expect_error(tokenizer(sequence("pretokenizers", R"({"type":"Digits","individual_digits":false},)" + kByteLevel)),
                kUnsupported, "Digits");
@@ -82,7 +82,7 @@ TEST(HfTokenizer, RecognisesPreTokenizers) {
                "Whitespace");
   expect_error(tokenizer(R"({"type":"Whitespace"})"), kUnsupported, "Whitespace");
   expect_error(tokenizer("null"), kUnsupported, "U+2581");
-  expect_error(tokenizer(kByteLevel, kModel, R"(,"normalizer":{"type":"NFC"})"), kUnsupported, "NFC");
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"normalizer":{"type":"Nmt"})"), kUnsupported, "Nmt");
 }
 
 TEST(HfTokenizer, ReadsAddedTokensAndPostProcessor) {
@@ -106,11 +106,18 @@ TEST(HfTokenizer, ReadsAddedTokensAndPostProcessor) {
   expect_error(tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":0,"content":"<s>"}])"), kCorrupt, "contradicts");
   expect_error(tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":9,"content":"a"}])"), kCorrupt, "contradicts");
   expect_error(tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":99999999,"content":"x"}])"), kLimit, "id");
-  expect_error(tokenizer(kByteLevel, kModel, R"(,"post_processor":{"type":"BertProcessing"})"), kUnsupported, "Bert");
-  expect_error(tokenizer(kByteLevel, kModel,
-                         R"(,"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},)"
-                         R"({"SpecialToken":{"id":"a"}}],"special_tokens":{"a":{"ids":[0]}}})"),
-               kUnsupported, "other than one in front");
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"post_processor":{"type":"BertProcessing"})"), kCorrupt, "cls");
+  expect_error(tokenizer(kByteLevel, kModel, R"(,"post_processor":{"type":"Future"})"), kUnsupported, "Future");
+  const Result<TokenizerRecord> around =
+      parse(tokenizer(kByteLevel, kModel,
+                      R"(,"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"b"}},)"
+                      R"({"SpecialToken":{"id":"a"}},{"Sequence":{"id":"A"}},{"SpecialToken":{"id":"a"}}],)"
+                      R"("special_tokens":{"a":{"ids":[0]},"b":{"ids":[1]}}})"));
+  ASSERT_TRUE(around.ok()) << around.status().message();
+  EXPECT_TRUE(around->add_bos);
+  EXPECT_EQ(around->bos_id, 1u);
+  EXPECT_EQ(around->more_before, std::vector<uint32_t>{0});
+  EXPECT_EQ(around->after, std::vector<uint32_t>{0});
 }
 
 // As Llama 2 has it: 256 byte tokens, spaces made visible, ranked merges.
@@ -172,7 +179,8 @@ TEST(HfTokenizer, ReadsSentencePieceModels) {
   // Without merges across spaces it makes no difference whether the text is split at spaces; with them it does.
   std::string across = with_metaspace("", R"(["\u2581 a",["a","\u2581a"]])");
   across.replace(across.find("\"a\":260"), 7, "\"a\":260,\"a\\u2581a\":262");
-  expect_error(across, kUnsupported, "\"split\": true");
+  EXPECT_EQ(parse(across)->pre_tokenizer, PreTokenizer::kSpaces);
+  EXPECT_EQ(parse(with_metaspace(""))->pre_tokenizer, PreTokenizer::kNone);
   expect_error(
       tokenizer(R"({"type":"Metaspace","replacement":"\u2581"})", sentencepiece_model(R"(["\u2581 a"])"), normalizer),
       kUnsupported, "Metaspace");
@@ -189,15 +197,14 @@ TEST(HfTokenizer, RefusesOptionsThatChangeTokens) {
   model.insert(1, R"("odd_option":2,)");
   refuse(tokenizer(kByteLevel, model), "odd_option");
   refuse(tokenizer(R"({"type":"ByteLevel","add_prefix_space":false,"odd":true})"), "\"odd\"");
-  for (const char* option : {"lstrip", "rstrip", "single_word", "odd"}) {
-    refuse(tokenizer(kByteLevel, kModel,
-                     R"(,"added_tokens":[{"id":7,"content":"<x>",")" + std::string(option) + R"(":true}])"),
-           std::string("added token \"<x>\": the option \"") + option);
-  }
-  for (const char* type :
-       {"NFC", "NFKC", "Lowercase", "Strip", "Prepend", "Replace", "BertNormalizer", "Precompiled"}) {
+  refuse(tokenizer(kByteLevel, kModel, R"(,"added_tokens":[{"id":7,"content":"<x>","odd":true}])"),
+         "added token \"<x>\": the option \"odd");
+  for (const char* type : {"Nmt", "ByteLevel", "Future"}) {
     refuse(tokenizer(kByteLevel, kModel, R"(,"normalizer":{"type":")" + std::string(type) + "\"}"), type);
   }
+  refuse(tokenizer(kByteLevel, kModel, R"(,"normalizer":{"type":"NFC","odd":1})"), "\"odd\"");
+  refuse(tokenizer(kByteLevel, kModel, R"(,"normalizer":{"type":"Replace","pattern":{"Regex":"a+"},"content":"b"})"),
+         "Replace");
   const std::string split = R"({"type":"Split","pattern":{"Regex":"\\d+"},"behavior":"Isolated","invert":false},)";
   refuse(tokenizer(sequence("pretokenizers", split + kByteLevelNoRegex)), "regular expression");
   refuse(tokenizer(sequence("pretokenizers", R"({"type":"Sequence"},)" + kByteLevel)), "Sequence");
@@ -216,7 +223,7 @@ TEST(HfTokenizer, RefusesOptionsThatChangeTokens) {
   EXPECT_NE(join_notes(notes, NoteKind::kRepaired).find("truncation"), std::string::npos);
 }
 
-TEST(HfTokenizer, RefusesWhatANormalizerDoesToAddedTokens) {
+TEST(HfTokenizer, LooksForAddedTokensBehindANormalizer) {
   const std::string normalizer =
       R"(,"normalizer":)" + sequence("normalizers",
                                      R"({"type":"Prepend","prepend":"\u2581"},)"
@@ -226,13 +233,17 @@ TEST(HfTokenizer, RefusesWhatANormalizerDoesToAddedTokens) {
         "null", sentencepiece_model(R"(["\u2581 a"])"),
         normalizer + R"(,"added_tokens":[{"id":1,"content":"<s>","normalized":true,"special":)" + special + "}]");
   };
-  expect_error(with_added("false"), StatusCode::kUnsupported, "normalized");
+  const Result<TokenizerRecord> seen = parse(with_added("false"));
+  ASSERT_TRUE(seen.ok()) << seen.status().message();
+  EXPECT_EQ(seen->tokens[1].options, TokenizerRecord::kNormalized);
+  EXPECT_FALSE(seen->add_prefix_space) << "the normalizer's steps put it in front, where the token can be part of it";
+  EXPECT_TRUE(seen->drop_leading_space);
   SourceNotes notes;
   EXPECT_TRUE(parse(with_added("true"), {}, &notes).ok());
   EXPECT_NE(join_notes(notes, NoteKind::kRepaired).find("<s>"), std::string::npos);
   std::string unfused = sentencepiece_model(R"(["\u2581 a"])");
   unfused.replace(unfused.find(R"("fuse_unk":true,"byte_fallback":true)"), 36, R"("byte_fallback":false)");
-  expect_error(tokenizer("null", unfused, normalizer), StatusCode::kUnsupported, "fuse_unk");
+  EXPECT_TRUE(parse(tokenizer("null", unfused, normalizer))->unfused_unknown);
 }
 
 TEST(HfTokenizer, RejectsDamage) {
@@ -242,14 +253,21 @@ TEST(HfTokenizer, RejectsDamage) {
   expect_error("7", kCorrupt, "no model");
   expect_error("{}", kCorrupt, "no model");
   const auto model = [](const std::string& fields) { return tokenizer(kByteLevel, "{" + fields + "}"); };
-  expect_error(model(R"("type":"WordPiece")"), kUnsupported, "WordPiece");
+  expect_error(model(R"("type":"WordLevel")"), kUnsupported, "WordLevel");
   expect_error(model(R"("dropout":0.1)"), kUnsupported, "dropout");
   expect_error(model(R"("end_of_word_suffix":"</w>")"), kUnsupported, "end_of_word_suffix");
   expect_error(model(R"("vocab":[])"), kCorrupt, "vocab");
   expect_error(model(R"("vocab":{"a":-1},"merges":[])"), kCorrupt, "no id");
   expect_error(model(R"("vocab":{"a":0,"b":0},"merges":[])"), kCorrupt, "contradicts");
   expect_error(model(R"("vocab":{"a":0,"a":1},"merges":[])"), kCorrupt, "twice");
-  expect_error(model(R"("vocab":{"a b":0},"merges":[])"), kCorrupt, "alphabet");
+  EXPECT_EQ(parse(model(R"("vocab":{"a b":0},"merges":[])"))->tokens[0].options, TokenizerRecord::kDecodesOnly);
+  const auto other_model = [](const std::string& pre, const std::string& fields) {
+    return tokenizer("{\"type\":\"" + pre + "\",\"replacement\":\"\\u2581\"}", "{" + fields + "}");
+  };
+  expect_error(other_model("Metaspace", R"("type":"Unigram","unk_id":0,"vocab":{"a":0})"), kCorrupt, "list");
+  expect_error(other_model("Metaspace", R"("type":"Unigram","unk_id":0,"vocab":[["a"]])"), kCorrupt, "entry 0");
+  expect_error(other_model("Metaspace", R"("type":"Unigram","unk_id":7,"vocab":[["a",0]])"), kCorrupt, "unk_id");
+  expect_error(other_model("Metaspace", R"("type":"Unigram","vocab":[["a",0]])"), kCorrupt, "unk_id");
   expect_error(model(R"("vocab":{"a":0})"), kCorrupt, "merges");
   expect_error(model(R"("vocab":{"a":0},"merges":[1])"), kCorrupt, "merge 0");
   expect_error(model(R"("vocab":{"a":0},"merges":["a a"])"), kCorrupt, "\"aa\" is not in the vocabulary");

@@ -178,6 +178,38 @@ TEST(Tokenizer, ControlUnknownAndForeignIdsDecodeToNothing) {
   EXPECT_EQ(tokenizer->vocab_size(), 11u);
 }
 
+// Evaluation and calibration cut a text into windows, each of which begins as the model's texts do.
+TEST(Tokenizer, WindowsBeginWithBos) {
+  TokenizerRecord record = small_record();
+  using Ids = std::vector<uint32_t>;
+  const auto windows = [&](uint32_t size) {
+    const auto tokenizer = std::move(Tokenizer::create(record)).value();
+    return *tokenizer->encode_windows("acbca", size);
+  };
+  EXPECT_EQ(windows(3), (Ids{0, 2, 4, 0})) << "no BOS, nothing to do";
+  record.add_bos = true;
+  record.bos_id = 6;
+  record.after = {10};
+  EXPECT_EQ(windows(3), (Ids{6, 0, 2, 6, 4, 0}));
+  EXPECT_EQ(windows(4), (Ids{6, 0, 2, 4, 6, 0}));
+  EXPECT_EQ(windows(2), (Ids{0, 2, 4, 0})) << "no room for more than BOS";
+  record.more_before = {10};
+  EXPECT_EQ(windows(4), (Ids{6, 10, 0, 2, 6, 10, 4, 0}));
+}
+
+TEST(Tokenizer, AddsWhatStandsAroundAText) {
+  TokenizerRecord record = small_record();
+  record.add_bos = true;
+  record.bos_id = 6;
+  record.more_before = {10};
+  record.after = {7, 6};
+  ASSERT_TRUE(validate(record).ok());
+  const auto tokenizer = std::move(Tokenizer::create(record)).value();
+  using Ids = std::vector<uint32_t>;
+  EXPECT_EQ(*tokenizer->encode("a", {}), (Ids{6, 10, 0}));
+  EXPECT_EQ(*tokenizer->encode("a", {.add_special = false, .add_end = true}), (Ids{0, 7, 6}));
+}
+
 TEST(Tokenizer, AddsBosWhereAsked) {
   TokenizerRecord record = small_record();
   record.add_bos = true;

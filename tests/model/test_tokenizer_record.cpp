@@ -39,6 +39,41 @@ TokenizerRecord small_sentencepiece() {
   return record;
 }
 
+/// Everything that needs version 2, in three records.
+TokenizerRecord byte_level_with_parts() {
+  TokenizerRecord record = small_byte_level();
+  record.pre_tokenizer = PreTokenizer::kQwen2;
+  record.normalizer = {{NormalizerOp::kNfc}, {NormalizerOp::kReplace, "b", "aa"}, {NormalizerOp::kPrepend, "", " "}};
+  record.tokens[4].options = TokenizerRecord::kStripsRight;
+  record.tokens[6].options = TokenizerRecord::kSingleWord | TokenizerRecord::kNormalized;
+  record.more_before = {6, 4};
+  record.after = {4};
+  record.drop_leading_space = true;
+  return record;
+}
+
+TokenizerRecord small_unigram() {
+  TokenizerRecord record = small_sentencepiece();
+  record.kind = TokenizerKind::kUnigram;
+  record.pre_tokenizer = PreTokenizer::kSpaces;
+  record.keep_leading_space = true;
+  for (auto& token : record.tokens) token.score = token.score * 1.1;
+  record.normalizer = {{NormalizerOp::kCharsmap}, {NormalizerOp::kCollapseSpaces, "", " "}};
+  record.charsmap = {4, 0, 0, 0, 0, 0, 0, 0, 'x', 0};
+  return record;
+}
+
+TokenizerRecord small_wordpiece() {
+  TokenizerRecord record;
+  record.kind = TokenizerKind::kWordPiece;
+  record.pre_tokenizer = PreTokenizer::kBert;
+  record.tokens = {{"[UNK]", TokenType::kUnknown}, {" a"}, {"b"}, {" b"}};
+  record.unk_id = 0;
+  record.max_word_chars = 20;
+  record.normalizer = {{NormalizerOp::kLowercase}};
+  return record;
+}
+
 /// What a caller does with a record that was accepted.
 void use(TokenizerRecord record) {
   auto tokenizer = Tokenizer::create(std::move(record));
@@ -71,7 +106,8 @@ TEST(TokenizerRecord, RejectsEveryPrefix) {
 }
 
 TEST(TokenizerRecord, NoByteIsIgnored) {
-  for (const TokenizerRecord& record : {small_byte_level(), small_sentencepiece()}) {
+  for (const TokenizerRecord& record :
+       {small_byte_level(), small_sentencepiece(), byte_level_with_parts(), small_unigram(), small_wordpiece()}) {
     ASSERT_TRUE(validate(record).ok()) << validate(record).message();
     const std::vector<uint8_t> bytes = serialize(record);
     for (size_t i = 0; i < bytes.size(); ++i) {
@@ -88,6 +124,56 @@ TEST(TokenizerRecord, NoByteIsIgnored) {
     longer.push_back(0);
     EXPECT_EQ(parse_tokenizer_record(longer, 0).status().code(), StatusCode::kCorrupt);
   }
+}
+
+// What an older program cannot read has version 2, and nothing else has.
+TEST(TokenizerRecord, VersionIsTheLowestThatSaysEverything) {
+  const auto version = [](const TokenizerRecord& record) { return load_le<uint32_t>(serialize(record).data()); };
+  EXPECT_EQ(version(small_byte_level()), 1u);
+  EXPECT_EQ(version(small_sentencepiece()), 1u);
+  EXPECT_EQ(version(byte_level_with_parts()), 2u);
+  EXPECT_EQ(version(small_unigram()), 2u);
+  EXPECT_EQ(version(small_wordpiece()), 2u);
+  for (const PreTokenizer pre : {PreTokenizer::kLlama3, PreTokenizer::kQwen2}) {
+    TokenizerRecord record = small_byte_level();
+    record.pre_tokenizer = pre;
+    EXPECT_EQ(version(record), pre == PreTokenizer::kLlama3 ? 1u : 2u);
+    std::vector<uint8_t> bytes = serialize(record);
+    bytes[0] = 1;
+    EXPECT_EQ(parse_tokenizer_record(bytes, 0).ok(), pre == PreTokenizer::kLlama3);
+  }
+}
+
+// A file of a newer program: no session, and a message that says why.
+TEST(TokenizerRecord, NewerThingsAreUnsupported) {
+  const auto expect_unsupported = [](const std::vector<uint8_t>& bytes, const std::string& part) {
+    const Status status = parse_tokenizer_record(bytes, 0).status();
+    EXPECT_EQ(status.code(), StatusCode::kUnsupported) << status.message();
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+  };
+  std::vector<uint8_t> bytes = serialize(small_wordpiece());
+  bytes[0] = 3;
+  expect_unsupported(bytes, "record version 3");
+  bytes = serialize(small_wordpiece());
+  bytes[4] = 5;
+  expect_unsupported(bytes, "kind");
+  bytes = serialize(small_wordpiece());
+  bytes[5] = 21;
+  expect_unsupported(bytes, "pre-tokenizer");
+  bytes = serialize(small_wordpiece());
+  bytes[7] = 2;
+  expect_unsupported(bytes, "flags");
+  // The parts stand at the end: the normalizer (8 bytes of head, 4 + 6), then WordPiece's (8 + 4).
+  bytes = serialize(small_wordpiece());
+  bytes[bytes.size() - 12] = 6;
+  expect_unsupported(bytes, "part 6");
+  bytes = serialize(small_wordpiece());
+  bytes[bytes.size() - 8] = 5;
+  bytes.push_back(0);
+  expect_unsupported(bytes, "more bytes");
+  bytes = serialize(small_wordpiece());
+  bytes[bytes.size() - 18] = 16;
+  expect_unsupported(bytes, "step 0");
 }
 
 TEST(TokenizerRecord, SurvivesFlipsInAWholeTokenizer) {
@@ -121,8 +207,29 @@ TEST(TokenizerRecord, ValidateSaysWhatIsWrong) {
   };
   const Case cases[] = {
       {"no tokens", [](TokenizerRecord& r) { r.tokens.clear(); }},
-      {"kind", [](TokenizerRecord& r) { r.kind = static_cast<TokenizerKind>(3); }},
-      {"pre-tokenizer", [](TokenizerRecord& r) { r.pre_tokenizer = static_cast<PreTokenizer>(4); }},
+      {"kind", [](TokenizerRecord& r) { r.kind = static_cast<TokenizerKind>(5); }},
+      {"pre-tokenizer", [](TokenizerRecord& r) { r.pre_tokenizer = static_cast<PreTokenizer>(21); }},
+      {"pre-tokenizer", [](TokenizerRecord& r) { r.pre_tokenizer = PreTokenizer::kBert; }},
+      {"unfused", [](TokenizerRecord& r) { r.unfused_unknown = true; }},
+      {"leading space", [](TokenizerRecord& r) { r.keep_leading_space = r.drop_leading_space = true; }},
+      {"BOS", [](TokenizerRecord& r) { r.add_bos = false, r.more_before = {1}; }},
+      {"special token 7", [](TokenizerRecord& r) { r.after = {7}; }},
+      {"special tokens", [](TokenizerRecord& r) { r.after.assign(9, 1); }},
+      {"token 1", [](TokenizerRecord& r) { r.tokens[1].options = TokenizerRecord::kSingleWord; }},
+      {"options 64", [](TokenizerRecord& r) { r.tokens[1].options = 64; }},
+      {"max_word_chars", [](TokenizerRecord& r) { r.max_word_chars = 7; }},
+      {"step 0",
+       [](TokenizerRecord& r) {
+         r.normalizer = {{NormalizerOp::kReplace, "", "x"}};
+       }},
+      {"step 1",
+       [](TokenizerRecord& r) {
+         r.normalizer = {{NormalizerOp::kNfc}, {NormalizerOp::kNfc, "a"}};
+       }},
+      {"step 0", [](TokenizerRecord& r) { r.normalizer = {{static_cast<NormalizerOp>(16)}}; }},
+      {"steps", [](TokenizerRecord& r) { r.normalizer.assign(33, {NormalizerOp::kNfc}); }},
+      {"charsmap", [](TokenizerRecord& r) { r.normalizer = {{NormalizerOp::kCharsmap}}; }},
+      {"charsmap", [](TokenizerRecord& r) { r.charsmap = {1}; }},
       {"pre-tokenizer", [](TokenizerRecord& r) { r.kind = TokenizerKind::kSentencePieceBpe; }},
       {"byte_fallback", [](TokenizerRecord& r) { r.byte_fallback = true; }},
       {"add_prefix_space",

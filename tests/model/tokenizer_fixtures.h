@@ -46,6 +46,20 @@ inline std::vector<std::string> fixture_strings() {
   return strings;
 }
 
+/// Numbers as the scripts write them: "id*n" is n times this one.
+inline void append_numbers(const std::string& word, std::vector<uint32_t>* numbers) {
+  const size_t star = word.find('*');
+  const size_t count = star == std::string::npos ? 1 : std::stoul(word.substr(star + 1));
+  numbers->insert(numbers->end(), count, static_cast<uint32_t>(std::stoul(word.substr(0, star))));
+}
+
+inline std::vector<uint32_t> parse_id_list(const std::string& line) {
+  std::vector<uint32_t> numbers;
+  std::istringstream in(line);
+  for (std::string word; in >> word;) append_numbers(word, &numbers);
+  return numbers;
+}
+
 inline std::vector<TokenizerFixture> fixture_ids(const std::string& name) {
   std::vector<TokenizerFixture> fixtures;
   for (const std::string& line : fixture_lines(name + ".ids")) {
@@ -61,9 +75,7 @@ inline std::vector<TokenizerFixture> fixture_ids(const std::string& name) {
       } else if (word == "=") {
         fixture.special = fixture.plain;
       } else {
-        const size_t star = word.find('*');
-        const size_t count = star == std::string::npos ? 1 : std::stoul(word.substr(star + 1));
-        ids->insert(ids->end(), count, static_cast<uint32_t>(std::stoul(word.substr(0, star))));
+        append_numbers(word, ids);
       }
     }
     fixtures.push_back(std::move(fixture));

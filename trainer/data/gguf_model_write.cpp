@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "trainer/data/gguf_tokenizer.h"
 #include "trainer/data/utf8.h"
 
 namespace nwc {
@@ -28,23 +29,18 @@ std::string token_text(const TokenizerRecord::Token& token, TokenizerKind kind) 
     return byte_token_text(static_cast<uint8_t>(token.bytes[0]));
   }
   if (kind == TokenizerKind::kSentencePieceBpe) return to_visible_space(token.bytes);
-  return token.type == TokenType::kNormal ? to_byte_alphabet(token.bytes) : token.bytes;
+  const bool plain = token.type != TokenType::kNormal || token.options == TokenizerRecord::kDecodesOnly;
+  return plain ? token.bytes : to_byte_alphabet(token.bytes);
 }
 
 Status add_byte_level(const TokenizerRecord& record, GgufMetadata* metadata) {
-  const char* name = nullptr;
-  switch (record.pre_tokenizer) {
-    case PreTokenizer::kGpt2: name = "gpt-2"; break;
-    case PreTokenizer::kSmolLm2: name = "smollm"; break;
-    case PreTokenizer::kLlama3: name = "llama-bpe"; break;
-    case PreTokenizer::kNone: return unsupported("GGUF has no name for a byte-level tokenizer without pre-tokenizer");
-  }
-  if (record.ignore_merges != (record.pre_tokenizer == PreTokenizer::kLlama3)) {
-    return unsupported(std::string("GGUF's pre-tokenizer \"") + name + "\" implies another setting of ignore_merges");
+  const GgufPreTokenizer known = gguf_pre_tokenizer(record.pre_tokenizer, record.ignore_merges, record.normalizer);
+  if (known.name == nullptr) {
+    return unsupported("GGUF has no name for the tokenizer's pre-tokenizer, ignore_merges and normalizer together");
   }
   if (record.add_prefix_space) return unsupported("GGUF cannot ask a byte-level tokenizer for a prefix space");
   metadata->add_string(kTokenizer + "model", "gpt2");
-  metadata->add_string(kTokenizer + "pre", name);
+  metadata->add_string(kTokenizer + "pre", known.name);
   return {};
 }
 
@@ -64,12 +60,27 @@ std::vector<float> scores_of(const TokenizerRecord& record) {
   std::vector<float> scores;
   const auto last = -static_cast<float>(record.merges.size()) - 1;
   for (const TokenizerRecord::Token& token : record.tokens) {
-    scores.push_back(record.merges.empty() ? token.score : last);
+    scores.push_back(record.merges.empty() ? static_cast<float>(token.score) : last);
   }
   for (size_t rank = record.merges.size(); rank-- > 0;) {
     scores[record.merges[rank].result] = -static_cast<float>(rank);
   }
   return scores;
+}
+
+// The forms that GGUF has for more are written only as far as models need them.
+Status check_simple(const TokenizerRecord& record) {
+  if (record.kind != TokenizerKind::kByteLevelBpe && record.kind != TokenizerKind::kSentencePieceBpe) {
+    return unsupported("a Unigram or WordPiece tokenizer is not written as GGUF");
+  }
+  const bool sentencepiece = record.kind == TokenizerKind::kSentencePieceBpe;
+  if (sentencepiece && (!record.normalizer.empty() || record.pre_tokenizer != PreTokenizer::kNone)) {
+    return unsupported("GGUF cannot hold this tokenizer's normalizer or pre-tokenizer");
+  }
+  if (!record.more_before.empty() || record.after.size() > 1) {
+    return unsupported("GGUF cannot hold this tokenizer's special tokens around a text");
+  }
+  return {};
 }
 
 }  // namespace
@@ -98,6 +109,7 @@ void add_gguf_model(const ModelRecord& model, GgufMetadata* metadata) {
 }
 
 Status add_gguf_tokenizer(const TokenizerRecord& record, uint32_t vocab_size, GgufMetadata* metadata) {
+  NWC_TRY(check_simple(record));
   const bool byte_level = record.kind == TokenizerKind::kByteLevelBpe;
   NWC_TRY(byte_level ? add_byte_level(record, metadata) : add_sentencepiece(record, metadata));
 
@@ -132,6 +144,7 @@ Status add_gguf_tokenizer(const TokenizerRecord& record, uint32_t vocab_size, Gg
   if (record.bos_id != UINT32_MAX) metadata->add_u32(kTokenizer + "bos_token_id", record.bos_id);
   if (record.unk_id != UINT32_MAX) metadata->add_u32(kTokenizer + "unknown_token_id", record.unk_id);
   metadata->add_bool(kTokenizer + "add_bos_token", record.add_bos);
+  if (!record.after.empty()) metadata->add_bool(kTokenizer + "add_eos_token", true);
   return {};
 }
 

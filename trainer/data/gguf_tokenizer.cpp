@@ -10,6 +10,7 @@ namespace nwc {
 namespace {
 
 const std::string kPrefix = "tokenizer.ggml.";
+constexpr int32_t kNormalToken = 1, kUnusedToken = 5;
 
 // ggml's numbering, 1 to 6; 5 means unused, a placeholder that never occurs in text.
 Result<TokenType> token_type(int32_t number, size_t id) {
@@ -31,11 +32,10 @@ Result<std::string> token_bytes(const std::string& text, TokenType type, Tokeniz
     if (!byte) return corrupt("byte token " + std::to_string(id) + " is not of the form <0x0A>");
     return std::string(1, static_cast<char>(*byte));
   }
-  if (kind == TokenizerKind::kSentencePieceBpe) return undo_visible_space(text);
+  // WordPiece's tokens that begin a word begin with a visible space here, too.
+  if (kind != TokenizerKind::kByteLevelBpe) return undo_visible_space(text);
   if (type != TokenType::kNormal) return text;
-  std::optional<std::string> bytes = undo_byte_alphabet(text);
-  if (!bytes) return corrupt("token " + std::to_string(id) + " has a character outside the byte-level alphabet");
-  return std::move(*bytes);
+  return undo_byte_alphabet(text).value_or(text);
 }
 
 Result<std::vector<std::string>> add_tokens(const GgufFile& file, TokenizerRecord* record) {
@@ -48,15 +48,21 @@ Result<std::vector<std::string>> add_tokens(const GgufFile& file, TokenizerRecor
   if (text.empty()) return corrupt("tokenizer.ggml.tokens is missing or empty");
   if (types.empty()) types.assign(text.size(), 1);
   if (types.size() != text.size()) return corrupt("tokenizer.ggml.token_type is not as long as the list of tokens");
-  const bool scored = record->kind == TokenizerKind::kSentencePieceBpe;
+  const bool unigram = record->kind == TokenizerKind::kUnigram;
+  const bool scored = unigram || (record->kind == TokenizerKind::kSentencePieceBpe && !file.has(kPrefix + "merges"));
   if (scored && scores.size() != text.size()) {
     return corrupt("tokenizer.ggml.scores is not as long as the list of tokens");
   }
   for (size_t i = 0; i < text.size(); ++i) {
     TokenizerRecord::Token token;
-    NWC_ASSIGN_OR_RETURN(token.type, token_type(types[i], i));
+    // Unused tokens of a Unigram model are parts of the text like others.
+    NWC_ASSIGN_OR_RETURN(token.type, token_type(unigram && types[i] == kUnusedToken ? kNormalToken : types[i], i));
     NWC_ASSIGN_OR_RETURN(token.bytes, token_bytes(text[i], token.type, record->kind, i));
     if (scored) token.score = scores[i];
+    if (record->kind == TokenizerKind::kByteLevelBpe && token.type == TokenType::kNormal &&
+        !undo_byte_alphabet(text[i])) {
+      token.options = TokenizerRecord::kDecodesOnly;
+    }
     record->tokens.push_back(std::move(token));
   }
   return text;
@@ -74,17 +80,63 @@ Status add_merges(const GgufFile& file, const std::vector<std::string>& text, To
   return {};
 }
 
-// The names in tokenizer.ggml.pre whose rules are known here.
-// source: llama.cpp, src/llama-vocab.cpp (which names have the same regular expressions)
+// The names in tokenizer.ggml.pre whose rules are known here, and what else a name implies: the file does not say it.
+// source: llama.cpp, src/llama-vocab.cpp (which names have the same regular expressions); the tokenizer.json that
+// belong to these names (which compose characters first)
 struct KnownPreTokenizer {
   const char* name;
   PreTokenizer rules;
+  bool ignore_merges = false;
+  bool add_bos = false;
+  bool composes = false;  ///< a normalizer of type NFC
 };
 constexpr KnownPreTokenizer kPreTokenizers[] = {
-    {"gpt-2", PreTokenizer::kGpt2},        {"gpt2", PreTokenizer::kGpt2},        {"phi-2", PreTokenizer::kGpt2},
-    {"mpt", PreTokenizer::kGpt2},          {"smollm", PreTokenizer::kSmolLm2},   {"refact", PreTokenizer::kSmolLm2},
-    {"starcoder", PreTokenizer::kSmolLm2}, {"llama-bpe", PreTokenizer::kLlama3}, {"llama3", PreTokenizer::kLlama3},
-    {"llama-v3", PreTokenizer::kLlama3},
+    {"gpt-2", PreTokenizer::kGpt2},
+    {"gpt2", PreTokenizer::kGpt2},
+    {"phi-2", PreTokenizer::kGpt2},
+    {"mpt", PreTokenizer::kGpt2, false, false, true},
+    {"olmo", PreTokenizer::kGpt2, false, false, true},
+    {"modern-bert", PreTokenizer::kGpt2, false, false, true},
+    {"jina-v2-code", PreTokenizer::kGpt2},
+    {"roberta-bpe", PreTokenizer::kGpt2},
+    {"smollm", PreTokenizer::kSmolLm2},
+    {"refact", PreTokenizer::kSmolLm2},
+    {"starcoder", PreTokenizer::kSmolLm2},
+    {"codeshell", PreTokenizer::kSmolLm2},
+    {"command-r", PreTokenizer::kSmolLm2, false, false, true},
+    {"llama-bpe", PreTokenizer::kLlama3, true, true},
+    {"llama3", PreTokenizer::kLlama3, true, true},
+    {"llama-v3", PreTokenizer::kLlama3, true, true},
+    {"lfm2", PreTokenizer::kLlama3, true, true},
+    {"falcon3", PreTokenizer::kLlama3, true, true},
+    {"falcon-h1", PreTokenizer::kLlama3, true, true},
+    {"dbrx", PreTokenizer::kLlama3},
+    {"smaug-bpe", PreTokenizer::kLlama3},
+    {"chatglm-bpe", PreTokenizer::kLlama3},
+    {"glm4", PreTokenizer::kLlama3},
+    {"qwen2", PreTokenizer::kQwen2, false, false, true},
+    {"deepseek-r1-qwen", PreTokenizer::kQwen2, false, false, true},
+    {"megrez", PreTokenizer::kQwen2, false, false, true},
+    {"stablelm2", PreTokenizer::kQwen2},
+    {"hunyuan", PreTokenizer::kQwen2},
+    {"qwen35", PreTokenizer::kQwen35},
+    {"gpt-4o", PreTokenizer::kO200k},
+    {"llama4", PreTokenizer::kO200k},
+    {"tekken", PreTokenizer::kTekken, true, true},
+    {"deepseek-llm", PreTokenizer::kDeepSeekLlm},
+    {"deepseek-coder", PreTokenizer::kDeepSeekCoder},
+    {"deepseek-v3", PreTokenizer::kDeepSeekV3},
+    {"hunyuan-dense", PreTokenizer::kDeepSeekV3},
+    {"falcon", PreTokenizer::kFalcon},
+    {"bailingmoe", PreTokenizer::kBailing},
+    {"bailingmoe2", PreTokenizer::kBailing},
+    {"llada-moe", PreTokenizer::kBailing},
+    {"seed-coder", PreTokenizer::kSeedCoder},
+    {"bloom", PreTokenizer::kBloom},
+    {"gpt3-finnish", PreTokenizer::kBloom},
+    {"poro-chat", PreTokenizer::kBloom},
+    {"viking", PreTokenizer::kViking},
+    {"minicpm5", PreTokenizer::kMiniCpm5, true},
 };
 
 // What the name of the pre-tokenizer implies. Early files have none, or "default".
@@ -104,7 +156,9 @@ Status set_pre_tokenizer(const GgufFile& file, TokenizerRecord* record, std::str
                        "\", which is not supported");
   }
   record->pre_tokenizer = known->rules;
-  record->ignore_merges = record->add_bos = known->rules == PreTokenizer::kLlama3;
+  record->ignore_merges = known->ignore_merges;
+  record->add_bos = known->add_bos;
+  if (known->composes) record->normalizer.push_back({NormalizerOp::kNfc});
   return {};
 }
 
@@ -124,6 +178,91 @@ bool has_byte_tokens(const TokenizerRecord& record) {
   return false;
 }
 
+Status fill_byte_level(const GgufFile& file, std::string* note, TokenizerRecord* record) {
+  record->kind = TokenizerKind::kByteLevelBpe;
+  NWC_TRY(set_pre_tokenizer(file, record, note));
+  NWC_ASSIGN_OR_RETURN(const std::vector<std::string> text, add_tokens(file, record));
+  return add_merges(file, text, record);
+}
+
+Status fill_sentencepiece(const GgufFile& file, TokenizerRecord* record) {
+  record->kind = TokenizerKind::kSentencePieceBpe;
+  record->pre_tokenizer = PreTokenizer::kNone;
+  record->add_prefix_space = true;
+  record->add_bos = true;
+  record->bos_id = 1;
+  record->unk_id = 0;
+  NWC_TRY(add_tokens(file, record));
+  record->byte_fallback = has_byte_tokens(*record);
+  return {};
+}
+
+// SentencePiece's vocabulary with merges, as tokenizer.json has it.
+Status fill_gemma4(const GgufFile& file, TokenizerRecord* record) {
+  record->kind = TokenizerKind::kSentencePieceBpe;
+  record->pre_tokenizer = PreTokenizer::kNone;
+  record->add_bos = true;
+  NWC_ASSIGN_OR_RETURN(const std::vector<std::string> text, add_tokens(file, record));
+  record->byte_fallback = has_byte_tokens(*record);
+  NWC_TRY(add_merges(file, text, record));
+  return record->merges.empty() ? corrupt("tokenizer.ggml.merges is missing or empty") : Status();
+}
+
+Status fill_unigram(const GgufFile& file, TokenizerRecord* record) {
+  record->kind = TokenizerKind::kUnigram;
+  record->pre_tokenizer = PreTokenizer::kSpaces;
+  record->add_prefix_space = record->prefix_unless_space = true;
+  record->unk_id = 2;
+  std::vector<int32_t> charsmap;
+  NWC_TRY(file.get(kPrefix + "precompiled_charsmap", &charsmap));
+  for (const int32_t byte : charsmap) record->charsmap.push_back(static_cast<uint8_t>(byte));
+  if (!charsmap.empty()) record->normalizer.push_back({NormalizerOp::kCharsmap});
+  bool collapses = true;
+  NWC_TRY(file.get(kPrefix + "remove_extra_whitespaces", &collapses));
+  if (collapses) {
+    record->normalizer.push_back({NormalizerOp::kStripLeft});
+    record->normalizer.push_back({NormalizerOp::kStripRight});
+    record->normalizer.push_back({NormalizerOp::kCollapseSpaces, "", " "});
+  }
+  NWC_TRY(add_tokens(file, record));
+  record->byte_fallback = has_byte_tokens(*record);
+  return {};
+}
+
+Status fill_wordpiece(const GgufFile& file, TokenizerRecord* record) {
+  record->kind = TokenizerKind::kWordPiece;
+  record->pre_tokenizer = PreTokenizer::kBert;
+  record->add_bos = true;
+  record->bos_id = 101;
+  record->unk_id = 100;
+  bool lowercase = true;
+  NWC_TRY(file.get(kPrefix + "normalizer.lowercase", &lowercase));
+  bool strip = lowercase;
+  NWC_TRY(file.get(kPrefix + "normalizer.strip_accents", &strip));
+  record->normalizer = {{NormalizerOp::kCleanText}, {NormalizerOp::kPadChinese}};
+  if (strip) {
+    record->normalizer.push_back({NormalizerOp::kNfd});
+    record->normalizer.push_back({NormalizerOp::kDropNonSpacing});
+  }
+  if (lowercase) record->normalizer.push_back({NormalizerOp::kLowercase});
+  NWC_TRY(add_tokens(file, record));
+  return get_token_id(file, "cls_token_id", record->tokens.size(), &record->bos_id);
+}
+
+// EOS, or BERT's separator, behind the text.
+Status add_end(const GgufFile& file, TokenizerRecord* record) {
+  const bool word_piece = record->kind == TokenizerKind::kWordPiece, unigram = record->kind == TokenizerKind::kUnigram;
+  bool add_eos = unigram, add_sep = word_piece;
+  NWC_TRY(file.get(kPrefix + "add_eos_token", &add_eos));
+  NWC_TRY(file.get(kPrefix + "add_sep_token", &add_sep));
+  uint32_t eos = unigram ? 1 : UINT32_MAX, sep = word_piece ? 102 : UINT32_MAX;
+  NWC_TRY(get_token_id(file, "eos_token_id", record->tokens.size(), &eos));
+  NWC_TRY(get_token_id(file, "seperator_token_id", record->tokens.size(), &sep));  // spelt so
+  if (add_sep && !add_eos && sep < record->tokens.size()) record->after.push_back(sep);
+  if (add_eos && eos < record->tokens.size()) record->after.push_back(eos);
+  return {};
+}
+
 }  // namespace
 
 Result<TokenizerRecord> parse_gguf_tokenizer(const GgufFile& file, std::string* note) {
@@ -131,19 +270,15 @@ Result<TokenizerRecord> parse_gguf_tokenizer(const GgufFile& file, std::string* 
   std::string model;
   NWC_TRY(file.get(kPrefix + "model", &model));
   if (model == "gpt2") {
-    record.kind = TokenizerKind::kByteLevelBpe;
-    NWC_TRY(set_pre_tokenizer(file, &record, note));
-    NWC_ASSIGN_OR_RETURN(const std::vector<std::string> text, add_tokens(file, &record));
-    NWC_TRY(add_merges(file, text, &record));
+    NWC_TRY(fill_byte_level(file, note, &record));
   } else if (model == "llama") {
-    record.kind = TokenizerKind::kSentencePieceBpe;
-    record.pre_tokenizer = PreTokenizer::kNone;
-    record.add_prefix_space = true;
-    record.add_bos = true;
-    record.bos_id = 1;
-    record.unk_id = 0;
-    NWC_TRY(add_tokens(file, &record));
-    record.byte_fallback = has_byte_tokens(record);
+    NWC_TRY(fill_sentencepiece(file, &record));
+  } else if (model == "gemma4") {
+    NWC_TRY(fill_gemma4(file, &record));
+  } else if (model == "t5") {
+    NWC_TRY(fill_unigram(file, &record));
+  } else if (model == "bert") {
+    NWC_TRY(fill_wordpiece(file, &record));
   } else {
     return unsupported("tokenizer.ggml.model \"" + model + "\"");
   }
@@ -152,11 +287,25 @@ Result<TokenizerRecord> parse_gguf_tokenizer(const GgufFile& file, std::string* 
   NWC_TRY(file.get(kPrefix + "add_bos_token", &record.add_bos));
   bool prefix = record.add_prefix_space;
   NWC_TRY(file.get(kPrefix + "add_space_prefix", &prefix));
-  // Byte-level converters leave the key at its SentencePiece default, where it means nothing.
-  if (record.kind == TokenizerKind::kSentencePieceBpe) record.add_prefix_space = prefix;
+  // Converters of other kinds leave the key at its SentencePiece default, where it means nothing.
+  if (record.kind == TokenizerKind::kSentencePieceBpe || record.kind == TokenizerKind::kUnigram) {
+    record.add_prefix_space = prefix;
+    record.prefix_unless_space = record.prefix_unless_space && prefix;
+  }
   record.add_bos = record.add_bos && record.bos_id != UINT32_MAX;
+  NWC_TRY(add_end(file, &record));
   NWC_TRY(validate(record));
   return record;
+}
+
+GgufPreTokenizer gguf_pre_tokenizer(PreTokenizer rules, bool ignore_merges,
+                                    const std::vector<NormalizerStep>& normalizer) {
+  const bool composes = normalizer.size() == 1 && normalizer[0].op == NormalizerOp::kNfc;
+  if (!normalizer.empty() && !composes) return {};
+  for (const KnownPreTokenizer& known : kPreTokenizers) {
+    if (known.rules == rules && known.ignore_merges == ignore_merges && known.composes == composes) return {known.name};
+  }
+  return {};
 }
 
 }  // namespace nwc

@@ -8,8 +8,8 @@
 
 namespace nwc {
 
-/// Reads BPE tokenizers: byte-level ones (GPT-2, SmolLM2, Llama 3) and those converted from SentencePiece (Llama 2),
-/// whose ranked merges are kept because no scores can replace them exactly. `config_bos` is the bos_token_id of
+/// Reads byte-level BPE, BPE and Unigram as converted from SentencePiece, whose ranked merges are kept because no scores
+/// can replace them exactly, and WordPiece. `config_bos` is the bos_token_id of
 /// config.json; it is used if the post-processor adds none. Ids that no token has become unknown tokens without bytes.
 /// *notes receives what the file says and the engine does not follow. errors: kCorrupt; kUnsupported (another model or
 /// pipeline, an option that is unknown or changes results; the message names part, option and value); kLimit; all start

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
-#include "trainer/data/hf_pipeline.h"
+#include "trainer/data/hf_pre_tokenizer.h"
 #include "trainer/data/hf_write.h"
 #include "trainer/data/utf8.h"
 
@@ -21,7 +21,7 @@ std::string token_text(const Token& token, bool sentencepiece) {
   if (token.type == TokenType::kByte && token.bytes.size() == 1) {
     return byte_token_text(static_cast<uint8_t>(token.bytes[0]));
   }
-  if (token.type != TokenType::kNormal) return token.bytes;
+  if (token.type != TokenType::kNormal || token.options == TokenizerRecord::kDecodesOnly) return token.bytes;
   return sentencepiece ? to_visible_space(token.bytes) : to_byte_alphabet(token.bytes);
 }
 
@@ -32,21 +32,6 @@ Json byte_level(bool add_prefix_space, bool use_regex) {
 
 Json sequence(const char* key, Json parts) { return {{"type", "Sequence"}, {key, std::move(parts)}}; }
 
-Result<Json> pre_tokenizer(const TokenizerRecord& record) {
-  switch (record.pre_tokenizer) {
-    case PreTokenizer::kGpt2: return byte_level(record.add_prefix_space, true);
-    case PreTokenizer::kSmolLm2:
-      return sequence("pretokenizers", {{{"type", "Digits"}, {"individual_digits", true}}, byte_level(false, true)});
-    case PreTokenizer::kLlama3:
-      return sequence(
-          "pretokenizers",
-          {{{"type", "Split"}, {"pattern", {{"Regex", kLlama3Pattern}}}, {"behavior", "Isolated"}, {"invert", false}},
-           byte_level(false, false)});
-    default: break;
-  }
-  return unsupported("the tokenizer's pre-tokenizer has no form in tokenizer.json");
-}
-
 Json replace(const char* from, const char* to) {
   return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
 }
@@ -54,7 +39,8 @@ Json replace(const char* from, const char* to) {
 Status add_pipeline(const TokenizerRecord& record, Json* json) {
   if (!is_sentencepiece(record)) {
     (*json)["normalizer"] = nullptr;
-    NWC_ASSIGN_OR_RETURN((*json)["pre_tokenizer"], pre_tokenizer(record));
+    if (!record.normalizer.empty()) (*json)["normalizer"] = {{"type", "NFC"}};
+    NWC_ASSIGN_OR_RETURN((*json)["pre_tokenizer"], make_hf_splits(record.pre_tokenizer, record.add_prefix_space));
     (*json)["decoder"] = byte_level(true, true);
     return {};
   }
@@ -75,20 +61,34 @@ Status add_pipeline(const TokenizerRecord& record, Json* json) {
   decoders.push_back(replace(kVisibleSpace, " "));
   if (record.byte_fallback) decoders.push_back({{"type", "ByteFallback"}});
   decoders.push_back({{"type", "Fuse"}});
-  if (record.add_prefix_space) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  if (record.drops_leading_space())
+    decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   (*json)["decoder"] = sequence("decoders", std::move(decoders));
   return {};
 }
 
 Json post_processor(const TokenizerRecord& record) {
-  if (!record.add_bos) return is_sentencepiece(record) ? Json(nullptr) : byte_level(true, true);
-  const std::string& bos = record.tokens[record.bos_id].bytes;
-  const auto text = [](const char* id, int type) { return Json{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
-  const auto special = [&](int type) { return Json{{"SpecialToken", {{"id", bos}, {"type_id", type}}}}; };
+  if (!record.add_bos && record.after.empty()) {
+    return is_sentencepiece(record) ? Json(nullptr) : byte_level(true, true);
+  }
+  Json single = Json::array(), pair = Json::array(), specials = Json::object();
+  const auto add = [&](uint32_t id, int type, Json* list) {
+    const std::string& text = record.tokens[id].bytes;
+    list->push_back({{"SpecialToken", {{"id", text}, {"type_id", type}}}});
+    specials[text] = {{"id", text}, {"ids", {id}}, {"tokens", {text}}};
+  };
+  const auto add_text = [&](const char* name, int type, Json* list) {
+    if (record.add_bos) add(record.bos_id, type, list);
+    list->push_back({{"Sequence", {{"id", name}, {"type_id", type}}}});
+    for (const uint32_t id : record.after) add(id, type, list);
+  };
+  add_text("A", 0, &single);
+  add_text("A", 0, &pair);
+  add_text("B", 1, &pair);
   return {{"type", "TemplateProcessing"},
-          {"single", {special(0), text("A", 0)}},
-          {"pair", {special(0), text("A", 0), special(1), text("B", 1)}},
-          {"special_tokens", {{bos, {{"id", bos}, {"ids", {record.bos_id}}, {"tokens", {bos}}}}}}};
+          {"single", std::move(single)},
+          {"pair", std::move(pair)},
+          {"special_tokens", std::move(specials)}};
 }
 
 /// Scores choose as merges would that are ranked by the score of their result: every way to cut a token in two tokens
@@ -127,9 +127,27 @@ Json merges_json(const TokenizerRecord& record) {
   return merges;
 }
 
+// What a GGUF file can say beyond Llama's tokenizers is written only as far as models need it.
+Status check_simple(const TokenizerRecord& record) {
+  const bool bpe = record.kind == TokenizerKind::kByteLevelBpe || is_sentencepiece(record);
+  if (!bpe) return unsupported("a Unigram or WordPiece tokenizer is not written as tokenizer.json");
+  const bool composes = record.normalizer.size() == 1 && record.normalizer[0].op == NormalizerOp::kNfc;
+  if (!record.normalizer.empty() && (!composes || is_sentencepiece(record))) {
+    return unsupported("the tokenizer's normalizer is not written as tokenizer.json");
+  }
+  if (is_sentencepiece(record) && record.pre_tokenizer != PreTokenizer::kNone) {
+    return unsupported("the tokenizer's pre-tokenizer is not written as tokenizer.json");
+  }
+  if (!record.more_before.empty() || record.after.size() > 1) {
+    return unsupported("the special tokens around a text are not written as tokenizer.json");
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::string> make_hf_tokenizer(const TokenizerRecord& record) {
+  NWC_TRY(check_simple(record));
   const bool sentencepiece = is_sentencepiece(record);
   Json added = Json::array(), vocabulary = Json::object();
   for (size_t id = 0; id < record.tokens.size(); ++id) {
@@ -142,10 +160,10 @@ Result<std::string> make_hf_tokenizer(const TokenizerRecord& record) {
     if (token.type == TokenType::kNormal || token.type == TokenType::kByte) continue;
     added.push_back({{"id", id},
                      {"content", text},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
+                     {"single_word", (token.options & TokenizerRecord::kSingleWord) != 0},
+                     {"lstrip", (token.options & TokenizerRecord::kStripsLeft) != 0},
+                     {"rstrip", (token.options & TokenizerRecord::kStripsRight) != 0},
+                     {"normalized", (token.options & TokenizerRecord::kNormalized) != 0},
                      {"special", token.type != TokenType::kUserDefined}});
   }
   // With SentencePiece text can become the unknown token; byte-level vocabularies may name one that it never does.
@@ -156,7 +174,7 @@ Result<std::string> make_hf_tokenizer(const TokenizerRecord& record) {
                 {"unk_token", has_unknown ? Json(record.tokens[record.unk_id].bytes) : Json(nullptr)},
                 {"continuing_subword_prefix", nullptr},
                 {"end_of_word_suffix", nullptr},
-                {"fuse_unk", sentencepiece},
+                {"fuse_unk", sentencepiece && !record.unfused_unknown},
                 {"byte_fallback", record.byte_fallback},
                 {"ignore_merges", record.ignore_merges},
                 {"vocab", std::move(vocabulary)},

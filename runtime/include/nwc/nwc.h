@@ -351,9 +351,11 @@ NWC_API nwc_status nwc_model_layer(const nwc_model* model, uint32_t layer, nwc_l
 enum {
   NWC_TOKENIZE_ADD_SPECIAL = 1, /* put BOS in front where the tokenizer says so */
   NWC_TOKENIZE_PARSE_SPECIAL =
-      2 /* turn control tokens that the text spells out into their ids; not for untrusted text */
+      2,                   /* turn control tokens that the text spells out into their ids; not for untrusted text */
+  NWC_TOKENIZE_ADD_END = 4 /* put EOS behind where the tokenizer says so; for a text that does not go on */
 };
-/* A text of length_bytes never gives more tokens than this. */
+/* A text of length_bytes never gives more tokens than this, unless the tokenizer has a normalizer that makes much more of
+ * it: nwc_tokenize then fails with BUFFER_TOO_SMALL, and *out_count is the number of tokens. */
 static inline size_t nwc_tokenize_bound(size_t length_bytes) { return 3 * length_bytes + 8; }
 /* Turns a text into tokens. The text should be UTF-8, but any bytes are accepted. It need not end with NUL, and may be
  * NULL if length_bytes is 0. *out_count is the number of tokens, and is also set when the call fails with
