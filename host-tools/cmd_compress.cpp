@@ -26,8 +26,8 @@ namespace fs = std::filesystem;
 /// The text's tokens for recovery fine-tuning.
 Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const std::string& text,
                         RecoveryFiles* files, RecoveryChoices* out) {
-  NWC_ASSIGN_OR_RETURN(out->tokens, calibration_tokens(source, text, *command.recovery_tokens));
   out->context = calibration_context(*source.model(), command.calibration.context);
+  NWC_ASSIGN_OR_RETURN(out->tokens, calibration_tokens(source, text, *command.recovery_tokens, out->context));
   out->files = files;
   out->enabled = true;
   return {};

@@ -37,7 +37,8 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
     NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
                          calibration_tokens(source, text,
                                             std::max(command.calibration.tokens,
-                                                     command.recovery == "on" ? *command.recovery_tokens : 0)));
+                                                     command.recovery == "on" ? *command.recovery_tokens : 0),
+                                            context));
     const uint64_t used = std::min<uint64_t>(tokens.size(), command.calibration.tokens);
     const CalibrationEstimate c = estimate_calibration(*source.model(), used, command.calibration, speed);
     if (!e->finished) e->calibrating = c.seconds;

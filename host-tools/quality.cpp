@@ -77,10 +77,10 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
     result.reference = base_name(request.reference);
     result.has_reference = true;
   }
-  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, model.tokenizer->encode(text, {.add_special = false}));
-  result.text_tokens = request.max_tokens == 0 ? tokens.size() : std::min<uint64_t>(request.max_tokens, tokens.size());
   EvaluationParams evaluation;
   evaluation.context = std::min<uint32_t>(request.context != 0 ? request.context : 2048, model.session->context());
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, model.tokenizer->encode_windows(text, evaluation.context));
+  result.text_tokens = request.max_tokens == 0 ? tokens.size() : std::min<uint64_t>(request.max_tokens, tokens.size());
   evaluation.max_tokens = request.max_tokens;
   ProgressLine progress(context, reference ? "comparing with the original" : "evaluating", share);
   evaluation.progress = progress.callback();

@@ -110,10 +110,11 @@ Result<TensorStatistics> StoredCalibration::load(const std::string& name, Hessia
 
 }  // namespace
 
-Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit) {
+Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit,
+                                                 uint32_t context) {
   NWC_TRY(check_described(source));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
-  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, tokenizer->encode(text, {.add_special = false}));
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, tokenizer->encode_windows(text, context));
   if (tokens.size() > limit) tokens.resize(static_cast<size_t>(limit));
   if (tokens.size() < 2) return invalid_argument("calibration needs a text of at least 2 tokens");
   const uint32_t vocab = source.model()->vocab_size;
@@ -147,8 +148,8 @@ Result<Prepared> prepare(const ModelSource& source, const std::string& text, con
   NWC_TRY(validate(model));
   NWC_TRY(check_llama_tensors(model, source.tensors()));
   Prepared out;
-  NWC_ASSIGN_OR_RETURN(out.tokens, calibration_tokens(source, text, options.tokens));
   out.index.context = calibration_context(model, options.context);
+  NWC_ASSIGN_OR_RETURN(out.tokens, calibration_tokens(source, text, options.tokens, out.index.context));
   out.index.tokens = out.tokens.size();
   NWC_ASSIGN_OR_RETURN(out.index.hash, hash_of(source, out.tokens, out.index.context, options.seed));
   out.index.tensors = calibrated_tensors(model);

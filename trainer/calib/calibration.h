@@ -35,11 +35,12 @@ struct CalibrationOptions {
   uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
 };
 
-/// Returns the first `limit` tokens of a text for calibration and fine-tuning. The special tokens that the tokenizer
-/// would put in front are left out.
+/// Returns the first `limit` tokens of a text for calibration and fine-tuning, in sequences of `context` tokens. Each
+/// begins with BOS where the tokenizer says so.
 /// errors: kUnsupported (no model description or tokenizer), kInvalidArgument (fewer than 2 tokens), kCorrupt (a token
 ///         that the model does not have)
-Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit);
+Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit,
+                                                 uint32_t context);
 /// Returns the tokens per sequence that CalibrationOptions::context stands for.
 uint32_t calibration_context(const ModelRecord& model, uint32_t wanted);
 
