@@ -142,6 +142,44 @@ void print_source(const Result<std::optional<SourceRecord>>& source) {
   }
 }
 
+const char* system_name(ChatSystem system) {
+  return system == ChatSystem::kOwnTurn ? "own turn" : system == ChatSystem::kFirstUser ? "first user turn" : "none";
+}
+
+nlohmann::json chat_json(const ChatRecord& chat) {
+  nlohmann::json json = {{"template", chat.jinja}};
+  if (!chat.format) return json;
+  const ChatFormat& f = *chat.format;
+  json["format"] = {{"name", f.name},
+                    {"begin", f.begin},
+                    {"system", system_name(f.system)},
+                    {"system_prefix", f.system_prefix},
+                    {"system_suffix", f.system_suffix},
+                    {"user_prefix", f.user_prefix},
+                    {"user_suffix", f.user_suffix},
+                    {"assistant_prefix", f.assistant_prefix},
+                    {"assistant_suffix", f.assistant_suffix},
+                    {"open_answer", f.open_answer},
+                    {"stop", f.stop}};
+  if (f.default_system) json["format"]["default_system"] = *f.default_system;
+  return json;
+}
+
+void print_chat(const NwcFile& file) {
+  if (file.container().find(SectionType::kChat) == nullptr) return;
+  if (!file.chat()) {
+    fmt::print("  chat template: cannot be read: {}\n", file.chat_status().message());
+  } else if (!file.chat()->format) {
+    fmt::print("  chat template: kept, but of no family that this program knows\n");
+  } else {
+    const ChatFormat& f = *file.chat()->format;
+    std::string stop;
+    for (const std::string& s : f.stop) stop += " " + nlohmann::json(s).dump();
+    fmt::print("  chat template: {}, system text: {}{}, stops at{}\n", f.name, system_name(f.system),
+               f.default_system ? ", a default one" : "", stop);
+  }
+}
+
 std::string shape_text(const std::vector<uint64_t>& shape) {
   std::string text;
   for (const uint64_t d : shape) {
@@ -224,6 +262,7 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
                r.num_levels, r.tables.size(), info.mac_per_weight);
   }
   for (const auto& [key, value] : file.provenance()) fmt::print("  {}: {}\n", key, value);
+  print_chat(file);
   print_source(load_source_record(file.container()));
   for (const auto& [key, value] : file.quality()) fmt::print("  quality {}: {}\n", key, value);
   fmt::print("{:48} {:>12} {:>9} {:>11} {:>8} {:>9} {:>9}\n", "tensor", "shape", "storage", "bytes", "bpw", "entropy",
@@ -306,6 +345,9 @@ Status info(const InfoCommand& command, Context& context) {
   const Result<std::optional<SourceRecord>> source = load_source_record(file.container());
   if (!source.ok()) json["source_error"] = source.status().message();
   if (source.ok() && source->has_value()) json["source"] = source_json(**source);
+  const std::string chat_error = unusable(file, SectionType::kChat, file.chat_status());
+  if (file.chat()) json["chat"] = chat_json(*file.chat());
+  if (!chat_error.empty()) json["chat_error"] = chat_error;
   if (!model_error.empty()) json["model_error"] = model_error;
   if (!tokenizer_error.empty()) json["tokenizer_error"] = tokenizer_error;
   context.print_json(json);

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "trainer/codec/container_write.h"
+#include "trainer/data/chat_template.h"
 #include "trainer/plan/raw_warnings.h"
 
 namespace nwc {
@@ -35,6 +36,7 @@ struct Work {
   const Progress& progress;
   std::vector<PlannedTensor> plan;
   std::vector<uint8_t> source_section;  ///< empty: none
+  std::vector<uint8_t> chat_section;    ///< empty: none
   std::unique_ptr<Runner> runner;
 
   void begin(const std::string& stage, double share) const {
@@ -195,6 +197,9 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
   }
   if (!work.source_section.empty()) {
     sections.push_back({.type = SectionType::kSource, .bytes = work.source_section, .deflate = true, .optional = true});
+  }
+  if (!work.chat_section.empty()) {
+    sections.push_back({.type = SectionType::kChat, .bytes = work.chat_section, .deflate = true, .optional = true});
   }
   static constexpr const char* kPresets[] = {"linear", "small", "paper", "other"};
   Metadata provenance = to_metadata(work.source.notes());
@@ -413,11 +418,18 @@ Result<CompressReport> store_raw(Work& work, const Logger& log) {
   return std::move(pass.report);
 }
 
-/// What the file keeps of the source beside its weights; what it cannot keep is said.
-Result<std::vector<uint8_t>> make_source_section(const ModelSource& source, const Logger& log) {
+/// What the file keeps of the source beside its weights, and its chat format; what it cannot keep is said.
+Status make_source_sections(const ModelSource& source, Work* work, const Logger& log) {
   NWC_ASSIGN_OR_RETURN(const SourceFiles files, source.source_files());
+  std::string warning;
+  const TokenizerRecord* tokenizer = source.tokenizer() ? &*source.tokenizer() : nullptr;
+  if (const std::optional<ChatRecord> chat = derive_chat_record(files.record, tokenizer, &warning))
+    work->chat_section = serialize(*chat);
+  if (!warning.empty()) log.log(LogLevel::kWarning, warning);
+  if (!work->options.keep_source) return {};
   for (const std::string& reason : files.left_out) log.log(LogLevel::kWarning, reason);
-  return files.record.files.empty() ? std::vector<uint8_t>() : serialize(files.record);
+  if (!files.record.files.empty()) work->source_section = serialize(files.record);
+  return {};
 }
 
 }  // namespace
@@ -439,10 +451,9 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
             .progress = progress,
             .plan = plan_model(source, options.min_elements),
             .source_section = {},
+            .chat_section = {},
             .runner = make_thread_pool(options.threads)};
-  if (options.keep_source) {
-    NWC_ASSIGN_OR_RETURN(work.source_section, make_source_section(source, log));
-  }
+  NWC_TRY(make_source_sections(source, &work, log));
   work.begin("reading the model", kSurveyShare);
   NWC_ASSIGN_OR_RETURN(RateModel rate,
                        RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));

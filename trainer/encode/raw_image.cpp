@@ -7,6 +7,7 @@
 #include "runtime/base/thread_pool.h"
 #include "runtime/format/tensor_record.h"
 #include "trainer/codec/container_write.h"
+#include "trainer/data/chat_template.h"
 #include "trainer/plan/model_plan.h"
 
 namespace nwc {
@@ -143,6 +144,11 @@ Result<std::unique_ptr<Reader>> make_raw_image(std::shared_ptr<const ModelSource
   if (source->tokenizer()) {
     sections.push_back({.type = SectionType::kTokenizer, .bytes = serialize(*source->tokenizer())});
   }
+  NWC_ASSIGN_OR_RETURN(const SourceFiles files, source->source_files());
+  std::string warning;  // whoever asks for the chat format is told why there is none
+  const TokenizerRecord* tokenizer = source->tokenizer() ? &*source->tokenizer() : nullptr;
+  if (const std::optional<ChatRecord> chat = derive_chat_record(files.record, tokenizer, &warning))
+    sections.push_back({.type = SectionType::kChat, .bytes = serialize(*chat), .optional = true});
   sections.push_back({.type = SectionType::kTensors, .bytes = serialize(records)});
   Metadata provenance = to_metadata(source->notes());
   provenance["encoder"] = "none";
@@ -156,6 +162,7 @@ Result<std::unique_ptr<Reader>> make_raw_image(std::shared_ptr<const ModelSource
     }
     SectionEntry& e = entries.emplace_back();
     e.type = section.type;
+    if (section.optional) e.flags = kSectionOptional;
     e.offset = align_up(at, kSectionAlignment);
     e.stored_size = e.size = section.bytes.size();
     e.crc = crc32(section.bytes);
