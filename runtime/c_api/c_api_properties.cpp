@@ -53,6 +53,16 @@ void describe(const TokenizerRecord& tokenizer, List* list) {
   if (tokenizer.bos_id != UINT32_MAX) list->add("bos_id", uint64_t{tokenizer.bos_id});
 }
 
+void describe(const ChatRecord& chat, List* list) {
+  list->add("chat_template", chat.jinja.c_str());
+  if (!chat.format) return;
+  list->add("chat_format", chat.format->name.c_str());
+  if (chat.format->default_system) list->add("chat_default_system", chat.format->default_system->c_str());
+  list->add("num_chat_stops", uint64_t{chat.format->stop.size()});
+  for (size_t i = 0; i < chat.format->stop.size(); ++i)
+    list->add(std::string(str_cat("chat_stop.", i)), chat.format->stop[i].c_str());
+}
+
 const char* type_name(nwc_value_type type) {
   return type == NWC_VALUE_U64 ? "u64" : type == NWC_VALUE_F64 ? "f64" : "string";
 }
@@ -81,6 +91,7 @@ std::vector<Property> describe_properties(const NwcFile& file) {
   List list;
   if (file.model()) describe(*file.model(), &list);
   if (file.tokenizer()) describe(*file.tokenizer(), &list);
+  if (file.chat()) describe(*file.chat(), &list);
   return list.take();
 }
 

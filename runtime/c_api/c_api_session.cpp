@@ -1,4 +1,5 @@
 // nwc_session: plan, evaluation, generation.
+#include <algorithm>
 #include <cstdlib>
 #include <thread>
 
@@ -26,7 +27,8 @@ namespace {
 static_assert(NWC_STOP_MAX_TOKENS == static_cast<uint32_t>(StopReason::kMaxTokens) &&
               NWC_STOP_EOS == static_cast<uint32_t>(StopReason::kEos) &&
               NWC_STOP_CONTEXT_FULL == static_cast<uint32_t>(StopReason::kContextFull) &&
-              NWC_STOP_CALLBACK == static_cast<uint32_t>(StopReason::kCallback));
+              NWC_STOP_CALLBACK == static_cast<uint32_t>(StopReason::kCallback) &&
+              NWC_STOP_STRING == static_cast<uint32_t>(StopReason::kStopString));
 static_assert(NWC_WEIGHTS_CACHED == static_cast<uint32_t>(SessionMode::kCached) &&
               NWC_WEIGHTS_FUSED == static_cast<uint32_t>(SessionMode::kFused) &&
               NWC_WEIGHTS_STREAMED == static_cast<uint32_t>(SessionMode::kStreamed) &&
@@ -117,6 +119,42 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
                          : plan.weight_dtype == Dtype::kF16 ? NWC_PRECISION_F16
                                                             : NWC_PRECISION_BF16;
   return out;
+}
+
+Result<SamplerParams> sampler_params(const nwc_generate_params& p) {
+  if (p.reserved != 0) return invalid_argument("nwc_generate_params.reserved is not 0");
+  SamplerParams out;
+  out.temperature = p.temperature;
+  out.top_k = p.top_k;
+  out.top_p = p.top_p == 0 ? 1.0f : p.top_p;
+  out.seed = p.seed;
+  out.min_p = p.min_p;
+  out.repetition = p.repetition_penalty == 0 ? 1.0f : p.repetition_penalty;
+  out.presence = p.presence_penalty;
+  out.frequency = p.frequency_penalty;
+  return out;
+}
+
+/// The stop strings that are texts; those that spell out a control token go to *stop_tokens.
+Result<StopStrings> stop_strings(const nwc_generate_params& p, const Tokenizer* tokenizer,
+                                 std::vector<uint32_t>* stop_tokens) {
+  if (p.num_stop_strings != 0 && p.stop_strings == nullptr) return null_argument("stop_strings");
+  std::vector<std::string> texts;
+  for (uint32_t i = 0; i < p.num_stop_strings; ++i) {
+    if (p.stop_strings[i] == nullptr) return null_argument("stop_strings[]");
+    if (tokenizer == nullptr) return unsupported("stop strings need a tokenizer, which the file does not have");
+    const std::string_view text = p.stop_strings[i];
+    const std::vector<TokenizerRecord::Token>& tokens = tokenizer->record().tokens;
+    const auto control = std::find_if(tokens.begin(), tokens.end(), [&](const TokenizerRecord::Token& t) {
+      return t.type == TokenType::kControl && t.bytes == text;
+    });
+    if (control == tokens.end() || text.empty()) {
+      texts.emplace_back(text);
+    } else {
+      stop_tokens->push_back(static_cast<uint32_t>(control - tokens.begin()));
+    }
+  }
+  return StopStrings::create(std::move(texts));
 }
 
 }  // namespace
@@ -215,11 +253,7 @@ nwc_status nwc_session_generate(nwc_session* session, const uint32_t* prompt, si
     if (callback == nullptr) return null_argument("callback");
     nwc_generate_params p;
     NWC_TRY(read_struct(params, "nwc_generate_params", &p));
-    SamplerParams sampling;
-    sampling.temperature = p.temperature;
-    sampling.top_k = p.top_k;
-    sampling.top_p = p.top_p == 0 ? 1.0f : p.top_p;
-    sampling.seed = p.seed;
+    NWC_ASSIGN_OR_RETURN(const SamplerParams sampling, sampler_params(p));
     NWC_ASSIGN_OR_RETURN(Sampler sampler, Sampler::create(sampling));
     GenerateParams generation;
     generation.max_tokens = p.max_tokens == 0 ? UINT32_MAX : p.max_tokens;
@@ -229,12 +263,15 @@ nwc_status nwc_session_generate(nwc_session* session, const uint32_t* prompt, si
     if (s.state->file().tokenizer()) {
       NWC_ASSIGN_OR_RETURN(tokenizer, s.state->tokenizer());
     }
-    const auto on_token = [&](uint32_t token) {
-      const std::string_view text = tokenizer == nullptr ? std::string_view("") : tokenizer->token_bytes(token);
+    NWC_ASSIGN_OR_RETURN(StopStrings stop, stop_strings(p, tokenizer, &generation.stop_tokens));
+    const auto token_text = [&](uint32_t token) {
+      return tokenizer == nullptr ? std::string_view("") : tokenizer->token_bytes(token);
+    };
+    const auto on_token = [&](uint32_t token, std::string_view text) {
       return callback(callback_user, token, text.data(), text.size()) == 0;
     };
-    NWC_ASSIGN_OR_RETURN(const StopReason reason,
-                         generate(*s.session, sampler, std::span(prompt, num_prompt), generation, on_token));
+    NWC_ASSIGN_OR_RETURN(const StopReason reason, generate(*s.session, sampler, std::span(prompt, num_prompt),
+                                                           generation, stop, token_text, on_token));
     if (out_stop_reason != nullptr) *out_stop_reason = static_cast<nwc_stop_reason>(reason);
     return {};
   });

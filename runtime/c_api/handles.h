@@ -105,7 +105,7 @@ struct Property {
   nwc_value_type type = NWC_VALUE_U64;
   uint64_t u64 = 0;
   double f64 = 0;
-  const char* string = nullptr;  ///< static
+  const char* string = nullptr;  ///< static, or a text of the file's records, which live as long
 };
 /// In the order of nwc.h.
 std::vector<Property> describe_properties(const NwcFile& file);

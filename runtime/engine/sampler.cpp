@@ -25,16 +25,38 @@ Result<Sampler> Sampler::create(const SamplerParams& params) {
     return invalid_argument("temperature must be finite and not negative");
   }
   if (!(params.top_p > 0 && params.top_p <= 1)) return invalid_argument("top_p must be above 0 and at most 1");
+  if (!(params.min_p >= 0 && params.min_p <= 1)) return invalid_argument("min_p must be from 0 to 1");
+  if (!std::isfinite(params.repetition) || params.repetition <= 0)
+    return invalid_argument("the repetition penalty must be finite and positive");
+  if (!std::isfinite(params.presence)) return invalid_argument("the presence penalty must be finite");
+  if (!std::isfinite(params.frequency)) return invalid_argument("the frequency penalty must be finite");
   return Sampler(params);
 }
 
+void Sampler::penalize() {
+  for (const auto& [id, count] : drawn_) {
+    if (id >= candidates_.size()) break;
+    float& logit = candidates_[id].logit;
+    logit = logit > 0 ? logit / params_.repetition : logit * params_.repetition;
+    logit -= params_.presence + static_cast<float>(count) * params_.frequency;
+    if (std::isnan(logit)) logit = -std::numeric_limits<float>::infinity();
+  }
+}
+
 uint32_t Sampler::sample(std::span<const float> logits) {
+  const uint32_t token = draw(logits);
+  if (penalizes()) ++drawn_[token];
+  return token;
+}
+
+uint32_t Sampler::draw(std::span<const float> logits) {
   assert(!logits.empty());
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     const float logit = std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : logits[i];
     candidates_.push_back({logit, static_cast<uint32_t>(i)});
   }
+  if (penalizes()) penalize();
   // A strict order, the lower id first among equals: the same candidates on every platform.
   const auto likelier = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
@@ -63,6 +85,17 @@ uint32_t Sampler::sample(std::span<const float> logits) {
     while (i < kept && sum < wanted) sum += weights_[i++];
     kept = std::max<size_t>(1, i);
     total = sum;
+  }
+  if (params_.min_p > 0) {  // weights are ratios to the likeliest's; what was not sorted keeps its order
+    total = 0;
+    size_t left = 0;
+    for (size_t i = 0; i < kept; ++i) {
+      if (weights_[i] < static_cast<double>(params_.min_p)) continue;
+      candidates_[left] = candidates_[i];
+      weights_[left++] = weights_[i];
+      total += weights_[i];
+    }
+    kept = left;
   }
   double target = rng_.uniform() * total;
   for (size_t i = 0; i + 1 < kept; ++i) {

@@ -1,7 +1,7 @@
 // make_test_model SOURCE OUTPUT.nwc [NOT_RUN.nwc] writes one or two small files for the tests of the C API. Both have
-// the first four blocks of the model in the folder SOURCE, coded, its tokenizer, and an i32 tensor, which no decoder
-// converts. OUTPUT.nwc has a quality card. NOT_RUN.nwc is made of the same folder with a config.json of an architecture
-// that does not exist.
+// the first four blocks of the model in the folder SOURCE, coded, its tokenizer, a ChatML template, and an i32 tensor,
+// which no decoder converts. OUTPUT.nwc has a quality card. NOT_RUN.nwc is made of the same folder with a config.json
+// of an architecture that does not exist.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -46,6 +46,16 @@ class SmallSource final : public ModelSource {
   const std::optional<TokenizerRecord>& tokenizer() const override { return full_->tokenizer(); }
   uint64_t stored_bytes() const override { return full_->stored_bytes(); }
   const SourceNotes& notes() const override { return full_->notes(); }
+  /// A chat template, which the model itself has no use for.
+  Result<SourceFiles> source_files() const override {
+    static constexpr std::string_view kChatMl =
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+        "'<|im_end|>\\n'}}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+    SourceFiles files;
+    files.record.files.push_back({"chat_template.jinja", {kChatMl.begin(), kChatMl.end()}});
+    return files;
+  }
 
  private:
   std::unique_ptr<ModelSource> full_;
@@ -59,6 +69,7 @@ Status make_model(const std::string& from, const std::string& to) {
   const SmallSource source(std::move(full));
   CompressOptions options;
   options.bits = 5;
+  options.keep_source = false;
   options.source_name = "gutenlm-2.6m, four blocks";
   return compress_model(source, testing::synthetic_codec(), options, to, {}, {}).status();
 }

@@ -69,6 +69,8 @@ static void generate(nwc_model* model) {
   sampling.max_tokens = 8;
   sampling.temperature = 0.8f;
   sampling.seed = 1;
+  sampling.min_p = 0.01f;
+  sampling.repetition_penalty = 1.1f;
   sampling.ignore_eos = 1;
   int drawn = 0;
   nwc_stop_reason reason = NWC_STOP_CALLBACK;
@@ -78,6 +80,24 @@ static void generate(nwc_model* model) {
   printf("\n");
   CHECK(drawn == 8 && reason == NWC_STOP_MAX_TOKENS, "generation stopped early");
   nwc_session_destroy(session);
+}
+
+/* A question and a further one, as texts. */
+static void chat(nwc_model* model) {
+  const char* family = NULL;
+  if (nwc_model_get_string(model, "chat_format", &family) != NWC_STATUS_OK) return;
+  const nwc_chat_message messages[] = {
+      {NWC_CHAT_USER, 0, "Who?", 4}, {NWC_CHAT_ASSISTANT, 0, "Me.", 3}, {NWC_CHAT_USER, 0, "Why?", 4}};
+  char text[512];
+  size_t length = 0;
+  uint32_t flags = 0;
+  CHECK(nwc_chat_format(model, messages, 1, 0, NULL, text, sizeof text, &length, &flags) == NWC_STATUS_OK,
+        nwc_model_last_error(model));
+  CHECK(length > 4 && (flags & NWC_TOKENIZE_PARSE_SPECIAL) != 0, "chat text");
+  printf("%s:\n%.*s\n", family, (int)length, text);
+  CHECK(nwc_chat_format(model, messages, 3, 2, NULL, text, sizeof text, &length, &flags) == NWC_STATUS_OK,
+        nwc_model_last_error(model));
+  printf("and then:\n%.*s\n", (int)length, text);
 }
 
 int main(int argc, char** argv) {
@@ -98,6 +118,7 @@ int main(int argc, char** argv) {
   printf("decoder: %s\n", nwc_decoder_name(decoder));
   decode_everything(model, decoder, &info);
   if (info.has_architecture && info.has_tokenizer) generate(model);
+  chat(model);
   nwc_model_destroy(model); /* before the decoder: allowed */
   nwc_decoder_destroy(decoder);
   nwc_decoder_destroy(NULL);

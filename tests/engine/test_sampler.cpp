@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -71,6 +72,53 @@ TEST(Sampler, SameSeedSameTokens) {
   EXPECT_GT(differences, 50);
 }
 
+TEST(Sampler, MinPKeepsWhatIsProbableEnough) {
+  const std::vector<float> logits = {std::log(0.1f), std::log(0.4f), std::log(0.2f), std::log(0.3f)};
+  SamplerParams params = {.temperature = 1, .top_k = 0, .top_p = 1, .seed = 7};
+  params.min_p = 0.6f;  // of 0.4: 0.24
+  auto f = frequencies(params, logits, 20000);
+  EXPECT_NEAR(f[1], 4.0 / 7, 0.015);
+  EXPECT_NEAR(f[3], 3.0 / 7, 0.015);
+  EXPECT_EQ(f[0] + f[2], 0);
+  params.min_p = 1;
+  EXPECT_NEAR(frequencies(params, logits, 100)[1], 1.0, 1e-9);
+  params.min_p = 0.6f;
+  params.top_k = 3;  // after top-k and top-p, on what they left
+  params.top_p = 0.7f;
+  f = frequencies(params, logits, 20000);
+  EXPECT_NEAR(f[1], 4.0 / 7, 0.015);
+  params.temperature = 0.25f;  // after the temperature: (3/4)^4 is below 0.6
+  EXPECT_NEAR(frequencies(params, logits, 100)[1], 1.0, 1e-9);
+}
+
+TEST(Sampler, PenaltiesLookAtWhatWasDrawn) {
+  const auto draws = [](SamplerParams params, const std::vector<float>& logits, int count) {
+    Sampler s = *Sampler::create(params);
+    std::vector<uint32_t> out;
+    for (int i = 0; i < count; ++i) out.push_back(s.sample(logits));
+    return out;
+  };
+  using Ids = std::vector<uint32_t>;
+  SamplerParams params;
+  // 4 / 2 = 2 once, however often it was drawn; a negative logit becomes -2.
+  params.repetition = 2;
+  EXPECT_EQ(draws(params, {4, 3, 2.5f, -1}, 5), (Ids{0, 1, 2, 0, 0}));
+  EXPECT_EQ(draws(params, {-1, -1.5f, -1.75f}, 4), (Ids{0, 1, 2, 0}));
+  params.repetition = 1;
+  params.presence = 1.5f;  // 2.5, 1.5 and 1, once
+  EXPECT_EQ(draws(params, {4, 3, 2}, 5), (Ids{0, 1, 0, 0, 0}));
+  params.presence = 0;
+  params.frequency = 0.75f;  // 4, 3.25, 2.5; 3, 2.25
+  EXPECT_EQ(draws(params, {4, 3}, 5), (Ids{0, 0, 1, 0, 1}));
+  params.frequency = -1;  // a reward
+  EXPECT_EQ(draws(params, {4, 4, 3}, 3), (Ids{0, 0, 0}));
+  params = {.temperature = 1, .seed = 3};
+  params.presence = 1000;  // each token once, and then again
+  Ids all = draws(params, {1, 2, 3, 4}, 4);
+  std::sort(all.begin(), all.end());
+  EXPECT_EQ(all, (Ids{0, 1, 2, 3}));
+}
+
 TEST(Sampler, RejectsNonsense) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (SamplerParams p : {SamplerParams{-1, 0, 1, 0},
@@ -80,6 +128,19 @@ TEST(Sampler, RejectsNonsense) {
                           {1, 0, 1.5f, 0},
                           {1, 0, nan, 0}}) {
     EXPECT_EQ(Sampler::create(p).status().code(), StatusCode::kInvalidArgument);
+  }
+  const auto code = [](auto&& change) {
+    SamplerParams p;
+    change(p);
+    return Sampler::create(p).status().code();
+  };
+  for (const float bad : {nan, -0.1f, 1.1f})
+    EXPECT_EQ(code([&](SamplerParams& p) { p.min_p = bad; }), StatusCode::kInvalidArgument) << bad;
+  for (const float bad : {nan, 0.0f, -1.0f, INFINITY})
+    EXPECT_EQ(code([&](SamplerParams& p) { p.repetition = bad; }), StatusCode::kInvalidArgument) << bad;
+  for (const float bad : {nan, INFINITY}) {
+    EXPECT_EQ(code([&](SamplerParams& p) { p.presence = bad; }), StatusCode::kInvalidArgument) << bad;
+    EXPECT_EQ(code([&](SamplerParams& p) { p.frequency = bad; }), StatusCode::kInvalidArgument) << bad;
   }
 }
 

@@ -1,4 +1,5 @@
-// Arbitrary bytes as a model file, through the C interface: opening, every property, the tokenizer, and raw tensors.
+// Arbitrary bytes as a model file, through the C interface: opening, every property, the tokenizer, the chat
+// format, and raw tensors.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -69,6 +70,26 @@ void visit_tokenizer(const nwc_model* model, const nwc_model_info& info, const u
   }
 }
 
+// A conversation's text is as long as it was said to be, and what a turn adds is not empty where there is an answer to
+// open.
+void visit_chat(const nwc_model* model, const uint8_t* data, size_t size) {
+  const char* text = reinterpret_cast<const char*>(data);
+  const nwc_chat_message messages[] = {{NWC_CHAT_SYSTEM, 0, text, size < 20 ? size : 20},
+                                       {NWC_CHAT_USER, 0, " question ", 10},
+                                       {NWC_CHAT_ASSISTANT, 0, "answer", 6},
+                                       {NWC_CHAT_USER, 0, nullptr, 0}};
+  for (const size_t num_done : {size_t{0}, size_t{3}}) {
+    size_t length = 0;
+    uint32_t flags = 0;
+    if (nwc_chat_format(model, messages, 4, num_done, "2026-11-26", nullptr, 0, &length, &flags) != NWC_STATUS_OK)
+      continue;
+    std::vector<char> out(length + 1);
+    require(nwc_chat_format(model, messages, 4, num_done, "2026-11-26", out.data(), length, &length, nullptr) ==
+                NWC_STATUS_OK,
+            "the text fits its length");
+  }
+}
+
 }  // namespace
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
@@ -90,6 +111,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   visit_metadata(model, NWC_METADATA_QUALITY);
   visit_tensors(model, info.num_tensors);
   if (info.has_tokenizer != 0) visit_tokenizer(model, info, data, size);
+  visit_chat(model, data, size);
   if (info.has_architecture != 0) {
     nwc_session_plan plan;
     nwc_session_plan_init(&plan);

@@ -6,7 +6,7 @@
  *   Session  Evaluates the model within a memory budget. It takes tokens and gives logits or text.
  *
  * Link one of two libraries. libnwc has everything. libnwc_decode has models and decoders, but neither the tokenizer
- * (nwc_tokenize, nwc_detokenize) nor sessions (nwc_session_*).
+ * (nwc_tokenize, nwc_detokenize) nor nwc_chat_format nor sessions (nwc_session_*).
  *
  * Errors. Every call that can fail returns an nwc_status and delivers its results through trailing `out_` pointers.
  * After a failure the handles are as usable as before, the results are not written, and the contents of the caller's
@@ -21,7 +21,8 @@
  * of doc/format.md (section 10), and ends. It either reports an error or, where damage cannot be detected, delivers
  * wrong numbers: checksums are not signatures. Pointers, sizes and handles come from the program and are trusted.
  *
- * Structs. Every struct starts with struct_size, except nwc_error_detail and nwc_runner, which never change. Call the
+ * Structs. Every struct starts with struct_size, except nwc_error_detail, nwc_runner and nwc_chat_message, which never
+ * change. Call the
  * struct's nwc_..._init(), or zero the struct and set struct_size to its sizeof. Both mean "all defaults". Later
  * versions add fields at the end. A caller that was compiled with an older header keeps working: the fields that it
  * does not know keep their defaults and are not written. A caller that was compiled with a newer header works with
@@ -227,6 +228,11 @@ NWC_API nwc_status nwc_model_get_info(const nwc_model* model, nwc_model_info* ou
  *   tokenizer            string  "byte-level BPE" or "SentencePiece BPE"
  *   tokenizer.vocab_size u64     tokens of the tokenizer, at most vocab_size
  *   bos_id               u64     absent: the tokenizer has none
+ *   chat_template        string  the instruct model's template (Jinja) as it was published; absent: there is none
+ *   chat_format          string  the template's family, for example "chatml"; absent: nwc_chat_format cannot format it
+ *   chat_default_system  string  the system text that stands for one that is not given
+ *   num_chat_stops       u64     an answer ends at any of these texts, see nwc_generate_params::stop_strings:
+ *   chat_stop.0, .1, ... string
  *
  * errors: NOT_FOUND, INVALID_ARGUMENT (the value has another type; get_f64 accepts u64 as well). */
 NWC_API nwc_status nwc_model_get_u64(const nwc_model* model, const char* key, uint64_t* out_value);
@@ -602,6 +608,22 @@ typedef struct nwc_generate_params {
   float top_p;         /* 0 or 1: draw from all tokens */
   uint32_t ignore_eos; /* 1: do not stop at an end-of-sequence token */
   uint64_t seed;       /* the same seed, model and settings give the same tokens on the same backend */
+  /* Of the tokens that top_k and top_p leave, keep those that are at least min_p times as probable as the likeliest,
+   * after the temperature; 0 to 1, 0: all. */
+  float min_p;
+  /* Penalties come before everything else, and for temperature 0, too. They look at the tokens that this call has
+   * drawn, and not at the prompt. The logit of a token that was drawn is divided by repetition_penalty if it is
+   * positive, and multiplied by it if not; then presence_penalty is subtracted, and frequency_penalty as often as it
+   * was drawn. */
+  float repetition_penalty; /* positive; 0 or 1: off */
+  float presence_penalty;
+  float frequency_penalty;
+  /* Texts at which the generation stops: at most 64, of 1 to 1024 bytes each. A stop string that spells out one control
+   * token as a whole means this token. A token whose text may belong to another one is reported when that is decided,
+   * and of its text what lies in front of the stop string. May be NULL if num_stop_strings is 0. */
+  const char* const* stop_strings;
+  uint32_t num_stop_strings;
+  uint32_t reserved; /* 0 */
 } nwc_generate_params;
 static inline void nwc_generate_params_init(nwc_generate_params* params) {
   memset(params, 0, sizeof *params);
@@ -613,7 +635,8 @@ enum {
   NWC_STOP_MAX_TOKENS = 0,
   NWC_STOP_EOS = 1,          /* an end-of-sequence token was drawn, with or without room for it */
   NWC_STOP_CONTEXT_FULL = 2, /* the context has no room for the token that was drawn; it is not reported */
-  NWC_STOP_CALLBACK = 3
+  NWC_STOP_CALLBACK = 3,
+  NWC_STOP_STRING = 4 /* one of stop_strings came; it is neither reported nor a part of the sequence */
 };
 /* Receives a token that was drawn and its text of length_bytes bytes. The text may be a part of a character, and is
  * empty without a tokenizer. A return value other than 0 stops the generation. */
@@ -626,6 +649,38 @@ typedef int (*nwc_token_callback)(void* user, uint32_t token, const char* text, 
 NWC_API nwc_status nwc_session_generate(nwc_session* session, const uint32_t* prompt, size_t num_prompt,
                                         const nwc_generate_params* params, nwc_token_callback callback,
                                         void* callback_user, nwc_stop_reason* out_stop_reason);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* Chat                                                                                                             */
+
+typedef uint32_t nwc_chat_role;
+enum { NWC_CHAT_SYSTEM = 0, NWC_CHAT_USER = 1, NWC_CHAT_ASSISTANT = 2 };
+/* This struct has no struct_size, because it will never have more than these four fields. */
+typedef struct nwc_chat_message {
+  nwc_chat_role role;
+  uint32_t reserved; /* 0 */
+  const char* text;  /* need not end with NUL; may be NULL if length_bytes is 0 */
+  size_t length_bytes;
+} nwc_chat_message;
+
+/* Writes the text that an instruct model was trained on for a conversation: at most one system message, which comes
+ * first, then user and assistant by turns, the user first. If the last message is the user's, the text ends with what
+ * opens an answer, and nwc_session_generate goes on from there; give it the texts chat_stop.* of nwc_model_get_string
+ * as stop_strings.
+ *
+ * num_done is 0 for a conversation that a session has not seen. For a further turn it is the number of messages that
+ * the session has already, the last of them its answer: the text is then only what the others add, to be evaluated
+ * where the session stands.
+ *
+ * *out_tokenize_flags are the flags for nwc_tokenize, which turn the control tokens in the text into their ids. Those
+ * in the messages are turned, too: remove them from messages that come from somebody who is not trusted. date is the
+ * day, for example "2026-11-26", which few formats write; NULL: today, in local time. out_text may be NULL, and
+ * *out_length_bytes is set when the call fails with BUFFER_TOO_SMALL, too. The text has no final NUL.
+ * errors: UNSUPPORTED (the file has no chat template, or an unknown one), INVALID_ARGUMENT (the order of the roles,
+ * num_done, a system message that the model does not take), BUFFER_TOO_SMALL. */
+NWC_API nwc_status nwc_chat_format(const nwc_model* model, const nwc_chat_message* messages, size_t num_messages,
+                                   size_t num_done, const char* date, char* out_text, size_t capacity_bytes,
+                                   size_t* out_length_bytes, uint32_t* out_tokenize_flags);
 
 /* The time that a session would take to generate tokens one by one. */
 typedef struct nwc_session_estimate {
