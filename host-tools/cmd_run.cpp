@@ -15,6 +15,7 @@
 #include "host-tools/model_input.h"
 #include "host-tools/process_memory.h"
 #include "host-tools/quality.h"
+#include "host-tools/run_chat.h"
 #include "nwc/nwc.h"
 
 namespace nwc::cli {
@@ -24,29 +25,28 @@ struct RunOptions {
   std::string model, prompt, prompt_file, mode = "auto", memory;
   DeviceOptions device;
   uint32_t max_tokens = 128, context = 0, top_k = 40;  ///< context 0: not given
-  float temperature = 0.8f, top_p = 0.95f;
+  float temperature = 0.8f, top_p = 0.95f, min_p = 0;
+  float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
+  std::vector<std::string> stop;
   uint64_t seed = 1;
   double warn_above = 5;
   bool greedy = false, ignore_eos = false, plan_only = false, no_echo = false, special = false;
+  bool chat = false, system_given = false, tokens_given = false, prompt_given = false;
+  std::string system;
 };
-
-Status to_status(nwc_status status, const char* text) {
-  if (status == NWC_STATUS_OK) return {};
-  return Status(static_cast<StatusCode>(status), *text != '\0' ? text : nwc_status_string(status));
-}
 
 /// The text of the handle's last error is fetched here, after the call: the order in which the arguments of one call
 /// are evaluated is not defined.
 template <typename Handle>
 Status to_status(nwc_status status, const Handle* handle, const char* (*last_error)(const Handle*)) {
-  return to_status(status, last_error(handle));
+  return api_status(status, last_error(handle));
 }
 
 // Calls that make a handle write their error text into a buffer of the caller's.
 struct ErrorText {
   char text[1024] = "";
   nwc_error_detail detail{text, sizeof text};
-  Status status(nwc_status s) const { return to_status(s, text); }
+  Status status(nwc_status s) const { return api_status(s, text); }
 };
 
 struct ModelDeleter {
@@ -210,7 +210,8 @@ Result<std::vector<uint32_t>> tokenize(const nwc_model* model, const std::string
   return std::vector<uint32_t>{static_cast<uint32_t>(eos)};  // models without BOS start a text after another's end
 }
 
-nwc_generate_params generate_params(const RunOptions& options) {
+/// stop: texts that outlive the result.
+nwc_generate_params generate_params(const RunOptions& options, const std::vector<const char*>& stop) {
   nwc_generate_params params;
   nwc_generate_params_init(&params);
   params.max_tokens = options.max_tokens;
@@ -221,7 +222,49 @@ nwc_generate_params generate_params(const RunOptions& options) {
   if (options.top_p == 0) params.temperature = 0;
   params.seed = options.seed;
   params.ignore_eos = options.ignore_eos ? 1 : 0;
+  params.min_p = options.min_p;
+  params.repetition_penalty = options.repetition_penalty;
+  params.presence_penalty = options.presence_penalty;
+  params.frequency_penalty = options.frequency_penalty;
+  params.stop_strings = stop.data();
+  params.num_stop_strings = static_cast<uint32_t>(stop.size());
   return params;
+}
+
+constexpr const char* kReasons[] = {"max_tokens", "end_of_text", "context_full", "interrupted", "stop_string"};
+
+void print_speed(const nwc_session* session, const nwc_session_plan& plan, size_t tokens, double seconds) {
+  fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n", tokens,
+             seconds > 0 ? static_cast<double>(tokens) / seconds : 0, mode_name(plan.mode), nwc_session_name(session),
+             format_bytes(plan.total_bytes));
+}
+
+/// One answer, or a conversation.
+Status chat_with(const RunOptions& options, const nwc_model* model, nwc_session* session, const nwc_session_plan& plan,
+                 const nwc_generate_params& generate, Context& context) {
+  Chat chat(model, session, generate, options.system_given ? std::optional(options.system) : std::nullopt);
+  if (!options.prompt_given) return converse(chat, context);
+  NWC_ASSIGN_OR_RETURN(const std::string question, read_prompt(options));
+  NWC_ASSIGN_OR_RETURN(const Chat::Answer answer, chat.ask(question, !context.json));
+  if (answer.reason == NWC_STOP_CONTEXT_FULL)
+    context.logger().log(LogLevel::kWarning,
+                         "the answer is cut off, because the context is full; ask for more with --context");
+  if (context.json) {
+    context.print_json({{"model", options.model},
+                        {"device", nwc_session_name(session)},
+                        {"plan", plan_json(plan)},
+                        {"prompt", question},
+                        {"text", answer.text},
+                        {"tokens", answer.tokens},
+                        {"prompt_tokens", answer.prompt_tokens},
+                        {"stop", kReasons[std::min<size_t>(answer.reason, std::size(kReasons) - 1)]},
+                        {"prompt_seconds", answer.prompt_seconds},
+                        {"seconds", answer.seconds}});
+    return {};
+  }
+  NWC_TRY(write_stdout("\n"));
+  if (!context.quiet) print_speed(session, plan, answer.tokens.size(), answer.seconds);
+  return {};
 }
 
 Status run(const RunOptions& options, Context& context) {
@@ -229,6 +272,10 @@ Status run(const RunOptions& options, Context& context) {
   bool compressed = false;
   NWC_TRY(open_model(options, context, &model, &compressed));
 
+  if (options.chat) {
+    NWC_TRY(check_chat(model.get(), options.system_given ? std::optional(options.system) : std::nullopt)
+                .with_context(options.model));
+  }
   nwc_session_params params;
   NWC_TRY(session_params(options, context, compressed, &params));
   nwc_session_plan plan;
@@ -257,13 +304,21 @@ Status run(const RunOptions& options, Context& context) {
   }
   if (options.plan_only) return {};
 
-  NWC_ASSIGN_OR_RETURN(const std::string prompt, read_prompt(options));
-  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, tokenize(model.get(), prompt, options.special));
-  if (tokens.size() > plan.context)
-    return limit_error(
-        fmt::format("the prompt has {} tokens, but the context holds {}; shorten it, or ask for more with "
-                    "--context",
-                    tokens.size(), plan.context));
+  std::string prompt;
+  std::vector<uint32_t> tokens;
+  if (!options.chat) {
+    NWC_ASSIGN_OR_RETURN(prompt, read_prompt(options));
+    NWC_ASSIGN_OR_RETURN(tokens, tokenize(model.get(), prompt, options.special));
+    if (tokens.size() > plan.context)
+      return limit_error(
+          fmt::format("the prompt has {} tokens, but the context holds {}; shorten it, or ask for more with "
+                      "--context",
+                      tokens.size(), plan.context));
+    const char* chat_template = nullptr;
+    const bool instruct = nwc_model_get_string(model.get(), "chat_template", &chat_template) == NWC_STATUS_OK;
+    if (instruct && !options.special && !context.quiet)
+      fmt::print(stderr, "this model has a chat template: to ask it something, use --chat\n");
+  }
 
   nwc_session* raw_session = nullptr;
   {
@@ -275,7 +330,18 @@ Status run(const RunOptions& options, Context& context) {
   }
   const SessionPtr session(raw_session);
 
-  const nwc_generate_params generate = generate_params(options);
+  std::vector<std::string> stop_texts = options.stop;
+  if (options.chat) {
+    const std::vector<std::string> more = chat_stops(model.get());
+    stop_texts.insert(stop_texts.end(), more.begin(), more.end());
+  }
+  std::vector<const char*> stop;
+  for (const std::string& text : stop_texts) stop.push_back(text.c_str());
+  nwc_generate_params generate = generate_params(options, stop);
+  if (options.chat) {
+    if (!options.tokens_given) generate.max_tokens = 0;  // until the answer ends
+    return chat_with(options, model.get(), session.get(), plan, generate, context);
+  }
   Generation generation;
   generation.print = !context.json;
   if (!options.no_echo) generation.echo = prompt;
@@ -301,7 +367,6 @@ Status run(const RunOptions& options, Context& context) {
   const auto end = std::chrono::steady_clock::now();
   const double prompt_seconds = std::chrono::duration<double>(middle - start).count();
   const double seconds = std::chrono::duration<double>(end - middle).count();
-  static const char* const kReasons[] = {"max_tokens", "end_of_text", "context_full", "interrupted"};
 
   if (context.json) {
     context.print_json(
@@ -313,16 +378,13 @@ Status run(const RunOptions& options, Context& context) {
          {"text", generation.text},
          {"tokens", generation.tokens},
          {"prompt_tokens", tokens.size()},
-         {"stop", kReasons[reason & 3]},
+         {"stop", kReasons[std::min<size_t>(reason, std::size(kReasons) - 1)]},
          {"prompt_seconds", prompt_seconds},
          {"seconds", seconds},
          {"tokens_per_second", seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0}});
   } else {
     NWC_TRY(write_stdout("\n"));
-    if (!context.quiet)
-      fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n",
-                 generation.tokens.size(), seconds > 0 ? static_cast<double>(generation.tokens.size()) / seconds : 0,
-                 mode_name(plan.mode), nwc_session_name(session.get()), format_bytes(plan.total_bytes));
+    if (!context.quiet) print_speed(session.get(), plan, generation.tokens.size(), seconds);
   }
   return {};
 }
@@ -334,11 +396,21 @@ void add_run(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("run", "Generate text from a compressed or uncompressed model");
   command->add_option("model", options->model, ".nwc file, Hugging Face folder or .gguf file")->required();
   auto* prompt = command->add_option("-p,--prompt", options->prompt, "Text to continue");
-  command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file; -: from stdin")
-      ->excludes(prompt);
-  command->add_flag("--special", options->special,
-                    "Read control tokens that are written out in the prompt, like <|im_start|>, as such");
-  command->add_option("-n,--tokens", options->max_tokens, "Tokens to generate at most; 0: none")->capture_default_str();
+  auto* prompt_file =
+      command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file; -: from stdin")
+          ->excludes(prompt);
+  auto* chat = command->add_flag("--chat", options->chat,
+                                 "Take the prompt as a question to an instruct model and print its answer; without a "
+                                 "prompt, a conversation: questions are read from stdin, line by line");
+  auto* system = command->add_option("--system", options->system, "With --chat: the system text")->needs(chat);
+  command
+      ->add_flag("--special", options->special,
+                 "Read control tokens that are written out in the prompt, like <|im_start|>, as such")
+      ->excludes(chat);
+  auto* tokens = command
+                     ->add_option("-n,--tokens", options->max_tokens,
+                                  "Tokens to generate at most; 0: none. --chat: by default until the answer ends")
+                     ->capture_default_str();
   command
       ->add_option(
           "--mode", options->mode,
@@ -367,6 +439,30 @@ void add_run(CLI::App& app, Context& context) {
           "Draw among the likeliest tokens that together have this probability, 0 to 1; 0: the likeliest alone")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  command
+      ->add_option(
+          "--min-p", options->min_p,
+          "Of what these leave, draw among the tokens at least so many times as probable as the likeliest, 0 to "
+          "1; 0: all")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command
+      ->add_option("--repetition-penalty", options->repetition_penalty,
+                   "Divide positive and multiply negative logits of tokens that the text has drawn already; 1: off")
+      ->check(CLI::Range(0.01, 100.0))
+      ->capture_default_str();
+  command
+      ->add_option("--presence-penalty", options->presence_penalty,
+                   "Subtract this from the logits of tokens that the text has drawn already, -100 to 100")
+      ->check(CLI::Range(-100.0, 100.0))
+      ->capture_default_str();
+  command
+      ->add_option("--frequency-penalty", options->frequency_penalty,
+                   "Subtract this from a token's logit as often as the text has drawn it, -100 to 100")
+      ->check(CLI::Range(-100.0, 100.0))
+      ->capture_default_str();
+  command->add_option("--stop", options->stop, "End the text in front of this one; may be given several times")
+      ->allow_extra_args(false);
   command->add_option("--seed", options->seed, "Seed of the random choices: the same seed, the same text")
       ->capture_default_str();
   command->add_flag("--greedy", options->greedy, "The same as --temperature 0")->excludes("--temperature");
@@ -382,7 +478,18 @@ void add_run(CLI::App& app, Context& context) {
   options->device.backend = "auto";
   add_device_options(command, options->device);
   add_common_options(command, context);
-  command->callback([options, &context] { run_command(context, "run", [&] { return run(*options, context); }); });
+  command->callback([=, &context] {
+    options->system_given = system->count() != 0;
+    options->tokens_given = tokens->count() != 0;
+    options->prompt_given = prompt->count() != 0 || prompt_file->count() != 0;
+    run_command(context, "run", [&]() -> Status {
+      if (options->chat && context.json && !options->prompt_given && !options->plan_only)
+        return invalid_argument("--chat with --json needs a question: give one with --prompt");
+      if (options->chat && options->tokens_given && options->max_tokens == 0)
+        return invalid_argument("--chat with --tokens 0 has nothing to do");
+      return run(*options, context);
+    });
+  });
 }
 
 }  // namespace nwc::cli

@@ -71,6 +71,10 @@ bool interrupted() {
   return installed && g_interrupted != 0;
 }
 
+void clear_interrupt() {
+  if (g_interrupted == SIGINT) g_interrupted = 0;
+}
+
 Status write_stdout(std::string_view text) {
   errno = 0;
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) return stdout_error(errno);

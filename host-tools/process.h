@@ -16,6 +16,9 @@ void prepare_process();
 /// process at once, and so do eight seconds after SIGTERM and SIGHUP; its temporary files are removed then too.
 bool interrupted();
 
+/// Forgets a SIGINT that has arrived, for commands that go on after what it ended. SIGTERM and SIGHUP stay.
+void clear_interrupt();
+
 /// Writes to stdout and flushes it. errors: kIo, with the reason
 Status write_stdout(std::string_view text);
 /// Flushes stdout and checks that everything printed has arrived. errors: kIo, with the reason
