@@ -5,7 +5,7 @@
 #include <string>
 
 #include "runtime/format/chat_record.h"
-#include "runtime/format/model_record.h"
+#include "runtime/format/tokenizer_record.h"
 #include "trainer/data/source_record.h"
 
 namespace nwc {
