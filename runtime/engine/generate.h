@@ -12,8 +12,8 @@ namespace nwc {
 
 struct GenerateParams {
   uint32_t max_tokens = 128;
-  bool stop_at_eos = true;            ///< the end token is neither reported nor appended
-  std::vector<uint32_t> stop_tokens;  ///< more end tokens, which stop even without stop_at_eos
+  bool stop_at_eos = true;                 ///< the end token is neither reported nor appended
+  std::vector<uint32_t> stop_tokens = {};  ///< more end tokens, which stop even without stop_at_eos
 };
 
 /// Why generate() ended. None of these is an error.
