@@ -80,8 +80,8 @@ struct Wanted {
 };
 
 std::vector<Wanted> tensors_of(const ModelRecord& r) {
-  const uint64_t hidden = r.hidden_size, q = uint64_t{r.num_heads} * r.head_dim,
-                 kv = uint64_t{r.num_kv_heads} * r.head_dim, inner = r.intermediate_size;
+  const uint64_t hidden = r.hidden_size, q = uint64_t{r.block().num_heads} * r.block().head_dim,
+                 kv = uint64_t{r.block().num_kv_heads} * r.block().head_dim, inner = r.block().intermediate_size;
   std::vector<Wanted> list = {{"model.embed_tokens.weight", r.vocab_size, hidden, 0}};
   for (uint32_t l = 0; l < r.num_layers; ++l) {
     const std::string p = "model.layers." + std::to_string(l) + ".";

@@ -77,8 +77,7 @@ double DeviceLayer::copy() {
 }
 
 double DeviceLayer::product(uint32_t vectors) {
-  const ModelRecord none;
-  const LayerOps ops(impl_->decoder.device(), none, 0, Dtype::kF16);
+  const LayerOps ops(impl_->decoder.device(), Dtype::kF16);
   return impl_->timed([&] {
     check(ops.matmul(*impl_->batch, {&impl_->weights, 0, Dtype::kF16, impl_->rows, impl_->cols}, vectors,
                      {&impl_->x, 0, impl_->cols}, {&impl_->y, 0, impl_->rows}, false));

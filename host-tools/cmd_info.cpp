@@ -106,13 +106,13 @@ nlohmann::json codec_json(const CodecRecord& codec) {
 nlohmann::json model_json(const ModelRecord& m) {
   return {{"vocab_size", m.vocab_size},
           {"hidden_size", m.hidden_size},
-          {"intermediate_size", m.intermediate_size},
+          {"intermediate_size", m.block().intermediate_size},
           {"num_layers", m.num_layers},
-          {"num_heads", m.num_heads},
-          {"num_kv_heads", m.num_kv_heads},
-          {"head_dim", m.head_dim},
+          {"num_heads", m.block().num_heads},
+          {"num_kv_heads", m.block().num_kv_heads},
+          {"head_dim", m.block().head_dim},
           {"max_positions", m.max_positions},
-          {"rope_theta", m.rope_theta},
+          {"rope_theta", m.block().rope.theta},
           {"tied_embeddings", m.tied_embeddings}};
 }
 
@@ -248,7 +248,8 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
   if (file.model()) {
     const ModelRecord& m = *file.model();
     fmt::print("  model: {} layers, {} wide, {} heads ({} KV), FFN {}, vocabulary {}, {} positions\n", m.num_layers,
-               m.hidden_size, m.num_heads, m.num_kv_heads, m.intermediate_size, m.vocab_size, m.max_positions);
+               m.hidden_size, m.block().num_heads, m.block().num_kv_heads, m.block().intermediate_size, m.vocab_size,
+               m.max_positions);
   }
   for (const std::string& why : {unusable(file, SectionType::kModel, file.model_status()),
                                  unusable(file, SectionType::kTokenizer, file.tokenizer_status())}) {

@@ -20,7 +20,7 @@ shared float weight[kBlock];
 shared float reduced[kBlock];
 
 vec2 load_pair(uint kind, uint head, uint position, uint i) {
-  const uint at = cache_word(kind, pc.num_kv_heads, pc.context, pc.head_dim, head, position, i);
+  const uint at = cache_word(kind, pc.num_kv_heads, pc.kept, pc.head_dim, head, position, i);
   if (kCacheF32 != 0) return uintBitsToFloat(uvec2(cache[at], cache[at + 1u]));
   return unpackHalf2x16(cache[at]);
 }
@@ -37,15 +37,18 @@ void main() {
   const uint end = pc.position + t + 1u;  // a token sees itself
   barrier();
 
-  for (uint first = 0; first < end; first += kBlock) {
+  const uint begin = pc.window != 0u && end > pc.window ? end - pc.window : 0u;
+
+  for (uint first = begin; first < end; first += kBlock) {
     const uint position = first + i0;
     float score = -3.402823e38;
     if (position < end) {
       score = 0.0;
       for (uint i = 0; i < pc.head_dim; i += 2u) {
-        const vec2 k = load_pair(0u, kv_head, position, i);
+        const vec2 k = load_pair(0u, kv_head, position % pc.kept, i);
         score += query[i] * k.x + query[i + 1u] * k.y;
       }
+      if (pc.softcap != 0.0) score = pc.softcap * tanh(score / pc.softcap);
     }
     reduced[i0] = score;
     for (uint half_size = kBlock / 2u; half_size != 0u; half_size /= 2u) {
@@ -66,7 +69,7 @@ void main() {
       total += weight[j];
       for (uint p = 0; p < kMaxPairs; ++p) {
         const uint i = 2u * (i0 + p * kBlock);
-        if (i < pc.head_dim) sum[p] += weight[j] * load_pair(1u, kv_head, first + j, i);
+        if (i < pc.head_dim) sum[p] += weight[j] * load_pair(1u, kv_head, (first + j) % pc.kept, i);
       }
     }
     barrier();

@@ -9,7 +9,7 @@ layout(local_size_x = 64) in;
 layout(constant_id = 0) const uint kDtype = kWeightF16;
 layout(std430, set = 0, binding = 0) readonly buffer Embedding { uint embedding[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Tokens { uint tokens[]; };
-layout(std430, set = 0, binding = 2) writeonly buffer X { float x[]; };
+layout(std430, set = 0, binding = 2) buffer X { float x[]; };
 layout(push_constant) uniform Parameters { EmbedPush pc; };
 
 void main() {
@@ -25,6 +25,8 @@ void main() {
   } else {
     value = unpack_halves(kDtype, embedding[pc.first_word + (row * pc.hidden + i) / 2u]);
   }
-  x[t * pc.hidden + i] = value.x;
-  x[t * pc.hidden + i + 1u] = value.y;
+  const uint at = t * pc.hidden + i;
+  const vec2 before = pc.add != 0u ? vec2(x[at], x[at + 1u]) : vec2(0.0);
+  x[at] = before.x + pc.scale * value.x;
+  x[at + 1u] = before.y + pc.scale * value.y;
 }

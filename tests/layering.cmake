@@ -1,22 +1,23 @@
 # cmake -DSOURCE_DIR=<repository> -P layering.cmake
 # The dependency law, read from the #include lines of every source file:
-#   c_api -> engine -> decoder -> {vulkan, codec, model} -> format -> base      (siblings in braces do not meet)
+#   c_api -> engine -> {decoder -> {vulkan, codec, model}, graph} -> format -> base      (siblings in braces do not meet)
 #   Vulkan parts of the runtime -> shaders/common/push_constants.h, which shaders and C++ share
-#   trainer -> runtime/{base,format,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
+#   trainer -> runtime/{base,format,graph,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
 # and besides: Vulkan headers only in the Vulkan parts, neither Eigen nor JSON in the runtime, file names unique.
 # -DSELF_CHECK=ON feeds it samples that break each rule, and fails unless every one is found.
 cmake_minimum_required(VERSION 3.22)
 
 set(allow_base base)
 set(allow_format format base)
+set(allow_graph graph format base)
 set(allow_codec codec format base)
 set(allow_model model format base)
 set(allow_vulkan vulkan format base)
 set(allow_decoder decoder vulkan codec model format base)
-set(allow_engine engine decoder vulkan codec model format base)
-set(allow_c_api c_api include engine decoder codec model format base)
+set(allow_engine engine graph decoder vulkan codec model format base)
+set(allow_c_api c_api include engine graph decoder codec model format base)
 set(allow_include include)
-set(allow_trainer base format codec model decoder engine)
+set(allow_trainer base format graph codec model decoder engine)
 
 # Within the trainer, what each folder may include of the others.
 set(trainer_data)

@@ -17,14 +17,14 @@ inline ModelRecord llama_record(const ModelSizes& s) {
   ModelRecord r;
   r.vocab_size = s.vocab;
   r.hidden_size = s.hidden;
-  r.intermediate_size = s.inner;
+  r.block().intermediate_size = s.inner;
   r.num_layers = s.layers;
-  r.num_heads = s.heads;
-  r.num_kv_heads = s.kv_heads;
-  r.head_dim = s.head_dim == 0 ? s.hidden / s.heads : s.head_dim;
+  r.block().num_heads = s.heads;
+  r.block().num_kv_heads = s.kv_heads;
+  r.block().head_dim = s.head_dim == 0 ? s.hidden / s.heads : s.head_dim;
   r.max_positions = s.context;
-  r.rms_norm_eps = 1e-5f;
-  r.rope_theta = 10000;
+  r.block().norm_eps = 1e-5f;
+  r.block().rope.theta = 10000;
   return r;
 }
 

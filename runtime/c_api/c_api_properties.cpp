@@ -10,6 +10,9 @@ const char* rope_scaling_name(RopeScaling scaling) {
     case RopeScaling::kNone: return "none";
     case RopeScaling::kLinear: return "linear";
     case RopeScaling::kLlama3: return "llama3";
+    case RopeScaling::kYarn: return "yarn";
+    case RopeScaling::kLong: return "longrope";
+    case RopeScaling::kDynamic: return "dynamic";
   }
   return "unknown";
 }
@@ -31,17 +34,17 @@ void describe(const ModelRecord& model, List* list) {
   list->add("architecture", "llama");
   list->add("vocab_size", uint64_t{model.vocab_size});
   list->add("hidden_size", uint64_t{model.hidden_size});
-  list->add("intermediate_size", uint64_t{model.intermediate_size});
+  list->add("intermediate_size", uint64_t{model.block().intermediate_size});
   list->add("num_layers", uint64_t{model.num_layers});
-  list->add("num_heads", uint64_t{model.num_heads});
-  list->add("num_kv_heads", uint64_t{model.num_kv_heads});
-  list->add("head_dim", uint64_t{model.head_dim});
+  list->add("num_heads", uint64_t{model.block().num_heads});
+  list->add("num_kv_heads", uint64_t{model.block().num_kv_heads});
+  list->add("head_dim", uint64_t{model.block().head_dim});
   list->add("max_positions", uint64_t{model.max_positions});
   list->add("tied_embeddings", uint64_t{model.tied_embeddings});
-  list->add("rms_norm_eps", model.rms_norm_eps);
-  list->add("rope_theta", model.rope_theta);
-  list->add("rope_scaling", rope_scaling_name(model.rope_scaling));
-  if (model.rope_scaling != RopeScaling::kNone) list->add("rope_factor", model.rope_factor);
+  list->add("rms_norm_eps", model.block().norm_eps);
+  list->add("rope_theta", model.block().rope.theta);
+  list->add("rope_scaling", rope_scaling_name(model.block().rope.scaling));
+  if (model.block().rope.scaling != RopeScaling::kNone) list->add("rope_factor", model.block().rope.factor);
   list->add("num_eos_ids", uint64_t{model.eos_ids.size()});
   for (size_t i = 0; i < model.eos_ids.size(); ++i)
     list->add(std::string(str_cat("eos_id.", i)), uint64_t{model.eos_ids[i]});

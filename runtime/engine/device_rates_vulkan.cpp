@@ -43,8 +43,7 @@ Result<double> device_memory_rate(Decoder& decoder) {
   batch->fill(x, kProbeCols * 4, 0x3f800000);
   batch->barrier();
   NWC_TRY(batch->submit_and_wait());
-  const ModelRecord none;
-  const LayerOps ops(device, none, 0, Dtype::kF16);
+  const LayerOps ops(device, Dtype::kF16);
   NWC_ASSIGN_OR_RETURN(const double seconds, least_seconds(*batch, [&] {
                          return ops.matmul(*batch, {&weights, 0, Dtype::kF16, kProbeRows, kProbeCols}, 1,
                                            {&x, 0, kProbeCols}, {&y, 0, kProbeRows}, false);

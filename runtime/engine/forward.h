@@ -4,7 +4,7 @@
 #include <memory>
 #include <span>
 
-#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/file_layout.h"
 #include "runtime/engine/session.h"
 
 namespace nwc {
@@ -15,7 +15,7 @@ struct ForwardInputs {
   Decoder& decoder;
   Runner& runner;
   const SessionParams& params;
-  const LlamaLayout& layout;
+  const ModelLayout& layout;
   const MemoryPlan& plan;
 };
 
@@ -28,6 +28,8 @@ class Forward {
   virtual Status run(std::span<const uint32_t> tokens, uint32_t position) = 0;
   /// out [count][vocab_size] of tokens first, first + 1, ... of the last run.
   virtual Status logits(uint32_t first, uint32_t count, float* out) = 0;
+  /// Does the cache still hold what a token at position `to` sees, after positions up to from - 1 went through?
+  virtual bool can_go_back(size_t from, size_t to) const = 0;
   /// Bytes that are allocated now, on whatever side.
   virtual uint64_t allocated_bytes() const = 0;
 };

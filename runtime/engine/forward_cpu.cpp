@@ -1,5 +1,5 @@
-// The forward pass on the CPU: embedding; per layer RMSNorm, rotary attention over the KV cache, RMSNorm, SwiGLU; norm;
-// head. The readable twin of forward_vulkan.cpp.
+// The forward pass on the CPU: embedding, the steps of each layer (runtime/graph/steps.h), norm, head. The readable
+// twin of forward_vulkan.cpp.
 #include <algorithm>
 #include <cstring>
 
@@ -10,7 +10,7 @@
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/layer_stream.h"
 #include "runtime/engine/memory_plan.h"
-#include "runtime/engine/rope.h"
+#include "runtime/graph/rope.h"
 
 namespace nwc {
 namespace {
@@ -27,45 +27,58 @@ class ForwardCpu final : public Forward {
         level_(std::min(params_.max_cpu, detect_cpu_level())),
         kernels_(kernel_table(level_)),
         source_(file_, in.decoder, layout_, params_.weight_dtype, params_.check_crc, runner_.num_workers()),
-        frequencies_(rope_frequencies(model_)) {}
+        rotary_(model_, plan_.context) {}
 
   Status allocate();
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
+  bool can_go_back(size_t from, size_t to) const override;
   uint64_t allocated_bytes() const override { return allocated_; }
 
  private:
   Status embed(std::span<const uint32_t> tokens);
   Status run_layers(uint32_t tokens);
   Status run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens);
-  Status multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const uint8_t* weights, uint32_t tokens,
-                  const float* in, size_t stride, float* out);
+  Status run_step(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens);
+  void norm(const Step& step, uint32_t layer, uint32_t tokens);
+  void norm_queries_and_keys(uint32_t layer, uint32_t tokens);
+  void rotate(uint32_t layer, uint32_t tokens);
+  void store_and_attend(uint32_t layer, uint32_t tokens);
+  Status linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens);
+  Status multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
+                  size_t stride, float* out);
+  Status multiply_by_head(uint32_t first, uint32_t count, float* out);
   Status fused_multiply(size_t tensor, const float* in, float* out);
 
   WeightView view(const uint8_t* weights, uint64_t offset, uint64_t rows, uint64_t cols) const {
     return {weights + offset * dtype_size(params_.weight_dtype), params_.weight_dtype, static_cast<uint32_t>(rows),
             static_cast<uint32_t>(cols)};
   }
-  const float* norm_gain(uint64_t index) const { return norms_.as<float>() + index * model_.hidden_size; }
+  const float* vector(uint32_t at) const { return at == kNoVector ? nullptr : vectors_.as<float>() + at; }
   void embedding_row(const uint8_t* row, float* out) const;
+  Buffer& slot(Slot s) {
+    Buffer* const buffers[kNumSlots] = {&x_, &normed_, &branch_, &qkv_, &attention_, &inner_};
+    return *buffers[static_cast<uint32_t>(s)];
+  }
+  uint32_t width(uint32_t layer, Slot s) const { return slot_width(layout_.block(layer), model_.hidden_size, s); }
 
   const NwcFile& file_;
   Runner& runner_;
   const SessionParams& params_;
-  const LlamaLayout& layout_;
+  const ModelLayout& layout_;
   const MemoryPlan& plan_;
   const ModelRecord& model_;
   const CpuLevel level_;
   const KernelTable& kernels_;
   WeightSource source_;
-  const std::vector<double> frequencies_;
+  const RotaryTables rotary_;
   SessionSizes sizes_;
   uint64_t allocated_ = 0;
 
-  Buffer norms_, embedding_, head_, head_band_, row_, stream_buffers_[2];
+  Buffer vectors_, positions_, embedding_, head_, head_band_, row_, stream_buffers_[2];
   std::vector<Buffer> layers_;
-  Buffer x_, normed_, branch_, qkv_, attention_, gate_up_, angles_, scratch_;
+  Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, scratch_;
   KvCache cache_;
   struct Fused {
     explicit Fused(const NwcFile& file) : tables(build_decode_tables(*file.codec())), product(file, tables) {}
@@ -84,10 +97,11 @@ Status ForwardCpu::allocate() {
   const auto get = [this](Buffer& buffer, uint64_t bytes, const char* name) {
     return buffer.allocate(bytes, &allocated_, name);
   };
-  NWC_TRY(get(norms_, sizes_.norms, "the norm gains"));
+  NWC_TRY(get(vectors_, sizes_.vectors, "norms and biases"));
+  NWC_TRY(get(positions_, sizes_.positions, "the position embeddings"));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     layers_.emplace_back();
-    NWC_TRY(get(layers_.back(), sizes_.layer, "a resident layer"));
+    NWC_TRY(get(layers_.back(), layer_bytes(layout_, params_.weight_dtype, l), "a resident layer"));
   }
   if (streamed_layers(model_, plan_) != 0) {
     for (Buffer& buffer : stream_buffers_) NWC_TRY(get(buffer, sizes_.layer, "a buffer for streamed layers"));
@@ -97,13 +111,13 @@ Status ForwardCpu::allocate() {
   if (!plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
   if (plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));
   if (!plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
-  NWC_TRY(cache_.allocate(model_, plan_.context, params_.kv_dtype, &allocated_));
+  NWC_TRY(cache_.allocate(layout_, plan_.context, plan_.batch, params_.kv_dtype, &allocated_));
   NWC_TRY(get(x_, sizes_.hidden, "the residual stream"));
   NWC_TRY(get(normed_, sizes_.hidden, "the normed hidden states"));
   NWC_TRY(get(branch_, sizes_.hidden, "the branch outputs"));
   NWC_TRY(get(qkv_, sizes_.qkv, "queries, keys and values"));
   NWC_TRY(get(attention_, sizes_.attention, "the attention outputs"));
-  NWC_TRY(get(gate_up_, sizes_.gate_up, "the MLP's activations"));
+  NWC_TRY(get(inner_, sizes_.gate_up, "the MLP's activations"));
   NWC_TRY(get(angles_, sizes_.angles, "the rotary angles"));
   return get(scratch_, runner_.num_workers() * sizes_.worker_scratch, "the threads' scratch memory");
 }
@@ -119,7 +133,12 @@ Status ForwardCpu::load(const Progress& progress) {
     return progress.report(done, steps) ? Status() : Status(StatusCode::kCancelled, "loading the model was cancelled");
   };
   NWC_TRY(report(0));
-  NWC_TRY(source_.decode_norms(norms_.as<float>()));
+  NWC_TRY(source_.decode_vectors(vectors_.as<float>()));
+  const uint32_t position_rows = model_.ends.position_rows;
+  if (position_rows != 0) {
+    const size_t size = size_t{position_rows} * model_.hidden_size * dtype_size(params_.weight_dtype);
+    NWC_TRY(source_.decode_rows(layout_.positions, 0, position_rows, MutableBytes(positions_.data(), size)));
+  }
   if (embedding_.size() != 0) NWC_TRY(source_.decode_rows(layout_.embedding, 0, model_.vocab_size, matrix(embedding_)));
   if (head_.size() != 0) NWC_TRY(source_.decode_rows(layout_.head, 0, model_.vocab_size, matrix(head_)));
   NWC_TRY(report(1));
@@ -172,6 +191,17 @@ Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
       embedding_row(row_.data(), out);
     }
   }
+  const float scale = model_.ends.embedding_scale;
+  const size_t numbers = tokens.size() * n;
+  if (scale != 1) {
+    for (size_t i = 0; i < numbers; ++i) x_.as<float>()[i] *= scale;
+  }
+  if (model_.ends.position_rows == 0) return {};
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    embedding_row(positions_.data() + (position_ + t) * row_bytes, normed_.as<float>());
+    float* out = x_.as<float>() + t * n;
+    for (uint32_t i = 0; i < n; ++i) out[i] += normed_.as<float>()[i];
+  }
   return {};
 }
 
@@ -187,61 +217,116 @@ Status ForwardCpu::fused_multiply(size_t tensor, const float* in, float* out) {
   return {};
 }
 
-// out [tokens][rows of all] = in [tokens][cols] times matrices first to last, which have the same input. weights: the
-// layer's, or null: decode or multiply each now, for one token.
-Status ForwardCpu::multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const uint8_t* weights,
-                            uint32_t tokens, const float* in, size_t stride, float* out) {
-  const uint64_t cols = layout_.matrix_cols(first);
+// out [tokens][rows of all] = in [tokens][cols] times the matrices of one product. weights: the layer's, or null:
+// decode or multiply each now, for one token.
+Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
+                            size_t stride, float* out) {
+  const std::span<const PlacedMatrix> matrices = layout_.layers[layer].linear(linear);
+  const uint64_t cols = matrices.front().cols;
   if (weights != nullptr) {
-    const uint64_t rows = (layout_.matrix_offset(last + 1u) - layout_.matrix_offset(first)) / cols;
-    matmul(kernels_, runner_, tokens, in, stride, view(weights, layout_.matrix_offset(first), rows, cols), out, rows,
+    const uint64_t rows = (matrices.back().offset - matrices.front().offset) / cols + matrices.back().rows;
+    matmul(kernels_, runner_, tokens, in, stride, view(weights, matrices.front().offset, rows, cols), out, rows,
            scratch_.as<float>());
     return {};
   }
-  for (uint32_t m = first; m <= last; ++m) {
-    const size_t tensor = layout_.layers[layer].matrix[m];
-    const uint64_t rows = layout_.matrix_rows(static_cast<LayerMatrix>(m));
-    if (file_.tensors()[tensor].storage == Storage::kCoded) {
-      NWC_TRY(fused_multiply(tensor, in, out));
+  for (const PlacedMatrix& m : matrices) {
+    if (file_.tensors()[m.tensor].storage == Storage::kCoded) {
+      NWC_TRY(fused_multiply(m.tensor, in, out));
     } else {
       const MutableBytes bytes(stream_buffers_[0].data(),
-                               static_cast<size_t>(rows * cols) * dtype_size(params_.weight_dtype));
-      NWC_TRY(source_.decode_rows(tensor, 0, rows, bytes));
-      matmul(kernels_, runner_, 1, in, cols, view(bytes.data(), 0, rows, cols), out, rows, scratch_.as<float>());
+                               static_cast<size_t>(m.rows * cols) * dtype_size(params_.weight_dtype));
+      NWC_TRY(source_.decode_rows(m.tensor, 0, m.rows, bytes));
+      matmul(kernels_, runner_, 1, in, cols, view(bytes.data(), 0, m.rows, cols), out, m.rows, scratch_.as<float>());
     }
-    out += rows;
+    out += m.rows;
+  }
+  return {};
+}
+
+void ForwardCpu::norm(const Step& step, uint32_t layer, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  const LayerLayout& at = layout_.layers[layer];
+  const uint32_t n = model_.hidden_size;
+  const NormParams params{block.norm, block.norm_eps, vector(at.norm_at[static_cast<size_t>(step.gain)]),
+                          vector(at.norm_at[static_cast<size_t>(step.bias)])};
+  norm_rows(kernels_, runner_, tokens, n, params, rows_of(slot(step.in).as<float>(), n),
+            rows_of(slot(step.out).as<float>(), n));
+}
+
+void ForwardCpu::norm_queries_and_keys(uint32_t layer, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  const LayerLayout& at = layout_.layers[layer];
+  const bool whole = block.qk_norm == QkNorm::kWhole;
+  float* from = qkv_.as<float>();
+  for (const bool keys : {false, true}) {
+    const uint32_t width = keys ? block.kv_width() : block.q_width();
+    const uint32_t n = whole ? width : block.head_dim, each = width / n;
+    const Role role = keys ? Role::kKNorm : Role::kQNorm;
+    const NormParams params{block.norm, block.norm_eps, vector(at.norm_at[static_cast<size_t>(role)]), nullptr};
+    const RowsView rows{from, n, each, this->width(layer, Slot::kQkv)};
+    norm_rows(kernels_, runner_, tokens * each, n, params, rows, rows);
+    from += width;
+  }
+}
+
+void ForwardCpu::rotate(uint32_t layer, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  const uint32_t half = block.rope_dims() / 2, width = this->width(layer, Slot::kQkv);
+  const uint32_t rotated = block.num_heads + block.num_kv_heads;  // queries and keys, next to each other
+  parallel_for(runner_, tokens, [&](uint32_t t, uint32_t) {
+    float* heads = qkv_.as<float>() + size_t{t} * width;
+    const float* angle = angles_.as<float>() + size_t{t} * rotary_.width() + rotary_.at(layout_.layers[layer].kind);
+    for (uint32_t h = 0; h < rotated; ++h) rope_rotate(heads + size_t{h} * block.head_dim, half, angle, angle + half);
+    if (block.temperature_beta == 0) return;
+    for (uint32_t i = 0; i < block.q_width(); ++i) heads[i] *= angle[2 * half];
+  });
+}
+
+void ForwardCpu::store_and_attend(uint32_t layer, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  const size_t width = this->width(layer, Slot::kQkv);
+  parallel_for(runner_, tokens, [&](uint32_t t, uint32_t) {
+    const float* key = qkv_.as<float>() + t * width + block.q_width();
+    cache_.store(kernels_, layer, position_ + t, key, key + block.kv_width());
+  });
+  attend(kernels_, runner_, block, cache_, layer, position_, tokens, qkv_.as<float>(), width, attention_.as<float>(),
+         scratch_.as<float>(), sizes_.worker_scratch / sizeof(float));
+}
+
+Status ForwardCpu::linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens) {
+  float* const out = (step.accumulate ? branch_ : slot(step.out)).as<float>();
+  const uint32_t rows = width(layer, step.out);
+  NWC_TRY(multiply(layer, step.linear, weights, tokens, slot(step.in).as<float>(), width(layer, step.in), out));
+  const uint32_t bias = layout_.layers[layer].bias_at[static_cast<size_t>(step.linear)];
+  if (bias != kNoVector) add_bias(runner_, tokens, rows, vector(bias), out, rows);
+  if (step.accumulate) add_rows(runner_, tokens, rows, 1, slot(step.out).as<float>(), out);
+  return {};
+}
+
+Status ForwardCpu::run_step(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  switch (step.kind) {
+    case StepKind::kNorm: norm(step, layer, tokens); break;
+    case StepKind::kLinear: return linear(step, layer, weights, tokens);
+    case StepKind::kQkNorm: norm_queries_and_keys(layer, tokens); break;
+    case StepKind::kRotate: rotate(layer, tokens); break;
+    case StepKind::kAttend: store_and_attend(layer, tokens); break;
+    case StepKind::kActivate:
+      activate(kernels_, runner_, tokens, block.intermediate_size, block.gated, block.activation, inner_.as<float>());
+      break;
+    case StepKind::kAdd:
+      add_rows(runner_, tokens, model_.hidden_size, step.scale, slot(step.out).as<float>(), slot(step.in).as<float>());
+      break;
   }
   return {};
 }
 
 Status ForwardCpu::run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens) {
-  const uint32_t hidden = model_.hidden_size, inner = model_.intermediate_size;
-  const uint32_t half = model_.head_dim / 2;
-  const uint32_t rotated = model_.num_heads + model_.num_kv_heads;  // queries and keys, next to each other
-  rms_norm(kernels_, runner_, tokens, hidden, x_.as<float>(), norm_gain(2 * uint64_t{layer}), model_.rms_norm_eps,
-           normed_.as<float>());
-  NWC_TRY(multiply(layer, kQ, kV, weights, tokens, normed_.as<float>(), hidden, qkv_.as<float>()));
-  const size_t width = layout_.qkv_width();
-  parallel_for(runner_, tokens, [&](uint32_t t, uint32_t) {
-    float* heads = qkv_.as<float>() + t * width;
-    const float* angle = angles_.as<float>() + size_t{t} * model_.head_dim;
-    for (uint32_t h = 0; h < rotated; ++h) rope_rotate(heads + size_t{h} * model_.head_dim, half, angle, angle + half);
-    const float* key = heads + layout_.q_width();
-    cache_.store(kernels_, layer, position_ + t, key, key + layout_.kv_width());
-  });
-  attend(kernels_, runner_, model_, cache_, layer, position_, tokens, qkv_.as<float>(), width, attention_.as<float>(),
-         scratch_.as<float>(), sizes_.worker_scratch / sizeof(float));
-  NWC_TRY(multiply(layer, kO, kO, weights, tokens, attention_.as<float>(), layout_.q_width(), branch_.as<float>()));
-  add_rows(runner_, tokens, hidden, x_.as<float>(), branch_.as<float>());
-
-  rms_norm(kernels_, runner_, tokens, hidden, x_.as<float>(), norm_gain(2 * uint64_t{layer} + 1), model_.rms_norm_eps,
-           normed_.as<float>());
-  NWC_TRY(multiply(layer, kGate, kUp, weights, tokens, normed_.as<float>(), hidden, gate_up_.as<float>()));
-  swiglu(kernels_, runner_, tokens, inner, gate_up_.as<float>());
-  NWC_TRY(multiply(layer, kDown, kDown, weights, tokens, gate_up_.as<float>(), 2 * size_t{inner}, branch_.as<float>()));
-  add_rows(runner_, tokens, hidden, x_.as<float>(), branch_.as<float>());
+  for (const Step& step : layout_.layer_steps(layer)) NWC_TRY(run_step(step, layer, weights, tokens));
   return {};
 }
+
+bool ForwardCpu::can_go_back(size_t from, size_t to) const { return cache_.holds(layout_, from, to); }
 
 Status ForwardCpu::run(std::span<const uint32_t> tokens, uint32_t position) {
   position_ = position;
@@ -252,8 +337,7 @@ Status ForwardCpu::run(std::span<const uint32_t> tokens, uint32_t position) {
 Status ForwardCpu::run_layers(uint32_t tokens) {
   const LayerStream::Running running(stream_.get());
   for (uint32_t t = 0; t < tokens; ++t) {
-    float* angle = angles_.as<float>() + size_t{t} * model_.head_dim;
-    rope_angles(frequencies_, position_ + t, angle, angle + model_.head_dim / 2);
+    rotary_.angles(position_ + t, angles_.as<float>() + size_t{t} * rotary_.width());
   }
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     if (l < plan_.resident_layers) {
@@ -271,12 +355,19 @@ Status ForwardCpu::run_layers(uint32_t tokens) {
     stream_->release();
     NWC_TRY(status);
   }
-  rms_norm(kernels_, runner_, tokens, model_.hidden_size, x_.as<float>(), norm_gain(2 * uint64_t{model_.num_layers}),
-           model_.rms_norm_eps, normed_.as<float>());
+  const uint32_t n = model_.hidden_size;
+  const BlockSpec& first = model_.blocks.front();
+  if (!model_.ends.final_norm) {
+    std::copy_n(x_.as<float>(), size_t{tokens} * n, normed_.as<float>());
+    return {};
+  }
+  const NormParams params{first.norm, first.norm_eps, vector(layout_.final_norm_at),
+                          vector(layout_.final_norm_bias_at)};
+  norm_rows(kernels_, runner_, tokens, n, params, rows_of(x_.as<float>(), n), rows_of(normed_.as<float>(), n));
   return {};
 }
 
-Status ForwardCpu::logits(uint32_t first, uint32_t count, float* out) {
+Status ForwardCpu::multiply_by_head(uint32_t first, uint32_t count, float* out) {
   const float* hidden = normed_.as<float>() + size_t{first} * model_.hidden_size;
   const auto multiply_band = [&](const uint8_t* weights, uint32_t begin, uint32_t rows) {
     matmul(kernels_, runner_, count, hidden, model_.hidden_size, view(weights, 0, rows, model_.hidden_size),
@@ -296,6 +387,14 @@ Status ForwardCpu::logits(uint32_t first, uint32_t count, float* out) {
                                 MutableBytes(head_band_.data(), static_cast<size_t>(rows * row_bytes))));
     multiply_band(head_band_.data(), begin, rows);
   }
+  return {};
+}
+
+Status ForwardCpu::logits(uint32_t first, uint32_t count, float* out) {
+  NWC_TRY(multiply_by_head(first, count, out));
+  const uint32_t vocab = model_.vocab_size;
+  if (layout_.head_bias_at != kNoVector) add_bias(runner_, count, vocab, vector(layout_.head_bias_at), out, vocab);
+  cap_logits(model_.ends.logit_scale, model_.ends.logit_softcap, out, size_t{count} * vocab);
   return {};
 }
 

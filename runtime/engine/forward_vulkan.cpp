@@ -6,12 +6,14 @@
 #include "runtime/base/half.h"
 #include "runtime/base/str_cat.h"
 #include "runtime/decoder/vulkan/device_product.h"
+#include "runtime/engine/attention.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/forward.h"
+#include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/layer_ops_self_test_vulkan.h"
 #include "runtime/engine/layer_stream.h"
 #include "runtime/engine/memory_plan.h"
-#include "runtime/engine/rope.h"
+#include "runtime/graph/rope.h"
 
 namespace nwc {
 namespace {
@@ -30,15 +32,16 @@ class ForwardVulkan final : public Forward {
         model_(layout_.model),
         decoder_(decoder),
         device_(decoder.device()),
-        ops_(device_, model_, plan_.context, params_.kv_dtype),
+        ops_(device_, params_.kv_dtype),
         host_source_(file_, decoder, layout_, params_.weight_dtype, params_.check_crc, in.runner.num_workers()),
-        frequencies_(rope_frequencies(model_)),
+        rotary_(model_, plan_.context),
         checked_(file_) {}
 
   Status allocate();
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
+  bool can_go_back(size_t from, size_t to) const override;
   uint64_t allocated_bytes() const override { return allocated_ + (fused_ == nullptr ? 0 : fused_->device_bytes()); }
 
  private:
@@ -53,36 +56,50 @@ class ForwardVulkan final : public Forward {
   Status upload(const DeviceBuffer& to, uint64_t bytes);
   Status embed_on_host(std::span<const uint32_t> tokens);
   Status begin_batch(std::span<const uint32_t> tokens);
+  Status record_step(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
+  Status record_norm(const Step& step, uint32_t layer, uint32_t tokens);
+  Status record_qk_norm(uint32_t layer, uint32_t tokens);
+  Status record_linear(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
   Status record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
-  Status multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const DeviceBuffer* weights, uint32_t tokens,
-                  const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add);
-  Status multiply_coded(uint32_t layer, LayerMatrix first, LayerMatrix last, uint32_t tokens, const DeviceBuffer& in,
-                        const DeviceBuffer& out, uint32_t out_stride, bool add);
+  Status multiply(uint32_t layer, Linear linear, const DeviceBuffer* weights, uint32_t tokens, const DeviceBuffer& in,
+                  const DeviceBuffer& out, uint32_t out_stride, bool add);
+  Status multiply_coded(uint32_t layer, Linear linear, uint32_t tokens, const DeviceBuffer& in, const DeviceBuffer& out,
+                        uint32_t out_stride, bool add);
   Status next_submission();
+  /// The activations that a step reads from a slot, or writes to it.
+  const DeviceBuffer& slot(Slot s, bool read) const {
+    const DeviceBuffer* const buffers[kNumSlots] = {&x_, &normed_, &branch_, &qkv_, &attention_, &gate_up_};
+    return read && s == Slot::kInner ? activated_ : *buffers[static_cast<uint32_t>(s)];
+  }
+  uint32_t width(uint32_t layer, Slot s) const { return slot_width(layout_.block(layer), model_.hidden_size, s); }
+  uint32_t kept(uint32_t layer) const { return kept_positions(layout_.block(layer), plan_.context, plan_.batch); }
+  /// Floats of inputs_ in front of the angles.
+  uint32_t angles_at() const { return 2 * plan_.batch; }
   bool coded(size_t tensor) const { return file_.tensors()[tensor].storage == Storage::kCoded; }
   Status logits_of(uint32_t first, uint32_t count, float* out);
 
   const NwcFile& file_;
   const SessionParams& params_;
-  const LlamaLayout& layout_;
+  const ModelLayout& layout_;
   const MemoryPlan& plan_;
   const ModelRecord& model_;
   DeviceDecoder& decoder_;
   VulkanDevice& device_;
   const LayerOps ops_;
   WeightSource host_source_;  ///< for what the host reads: norms, embedding rows
-  const std::vector<double> frequencies_;
+  const RotaryTables rotary_;
   CheckedRows checked_;
   SessionSizes sizes_;
   uint64_t allocated_ = 0;
 
-  DeviceBuffer norms_, embedding_, head_, head_band_, stream_buffers_[2];
+  DeviceBuffer vectors_, positions_, embedding_, head_, head_band_, stream_buffers_[2];
   std::vector<DeviceBuffer> layers_, cache_;  ///< per layer
-  DeviceBuffer x_, normed_, qkv_, attention_, gate_up_, activated_, inputs_, upload_, logits_, readback_;
+  DeviceBuffer x_, normed_, branch_, qkv_, attention_, gate_up_, activated_, inputs_, upload_, logits_, readback_;
   Buffer row_;                                 ///< an embedding row on the host
   std::unique_ptr<VulkanFusedProduct> fused_;  ///< kFused, and something is coded
   std::unique_ptr<CommandBatch> batch_;        // after the buffers: what is in flight ends before they do
   std::unique_ptr<LayerStream> stream_;        // likewise its thread
+  std::vector<float> head_bias_;               ///< empty: none
   uint32_t position_ = 0;                      ///< of the batch at work
   uint64_t macs_ = 0;                          ///< recorded since the last submission
 };
@@ -98,9 +115,12 @@ Status ForwardVulkan::allocate() {
   const auto on_device = [this](DeviceBuffer& buffer, uint64_t bytes) {
     return get(buffer, bytes, MemoryKind::kDevice);
   };
-  NWC_TRY(on_device(norms_, sizes_.norms));
+  NWC_TRY(on_device(vectors_, sizes_.vectors));
+  if (model_.ends.position_rows != 0) NWC_TRY(on_device(positions_, sizes_.positions));
   layers_.resize(plan_.resident_layers);
-  for (DeviceBuffer& layer : layers_) NWC_TRY(on_device(layer, sizes_.layer));
+  for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
+    NWC_TRY(on_device(layers_[l], layer_bytes(layout_, params_.weight_dtype, l)));
+  }
   if (streamed_layers(model_, plan_) != 0) {
     for (DeviceBuffer& buffer : stream_buffers_) NWC_TRY(on_device(buffer, sizes_.layer));
   }
@@ -110,8 +130,11 @@ Status ForwardVulkan::allocate() {
   if (plan_.head_resident && !model_.tied_embeddings) NWC_TRY(on_device(head_, sizes_.head));
   if (!plan_.head_resident) NWC_TRY(on_device(head_band_, sizes_.head_band));
   cache_.resize(model_.num_layers);
-  for (DeviceBuffer& layer : cache_) NWC_TRY(on_device(layer, sizes_.layer_cache));
+  for (uint32_t l = 0; l < model_.num_layers; ++l) {
+    NWC_TRY(on_device(cache_[l], device_cache_bytes(layout_.block(l), plan_.context, plan_.batch, params_.kv_dtype)));
+  }
   for (DeviceBuffer* buffer : {&x_, &normed_}) NWC_TRY(on_device(*buffer, sizes_.hidden));
+  if (layout_.uses(Slot::kBranch)) NWC_TRY(on_device(branch_, sizes_.hidden));
   NWC_TRY(on_device(qkv_, sizes_.qkv));
   NWC_TRY(on_device(attention_, sizes_.attention));
   NWC_TRY(on_device(gate_up_, sizes_.gate_up));
@@ -143,12 +166,10 @@ Status ForwardVulkan::decode_rows(size_t tensor, uint64_t begin, uint64_t end, c
 
 Status ForwardVulkan::decode_layer(uint32_t layer, const DeviceBuffer& out) {
   const uint64_t element = dtype_size(params_.weight_dtype);
-  DeviceDecodeRequest requests[kNumLayerMatrices];
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const uint64_t rows = layout_.matrix_rows(static_cast<LayerMatrix>(i));
-    const uint64_t begin = layout_.matrix_offset(i) * element, end = layout_.matrix_offset(i + 1) * element;
-    requests[i] = {layout_.layers[layer].matrix[i], 0, rows, params_.weight_dtype,
-                   BufferView(&out, begin, end - begin)};
+  std::vector<DeviceDecodeRequest> requests;
+  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
+    const uint64_t bytes = uint64_t{m.rows} * m.cols * element;
+    requests.push_back({m.tensor, 0, m.rows, params_.weight_dtype, BufferView(&out, m.offset * element, bytes)});
   }
   return decode(requests);
 }
@@ -171,15 +192,20 @@ Status ForwardVulkan::load(const Progress& progress) {
   };
   NWC_TRY(report(0));
   {
-    const uint64_t bytes = layout_.norm_elements() * sizeof(float);
+    const uint64_t bytes = uint64_t{layout_.vector_elements} * sizeof(float);
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer staging, DeviceBuffer::create(device_, bytes, MemoryKind::kUpload));
-    NWC_TRY(host_source_.decode_norms(reinterpret_cast<float*>(staging.mapped().data())));
+    NWC_TRY(host_source_.decode_vectors(reinterpret_cast<float*>(staging.mapped().data())));
+    if (layout_.head_bias_at != kNoVector) {
+      const float* bias = reinterpret_cast<const float*>(staging.mapped().data()) + layout_.head_bias_at;
+      head_bias_.assign(bias, bias + model_.vocab_size);
+    }
     NWC_TRY(staging.flush());
     NWC_TRY(batch_->begin());
-    batch_->copy(staging, 0, norms_, 0, bytes);
+    batch_->copy(staging, 0, vectors_, 0, bytes);
     batch_->barrier();
     NWC_TRY(batch_->submit_and_wait());
   }
+  if (model_.ends.position_rows != 0) NWC_TRY(decode_rows(layout_.positions, 0, model_.ends.position_rows, positions_));
   if (plan_.embedding_resident) NWC_TRY(decode_rows(layout_.embedding, 0, model_.vocab_size, embedding_));
   if (head_.size() != 0) NWC_TRY(decode_rows(layout_.head, 0, model_.vocab_size, head_));
   NWC_TRY(report(1));
@@ -224,6 +250,9 @@ Status ForwardVulkan::embed_on_host(std::span<const uint32_t> tokens) {
       for (uint32_t i = 0; i < n; ++i) x[t * n + i] = f16 ? f16_to_f32(halves(i)) : bf16_to_f32(halves(i));
     }
   }
+  if (model_.ends.embedding_scale != 1) {
+    for (size_t i = 0; i < tokens.size() * n; ++i) x[i] *= model_.ends.embedding_scale;
+  }
   return upload(x_, tokens.size() * n * sizeof(float));
 }
 
@@ -232,42 +261,52 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
   if (!plan_.embedding_resident) NWC_TRY(embed_on_host(tokens));
   const uint32_t count = static_cast<uint32_t>(tokens.size());
   uint8_t* to = upload_.mapped().data();
+  // Ids and positions [batch] each, then the angles.
   std::memcpy(to, tokens.data(), tokens.size_bytes());
-  float* angles = reinterpret_cast<float*>(to) + plan_.batch;
-  for (uint32_t t = 0; t < count; ++t, angles += model_.head_dim) {
-    rope_angles(frequencies_, position_ + t, angles, angles + model_.head_dim / 2);
+  uint32_t* positions = reinterpret_cast<uint32_t*>(to) + plan_.batch;
+  float* angles = reinterpret_cast<float*>(to) + angles_at();
+  for (uint32_t t = 0; t < count; ++t) {
+    positions[t] = position_ + t;
+    rotary_.angles(position_ + t, angles + size_t{t} * rotary_.width());
   }
   NWC_TRY(upload_.flush());
   NWC_TRY(batch_->begin());
   batch_->barrier();
-  batch_->copy(upload_, 0, inputs_, 0, (uint64_t{plan_.batch} + uint64_t{count} * model_.head_dim) * sizeof(float));
+  batch_->copy(upload_, 0, inputs_, 0, (uint64_t{angles_at()} + uint64_t{count} * rotary_.width()) * sizeof(float));
   batch_->barrier();
-  if (!plan_.embedding_resident) return {};
-  NWC_TRY(ops_.embed(*batch_, matrix(embedding_, 0, model_.vocab_size, model_.hidden_size), inputs_, 0, count, x_));
-  batch_->barrier();
+  const uint32_t n = model_.hidden_size, rows = model_.ends.position_rows;
+  if (plan_.embedding_resident) {
+    const DeviceMatrix embedding = matrix(embedding_, 0, model_.vocab_size, n);
+    NWC_TRY(ops_.embed(*batch_, embedding, inputs_, 0, count, x_, model_.ends.embedding_scale, false));
+    batch_->barrier();
+  }
+  if (rows != 0) {
+    NWC_TRY(ops_.embed(*batch_, matrix(positions_, 0, rows, n), inputs_, plan_.batch, count, x_, 1, true));
+    batch_->barrier();
+  }
   return {};
 }
 
 // out [tokens][rows of all] = (add: +=) in [tokens][cols] times matrices first to last, which have the same input.
 // weights: the layer's, or null: from the payloads.
-Status ForwardVulkan::multiply(uint32_t layer, LayerMatrix first, LayerMatrix last, const DeviceBuffer* weights,
-                               uint32_t tokens, const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride,
-                               bool add) {
-  if (weights == nullptr) return multiply_coded(layer, first, last, tokens, in, out, out_stride, add);
-  const uint64_t cols = layout_.matrix_cols(first);
-  const uint64_t rows = (layout_.matrix_offset(last + 1u) - layout_.matrix_offset(first)) / cols;
-  return ops_.matmul(*batch_, matrix(*weights, layout_.matrix_offset(first), rows, cols), tokens,
-                     {&in, 0, static_cast<uint32_t>(cols)}, {&out, 0, out_stride}, add);
+Status ForwardVulkan::multiply(uint32_t layer, Linear linear, const DeviceBuffer* weights, uint32_t tokens,
+                               const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add) {
+  if (weights == nullptr) return multiply_coded(layer, linear, tokens, in, out, out_stride, add);
+  const std::span<const PlacedMatrix> matrices = layout_.layers[layer].linear(linear);
+  const uint64_t cols = matrices.front().cols, offset = matrices.front().offset;
+  const uint64_t rows = (matrices.back().offset - offset) / cols + matrices.back().rows;
+  return ops_.matmul(*batch_, matrix(*weights, offset, rows, cols), tokens, {&in, 0, static_cast<uint32_t>(cols)},
+                     {&out, 0, out_stride}, add);
 }
 
-Status ForwardVulkan::multiply_coded(uint32_t layer, LayerMatrix first, LayerMatrix last, uint32_t tokens,
-                                     const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add) {
+Status ForwardVulkan::multiply_coded(uint32_t layer, Linear linear, uint32_t tokens, const DeviceBuffer& in,
+                                     const DeviceBuffer& out, uint32_t out_stride, bool add) {
   std::vector<VulkanFusedProduct::Product> products;
   uint64_t at = 0;
-  for (uint32_t m = first; m <= last; ++m) {
-    const size_t tensor = layout_.layers[layer].matrix[m];
-    const uint64_t rows = layout_.matrix_rows(static_cast<LayerMatrix>(m));
-    const uint32_t cols = static_cast<uint32_t>(layout_.matrix_cols(first));
+  for (const PlacedMatrix& m : layout_.layers[layer].linear(linear)) {
+    const size_t tensor = m.tensor;
+    const uint64_t rows = m.rows;
+    const uint32_t cols = m.cols;
     if (coded(tensor)) {
       const uint64_t offset = at * sizeof(float);
       products.push_back({tensor, tokens, &in, cols, BufferView(&out, offset, out.size() - offset), out_stride, add});
@@ -292,34 +331,90 @@ Status ForwardVulkan::next_submission() {
   return {};
 }
 
-Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
-  const uint32_t hidden = model_.hidden_size, inner = model_.intermediate_size;
-  NWC_TRY(ops_.rms_norm(*batch_, tokens, x_, norms_, 2 * layer * hidden, normed_));
-  batch_->barrier();
-  NWC_TRY(multiply(layer, kQ, kV, weights, tokens, normed_, qkv_, layout_.qkv_width(), false));
-  batch_->barrier();
-  NWC_TRY(ops_.rope_store(*batch_, tokens, position_, qkv_, inputs_, plan_.batch, cache_[layer]));
-  batch_->barrier();
-  NWC_TRY(ops_.attend(*batch_, tokens, position_, qkv_, cache_[layer], attention_));
-  batch_->barrier();
-  NWC_TRY(multiply(layer, kO, kO, weights, tokens, attention_, x_, hidden, true));
-  batch_->barrier();
-  NWC_TRY(ops_.rms_norm(*batch_, tokens, x_, norms_, (2 * layer + 1) * hidden, normed_));
-  batch_->barrier();
-  NWC_TRY(multiply(layer, kGate, kUp, weights, tokens, normed_, gate_up_, 2 * inner, false));
-  batch_->barrier();
-  NWC_TRY(ops_.swiglu(*batch_, tokens, gate_up_, activated_));
-  batch_->barrier();
-  NWC_TRY(multiply(layer, kDown, kDown, weights, tokens, activated_, x_, hidden, true));
-  batch_->barrier();
+Status ForwardVulkan::record_norm(const Step& step, uint32_t layer, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  const LayerLayout& at = layout_.layers[layer];
+  const uint32_t n = model_.hidden_size;
+  const LayerOps::Norm norm{block.norm,
+                            block.norm_eps,
+                            n,
+                            1,
+                            at.norm_at[static_cast<size_t>(step.gain)],
+                            at.norm_at[static_cast<size_t>(step.bias)]};
+  return ops_.norm(*batch_, norm, tokens, {&slot(step.in, true), 0, n}, vectors_, {&slot(step.out, false), 0, n});
+}
+
+Status ForwardVulkan::record_qk_norm(uint32_t layer, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  const LayerLayout& at = layout_.layers[layer];
+  const uint32_t stride = width(layer, Slot::kQkv);
+  uint32_t from = 0;
+  for (const bool keys : {false, true}) {
+    const uint32_t all = keys ? block.kv_width() : block.q_width();
+    const uint32_t n = block.qk_norm == QkNorm::kWhole ? all : block.head_dim;
+    const Role role = keys ? Role::kKNorm : Role::kQNorm;
+    const LayerOps::Norm norm{block.norm, block.norm_eps, n, all / n, at.norm_at[static_cast<size_t>(role)], kNoVector};
+    NWC_TRY(ops_.norm(*batch_, norm, tokens, {&qkv_, from, stride}, vectors_, {&qkv_, from, stride}));
+    from += all;
+  }
   return {};
+}
+
+Status ForwardVulkan::record_linear(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
+  const uint32_t rows = width(layer, step.out);
+  const DeviceBuffer& out = slot(step.out, false);
+  NWC_TRY(multiply(layer, step.linear, weights, tokens, slot(step.in, true), out, rows, step.accumulate));
+  const uint32_t bias = layout_.layers[layer].bias_at[static_cast<size_t>(step.linear)];
+  if (bias == kNoVector) return {};
+  batch_->barrier();
+  return ops_.add_rows(*batch_, tokens, rows, 1, {&out, 0, rows}, {&vectors_, bias, 0});
+}
+
+Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
+  const BlockSpec& block = layout_.block(layer);
+  const uint32_t n = model_.hidden_size;
+  switch (step.kind) {
+    case StepKind::kNorm: return record_norm(step, layer, tokens);
+    case StepKind::kLinear: return record_linear(step, layer, weights, tokens);
+    case StepKind::kQkNorm: return record_qk_norm(layer, tokens);
+    case StepKind::kRotate: return {};  // on the way to the cache
+    case StepKind::kAttend: {
+      const uint32_t table = angles_at() + rotary_.at(layout_.layers[layer].kind);
+      NWC_TRY(ops_.rope_store(*batch_, block, tokens, position_, kept(layer), qkv_, {&inputs_, table, rotary_.width()},
+                              cache_[layer]));
+      batch_->barrier();
+      return ops_.attend(*batch_, block, tokens, position_, kept(layer), qkv_, cache_[layer], attention_);
+    }
+    case StepKind::kActivate: return ops_.activate(*batch_, block, tokens, gate_up_, activated_);
+    case StepKind::kAdd:
+      return ops_.add_rows(*batch_, tokens, n, step.scale, {&slot(step.out, false), 0, n},
+                           {&slot(step.in, true), 0, n});
+  }
+  return {};
+}
+
+Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
+  for (const Step& step : layout_.layer_steps(layer)) {
+    NWC_TRY(record_step(step, layer, weights, tokens));
+    batch_->barrier();
+  }
+  return {};
+}
+
+bool ForwardVulkan::can_go_back(size_t from, size_t to) const {
+  for (uint32_t l = 0; l < model_.num_layers; ++l) {
+    const size_t window = layout_.block(l).window;
+    const size_t needed = window == 0 || to < window ? 0 : to + 1 - window;
+    if (needed + kept(l) < from) return false;
+  }
+  return true;
 }
 
 Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
   position_ = position;
   const uint32_t count = static_cast<uint32_t>(tokens.size());
   const uint64_t most = device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
-  const uint64_t layer_macs = layout_.matrix_offset(kNumLayerMatrices) * count;
+  const uint64_t layer_macs = layout_.max_layer_elements() * count;
   const bool from_payloads = plan_.mode == SessionMode::kFused && count <= kMaxFusedBatch;
   NWC_TRY(begin_batch(tokens));
   const LayerStream::Running running(stream_.get());
@@ -341,7 +436,14 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
       NWC_TRY(status);
     }
   }
-  NWC_TRY(ops_.rms_norm(*batch_, count, x_, norms_, 2 * model_.num_layers * model_.hidden_size, normed_));
+  const uint32_t n = model_.hidden_size;
+  if (model_.ends.final_norm) {
+    const BlockSpec& first = model_.blocks.front();
+    const LayerOps::Norm norm{first.norm, first.norm_eps, n, 1, layout_.final_norm_at, layout_.final_norm_bias_at};
+    NWC_TRY(ops_.norm(*batch_, norm, count, {&x_, 0, n}, vectors_, {&normed_, 0, n}));
+  } else {
+    batch_->copy(x_, 0, normed_, 0, uint64_t{count} * n * sizeof(float));
+  }
   return batch_->submit_and_wait();
 }
 
@@ -378,6 +480,8 @@ Status ForwardVulkan::logits_of(uint32_t first, uint32_t count, float* out) {
   NWC_TRY(batch_->submit_and_wait());
   NWC_TRY(readback_.invalidate());
   std::memcpy(out, readback_.mapped().data(), static_cast<size_t>(bytes));
+  for (size_t i = 0; i < size_t{count} * vocab && !head_bias_.empty(); ++i) out[i] += head_bias_[i % vocab];
+  cap_logits(model_.ends.logit_scale, model_.ends.logit_softcap, out, size_t{count} * vocab);
   return {};
 }
 

@@ -30,8 +30,8 @@ struct KernelTable {
   float (*sum_squares)(const float* x, uint32_t n);
   /// row[n] = softmax(scale * row[n]), n > 0, scale > 0.
   void (*softmax)(float* row, uint32_t n, float scale);
-  /// out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; out may be gate or up.
-  void (*silu_mul)(const float* gate, const float* up, float* out, uint32_t n);
+  /// x[i] *= sigmoid(x[i] (a + b x[i]^2)) * up[i]; without `up`, times 1. SiLU: a 1, b 0.
+  void (*sigmoid_gate)(float* x, const float* up, uint32_t n, float a, float b);
   void (*widen_f16)(const uint16_t* in, float* out, uint32_t n);
   void (*narrow_f16)(const float* in, uint16_t* out, uint32_t n);
 };

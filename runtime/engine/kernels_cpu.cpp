@@ -62,8 +62,11 @@ void softmax(float* row, uint32_t n, float scale) {
   for (uint32_t i = 0; i < n; ++i) row[i] *= inverse;
 }
 
-void silu_mul(const float* gate, const float* up, float* out, uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+void sigmoid_gate(float* x, const float* up, uint32_t n, float a, float b) {
+  for (uint32_t i = 0; i < n; ++i) {
+    const float z = x[i] * (a + b * std::min(x[i] * x[i], 1e30f));
+    x[i] = x[i] / (1.0f + std::exp(-z)) * (up != nullptr ? up[i] : 1.0f);
+  }
 }
 
 void widen_f16(const uint16_t* in, float* out, uint32_t n) {
@@ -75,8 +78,8 @@ void narrow_f16(const float* in, uint16_t* out, uint32_t n) {
 
 }  // namespace
 
-const KernelTable kScalarKernels = {kScalarPanelRows, pack,     gemm,      gemv,      sum_squares,
-                                    softmax,          silu_mul, widen_f16, narrow_f16};
+const KernelTable kScalarKernels = {kScalarPanelRows, pack,         gemm,      gemv,      sum_squares,
+                                    softmax,          sigmoid_gate, widen_f16, narrow_f16};
 
 const KernelTable& kernel_table(CpuLevel level) {
 #if defined(__x86_64__)
@@ -135,29 +138,77 @@ void for_rows(Runner& runner, uint32_t tokens, const F& f) {
 }
 }  // namespace
 
-void rms_norm(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, const float* x,
-              const float* gain, float eps, float* y) {
-  for_rows(runner, tokens, [&](uint32_t t) {
-    const float* in = x + size_t{t} * n;
-    float* out = y + size_t{t} * n;
-    const float inverse = 1.0f / std::sqrt(kernels.sum_squares(in, n) / static_cast<float>(n) + eps);
-    for (uint32_t i = 0; i < n; ++i) out[i] = in[i] * inverse * gain[i];
+void norm_rows(const KernelTable& kernels, Runner& runner, uint32_t rows, uint32_t n, const NormParams& norm,
+               const RowsView& in, const RowsView& out) {
+  for_rows(runner, rows, [&](uint32_t t) {
+    const float* x = in.row(t);
+    float* y = out.row(t);
+    if (norm.kind == NormKind::kRms) {
+      const float inverse = 1.0f / std::sqrt(kernels.sum_squares(x, n) / static_cast<float>(n) + norm.eps);
+      for (uint32_t i = 0; i < n; ++i) y[i] = x[i] * inverse * norm.gain[i];
+      return;
+    }
+    double sum = 0, squares = 0;
+    for (uint32_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]);
+    const double mean = sum / n;
+    for (uint32_t i = 0; i < n; ++i) squares += (static_cast<double>(x[i]) - mean) * (static_cast<double>(x[i]) - mean);
+    const float center = static_cast<float>(mean);
+    const float inverse = static_cast<float>(1.0 / std::sqrt(squares / n + static_cast<double>(norm.eps)));
+    for (uint32_t i = 0; i < n; ++i) {
+      y[i] = (x[i] - center) * inverse * norm.gain[i] + (norm.bias != nullptr ? norm.bias[i] : 0.0f);
+    }
   });
 }
 
-void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float* x, const float* y) {
+void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float scale, float* x, const float* y) {
   for_rows(runner, tokens, [&](uint32_t t) {
     float* out = x + size_t{t} * n;
     const float* in = y + size_t{t} * n;
-    for (uint32_t i = 0; i < n; ++i) out[i] += in[i];
+    if (scale == 1) {
+      for (uint32_t i = 0; i < n; ++i) out[i] += in[i];
+    } else {
+      for (uint32_t i = 0; i < n; ++i) out[i] += scale * in[i];
+    }
   });
 }
 
-void swiglu(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, float* gate_up) {
+void add_bias(Runner& runner, uint32_t tokens, uint32_t n, const float* bias, float* x, size_t stride) {
   for_rows(runner, tokens, [&](uint32_t t) {
-    float* row = gate_up + size_t{t} * 2 * n;
-    kernels.silu_mul(row, row + n, row, n);
+    float* out = x + size_t{t} * stride;
+    for (uint32_t i = 0; i < n; ++i) out[i] += bias[i];
   });
+}
+
+void activate(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, bool gated,
+              MlpActivation activation, float* x) {
+  // GELU by tanh is x sigmoid(2 z) with z = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel 2016).
+  constexpr float kTwoSqrtTwoOverPi = 1.5957691216f;
+  for_rows(runner, tokens, [&](uint32_t t) {
+    float* row = x + size_t{t} * (gated ? 2 : 1) * n;
+    const float* up = gated ? row + n : nullptr;
+    const auto each = [&](auto&& f) {
+      for (uint32_t i = 0; i < n; ++i) row[i] = f(row[i]) * (up != nullptr ? up[i] : 1.0f);
+    };
+    switch (activation) {
+      case MlpActivation::kSilu: kernels.sigmoid_gate(row, up, n, 1, 0); break;
+      case MlpActivation::kQuickGelu: kernels.sigmoid_gate(row, up, n, 1.702f, 0); break;
+      case MlpActivation::kGeluTanh:
+        kernels.sigmoid_gate(row, up, n, kTwoSqrtTwoOverPi, kTwoSqrtTwoOverPi * 0.044715f);
+        break;
+      case MlpActivation::kGelu: each([](float v) { return 0.5f * v * (1 + std::erf(v * 0.70710678f)); }); break;
+      case MlpActivation::kRelu: each([](float v) { return std::max(v, 0.0f); }); break;
+      case MlpActivation::kRelu2: each([](float v) { return v > 0 ? v * v : 0.0f; }); break;
+    }
+  });
+}
+
+void cap_logits(float scale, float softcap, float* x, size_t n) {
+  if (scale != 1) {
+    for (size_t i = 0; i < n; ++i) x[i] *= scale;
+  }
+  if (softcap != 0) {
+    for (size_t i = 0; i < n; ++i) x[i] = softcap * std::tanh(x[i] / softcap);
+  }
 }
 
 }  // namespace nwc

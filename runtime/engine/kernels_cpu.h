@@ -6,6 +6,7 @@
 
 #include "runtime/base/thread_pool.h"
 #include "runtime/engine/kernel_table.h"
+#include "runtime/format/block_spec.h"
 
 namespace nwc {
 
@@ -26,14 +27,38 @@ inline constexpr size_t kMatmulScratch = size_t{kMaxPanelRows} * kPackCols;
 void matmul(const KernelTable& kernels, Runner& runner, uint32_t tokens, const float* x, size_t ldx,
             const WeightView& w, float* y, size_t ldy, float* scratch);
 
-/// y[t][n] = x[t][n] / sqrt(mean(x[t]^2) + eps) * gain[n]; rows without gaps.
-void rms_norm(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, const float* x,
-              const float* gain, float eps, float* y);
+/// Rows of activations that lie in groups: row r is number r % group of group r / group.
+struct RowsView {
+  float* data = nullptr;
+  size_t stride = 0;  ///< floats from row to row within a group
+  uint32_t group = 1;
+  size_t group_stride = 0;  ///< floats from group to group
+  float* row(uint32_t r) const { return data + r / group * group_stride + r % group * stride; }
+};
+inline RowsView rows_of(float* data, size_t stride) { return {data, 0, 1, stride}; }
 
-/// x[t][n] += y[t][n].
-void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float* x, const float* y);
+struct NormParams {
+  NormKind kind = NormKind::kRms;
+  float eps = 0;
+  const float* gain = nullptr;
+  const float* bias = nullptr;  ///< kLayer; may be nullptr
+};
 
-/// gate_up[t][2 n] holds gate, then up: its first half becomes silu(gate) * up.
-void swiglu(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, float* gate_up);
+/// out = norm(in), n numbers a row; `in` may be `out`.
+void norm_rows(const KernelTable& kernels, Runner& runner, uint32_t rows, uint32_t n, const NormParams& norm,
+               const RowsView& in, const RowsView& out);
+
+/// x[t][n] += scale * y[t][n].
+void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float scale, float* x, const float* y);
+
+/// x[t][n] += bias[n].
+void add_bias(Runner& runner, uint32_t tokens, uint32_t n, const float* bias, float* x, size_t stride);
+
+/// gated: x[t][2 n] holds gate, then up, and its first half becomes activation(gate) * up. Else x[t][n] in place.
+void activate(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, bool gated,
+              MlpActivation activation, float* x);
+
+/// x = softcap * tanh(scale * x / softcap); a softcap of 0 leaves out the cap.
+void cap_logits(float scale, float softcap, float* x, size_t n);
 
 }  // namespace nwc

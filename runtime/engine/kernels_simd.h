@@ -255,13 +255,22 @@ struct SimdKernels {
     }
   }
 
-  static Reg silu(Reg g) { return V::div(g, V::add(V::set(1.0f), exp(V::sub(V::zero(), g)))); }
-  static void silu_mul(const float* gate, const float* up, float* out, uint32_t n) {
+  static Reg sigmoid_gated(Reg x, Reg a, Reg b) {
+    // Bounded, so that b = 0 stays 0.
+    const Reg z = V::mul(x, V::fma(b, V::min(V::mul(x, x), V::set(1e30f)), a));
+    return V::div(x, V::add(V::set(1.0f), exp(V::sub(V::zero(), z))));
+  }
+  static void sigmoid_gate(float* x, const float* up, uint32_t n, float a, float b) {
+    const Reg va = V::set(a), vb = V::set(b);
     uint32_t i = 0;
-    for (; i + W <= n; i += W) V::store(out + i, V::mul(silu(V::load(gate + i)), V::load(up + i)));
+    for (; i + W <= n; i += W) {
+      const Reg g = sigmoid_gated(V::load(x + i), va, vb);
+      V::store(x + i, up != nullptr ? V::mul(g, V::load(up + i)) : g);
+    }
     if (i < n) {
       const typename V::Mask mask = V::mask(n - i);
-      V::store_masked(out + i, V::mul(silu(V::load_masked(gate + i, mask)), V::load_masked(up + i, mask)), mask);
+      const Reg g = sigmoid_gated(V::load_masked(x + i, mask), va, vb);
+      V::store_masked(x + i, up != nullptr ? V::mul(g, V::load_masked(up + i, mask)) : g, mask);
     }
   }
 
@@ -277,7 +286,7 @@ struct SimdKernels {
   }
 
   static constexpr KernelTable table() {
-    return {V::kPanelRows, pack, gemm, gemv, sum_squares, softmax, silu_mul, widen_f16, narrow_f16};
+    return {V::kPanelRows, pack, gemm, gemv, sum_squares, softmax, sigmoid_gate, widen_f16, narrow_f16};
   }
 };
 

@@ -28,11 +28,7 @@ std::vector<float> numbers(uint32_t seed, size_t count) {
 class SelfTest {
  public:
   SelfTest(VulkanDevice& device, CommandBatch& batch, Dtype weight_dtype, Dtype kv_dtype)
-      : device_(device),
-        batch_(batch),
-        weight_dtype_(weight_dtype),
-        kv_dtype_(kv_dtype),
-        ops_(device, model(), kContext, kv_dtype) {}
+      : device_(device), batch_(batch), weight_dtype_(weight_dtype), kv_dtype_(kv_dtype), ops_(device, kv_dtype) {}
 
   Status run() {
     NWC_TRY(check_matmul(1, true));
@@ -40,24 +36,23 @@ class SelfTest {
     NWC_TRY(check_matmul(kTokens, true));
     NWC_TRY(check_matmul(kTokens, false));
     NWC_TRY(check_embed());
-    NWC_TRY(check_rms_norm());
+    NWC_TRY(check_norm());
     NWC_TRY(check_attention());
-    return check_swiglu();
+    return check_activate();
   }
 
  private:
-  static const ModelRecord& model() {
-    static const ModelRecord record = [] {
-      ModelRecord m;
-      m.hidden_size = kHidden;
-      m.intermediate_size = kInner;
-      m.num_heads = kHeads;
-      m.num_kv_heads = kKvHeads;
-      m.head_dim = kHeadDim;
-      m.rms_norm_eps = 1e-5f;
-      return m;
+  static const BlockSpec& block() {
+    static const BlockSpec spec = [] {
+      BlockSpec b;
+      b.intermediate_size = kInner;
+      b.num_heads = kHeads;
+      b.num_kv_heads = kKvHeads;
+      b.head_dim = kHeadDim;
+      b.norm_eps = 1e-5f;
+      return b;
     }();
-    return record;
+    return spec;
   }
 
   Result<DeviceBuffer> buffer(const void* bytes, uint64_t size) {
@@ -125,17 +120,18 @@ class SelfTest {
     for (const uint32_t id : ids) expected.insert(expected.end(), &w[id * kHidden], &w[id * kHidden] + kHidden);
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer x, floats(std::vector<float>(expected.size())));
     return compare("embed_rows", x, expected, [&] {
-      return ops_.embed(batch_, {&w_buffer, 0, weight_dtype_, kRows, kHidden}, id_buffer, 0, std::size(ids), x);
+      return ops_.embed(batch_, {&w_buffer, 0, weight_dtype_, kRows, kHidden}, id_buffer, 0, std::size(ids), x, 1,
+                        false);
     });
   }
 
-  Status check_rms_norm() {
+  Status check_norm() {
     const std::vector<float> x = numbers(5, size_t{kTokens} * kHidden), gain = numbers(6, 2 * kHidden);
     std::vector<float> expected(x.size());
     for (uint32_t t = 0; t < kTokens; ++t) {
       float squares = 0;
       for (uint32_t i = 0; i < kHidden; ++i) squares += x[t * kHidden + i] * x[t * kHidden + i];
-      const float factor = 1 / std::sqrt(squares / kHidden + model().rms_norm_eps);
+      const float factor = 1 / std::sqrt(squares / kHidden + block().norm_eps);
       for (uint32_t i = 0; i < kHidden; ++i) {
         expected[t * kHidden + i] = x[t * kHidden + i] * factor * gain[kHidden + i];
       }
@@ -143,8 +139,10 @@ class SelfTest {
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer x_buffer, floats(x));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer gain_buffer, floats(gain));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(x));
-    return compare("rms_norm", out, expected,
-                   [&] { return ops_.rms_norm(batch_, kTokens, x_buffer, gain_buffer, kHidden, out); });
+    const LayerOps::Norm norm{NormKind::kRms, block().norm_eps, kHidden, 1, kHidden, kNoVector};
+    return compare("norm_rows", out, expected, [&] {
+      return ops_.norm(batch_, norm, kTokens, {&x_buffer, 0, kHidden}, gain_buffer, {&out, 0, kHidden});
+    });
   }
 
   // Rotation, cache and attention of a sequence that comes in two pieces.
@@ -195,13 +193,13 @@ class SelfTest {
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer cache, buffer(std::vector<uint8_t>(cache_bytes).data(), cache_bytes));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(std::vector<float>(expected.size())));
     return compare("attention or rope_store", out, expected, [&]() -> Status {
-      NWC_TRY(ops_.rope_store(batch_, kTokens, 0, qkv_buffer, angle_buffer, 0, cache));
+      NWC_TRY(ops_.rope_store(batch_, block(), kTokens, 0, kContext, qkv_buffer, {&angle_buffer, 0, kHeadDim}, cache));
       batch_.barrier();
-      return ops_.attend(batch_, kTokens, 0, qkv_buffer, cache, out);
+      return ops_.attend(batch_, block(), kTokens, 0, kContext, qkv_buffer, cache, out);
     });
   }
 
-  Status check_swiglu() {
+  Status check_activate() {
     const std::vector<float> gate_up = numbers(8, 2 * size_t{kTokens} * kInner);
     std::vector<float> expected(size_t{kTokens} * kInner);
     for (uint32_t t = 0; t < kTokens; ++t) {
@@ -212,7 +210,7 @@ class SelfTest {
     }
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer in, floats(gate_up));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(std::vector<float>(expected.size())));
-    return compare("swiglu", out, expected, [&] { return ops_.swiglu(batch_, kTokens, in, out); });
+    return compare("activate", out, expected, [&] { return ops_.activate(batch_, block(), kTokens, in, out); });
   }
 
   VulkanDevice& device_;

@@ -21,16 +21,22 @@ uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uin
 
 }  // namespace
 
-Status LayerOps::check(const LlamaLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
+Status LayerOps::check(const ModelLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
                        uint32_t batch) {
   const ModelRecord& m = layout.model;
-  if (m.head_dim % 4 != 0 || m.head_dim > kMaxHeadDim) {
-    return unsupported(
-        str_cat("heads of ", m.head_dim, " numbers: the Vulkan kernels take multiples of 4 up to ", kMaxHeadDim));
-  }
-  if (m.hidden_size % 2 != 0 || m.intermediate_size % 2 != 0) {
-    return unsupported(str_cat("layers of ", m.hidden_size, " and ", m.intermediate_size,
-                               " numbers: the Vulkan kernels take even ones"));
+  for (const BlockSpec& block : m.blocks) {
+    if (block.head_dim % 4 != 0 || block.head_dim > kMaxHeadDim) {
+      return unsupported(
+          str_cat("heads of ", block.head_dim, " numbers: the Vulkan kernels take multiples of 4 up to ", kMaxHeadDim));
+    }
+    if (block.rope_dims() % 4 != 0) {
+      return unsupported(
+          str_cat("heads of which ", block.rope_dims(), " numbers rotate: the Vulkan kernels take multiples of 4"));
+    }
+    if (m.hidden_size % 2 != 0 || block.intermediate_size % 2 != 0) {
+      return unsupported(str_cat("layers of ", m.hidden_size, " and ", block.intermediate_size,
+                                 " numbers: the Vulkan kernels take even ones"));
+    }
   }
   // Kernels see each of these as a whole. Weights are bound in bands of rows.
   const uint64_t range = device.max_storage_range;
@@ -46,8 +52,8 @@ Status LayerOps::check(const LlamaLayout& layout, const DeviceInfo& device, cons
     return unsupported(str_cat("a batch of ", batch, " tokens takes ", activations, " bytes at a time, of which ",
                                device.name, " can bind ", range, ": at most ", most, " tokens are possible"));
   }
-  if (std::max(sizes.norms, sizes.logits) > range) {
-    return unsupported(str_cat("logits or norms take ", std::max(sizes.norms, sizes.logits), " bytes, of which ",
+  if (std::max(sizes.vectors, sizes.logits) > range) {
+    return unsupported(str_cat("logits or norms take ", std::max(sizes.vectors, sizes.logits), " bytes, of which ",
                                device.name, " can bind ", range));
   }
   return {};
@@ -73,24 +79,42 @@ std::vector<LayerOps::Band> LayerOps::bands(const DeviceMatrix& w, uint64_t max_
 }
 
 Status LayerOps::embed(CommandBatch& batch, const DeviceMatrix& embedding, const DeviceBuffer& ids, uint32_t token_at,
-                       uint32_t tokens, const DeviceBuffer& x) const {
+                       uint32_t tokens, const DeviceBuffer& x, float scale, bool add) const {
   for (const Band& band : bands(embedding, UINT32_MAX)) {
     const EmbedPush push{.hidden = embedding.cols,
                          .first_word = band.first_word,
                          .first_row = band.row,
                          .num_rows = band.rows,
                          .num_tokens = tokens,
-                         .token_at = token_at};
+                         .token_at = token_at,
+                         .add = add ? 1u : 0u,
+                         .scale = scale};
     NWC_TRY(batch.dispatch({ShaderId::kEmbedRows, {dtype_constant(embedding.dtype)}, 0}, {band.view, &ids, &x, nullptr},
                            push, {groups_for(embedding.cols / 2, kElementwiseGroup), tokens, 1}));
   }
   return {};
 }
 
-Status LayerOps::rms_norm(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& x, const DeviceBuffer& gains,
-                          uint32_t gain_at, const DeviceBuffer& out) const {
-  const NormPush push{.n = model_.hidden_size, .gain_at = gain_at, .eps = model_.rms_norm_eps};
-  return batch.dispatch({ShaderId::kRmsNorm, {}, 0}, {&x, &gains, &out, nullptr}, push, tokens);
+Status LayerOps::norm(CommandBatch& batch, const Norm& norm, uint32_t tokens, const DeviceRows& in,
+                      const DeviceBuffer& vectors, const DeviceRows& out) const {
+  const NormPush push{.n = norm.n,
+                      .gain_at = norm.gain_at,
+                      .bias_at = norm.bias_at,
+                      .eps = norm.eps,
+                      .layer_norm = norm.kind == NormKind::kLayer ? 1u : 0u,
+                      .x_at = in.at,
+                      .x_stride = in.stride,
+                      .out_at = out.at,
+                      .out_stride = out.stride};
+  return batch.dispatch({ShaderId::kNormRows, {}, 0}, {in.buffer, &vectors, out.buffer, nullptr}, push,
+                        {norm.rows, tokens, 1});
+}
+
+Status LayerOps::add_rows(CommandBatch& batch, uint32_t tokens, uint32_t n, float scale, const DeviceRows& x,
+                          const DeviceRows& y) const {
+  const AddPush push{.n = n, .x_stride = x.stride, .y_at = y.at, .y_stride = y.stride, .scale = scale};
+  return batch.dispatch({ShaderId::kAddRows, {}, 0}, {x.buffer, y.buffer, nullptr, nullptr}, push,
+                        {groups_for(n, kElementwiseGroup), tokens, 1});
 }
 
 Status LayerOps::matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tokens, const DeviceRows& in,
@@ -123,37 +147,45 @@ Status LayerOps::matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tok
   return {};
 }
 
-Status LayerOps::rope_store(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
-                            const DeviceBuffer& angles, uint32_t angle_at, const DeviceBuffer& cache) const {
-  const RopePush push{.num_heads = model_.num_heads,
-                      .num_kv_heads = model_.num_kv_heads,
-                      .head_dim = model_.head_dim,
+Status LayerOps::rope_store(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position,
+                            uint32_t kept, const DeviceBuffer& qkv, const DeviceRows& angles,
+                            const DeviceBuffer& cache) const {
+  const uint32_t rotated = block.rope_dims();
+  const RopePush push{.num_heads = block.num_heads,
+                      .num_kv_heads = block.num_kv_heads,
+                      .head_dim = block.head_dim,
                       .position = position,
-                      .context = context_,
-                      .angle_at = angle_at};
-  const uint32_t items = (model_.num_heads + 2 * model_.num_kv_heads) * (model_.head_dim / 4);
+                      .kept = kept,
+                      .rotated = rotated,
+                      .angle_at = angles.at,
+                      .angle_stride = angles.stride,
+                      .scale_queries = block.temperature_beta != 0 ? 1u : 0u};
+  const uint32_t items = (block.num_heads + 2 * block.num_kv_heads) * (rotated / 4 + (block.head_dim - rotated) / 2);
   return batch.dispatch({ShaderId::kRopeStore, {kv_dtype_ == Dtype::kF32 ? 1u : 0u}, 0},
-                        {&qkv, &angles, &cache, nullptr}, push, {groups_for(items, kElementwiseGroup), tokens, 1});
+                        {&qkv, angles.buffer, &cache, nullptr}, push,
+                        {groups_for(items, kElementwiseGroup), tokens, 1});
 }
 
-Status LayerOps::attend(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
-                        const DeviceBuffer& cache, const DeviceBuffer& out) const {
-  const float scale = 1.0f / std::sqrt(static_cast<float>(model_.head_dim));
-  const AttentionPush push{.num_heads = model_.num_heads,
-                           .num_kv_heads = model_.num_kv_heads,
-                           .head_dim = model_.head_dim,
+Status LayerOps::attend(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
+                        const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& out) const {
+  const AttentionPush push{.num_heads = block.num_heads,
+                           .num_kv_heads = block.num_kv_heads,
+                           .head_dim = block.head_dim,
                            .position = position,
-                           .context = context_,
-                           .scale = scale};
+                           .kept = kept,
+                           .window = block.window,
+                           .scale = score_scale(block),
+                           .softcap = block.attention_softcap};
   return batch.dispatch({ShaderId::kAttention, {kv_dtype_ == Dtype::kF32 ? 1u : 0u}, 0}, {&qkv, &cache, &out, nullptr},
-                        push, {model_.num_heads, tokens, 1});
+                        push, {block.num_heads, tokens, 1});
 }
 
-Status LayerOps::swiglu(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& gate_up,
-                        const DeviceBuffer& out) const {
-  const SwigluPush push{.n = model_.intermediate_size};
-  return batch.dispatch({ShaderId::kSwiglu, {}, 0}, {&gate_up, &out, nullptr, nullptr}, push,
-                        {groups_for(model_.intermediate_size, kElementwiseGroup), tokens, 1});
+Status LayerOps::activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, const DeviceBuffer& in,
+                          const DeviceBuffer& out) const {
+  const ActivatePush push{.n = block.intermediate_size};
+  const uint32_t kind = static_cast<uint32_t>(block.activation);
+  return batch.dispatch({ShaderId::kActivate, {kind, block.gated ? 1u : 0u}, 0}, {&in, &out, nullptr, nullptr}, push,
+                        {groups_for(block.intermediate_size, kElementwiseGroup), tokens, 1});
 }
 
 }  // namespace nwc

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "runtime/codec/fused_product.h"
-#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/file_layout.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/vulkan/submit.h"
 
@@ -30,32 +30,42 @@ inline constexpr uint32_t kFewTokens = kMaxFusedBatch;
 /// one writes. errors: those of CommandBatch::dispatch (a pipeline cannot be made)
 class LayerOps {
  public:
-  LayerOps(const VulkanDevice& device, const ModelRecord& model, uint32_t context, Dtype kv_dtype)
-      : device_(device), model_(model), context_(context), kv_dtype_(kv_dtype) {}
+  LayerOps(const VulkanDevice& device, Dtype kv_dtype) : device_(device), kv_dtype_(kv_dtype) {}
 
   /// Can these kernels run this model, with buffers of these sizes (SessionSizes) for so many positions and so many
   /// tokens at a time? errors: kUnsupported, naming what the kernels or the device cannot take, and what they could
-  static Status check(const LlamaLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
+  static Status check(const ModelLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
                       uint32_t batch);
 
-  /// x [tokens][hidden] = rows of the embedding; ids: u32 [token_at + tokens].
+  /// x [tokens][hidden] = (add: +=) scale times rows of the embedding; ids: u32 [token_at + tokens].
   Status embed(CommandBatch& batch, const DeviceMatrix& embedding, const DeviceBuffer& ids, uint32_t token_at,
-               uint32_t tokens, const DeviceBuffer& x) const;
-  /// out [tokens][hidden] = x / sqrt(mean(x^2) + eps) * gains[gain_at ...].
-  Status rms_norm(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& x, const DeviceBuffer& gains,
-                  uint32_t gain_at, const DeviceBuffer& out) const;
+               uint32_t tokens, const DeviceBuffer& x, float scale, bool add) const;
+  struct Norm {
+    NormKind kind = NormKind::kRms;
+    float eps = 0;
+    uint32_t n = 0;     ///< numbers of a row
+    uint32_t rows = 1;  ///< of a token, one after another
+    uint32_t gain_at = 0, bias_at = kNoVector;
+  };
+  /// out = norm(in), row by row; `out` may be `in`.
+  Status norm(CommandBatch& batch, const Norm& norm, uint32_t tokens, const DeviceRows& in, const DeviceBuffer& vectors,
+              const DeviceRows& out) const;
+  /// x [tokens][n] += scale * y; y.stride 0: one row for all tokens.
+  Status add_rows(CommandBatch& batch, uint32_t tokens, uint32_t n, float scale, const DeviceRows& x,
+                  const DeviceRows& y) const;
   /// out [tokens][w.rows] = (add: +=) in [tokens][w.cols] w^T.
   Status matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tokens, const DeviceRows& in,
                 const DeviceRows& out, bool add) const;
-  /// Rotates queries in place, and keys into the layer's cache, beside the values. angles: f32 [tokens][head_dim] from
-  /// angle_at on, cosines, then sines. cache: SessionSizes::layer_cache bytes.
-  Status rope_store(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
-                    const DeviceBuffer& angles, uint32_t angle_at, const DeviceBuffer& cache) const;
+  /// Rotates queries in place, and keys into the layer's cache, beside the values. angles: f32 rows of
+  /// RotaryTables::angles, angles.at being where the kind's table begins. kept: positions that the cache holds.
+  Status rope_store(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
+                    const DeviceBuffer& qkv, const DeviceRows& angles, const DeviceBuffer& cache) const;
   /// out [tokens][heads * head_dim]: causal attention over the layer's cache.
-  Status attend(CommandBatch& batch, uint32_t tokens, uint32_t position, const DeviceBuffer& qkv,
-                const DeviceBuffer& cache, const DeviceBuffer& out) const;
-  /// out [tokens][intermediate] = silu(gate) * up; gate_up [tokens][2 intermediate].
-  Status swiglu(CommandBatch& batch, uint32_t tokens, const DeviceBuffer& gate_up, const DeviceBuffer& out) const;
+  Status attend(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
+                const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& out) const;
+  /// out [tokens][intermediate] = activation(gate) * up, in [tokens][2 intermediate]; or activation(in).
+  Status activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, const DeviceBuffer& in,
+                  const DeviceBuffer& out) const;
 
  private:
   struct Band {
@@ -67,8 +77,6 @@ class LayerOps {
   std::vector<Band> bands(const DeviceMatrix& w, uint64_t max_rows) const;
 
   const VulkanDevice& device_;
-  const ModelRecord& model_;
-  const uint32_t context_;
   const Dtype kv_dtype_;
 };
 

@@ -32,7 +32,7 @@ void CheckedRows::mark(size_t tensor, uint64_t begin, uint64_t end) {
   for (uint64_t b = begin / band; b * band < end; ++b) checked_[tensor][static_cast<size_t>(b)] = true;
 }
 
-WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const LlamaLayout& layout, Dtype dtype,
+WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, Dtype dtype,
                            bool check_crc, uint32_t num_workers)
     : decoder_(decoder),
       layout_(layout),
@@ -61,50 +61,44 @@ Status WeightSource::decode_rows(size_t tensor, uint64_t begin, uint64_t end, Mu
 
 Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
   const uint32_t size = dtype_size(dtype_);
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const LayerMatrix m = static_cast<LayerMatrix>(i);
-    const size_t offset = static_cast<size_t>(layout_.matrix_offset(i) * size);
-    const size_t bytes = static_cast<size_t>(layout_.matrix_rows(m) * layout_.matrix_cols(m) * size);
-    NWC_TRY(decode(layout_.layers[layer].matrix[i], 0, layout_.matrix_rows(m), dtype_, out.subspan(offset, bytes)));
+  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
+    const size_t offset = static_cast<size_t>(m.offset * size);
+    const size_t bytes = static_cast<size_t>(uint64_t{m.rows} * m.cols * size);
+    NWC_TRY(decode(m.tensor, 0, m.rows, dtype_, out.subspan(offset, bytes)));
   }
   return {};
 }
 
 Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out) {
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const LayerMatrix m = static_cast<LayerMatrix>(i);
-    const uint64_t rows = layout_.matrix_rows(m), cols = layout_.matrix_cols(m);
-    const size_t tensor = layout_.layers[layer].matrix[i];
+  const std::vector<PlacedMatrix>& matrices = layout_.layers[layer].matrices;
+  for (const PlacedMatrix& m : matrices) {
     // Tiles are decoded in pairs, one above the other. What shares one checksum is one piece.
-    const uint64_t pair = 2 * checked_.band_rows(tensor);
-    const uint64_t most = align_up(std::max<uint64_t>(1, piece_weights_ / cols), pair);
-    const uint64_t pieces = ceil_div(rows, most);
+    const uint64_t pair = 2 * checked_.band_rows(m.tensor);
+    const uint64_t most = align_up(std::max<uint64_t>(1, piece_weights_ / m.cols), pair);
+    const uint64_t pieces = ceil_div(m.rows, most);
     if (piece >= pieces) {
       piece -= static_cast<uint32_t>(pieces);
       continue;
     }
-    const uint64_t begin = piece * most, end = std::min(rows, begin + most);
-    const uint64_t row_bytes = cols * dtype_size(dtype_), offset = layout_.matrix_offset(i) * dtype_size(dtype_);
+    const uint64_t begin = piece * most, end = std::min<uint64_t>(m.rows, begin + most);
+    const uint64_t row_bytes = uint64_t{m.cols} * dtype_size(dtype_), offset = m.offset * dtype_size(dtype_);
     NWC_TRY(decode(
-        tensor, begin, end, dtype_,
+        m.tensor, begin, end, dtype_,
         out.subspan(static_cast<size_t>(offset + begin * row_bytes), static_cast<size_t>((end - begin) * row_bytes))));
-    return i + 1 == kNumLayerMatrices && end == rows;
+    return &m == &matrices.back() && end == m.rows;
   }
   return true;
 }
 
-Status WeightSource::decode_norms(float* out) {
-  const uint32_t n = layout_.model.hidden_size;
-  const auto one = [&](size_t tensor) {
-    const MutableBytes bytes(reinterpret_cast<uint8_t*>(out), size_t{n} * sizeof(float));
-    out += n;
-    return decode(tensor, 0, n, Dtype::kF32, bytes);
-  };
-  for (const LlamaLayer& layer : layout_.layers) {
-    NWC_TRY(one(layer.attention_norm));
-    NWC_TRY(one(layer.mlp_norm));
+Status WeightSource::decode_vectors(float* out) {
+  for (const VectorPlace& vector : layout_.vectors) {
+    float* to = out + vector.at;
+    const MutableBytes bytes(reinterpret_cast<uint8_t*>(to), size_t{vector.size} * sizeof(float));
+    NWC_TRY(decode(vector.tensor, 0, vector.size, Dtype::kF32, bytes));
+    if (!vector.one_plus) continue;
+    for (uint32_t i = 0; i < vector.size; ++i) to[i] += 1;
   }
-  return one(layout_.final_norm);
+  return {};
 }
 
 LayerStream::LayerStream(uint32_t first, uint32_t end, DecodePiece decode)

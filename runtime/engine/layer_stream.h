@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "runtime/decoder/decoder.h"
-#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/file_layout.h"
 
 namespace nwc {
 
@@ -33,23 +33,23 @@ class CheckedRows {
 class WeightSource {
  public:
   /// num_workers: of the decoder's runner.
-  WeightSource(const NwcFile& file, Decoder& decoder, const LlamaLayout& layout, Dtype dtype, bool check_crc,
+  WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, Dtype dtype, bool check_crc,
                uint32_t num_workers);
 
-  /// out: the layer's matrices as LlamaLayout says.
+  /// out: the layer's matrices as ModelLayout says.
   Status decode_layer(uint32_t layer, MutableBytes out);
   /// The same in pieces 0, 1, ... of a few milliseconds each. True: it was the last one.
   Result<bool> decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out);
   /// Rows [begin, end) of a matrix.
   Status decode_rows(size_t tensor, uint64_t begin, uint64_t end, MutableBytes out);
-  /// All norm gains in f32, [LlamaLayout::norm_elements()].
-  Status decode_norms(float* out);
+  /// All gains and biases in f32, [ModelLayout::vector_elements].
+  Status decode_vectors(float* out);
 
  private:
   Status decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out);
 
   Decoder& decoder_;
-  const LlamaLayout& layout_;
+  const ModelLayout& layout_;
   const Dtype dtype_;
   const bool check_crc_;
   const uint64_t piece_weights_;

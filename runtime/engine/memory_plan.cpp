@@ -10,6 +10,7 @@
 #include "runtime/engine/forward.h"
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/weight_range.h"
+#include "runtime/graph/rope.h"
 
 namespace nwc {
 namespace {
@@ -37,19 +38,14 @@ uint64_t tensor_scratch(const NwcFile& file, size_t tensor, uint32_t workers, bo
   return viewable ? 0 : std::min<uint64_t>(r.size, kRawPieceBytes);
 }
 
-uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
+uint64_t decoder_scratch(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
                          uint32_t workers) {
   if (params.compute == Compute::kVulkan) {
     VulkanOptions options;
     options.max_window_bytes = params.device_window_bytes;
     return vulkan_decoder_bytes(file, options);
   }
-  std::vector<size_t> tensors = {layout.embedding, layout.head, layout.final_norm};
-  for (const LlamaLayer& layer : layout.layers) {
-    tensors.insert(tensors.end(), std::begin(layer.matrix), std::end(layer.matrix));
-    tensors.push_back(layer.attention_norm);
-    tensors.push_back(layer.mlp_norm);
-  }
+  const std::vector<size_t> tensors = all_tensors(layout);
   const bool viewable = file.reader().view(0, 1) != nullptr;
   uint64_t most = 0;
   for (const size_t tensor : tensors) most = std::max(most, tensor_scratch(file, tensor, workers, viewable));
@@ -58,7 +54,7 @@ uint64_t decoder_scratch(const NwcFile& file, const LlamaLayout& layout, const S
 
 class Planner {
  public:
-  Planner(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params)
+  Planner(const NwcFile& file, const ModelLayout& layout, const SessionParams& params)
       : file_(file),
         layout_(layout),
         params_(params),
@@ -68,8 +64,8 @@ class Planner {
   /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.
   MemoryPlan price(MemoryPlan plan) const {
     const SessionSizes s = session_sizes(file_, layout_, params_, plan.context, plan.batch);
-    plan.weights = s.norms + plan.resident_layers * s.layer + (plan.embedding_resident ? s.embedding : 0) +
-                   (plan.head_resident ? s.head : 0);
+    plan.weights = s.vectors + s.positions + resident_layer_bytes(layout_, params_.weight_dtype, plan.resident_layers) +
+                   (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0);
     const bool fused = plan.mode == SessionMode::kFused;
     plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer
                           : fused_layers(layout_.model, plan) != 0  ? s.layer
@@ -77,7 +73,8 @@ class Planner {
                          (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band);
     plan.kv_cache = s.kv_cache;
     plan.activations = params_.compute == Compute::kVulkan
-                           ? 2 * s.hidden + s.qkv + s.attention + s.gate_up + s.activated + 2 * s.inputs + 2 * s.logits
+                           ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.gate_up +
+                                 s.activated + 2 * s.inputs + 2 * s.logits
                            : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
     plan.decoder_scratch = decoder_scratch_;
     if (fused && params_.compute == Compute::kVulkan) {
@@ -173,7 +170,7 @@ class Planner {
   /// faster for single tokens (doc/measurements.md, "Memory and tokens by mode"). A network takes most of the time
   /// either way, and streaming overlaps it with the products.
   bool prefers_fused() const {
-    return file_.codec() && file_.codec()->synthesis.width == 0 && !layout_.coded_matrices(file_).empty();
+    return file_.codec() && file_.codec()->synthesis.width == 0 && !coded_matrices(layout_, file_).empty();
   }
   std::optional<MemoryPlan> best_fused(uint32_t context) const {
     for (const uint32_t batch : batches(kStreamedBatches, context)) {
@@ -202,7 +199,7 @@ class Planner {
 
  private:
   const NwcFile& file_;
-  const LlamaLayout& layout_;
+  const ModelLayout& layout_;
   const SessionParams& params_;
   const uint32_t workers_;
   const uint64_t decoder_scratch_;
@@ -235,46 +232,70 @@ const char* session_mode_name(SessionMode mode) {
   return "unknown";
 }
 
-SessionSizes session_sizes(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
+uint64_t layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layer) {
+  return Buffer::rounded(layout.layers[layer].elements * dtype_size(dtype));
+}
+
+uint64_t resident_layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layers) {
+  uint64_t sum = 0;
+  for (uint32_t l = 0; l < layers; ++l) sum += layer_bytes(layout, dtype, l);
+  return sum;
+}
+
+uint64_t device_cache_bytes(const BlockSpec& block, uint32_t context, uint32_t batch, Dtype dtype) {
+  return Buffer::rounded(2 * uint64_t{block.num_kv_heads} * kept_positions(block, context, batch) * block.head_dim *
+                         dtype_size(dtype));
+}
+
+SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
                            uint32_t context, uint32_t batch) {
   const ModelRecord& m = layout.model;
   const uint64_t element = dtype_size(params.weight_dtype);
   const auto floats = [&](uint64_t per_token) { return Buffer::rounded(batch * per_token * sizeof(float)); };
   SessionSizes s;
-  s.layer = Buffer::rounded(layout.matrix_offset(kNumLayerMatrices) * element);
+  s.layer = Buffer::rounded(layout.max_layer_elements() * element);
   s.embedding = Buffer::rounded(uint64_t{m.vocab_size} * m.hidden_size * element);
   s.head = m.tied_embeddings ? 0 : s.embedding;
-  s.norms = Buffer::rounded(layout.norm_elements() * sizeof(float));
+  s.vectors = Buffer::rounded(uint64_t{layout.vector_elements} * sizeof(float));
+  s.positions = Buffer::rounded(uint64_t{m.ends.position_rows} * m.hidden_size * element);
   const TensorRecord& head = file.tensors()[layout.head];
   const uint64_t tile_rows = head.storage == Storage::kCoded ? head.tile_rows : 16;
   const uint64_t bands = std::max<uint64_t>(1, kHeadBandElements / m.hidden_size / tile_rows);
   s.head_band_rows = static_cast<uint32_t>(std::min<uint64_t>(m.vocab_size, bands * tile_rows));
   s.head_band = Buffer::rounded(uint64_t{s.head_band_rows} * m.hidden_size * element);
   s.embedding_row = Buffer::rounded(m.hidden_size * element);
-  s.kv_cache = KvCache::bytes(m, context, params.kv_dtype);
+  s.kv_cache = KvCache::bytes(layout, context, batch, params.kv_dtype);
   s.hidden = floats(m.hidden_size);
-  s.qkv = floats(layout.qkv_width());
-  s.attention = floats(layout.q_width());
-  s.gate_up = floats(2 * uint64_t{m.intermediate_size});
-  s.angles = floats(m.head_dim);
+  s.qkv = floats(layout.max_width(Slot::kQkv));
+  s.attention = floats(layout.max_width(Slot::kAttended));
+  s.gate_up = floats(layout.max_width(Slot::kInner));
+  const uint32_t angles = RotaryTables(m, context).width();
+  s.angles = floats(angles);
   if (params.compute == Compute::kVulkan) {
-    s.layer_cache = Buffer::rounded(2 * uint64_t{m.num_kv_heads} * context * m.head_dim * dtype_size(params.kv_dtype));
-    s.kv_cache = m.num_layers * s.layer_cache;
-    s.activated = floats(m.intermediate_size);
-    s.inputs = floats(uint64_t{1} + m.head_dim + m.hidden_size);
+    s.kv_cache = 0;
+    for (uint32_t l = 0; l < m.num_layers; ++l) {
+      const uint64_t cache = device_cache_bytes(layout.block(l), context, batch, params.kv_dtype);
+      s.layer_cache = std::max(s.layer_cache, cache);
+      s.kv_cache += cache;
+    }
+    uint32_t inner = 0;
+    for (const BlockSpec& block : m.blocks) inner = std::max(inner, block.intermediate_size);
+    s.activated = floats(inner);
+    s.inputs = floats(uint64_t{2} + angles + m.hidden_size);
     s.logits = Buffer::rounded(uint64_t{kDeviceLogitRows} * m.vocab_size * sizeof(float));
     return s;
   }
-  s.worker_scratch = Buffer::rounded(std::max<uint64_t>(kMatmulScratch, attention_scratch(m, context)) * sizeof(float));
+  s.worker_scratch =
+      Buffer::rounded(std::max<uint64_t>(kMatmulScratch, attention_scratch(layout, context, batch)) * sizeof(float));
   return s;
 }
 
-std::vector<size_t> fused_matrices(const NwcFile& file, const LlamaLayout& layout, const MemoryPlan& plan) {
+std::vector<size_t> fused_matrices(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan) {
   if (plan.mode != SessionMode::kFused) return {};
-  return layout.coded_matrices(file, plan.resident_layers, !plan.head_resident);
+  return coded_matrices(layout, file, plan.resident_layers, !plan.head_resident);
 }
 
-Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params) {
+Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, const SessionParams& params) {
   NWC_TRY(check_params(layout.model, params));
   const uint32_t context =
       params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
@@ -315,7 +336,7 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, 
 }
 
 Result<MemoryPlan> plan_session(const NwcFile& file, const SessionParams& params) {
-  NWC_ASSIGN_OR_RETURN(const LlamaLayout layout, resolve_llama_layout(file));
+  NWC_ASSIGN_OR_RETURN(const ModelLayout layout, resolve_file_layout(file));
   return plan_session(file, layout, params);
 }
 

@@ -1,40 +1,47 @@
 // Sizes of everything that a session allocates, shared by plan and session: the plan is what gets allocated.
 #pragma once
 
-#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/file_layout.h"
 #include "runtime/engine/session.h"
 
 namespace nwc {
 
 /// Bytes of each buffer. All of them are multiples of Buffer's alignment.
 struct SessionSizes {
-  uint64_t layer = 0;      ///< one layer's matrices
+  uint64_t layer = 0;      ///< the largest layer's matrices
   uint64_t embedding = 0;  ///< embedding, whole
   uint64_t head = 0;       ///< output head, whole; 0 if tied
-  uint64_t norms = 0;
+  uint64_t positions = 0;  ///< learned position embeddings, whole
+  uint64_t vectors = 0;    ///< gains of norms, and biases
   uint64_t head_band = 0;  ///< one band of rows of the head
   uint32_t head_band_rows = 0;
   uint64_t embedding_row = 0;
   uint64_t kv_cache = 0;
-  uint64_t hidden = 0;          ///< [batch][hidden]; the CPU has three, a device two
-  uint64_t qkv = 0;             ///< [batch][qkv_width]
+  uint64_t hidden = 0;          ///< [batch][hidden]; the CPU has three, a device two or three
+  uint64_t qkv = 0;             ///< [batch][q_width + 2 kv_width], of the widest layer, as all below
   uint64_t attention = 0;       ///< [batch][q_width]
-  uint64_t gate_up = 0;         ///< [batch][2 intermediate]
-  uint64_t angles = 0;          ///< [batch][head_dim]: cosines, then sines
+  uint64_t gate_up = 0;         ///< [batch][2 intermediate], or [batch][intermediate]
+  uint64_t angles = 0;          ///< [batch][RotaryTables::width()]
   uint64_t worker_scratch = 0;  ///< per worker of the CPU
   // On a device only:
-  uint64_t layer_cache = 0;  ///< one layer's part of the KV cache
+  uint64_t layer_cache = 0;  ///< the largest layer's part of the KV cache
   uint64_t activated = 0;    ///< [batch][intermediate]
   uint64_t inputs = 0;       ///< token ids, angles, embedding rows: on both sides
   uint64_t logits = 0;       ///< [kDeviceLogitRows][vocab]: on both sides
 };
 /// Rows of logits that a device computes at a time.
 inline constexpr uint32_t kDeviceLogitRows = 8;
-SessionSizes session_sizes(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params,
+SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
                            uint32_t context, uint32_t batch);
 
 /// plan_session with the layout already resolved.
-Result<MemoryPlan> plan_session(const NwcFile& file, const LlamaLayout& layout, const SessionParams& params);
+Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, const SessionParams& params);
+
+/// Bytes of the matrices of layers 0 .. layers - 1, each in its own buffer.
+uint64_t resident_layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layers);
+uint64_t layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layer);
+/// A device's KV cache of one layer, keys and values.
+uint64_t device_cache_bytes(const BlockSpec& block, uint32_t context, uint32_t batch, Dtype dtype);
 
 /// Layers that go through the two buffers.
 inline uint32_t streamed_layers(const ModelRecord& model, const MemoryPlan& plan) {
@@ -45,6 +52,6 @@ inline uint32_t fused_layers(const ModelRecord& model, const MemoryPlan& plan) {
   return plan.mode == SessionMode::kFused ? model.num_layers - plan.resident_layers : 0;
 }
 /// Tensors whose payloads a device keeps for products.
-std::vector<size_t> fused_matrices(const NwcFile& file, const LlamaLayout& layout, const MemoryPlan& plan);
+std::vector<size_t> fused_matrices(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan);
 
 }  // namespace nwc

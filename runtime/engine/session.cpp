@@ -10,7 +10,7 @@
 namespace nwc {
 
 struct Session::Impl {
-  Impl(const NwcFile& f, Decoder& d, Runner& r, const SessionParams& p, LlamaLayout l, const Logger& g)
+  Impl(const NwcFile& f, Decoder& d, Runner& r, const SessionParams& p, ModelLayout l, const Logger& g)
       : file(f), decoder(d), runner(r), params(p), layout(std::move(l)), logger(g) {}
 
   Status start(const Progress& progress);
@@ -22,7 +22,8 @@ struct Session::Impl {
   }
   void shorten(size_t length) {
     sequence.resize(length);
-    cached = std::min(cached, length);
+    // Layers with a window keep the newest positions only: what they have forgotten is passed through them again.
+    if (length < cached) cached = forward == nullptr || forward->can_go_back(cached, length) ? length : 0;
     last_batch = 0;
   }
   Status check_tokens(std::span<const uint32_t> tokens) const;
@@ -33,7 +34,7 @@ struct Session::Impl {
   Decoder& decoder;
   Runner& runner;
   SessionParams params;  ///< compute: where the forward pass runs now
-  const LlamaLayout layout;
+  const ModelLayout layout;
   const Logger logger;
   MemoryPlan plan;
   std::unique_ptr<Forward> forward;
@@ -102,7 +103,7 @@ Session::~Session() = default;
 Result<std::unique_ptr<Session>> Session::create(const NwcFile& file, Decoder& decoder, Runner& runner,
                                                  const SessionParams& params, const Logger& logger,
                                                  const Progress& progress) {
-  NWC_ASSIGN_OR_RETURN(LlamaLayout layout, resolve_llama_layout(file));
+  NWC_ASSIGN_OR_RETURN(ModelLayout layout, resolve_file_layout(file));
   SessionParams actual = params;
   actual.num_threads = runner.num_workers();
   auto impl = std::make_unique<Impl>(file, decoder, runner, actual, std::move(layout), logger);

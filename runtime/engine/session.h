@@ -1,4 +1,4 @@
-// Evaluating a Llama-family model that lies in a .nwc file: tokens in, logits out, with a KV cache and a hard memory
+// Evaluating a language model that lies in a .nwc file: tokens in, logits out, with a KV cache and a hard memory
 // budget that is planned before anything is allocated.
 #pragma once
 
@@ -116,7 +116,8 @@ class Session {
   uint32_t last_batch() const;
 
   uint32_t position() const;  ///< tokens in the sequence
-  /// Forgets everything from `position` on. errors: kInvalidArgument (beyond the sequence)
+  /// Forgets everything from `position` on. Layers with a window keep the newest positions only: from further back the
+  /// next eval() passes the whole sequence through the model again. errors: kInvalidArgument (beyond the sequence)
   Status truncate(uint32_t position);
   void reset();
 

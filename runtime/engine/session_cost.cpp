@@ -4,8 +4,8 @@
 #include <chrono>
 
 #include "runtime/engine/device_rates.h"
+#include "runtime/engine/file_layout.h"
 #include "runtime/engine/kernels_cpu.h"
-#include "runtime/engine/llama_layout.h"
 
 namespace nwc {
 namespace {
@@ -57,7 +57,7 @@ Result<SessionRates> measure_session_rates(const NwcFile& file, Decoder& decoder
 
 Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dtype weight_dtype,
                                  const SessionRates& rates) {
-  NWC_ASSIGN_OR_RETURN(const LlamaLayout layout, resolve_llama_layout(file));
+  NWC_ASSIGN_OR_RETURN(const ModelLayout layout, resolve_file_layout(file));
   SessionCost cost;
   if (file.codec()) cost.mac_per_weight = file.codec()->synthesis.mac_per_weight();
   uint64_t multiplied = 0;  // weights that lie decoded in memory when they are multiplied
@@ -70,7 +70,7 @@ Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dt
     if (coded && !resident && used) cost.weights_per_token += weights;
   };
   for (uint32_t l = 0; l < layout.layers.size(); ++l)
-    for (const size_t tensor : layout.layers[l].matrix) add(tensor, l < plan.resident_layers, true);
+    for (const PlacedMatrix& m : layout.layers[l].matrices) add(m.tensor, l < plan.resident_layers, true);
   add(layout.head, plan.head_resident, true);
   if (layout.head != layout.embedding) add(layout.embedding, plan.embedding_resident, false);
   cost.load_seconds = seconds(cost.resident_weights, rates.decoded_weights);

@@ -85,13 +85,14 @@ Range range_of_raw(const NwcFile& file, size_t tensor) {
 
 }  // namespace
 
-std::string why_not_f16(const NwcFile& file, const LlamaLayout& layout) {
+std::string why_not_f16(const NwcFile& file, const ModelLayout& layout) {
   std::vector<double> by_level;
   if (file.codec()) by_level = largest_by_level(*file.codec());
   std::vector<size_t> tensors = {layout.embedding};
   if (layout.head != layout.embedding) tensors.push_back(layout.head);
-  for (const LlamaLayer& layer : layout.layers)
-    tensors.insert(tensors.end(), std::begin(layer.matrix), std::end(layer.matrix));
+  for (const LayerLayout& layer : layout.layers) {
+    for (const PlacedMatrix& m : layer.matrices) tensors.push_back(m.tensor);
+  }
   for (const size_t tensor : tensors) {
     const TensorRecord& r = file.tensors()[tensor];
     Range range;

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/file_layout.h"
 
 namespace nwc {
 
@@ -11,6 +11,6 @@ namespace nwc {
 /// hold worse than bf16 does: below 2^-16 f16's steps are wider than bf16's, below 2^-25 weights become 0. Reads the
 /// side information of coded tensors, and samples of raw ones (at most 4 MiB each). What cannot be read is left to
 /// decoding, which reports it.
-std::string why_not_f16(const NwcFile& file, const LlamaLayout& layout);
+std::string why_not_f16(const NwcFile& file, const ModelLayout& layout);
 
 }  // namespace nwc

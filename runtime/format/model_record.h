@@ -7,35 +7,47 @@
 #include <vector>
 
 #include "runtime/base/bytes.h"
+#include "runtime/format/block_spec.h"
 #include "runtime/format/tokenizer_record.h"
 
 namespace nwc {
 
-enum class RopeScaling : uint8_t { kNone = 0, kLinear = 1, kLlama3 = 2 };
+/// Where the tensors of one role have their name: a pattern with "{}" for the layer's number.
+struct TensorName {
+  Role role = Role::kEmbedding;
+  std::string pattern;
+  bool operator==(const TensorName&) const = default;
+};
 
-/// Hyperparameters of the Llama family: RMSNorm, RoPE (rotate-half), GQA, SwiGLU, no biases.
-/// Tensors carry Hugging Face names ("model.layers.0.self_attn.q_proj.weight"), shapes [out][in].
+/// A decoder-only model. Tensors have shapes [out][in]; names() says what they are called.
 struct ModelRecord {
   uint32_t vocab_size = 0;
   uint32_t hidden_size = 0;
-  uint32_t intermediate_size = 0;
   uint32_t num_layers = 0;
-  uint32_t num_heads = 0;
-  uint32_t num_kv_heads = 0;
-  uint32_t head_dim = 0;
   uint32_t max_positions = 0;
-  float rms_norm_eps = 0;
-  float rope_theta = 0;
-  RopeScaling rope_scaling = RopeScaling::kNone;
-  float rope_factor = 1;             ///< kLinear, kLlama3
-  float rope_low_freq_factor = 1;    ///< kLlama3
-  float rope_high_freq_factor = 4;   ///< kLlama3
-  uint32_t rope_original_max_positions = 0;  ///< kLlama3
-  bool tied_embeddings = false;              ///< lm_head.weight is model.embed_tokens.weight
-  std::vector<uint32_t> eos_ids;             ///< generation stops at any of these; at most 16
+  bool tied_embeddings = false;                ///< the head is the embedding
+  std::vector<BlockSpec> blocks{BlockSpec()};  ///< the kinds of blocks, at least one
+  std::vector<uint8_t> block_kind;             ///< [num_layers], indices into blocks; empty: all are of the first kind
+  EndsSpec ends;
+  std::vector<TensorName> names;  ///< empty: Llama's in Hugging Face's form (llama_names())
+  std::vector<uint32_t> eos_ids;  ///< generation stops at any of these; at most 16
+
+  const BlockSpec& block(uint32_t layer = 0) const { return blocks[block_kind.empty() ? 0 : block_kind[layer]]; }
+  BlockSpec& block(uint32_t layer = 0) { return blocks[block_kind.empty() ? 0 : block_kind[layer]]; }
+  /// The name of a role's tensor, of a layer where the role is one of a layer's; empty: the model has no such tensor.
+  std::string tensor_name(Role role, uint32_t layer = 0) const;
+  bool operator==(const ModelRecord&) const = default;
 };
 
-/// Checks ranges and relations (heads divide, limits of doc/format.md section 7). Message names the field.
+/// "model.layers.{}.self_attn.q_proj.weight" and so on: what records of version 1 mean.
+const std::vector<TensorName>& llama_names();
+/// Can version 1 of the record say it all? Writers use it then, so that readers of format 1.0 run the model.
+bool fits_record_1(const ModelRecord& record);
+/// Why no session can run this model, though the record is valid: experts, attention to later positions, and what else
+/// this version describes and does not compute. Names the field. OK: it can.
+Status check_runnable(const ModelRecord& record);
+
+/// Checks ranges and relations (heads divide, limits of doc/format_model.md). Message names the field.
 Status validate(const ModelRecord& record);
 Result<ModelRecord> parse_model_record(Bytes section, uint64_t file_offset);
 std::vector<uint8_t> serialize(const ModelRecord& record);

@@ -3,6 +3,8 @@
 namespace nwc {
 namespace {
 
+#include "shaders/activate.spv.h"
+#include "shaders/add_rows.spv.h"
 #include "shaders/attention.spv.h"
 #include "shaders/convert_half.spv.h"
 #include "shaders/embed_rows.spv.h"
@@ -15,9 +17,8 @@ namespace {
 #include "shaders/rans_decode_shared16.spv.h"
 #include "shaders/rans_product_ballot.spv.h"
 #include "shaders/rans_product_shared.spv.h"
-#include "shaders/rms_norm.spv.h"
+#include "shaders/norm_rows.spv.h"
 #include "shaders/rope_store.spv.h"
-#include "shaders/swiglu.spv.h"
 #include "shaders/synthesis_mlp.spv.h"
 #include "shaders/synthesis_mlp_product.spv.h"
 

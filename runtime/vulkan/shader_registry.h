@@ -14,8 +14,8 @@ namespace nwc {
   X(kProductBallot, rans_product_ballot) X(kProductShared, rans_product_shared) \
   X(kSynthesisMlp, synthesis_mlp) X(kSynthesisMlpProduct, synthesis_mlp_product) X(kConvertHalf, convert_half) \
   X(kFusedReduce, fused_reduce) \
-  X(kEmbedRows, embed_rows) X(kRmsNorm, rms_norm) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
-  X(kRopeStore, rope_store) X(kAttention, attention) X(kSwiglu, swiglu)
+  X(kEmbedRows, embed_rows) X(kNormRows, norm_rows) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
+  X(kRopeStore, rope_store) X(kAttention, attention) X(kActivate, activate) X(kAddRows, add_rows)
 // clang-format on
 
 enum class ShaderId : uint32_t {

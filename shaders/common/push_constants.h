@@ -20,6 +20,7 @@ namespace nwc {
 // These stand for an index where the tensor has no such data.
 NWC_CONSTANT(kNoRowScale, 4294967295u)
 NWC_CONSTANT(kNoRowClass, 4294967295u)
+NWC_CONSTANT(kNoVectorAt, 4294967295u)
 
 // rans_decode_*.comp and rans_product_*.comp. "Index" without more is one in window_data, the window's input.
 struct RansPush {
@@ -105,13 +106,30 @@ struct EmbedPush {
   NWC_UINT(num_rows, 0)
   NWC_UINT(num_tokens, 0)
   NWC_UINT(token_at, 0)    // index in tokens of the first
+  NWC_UINT(add, 0)         // 1: x += instead of x =
+  NWC_FLOAT(scale, 1)
 };
 
-// rms_norm.comp.
+// norm_rows.comp. A token has several rows one after another: its heads.
 struct NormPush {
   NWC_UINT(n, 0)
-  NWC_UINT(gain_at, 0)  // index in gains of the first
+  NWC_UINT(gain_at, 0)  // index in vectors of the first
+  NWC_UINT(bias_at, kNoVectorAt)
   NWC_FLOAT(eps, 0)
+  NWC_UINT(layer_norm, 0)  // 1: less the mean
+  NWC_UINT(x_at, 0)
+  NWC_UINT(x_stride, 0)    // elements from token to token
+  NWC_UINT(out_at, 0)
+  NWC_UINT(out_stride, 0)
+};
+
+// add_rows.comp.
+struct AddPush {
+  NWC_UINT(n, 0)
+  NWC_UINT(x_stride, 0)  // elements from token to token
+  NWC_UINT(y_at, 0)
+  NWC_UINT(y_stride, 0)  // 0: one row for all tokens
+  NWC_FLOAT(scale, 1)
 };
 
 // matmul_few.comp and matmul_many.comp.
@@ -133,8 +151,12 @@ struct RopePush {
   NWC_UINT(num_kv_heads, 0)
   NWC_UINT(head_dim, 0)  // a multiple of 4
   NWC_UINT(position, 0)  // of token 0
-  NWC_UINT(context, 0)
-  NWC_UINT(angle_at, 0)  // index in angles of [tokens][head_dim]: cosines of the pairs (i, i + head_dim / 2), then sines
+  NWC_UINT(kept, 0)      // positions that the cache keeps, a ring
+  NWC_UINT(rotated, 0)   // dimensions of a head that rotate, the first ones; a multiple of 4
+  NWC_UINT(angle_at, 0)  // index in angles of the first token's [rotated]: cosines of the pairs (i, i + rotated / 2), then
+                         // sines, then the scale of the queries
+  NWC_UINT(angle_stride, 0)
+  NWC_UINT(scale_queries, 0)
 };
 
 // attention.comp.
@@ -143,12 +165,14 @@ struct AttentionPush {
   NWC_UINT(num_kv_heads, 0)
   NWC_UINT(head_dim, 0)  // even, at most 256
   NWC_UINT(position, 0)  // of token 0
-  NWC_UINT(context, 0)
+  NWC_UINT(kept, 0)      // positions that the cache keeps, a ring
+  NWC_UINT(window, 0)    // positions that a token sees, itself included; 0: all
   NWC_FLOAT(scale, 1)
+  NWC_FLOAT(softcap, 0)  // 0: none
 };
 
-// swiglu.comp.
-struct SwigluPush {
+// activate.comp.
+struct ActivatePush {
   NWC_UINT(n, 0)
 };
 // clang-format on

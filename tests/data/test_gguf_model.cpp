@@ -47,19 +47,19 @@ TEST(GgufModel, OpensWhatAConverterWrites) {
   const ModelRecord& model = *source.model();
   EXPECT_EQ(model.vocab_size, 261u);
   EXPECT_EQ(model.hidden_size, 64u);
-  EXPECT_EQ(model.intermediate_size, 96u);
+  EXPECT_EQ(model.block().intermediate_size, 96u);
   EXPECT_EQ(model.num_layers, 2u);
-  EXPECT_EQ(model.num_heads, 4u);
-  EXPECT_EQ(model.num_kv_heads, 2u);
-  EXPECT_EQ(model.head_dim, 32u);
+  EXPECT_EQ(model.block().num_heads, 4u);
+  EXPECT_EQ(model.block().num_kv_heads, 2u);
+  EXPECT_EQ(model.block().head_dim, 32u);
   EXPECT_EQ(model.max_positions, 4096u);
-  EXPECT_FLOAT_EQ(model.rms_norm_eps, 1e-5f);
-  EXPECT_EQ(model.rope_theta, 500000.f);
-  EXPECT_EQ(model.rope_scaling, RopeScaling::kLlama3);
-  EXPECT_EQ(model.rope_factor, 8.f);
-  EXPECT_EQ(model.rope_low_freq_factor, 1.f);
-  EXPECT_EQ(model.rope_high_freq_factor, 4.f);
-  EXPECT_EQ(model.rope_original_max_positions, 8192u);
+  EXPECT_FLOAT_EQ(model.block().norm_eps, 1e-5f);
+  EXPECT_EQ(model.block().rope.theta, 500000.f);
+  EXPECT_EQ(model.block().rope.scaling, RopeScaling::kLlama3);
+  EXPECT_EQ(model.block().rope.factor, 8.f);
+  EXPECT_EQ(model.block().rope.low_freq_factor, 1.f);
+  EXPECT_EQ(model.block().rope.high_freq_factor, 4.f);
+  EXPECT_EQ(model.block().rope.original_max_positions, 8192u);
   EXPECT_TRUE(model.tied_embeddings);
   EXPECT_EQ(model.eos_ids, std::vector<uint32_t>{260});
   EXPECT_FALSE(source.find("rope_freqs.weight"));
@@ -124,7 +124,7 @@ TEST(GgufModel, NotesWhatTheEngineLacks) {
   expect_note(model_keys().string("llama.rope.scaling.type", "yarn"), "yarn");
   expect_note(model_keys().u32("llama.attention.value_length", 2), "different lengths");
   expect_note(model_keys().u32("llama.attention.sliding_window", 32), "sliding");
-  expect_note(model_keys().f32_tensor("blk.0.attn_q.bias", {8}), "biases");
+  expect_note(model_keys().f32_tensor("blk.0.attn_q.bias", {8}), "no such bias");
   expect_note(model_keys().f32_tensor("rope_freqs.weight", {2}, 2.f).f32("llama.rope.scale_linear", 2), "together");
 
   GgufBuilder per_layer;
@@ -188,11 +188,11 @@ TEST(GgufModel, ReadsLinearScalingAndUntiedHead) {
   const auto source = open(add_tensors(builder).f32_tensor("output.weight", {8, 5}));
   ASSERT_TRUE(source.ok()) << source.status().message();
   ASSERT_TRUE((*source)->model()) << join_notes((*source)->notes(), NoteKind::kModelLeftOut);
-  EXPECT_EQ((*source)->model()->rope_scaling, RopeScaling::kLinear);
-  EXPECT_EQ((*source)->model()->rope_factor, 4.f);
+  EXPECT_EQ((*source)->model()->block().rope.scaling, RopeScaling::kLinear);
+  EXPECT_EQ((*source)->model()->block().rope.factor, 4.f);
   EXPECT_FALSE((*source)->model()->tied_embeddings);
   EXPECT_TRUE((*source)->find("lm_head.weight"));
-  EXPECT_EQ((*source)->model()->head_dim, 4u);
+  EXPECT_EQ((*source)->model()->block().head_dim, 4u);
 }
 
 TEST(GgufModel, NaNIsRefusedByName) {
@@ -206,29 +206,29 @@ TEST(GgufModel, NaNIsRefusedByName) {
 
 TEST(GgufRope, RecoversOtherParametersAndRefusesOtherFactors) {
   ModelRecord model;
-  model.head_dim = 64;
-  model.rope_theta = 500000;
+  model.block().head_dim = 64;
+  model.block().rope.theta = 500000;
   const auto factors_of = [&](double factor, double low, double high, double original) {
     std::vector<float> factors;
-    for (uint32_t i = 0; i < model.head_dim / 2; ++i) {
-      const double wavelength = 2 * M_PI * std::pow(500000.0, 2.0 * i / model.head_dim);
+    for (uint32_t i = 0; i < model.block().head_dim / 2; ++i) {
+      const double wavelength = 2 * M_PI * std::pow(500000.0, 2.0 * i / model.block().head_dim);
       const double share = std::min(1.0, std::max(0.0, (original / wavelength - low) / (high - low)));
       factors.push_back(static_cast<float>(1 / ((1 - share) / factor + share)));
     }
     return factors;
   };
   ASSERT_TRUE(recover_llama3_scaling(factors_of(32, 1, 4, 8192), &model).ok());
-  EXPECT_EQ(model.rope_factor, 32.f);
-  EXPECT_EQ(model.rope_original_max_positions, 8192u);
+  EXPECT_EQ(model.block().rope.factor, 32.f);
+  EXPECT_EQ(model.block().rope.original_max_positions, 8192u);
   ASSERT_TRUE(recover_llama3_scaling(factors_of(16, 1, 8, 4096), &model).ok());
-  EXPECT_EQ(model.rope_original_max_positions, 4096u);
-  EXPECT_NEAR(model.rope_high_freq_factor, 8, 1e-3);
+  EXPECT_EQ(model.block().rope.original_max_positions, 4096u);
+  EXPECT_NEAR(model.block().rope.high_freq_factor, 8, 1e-3);
 
   ModelRecord plain;
-  plain.head_dim = 64;
-  plain.rope_theta = 500000;
+  plain.block().head_dim = 64;
+  plain.block().rope.theta = 500000;
   ASSERT_TRUE(recover_llama3_scaling(std::vector<float>(32, 1.f), &plain).ok());
-  EXPECT_EQ(plain.rope_scaling, RopeScaling::kNone);
+  EXPECT_EQ(plain.block().rope.scaling, RopeScaling::kNone);
   std::vector<float> odd = factors_of(8, 1, 4, 8192);
   odd[3] = 5;
   EXPECT_EQ(recover_llama3_scaling(odd, &plain).code(), StatusCode::kUnsupported);

@@ -59,9 +59,9 @@ class Changed : public ModelSource {
     }
   }
   void drop_rope_scaling() {
-    model_->rope_scaling = RopeScaling::kNone;
-    model_->rope_factor = 1;
-    model_->rope_original_max_positions = 0;
+    model_->block().rope.scaling = RopeScaling::kNone;
+    model_->block().rope.factor = 1;
+    model_->block().rope.original_max_positions = 0;
   }
   void drop_tokenizer() { tokenizer_.reset(); }
   void add_f32(const std::string& name, std::vector<uint64_t> shape) {
@@ -136,7 +136,7 @@ TEST(DecompressToGguf, ReadsBackTheSameModel) {
 TEST(DecompressToGguf, KeepsRotaryScalingAndSeparateHead) {
   const TempDir folder;
   const Model scaled = open(kScaledRope);
-  ASSERT_EQ(scaled.source->model()->rope_scaling, RopeScaling::kLlama3);
+  ASSERT_EQ(scaled.source->model()->block().rope.scaling, RopeScaling::kLlama3);
   const Model separate = open(kSeparateHead, [](Changed& changed) {
     changed.invent_tokenizer();
     changed.drop_rope_scaling();

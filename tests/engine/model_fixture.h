@@ -63,8 +63,8 @@ inline PlainModel random_model(const ModelRecord& r, uint32_t seed) {
   std::mt19937 rng(seed);
   PlainModel model;
   model.record = r;
-  const uint64_t hidden = r.hidden_size, q = uint64_t{r.num_heads} * r.head_dim,
-                 kv = uint64_t{r.num_kv_heads} * r.head_dim;
+  const uint64_t hidden = r.hidden_size, q = uint64_t{r.block().num_heads} * r.block().head_dim,
+                 kv = uint64_t{r.block().num_kv_heads} * r.block().head_dim;
   const auto matrix = [&](const std::string& name, uint64_t rows, uint64_t cols) {
     model.tensors[name] = random_tensor({rows, cols}, 0, 1.5f / std::sqrt(static_cast<float>(cols)), rng);
   };
@@ -80,9 +80,9 @@ inline PlainModel random_model(const ModelRecord& r, uint32_t seed) {
     matrix(p + "self_attn.k_proj.weight", kv, hidden);
     matrix(p + "self_attn.v_proj.weight", kv, hidden);
     matrix(p + "self_attn.o_proj.weight", hidden, q);
-    matrix(p + "mlp.gate_proj.weight", r.intermediate_size, hidden);
-    matrix(p + "mlp.up_proj.weight", r.intermediate_size, hidden);
-    matrix(p + "mlp.down_proj.weight", hidden, r.intermediate_size);
+    matrix(p + "mlp.gate_proj.weight", r.block().intermediate_size, hidden);
+    matrix(p + "mlp.up_proj.weight", r.block().intermediate_size, hidden);
+    matrix(p + "mlp.down_proj.weight", hidden, r.block().intermediate_size);
   }
   return model;
 }
@@ -104,11 +104,17 @@ inline PlainModel load_model(const std::string& path) {
   return model;
 }
 
+/// The running test's name, fit for a file's.
+inline std::string test_name() {
+  std::string name = ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  std::replace(name.begin(), name.end(), '/', '_');
+  return name;
+}
+
 /// All tensors raw.
 inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
   static std::atomic<int> serial{0};
-  const std::string path = ::testing::TempDir() + "engine_" + std::to_string(serial++) + "_" +
-                           ::testing::UnitTest::GetInstance()->current_test_info()->name() + ".nwc";
+  const std::string path = ::testing::TempDir() + "engine_" + std::to_string(serial++) + "_" + test_name() + ".nwc";
   std::vector<TensorRecord> records;
   for (const auto& [name, tensor] : model.tensors) {
     TensorRecord record;
@@ -157,11 +163,20 @@ class CountingDecoder final : public Decoder {
   int checks(const std::string& tensor) const { return checks_[*file_.find(tensor)]; }
   /// The next decoding of this tensor fails.
   void fail_once(const std::string& tensor) { fail_ = static_cast<int64_t>(*file_.find(tensor)); }
+  /// Every decoding of this tensor fails until stop_failing().
+  void fail_always(const std::string& tensor) {
+    always_ = true;
+    fail_once(tensor);
+  }
+  void stop_failing() {
+    fail_ = -1;
+    always_ = false;
+  }
 
  private:
   Status convert(const DecodeRequest& r) {
     int64_t expected = static_cast<int64_t>(r.tensor);
-    if (fail_.compare_exchange_strong(expected, -1)) return Status(StatusCode::kChecksum, "made to fail");
+    if (always_ ? fail_ == expected : fail_.compare_exchange_strong(expected, -1)) return Status(StatusCode::kChecksum, "made to fail");
     std::vector<uint8_t> storage;
     NWC_ASSIGN_OR_RETURN(const Bytes raw, file_.load_raw(r.tensor, r.check_crc, &storage));
     const TensorRecord& t = file_.tensors()[r.tensor];
@@ -185,6 +200,7 @@ class CountingDecoder final : public Decoder {
   const std::string name_ = "counting";
   std::vector<std::atomic<int>> calls_, checks_;
   std::atomic<int64_t> fail_{-1};
+  std::atomic<bool> always_{false};
   std::atomic<int> inside_{0};
 };
 

@@ -117,13 +117,20 @@ TEST(EngineKernels, SoftmaxAndSiluMatchDoublePrecision) {
       const std::vector<float> up = random_floats(n, n + 1);
       std::vector<float> gate = random_floats(n, n + 2, 20);
       if (n > 4) gate[1] = -200, gate[2] = 200, gate[3] = 0;
-      std::vector<float> out(n + 1, 42.0f);
-      k.silu_mul(gate.data(), up.data(), out.data(), n);
-      for (uint32_t i = 0; i < n; ++i) {
-        const double expected = gate[i] / (1 + std::exp(-double{gate[i]})) * up[i];
-        ASSERT_NEAR(out[i], expected, 1e-6 * std::abs(expected) + 1e-6) << gate[i];
+      for (const bool gated : {true, false}) {
+        for (const float b : {0.0f, 0.0713548f}) {
+          const float a = b == 0 ? 1.0f : 1.5957691f;
+          std::vector<float> out = gate;
+          out.push_back(42);
+          k.sigmoid_gate(out.data(), gated ? up.data() : nullptr, n, a, b);
+          for (uint32_t i = 0; i < n; ++i) {
+            const double x = double{gate[i]}, z = x * (double{a} + double{b} * x * x);
+            const double expected = x / (1 + std::exp(-z)) * (gated ? double{up[i]} : 1.0);
+            ASSERT_NEAR(out[i], expected, 2e-6 * std::abs(expected) + 1e-6) << gate[i];
+          }
+          ASSERT_EQ(out[n], 42);
+        }
       }
-      ASSERT_EQ(out[n], 42);
     }
   }
 }

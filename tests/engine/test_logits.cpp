@@ -83,9 +83,10 @@ TEST(Logits, WrongScalingWouldBeSeen) {
   const auto references = load_references(kFixtures + "tiny-llama3.logits.safetensors");
   SessionParams params;
   params.weight_dtype = Dtype::kF32;
-  model.record.rope_scaling = RopeScaling::kNone;
-  model.record.rope_factor = model.record.rope_low_freq_factor = model.record.rope_high_freq_factor = 0;
-  model.record.rope_original_max_positions = 0;
+  model.record.block().rope.scaling = RopeScaling::kNone;
+  model.record.block().rope.factor = model.record.block().rope.low_freq_factor =
+      model.record.block().rope.high_freq_factor = 0;
+  model.record.block().rope.original_max_positions = 0;
   EXPECT_GT(compare(model, references, params), 1e-2f);
 }
 

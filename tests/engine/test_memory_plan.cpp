@@ -184,7 +184,7 @@ TEST(MemoryPlan, PeakMemoryObeysABudgetThatResidentWeightsWouldBreak) {
   if (anonymous_memory() == 0) GTEST_SKIP() << "no /proc/self/status here";
   ModelRecord record = small_record();
   record.hidden_size = 256;
-  record.intermediate_size = 512;
+  record.block().intermediate_size = 512;
   record.num_layers = 24;
   record.max_positions = 64;
   const std::unique_ptr<NwcFile> file = make_file(random_model(record, 4));

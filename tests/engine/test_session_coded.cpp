@@ -32,10 +32,10 @@ CodedSession open_coded(std::vector<uint8_t> bytes, const SessionParams& params,
 TEST(SessionCoded, LayersComeInPieces) {
   SessionParams params;
   CodedSession c = open_coded(compressed_bytes(), params, true);
-  const auto layout = resolve_llama_layout(*c.file);
+  const auto layout = resolve_file_layout(*c.file);
   ASSERT_TRUE(layout.ok());
   WeightSource source(*c.file, *c.decoder, *layout, Dtype::kF32, true, 0);  // no workers: the smallest pieces
-  std::vector<uint8_t> whole(layout->matrix_offset(kNumLayerMatrices) * 4), pieces(whole.size());
+  std::vector<uint8_t> whole(layout->max_layer_elements() * 4), pieces(whole.size());
   for (const uint32_t l : {0u, 1u}) {
     ASSERT_TRUE(source.decode_layer(l, whole).ok());
     uint32_t piece = 0;

@@ -54,11 +54,11 @@ std::vector<ModelRecord> records() {
   untied.tied_embeddings = false;
   ModelRecord grouped = small_record();  // sizes that are not multiples of 8, one key for all queries, heads beyond 128
   grouped.hidden_size = 42;
-  grouped.intermediate_size = 74;
+  grouped.block().intermediate_size = 74;
   grouped.num_layers = 3;
-  grouped.num_heads = 2;
-  grouped.num_kv_heads = 1;
-  grouped.head_dim = 132;
+  grouped.block().num_heads = 2;
+  grouped.block().num_kv_heads = 1;
+  grouped.block().head_dim = 132;
   return {small_record(), untied, grouped};
 }
 
@@ -268,7 +268,7 @@ TEST(SessionVulkan, ChecksumsOfAHeadInBandsAreVerifiedOnce) {
 
 TEST(SessionVulkan, ShapesThatTheKernelsDoNotTakeGoToTheCpu) {
   ModelRecord record = small_record();
-  record.head_dim = 6;
+  record.block().head_dim = 6;
   const PlainModel model = random_model(record, 3);
   VulkanSession vulkan;
   vulkan.open(make_file(model), {});

@@ -80,8 +80,8 @@ struct Case {
 TEST(DescriptiveSections, ModelThatCannotBeUsed) {
   const std::vector<uint8_t> good = model_section();
   const Case cases[] = {
-      {with(good, 0, 2), StatusCode::kUnsupported, "record version 2"},
-      {cut(with(good, 0, 2), 5), StatusCode::kUnsupported, "record version 2"},
+      {with(good, 0, 3), StatusCode::kUnsupported, "record version 3"},
+      {cut(with(good, 0, 3), 5), StatusCode::kUnsupported, "record version 3"},
       {with(good, 44, 3), StatusCode::kUnsupported, "rope_scaling is 3"},
       {with(good, 45, 2), StatusCode::kUnsupported, "45"},
       {with(good, 47, 1), StatusCode::kUnsupported, "47"},
@@ -106,9 +106,9 @@ TEST(DescriptiveSections, TokenizerThatCannotBeUsed) {
   const std::vector<uint8_t> good = tokenizer_section();
   const Case cases[] = {
       {with(good, 0, 9), StatusCode::kUnsupported, "record version 9"},
-      {with(good, 4, 3), StatusCode::kUnsupported, "kind is 3"},
-      {cut(with(good, 4, 3), 30), StatusCode::kUnsupported, "kind is 3"},  // whatever follows
-      {with(good, 5, 4), StatusCode::kUnsupported, "pre-tokenizer is 4"},
+      {with(good, 4, 3), StatusCode::kUnsupported, "needs record version 2"},
+      {cut(with(good, 4, 3), 30), StatusCode::kUnsupported, "needs record version 2"},  // whatever follows
+      {with(good, 5, 4), StatusCode::kUnsupported, "needs record version 2"},
       {with(good, 6, 64), StatusCode::kUnsupported, "64"},
       {with(good, 7, 1), StatusCode::kUnsupported, "reserved"},
       {with(good, 24 + 8, 5), StatusCode::kUnsupported, "token 0 has type 5"},

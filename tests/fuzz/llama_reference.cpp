@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "runtime/base/half.h"
-#include "runtime/engine/rope.h"
+#include "runtime/graph/rope.h"
 
 namespace nwc::fuzz {
 namespace {
@@ -52,11 +52,11 @@ double rounded(Dtype dtype, double x) {
 
 std::optional<LlamaReference> LlamaReference::create(const NwcFile& file, const DecodeTables& tables, Decoder& decoder,
                                                      const SessionParams& params, const MemoryPlan& plan) {
-  Result<LlamaLayout> layout = resolve_llama_layout(file);
-  if (!layout.ok()) return std::nullopt;
+  Result<ModelLayout> layout = resolve_file_layout(file);
+  if (!layout.ok() || !fits_record_1(layout->model)) return std::nullopt;
   LlamaReference reference;
   reference.layout_ = std::move(layout).value();
-  reference.frequencies_ = rope_frequencies(reference.layout_.model);
+  reference.frequencies_ = rope_frequencies(reference.layout_.model.block(), plan.context);
   reference.cache_ = params.kv_dtype;
   reference.tensors_.resize(file.tensors().size());
   bool complete = true;
@@ -68,15 +68,13 @@ std::optional<LlamaReference> LlamaReference::create(const NwcFile& file, const 
     if (matrix) *to = std::move(*matrix);
     complete = complete && matrix;
   };
-  const LlamaLayout& l = reference.layout_;
+  const ModelLayout& l = reference.layout_;
   get(l.embedding, true, params.weight_dtype, &reference.embedding_);
   get(l.head, plan.head_resident, params.weight_dtype, &reference.head_);
-  get(l.final_norm, true, Dtype::kF32, &reference.tensors_[l.final_norm]);
+  for (const VectorPlace& vector : l.vectors) get(vector.tensor, true, Dtype::kF32, &reference.tensors_[vector.tensor]);
   for (size_t i = 0; i < l.layers.size(); ++i) {
-    for (const size_t norm : {l.layers[i].attention_norm, l.layers[i].mlp_norm})
-      get(norm, true, Dtype::kF32, &reference.tensors_[norm]);
-    for (const size_t matrix : l.layers[i].matrix)
-      get(matrix, i < plan.resident_layers, params.weight_dtype, &reference.tensors_[matrix]);
+    for (const PlacedMatrix& m : l.layers[i].matrices)
+      get(m.tensor, i < plan.resident_layers, params.weight_dtype, &reference.tensors_[m.tensor]);
   }
   if (!complete) return std::nullopt;
   return reference;
@@ -98,11 +96,16 @@ LlamaReference::Vector LlamaReference::multiply(const ExactMatrix& m, const Vect
   return y;
 }
 
+size_t LlamaReference::norm_tensor(uint32_t at) const {
+  return std::find_if(layout_.vectors.begin(), layout_.vectors.end(), [&](const VectorPlace& v) { return v.at == at; })
+      ->tensor;
+}
+
 LlamaReference::Vector LlamaReference::normalise(size_t tensor, const Vector& x, ReferencePass* pass) const {
   double squares = 0;
   for (const double v : x) squares += v * v;
   note(pass, squares);
-  const double factor = 1 / std::sqrt(squares / static_cast<double>(x.size()) + layout_.model.rms_norm_eps);
+  const double factor = 1 / std::sqrt(squares / static_cast<double>(x.size()) + layout_.model.block().norm_eps);
   Vector y(x.size());
   for (size_t i = 0; i < x.size(); ++i)
     y[i] = x[i] * factor * tensors_[tensor].weight[i] * (1 + kRounding * uniform(pass));
@@ -111,7 +114,7 @@ LlamaReference::Vector LlamaReference::normalise(size_t tensor, const Vector& x,
 
 std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, ReferencePass* pass) const {
   const ModelRecord& r = layout_.model;
-  const size_t d = r.head_dim, half = d / 2, group = r.num_heads / r.num_kv_heads;
+  const size_t d = r.block().head_dim, half = d / 2, group = r.block().num_heads / r.block().num_kv_heads;
   std::vector<std::vector<Vector>> keys(r.num_layers), values(r.num_layers);  // [layer][position]
   std::vector<double> out;
   const auto rotate = [&](Vector& x, size_t position) {
@@ -139,14 +142,18 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
       }
     };
     for (uint32_t l = 0; l < r.num_layers; ++l) {
-      const LlamaLayer& layer = layout_.layers[l];
-      const Vector normed = normalise(layer.attention_norm, x, pass);
-      Vector q = multiply(tensors_[layer.matrix[kQ]], normed, pass),
-             k = multiply(tensors_[layer.matrix[kK]], normed, pass);
+      const LayerLayout& layer = layout_.layers[l];
+      const auto tensor = [&](Role role) -> const ExactMatrix& {
+        return tensors_[std::find_if(layer.matrices.begin(), layer.matrices.end(), [&](const PlacedMatrix& m) {
+                          return m.role == role;
+                        })->tensor];
+      };
+      const Vector normed = normalise(norm_tensor(layer.norm_at[static_cast<size_t>(Role::kAttentionNorm)]), x, pass);
+      Vector q = multiply(tensor(Role::kQ), normed, pass), k = multiply(tensor(Role::kK), normed, pass);
       rotate(q, t);
       rotate(k, t);
       keys[l].push_back(std::move(k));
-      values[l].push_back(multiply(tensors_[layer.matrix[kV]], normed, pass));
+      values[l].push_back(multiply(tensor(Role::kV), normed, pass));
       for (Vector* cached : {&keys[l].back(), &values[l].back()}) {
         for (double& v : *cached) {
           v = rounded(cache_, v);
@@ -154,7 +161,7 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
         }
       }
       Vector attention(q.size());
-      for (size_t head = 0; head < r.num_heads; ++head) {
+      for (size_t head = 0; head < r.block().num_heads; ++head) {
         const size_t from = head / group * d;
         Vector score(t + 1);
         for (size_t p = 0; p <= t; ++p) {
@@ -174,16 +181,16 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
           for (size_t i = 0; i < d; ++i) attention[head * d + i] += score[p] / sum * values[l][p][from + i];
         }
       }
-      add(multiply(tensors_[layer.matrix[kO]], attention, pass));
-      const Vector inner = normalise(layer.mlp_norm, x, pass);
-      Vector gate = multiply(tensors_[layer.matrix[kGate]], inner, pass);
-      const Vector up = multiply(tensors_[layer.matrix[kUp]], inner, pass);
+      add(multiply(tensor(Role::kOutput), attention, pass));
+      const Vector inner = normalise(norm_tensor(layer.norm_at[static_cast<size_t>(Role::kMlpNorm)]), x, pass);
+      Vector gate = multiply(tensor(Role::kGate), inner, pass);
+      const Vector up = multiply(tensor(Role::kUp), inner, pass);
       for (size_t i = 0; i < gate.size(); ++i)
         gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i] * (1 + kRounding * uniform(pass));
       for (const double v : gate) note(pass, std::abs(v));
-      add(multiply(tensors_[layer.matrix[kDown]], gate, pass));
+      add(multiply(tensor(Role::kDown), gate, pass));
     }
-    const Vector last = multiply(head_, normalise(layout_.final_norm, x, pass), pass);
+    const Vector last = multiply(head_, normalise(norm_tensor(layout_.final_norm_at), x, pass), pass);
     out.insert(out.end(), last.begin(), last.end());
   }
   return out;

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "runtime/engine/llama_layout.h"
+#include "runtime/engine/file_layout.h"
 #include "runtime/engine/session.h"
 #include "tests/fuzz/decode_check.h"
 #include "tests/fuzz/harness_support.h"
@@ -34,9 +34,10 @@ class LlamaReference {
  private:
   using Vector = std::vector<double>;
   static Vector multiply(const ExactMatrix& matrix, const Vector& x, ReferencePass* pass);
+  size_t norm_tensor(uint32_t at) const;  ///< that stands at these floats of the vectors
   Vector normalise(size_t tensor, const Vector& x, ReferencePass* pass) const;
 
-  LlamaLayout layout_;
+  ModelLayout layout_;
   std::vector<double> frequencies_;
   Dtype cache_ = Dtype::kF32;
   ExactMatrix embedding_, head_;

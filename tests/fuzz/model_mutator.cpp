@@ -185,12 +185,12 @@ void mutate_description(LooseContainer* container, Random& random) {
   if (!parsed.ok()) return;
   ModelRecord& r = *parsed;
   switch (random.below(6)) {
-    case 0: r.rms_norm_eps = std::abs(interesting_float(random)); break;
-    case 1: r.rope_theta = std::abs(interesting_float(random)) + 1; break;
+    case 0: r.block().norm_eps = std::abs(interesting_float(random)); break;
+    case 1: r.block().rope.theta = std::abs(interesting_float(random)) + 1; break;
     case 2:
-      r.rope_scaling = static_cast<RopeScaling>(random.below(3));
-      r.rope_factor = 1 + static_cast<float>(random.below(8));
-      if (r.rope_scaling == RopeScaling::kLlama3) r.rope_original_max_positions = 8;
+      r.block().rope.scaling = static_cast<RopeScaling>(random.below(3));
+      r.block().rope.factor = 1 + static_cast<float>(random.below(8));
+      if (r.block().rope.scaling == RopeScaling::kLlama3) r.block().rope.original_max_positions = 8;
       break;
     case 3: r.num_layers = 1 + static_cast<uint32_t>(random.below(r.num_layers)); break;
     case 4: r.tied_embeddings = !r.tied_embeddings || !random.one_in(8); break;

@@ -97,7 +97,7 @@ std::vector<uint8_t> make_small_model(const SmallModelOptions& o) {
     tensors.push_back(make_norm(name, record.hidden_size, o.norms));
     groups.push_back(group);
   };
-  const uint64_t hidden = record.hidden_size, kv = uint64_t{record.num_kv_heads} * record.head_dim;
+  const uint64_t hidden = record.hidden_size, kv = uint64_t{record.block().num_kv_heads} * record.block().head_dim;
   matrix("model.embed_tokens.weight", record.vocab_size, hidden, 0);
   for (uint32_t l = 0; l < record.num_layers; ++l) {
     const std::string prefix = "model.layers." + std::to_string(l) + ".";
@@ -107,9 +107,9 @@ std::vector<uint8_t> make_small_model(const SmallModelOptions& o) {
     matrix(prefix + "self_attn.v_proj.weight", kv, hidden, l + 1);
     matrix(prefix + "self_attn.o_proj.weight", hidden, hidden, l + 1);
     norm(prefix + "post_attention_layernorm.weight", l + 1);
-    matrix(prefix + "mlp.gate_proj.weight", record.intermediate_size, hidden, l + 1);
-    matrix(prefix + "mlp.up_proj.weight", record.intermediate_size, hidden, l + 1);
-    matrix(prefix + "mlp.down_proj.weight", hidden, record.intermediate_size, l + 1);
+    matrix(prefix + "mlp.gate_proj.weight", record.block().intermediate_size, hidden, l + 1);
+    matrix(prefix + "mlp.up_proj.weight", record.block().intermediate_size, hidden, l + 1);
+    matrix(prefix + "mlp.down_proj.weight", hidden, record.block().intermediate_size, l + 1);
   }
   norm("model.norm.weight", record.num_layers + 1);
   if (!o.tied) matrix("lm_head.weight", record.vocab_size, hidden, record.num_layers + 1);

@@ -52,7 +52,7 @@ inline RowMatrix<float> run_blocks(const LlamaModel& model, RowMatrix<float> x, 
 inline RowMatrix<float> logits(const LlamaModel& model, const RowMatrix<float>& hidden) {
   RowMatrix<float> normed;
   RowVector<float> inverse;
-  rms_norm(hidden, model.norm, model.record.rms_norm_eps, &normed, &inverse);
+  rms_norm(hidden, model.norm, model.record.block().norm_eps, &normed, &inverse);
   return normed * model.head.transpose();
 }
 

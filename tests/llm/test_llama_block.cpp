@@ -12,14 +12,14 @@ namespace {
 ModelRecord tiny_record(uint32_t heads, uint32_t kv_heads, RopeScaling scaling) {
   ModelRecord r = small_record();
   r.hidden_size = 12;
-  r.intermediate_size = 10;
-  r.num_heads = heads;
-  r.num_kv_heads = kv_heads;
-  r.head_dim = 6;
-  r.rope_theta = 100;
-  r.rope_scaling = scaling;
-  r.rope_factor = scaling == RopeScaling::kNone ? 1.0f : 4.0f;
-  r.rope_original_max_positions = 16;
+  r.block().intermediate_size = 10;
+  r.block().num_heads = heads;
+  r.block().num_kv_heads = kv_heads;
+  r.block().head_dim = 6;
+  r.block().rope.theta = 100;
+  r.block().rope.scaling = scaling;
+  r.block().rope.factor = scaling == RopeScaling::kNone ? 1.0f : 4.0f;
+  r.block().rope.original_max_positions = 16;
   return r;
 }
 
@@ -71,7 +71,7 @@ struct Problem {
 
   explicit Problem(const ModelRecord& record, std::vector<uint32_t> of = {5, 1, 7})
       : shape(record), lengths(std::move(of)), block(shape, *std::max_element(lengths.begin(), lengths.end())) {
-    Random random({7, record.num_heads, record.num_kv_heads});
+    Random random({7, record.block().num_heads, record.block().num_kv_heads});
     Eigen::Index tokens = 0;
     for (const uint32_t n : lengths) tokens += n;
     w = random_weights(shape, &random);

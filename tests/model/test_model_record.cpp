@@ -16,12 +16,12 @@ namespace {
 ModelRecord llama3_record() {
   ModelRecord record = test::llama_record(
       {.vocab = 128256, .hidden = 2048, .inner = 8192, .layers = 16, .heads = 32, .kv_heads = 8, .context = 131072});
-  record.rope_theta = 500000.0f;
-  record.rope_scaling = RopeScaling::kLlama3;
-  record.rope_factor = 32.0f;
-  record.rope_low_freq_factor = 1.0f;
-  record.rope_high_freq_factor = 4.0f;
-  record.rope_original_max_positions = 8192;
+  record.block().rope.theta = 500000.0f;
+  record.block().rope.scaling = RopeScaling::kLlama3;
+  record.block().rope.factor = 32.0f;
+  record.block().rope.low_freq_factor = 1.0f;
+  record.block().rope.high_freq_factor = 4.0f;
+  record.block().rope.original_max_positions = 8192;
   record.tied_embeddings = true;
   record.eos_ids = {128001, 128008, 128009};
   return record;
@@ -29,8 +29,8 @@ ModelRecord llama3_record() {
 
 std::vector<ModelRecord> valid_records() {
   std::vector<ModelRecord> records(3, llama3_record());
-  records[1].rope_scaling = RopeScaling::kLinear;
-  records[2].rope_scaling = RopeScaling::kNone;
+  records[1].block().rope.scaling = RopeScaling::kLinear;
+  records[2].block().rope.scaling = RopeScaling::kNone;
   records[2].eos_ids.clear();
   records[2].tied_embeddings = false;
   return records;
@@ -45,23 +45,23 @@ TEST(ModelRecord, RoundTrips) {
     EXPECT_EQ(serialize(*parsed), bytes);
     EXPECT_EQ(parsed->vocab_size, record.vocab_size);
     EXPECT_EQ(parsed->hidden_size, record.hidden_size);
-    EXPECT_EQ(parsed->intermediate_size, record.intermediate_size);
+    EXPECT_EQ(parsed->block().intermediate_size, record.block().intermediate_size);
     EXPECT_EQ(parsed->num_layers, record.num_layers);
-    EXPECT_EQ(parsed->num_heads, record.num_heads);
-    EXPECT_EQ(parsed->num_kv_heads, record.num_kv_heads);
-    EXPECT_EQ(parsed->head_dim, record.head_dim);
+    EXPECT_EQ(parsed->block().num_heads, record.block().num_heads);
+    EXPECT_EQ(parsed->block().num_kv_heads, record.block().num_kv_heads);
+    EXPECT_EQ(parsed->block().head_dim, record.block().head_dim);
     EXPECT_EQ(parsed->max_positions, record.max_positions);
-    EXPECT_EQ(parsed->rms_norm_eps, record.rms_norm_eps);
-    EXPECT_EQ(parsed->rope_theta, record.rope_theta);
-    EXPECT_EQ(parsed->rope_scaling, record.rope_scaling);
+    EXPECT_EQ(parsed->block().norm_eps, record.block().norm_eps);
+    EXPECT_EQ(parsed->block().rope.theta, record.block().rope.theta);
+    EXPECT_EQ(parsed->block().rope.scaling, record.block().rope.scaling);
     EXPECT_EQ(parsed->tied_embeddings, record.tied_embeddings);
     EXPECT_EQ(parsed->eos_ids, record.eos_ids);
   }
   const auto scaled = parse_model_record(serialize(llama3_record()), 0);
   ASSERT_TRUE(scaled.ok());
-  EXPECT_EQ(scaled->rope_factor, 32.0f);
-  EXPECT_EQ(scaled->rope_high_freq_factor, 4.0f);
-  EXPECT_EQ(scaled->rope_original_max_positions, 8192u);
+  EXPECT_EQ(scaled->block().rope.factor, 32.0f);
+  EXPECT_EQ(scaled->block().rope.high_freq_factor, 4.0f);
+  EXPECT_EQ(scaled->block().rope.original_max_positions, 8192u);
 }
 
 TEST(ModelRecord, ValidateNamesTheField) {
@@ -74,24 +74,24 @@ TEST(ModelRecord, ValidateNamesTheField) {
       {"vocab_size", [](ModelRecord& r) { r.vocab_size = 0; }},
       {"vocab_size", [](ModelRecord& r) { r.vocab_size = (1u << 22) + 1; }},
       {"hidden_size", [](ModelRecord& r) { r.hidden_size = (1u << 20) + 1; }},
-      {"intermediate_size", [](ModelRecord& r) { r.intermediate_size = 0; }},
+      {"intermediate_size", [](ModelRecord& r) { r.block().intermediate_size = 0; }},
       {"num_layers", [](ModelRecord& r) { r.num_layers = 4097; }},
-      {"num_heads", [](ModelRecord& r) { r.num_heads = UINT32_MAX; }},
-      {"num_kv_heads", [](ModelRecord& r) { r.num_kv_heads = 0; }},
-      {"num_kv_heads", [](ModelRecord& r) { r.num_kv_heads = 5; }},
-      {"num_kv_heads", [](ModelRecord& r) { r.num_kv_heads = 64; }},
-      {"head_dim", [](ModelRecord& r) { r.head_dim = 63; }},
-      {"head_dim", [](ModelRecord& r) { r.head_dim = 1026; }},
+      {"num_heads", [](ModelRecord& r) { r.block().num_heads = UINT32_MAX; }},
+      {"num_kv_heads", [](ModelRecord& r) { r.block().num_kv_heads = 0; }},
+      {"num_kv_heads", [](ModelRecord& r) { r.block().num_kv_heads = 5; }},
+      {"num_kv_heads", [](ModelRecord& r) { r.block().num_kv_heads = 64; }},
+      {"head_dim", [](ModelRecord& r) { r.block().head_dim = 63; }},
+      {"head_dim", [](ModelRecord& r) { r.block().head_dim = 1026; }},
       {"max_positions", [](ModelRecord& r) { r.max_positions = (1u << 24) + 1; }},
-      {"rms_norm_eps", [](ModelRecord& r) { r.rms_norm_eps = 0; }},
-      {"rms_norm_eps", [](ModelRecord& r) { r.rms_norm_eps = std::numeric_limits<float>::quiet_NaN(); }},
-      {"rope_theta", [&](ModelRecord& r) { r.rope_theta = kInf; }},
-      {"rope_theta", [](ModelRecord& r) { r.rope_theta = -1; }},
-      {"rope_scaling", [](ModelRecord& r) { r.rope_scaling = static_cast<RopeScaling>(3); }},
-      {"rope_factor", [](ModelRecord& r) { r.rope_factor = -0.0f; }},
-      {"rope_low_freq_factor", [](ModelRecord& r) { r.rope_low_freq_factor = 0; }},
-      {"rope_high_freq_factor", [](ModelRecord& r) { r.rope_high_freq_factor = 1; }},
-      {"rope_original_max_positions", [](ModelRecord& r) { r.rope_original_max_positions = 0; }},
+      {"rms_norm_eps", [](ModelRecord& r) { r.block().norm_eps = 0; }},
+      {"rms_norm_eps", [](ModelRecord& r) { r.block().norm_eps = std::numeric_limits<float>::quiet_NaN(); }},
+      {"rope_theta", [&](ModelRecord& r) { r.block().rope.theta = kInf; }},
+      {"rope_theta", [](ModelRecord& r) { r.block().rope.theta = -1; }},
+      {"rope_scaling", [](ModelRecord& r) { r.block().rope.scaling = static_cast<RopeScaling>(9); }},
+      {"rope_factor", [](ModelRecord& r) { r.block().rope.factor = -0.0f; }},
+      {"rope_low_freq_factor", [](ModelRecord& r) { r.block().rope.low_freq_factor = 0; }},
+      {"rope_high_freq_factor", [](ModelRecord& r) { r.block().rope.high_freq_factor = 1; }},
+      {"rope_original_max_positions", [](ModelRecord& r) { r.block().rope.original_max_positions = 0; }},
       {"eos_ids", [](ModelRecord& r) { r.eos_ids.assign(17, 0); }},
       {"eos_ids", [](ModelRecord& r) { r.eos_ids = {128256}; }},
   };
@@ -133,9 +133,94 @@ TEST(ModelRecord, NoByteIsIgnored) {
   }
 }
 
+/// Two kinds of blocks and what version 1 cannot say.
+ModelRecord gemma_like_record() {
+  ModelRecord record = test::llama_record(
+      {.vocab = 64, .hidden = 32, .inner = 48, .layers = 3, .heads = 4, .kv_heads = 2, .context = 128});
+  BlockSpec local = record.block();
+  local.norm_one_plus = local.norm_after = true;
+  local.qk_norm = QkNorm::kPerHead;
+  local.window = 16;
+  local.attention_softcap = 50;
+  local.attention_scale = 0.25f;
+  local.activation = MlpActivation::kGeluTanh;
+  BlockSpec full = local;
+  full.window = 0;
+  full.rope.scaling = RopeScaling::kLong;
+  full.rope.original_max_positions = 64;
+  full.rope.short_factors = {1, 1, 1, 1};
+  full.rope.long_factors = {1, 2, 3, 4};
+  record.blocks = {local, full};
+  record.block_kind = {0, 1, 0};
+  record.ends.embedding_scale = 5.5f;
+  record.ends.logit_softcap = 30;
+  record.names = llama_names();
+  record.eos_ids = {1, 7};
+  return record;
+}
+
+TEST(ModelRecord, VersionTwoComesBackAsItWas) {
+  const ModelRecord record = gemma_like_record();
+  ASSERT_TRUE(validate(record).ok()) << validate(record).message();
+  EXPECT_FALSE(fits_record_1(record));
+  const std::vector<uint8_t> bytes = serialize(record);
+  EXPECT_EQ(bytes[0], 2);
+  const auto parsed = parse_model_record(bytes, 0);
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  EXPECT_TRUE(*parsed == record);
+  EXPECT_EQ(parsed->block(1).rope.long_factors[3], 4.0f);
+  EXPECT_EQ(parsed->tensor_name(Role::kQ, 2), "model.layers.2.self_attn.q_proj.weight");
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    const std::vector<uint8_t> prefix(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(n));
+    EXPECT_FALSE(parse_model_record(prefix, 0).ok()) << n;
+  }
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    for (uint32_t flip = 1; flip < 256; ++flip) {
+      std::vector<uint8_t> damaged = bytes;
+      damaged[i] = static_cast<uint8_t>(damaged[i] ^ flip);
+      const auto changed = parse_model_record(damaged, 0);
+      if (!changed.ok()) continue;
+      EXPECT_EQ(serialize(*changed), damaged) << "byte " << i;
+    }
+  }
+}
+
+TEST(ModelRecord, VersionTwoIsValidated) {
+  using Change = void (*)(ModelRecord&);
+  const std::pair<const char*, Change> changes[] = {
+      {"window", [](ModelRecord& r) { r.blocks[0].window = UINT32_MAX; }},
+      {"rope_dims", [](ModelRecord& r) { r.blocks[0].rope.dims = 10; }},
+      {"rope_long_factors", [](ModelRecord& r) { r.blocks[1].rope.long_factors.pop_back(); }},
+      {"residual_scale", [](ModelRecord& r) { r.blocks[1].residual_scale = NAN; }},
+      {"attention_softcap", [](ModelRecord& r) { r.blocks[1].attention_softcap = -1; }},
+      {"temperature_positions", [](ModelRecord& r) { r.blocks[1].temperature_beta = 1; }},
+      {"block kind 1", [](ModelRecord& r) { r.blocks[1].head_dim = 7; }},
+      {"block_kind", [](ModelRecord& r) { r.block_kind[2] = 2; }},
+      {"block_kind", [](ModelRecord& r) { r.block_kind.pop_back(); }},
+      {"position_rows", [](ModelRecord& r) { r.ends.position_rows = 5; }},
+      {"logit_scale", [](ModelRecord& r) { r.ends.logit_scale = 0; }},
+      {"needs {} once", [](ModelRecord& r) { r.names[3].pattern = "no place"; }},
+      {"must not have {}", [](ModelRecord& r) { r.names[0].pattern = "{}"; }},
+      {"second one", [](ModelRecord& r) { r.names.push_back(r.names[0]); }},
+      {"parallel",
+       [](ModelRecord& r) { r.blocks[0].parallel = Parallel::kSharedNorm, r.blocks[0].norm_before = false; }},
+  };
+  for (const auto& [part, change] : changes) {
+    ModelRecord record = gemma_like_record();
+    change(record);
+    const Status status = validate(record);
+    EXPECT_FALSE(status.ok()) << part;
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+  }
+  ModelRecord experts = gemma_like_record();
+  experts.blocks[0].experts.num_experts = 8;
+  EXPECT_TRUE(validate(experts).ok());
+  EXPECT_EQ(check_runnable(experts).code(), StatusCode::kUnsupported);
+}
+
 TEST(ModelRecord, RejectsAnotherVersion) {
   std::vector<uint8_t> bytes = serialize(llama3_record());
-  bytes[0] = 2;
+  bytes[0] = 3;
   EXPECT_EQ(parse_model_record(bytes, 0).status().code(), StatusCode::kUnsupported);
 }
 

@@ -8,7 +8,7 @@
 #include "runtime/model/tokenizer.h"
 #include "trainer/calib/calibration_run.h"
 #include "trainer/data/content_hash.h"
-#include "trainer/data/llama_tensors.h"
+#include "trainer/data/source_layout.h"
 #include "trainer/data/output_path.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
@@ -146,7 +146,10 @@ Result<Prepared> prepare(const ModelSource& source, const std::string& text, con
   NWC_TRY(check_described(source));
   const ModelRecord& model = *source.model();
   NWC_TRY(validate(model));
-  NWC_TRY(check_llama_tensors(model, source.tensors()));
+  if (!fits_record_1(model)) {
+    return unsupported("calibration knows the Llama family only; this model can be compressed without a text (--calib none)");
+  }
+  NWC_TRY(resolve_source_layout(model, source.tensors()).status());
   Prepared out;
   out.index.context = calibration_context(model, options.context);
   NWC_ASSIGN_OR_RETURN(out.tokens, calibration_tokens(source, text, options.tokens, out.index.context));

@@ -121,7 +121,7 @@ Status Run::forward() {
 
 Status Run::head() {
   HeadWeights weights;
-  weights.epsilon = model_.rms_norm_eps;
+  weights.epsilon = model_.block().norm_eps;
   NWC_ASSIGN_OR_RETURN(weights.norm, load_vector(source_, kFinalNormName, shape_.hidden));
   NWC_ASSIGN_OR_RETURN(weights.matrix, load_matrix(source_, model_.tied_embeddings ? kEmbeddingName : kHeadName,
                                                    model_.vocab_size, shape_.hidden));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "trainer/data/gguf_family.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
@@ -25,20 +26,24 @@ const GgufTensor* find_tensor(const GgufFile& file, const std::string& name) {
   return nullptr;
 }
 
-Status read_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
+}  // namespace
+
+Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
   const std::pair<const char*, uint32_t*> sizes[] = {
-      {"block_count", &model->num_layers},         {"context_length", &model->max_positions},
-      {"embedding_length", &model->hidden_size},   {"feed_forward_length", &model->intermediate_size},
-      {"attention.head_count", &model->num_heads},
+      {"block_count", &model->num_layers},
+      {"context_length", &model->max_positions},
+      {"embedding_length", &model->hidden_size},
+      {"feed_forward_length", &model->block().intermediate_size},
+      {"attention.head_count", &model->block().num_heads},
   };
   for (const auto& [key, out] : sizes) {
     NWC_TRY(get_uniform(file, prefix + key, out));
     NWC_TRY(require(*out, prefix + key));
   }
-  model->num_kv_heads = model->num_heads;
-  NWC_TRY(get_uniform(file, prefix + "attention.head_count_kv", &model->num_kv_heads));
-  model->head_dim = model->hidden_size / model->num_heads;
-  NWC_TRY(file.get(prefix + "attention.key_length", &model->head_dim));
+  model->block().num_kv_heads = model->block().num_heads;
+  NWC_TRY(get_uniform(file, prefix + "attention.head_count_kv", &model->block().num_kv_heads));
+  model->block().head_dim = model->hidden_size / model->block().num_heads;
+  NWC_TRY(file.get(prefix + "attention.key_length", &model->block().head_dim));
 
   const GgufTensor* embedding = find_tensor(file, "token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2) {
@@ -50,23 +55,27 @@ Status read_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* 
   return {};
 }
 
+namespace {
+
 Status refuse_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model) {
-  uint32_t experts = 0, value_length = model.head_dim, rotary = model.head_dim;
+  uint32_t experts = 0, value_length = model.block().head_dim, rotary = model.block().head_dim;
   NWC_TRY(file.get(prefix + "expert_count", &experts));
   NWC_TRY(file.get(prefix + "attention.value_length", &value_length));
   NWC_TRY(file.get(prefix + "rope.dimension_count", &rotary));
   if (experts != 0) return unsupported("metadata key \"" + prefix + "expert_count\": mixture of experts");
-  if (value_length != model.head_dim) return unsupported("keys and values of different lengths");
-  if (rotary != model.head_dim) return unsupported("rotary positions on a part of the head");
+  if (value_length != model.block().head_dim) return unsupported("keys and values of different lengths");
+  if (rotary != model.block().head_dim) return unsupported("rotary positions on a part of the head");
   uint32_t window = UINT32_MAX;
   NWC_TRY(get_uniform(file, prefix + "attention.sliding_window", &window));
   if (window != 0 && window < model.max_positions) return unsupported("sliding-window attention");
   return {};
 }
 
-Status read_rope(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
-  model->rope_theta = 10000;
-  NWC_TRY(file.get(prefix + "rope.freq_base", &model->rope_theta));
+}  // namespace
+
+Status read_gguf_rope(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
+  model->block().rope.theta = 10000;
+  NWC_TRY(file.get(prefix + "rope.freq_base", &model->block().rope.theta));
   std::string type = "none";
   float factor = 0;
   if (file.has(prefix + "rope.scale_linear")) {  // the key of early files
@@ -76,8 +85,8 @@ Status read_rope(const GgufFile& file, const std::string& prefix, ModelRecord* m
   NWC_TRY(file.get(prefix + "rope.scaling.type", &type));
   NWC_TRY(file.get(prefix + "rope.scaling.factor", &factor));
   if (type == "linear" && factor != 1) {
-    model->rope_scaling = RopeScaling::kLinear;
-    model->rope_factor = factor;
+    model->block().rope.scaling = RopeScaling::kLinear;
+    model->block().rope.factor = factor;
     if (!(factor > 0)) return corrupt("metadata key \"" + prefix + "rope.scaling.factor\" must be positive");
   } else if (type != "none" && type != "linear") {
     return unsupported("metadata key \"" + prefix + "rope.scaling.type\": \"" + type + "\"");
@@ -85,18 +94,19 @@ Status read_rope(const GgufFile& file, const std::string& prefix, ModelRecord* m
 
   const GgufTensor* factors = find_tensor(file, kRopeFactorsTensor);
   if (factors == nullptr) return {};
-  if (model->rope_scaling != RopeScaling::kNone) return unsupported("linear rotary scaling together with rope_freqs");
+  if (model->block().rope.scaling != RopeScaling::kNone)
+    return unsupported("linear rotary scaling together with rope_freqs");
   if (factors->type->dtype != Dtype::kF32 || factors->type->quantized() ||
-      factors->shape != std::vector<uint64_t>{model->head_dim / 2}) {
+      factors->shape != std::vector<uint64_t>{model->block().head_dim / 2}) {
     return corrupt(quote_tensor(kRopeFactorsTensor) + " must hold one F32 for each pair of a head's dimensions");
   }
-  std::vector<float> values(model->head_dim / 2);
+  std::vector<float> values(model->block().head_dim / 2);
   NWC_TRY(factors->reader->read(factors->offset, {reinterpret_cast<uint8_t*>(values.data()), values.size() * 4}));
   return recover_llama3_scaling(values, model);
 }
 
 // The end of a text, of a turn, of a message.
-Status read_eos(const GgufFile& file, ModelRecord* model) {
+Status read_gguf_eos(const GgufFile& file, ModelRecord* model) {
   for (const char* key : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
     uint32_t id = UINT32_MAX;
     NWC_TRY(file.get(std::string("tokenizer.ggml.") + key, &id));
@@ -105,6 +115,8 @@ Status read_eos(const GgufFile& file, ModelRecord* model) {
   }
   return {};
 }
+
+namespace {
 
 struct NamePair {
   std::string_view gguf, hugging_face;
@@ -146,15 +158,18 @@ std::string translate_in_layer(const std::string& name, std::string_view from, s
 Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
   std::string architecture;
   NWC_TRY(file.get("general.architecture", &architecture));
-  if (architecture != "llama") return unsupported("architecture \"" + architecture + "\" is not of the Llama family");
+  if (is_gguf_family(architecture)) return parse_gguf_family(file, architecture);
+  if (architecture != "llama") {
+    return unsupported("architecture \"" + architecture + "\" is unknown; known are " + known_gguf_architectures());
+  }
 
   ModelRecord model;
   const std::string prefix = architecture + ".";
-  NWC_TRY(read_sizes(file, prefix, &model));
+  NWC_TRY(read_gguf_sizes(file, prefix, &model));
   NWC_TRY(refuse_features(file, prefix, model));
-  NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &model.rms_norm_eps));
-  NWC_TRY(read_rope(file, prefix, &model));
-  NWC_TRY(read_eos(file, &model));
+  NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &model.block().norm_eps));
+  NWC_TRY(read_gguf_rope(file, prefix, &model));
+  NWC_TRY(read_gguf_eos(file, &model));
   NWC_TRY(validate(model));
   return model;
 }

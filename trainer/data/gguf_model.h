@@ -1,4 +1,4 @@
-// Turns GGUF metadata of the architecture "llama" into a model record, and GGUF tensor names into Hugging Face names.
+// Turns GGUF metadata into a model record, and GGUF tensor names into Hugging Face names.
 #pragma once
 
 #include <optional>
@@ -13,6 +13,12 @@ namespace nwc {
 /// errors: kUnsupported (another architecture, or a feature that the engine lacks, named), kCorrupt (missing or
 ///         impossible values; missing embedding)
 Result<ModelRecord> parse_gguf_model(const GgufFile& file);
+
+/// Sizes of a model and of its first kind of block; rotary positions; end tokens. prefix: "llama.". What families
+/// share.
+Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* model);
+Status read_gguf_rope(const GgufFile& file, const std::string& prefix, ModelRecord* model);
+Status read_gguf_eos(const GgufFile& file, ModelRecord* model);
 
 /// "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; unknown names are returned as they are.
 std::string translate_gguf_name(const std::string& name);

@@ -90,18 +90,18 @@ void add_gguf_model(const ModelRecord& model, GgufMetadata* metadata) {
   metadata->add_u32(kModel + "block_count", model.num_layers);
   metadata->add_u32(kModel + "context_length", model.max_positions);
   metadata->add_u32(kModel + "embedding_length", model.hidden_size);
-  metadata->add_u32(kModel + "feed_forward_length", model.intermediate_size);
-  metadata->add_u32(kModel + "attention.head_count", model.num_heads);
-  metadata->add_u32(kModel + "attention.head_count_kv", model.num_kv_heads);
-  metadata->add_u32(kModel + "attention.key_length", model.head_dim);
-  metadata->add_u32(kModel + "attention.value_length", model.head_dim);
-  metadata->add_f32(kModel + "attention.layer_norm_rms_epsilon", model.rms_norm_eps);
+  metadata->add_u32(kModel + "feed_forward_length", model.block().intermediate_size);
+  metadata->add_u32(kModel + "attention.head_count", model.block().num_heads);
+  metadata->add_u32(kModel + "attention.head_count_kv", model.block().num_kv_heads);
+  metadata->add_u32(kModel + "attention.key_length", model.block().head_dim);
+  metadata->add_u32(kModel + "attention.value_length", model.block().head_dim);
+  metadata->add_f32(kModel + "attention.layer_norm_rms_epsilon", model.block().norm_eps);
   metadata->add_u32(kModel + "vocab_size", model.vocab_size);
-  metadata->add_u32(kModel + "rope.dimension_count", model.head_dim);
-  metadata->add_f32(kModel + "rope.freq_base", model.rope_theta);
-  if (model.rope_scaling == RopeScaling::kLinear) {
+  metadata->add_u32(kModel + "rope.dimension_count", model.block().head_dim);
+  metadata->add_f32(kModel + "rope.freq_base", model.block().rope.theta);
+  if (model.block().rope.scaling == RopeScaling::kLinear) {
     metadata->add_string(kModel + "rope.scaling.type", "linear");
-    metadata->add_f32(kModel + "rope.scaling.factor", model.rope_factor);
+    metadata->add_f32(kModel + "rope.scaling.factor", model.block().rope.factor);
   }
   constexpr const char* kEnds[kMaxGgufEndTokens] = {"eos_token_id", "eot_token_id", "eom_token_id"};
   for (size_t i = 0; i < std::min(model.eos_ids.size(), kMaxGgufEndTokens); ++i)

@@ -14,7 +14,8 @@ struct Scaling {
 
 // Turns per token of pair i: the reciprocal of its wavelength.
 double turns(const ModelRecord& model, size_t i) {
-  return std::pow(static_cast<double>(model.rope_theta), -2.0 * static_cast<double>(i) / model.head_dim) /
+  return std::pow(static_cast<double>(model.block().rope.theta),
+                  -2.0 * static_cast<double>(i) / model.block().head_dim) /
          (2 * std::numbers::pi);
 }
 
@@ -51,9 +52,10 @@ Scaling fit(double factor, const std::vector<float>& factors, const ModelRecord&
 }  // namespace
 
 std::vector<float> llama3_scaling_factors(const ModelRecord& model) {
-  const Scaling scaling = {model.rope_factor, model.rope_low_freq_factor, model.rope_high_freq_factor,
-                           static_cast<double>(model.rope_original_max_positions)};
-  std::vector<float> factors(model.head_dim / 2);
+  const Scaling scaling = {model.block().rope.factor, model.block().rope.low_freq_factor,
+                           model.block().rope.high_freq_factor,
+                           static_cast<double>(model.block().rope.original_max_positions)};
+  std::vector<float> factors(model.block().head_dim / 2);
   for (size_t i = 0; i < factors.size(); ++i) factors[i] = static_cast<float>(factor_of(scaling, turns(model, i)));
   return factors;
 }
@@ -69,11 +71,11 @@ Status recover_llama3_scaling(const std::vector<float>& factors, ModelRecord* mo
     // Written so that a NaN from the fit fails.
     const bool sane = scaling.original >= 1 && scaling.original <= (1 << 24) && scaling.high > 1 && scaling.high < 1e6;
     if (!sane || !reproduces(scaling, factors, *model)) continue;
-    model->rope_scaling = RopeScaling::kLlama3;
-    model->rope_factor = static_cast<float>(scaling.factor);
-    model->rope_low_freq_factor = static_cast<float>(scaling.low);
-    model->rope_high_freq_factor = static_cast<float>(scaling.high);
-    model->rope_original_max_positions = static_cast<uint32_t>(scaling.original);
+    model->block().rope.scaling = RopeScaling::kLlama3;
+    model->block().rope.factor = static_cast<float>(scaling.factor);
+    model->block().rope.low_freq_factor = static_cast<float>(scaling.low);
+    model->block().rope.high_freq_factor = static_cast<float>(scaling.high);
+    model->block().rope.original_max_positions = static_cast<uint32_t>(scaling.original);
     return {};
   }
   return unsupported("tensor \"rope_freqs.weight\" holds factors that are not of Llama 3's form");

@@ -5,7 +5,7 @@
 #include "trainer/data/gguf_file.h"
 #include "trainer/data/gguf_model.h"
 #include "trainer/data/gguf_tokenizer.h"
-#include "trainer/data/llama_tensors.h"
+#include "trainer/data/source_layout.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
@@ -54,8 +54,8 @@ void GgufSource::list_tensors(const ModelRecord* model) {
     uint32_t rotary_head_dim = 0;
     if (model != nullptr) {
       if (name == kRopeFactorsTensor) continue;
-      name = translate_gguf_name(name);
-      if (is_rotary_projection(name)) rotary_head_dim = model->head_dim;
+      if (model->names.empty()) name = translate_gguf_name(name);
+      if (is_rotary_projection(name)) rotary_head_dim = model->block().head_dim;
     }
     tensors_.push_back({std::move(name), stored.type->dtype, stored.type->name, stored.shape, stored.size_bytes});
     places_.push_back({&stored, rotary_head_dim});
@@ -72,7 +72,7 @@ Status GgufSource::add_model() {
       // A file may hold a tensor under both names.
       if (!names.insert(tensor.name).second) return corrupt(quote_tensor(tensor.name) + " occurs twice");
     }
-    status = check_llama_tensors(*model, tensors_);
+    status = resolve_source_layout(*model, tensors_).status();
   }
   if (status.ok()) {
     model_ = std::move(model).value();

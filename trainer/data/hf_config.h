@@ -10,8 +10,11 @@
 
 namespace nwc {
 
+struct Family;
+
 struct HfConfig {
   ModelRecord model;
+  const Family* family = nullptr;
   std::optional<uint32_t> bos_id;
   SourceNotes notes;  ///< what was ignored: impossible end tokens, unknown keys, a damaged generation_config.json
 };
@@ -20,9 +23,9 @@ struct HfConfig {
 /// "fp8" and "weight_block_size"), or nullopt. Whatever else the text holds is no matter.
 std::optional<std::array<uint32_t, 2>> find_fp8_blocks(Bytes config);
 
-/// Reads the configuration of LlamaForCausalLM, or of MistralForCausalLM as far as its sliding window never slides.
-/// Absent fields have the defaults of Hugging Face's LlamaConfig and MistralConfig, except that the sizes have to be
-/// there, and that there is no end token.
+/// Reads the configuration of any family of hf_family.h, or the "text_config" of a multimodal model. Absent fields have
+/// the defaults of the family's class in transformers, except that the sizes have to be there, and that there is no end
+/// token.
 /// generation_config: the text of generation_config.json, whose end tokens are added, or nullptr.
 /// errors: kCorrupt (JSON, a field of the wrong type, an impossible value), kUnsupported (another architecture, or an
 ///         option that the engine lacks; the message names key and value)

@@ -9,13 +9,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Lists of words with a space around each. parse_hf_config reads these.
-constexpr std::string_view kRead =
-    " architectures bos_token_id compression_config eos_token_id head_dim hidden_size intermediate_size "
-    "layer_types max_position_embeddings model_type num_attention_heads num_hidden_layers num_key_value_heads "
-    "original_max_position_embeddings partial_rotary_factor quantization quantization_config rms_norm_eps "
-    "rope_parameters rope_scaling rope_theta sliding_window tie_word_embeddings use_sliding_window vocab_size ";
-
+// A list of words with a space around each.
 // Training, generation, file handling and parallel execution: none of it is part of what the model computes.
 // pretraining_tp only splits products into sums of parts.
 constexpr std::string_view kHarmless =
@@ -33,7 +27,7 @@ constexpr std::string_view kHarmless =
     "tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p "
     "unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache ";
 
-// Keys that change results in the Llama family or its relatives, and the values, as JSON separated by '|', that change
+// Keys that change results where a family has them, and the values, as JSON separated by '|', that change
 // nothing. Null is always among them.
 struct NeutralValue {
   std::string_view key, values;
@@ -132,11 +126,11 @@ std::string short_json(const Json& value) {
   return text.substr(0, end) + "...";
 }
 
-Status check_config_keys(const Json& config, std::vector<std::string>* unknown) {
-  for (const auto& item : config.items()) {
+Status check_config_keys(const ConfigReader& config, std::vector<std::string>* unknown) {
+  for (const auto& item : config.json().items()) {
     const std::string& key = item.key();
     const Json& value = item.value();
-    if (value.is_null() || contains(kRead, key) || contains(kHarmless, key)) continue;
+    if (value.is_null() || config.was_read(key) || contains(kHarmless, key)) continue;
     const auto* rule =
         std::find_if(std::begin(kNeutral), std::end(kNeutral), [&](const NeutralValue& n) { return n.key == key; });
     if (rule == std::end(kNeutral)) {

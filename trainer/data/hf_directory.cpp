@@ -1,17 +1,15 @@
 #include "trainer/data/hf_directory.h"
 
 #include "trainer/data/hf_config.h"
+#include "trainer/data/hf_family.h"
 #include "trainer/data/hf_shards.h"
 #include "trainer/data/hf_tokenizer.h"
-#include "trainer/data/llama_tensors.h"
 #include "trainer/data/safetensors_source.h"
+#include "trainer/data/source_layout.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
 namespace {
-
-constexpr char kEmbedding[] = "model.embed_tokens.weight";
-constexpr char kHead[] = "lm_head.weight";
 
 // Weights can be coded whatever the files beside them say: what cannot be used of these is a note.
 Status to_note(const Status& status, NoteKind kind, SafetensorsSource* source) {
@@ -19,24 +17,75 @@ Status to_note(const Status& status, NoteKind kind, SafetensorsSource* source) {
   return {};
 }
 
+// Checkpoints of one family differ in what stands in front of their names: those of a multimodal model have the
+// language model below another one, and those of a bare model leave out the first word. The embedding decides.
+void settle_names(const SafetensorsSource& source, ModelRecord* model) {
+  const std::string embedding = model->tensor_name(Role::kEmbedding);
+  const size_t dot = embedding.find('.');
+  const std::string first = embedding.substr(0, dot + 1), rest = embedding.substr(dot + 1);
+  const auto rename = [&](const std::string& prefix, const std::string& head_prefix) {
+    std::vector<TensorName> names = model->names.empty() ? llama_names() : model->names;
+    for (TensorName& name : names) {
+      if (name.pattern.compare(0, first.size(), first) == 0) {
+        name.pattern = prefix + name.pattern.substr(first.size());
+      } else {
+        name.pattern = head_prefix + name.pattern;
+      }
+    }
+    model->names = std::move(names);
+  };
+  if (!source.find(embedding)) {
+    for (const auto& [prefix, head] :
+         {std::pair<std::string, std::string>{"language_model." + first, "language_model."},
+          {first + "language_model.", ""},
+          {"", ""}}) {
+      if (!source.find(prefix + rest)) continue;
+      rename(prefix, head);
+      break;
+    }
+  }
+  // The head has two names in the files of some families.
+  const std::string head = model->tensor_name(Role::kHead);
+  for (const char* other : {"lm_head.weight", "embed_out.weight"}) {
+    if (source.find(head) || !source.find(other) || model->names.empty()) continue;
+    for (TensorName& name : model->names) {
+      if (name.role == Role::kHead) name.pattern = other;
+    }
+  }
+}
+
+// Tensors that a family's checkpoints hold in another form.
+Status settle_forms(const Family& family, const ModelRecord& model, SafetensorsSource* source) {
+  for (const TensorName& name : model.names) {
+    const SourceForm form = family.form(name.role);
+    if (form == SourceForm::kPlain) continue;
+    for (uint32_t l = 0; l < model.num_layers; ++l) {
+      const std::optional<size_t> tensor = source->find(model.tensor_name(name.role, l));
+      if (tensor) NWC_TRY(source->set_form(*tensor, form, model.block(l).num_heads));
+    }
+  }
+  return {};
+}
+
 // A checkpoint may tie the head to the embedding and hold a head all the same: a copy, or one that was trained after
 // all. What the files hold counts, as in transformers.
 Status settle_head(SafetensorsSource* source, ModelRecord* model) {
-  const std::optional<size_t> embedding = source->find(kEmbedding), head = source->find(kHead);
+  const std::string embedding_name = model->tensor_name(Role::kEmbedding), head_name = model->tensor_name(Role::kHead);
+  const std::optional<size_t> embedding = source->find(embedding_name), head = source->find(head_name);
   if (!model->tied_embeddings || !head) return {};
   if (!embedding) {  // of two names for one tensor, some writers keep the other one
-    source->rename_tensor(kHead, kEmbedding);
+    source->rename_tensor(head_name, embedding_name);
     return {};
   }
   NWC_ASSIGN_OR_RETURN(const bool same, source->same_content(*embedding, *head));
   if (same) {
-    source->drop_tensor(kHead);
+    source->drop_tensor(head_name);
     return {};
   }
   model->tied_embeddings = false;
   source->add_note({NoteKind::kRepaired, "head",
-                    "config.json: \"tie_word_embeddings\" is true, but lm_head.weight is not the embedding; "
-                    "lm_head.weight is used"});
+                    "config.json: \"tie_word_embeddings\" is true, but " + head_name + " is not the embedding; " +
+                        head_name + " is used"});
   return {};
 }
 
@@ -77,8 +126,11 @@ Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optiona
   Result<HfConfig> parsed = parse_hf_config(*config, has_generation && generation.ok() ? &generation_bytes : nullptr);
   if (!parsed.ok()) return to_note(parsed.status(), kLeftOut, source);
 
+  settle_names(*source, &parsed->model);
   NWC_TRY(settle_head(source, &parsed->model));
-  const Status tensors = check_llama_tensors(parsed->model, source->tensors());
+  Status tensors = settle_forms(*parsed->family, parsed->model, source);
+  if (tensors.ok()) tensors = resolve_source_layout(parsed->model, source->tensors()).status();
+  if (!tensors.ok()) source->reset_forms();  // without a description nobody could turn them back
   if (tensors.code() == StatusCode::kUnsupported) return to_note(tensors, kLeftOut, source);
   NWC_TRY(tensors);
   for (SourceNote& note : parsed->notes) source->add_note(std::move(note));

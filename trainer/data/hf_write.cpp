@@ -25,15 +25,18 @@ Bytes bytes_of(const std::string& text) { return {reinterpret_cast<const uint8_t
 Json ids_json(const std::vector<uint32_t>& ids) { return ids.size() == 1 ? Json(ids[0]) : Json(ids); }
 
 Json rope_scaling_json(const ModelRecord& m) {
-  switch (m.rope_scaling) {
+  switch (m.block().rope.scaling) {
     case RopeScaling::kNone: return nullptr;
-    case RopeScaling::kLinear: return {{"rope_type", "linear"}, {"factor", shortest(m.rope_factor)}};
+    case RopeScaling::kLinear: return {{"rope_type", "linear"}, {"factor", shortest(m.block().rope.factor)}};
     case RopeScaling::kLlama3:
       return {{"rope_type", "llama3"},
-              {"factor", shortest(m.rope_factor)},
-              {"low_freq_factor", shortest(m.rope_low_freq_factor)},
-              {"high_freq_factor", shortest(m.rope_high_freq_factor)},
-              {"original_max_position_embeddings", m.rope_original_max_positions}};
+              {"factor", shortest(m.block().rope.factor)},
+              {"low_freq_factor", shortest(m.block().rope.low_freq_factor)},
+              {"high_freq_factor", shortest(m.block().rope.high_freq_factor)},
+              {"original_max_position_embeddings", m.block().rope.original_max_positions}};
+    case RopeScaling::kYarn:
+    case RopeScaling::kLong:
+    case RopeScaling::kDynamic: break;
   }
   return nullptr;
 }
@@ -58,14 +61,14 @@ std::string make_hf_config(const ModelRecord& m, const TokenizerRecord* tokenize
                {"model_type", "llama"},
                {"vocab_size", m.vocab_size},
                {"hidden_size", m.hidden_size},
-               {"intermediate_size", m.intermediate_size},
+               {"intermediate_size", m.block().intermediate_size},
                {"num_hidden_layers", m.num_layers},
-               {"num_attention_heads", m.num_heads},
-               {"num_key_value_heads", m.num_kv_heads},
-               {"head_dim", m.head_dim},
+               {"num_attention_heads", m.block().num_heads},
+               {"num_key_value_heads", m.block().num_kv_heads},
+               {"head_dim", m.block().head_dim},
                {"max_position_embeddings", m.max_positions},
-               {"rms_norm_eps", shortest(m.rms_norm_eps)},
-               {"rope_theta", shortest(m.rope_theta)},
+               {"rms_norm_eps", shortest(m.block().norm_eps)},
+               {"rope_theta", shortest(m.block().rope.theta)},
                {"rope_scaling", rope_scaling_json(m)},
                {"tie_word_embeddings", m.tied_embeddings},
                {"hidden_act", "silu"},

@@ -21,8 +21,8 @@ Status SafetensorsSource::add_file(const std::string& path, const std::string& l
       return corrupt(label + ": " + quote_tensor(tensor.name) + " is in another file too");
     }
     places_.push_back({files_.size(), tensor.offset, tensor.size_bytes});
-    tensors_.push_back({std::move(tensor.name), tensor.dtype, dtype_name(tensor.dtype), std::move(tensor.shape),
-                        tensor.size_bytes});
+    tensors_.push_back(
+        {std::move(tensor.name), tensor.dtype, dtype_name(tensor.dtype), std::move(tensor.shape), tensor.size_bytes});
   }
   files_.push_back({label, std::move(reader)});
   return {};
@@ -135,8 +135,36 @@ Status SafetensorsSource::read_raw(size_t tensor, MutableBytes out) const {
     return invalid_argument("read_raw: no tensor " + std::to_string(tensor) + ", or not of " +
                             std::to_string(out.size()) + " bytes");
   }
+  const Place& place = places_[tensor];
+  if (place.form == SourceForm::kPlain) return read_as_stored(tensor, out);
+  std::vector<uint8_t> stored(out.size());
+  NWC_TRY(read_as_stored(tensor, stored));
+  return to_plain_form(place.form, place.heads, place.shape, stored, out)
+      .with_context(quote_tensor(tensors_[tensor].name));
+}
+
+Status SafetensorsSource::read_as_stored(size_t tensor, MutableBytes out) const {
   if (places_[tensor].scales != kNoScales) return read_scaled(tensor, out);
   return read_at(places_[tensor], tensors_[tensor].name, out);
+}
+
+void SafetensorsSource::reset_forms() {
+  for (size_t i = 0; i < places_.size(); ++i) {
+    if (places_[i].form != SourceForm::kPlain) tensors_[i].shape = places_[i].shape;
+    places_[i].form = SourceForm::kPlain;
+  }
+}
+
+Status SafetensorsSource::set_form(size_t tensor, SourceForm form, uint32_t heads) {
+  Place& place = places_[tensor];
+  if (form == SourceForm::kPlain || place.form != SourceForm::kPlain) return {};
+  if (place.scales != kNoScales)
+    return unsupported(quote_tensor(tensors_[tensor].name) + ": scaled weights in another form");
+  place.form = form;
+  place.heads = heads;
+  place.shape = tensors_[tensor].shape;
+  tensors_[tensor].shape = plain_shape(form, place.shape);
+  return {};
 }
 
 Result<SourceFiles> SafetensorsSource::source_files() const {

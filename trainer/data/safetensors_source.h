@@ -6,6 +6,7 @@
 
 #include "trainer/data/model_source.h"
 #include "trainer/data/safetensors.h"
+#include "trainer/data/source_form.h"
 
 namespace nwc {
 
@@ -24,6 +25,11 @@ class SafetensorsSource : public ModelSource {
   /// weights, for the product of both: X becomes F32, the scales leave the list. Returns how many there were.
   /// errors: kUnsupported (the scales do not fit; names the tensor)
   Result<size_t> multiply_block_scales(uint64_t block_rows, uint64_t block_cols);
+  /// The tensor is read in the plain form from now on; its shape changes with it. heads: of kQkvByHead.
+  /// errors: kUnsupported (a shape that the form cannot have; names the tensor)
+  Status set_form(size_t tensor, SourceForm form, uint32_t heads);
+  /// Takes back what set_form did.
+  void reset_forms();
   void set_model(ModelRecord model) { model_ = std::move(model); }
   void set_tokenizer(TokenizerRecord tokenizer) { tokenizer_ = std::move(tokenizer); }
   /// The Hugging Face folder that source_files() reads.
@@ -48,6 +54,9 @@ class SafetensorsSource : public ModelSource {
     uint64_t offset;
     uint64_t size_bytes;
     size_t scales = kNoScales;  ///< index into scales_
+    SourceForm form = SourceForm::kPlain;
+    uint32_t heads = 0;                ///< of kQkvByHead
+    std::vector<uint64_t> shape = {};  ///< in the checkpoint, unless kPlain
   };
   static constexpr size_t kNoScales = SIZE_MAX;
   struct BlockScales {
@@ -60,6 +69,7 @@ class SafetensorsSource : public ModelSource {
 
   void keep_tensors(const std::function<bool(const std::string& name)>& keep);
   Status read_at(const Place& place, const std::string& name, MutableBytes out) const;
+  Status read_as_stored(size_t tensor, MutableBytes out) const;
   Status read_scaled(size_t tensor, MutableBytes out) const;
 
   std::string folder_;  // empty: none

@@ -6,7 +6,7 @@
 namespace nwc {
 
 Status decompress_model(const NwcFile& file, Decoder& decoder, std::optional<Dtype> dtype, const std::string& path,
-                        const Progress& progress) {
+                        const Progress& progress, const std::unordered_map<std::string, HeldForm>& forms) {
   if (dtype) NWC_TRY(check_output_dtype(*dtype));
   std::vector<SafetensorsTensor> tensors;
   uint64_t weights = 0;
@@ -14,12 +14,18 @@ Status decompress_model(const NwcFile& file, Decoder& decoder, std::optional<Dty
     SafetensorsTensor& t = tensors.emplace_back();
     t.name = record.name;
     t.dtype = dtype && dtype_is_float(record.dtype) ? *dtype : record.dtype;
-    t.shape = record.shape;
+    const auto form = forms.find(record.name);
+    t.shape = form == forms.end() ? record.shape : plain_shape(form->second.form, record.shape);
     weights += record.num_elements();
   }
   TensorOutput output(file, decoder, weights, progress);
-  return write_safetensors(path, tensors, {{"format", "pt"}}, [&](size_t i, std::vector<uint8_t>* bytes) {
-    return output.decode(i, tensors[i].dtype, bytes);
+  return write_safetensors(path, tensors, {{"format", "pt"}}, [&](size_t i, std::vector<uint8_t>* bytes) -> Status {
+    NWC_TRY(output.decode(i, tensors[i].dtype, bytes));
+    const auto held = forms.find(tensors[i].name);
+    if (held == forms.end()) return {};
+    const std::vector<uint8_t> plain = *bytes;
+    return from_plain_form(held->second.form, held->second.heads, tensors[i].shape, plain, *bytes)
+        .with_context("tensor \"" + tensors[i].name + "\"");
   });
 }
 

@@ -6,15 +6,16 @@
 #include <vector>
 
 #include "runtime/decoder/decoder.h"
+#include "trainer/data/hf_forms.h"
 #include "trainer/data/source_record.h"
 
 namespace nwc {
 
 /// Writes every tensor of the file under its name and shape. dtype: kF32, kF16 or kBf16 for all float tensors, or none
-/// for each tensor's own; tensors of other types are copied. One tensor is in memory at a time. Atomic. progress: in
-/// weights. errors: kInvalidArgument (dtype), those of the decoder, kIo, kCancelled
+/// for each tensor's own; tensors of other types are copied. forms: by name, tensors that are written in another form
+/// than the file has them in. One tensor is in memory at a time. Atomic. progress: in weights. errors: kInvalidArgument (dtype), those of the decoder, kIo, kCancelled
 Status decompress_model(const NwcFile& file, Decoder& decoder, std::optional<Dtype> dtype, const std::string& path,
-                        const Progress& progress);
+                        const Progress& progress, const std::unordered_map<std::string, HeldForm>& forms = {});
 
 /// Writes a GGUF file. `source`: what the file keeps of its source, or nullptr.
 /// From a GGUF source: all its metadata as it was, except for what the stored types say; tensors in its order under its

@@ -78,7 +78,9 @@ TokenizerConfig tokenizer_config(const NwcFile& file, const SourceRecord* source
 // source: of a GGUF file, or nullptr.
 Status write_made_files(const NwcFile& file, const SourceRecord* source, Dtype dtype, const AtomicFolder& folder,
                         std::vector<std::string>* notes) {
-  if (file.model()) {
+  if (file.model() && !fits_record_1(*file.model())) {
+    notes->push_back("config.json cannot be made: the source had none, and this architecture is not the Llama family");
+  } else if (file.model()) {
     const TokenizerRecord* tokenizer = file.tokenizer() ? &*file.tokenizer() : nullptr;
     NWC_TRY(folder.write("config.json", bytes_of(make_hf_config(*file.model(), tokenizer, dtype))));
   } else {
@@ -116,7 +118,10 @@ Status decompress_to_folder(const NwcFile& file, Decoder& decoder, const SourceR
   } else {
     NWC_TRY(write_made_files(file, source, type, folder, notes));
   }
-  NWC_TRY(decompress_model(file, decoder, dtype, folder.file(kWeights), progress));
+  std::unordered_map<std::string, HeldForm> forms;
+  const SourceFile* config = source != nullptr ? source->find("config.json") : nullptr;
+  if (config != nullptr && file.model()) forms = held_forms(*file.model(), config->bytes);
+  NWC_TRY(decompress_model(file, decoder, dtype, folder.file(kWeights), progress, forms));
   return folder.commit();
 }
 

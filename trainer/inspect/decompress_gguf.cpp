@@ -57,7 +57,7 @@ struct GgufPlan {
 uint32_t file_type(Dtype dtype) { return dtype == Dtype::kF32 ? 0 : dtype == Dtype::kF16 ? 1 : 32; }
 
 bool needs_rope_factors(const NwcFile& file) {
-  return file.model() && file.model()->rope_scaling == RopeScaling::kLlama3;
+  return file.model() && file.model()->block().rope.scaling == RopeScaling::kLlama3;
 }
 
 void note_left_out(const std::string& tensor, std::vector<std::string>* notes) {
@@ -93,10 +93,10 @@ Result<GgufPlan> plan_from_records(const NwcFile& file, const SourceRecord* sour
       continue;
     }
     plan.add(*name, record.shape.size() > 1 ? dtype : Dtype::kF32, record.shape, i,
-             is_rotary_projection(record.name) ? model.head_dim : 0);
+             is_rotary_projection(record.name) ? model.block().head_dim : 0);
     plan.weights += record.num_elements();
   }
-  if (needs_rope_factors(file)) plan.add(kRopeFactorsTensor, Dtype::kF32, {model.head_dim / 2}, std::nullopt);
+  if (needs_rope_factors(file)) plan.add(kRopeFactorsTensor, Dtype::kF32, {model.block().head_dim / 2}, std::nullopt);
   return plan;
 }
 
@@ -123,7 +123,7 @@ Result<GgufPlan> plan_from_header(const NwcFile& file, const SourceRecord& sourc
       const bool renamed = index && translated != stored.name;
       if (!index) index = file.find(stored.name);
       if (!index && stored.name == kRopeFactorsTensor && needs_rope_factors(file)) {
-        plan.add(kRopeFactorsTensor, Dtype::kF32, {file.model()->head_dim / 2}, std::nullopt);
+        plan.add(kRopeFactorsTensor, Dtype::kF32, {file.model()->block().head_dim / 2}, std::nullopt);
         continue;
       }
       if (!index || !taken.insert(*index).second) {
@@ -136,7 +136,7 @@ Result<GgufPlan> plan_from_header(const NwcFile& file, const SourceRecord& sourc
       }
       uint32_t head_dim = 0;
       if (renamed && is_rotary_projection(translated)) {
-        head_dim = file.model() ? file.model()->head_dim : kept_head_dim(headers.front());
+        head_dim = file.model() ? file.model()->block().head_dim : kept_head_dim(headers.front());
       }
       const Dtype type = output_dtype(stored, record, dtype);
       plan.add(stored.name, type, record.shape, index, head_dim);

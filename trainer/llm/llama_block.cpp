@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "runtime/engine/rope.h"
+#include "runtime/graph/rope.h"
 #include "trainer/llm/rms_norm.h"
 
 namespace nwc {
@@ -29,12 +29,12 @@ void add_weight_gradient(BlockWeights<T>* grad, LayerMatrix m, const RowMatrix<T
 
 LlamaShape::LlamaShape(const ModelRecord& model)
     : hidden(model.hidden_size),
-      inner(model.intermediate_size),
-      heads(model.num_heads),
-      kv_heads(model.num_kv_heads),
-      head_dim(model.head_dim),
-      epsilon(double{model.rms_norm_eps}),
-      frequencies(rope_frequencies(model)) {}
+      inner(model.block().intermediate_size),
+      heads(model.block().num_heads),
+      kv_heads(model.block().num_kv_heads),
+      head_dim(model.block().head_dim),
+      epsilon(double{model.block().norm_eps}),
+      frequencies(rope_frequencies(model.block(), model.max_positions)) {}
 
 Eigen::Index LlamaShape::rows(LayerMatrix m) const {
   switch (m) {

@@ -7,11 +7,13 @@
 #include <span>
 #include <vector>
 
-#include "runtime/engine/llama_layout.h"
 #include "runtime/format/model_record.h"
 #include "trainer/nn/matrix.h"
 
 namespace nwc {
+
+/// The seven matrices of a block: q, k and v, and gate and up, have the same input.
+enum LayerMatrix : uint32_t { kQ, kK, kV, kO, kGate, kUp, kDown, kNumLayerMatrices };
 
 /// The hyperparameters that a block needs, in Eigen's index type.
 struct LlamaShape {

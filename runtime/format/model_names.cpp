@@ -1,0 +1,89 @@
+// Names of roles and of tensors.
+#include <cmath>
+
+#include "runtime/format/model_record.h"
+
+namespace nwc {
+
+const char* role_name(Role role) {
+  switch (role) {
+    case Role::kEmbedding: return "embedding";
+    case Role::kPositions: return "position embedding";
+    case Role::kFinalNorm: return "final norm";
+    case Role::kFinalNormBias: return "final norm's bias";
+    case Role::kHead: return "output head";
+    case Role::kHeadBias: return "output head's bias";
+    case Role::kAttentionNorm: return "norm before attention";
+    case Role::kAttentionNormBias: return "bias of the norm before attention";
+    case Role::kAttentionPostNorm: return "norm after attention";
+    case Role::kAttentionPostNormBias: return "bias of the norm after attention";
+    case Role::kMlpNorm: return "norm before the MLP";
+    case Role::kMlpNormBias: return "bias of the norm before the MLP";
+    case Role::kMlpPostNorm: return "norm after the MLP";
+    case Role::kMlpPostNormBias: return "bias of the norm after the MLP";
+    case Role::kQ: return "q";
+    case Role::kK: return "k";
+    case Role::kV: return "v";
+    case Role::kQkv: return "qkv";
+    case Role::kQBias: return "q's bias";
+    case Role::kKBias: return "k's bias";
+    case Role::kVBias: return "v's bias";
+    case Role::kQkvBias: return "qkv's bias";
+    case Role::kQNorm: return "q's norm";
+    case Role::kKNorm: return "k's norm";
+    case Role::kOutput: return "attention output";
+    case Role::kOutputBias: return "attention output's bias";
+    case Role::kGate: return "gate";
+    case Role::kUp: return "up";
+    case Role::kGateUp: return "gate and up";
+    case Role::kDown: return "down";
+    case Role::kGateBias: return "gate's bias";
+    case Role::kUpBias: return "up's bias";
+    case Role::kGateUpBias: return "gate's and up's bias";
+    case Role::kDownBias: return "down's bias";
+  }
+  return nullptr;
+}
+
+const std::vector<TensorName>& llama_names() {
+  static const std::vector<TensorName>* const names = new std::vector<TensorName>{
+      {Role::kEmbedding, "model.embed_tokens.weight"},
+      {Role::kFinalNorm, "model.norm.weight"},
+      {Role::kHead, "lm_head.weight"},
+      {Role::kAttentionNorm, "model.layers.{}.input_layernorm.weight"},
+      {Role::kMlpNorm, "model.layers.{}.post_attention_layernorm.weight"},
+      {Role::kQ, "model.layers.{}.self_attn.q_proj.weight"},
+      {Role::kK, "model.layers.{}.self_attn.k_proj.weight"},
+      {Role::kV, "model.layers.{}.self_attn.v_proj.weight"},
+      {Role::kOutput, "model.layers.{}.self_attn.o_proj.weight"},
+      {Role::kGate, "model.layers.{}.mlp.gate_proj.weight"},
+      {Role::kUp, "model.layers.{}.mlp.up_proj.weight"},
+      {Role::kDown, "model.layers.{}.mlp.down_proj.weight"},
+      // Biases that a file must not have unless its record says so.
+      {Role::kQBias, "model.layers.{}.self_attn.q_proj.bias"},
+      {Role::kKBias, "model.layers.{}.self_attn.k_proj.bias"},
+      {Role::kVBias, "model.layers.{}.self_attn.v_proj.bias"},
+      {Role::kOutputBias, "model.layers.{}.self_attn.o_proj.bias"},
+      {Role::kGateBias, "model.layers.{}.mlp.gate_proj.bias"},
+      {Role::kUpBias, "model.layers.{}.mlp.up_proj.bias"},
+      {Role::kDownBias, "model.layers.{}.mlp.down_proj.bias"},
+  };
+  return *names;
+}
+
+float score_scale(const BlockSpec& block) {
+  if (block.attention_scale != 0) return block.attention_scale;
+  return 1.0f / std::sqrt(static_cast<float>(block.head_dim));
+}
+
+std::string ModelRecord::tensor_name(Role role, uint32_t layer) const {
+  for (const TensorName& name : names.empty() ? llama_names() : names) {
+    if (name.role != role) continue;
+    const size_t at = name.pattern.find("{}");
+    if (at == std::string::npos) return name.pattern;
+    return name.pattern.substr(0, at) + std::to_string(layer) + name.pattern.substr(at + 2);
+  }
+  return {};
+}
+
+}  // namespace nwc

@@ -1,0 +1,169 @@
+#include "runtime/graph/model_layout.h"
+
+#include <algorithm>
+
+#include "runtime/base/str_cat.h"
+
+namespace nwc {
+namespace {
+
+using Shape = std::vector<uint64_t>;
+
+std::string shape_text(const Shape& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+class Resolver {
+ public:
+  Resolver(const ModelRecord& model, const TensorLookup& lookup) : lookup_(lookup) { out_.model = model; }
+
+  Result<ModelLayout> resolve() {
+    const ModelRecord& m = out_.model;
+    const Shape vocabulary = {m.vocab_size, m.hidden_size};
+    NWC_ASSIGN_OR_RETURN(out_.embedding, find(Role::kEmbedding, 0, vocabulary));
+    out_.head = out_.embedding;
+    if (m.ends.position_rows != 0) {
+      NWC_ASSIGN_OR_RETURN(out_.positions, find(Role::kPositions, 0, {m.ends.position_rows, m.hidden_size}));
+    }
+    if (!m.tied_embeddings) {
+      NWC_ASSIGN_OR_RETURN(out_.head, find(Role::kHead, 0, vocabulary));
+    }
+    for (const BlockSpec& block : m.blocks) out_.steps.push_back(block_steps(block));
+    for (uint32_t l = 0; l < m.num_layers; ++l) NWC_TRY(resolve_layer(l));
+    if (m.ends.final_norm) {
+      const BlockSpec& first = m.blocks.front();
+      NWC_TRY(add_vector(Role::kFinalNorm, 0, m.hidden_size, first.norm_one_plus, &out_.final_norm_at));
+      if (first.norm_bias) NWC_TRY(add_vector(Role::kFinalNormBias, 0, m.hidden_size, false, &out_.final_norm_bias_at));
+    }
+    if (m.ends.head_bias) NWC_TRY(add_vector(Role::kHeadBias, 0, m.vocab_size, false, &out_.head_bias_at));
+    return std::move(out_);
+  }
+
+ private:
+  bool has(Role role) const { return !out_.model.tensor_name(role).empty(); }
+
+  Result<size_t> find(Role role, uint32_t layer, const Shape& shape) {
+    const std::string name = out_.model.tensor_name(role, layer);
+    if (name.empty()) {
+      return corrupt(str_cat("the model description does not say what the ", role_name(role), " is called"));
+    }
+    const std::optional<TensorLookup::Found> found = lookup_.find(name);
+    if (!found) return corrupt(str_cat("tensor ", name, " is missing, though the model description calls for it"));
+    if (*found->shape != shape) {
+      return Status(lookup_.wrong_shape, str_cat("tensor ", name, " has shape ", shape_text(*found->shape),
+                                                 ", the model description calls for ", shape_text(shape)));
+    }
+    if (!found->is_float) {
+      return unsupported(str_cat("tensor ", name, " holds ", found->type, ", not floating-point numbers"));
+    }
+    return found->index;
+  }
+
+  Status add_vector(Role role, uint32_t layer, uint32_t size, bool one_plus, uint32_t* at) {
+    NWC_ASSIGN_OR_RETURN(const size_t tensor, find(role, layer, {size}));
+    if (size > UINT32_MAX - 4 - out_.vector_elements) return limit_error("the model's norms and biases are too many");
+    if (at != nullptr) *at = out_.vector_elements;
+    out_.vectors.push_back({role, tensor, size, out_.vector_elements, one_plus});
+    out_.vector_elements += size;
+    return {};
+  }
+
+  Status add_norm(Role gain, Role bias, uint32_t layer, const BlockSpec& spec, LayerLayout* to) {
+    const uint32_t n = out_.model.hidden_size;
+    NWC_TRY(add_vector(gain, layer, n, spec.norm_one_plus, &to->norm_at[static_cast<size_t>(gain)]));
+    if (!spec.norm_bias) return {};
+    return add_vector(bias, layer, n, false, &to->norm_at[static_cast<size_t>(bias)]);
+  }
+
+  struct Part {
+    Role role, bias;
+    uint32_t rows;
+  };
+  /// The tensors of one product: apart, or all in one.
+  Status add_linear(Linear linear, uint32_t layer, const std::vector<Part>& parts, Part fused, uint32_t cols, bool bias,
+                    LayerLayout* to) {
+    const bool whole = parts.size() > 1 && has(fused.role);
+    for (const Part& part : whole ? std::vector<Part>{fused} : parts) {
+      NWC_ASSIGN_OR_RETURN(const size_t tensor, find(part.role, layer, {part.rows, cols}));
+      to->matrices.push_back({part.role, tensor, part.rows, cols, to->elements});
+      to->elements += uint64_t{part.rows} * cols;
+      const std::string bias_name = out_.model.tensor_name(part.bias, layer);
+      if (!bias && !bias_name.empty() && lookup_.find(bias_name)) {
+        return unsupported(str_cat("tensor ", bias_name, ": the model description says that there is no such bias"));
+      }
+    }
+    to->first[static_cast<size_t>(linear) + 1] = static_cast<uint32_t>(to->matrices.size());
+    if (!bias) return {};
+    const bool whole_bias = parts.size() > 1 && has(fused.bias);
+    uint32_t* at = &to->bias_at[static_cast<size_t>(linear)];
+    for (const Part& part : whole_bias ? std::vector<Part>{fused} : parts) {
+      NWC_TRY(add_vector(part.bias, layer, part.rows, false, at));
+      at = nullptr;  // the others follow
+    }
+    return {};
+  }
+
+  Status resolve_layer(uint32_t layer) {
+    const ModelRecord& m = out_.model;
+    LayerLayout to;
+    to.kind = m.block_kind.empty() ? uint8_t{0} : m.block_kind[layer];
+    std::fill(std::begin(to.norm_at), std::end(to.norm_at), kNoVector);
+    std::fill(std::begin(to.bias_at), std::end(to.bias_at), kNoVector);
+    const BlockSpec& s = m.blocks[to.kind];
+    const uint32_t q = s.q_width(), kv = s.kv_width(), inner = s.intermediate_size, hidden = m.hidden_size;
+    NWC_TRY(add_linear(Linear::kQkv, layer,
+                       {{Role::kQ, Role::kQBias, q}, {Role::kK, Role::kKBias, kv}, {Role::kV, Role::kVBias, kv}},
+                       {Role::kQkv, Role::kQkvBias, q + 2 * kv}, hidden, s.qkv_bias, &to));
+    NWC_TRY(
+        add_linear(Linear::kOutput, layer, {{Role::kOutput, Role::kOutputBias, hidden}}, {}, q, s.output_bias, &to));
+    std::vector<Part> up = {{Role::kUp, Role::kUpBias, inner}};
+    if (s.gated) up.insert(up.begin(), {Role::kGate, Role::kGateBias, inner});
+    NWC_TRY(
+        add_linear(Linear::kGateUp, layer, up, {Role::kGateUp, Role::kGateUpBias, 2 * inner}, hidden, s.mlp_bias, &to));
+    NWC_TRY(add_linear(Linear::kDown, layer, {{Role::kDown, Role::kDownBias, hidden}}, {}, inner, s.mlp_bias, &to));
+    for (const Step& step : out_.steps[to.kind]) {
+      if (step.kind == StepKind::kNorm) NWC_TRY(add_norm(step.gain, step.bias, layer, s, &to));
+    }
+    if (s.qk_norm != QkNorm::kNone) {
+      const bool whole = s.qk_norm == QkNorm::kWhole;
+      NWC_TRY(add_vector(Role::kQNorm, layer, whole ? q : s.head_dim, s.norm_one_plus,
+                         &to.norm_at[static_cast<size_t>(Role::kQNorm)]));
+      NWC_TRY(add_vector(Role::kKNorm, layer, whole ? kv : s.head_dim, s.norm_one_plus,
+                         &to.norm_at[static_cast<size_t>(Role::kKNorm)]));
+    }
+    out_.layers.push_back(std::move(to));
+    return {};
+  }
+
+  const TensorLookup& lookup_;
+  ModelLayout out_;
+};
+
+}  // namespace
+
+uint64_t ModelLayout::max_layer_elements() const {
+  uint64_t most = 0;
+  for (const LayerLayout& layer : layers) most = std::max(most, layer.elements);
+  return most;
+}
+
+bool ModelLayout::uses(Slot slot) const {
+  return std::any_of(steps.begin(), steps.end(), [&](const std::vector<Step>& list) {
+    return std::any_of(list.begin(), list.end(), [&](const Step& s) { return s.in == slot || s.out == slot; });
+  });
+}
+
+uint32_t ModelLayout::max_width(Slot slot) const {
+  uint32_t most = 0;
+  for (const BlockSpec& block : model.blocks) most = std::max(most, slot_width(block, model.hidden_size, slot));
+  return most;
+}
+
+Result<ModelLayout> resolve_layout(const ModelRecord& model, const TensorLookup& lookup) {
+  NWC_TRY(check_runnable(model));
+  return Resolver(model, lookup).resolve();
+}
+
+}  // namespace nwc

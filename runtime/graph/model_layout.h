@@ -1,0 +1,81 @@
+// Which tensors make up a model, and how a layer's weights lie in memory.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "runtime/format/model_record.h"
+#include "runtime/graph/steps.h"
+
+namespace nwc {
+
+/// A tensor of weights within a layer's buffer.
+struct PlacedMatrix {
+  Role role = Role::kQ;
+  size_t tensor = 0;
+  uint32_t rows = 0, cols = 0;
+  uint64_t offset = 0;  ///< elements in front of it in the layer's buffer
+};
+
+/// A vector (gain or bias) within the buffer of all vectors, which is f32.
+struct VectorPlace {
+  Role role = Role::kFinalNorm;
+  size_t tensor = 0;
+  uint32_t size = 0;
+  uint32_t at = 0;        ///< floats in front of it
+  bool one_plus = false;  ///< what is used is 1 + what is stored
+};
+inline constexpr uint32_t kNoVector = UINT32_MAX;
+
+struct LayerLayout {
+  uint8_t kind = 0;                      ///< index into ModelLayout::model.blocks
+  std::vector<PlacedMatrix> matrices;     ///< in the order in which they lie, without gaps
+  uint32_t first[kNumLinears + 1] = {};  ///< matrices first[l] .. first[l + 1] - 1 are Linear l
+  uint64_t elements = 0;                 ///< of the layer's buffer
+  uint32_t norm_at[kNumRoles] = {};      ///< of norms' gains and biases, by role: floats, or kNoVector
+  uint32_t bias_at[kNumLinears] = {};    ///< likewise, of the biases of a product together
+
+  std::span<const PlacedMatrix> linear(Linear l) const {
+    const uint32_t i = static_cast<uint32_t>(l);
+    return std::span(matrices).subspan(first[i], first[i + 1] - first[i]);
+  }
+};
+
+/// What a model's tensors are looked up in: a .nwc file for the runtime, a model source for the trainer.
+struct TensorLookup {
+  struct Found {
+    size_t index = 0;
+    const std::vector<uint64_t>* shape = nullptr;
+    bool is_float = false;
+    std::string type;  ///< for messages
+  };
+  std::function<std::optional<Found>(const std::string& name)> find;
+  StatusCode wrong_shape = StatusCode::kCorrupt;  ///< what a tensor of another shape is
+};
+
+struct ModelLayout {
+  ModelRecord model;
+  std::vector<std::vector<Step>> steps;  ///< of each kind of block
+  size_t embedding = 0;
+  size_t positions = 0;  ///< with ends.position_rows only
+  size_t head = 0;       ///< = embedding, where tied
+  std::vector<LayerLayout> layers;
+  std::vector<VectorPlace> vectors;  ///< of all layers and the ends
+  uint32_t vector_elements = 0;      ///< floats of all of them
+  uint32_t final_norm_at = kNoVector, final_norm_bias_at = kNoVector, head_bias_at = kNoVector;
+
+  const BlockSpec& block(uint32_t layer) const { return model.blocks[layers[layer].kind]; }
+  std::span<const Step> layer_steps(uint32_t layer) const { return steps[layers[layer].kind]; }
+  uint64_t max_layer_elements() const;
+  /// Does any step of any kind of block use this slot?
+  bool uses(Slot slot) const;
+  /// Numbers a token has in a slot, the most of any kind of block.
+  uint32_t max_width(Slot slot) const;
+};
+
+/// Finds every tensor by its name and checks type and shape.
+/// errors: kUnsupported (a block that is described and not run; a tensor that is not floating point; a tensor of a
+///         layer's biases that the description leaves out), kCorrupt (missing, wrong shape): all name tensor or field
+Result<ModelLayout> resolve_layout(const ModelRecord& model, const TensorLookup& lookup);
+
+}  // namespace nwc

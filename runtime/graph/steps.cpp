@@ -1,0 +1,135 @@
+#include "runtime/graph/steps.h"
+
+#include "runtime/base/str_cat.h"
+
+namespace nwc {
+namespace {
+
+/// Appends steps; what attention and the MLP have in common is written once.
+class Expander {
+ public:
+  explicit Expander(const BlockSpec& spec) : spec_(spec) {}
+
+  std::vector<Step> expand() {
+    const Slot attention_in = input(Role::kAttentionNorm, Role::kAttentionNormBias);
+    product(Linear::kQkv, attention_in, Slot::kQkv);
+    if (spec_.qk_norm != QkNorm::kNone) in_place(StepKind::kQkNorm, Slot::kQkv);
+    if (spec_.positions != Positions::kNone || spec_.temperature_beta != 0) in_place(StepKind::kRotate, Slot::kQkv);
+    steps_.push_back({StepKind::kAttend, Slot::kQkv, Slot::kAttended});
+    if (spec_.parallel == Parallel::kNone) {
+      output(Linear::kOutput, Slot::kAttended, Role::kAttentionPostNorm, Role::kAttentionPostNormBias);
+      mlp(input(Role::kMlpNorm, Role::kMlpNormBias));
+    } else {
+      // The MLP's input has to be taken before attention is added to the residual stream.
+      Slot mlp_in = Slot::kNormed;
+      branch(Linear::kOutput, Slot::kAttended, Role::kAttentionPostNorm, Role::kAttentionPostNormBias);
+      if (spec_.parallel == Parallel::kOwnNorm) norm(Slot::kResidual, mlp_in, Role::kMlpNorm, Role::kMlpNormBias);
+      add();
+      mlp(mlp_in);
+    }
+    return std::move(steps_);
+  }
+
+ private:
+  void norm(Slot in, Slot out, Role gain, Role bias) {
+    Step step{StepKind::kNorm, in, out};
+    step.gain = gain;
+    step.bias = bias;
+    steps_.push_back(step);
+  }
+  void product(Linear linear, Slot in, Slot out, bool accumulate = false) {
+    Step step{StepKind::kLinear, in, out};
+    step.linear = linear;
+    step.accumulate = accumulate;
+    steps_.push_back(step);
+  }
+  void in_place(StepKind kind, Slot slot) { steps_.push_back({kind, slot, slot}); }
+  void add() {
+    Step step{StepKind::kAdd, Slot::kBranch, Slot::kResidual};
+    step.scale = spec_.residual_scale;
+    steps_.push_back(step);
+  }
+  /// Where attention or the MLP reads.
+  Slot input(Role gain, Role bias) {
+    if (!spec_.norm_before) return Slot::kResidual;
+    norm(Slot::kResidual, Slot::kNormed, gain, bias);
+    return Slot::kNormed;
+  }
+  void branch(Linear linear, Slot in, Role gain, Role bias) {
+    product(linear, in, Slot::kBranch);
+    if (spec_.norm_after) norm(Slot::kBranch, Slot::kBranch, gain, bias);
+  }
+  /// What a product adds to the residual stream, at once where nothing comes in between.
+  void output(Linear linear, Slot in, Role gain, Role bias) {
+    if (!spec_.norm_after && spec_.residual_scale == 1 && !has_bias(spec_, linear)) {
+      product(linear, in, Slot::kResidual, true);
+      return;
+    }
+    branch(linear, in, gain, bias);
+    add();
+  }
+  void mlp(Slot in) {
+    product(Linear::kGateUp, in, Slot::kInner);
+    in_place(StepKind::kActivate, Slot::kInner);
+    output(Linear::kDown, Slot::kInner, Role::kMlpPostNorm, Role::kMlpPostNormBias);
+  }
+
+  const BlockSpec& spec_;
+  std::vector<Step> steps_;
+};
+
+const char* slot_name(Slot slot) {
+  constexpr const char* kNames[kNumSlots] = {"residual", "normed", "branch", "qkv", "attended", "inner"};
+  return kNames[static_cast<uint32_t>(slot)];
+}
+
+const char* linear_name(Linear linear) {
+  constexpr const char* kNames[kNumLinears] = {"qkv", "output", "gate_up", "down"};
+  return kNames[static_cast<uint32_t>(linear)];
+}
+
+}  // namespace
+
+std::vector<Step> block_steps(const BlockSpec& spec) { return Expander(spec).expand(); }
+
+bool has_bias(const BlockSpec& spec, Linear linear) {
+  switch (linear) {
+    case Linear::kQkv: return spec.qkv_bias;
+    case Linear::kOutput: return spec.output_bias;
+    default: return spec.mlp_bias;
+  }
+}
+
+uint32_t slot_width(const BlockSpec& spec, uint32_t hidden_size, Slot slot) {
+  switch (slot) {
+    case Slot::kQkv: return spec.q_width() + 2 * spec.kv_width();
+    case Slot::kAttended: return spec.q_width();
+    case Slot::kInner: return spec.gated ? 2 * spec.intermediate_size : spec.intermediate_size;
+    default: return hidden_size;
+  }
+}
+
+std::string describe(const std::vector<Step>& steps) {
+  std::string text;
+  for (const Step& step : steps) {
+    const char* in = slot_name(step.in);
+    const char* out = slot_name(step.out);
+    switch (step.kind) {
+      case StepKind::kNorm: text += str_cat(out, " = norm(", in, ") by the ", role_name(step.gain)); break;
+      case StepKind::kLinear:
+        text += str_cat(out, step.accumulate ? " += " : " = ", linear_name(step.linear), "(", in, ")");
+        break;
+      case StepKind::kQkNorm: text += str_cat(out, " = norms of queries and keys"); break;
+      case StepKind::kRotate: text += str_cat(out, " = rotated queries and keys"); break;
+      case StepKind::kAttend: text += str_cat(out, " = attend(", in, ")"); break;
+      case StepKind::kActivate: text += str_cat(out, " = activate(", in, ")"); break;
+      case StepKind::kAdd:
+        text += str_cat(out, " += ", step.scale == 1 ? "" : std::to_string(step.scale) + " * ", in);
+        break;
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace nwc

@@ -1,0 +1,56 @@
+// What a block computes, as a flat list of steps over a few buffers. The CPU engine, the Vulkan engine, the trainer
+// (forward and backward) and the memory plan interpret this list. No step asks which family a model belongs to.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/format/block_spec.h"
+
+namespace nwc {
+
+/// Activations of a batch of tokens, [tokens][width].
+enum class Slot : uint8_t {
+  kResidual,  ///< [hidden], what goes from block to block
+  kNormed,    ///< [hidden]
+  kBranch,    ///< [hidden], what attention or the MLP is about to add
+  kQkv,       ///< [q_width + 2 kv_width]: queries, keys, values
+  kAttended,  ///< [q_width]
+  kInner,     ///< [intermediate], or gate and up beside each other [2 intermediate]
+};
+inline constexpr uint32_t kNumSlots = 6;
+
+/// Linear layers that have the same input are one product: their rows lie one below the other.
+enum class Linear : uint8_t { kQkv = 0, kOutput = 1, kGateUp = 2, kDown = 3 };
+inline constexpr uint32_t kNumLinears = 4;
+
+enum class StepKind : uint8_t {
+  kNorm,      ///< out = norm(in), with the gain and, for layer norms, the bias of the roles
+  kLinear,    ///< out = in W^T + bias, or out += that (accumulate)
+  kQkNorm,    ///< queries and keys in place
+  kRotate,    ///< queries and keys in place, and the scale of queries by temperature
+  kAttend,    ///< keys and values enter the cache; out = attention of the queries
+  kActivate,  ///< in place: the first `intermediate` numbers become activation(gate) * up, or activation(up)
+  kAdd,       ///< out += scale * in
+};
+
+struct Step {
+  StepKind kind = StepKind::kNorm;
+  Slot in = Slot::kResidual, out = Slot::kResidual;
+  Linear linear = Linear::kQkv;                                       ///< kLinear
+  Role gain = Role::kAttentionNorm, bias = Role::kAttentionNormBias;  ///< kNorm
+  bool accumulate = false;                                            ///< kLinear
+  float scale = 1;                                                    ///< kAdd
+};
+
+/// The steps of a block of this kind, in order.
+std::vector<Step> block_steps(const BlockSpec& spec);
+/// "normed = norm(residual)", one line a step: for tests and for people.
+std::string describe(const std::vector<Step>& steps);
+
+/// Is there a bias behind this product?
+bool has_bias(const BlockSpec& spec, Linear linear);
+/// Numbers a token has in a slot.
+uint32_t slot_width(const BlockSpec& spec, uint32_t hidden_size, Slot slot);
+
+}  // namespace nwc

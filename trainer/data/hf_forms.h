@@ -1,0 +1,21 @@
+// The forms in which a Hugging Face checkpoint holds a model's tensors, for those who write one.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+
+#include "runtime/format/model_record.h"
+#include "trainer/data/source_form.h"
+
+namespace nwc {
+
+struct HeldForm {
+  SourceForm form = SourceForm::kPlain;
+  uint32_t heads = 0;  ///< of kQkvByHead
+};
+
+/// By name: tensors of `model` that a checkpoint with this config.json holds in another form than the plain one. Empty
+/// for a configuration that is not understood.
+std::unordered_map<std::string, HeldForm> held_forms(const ModelRecord& model, Bytes config);
+
+}  // namespace nwc
