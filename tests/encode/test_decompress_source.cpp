@@ -8,6 +8,7 @@
 #include "tests/data/gguf_builder.h"
 #include "tests/data/temp_dir.h"
 #include "tests/encode/synthetic_codec.h"
+#include "tests/engine/family_fixture.h"
 #include "trainer/data/gguf_file.h"
 #include "trainer/data/model_source.h"
 #include "trainer/encode/encoder.h"
@@ -94,6 +95,38 @@ TEST(DecompressSource, UnquantizedGgufComesBackToTheByte) {
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_TRUE(notes.empty());
   EXPECT_EQ(load_file(folder.file("back.gguf")), load_file(original));
+}
+
+// Tensors that a family's checkpoints hold transposed, or with rows that alternate by head, come back as they were.
+TEST(DecompressSource, FamiliesComeBackInTheirForms) {
+  for (const char* name : {"gpt2", "gpt_neox", "phi3"}) {
+    const TempDir folder;
+    const test::FamilyFixture family = test::make_family(name);
+    const Opened opened = open_image(family.folder);
+    ASSERT_TRUE(opened.file->model()) << opened.file->model_status().message();
+    std::vector<std::string> notes;
+    const Status status =
+        decompress_to_folder(*opened.file, *opened.decoder, opened.kept(), {}, folder.file("back"), {}, &notes);
+    ASSERT_TRUE(status.ok()) << status.message();
+    const auto tensors_of = [](const std::string& path) {
+      std::map<std::string, std::pair<std::vector<uint64_t>, std::vector<uint8_t>>> tensors;
+      const auto source = open_model_source(path);
+      EXPECT_TRUE(source.ok()) << source.status().message();
+      if (!source.ok()) return tensors;
+      for (size_t i = 0; i < (*source)->tensors().size(); ++i) {
+        const SourceTensor& t = (*source)->tensors()[i];
+        std::vector<uint8_t> bytes(t.num_bytes());
+        EXPECT_TRUE((*source)->read_raw(i, bytes).ok());
+        tensors[t.name] = {t.shape, std::move(bytes)};
+      }
+      return tensors;
+    };
+    // A bare safetensors file is read as it lies.
+    EXPECT_EQ(tensors_of(folder.file("back/model.safetensors")), tensors_of(family.folder + "/model.safetensors"))
+        << name;
+    const auto plain = tensors_of(family.folder), stored = tensors_of(family.folder + "/model.safetensors");
+    EXPECT_EQ(plain == stored, std::string(name) == "phi3") << "the forms of " << name << " differ";
+  }
 }
 
 TEST(DecompressSource, LlamaGgufKeepsNamesOrderMetadataAndRows) {

@@ -1,5 +1,7 @@
 #include "trainer/data/hf_directory.h"
 
+#include <unordered_map>
+
 #include "trainer/data/hf_config.h"
 #include "trainer/data/hf_family.h"
 #include "trainer/data/hf_shards.h"
@@ -56,12 +58,16 @@ void settle_names(const SafetensorsSource& source, ModelRecord* model) {
 
 // Tensors that a family's checkpoints hold in another form.
 Status settle_forms(const Family& family, const ModelRecord& model, SafetensorsSource* source) {
+  std::unordered_map<std::string, size_t> index_of;
   for (const TensorName& name : model.names) {
     const SourceForm form = family.form(name.role);
     if (form == SourceForm::kPlain) continue;
+    if (index_of.empty()) {
+      for (size_t i = 0; i < source->tensors().size(); ++i) index_of.emplace(source->tensors()[i].name, i);
+    }
     for (uint32_t l = 0; l < model.num_layers; ++l) {
-      const std::optional<size_t> tensor = source->find(model.tensor_name(name.role, l));
-      if (tensor) NWC_TRY(source->set_form(*tensor, form, model.block(l).num_heads));
+      const auto tensor = index_of.find(model.tensor_name(name.role, l));
+      if (tensor != index_of.end()) NWC_TRY(source->set_form(tensor->second, form, model.block(l).num_heads));
     }
   }
   return {};

@@ -312,6 +312,7 @@ Status read_gpt_neox(ConfigReader& c, ModelRecord* m) {
   BlockSpec b;
   NWC_TRY(c.get("rotary_emb_base", &b.rope.theta));
   NWC_TRY(read_common(c, habits, m, &b));
+  if (!(share > 0) || share > 1) return corrupt("field \"rotary_pct\" must be above 0 and at most 1");
   if (b.rope.dims == 0) b.rope.dims = static_cast<uint32_t>(static_cast<float>(b.head_dim) * share);
   bool bias = true, parallel = true;
   NWC_TRY(c.get("attention_bias", &bias));
