@@ -84,10 +84,10 @@ pack() {
   copy_loader "$out/lib-system"
 
   cp -r "$source/models/gutenlm-2.6m" "$out/data/models/"
-  local model=$source/models/gutenlm-2.6m calibration=(--calib "$source/models/calibration.txt")
+  local model=$source/models/gutenlm-2.6m calibration=(--calib "$source/models/calibration.txt" --calib-cache "$out/calibration")
   [ -z "$quick" ] || calibration=()
   "$build/tests/make_test_model" "$model" "$out/models/capi_model.nwc" >/dev/null
-  "$build/bin/nwc" compress "$model" --bits 3 "${calibration[@]}" --calib-cache "$out/calibration" --quiet \
+  "$build/bin/nwc" compress "$model" --bits 3 "${calibration[@]}" --quiet \
     -o "$out/models/gutenlm-3bit.nwc" >/dev/null
   "$build/bin/nwc" compress "$model" --bits 4 --codec small --effort 1 --quiet -o "$out/models/gutenlm-small.nwc" >/dev/null
   rm -rf "$out/calibration"

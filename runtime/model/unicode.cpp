@@ -11,7 +11,8 @@ namespace {
 
 using enum GeneralClass;
 
-constexpr uint32_t kUpperEven = 16, kUpperOdd = 17;
+/// Beyond the classes: runs in which capital and small letters take turns, capitals at even numbers (16) or odd ones (17).
+constexpr uint32_t kUpperEven = 16;
 
 GeneralClass look_up(uint32_t code) {
   const auto* after = std::upper_bound(std::begin(kCategories), std::end(kCategories), code << 5 | 31);

@@ -23,7 +23,7 @@ if [ -e "$libdir/libnwc.so" ]; then
   exported=$(nm -D --defined-only "$libdir/libnwc.so" | awk '{print $3}' | sort -u)
   [ "$declared" = "$exported" ] || { diff <(echo "$declared") <(echo "$exported") >&2; exit 1; }
   # nwc_decode has all of them but those that the header says belong to libnwc alone.
-  expected=$(echo "$declared" | grep -vE '^nwc_(tokenize|detokenize|session_.*)$')
+  expected=$(echo "$declared" | grep -vE '^nwc_(tokenize|detokenize|chat_format|session_.*)$')
   exported=$(nm -D --defined-only "$libdir/libnwc_decode.so" | awk '{print $3}' | sort -u)
   [ "$expected" = "$exported" ] || { diff <(echo "$expected") <(echo "$exported") >&2; exit 1; }
   for name in nwc nwc_decode; do

@@ -66,8 +66,8 @@ class LeftOut(CliCase):
 
     def test_a_model_that_cannot_run(self):
         def change(config):
-            config["rope_scaling"] = {"rope_type": "yarn", "factor": 4.0}
-        self.expect_left_out(self.model(config=change), "model description", "yarn")
+            config["rope_scaling"] = {"rope_type": "mrope", "factor": 4.0}
+        self.expect_left_out(self.model(config=change), "model description", "mrope")
 
     def test_a_damaged_config(self):
         folder = self.model()

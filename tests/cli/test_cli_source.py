@@ -52,7 +52,7 @@ class CliSource(CliCase):
 
     def test_records_of_a_later_version_stop_sessions_only(self):
         later = self.tmp / "later.nwc"
-        for at, value, says in [(0, 2, "record version 2"), (44, 9, "rope_scaling is 9")]:
+        for at, value, says in [(0, 9, "record version 9"), (44, 9, "rope_scaling is 9")]:
             later.write_bytes(patch_model_record(self.file.read_bytes(), at, value))
             self.assertIn(says, self.check(OK, "info", later, "--no-entropy").stdout)
             self.assertIn(says, self.json("info", later, "--no-entropy")["model_error"])
