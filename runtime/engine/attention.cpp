@@ -61,9 +61,8 @@ const float* KvCache::block_at(const KernelTable& kernels, const Buffer& buffer,
 bool KvCache::holds(const ModelLayout& layout, size_t from, size_t to) const {
   if (from == 0) return true;
   for (uint32_t l = 0; l < layers_.size(); ++l) {
-    const size_t window = layout.block(l).window;
     const size_t newest = (from - 1) / kCacheBlock;
-    const size_t needed = window == 0 || to < window ? 0 : (to + 1 - window) / kCacheBlock;
+    const size_t needed = oldest_seen(layout.block(l), to) / kCacheBlock;
     if (newest - std::min(newest, needed) >= layers_[l].blocks) return false;
   }
   return true;
@@ -107,15 +106,13 @@ void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, 
   const size_t out_stride = size_t{block.num_heads} * dim;
   const float scale = score_scale(block);
   const uint32_t token_blocks = static_cast<uint32_t>(ceil_div(tokens, kAttentionTokens));
-  // The first position that the token at `p` sees.
-  const auto oldest = [&](uint32_t p) { return block.window == 0 || p < block.window ? 0 : p + 1 - block.window; };
 
   parallel_for(runner, token_blocks * heads, [&](uint32_t task, uint32_t worker) {
     // The last tokens see most and go first, so that no thread ends up alone with the longest piece.
     const uint32_t head = task % heads;
     const uint32_t first = (token_blocks - 1 - task / heads) * kAttentionTokens;
     const uint32_t count = std::min(kAttentionTokens, tokens - first);
-    const uint32_t first_block = oldest(position + first) / kCacheBlock, origin = first_block * kCacheBlock;
+    const uint32_t first_block = oldest_seen(block, position + first) / kCacheBlock, origin = first_block * kCacheBlock;
     const uint32_t length = position + first + count - origin;  // from the origin to what the last of these tokens sees
     const uint32_t blocks = num_blocks(length);
     const size_t stride = size_t{blocks} * kCacheBlock;
@@ -141,7 +138,7 @@ void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, 
       for (uint32_t t = 0; t < count; ++t) {
         float* row = scores + (size_t{g} * count + t) * stride;
         const uint32_t own = position + first + t;
-        const uint32_t begin = oldest(own) - origin, end = own + 1 - origin;
+        const uint32_t begin = oldest_seen(block, own) - origin, end = own + 1 - origin;
         if (block.attention_softcap != 0) {
           const float cap = block.attention_softcap;
           for (uint32_t i = begin; i < end; ++i) row[i] = cap * std::tanh(scale * row[i] / cap);

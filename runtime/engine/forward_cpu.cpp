@@ -221,15 +221,13 @@ Status ForwardCpu::fused_multiply(size_t tensor, const float* in, float* out) {
 // decode or multiply each now, for one token.
 Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
                             size_t stride, float* out) {
-  const std::span<const PlacedMatrix> matrices = layout_.layers[layer].linear(linear);
-  const uint64_t cols = matrices.front().cols;
+  const LayerLayout& at = layout_.layers[layer];
+  const auto [offset, rows, cols] = at.product(linear);
   if (weights != nullptr) {
-    const uint64_t rows = (matrices.back().offset - matrices.front().offset) / cols + matrices.back().rows;
-    matmul(kernels_, runner_, tokens, in, stride, view(weights, matrices.front().offset, rows, cols), out, rows,
-           scratch_.as<float>());
+    matmul(kernels_, runner_, tokens, in, stride, view(weights, offset, rows, cols), out, rows, scratch_.as<float>());
     return {};
   }
-  for (const PlacedMatrix& m : matrices) {
+  for (const PlacedMatrix& m : at.linear(linear)) {
     if (file_.tensors()[m.tensor].storage == Storage::kCoded) {
       NWC_TRY(fused_multiply(m.tensor, in, out));
     } else {
@@ -247,8 +245,7 @@ void ForwardCpu::norm(const Step& step, uint32_t layer, uint32_t tokens) {
   const BlockSpec& block = layout_.block(layer);
   const LayerLayout& at = layout_.layers[layer];
   const uint32_t n = model_.hidden_size;
-  const NormParams params{block.norm, block.norm_eps, vector(at.norm_at[static_cast<size_t>(step.gain)]),
-                          vector(at.norm_at[static_cast<size_t>(step.bias)])};
+  const NormParams params{block.norm, block.norm_eps, vector(at.norm(step.gain)), vector(at.norm(step.bias))};
   norm_rows(kernels_, runner_, tokens, n, params, rows_of(slot(step.in).as<float>(), n),
             rows_of(slot(step.out).as<float>(), n));
 }
@@ -262,7 +259,7 @@ void ForwardCpu::norm_queries_and_keys(uint32_t layer, uint32_t tokens) {
     const uint32_t width = keys ? block.kv_width() : block.q_width();
     const uint32_t n = whole ? width : block.head_dim, each = width / n;
     const Role role = keys ? Role::kKNorm : Role::kQNorm;
-    const NormParams params{block.norm, block.norm_eps, vector(at.norm_at[static_cast<size_t>(role)]), nullptr};
+    const NormParams params{block.norm, block.norm_eps, vector(at.norm(role)), nullptr};
     const RowsView rows{from, n, each, this->width(layer, Slot::kQkv)};
     norm_rows(kernels_, runner_, tokens * each, n, params, rows, rows);
     from += width;
@@ -297,7 +294,7 @@ Status ForwardCpu::linear(const Step& step, uint32_t layer, const uint8_t* weigh
   float* const out = (step.accumulate ? branch_ : slot(step.out)).as<float>();
   const uint32_t rows = width(layer, step.out);
   NWC_TRY(multiply(layer, step.linear, weights, tokens, slot(step.in).as<float>(), width(layer, step.in), out));
-  const uint32_t bias = layout_.layers[layer].bias_at[static_cast<size_t>(step.linear)];
+  const uint32_t bias = layout_.layers[layer].bias(step.linear);
   if (bias != kNoVector) add_bias(runner_, tokens, rows, vector(bias), out, rows);
   if (step.accumulate) add_rows(runner_, tokens, rows, 1, slot(step.out).as<float>(), out);
   return {};

@@ -292,11 +292,9 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
 Status ForwardVulkan::multiply(uint32_t layer, Linear linear, const DeviceBuffer* weights, uint32_t tokens,
                                const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add) {
   if (weights == nullptr) return multiply_coded(layer, linear, tokens, in, out, out_stride, add);
-  const std::span<const PlacedMatrix> matrices = layout_.layers[layer].linear(linear);
-  const uint64_t cols = matrices.front().cols, offset = matrices.front().offset;
-  const uint64_t rows = (matrices.back().offset - offset) / cols + matrices.back().rows;
-  return ops_.matmul(*batch_, matrix(*weights, offset, rows, cols), tokens, {&in, 0, static_cast<uint32_t>(cols)},
-                     {&out, 0, out_stride}, add);
+  const LayerLayout::Product p = layout_.layers[layer].product(linear);
+  return ops_.matmul(*batch_, matrix(*weights, p.offset, p.rows, p.cols), tokens,
+                     {&in, 0, static_cast<uint32_t>(p.cols)}, {&out, 0, out_stride}, add);
 }
 
 Status ForwardVulkan::multiply_coded(uint32_t layer, Linear linear, uint32_t tokens, const DeviceBuffer& in,
@@ -335,12 +333,7 @@ Status ForwardVulkan::record_norm(const Step& step, uint32_t layer, uint32_t tok
   const BlockSpec& block = layout_.block(layer);
   const LayerLayout& at = layout_.layers[layer];
   const uint32_t n = model_.hidden_size;
-  const LayerOps::Norm norm{block.norm,
-                            block.norm_eps,
-                            n,
-                            1,
-                            at.norm_at[static_cast<size_t>(step.gain)],
-                            at.norm_at[static_cast<size_t>(step.bias)]};
+  const LayerOps::Norm norm{block.norm, block.norm_eps, n, 1, at.norm(step.gain), at.norm(step.bias)};
   return ops_.norm(*batch_, norm, tokens, {&slot(step.in, true), 0, n}, vectors_, {&slot(step.out, false), 0, n});
 }
 
@@ -353,7 +346,7 @@ Status ForwardVulkan::record_qk_norm(uint32_t layer, uint32_t tokens) {
     const uint32_t all = keys ? block.kv_width() : block.q_width();
     const uint32_t n = block.qk_norm == QkNorm::kWhole ? all : block.head_dim;
     const Role role = keys ? Role::kKNorm : Role::kQNorm;
-    const LayerOps::Norm norm{block.norm, block.norm_eps, n, all / n, at.norm_at[static_cast<size_t>(role)], kNoVector};
+    const LayerOps::Norm norm{block.norm, block.norm_eps, n, all / n, at.norm(role), kNoVector};
     NWC_TRY(ops_.norm(*batch_, norm, tokens, {&qkv_, from, stride}, vectors_, {&qkv_, from, stride}));
     from += all;
   }
@@ -364,7 +357,7 @@ Status ForwardVulkan::record_linear(const Step& step, uint32_t layer, const Devi
   const uint32_t rows = width(layer, step.out);
   const DeviceBuffer& out = slot(step.out, false);
   NWC_TRY(multiply(layer, step.linear, weights, tokens, slot(step.in, true), out, rows, step.accumulate));
-  const uint32_t bias = layout_.layers[layer].bias_at[static_cast<size_t>(step.linear)];
+  const uint32_t bias = layout_.layers[layer].bias(step.linear);
   if (bias == kNoVector) return {};
   batch_->barrier();
   return ops_.add_rows(*batch_, tokens, rows, 1, {&out, 0, rows}, {&vectors_, bias, 0});
@@ -403,9 +396,7 @@ Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer* weights, 
 
 bool ForwardVulkan::can_go_back(size_t from, size_t to) const {
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
-    const size_t window = layout_.block(l).window;
-    const size_t needed = window == 0 || to < window ? 0 : to + 1 - window;
-    if (needed + kept(l) < from) return false;
+    if (oldest_seen(layout_.block(l), to) + kept(l) < from) return false;
   }
   return true;
 }

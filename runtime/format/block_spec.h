@@ -95,6 +95,11 @@ struct BlockSpec {
 };
 /// What scores are multiplied by.
 float score_scale(const BlockSpec& block);
+/// The first position that the token at `position` attends to.
+template <typename Position>
+Position oldest_seen(const BlockSpec& block, Position position) {
+  return block.window == 0 || position < block.window ? 0 : position + 1 - block.window;
+}
 
 /// What comes before the first block and after the last one.
 struct EndsSpec {

@@ -29,12 +29,23 @@ inline constexpr uint32_t kNoVector = UINT32_MAX;
 
 struct LayerLayout {
   uint8_t kind = 0;                      ///< index into ModelLayout::model.blocks
-  std::vector<PlacedMatrix> matrices;     ///< in the order in which they lie, without gaps
+  std::vector<PlacedMatrix> matrices;    ///< in the order in which they lie, without gaps
   uint32_t first[kNumLinears + 1] = {};  ///< matrices first[l] .. first[l + 1] - 1 are Linear l
   uint64_t elements = 0;                 ///< of the layer's buffer
   uint32_t norm_at[kNumRoles] = {};      ///< of norms' gains and biases, by role: floats, or kNoVector
   uint32_t bias_at[kNumLinears] = {};    ///< likewise, of the biases of a product together
 
+  uint32_t norm(Role role) const { return norm_at[static_cast<size_t>(role)]; }
+  uint32_t bias(Linear l) const { return bias_at[static_cast<size_t>(l)]; }
+  /// The matrices of a product as one, which they are in the buffer.
+  struct Product {
+    uint64_t offset = 0, rows = 0, cols = 0;
+  };
+  Product product(Linear l) const {
+    const std::span<const PlacedMatrix> all = linear(l);
+    const uint64_t begin = all.front().offset, cols = all.front().cols;
+    return {begin, (all.back().offset - begin) / cols + all.back().rows, cols};
+  }
   std::span<const PlacedMatrix> linear(Linear l) const {
     const uint32_t i = static_cast<uint32_t>(l);
     return std::span(matrices).subspan(first[i], first[i + 1] - first[i]);
