@@ -130,7 +130,8 @@ const auto* find_reader(const std::string& architecture) {
   return std::find_if(std::begin(kReaders), std::end(kReaders), [&](const auto& r) { return architecture == r.first; });
 }
 
-/// llama.cpp's name for each role; the same for all families.
+}  // namespace
+
 std::vector<TensorName> gguf_names() {
   std::vector<TensorName> names = {{Role::kEmbedding, "token_embd.weight"},
                                    {Role::kPositions, "position_embd.weight"},
@@ -161,8 +162,6 @@ std::vector<TensorName> gguf_names() {
   return names;
 }
 
-}  // namespace
-
 bool is_gguf_family(const std::string& architecture) { return find_reader(architecture) != std::end(kReaders); }
 
 std::string known_gguf_architectures() {
@@ -176,11 +175,7 @@ Result<ModelRecord> parse_gguf_family(const GgufFile& file, const std::string& a
   const std::string prefix = architecture + ".";
   NWC_TRY(read_gguf_sizes(file, prefix, &model));
   BlockSpec& block = model.block();
-  uint32_t experts = 0, value_length = block.head_dim;
-  NWC_TRY(file.get(prefix + "expert_count", &experts));
-  NWC_TRY(file.get(prefix + "attention.value_length", &value_length));
-  if (experts != 0) return unsupported("metadata key \"" + prefix + "expert_count\": mixture of experts");
-  if (value_length != block.head_dim) return unsupported("keys and values of different lengths");
+  NWC_TRY(refuse_gguf_features(file, prefix, model));
   NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &block.norm_eps));
   NWC_TRY(file.get(prefix + "rope.dimension_count", &block.rope.dims));
   if (block.rope.dims == block.head_dim) block.rope.dims = 0;

@@ -6,6 +6,9 @@
 
 namespace nwc {
 
+/// llama.cpp's name for each role, q, k and v apart; the same for all families.
+std::vector<TensorName> gguf_names();
+
 /// Is this architecture described here? If so, the record names the tensors as the GGUF file does.
 bool is_gguf_family(const std::string& architecture);
 

@@ -1,7 +1,7 @@
 #include "trainer/data/gguf_model.h"
 
 #include <algorithm>
-#include <array>
+#include <tuple>
 
 #include "trainer/data/gguf_family.h"
 #include "trainer/data/tensor_limits.h"
@@ -55,15 +55,21 @@ Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRec
   return {};
 }
 
-namespace {
-
-Status refuse_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model) {
-  uint32_t experts = 0, value_length = model.block().head_dim, rotary = model.block().head_dim;
+Status refuse_gguf_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model) {
+  uint32_t experts = 0, value_length = model.block().head_dim;
   NWC_TRY(file.get(prefix + "expert_count", &experts));
   NWC_TRY(file.get(prefix + "attention.value_length", &value_length));
-  NWC_TRY(file.get(prefix + "rope.dimension_count", &rotary));
   if (experts != 0) return unsupported("metadata key \"" + prefix + "expert_count\": mixture of experts");
   if (value_length != model.block().head_dim) return unsupported("keys and values of different lengths");
+  return {};
+}
+
+namespace {
+
+// What the record of Llama's family has no field for.
+Status refuse_beyond_llama(const GgufFile& file, const std::string& prefix, const ModelRecord& model) {
+  uint32_t rotary = model.block().head_dim;
+  NWC_TRY(file.get(prefix + "rope.dimension_count", &rotary));
   if (rotary != model.block().head_dim) return unsupported("rotary positions on a part of the head");
   uint32_t window = UINT32_MAX;
   NWC_TRY(get_uniform(file, prefix + "attention.sliding_window", &window));
@@ -119,20 +125,37 @@ Status read_gguf_eos(const GgufFile& file, ModelRecord* model) {
 namespace {
 
 struct NamePair {
-  std::string_view gguf, hugging_face;
+  std::string gguf, hugging_face;
 };
-constexpr std::array<NamePair, 3> kWholeNames = {{{"token_embd.weight", "model.embed_tokens.weight"},
-                                                  {"output_norm.weight", "model.norm.weight"},
-                                                  {"output.weight", "lm_head.weight"}}};
-constexpr std::array<NamePair, 9> kLayerNames = {{{"attn_norm", "input_layernorm"},
-                                                  {"attn_q", "self_attn.q_proj"},
-                                                  {"attn_k", "self_attn.k_proj"},
-                                                  {"attn_v", "self_attn.v_proj"},
-                                                  {"attn_output", "self_attn.o_proj"},
-                                                  {"ffn_norm", "post_attention_layernorm"},
-                                                  {"ffn_gate", "mlp.gate_proj"},
-                                                  {"ffn_up", "mlp.up_proj"},
-                                                  {"ffn_down", "mlp.down_proj"}}};
+
+// What stands in a name between the layer, if it is one of a layer, and ".weight" or ".bias".
+std::string module_of(const std::string& pattern) {
+  const size_t layer = pattern.find("{}."), begin = layer == pattern.npos ? 0 : layer + 3;
+  return pattern.substr(begin, pattern.rfind('.') - begin);
+}
+
+// The names of Llama's tensors in GGUF and in Hugging Face's form: whole ones, and modules of a layer.
+struct NamePairs {
+  std::vector<NamePair> whole, of_layer;
+};
+const NamePairs& llama_name_pairs() {
+  static const NamePairs* const pairs = [] {
+    auto* made = new NamePairs;
+    const std::vector<TensorName> gguf = gguf_names();
+    for (const TensorName& name : llama_names()) {
+      if (!name.pattern.ends_with(".weight")) continue;
+      const auto same = std::find_if(gguf.begin(), gguf.end(), [&](const auto& g) { return g.role == name.role; });
+      if (static_cast<uint8_t>(name.role) < kFirstLayerRole) {
+        made->whole.push_back({same->pattern, name.pattern});
+      } else {
+        made->of_layer.push_back({module_of(same->pattern), module_of(name.pattern)});
+      }
+    }
+    return made;
+  }();
+  return *pairs;
+}
+
 constexpr std::string_view kGgufLayers = "blk.";
 constexpr std::string_view kHuggingFaceLayers = "model.layers.";
 
@@ -146,9 +169,9 @@ std::string translate_in_layer(const std::string& name, std::string_view from, s
   const std::string layer = name.substr(from.size(), layer_end - from.size());
   if (layer.empty() || layer.find_first_not_of("0123456789") != layer.npos) return name;
   const std::string_view part = std::string_view(name).substr(layer_end + 1, part_end - layer_end - 1);
-  for (const NamePair& pair : kLayerNames) {
+  for (const NamePair& pair : llama_name_pairs().of_layer) {
     const auto [known, other] = order(pair);
-    if (part == known) return std::string(to) + layer + "." + std::string(other) + name.substr(part_end);
+    if (part == known) return std::string(to) + layer + "." + other + name.substr(part_end);
   }
   return name;
 }
@@ -166,7 +189,8 @@ Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
   ModelRecord model;
   const std::string prefix = architecture + ".";
   NWC_TRY(read_gguf_sizes(file, prefix, &model));
-  NWC_TRY(refuse_features(file, prefix, model));
+  NWC_TRY(refuse_gguf_features(file, prefix, model));
+  NWC_TRY(refuse_beyond_llama(file, prefix, model));
   NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &model.block().norm_eps));
   NWC_TRY(read_gguf_rope(file, prefix, &model));
   NWC_TRY(read_gguf_eos(file, &model));
@@ -185,19 +209,19 @@ bool is_rotary_projection(const std::string& name) {
 }
 
 std::string translate_gguf_name(const std::string& name) {
-  for (const auto& [gguf, hugging_face] : kWholeNames) {
-    if (name == gguf) return std::string(hugging_face);
+  for (const auto& [gguf, hugging_face] : llama_name_pairs().whole) {
+    if (name == gguf) return hugging_face;
   }
   return translate_in_layer(name, kGgufLayers, kHuggingFaceLayers,
-                            [](const NamePair& pair) { return std::pair(pair.gguf, pair.hugging_face); });
+                            [](const NamePair& pair) { return std::tie(pair.gguf, pair.hugging_face); });
 }
 
 std::optional<std::string> gguf_name_of(const std::string& name) {
-  for (const auto& [gguf, hugging_face] : kWholeNames) {
-    if (name == hugging_face) return std::string(gguf);
+  for (const auto& [gguf, hugging_face] : llama_name_pairs().whole) {
+    if (name == hugging_face) return gguf;
   }
   std::string translated = translate_in_layer(name, kHuggingFaceLayers, kGgufLayers, [](const NamePair& pair) {
-    return std::pair(pair.hugging_face, pair.gguf);
+    return std::tie(pair.hugging_face, pair.gguf);
   });
   if (translated == name) return std::nullopt;
   return translated;

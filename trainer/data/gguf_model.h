@@ -14,9 +14,11 @@ namespace nwc {
 ///         impossible values; missing embedding)
 Result<ModelRecord> parse_gguf_model(const GgufFile& file);
 
-/// Sizes of a model and of its first kind of block; rotary positions; end tokens. prefix: "llama.". What families
-/// share.
+/// Sizes of a model and of its first kind of block; what no family may have; rotary positions; end tokens. prefix:
+/// "llama.". What families share.
 Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* model);
+/// errors: kUnsupported (experts; keys and values of different lengths)
+Status refuse_gguf_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model);
 Status read_gguf_rope(const GgufFile& file, const std::string& prefix, ModelRecord* model);
 Status read_gguf_eos(const GgufFile& file, ModelRecord* model);
 

@@ -370,20 +370,20 @@ SourceForm neox_form(Role role) {
 }
 
 constexpr Family kFamilies[] = {
-    {"LlamaForCausalLM", "llama", "llama", names_of_llama, read_llama, plain},
-    {"MistralForCausalLM", "mistral", nullptr, names_of_llama, read_mistral, plain},
-    {"Ministral3ForCausalLM", "ministral3", "mistral3", names_of_llama, read_ministral3, plain},
-    {"Qwen2ForCausalLM", "qwen2", "qwen2", names_of_qk_norms, read_qwen2, plain},
-    {"Qwen3ForCausalLM", "qwen3", "qwen3", names_of_qk_norms, read_qwen3, plain},
-    {"Gemma2ForCausalLM", "gemma2", "gemma2", names_of_gemma, read_gemma2, plain},
-    {"Gemma3ForCausalLM", "gemma3_text", "gemma3", names_of_gemma, read_gemma3, plain},
-    {"Phi3ForCausalLM", "phi3", "phi3", names_of_phi3, read_phi3, plain},
-    {"SmolLM3ForCausalLM", "smollm3", "smollm3", names_of_llama, read_smollm3, plain},
-    {"Olmo2ForCausalLM", "olmo2", "olmo2", names_of_olmo2, read_olmo2, plain},
-    {"GraniteForCausalLM", "granite", "granite", names_of_llama, read_granite, plain},
-    {"Starcoder2ForCausalLM", "starcoder2", "starcoder2", names_of_starcoder2, read_starcoder2, plain},
-    {"GPTNeoXForCausalLM", "gpt_neox", "gptneox", names_of_gpt_neox, read_gpt_neox, neox_form},
-    {"GPT2LMHeadModel", "gpt2", "gpt2", names_of_gpt2, read_gpt2, gpt2_form},
+    {"LlamaForCausalLM", "llama", names_of_llama, read_llama, plain},
+    {"MistralForCausalLM", "mistral", names_of_llama, read_mistral, plain},
+    {"Ministral3ForCausalLM", "ministral3", names_of_llama, read_ministral3, plain},
+    {"Qwen2ForCausalLM", "qwen2", names_of_qk_norms, read_qwen2, plain},
+    {"Qwen3ForCausalLM", "qwen3", names_of_qk_norms, read_qwen3, plain},
+    {"Gemma2ForCausalLM", "gemma2", names_of_gemma, read_gemma2, plain},
+    {"Gemma3ForCausalLM", "gemma3_text", names_of_gemma, read_gemma3, plain},
+    {"Phi3ForCausalLM", "phi3", names_of_phi3, read_phi3, plain},
+    {"SmolLM3ForCausalLM", "smollm3", names_of_llama, read_smollm3, plain},
+    {"Olmo2ForCausalLM", "olmo2", names_of_olmo2, read_olmo2, plain},
+    {"GraniteForCausalLM", "granite", names_of_llama, read_granite, plain},
+    {"Starcoder2ForCausalLM", "starcoder2", names_of_starcoder2, read_starcoder2, plain},
+    {"GPTNeoXForCausalLM", "gpt_neox", names_of_gpt_neox, read_gpt_neox, neox_form},
+    {"GPT2LMHeadModel", "gpt2", names_of_gpt2, read_gpt2, gpt2_form},
 };
 
 }  // namespace
@@ -396,13 +396,6 @@ Status ConfigReader::require(const char* key, uint32_t* out) {
 const Family* find_family(const std::string& architecture, const std::string& model_type) {
   for (const Family& family : kFamilies) {
     if (architecture.empty() ? model_type == family.model_type : architecture == family.architecture) return &family;
-  }
-  return nullptr;
-}
-
-const Family* find_gguf_family(const std::string& name) {
-  for (const Family& family : kFamilies) {
-    if (family.gguf != nullptr && name == family.gguf) return &family;
   }
   return nullptr;
 }

@@ -11,7 +11,6 @@ namespace nwc {
 struct Family {
   const char* architecture;  ///< in "architectures"
   const char* model_type;    ///< in "model_type"
-  const char* gguf;          ///< "general.architecture"; nullptr: GGUF has none
   std::vector<TensorName> (*names)();
   Status (*read)(ConfigReader& config, ModelRecord* model);
   /// The form of a role's tensors in a Hugging Face checkpoint.
@@ -20,7 +19,6 @@ struct Family {
 
 /// nullptr: unknown. Either name may be empty.
 const Family* find_family(const std::string& architecture, const std::string& model_type);
-const Family* find_gguf_family(const std::string& name);
 /// "LlamaForCausalLM, MistralForCausalLM, ...", for messages.
 std::string known_architectures();
 
