@@ -189,20 +189,9 @@ Result<std::string> read_prompt(const RunOptions& options) {
 
 /// The prompt's tokens, at least one.
 Result<std::vector<uint32_t>> tokenize(const nwc_model* model, const std::string& prompt, bool special) {
-  std::vector<uint32_t> tokens(nwc_tokenize_bound(prompt.size()));
-  size_t count = 0;
   uint32_t flags = NWC_TOKENIZE_ADD_SPECIAL;
   if (special) flags |= NWC_TOKENIZE_PARSE_SPECIAL;
-  const auto encode = [&] {
-    return nwc_tokenize(model, prompt.data(), prompt.size(), flags, tokens.data(), tokens.size(), &count);
-  };
-  nwc_status status = encode();
-  if (status == NWC_STATUS_BUFFER_TOO_SMALL) {  // a normalizer makes much more of the text
-    tokens.resize(count);
-    status = encode();
-  }
-  NWC_TRY(to_status(status, model, nwc_model_last_error));
-  tokens.resize(count);
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, text_tokens(model, prompt, flags));
   if (!tokens.empty()) return tokens;
   uint64_t eos = 0;
   if (nwc_model_get_u64(model, "eos_id.0", &eos) != NWC_STATUS_OK)

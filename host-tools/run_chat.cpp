@@ -18,23 +18,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// The tokens of a text, at most as many as its bytes and some.
-Result<std::vector<uint32_t>> tokenize(const nwc_model* model, const std::string& text, uint32_t flags) {
-  std::vector<uint32_t> tokens(nwc_tokenize_bound(text.size()));
-  size_t count = 0;
-  const auto encode = [&] {
-    return nwc_tokenize(model, text.data(), text.size(), flags, tokens.data(), tokens.size(), &count);
-  };
-  nwc_status status = encode();
-  if (status == NWC_STATUS_BUFFER_TOO_SMALL) {
-    tokens.resize(count);
-    status = encode();
-  }
-  NWC_TRY(api_status(status, nwc_model_last_error(model)));
-  tokens.resize(count);
-  return tokens;
-}
-
 struct Listener {
   Chat::Answer* answer;
   bool print;
@@ -66,6 +49,22 @@ bool read_line(std::string* line) {
 Status api_status(nwc_status status, const char* text) {
   if (status == NWC_STATUS_OK) return {};
   return Status(static_cast<StatusCode>(status), *text != '\0' ? text : nwc_status_string(status));
+}
+
+Result<std::vector<uint32_t>> text_tokens(const nwc_model* model, const std::string& text, uint32_t flags) {
+  std::vector<uint32_t> tokens(nwc_tokenize_bound(text.size()));
+  size_t count = 0;
+  const auto encode = [&] {
+    return nwc_tokenize(model, text.data(), text.size(), flags, tokens.data(), tokens.size(), &count);
+  };
+  nwc_status status = encode();
+  if (status == NWC_STATUS_BUFFER_TOO_SMALL) {  // a normalizer makes much more of the text
+    tokens.resize(count);
+    status = encode();
+  }
+  NWC_TRY(api_status(status, nwc_model_last_error(model)));
+  tokens.resize(count);
+  return tokens;
 }
 
 Status check_chat(const nwc_model* model, const std::optional<std::string>& system) {
@@ -120,7 +119,7 @@ Result<Chat::Answer> Chat::ask(const std::string& question, bool print) {
   uint32_t flags = 0;
   Result<std::string> text = format(num_done, &flags);
   if (!text.ok()) return forget(text.status());
-  Result<std::vector<uint32_t>> tokens = tokenize(model_, *text, flags);
+  Result<std::vector<uint32_t>> tokens = text_tokens(model_, *text, flags);
   if (!tokens.ok()) return forget(tokens.status());
   const uint32_t before = nwc_session_position(session_);
   if (tokens->size() >= context_ - before) return forget(limit_error(fmt::format(kFull, context_)));

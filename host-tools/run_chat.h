@@ -13,6 +13,9 @@ namespace nwc::cli {
 /// The status of a call of the C API, with the text that its handle keeps.
 Status api_status(nwc_status status, const char* text);
 
+/// The tokens of a text; flags: NWC_TOKENIZE_*.
+Result<std::vector<uint32_t>> text_tokens(const nwc_model* model, const std::string& text, uint32_t flags);
+
 /// errors: kUnsupported (the file has no chat template, or one that is not known), kInvalidArgument (a system text that
 /// the model does not take)
 Status check_chat(const nwc_model* model, const std::optional<std::string>& system);

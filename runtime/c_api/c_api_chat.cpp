@@ -58,12 +58,6 @@ nwc_status nwc_chat_format(const nwc_model* model, const nwc_chat_message* messa
                          format_chat(*file.chat()->format, conversation, num_done, date != nullptr ? date : today()));
     *out_length_bytes = text.size();
     if (out_tokenize_flags != nullptr) *out_tokenize_flags = tokenize_flags(file, text, num_done);
-    if (out_text == nullptr) return {};
-    if (capacity_bytes < text.size())
-      return Status(StatusCode::kBufferTooSmall,
-                    str_cat("the text has ", text.size(), " bytes, the buffer holds ", capacity_bytes));
-    // NOLINTNEXTLINE(bugprone-not-null-terminated-result): the text has no final NUL, as nwc.h says.
-    if (!text.empty()) std::memcpy(out_text, text.data(), text.size());
-    return {};
+    return give_text(text, out_text, capacity_bytes);
   });
 }

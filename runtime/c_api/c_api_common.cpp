@@ -167,6 +167,16 @@ Status write_struct_bytes(const void* value, StructSize size, const char* what, 
 
 Status null_argument(const char* name) { return invalid_argument(str_cat(name, " is NULL")); }
 
+Status give_text(std::string_view text, char* out_text, size_t capacity_bytes) {
+  if (out_text == nullptr) return {};
+  if (capacity_bytes < text.size())
+    return Status(StatusCode::kBufferTooSmall,
+                  str_cat("the text has ", text.size(), " bytes, the buffer holds ", capacity_bytes));
+  // NOLINTNEXTLINE(bugprone-not-null-terminated-result): the text has no final NUL, as nwc.h says.
+  if (!text.empty()) std::memcpy(out_text, text.data(), text.size());
+  return {};
+}
+
 Logger LogTarget::logger() const {
   if (callback == nullptr) return {};
   return {[](void* self, LogLevel level, const char* message) {

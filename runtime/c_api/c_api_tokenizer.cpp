@@ -60,12 +60,6 @@ nwc_status nwc_detokenize(const nwc_model* model, const uint32_t* tokens, size_t
     }
     const std::string text = tokenizer->decode(ids);
     *out_length_bytes = text.size();
-    if (out_text == nullptr) return {};
-    if (capacity_bytes < text.size())
-      return Status(StatusCode::kBufferTooSmall,
-                    str_cat("the text has ", text.size(), " bytes, the buffer holds ", capacity_bytes));
-    // NOLINTNEXTLINE(bugprone-not-null-terminated-result): the text has no final NUL, as nwc.h says.
-    if (!text.empty()) std::memcpy(out_text, text.data(), text.size());
-    return {};
+    return give_text(text, out_text, capacity_bytes);
   });
 }

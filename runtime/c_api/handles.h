@@ -93,6 +93,10 @@ Status write_struct(const T& value, const char* what, T* out) {
 
 Status null_argument(const char* name);
 
+/// Copies a text without a final NUL to the caller's buffer; NULL: the caller wants to know its length only.
+/// errors: kBufferTooSmall
+Status give_text(std::string_view text, char* out_text, size_t capacity_bytes);
+
 /// A run of tensors with the same group number.
 struct Layer {
   uint32_t group = 0;

@@ -13,15 +13,11 @@
 #include <thread>
 #include <vector>
 
+#include "tests/capi/c_api_fixture.h"
+
 namespace {
 
-template <typename T>
-T zeroed() {
-  T value;
-  std::memset(&value, 0, sizeof value);
-  value.struct_size = sizeof value;
-  return value;
-}
+using nwc::test::zeroed;
 
 class CApiSession : public ::testing::Test {
  protected:
