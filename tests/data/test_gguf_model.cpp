@@ -121,10 +121,8 @@ TEST(GgufModel, NotesWhatTheEngineLacks) {
   expect_note(GgufBuilder(), "architecture \"\"");
   expect_note(model_keys().u32("llama.expert_count", 8), "experts");
   expect_note(model_keys().u32("llama.rope.dimension_count", 2), "part of the head");
-  expect_note(model_keys().string("llama.rope.scaling.type", "yarn"), "yarn");
+  expect_note(model_keys().string("llama.rope.scaling.type", "ntk"), "\"ntk\"");
   expect_note(model_keys().u32("llama.attention.value_length", 2), "different lengths");
-  expect_note(model_keys().u32("llama.attention.sliding_window", 32), "sliding");
-  expect_note(model_keys().f32_tensor("blk.0.attn_q.bias", {8}), "no such bias");
   expect_note(model_keys().f32_tensor("rope_freqs.weight", {2}, 2.f).f32("llama.rope.scale_linear", 2), "together");
 
   GgufBuilder per_layer;
@@ -162,6 +160,12 @@ TEST(GgufModel, RejectsContradictions) {
   expect_corrupt(add_tensors(builder), "positive");
   builder = model_keys();
   expect_corrupt(add_tensors(builder).f32_tensor("rope_freqs.weight", {3}), "rope_freqs");
+  builder = model_keys();
+  expect_corrupt(add_tensors(builder).f32_tensor("rope_factors_long.weight", {2}, 2.f), "rope_factors_short");
+  builder = model_keys().u32("llama.rope.scaling.original_context_length", 0);
+  expect_corrupt(add_tensors(builder), "original_context_length");
+  builder = model_keys();
+  expect_corrupt(add_tensors(builder).f32_tensor("blk.0.attn_q.bias", {8}), "attn");  // k and v have none
 }
 
 TEST(GgufModel, AnOddTokenizerDoesNotStopTheWeights) {
@@ -204,7 +208,7 @@ TEST(GgufModel, NaNIsRefusedByName) {
   EXPECT_NE(status.message().find("\"spare\" has a NaN"), std::string::npos) << status.message();
 }
 
-TEST(GgufRope, RecoversOtherParametersAndRefusesOtherFactors) {
+TEST(GgufRope, RecoversOtherParametersAndKeepsOtherFactors) {
   ModelRecord model;
   model.block().head_dim = 64;
   model.block().rope.theta = 500000;
@@ -217,23 +221,28 @@ TEST(GgufRope, RecoversOtherParametersAndRefusesOtherFactors) {
     }
     return factors;
   };
-  ASSERT_TRUE(recover_llama3_scaling(factors_of(32, 1, 4, 8192), &model).ok());
+  const auto set = [](const std::vector<float>& factors, ModelRecord* m) {
+    return set_rope_factors(factors, 4096, m->block().head_dim, &m->block().rope);
+  };
+  ASSERT_TRUE(set(factors_of(32, 1, 4, 8192), &model).ok());
   EXPECT_EQ(model.block().rope.factor, 32.f);
   EXPECT_EQ(model.block().rope.original_max_positions, 8192u);
-  ASSERT_TRUE(recover_llama3_scaling(factors_of(16, 1, 8, 4096), &model).ok());
+  ASSERT_TRUE(set(factors_of(16, 1, 8, 4096), &model).ok());
   EXPECT_EQ(model.block().rope.original_max_positions, 4096u);
   EXPECT_NEAR(model.block().rope.high_freq_factor, 8, 1e-3);
 
   ModelRecord plain;
   plain.block().head_dim = 64;
   plain.block().rope.theta = 500000;
-  ASSERT_TRUE(recover_llama3_scaling(std::vector<float>(32, 1.f), &plain).ok());
+  ASSERT_TRUE(set(std::vector<float>(32, 1.f), &plain).ok());
   EXPECT_EQ(plain.block().rope.scaling, RopeScaling::kNone);
   std::vector<float> odd = factors_of(8, 1, 4, 8192);
   odd[3] = 5;
-  EXPECT_EQ(recover_llama3_scaling(odd, &plain).code(), StatusCode::kUnsupported);
+  ASSERT_TRUE(set(odd, &plain).ok());
+  EXPECT_EQ(plain.block().rope.scaling, RopeScaling::kLong);
+  EXPECT_EQ(rope_factors(plain, kRopeFactors), odd);
   odd[3] = -1;
-  EXPECT_EQ(recover_llama3_scaling(odd, &plain).code(), StatusCode::kCorrupt);
+  EXPECT_EQ(set(odd, &plain).code(), StatusCode::kCorrupt);
 }
 
 Result<TokenizerRecord> parse_tokenizer(const GgufBuilder& builder, std::string* note) {
@@ -362,7 +371,8 @@ TEST(GgufTokenizer, ReadsWordPiece) {
   ASSERT_TRUE(record.ok()) << record.status().message();
   EXPECT_EQ(record->kind, TokenizerKind::kWordPiece);
   const auto tokenizer = std::move(Tokenizer::create(*record)).value();
-  EXPECT_EQ(*tokenizer->encode("W\xc3\xa0lking. run", {.add_end = true}), (std::vector<uint32_t>{101, 0, 1, 2, 100, 102}));
+  EXPECT_EQ(*tokenizer->encode("W\xc3\xa0lking. run", {.add_end = true}),
+            (std::vector<uint32_t>{101, 0, 1, 2, 100, 102}));
   EXPECT_EQ(tokenizer->decode({0, 1, 2}), "walking .");
 }
 

@@ -42,10 +42,16 @@ inline float family_number(const std::string& name, uint64_t i) {
   return 2.0f * (static_cast<float>(z >> 40) / 16777216.0f) - 1.0f;
 }
 
-/// Writes the model's folder below the test's temporary folder.
-inline FamilyFixture make_family(const std::string& name) {
-  std::ifstream in(NWC_SOURCE_DIR "/tests/fixtures/families/" + name + ".json");
-  const nlohmann::json json = nlohmann::json::parse(in);
+inline nlohmann::json read_json(const std::string& path) {
+  std::ifstream in(path);
+  return nlohmann::json::parse(in);
+}
+
+/// Writes the model's folder below the test's temporary folder. changes: of keys of config.json; the logits are those
+/// of the model without them.
+inline FamilyFixture make_family(const std::string& name, const nlohmann::json& changes = nlohmann::json::object()) {
+  nlohmann::json json = read_json(NWC_SOURCE_DIR "/tests/fixtures/families/" + name + ".json");
+  json["config"].update(changes);
   FamilyFixture f;
   f.name = name;
   f.folder = ::testing::TempDir() + "family_" + test_name();

@@ -57,7 +57,7 @@ FAMILIES = {
                                                             partial_rotary_factor=0.5))),
     "gpt_neox_sequential": ("GPTNeoXConfig", dict(use_parallel_residual=False)),
     "gpt2": ("GPT2Config", dict(vocab_size=VOCAB, n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS, n_positions=64,
-                                n_inner=INNER, bos_token_id=1, eos_token_id=2)),
+                                n_inner=4 * HIDDEN, bos_token_id=1, eos_token_id=2)),
 }
 
 

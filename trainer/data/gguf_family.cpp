@@ -21,28 +21,88 @@ struct Context {
   Status get(const char* key, T* out) const {
     return file.get(prefix + key, out);
   }
-  bool has_tensor(const char* name) const {
-    return std::any_of(file.tensors().begin(), file.tensors().end(),
-                       [&](const GgufTensor& t) { return t.name == name; });
-  }
+  bool has_tensor(const char* name) const { return find_gguf_tensor(file, name) != nullptr; }
   uint32_t layers() const { return model->num_layers; }
-  Status uniform() const { return set_layers(std::vector<BlockSpec>(layers(), block), model); }
 };
 
-Status read_window(const Context& c, uint32_t* window) {
-  NWC_TRY(c.get("attention.sliding_window", window));
-  if (*window >= c.model->max_positions) *window = 0;
-  return {};
+/// Layers of `full`, those that slide of `local` with the window that the file names. Which slide: the list in the
+/// file, or all but every n-th, where the file has the n.
+Status set_sliding(const Context& c, const BlockSpec& full, BlockSpec local, uint32_t n) {
+  NWC_TRY(c.get("attention.sliding_window", &local.window));
+  const std::string key = c.prefix + "attention.sliding_window_pattern";
+  std::vector<bool> slides;
+  if (c.file.is_array(key)) {
+    NWC_TRY(c.file.get(key, &slides));
+    if (slides.size() != c.layers()) return corrupt("metadata key \"" + key + "\" must have an entry for each layer");
+  } else {
+    NWC_TRY(c.file.get(key, &n));
+    for (uint32_t l = 0; l < c.layers(); ++l) slides.push_back(n == 0 || (l + 1) % n != 0);
+  }
+  const bool forgets = local.window != 0 && local.window < c.model->max_positions;
+  if (!forgets) local.window = 0;
+  std::vector<BlockSpec> layers;
+  for (uint32_t l = 0; l < c.layers(); ++l) layers.push_back(slides[l] ? local : full);
+  return set_layers(layers, c.model);
 }
 
+/// Every layer slides, unless the file says otherwise.
+Status uniform(const Context& c) { return set_sliding(c, c.block, c.block, 0); }
+
+void read_biases(Context& c) {
+  c.block.qkv_bias = c.has_tensor("blk.0.attn_q.bias") || c.has_tensor("blk.0.attn_qkv.bias");
+  c.block.output_bias = c.has_tensor("blk.0.attn_output.bias");
+  c.block.mlp_bias = c.has_tensor("blk.0.ffn_up.bias");
+}
+
+Status read_llama(Context& c) {
+  read_biases(c);
+  return uniform(c);
+}
+
+Status read_granite(Context& c) {
+  read_biases(c);
+  float logits = 1;
+  NWC_TRY(c.get("embedding_scale", &c.model->ends.embedding_scale));
+  NWC_TRY(c.get("residual_scale", &c.block.residual_scale));
+  NWC_TRY(c.get("attention.scale", &c.block.attention_scale));
+  NWC_TRY(c.get("logit_scale", &logits));
+  if (!(logits > 0)) return corrupt("metadata key \"" + c.prefix + "logit_scale\" must be positive");
+  c.model->ends.logit_scale = 1 / logits;
+  bool rotary = true;
+  NWC_TRY(c.get("rope.scaling.finetuned", &rotary));
+  if (!rotary) c.block.positions = Positions::kNone;
+  return uniform(c);
+}
+
+// The scale of queries begins to grow at the trained length.
+Status read_mistral3(Context& c) {
+  read_biases(c);
+  NWC_TRY(c.get("attention.temperature_scale", &c.block.temperature_beta));
+  if (c.block.temperature_beta != 0) {
+    c.block.temperature_positions = c.model->max_positions;
+    NWC_TRY(c.get("rope.scaling.original_context_length", &c.block.temperature_positions));
+  }
+  return uniform(c);
+}
+
+Status read_smollm3(Context& c) {
+  read_biases(c);
+  std::vector<BlockSpec> layers(c.layers(), c.block);
+  for (uint32_t l = 3; l < c.layers(); l += 4) layers[l].positions = Positions::kNone;
+  return set_layers(layers, c.model);
+}
+
+Status read_phi3(Context& c) { return uniform(c); }
+
 Status read_qwen2(Context& c) {
-  c.block.qkv_bias = true;
-  return c.uniform();
+  c.block.qkv_bias = c.has_tensor("blk.0.attn_q.bias");
+  c.model->ends.head_bias = c.has_tensor("output.bias");
+  return uniform(c);
 }
 
 Status read_qwen3(Context& c) {
   c.block.qk_norm = QkNorm::kPerHead;
-  return c.uniform();
+  return uniform(c);
 }
 
 // The converter adds 1 to the gains of Gemma's norms.
@@ -56,25 +116,22 @@ Status read_gemma(Context& c, bool gemma3) {
     b.attention_softcap = 50;
     c.model->ends.logit_softcap = 30;
     NWC_TRY(c.get("attn_logit_softcapping", &b.attention_softcap));
-    NWC_TRY(c.get("final_logit_softcapping", &c.model->ends.logit_softcap));
   }
+  NWC_TRY(c.get("final_logit_softcapping", &c.model->ends.logit_softcap));
   c.model->ends.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(c.model->hidden_size)));
   // The 27B models scale by the width of a head's share of the hidden size; the file does not say so.
   const bool is_27b = c.layers() == (gemma3 ? 62u : 46u);
   if (is_27b)
     b.attention_scale = 1 / std::sqrt(static_cast<float>(c.model->hidden_size) / static_cast<float>(b.num_heads));
   BlockSpec local = b;
-  local.window = 4096;
-  NWC_TRY(read_window(c, &local.window));
   if (gemma3) {
     local.rope = RopeSpec();
     local.rope.theta = 10000;
     NWC_TRY(c.get("rope.freq_base_swa", &local.rope.theta));
+  } else {
+    local.window = 4096;
   }
-  const uint32_t pattern = gemma3 ? 6 : 2;
-  std::vector<BlockSpec> layers;
-  for (uint32_t l = 0; l < c.layers(); ++l) layers.push_back((l + 1) % pattern != 0 ? local : b);
-  return set_layers(layers, c.model);
+  return set_sliding(c, b, local, gemma3 ? 6 : 2);
 }
 Status read_gemma2(Context& c) { return read_gemma(c, false); }
 Status read_gemma3(Context& c) { return read_gemma(c, true); }
@@ -83,7 +140,11 @@ Status read_olmo2(Context& c) {
   c.block.norm_before = false;
   c.block.norm_after = true;
   c.block.qk_norm = QkNorm::kWhole;
-  return c.uniform();
+  BlockSpec local = c.block;  // OLMo 3: layers that slide have plain rotary positions
+  local.rope = RopeSpec();
+  local.rope.theta = c.block.rope.theta;
+  NWC_TRY(c.get("rope.freq_base_swa", &local.rope.theta));
+  return c.file.has(c.prefix + "attention.sliding_window") ? set_sliding(c, c.block, local, 4) : uniform(c);
 }
 
 Status read_layer_norms(Context& c) {
@@ -93,16 +154,13 @@ Status read_layer_norms(Context& c) {
   b.norm_bias = true;
   b.gated = false;
   b.activation = MlpActivation::kGeluTanh;
-  b.qkv_bias = c.has_tensor("blk.0.attn_q.bias") || c.has_tensor("blk.0.attn_qkv.bias");
-  b.output_bias = c.has_tensor("blk.0.attn_output.bias");
-  b.mlp_bias = c.has_tensor("blk.0.ffn_up.bias");
+  read_biases(c);
   return {};
 }
 
 Status read_starcoder2(Context& c) {
   NWC_TRY(read_layer_norms(c));
-  NWC_TRY(read_window(c, &c.block.window));
-  return c.uniform();
+  return uniform(c);
 }
 
 Status read_gptneox(Context& c) {
@@ -111,24 +169,36 @@ Status read_gptneox(Context& c) {
   NWC_TRY(c.get("use_parallel_residual", &parallel));
   c.block.parallel = parallel ? Parallel::kOwnNorm : Parallel::kNone;
   c.block.activation = MlpActivation::kGelu;
-  return c.uniform();
+  return uniform(c);
 }
 
 Status read_gpt2(Context& c) {
   NWC_TRY(read_layer_norms(c));
   c.block.positions = Positions::kNone;
   c.model->ends.position_rows = c.model->max_positions;
-  return c.uniform();
+  return uniform(c);
 }
 
-constexpr std::pair<const char*, Status (*)(Context&)> kReaders[] = {
-    {"qwen2", read_qwen2}, {"qwen3", read_qwen3},           {"gemma2", read_gemma2},   {"gemma3", read_gemma3},
-    {"olmo2", read_olmo2}, {"starcoder2", read_starcoder2}, {"gptneox", read_gptneox}, {"gpt2", read_gpt2},
+struct Row {
+  GgufArchitecture architecture;
+  Status (*read)(Context&);
 };
-
-const auto* find_reader(const std::string& architecture) {
-  return std::find_if(std::begin(kReaders), std::end(kReaders), [&](const auto& r) { return architecture == r.first; });
-}
+constexpr GgufFactors kAnyFactors = GgufFactors::kAny, kLongOnly = GgufFactors::kLong;
+constexpr Row kReaders[] = {
+    {{.name = "llama", .rotates_neighbours = true, .factors = kAnyFactors}, read_llama},
+    {{.name = "qwen2", .square = true}, read_qwen2},
+    {{.name = "qwen3"}, read_qwen3},
+    {{.name = "gemma2", .windows = true, .tied = true}, read_gemma2},
+    {{.name = "gemma3", .windows = true}, read_gemma3},
+    {{.name = "phi3", .fused = true, .square = true, .factors = kLongOnly}, read_phi3},
+    {{.name = "smollm3", .rotates_neighbours = true}, read_smollm3},
+    {{.name = "olmo2", .windows = true, .square = true, .untied = true}, read_olmo2},
+    {{.name = "granite", .rotates_neighbours = true, .factors = kAnyFactors}, read_granite},
+    {{.name = "mistral3", .rotates_neighbours = true, .factors = kAnyFactors}, read_mistral3},
+    {{.name = "starcoder2", .square = true}, read_starcoder2},
+    {{.name = "gptneox", .square = true, .untied = true}, read_gptneox},
+    {{.name = "gpt2", .square = true}, read_gpt2},
+};
 
 }  // namespace
 
@@ -162,15 +232,45 @@ std::vector<TensorName> gguf_names() {
   return names;
 }
 
-bool is_gguf_family(const std::string& architecture) { return find_reader(architecture) != std::end(kReaders); }
-
-std::string known_gguf_architectures() {
-  std::string text = "llama";
-  for (const auto& [name, reader] : kReaders) text += std::string(", ") + name;
-  return text;
+std::vector<const GgufArchitecture*> gguf_architectures() {
+  std::vector<const GgufArchitecture*> all;
+  for (const Row& reader : kReaders) all.push_back(&reader.architecture);
+  return all;
 }
 
-Result<ModelRecord> parse_gguf_family(const GgufFile& file, const std::string& architecture) {
+const GgufArchitecture* find_gguf_architecture(const std::string& name) {
+  for (const Row& reader : kReaders) {
+    if (name == reader.architecture.name) return &reader.architecture;
+  }
+  return nullptr;
+}
+
+std::vector<TensorName> gguf_names(const GgufArchitecture& architecture, bool fused_qkv) {
+  std::vector<TensorName> names = gguf_names();
+  const auto replace = [&](std::initializer_list<Role> old, std::initializer_list<TensorName> by) {
+    std::erase_if(names, [&](const TensorName& n) { return std::find(old.begin(), old.end(), n.role) != old.end(); });
+    names.insert(names.end(), by);
+  };
+  if (fused_qkv) {
+    replace({Role::kQ, Role::kK, Role::kV, Role::kQBias, Role::kKBias, Role::kVBias},
+            {{Role::kQkv, "blk.{}.attn_qkv.weight"}, {Role::kQkvBias, "blk.{}.attn_qkv.bias"}});
+  }
+  if (architecture.fused) {
+    replace({Role::kGate, Role::kUp, Role::kGateBias, Role::kUpBias}, {{Role::kGateUp, "blk.{}.ffn_up.weight"}});
+  }
+  return names;
+}
+
+Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
+  std::string architecture;
+  NWC_TRY(file.get("general.architecture", &architecture));
+  const auto* reader = std::find_if(std::begin(kReaders), std::end(kReaders),
+                                    [&](const Row& r) { return architecture == r.architecture.name; });
+  if (reader == std::end(kReaders)) {
+    std::string known;
+    for (const Row& r : kReaders) known += (known.empty() ? "" : ", ") + std::string(r.architecture.name);
+    return unsupported("architecture \"" + architecture + "\" is unknown; known are " + known);
+  }
   ModelRecord model;
   const std::string prefix = architecture + ".";
   NWC_TRY(read_gguf_sizes(file, prefix, &model));
@@ -179,19 +279,16 @@ Result<ModelRecord> parse_gguf_family(const GgufFile& file, const std::string& a
   NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &block.norm_eps));
   NWC_TRY(file.get(prefix + "rope.dimension_count", &block.rope.dims));
   if (block.rope.dims == block.head_dim) block.rope.dims = 0;
+  const bool neighbours = reader->architecture.rotates_neighbours;
+  if (neighbours && block.rope.dims != 0) {
+    return unsupported("metadata key \"" + prefix + "rope.dimension_count\": rotary positions on a part of the head");
+  }
   NWC_TRY(read_gguf_rope(file, prefix, &model));
   NWC_TRY(read_gguf_eos(file, &model));
-  model.names = gguf_names();
   Context context{file, prefix, &model, block};
-  if (context.has_tensor("blk.0.attn_qkv.weight")) {
-    std::erase_if(model.names, [](const TensorName& n) {
-      return n.role == Role::kQ || n.role == Role::kK || n.role == Role::kV || n.role == Role::kQBias ||
-             n.role == Role::kKBias || n.role == Role::kVBias;
-    });
-    model.names.push_back({Role::kQkv, "blk.{}.attn_qkv.weight"});
-    model.names.push_back({Role::kQkvBias, "blk.{}.attn_qkv.bias"});
-  }
-  NWC_TRY(find_reader(architecture)->second(context));
+  // Where neighbours rotate, the rows are put into another order, and the tensors get Hugging Face's names.
+  if (!neighbours) model.names = gguf_names(reader->architecture, context.has_tensor("blk.0.attn_qkv.weight"));
+  NWC_TRY(reader->read(context));
   NWC_TRY(validate(model));
   return model;
 }

@@ -1,4 +1,5 @@
-// GGUF metadata of families other than Llama's to a model record. Their tensors keep the names of the GGUF file.
+// The architectures of GGUF files, by llama.cpp's names: what their metadata mean, and what their tensors are called.
+// To add one, add a row (doc/architecture.md).
 #pragma once
 
 #include "runtime/format/model_record.h"
@@ -6,17 +7,30 @@
 
 namespace nwc {
 
+/// Divisors of the rotary frequencies that llama.cpp looks for beside an architecture's tensors.
+enum class GgufFactors : uint8_t {
+  kNone,
+  kLong,  ///< two lists, up to the trained length and beyond it
+  kAny,   ///< two lists, or one (Llama 3)
+};
+
+/// What a file of an architecture may hold so that llama.cpp runs it.
+struct GgufArchitecture {
+  const char* name;
+  bool rotates_neighbours = false;    ///< rows of q and k are in pairs that rotate (gguf_rotary_row)
+  bool fused = false;                 ///< q, k, v are one tensor, and so are gate and up
+  bool windows = false;               ///< layers may slide: other programs run the rest without their windows
+  bool square = false;                ///< heads are as wide as the hidden size together
+  bool tied = false, untied = false;  ///< the head must be the embedding, must not be it
+  GgufFactors factors = GgufFactors::kNone;
+};
+std::vector<const GgufArchitecture*> gguf_architectures();
+/// nullptr: unknown.
+const GgufArchitecture* find_gguf_architecture(const std::string& name);
+
 /// llama.cpp's name for each role, q, k and v apart; the same for all families.
 std::vector<TensorName> gguf_names();
-
-/// Is this architecture described here? If so, the record names the tensors as the GGUF file does.
-bool is_gguf_family(const std::string& architecture);
-
-/// "llama, qwen2, ...", for messages.
-std::string known_gguf_architectures();
-
-/// architecture: one that is_gguf_family knows.
-/// errors: kUnsupported (a feature that the engine lacks, named), kCorrupt (missing or impossible values)
-Result<ModelRecord> parse_gguf_family(const GgufFile& file, const std::string& architecture);
+/// The same as this architecture has them. fused_qkv: with q, k and v as one.
+std::vector<TensorName> gguf_names(const GgufArchitecture& architecture, bool fused_qkv);
 
 }  // namespace nwc

@@ -51,6 +51,7 @@ class GgufFile {
   Status get(const std::string& key, std::vector<float>* out) const;
   /// Elements of any integer type whose values fit.
   Status get(const std::string& key, std::vector<int32_t>* out) const;
+  Status get(const std::string& key, std::vector<bool>* out) const;
   bool is_array(const std::string& key) const;
   /// A key with type and value, as the file has them.
   struct RawPair {

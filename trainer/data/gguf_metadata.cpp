@@ -147,4 +147,16 @@ Status GgufFile::get(const std::string& key, std::vector<int32_t>* out) const {
   return {};
 }
 
+Status GgufFile::get(const std::string& key, std::vector<bool>* out) const {
+  NWC_ASSIGN_OR_RETURN(const Value* value, find(key, true));
+  if (value == nullptr) return {};
+  if (value->type != kTypeBool) return wrong_type(key, "an array of bools");
+  out->clear();
+  for (const uint8_t byte : value->bytes) {
+    if (byte > 1) return wrong_type(key, "an array of bools");
+    out->push_back(byte != 0);
+  }
+  return {};
+}
+
 }  // namespace nwc

@@ -19,14 +19,14 @@ Status require(uint32_t value, const std::string& key) {
   return value != 0 ? Status() : corrupt("metadata key \"" + key + "\" is missing or zero");
 }
 
-const GgufTensor* find_tensor(const GgufFile& file, const std::string& name) {
+}  // namespace
+
+const GgufTensor* find_gguf_tensor(const GgufFile& file, const std::string& name) {
   for (const GgufTensor& tensor : file.tensors()) {
     if (tensor.name == name) return &tensor;
   }
   return nullptr;
 }
-
-}  // namespace
 
 Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
   const std::pair<const char*, uint32_t*> sizes[] = {
@@ -45,13 +45,13 @@ Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRec
   model->block().head_dim = model->hidden_size / model->block().num_heads;
   NWC_TRY(file.get(prefix + "attention.key_length", &model->block().head_dim));
 
-  const GgufTensor* embedding = find_tensor(file, "token_embd.weight");
+  const GgufTensor* embedding = find_gguf_tensor(file, "token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2) {
     return corrupt("tensor \"token_embd.weight\" is missing or not a matrix");
   }
   if (embedding->shape[0] > UINT32_MAX) return corrupt("tensor \"token_embd.weight\" has too many rows");
   model->vocab_size = static_cast<uint32_t>(embedding->shape[0]);
-  model->tied_embeddings = find_tensor(file, "output.weight") == nullptr;
+  model->tied_embeddings = find_gguf_tensor(file, "output.weight") == nullptr;
   return {};
 }
 
@@ -62,53 +62,6 @@ Status refuse_gguf_features(const GgufFile& file, const std::string& prefix, con
   if (experts != 0) return unsupported("metadata key \"" + prefix + "expert_count\": mixture of experts");
   if (value_length != model.block().head_dim) return unsupported("keys and values of different lengths");
   return {};
-}
-
-namespace {
-
-// What the record of Llama's family has no field for.
-Status refuse_beyond_llama(const GgufFile& file, const std::string& prefix, const ModelRecord& model) {
-  uint32_t rotary = model.block().head_dim;
-  NWC_TRY(file.get(prefix + "rope.dimension_count", &rotary));
-  if (rotary != model.block().head_dim) return unsupported("rotary positions on a part of the head");
-  uint32_t window = UINT32_MAX;
-  NWC_TRY(get_uniform(file, prefix + "attention.sliding_window", &window));
-  if (window != 0 && window < model.max_positions) return unsupported("sliding-window attention");
-  return {};
-}
-
-}  // namespace
-
-Status read_gguf_rope(const GgufFile& file, const std::string& prefix, ModelRecord* model) {
-  model->block().rope.theta = 10000;
-  NWC_TRY(file.get(prefix + "rope.freq_base", &model->block().rope.theta));
-  std::string type = "none";
-  float factor = 0;
-  if (file.has(prefix + "rope.scale_linear")) {  // the key of early files
-    type = "linear";
-    NWC_TRY(file.get(prefix + "rope.scale_linear", &factor));
-  }
-  NWC_TRY(file.get(prefix + "rope.scaling.type", &type));
-  NWC_TRY(file.get(prefix + "rope.scaling.factor", &factor));
-  if (type == "linear" && factor != 1) {
-    model->block().rope.scaling = RopeScaling::kLinear;
-    model->block().rope.factor = factor;
-    if (!(factor > 0)) return corrupt("metadata key \"" + prefix + "rope.scaling.factor\" must be positive");
-  } else if (type != "none" && type != "linear") {
-    return unsupported("metadata key \"" + prefix + "rope.scaling.type\": \"" + type + "\"");
-  }
-
-  const GgufTensor* factors = find_tensor(file, kRopeFactorsTensor);
-  if (factors == nullptr) return {};
-  if (model->block().rope.scaling != RopeScaling::kNone)
-    return unsupported("linear rotary scaling together with rope_freqs");
-  if (factors->type->dtype != Dtype::kF32 || factors->type->quantized() ||
-      factors->shape != std::vector<uint64_t>{model->block().head_dim / 2}) {
-    return corrupt(quote_tensor(kRopeFactorsTensor) + " must hold one F32 for each pair of a head's dimensions");
-  }
-  std::vector<float> values(model->block().head_dim / 2);
-  NWC_TRY(factors->reader->read(factors->offset, {reinterpret_cast<uint8_t*>(values.data()), values.size() * 4}));
-  return recover_llama3_scaling(values, model);
 }
 
 // The end of a text, of a turn, of a message.
@@ -178,26 +131,6 @@ std::string translate_in_layer(const std::string& name, std::string_view from, s
 
 }  // namespace
 
-Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
-  std::string architecture;
-  NWC_TRY(file.get("general.architecture", &architecture));
-  if (is_gguf_family(architecture)) return parse_gguf_family(file, architecture);
-  if (architecture != "llama") {
-    return unsupported("architecture \"" + architecture + "\" is unknown; known are " + known_gguf_architectures());
-  }
-
-  ModelRecord model;
-  const std::string prefix = architecture + ".";
-  NWC_TRY(read_gguf_sizes(file, prefix, &model));
-  NWC_TRY(refuse_gguf_features(file, prefix, model));
-  NWC_TRY(refuse_beyond_llama(file, prefix, model));
-  NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &model.block().norm_eps));
-  NWC_TRY(read_gguf_rope(file, prefix, &model));
-  NWC_TRY(read_gguf_eos(file, &model));
-  NWC_TRY(validate(model));
-  return model;
-}
-
 uint64_t gguf_rotary_row(uint64_t row, uint32_t head_dim) {
   const uint64_t half = head_dim / 2;
   const uint64_t in_head = row % head_dim;
@@ -205,7 +138,8 @@ uint64_t gguf_rotary_row(uint64_t row, uint32_t head_dim) {
 }
 
 bool is_rotary_projection(const std::string& name) {
-  return name.ends_with(".self_attn.q_proj.weight") || name.ends_with(".self_attn.k_proj.weight");
+  const std::string_view module = std::string_view(name).substr(0, name.rfind('.'));
+  return module.ends_with(".self_attn.q_proj") || module.ends_with(".self_attn.k_proj");
 }
 
 std::string translate_gguf_name(const std::string& name) {

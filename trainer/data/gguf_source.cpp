@@ -53,7 +53,7 @@ void GgufSource::list_tensors(const ModelRecord* model) {
     std::string name = stored.name;
     uint32_t rotary_head_dim = 0;
     if (model != nullptr) {
-      if (name == kRopeFactorsTensor) continue;
+      if (is_rope_factors(name)) continue;
       if (model->names.empty()) name = translate_gguf_name(name);
       if (is_rotary_projection(name)) rotary_head_dim = model->block().head_dim;
     }
@@ -129,8 +129,10 @@ Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
   if (!stored.type->quantized() && head_dim == 0) {
     return stored.reader->read(stored.offset, out).with_context(quote_tensor(name));
   }
-  // Row by row: blocks do not cross rows.
-  const uint64_t rows = stored.shape.size() < 2 ? 1 : stored.shape[0];
+  // Row by row: blocks do not cross rows. Of a bias each number is a row.
+  if (stored.shape.size() < 2 && head_dim != 0 && stored.type->quantized())
+    return unsupported(quote_tensor(name) + " is a quantized bias, whose numbers cannot change places");
+  const uint64_t rows = stored.shape.size() < 2 && head_dim == 0 ? 1 : stored.shape[0];
   const auto columns = static_cast<size_t>(tensors_[tensor].num_elements() / rows);
   const auto row_bytes = static_cast<size_t>(stored.size_bytes / rows);
   std::vector<uint8_t> packed(row_bytes);

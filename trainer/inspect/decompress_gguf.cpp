@@ -96,7 +96,7 @@ Result<GgufPlan> plan_from_records(const NwcFile& file, const SourceRecord* sour
              is_rotary_projection(record.name) ? model.block().head_dim : 0);
     plan.weights += record.num_elements();
   }
-  if (needs_rope_factors(file)) plan.add(kRopeFactorsTensor, Dtype::kF32, {model.block().head_dim / 2}, std::nullopt);
+  if (needs_rope_factors(file)) plan.add(kRopeFactors, Dtype::kF32, {model.block().head_dim / 2}, std::nullopt);
   return plan;
 }
 
@@ -122,8 +122,8 @@ Result<GgufPlan> plan_from_header(const NwcFile& file, const SourceRecord& sourc
       std::optional<size_t> index = file.find(translated);
       const bool renamed = index && translated != stored.name;
       if (!index) index = file.find(stored.name);
-      if (!index && stored.name == kRopeFactorsTensor && needs_rope_factors(file)) {
-        plan.add(kRopeFactorsTensor, Dtype::kF32, {file.model()->block().head_dim / 2}, std::nullopt);
+      if (!index && file.model() && !rope_factors(*file.model(), stored.name).empty()) {
+        plan.add(stored.name, Dtype::kF32, {rope_factors(*file.model(), stored.name).size()}, std::nullopt);
         continue;
       }
       if (!index || !taken.insert(*index).second) {
@@ -166,7 +166,7 @@ Status decompress_to_gguf(const NwcFile& file, Decoder& decoder, const SourceRec
   TensorOutput output(file, decoder, plan.weights, progress);
   return write_gguf(path, plan.metadata, plan.tensors, [&](size_t i, std::vector<uint8_t>* bytes) -> Status {
     if (!plan.records[i]) {
-      const std::vector<float> factors = llama3_scaling_factors(*file.model());
+      const std::vector<float> factors = rope_factors(*file.model(), plan.tensors[i].name);
       const auto* data = reinterpret_cast<const uint8_t*>(factors.data());
       bytes->assign(data, data + factors.size() * sizeof(float));
       return {};
