@@ -40,7 +40,7 @@ CodecRecord synthetic_codec(const SyntheticOptions& o) {
     codec.context_map = std::move(linear.context_map);
   }
   for (uint32_t i = 0; o.preset == "identity" && i < kChunk * kChunk; ++i)
-    codec.synthesis.S[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
+    codec.synthesis.skip_weight[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
   codec.codec_id = compute_codec_id(codec);
   return codec;
 }

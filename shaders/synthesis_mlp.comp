@@ -32,8 +32,8 @@ float apply_scales(float y, uint row, uint column) {
   return row_scale != 0.0 ? y * scale * row_scale : 0.0;
 }
 
-// The weight of channel `channel` of the workgroup's chunk c, in row `row` of the window, from h and z; `at`: where C
-// begins in the network.
+// The weight of channel `channel` of the workgroup's chunk c, in row `row` of the window, from h and z; `at`: where
+// output_weight begins in the network.
 float weight(uint at, uint c, uint channel, uint row) {
   float y = network[at + kChunk * kWidth + channel];
   [[dont_unroll]] for (uint k = 0; k < kWidth / 4; ++k) {

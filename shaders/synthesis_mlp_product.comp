@@ -16,7 +16,7 @@ layout(push_constant) uniform Parameters { NetworkPush pc; };
 layout(std430, set = 0, binding = 2) readonly buffer Vectors { float x[]; };
 layout(std430, set = 0, binding = 3) writeonly buffer Partials { float partials[]; };
 
-// Features of a chunk, four to a row: h, z, and 1, whose factor in the last layer is c.
+// Features of a chunk, four to a row: h, z, and 1, whose factor in the last layer is output_bias.
 const uint kFeatureRows = kWidth / 4u + kChunk / 4u + 1u;
 // Invocations that share an output of the last layer; the workgroup has 72 at least.
 const uint kParts = kOutputThreads * kChunkThreads / kChunk;
@@ -47,7 +47,8 @@ vec4 feature_row(uint c, uint r) {
   return vec4(1.0, 0.0, 0.0, 0.0);
 }
 
-// The factors of a row of features in output `channel`. `at`: the index of C in the network.
+// The factors of a row of features in output `channel`. `at`: where output_weight begins in the
+// network.
 vec4 last_layer(uint at, uint channel, uint r) {
   const uint bias_at = at + kChunk * kWidth;
   if (r < kWidth / 4u) return network_row(at + channel * kWidth + 4u * r);

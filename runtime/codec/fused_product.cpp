@@ -16,11 +16,12 @@ constexpr uint64_t kReducedRows = 1024;
 
 /// The last layer of g_s, to be applied to sums of features: [feature][16], features as LaneKernels::features has them.
 struct LastLayer {
-  explicit LastLayer(const Network& g) : matrix((kChunk + uint64_t{g.width}) * kChunk), bias(g.c) {
+  explicit LastLayer(const Network& g) : matrix((kChunk + uint64_t{g.width}) * kChunk), bias(g.output_bias) {
     float* to = matrix.data();
     for (uint32_t o = 0; o < kChunk; ++o) {
-      for (uint32_t i = 0; i < kChunk; ++i) to[i * kChunk + o] = g.S[o * kChunk + i];
-      for (uint32_t i = 0; i < g.width; ++i) to[(kChunk + size_t{i}) * kChunk + o] = g.C[o * size_t{g.width} + i];
+      for (uint32_t i = 0; i < kChunk; ++i) to[i * kChunk + o] = g.skip_weight[o * kChunk + i];
+      for (uint32_t i = 0; i < g.width; ++i)
+        to[(kChunk + size_t{i}) * kChunk + o] = g.output_weight[o * size_t{g.width} + i];
     }
   }
   AlignedFloats matrix;

@@ -93,19 +93,19 @@ struct alignas(64) LaneWeights {
 struct SynthesisView {
   const CodecRecord* codec = nullptr;  ///< what the scalar twin reads
   uint32_t width = 0, num_blocks = 0;
-  uint32_t num_levels = 0, level_stride = 0;  ///< stride of E: num_levels rounded up to 16, 32 or 64
+  uint32_t num_levels = 0, level_stride = 0;  ///< stride of level_embedding: num_levels rounded up to 16, 32 or 64
   bool layer_norm = false, silu = false;
-  bool identity = false;     ///< y = z: width is 0 and S the identity
-  const float* A = nullptr;  ///< A and, below it, that of fold_first_block(); a alike
-  const float* a = nullptr;
-  const float* V = nullptr;     ///< [blocks - 1] matrices: of all blocks but the first
-  const float* v = nullptr;     ///< [blocks - 1][w], likewise
-  const float* gain = nullptr;  ///< [blocks][w]; bias alike
-  const float* bias = nullptr;
-  const float* C = nullptr;
-  const float* c = nullptr;
-  const float* S = nullptr;
-  const float* E = nullptr;  ///< [blocks][w][level_stride]
+  bool identity = false;                 ///< y = z: width is 0 and skip_weight the identity
+  const float* input_weight = nullptr;   ///< the network's and, below it, that of fold_first_block()
+  const float* input_bias = nullptr;     ///< likewise
+  const float* block_weight = nullptr;   ///< [blocks - 1] matrices: of all blocks but the first
+  const float* block_bias = nullptr;     ///< [blocks - 1][w], likewise
+  const float* norm_gain = nullptr;      ///< [blocks][w]
+  const float* norm_bias = nullptr;      ///< [blocks][w]
+  const float* output_weight = nullptr;  ///< with output_bias and skip_weight: the network's
+  const float* output_bias = nullptr;
+  const float* skip_weight = nullptr;
+  const float* level_embedding = nullptr;  ///< [blocks][w][level_stride]
 };
 
 /// The destination of a group's weights: rows [row_begin, row_end) of the 16, in `active` columns.

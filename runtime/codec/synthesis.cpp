@@ -47,17 +47,17 @@ void normalise(const NetworkBlock& b, size_t w, float* u) {
   for (size_t i = 0; i < w; ++i) variance += (u[i] - mean) * (u[i] - mean);
   variance /= static_cast<double>(w);
   const double factor = 1.0 / std::sqrt(variance + 1e-5);
-  for (size_t i = 0; i < w; ++i) u[i] = static_cast<float>((u[i] - mean) * factor) * b.gain[i] + b.bias[i];
+  for (size_t i = 0; i < w; ++i) u[i] = static_cast<float>((u[i] - mean) * factor) * b.norm_gain[i] + b.norm_bias[i];
 }
 
 // One chunk through section 5.5 but for the last layer: z -> h. h, u: [w].
 void run_blocks(const Network& g, uint32_t num_levels, uint32_t level, const float* z, float* h, float* u) {
   const size_t w = g.width;
-  multiply(g.A.data(), g.a.data(), z, kChunk, w, h);
+  multiply(g.input_weight.data(), g.input_bias.data(), z, kChunk, w, h);
   for (size_t b = 0; b < g.blocks.size(); ++b) {
     const NetworkBlock& block = g.blocks[b];
-    const float* e = g.E.data() + (b * num_levels + level) * w;
-    multiply(block.V.data(), block.v.data(), h, w, w, u);
+    const float* e = g.level_embedding.data() + (b * num_levels + level) * w;
+    multiply(block.weight.data(), block.bias.data(), h, w, w, u);
     if (g.layer_norm) normalise(block, w, u);
     for (size_t i = 0; i < w; ++i) {
       const float act = g.activation == Activation::kRelu ? std::max(u[i], 0.0f) : u[i] / (1.0f + std::exp(-u[i]));
@@ -73,14 +73,14 @@ FoldedBlock fold_first_block(const Network& g) {
   if (g.blocks.empty()) return folded;
   const NetworkBlock& first = g.blocks[0];
   for (size_t o = 0; o < g.width; ++o) {
-    double row[kChunk] = {}, bias = first.v[o];
+    double row[kChunk] = {}, bias = first.bias[o];
     for (size_t i = 0; i < g.width; ++i) {
-      const double factor = first.V[o * g.width + i];
-      for (size_t c = 0; c < kChunk; ++c) row[c] += factor * g.A[i * kChunk + c];
-      bias += factor * g.a[i];
+      const double factor = first.weight[o * g.width + i];
+      for (size_t c = 0; c < kChunk; ++c) row[c] += factor * g.input_weight[i * kChunk + c];
+      bias += factor * g.input_bias[i];
     }
-    for (const double sum : row) folded.A.push_back(static_cast<float>(sum));
-    folded.a.push_back(static_cast<float>(bias));
+    for (const double sum : row) folded.weight.push_back(static_cast<float>(sum));
+    folded.bias.push_back(static_cast<float>(bias));
   }
   return folded;
 }
@@ -107,35 +107,36 @@ SynthesisPlan::SynthesisPlan(const CodecRecord& codec) {
   size_t at[10] = {};
   const auto mark = [&](size_t i) { at[i] = numbers_.size(); };
   // clang-format off
-  mark(0); pack_matrix(g.S, kChunk, &numbers_);
-  mark(1); pack_matrix(g.A, kChunk, &numbers_); pack_matrix(folded.A, kChunk, &numbers_);
-  mark(2); append(g.a, &numbers_); append(folded.a, &numbers_);
-  mark(3); for (size_t b = 1; b < g.blocks.size(); ++b) pack_matrix(g.blocks[b].V, w, &numbers_);
-  mark(4); for (size_t b = 1; b < g.blocks.size(); ++b) append(g.blocks[b].v, &numbers_);
-  mark(5); for (const NetworkBlock& b : g.blocks) append(b.gain, &numbers_);
-  mark(6); for (const NetworkBlock& b : g.blocks) append(b.bias, &numbers_);
-  mark(7); pack_matrix(g.C, w, &numbers_);
-  mark(8); append(g.c, &numbers_);
+  mark(0); pack_matrix(g.skip_weight, kChunk, &numbers_);
+  mark(1); pack_matrix(g.input_weight, kChunk, &numbers_); pack_matrix(folded.weight, kChunk, &numbers_);
+  mark(2); append(g.input_bias, &numbers_); append(folded.bias, &numbers_);
+  mark(3); for (size_t b = 1; b < g.blocks.size(); ++b) pack_matrix(g.blocks[b].weight, w, &numbers_);
+  mark(4); for (size_t b = 1; b < g.blocks.size(); ++b) append(g.blocks[b].bias, &numbers_);
+  mark(5); for (const NetworkBlock& b : g.blocks) append(b.norm_gain, &numbers_);
+  mark(6); for (const NetworkBlock& b : g.blocks) append(b.norm_bias, &numbers_);
+  mark(7); pack_matrix(g.output_weight, w, &numbers_);
+  mark(8); append(g.output_bias, &numbers_);
   mark(9);
   // clang-format on
   numbers_.resize(numbers_.size() + view_.num_blocks * w * view_.level_stride);
   for (size_t b = 0; b < view_.num_blocks; ++b) {
     for (size_t level = 0; level < codec.num_levels; ++level) {
       for (size_t i = 0; i < w; ++i)
-        numbers_[at[9] + (b * w + i) * view_.level_stride + level] = g.E[(b * codec.num_levels + level) * w + i];
+        numbers_[at[9] + (b * w + i) * view_.level_stride + level] =
+            g.level_embedding[(b * codec.num_levels + level) * w + i];
     }
   }
   const float* n = numbers_.data();
-  view_.S = n + at[0];
-  view_.A = n + at[1];
-  view_.a = n + at[2];
-  view_.V = n + at[3];
-  view_.v = n + at[4];
-  view_.gain = n + at[5];
-  view_.bias = n + at[6];
-  view_.C = n + at[7];
-  view_.c = n + at[8];
-  view_.E = n + at[9];
+  view_.skip_weight = n + at[0];
+  view_.input_weight = n + at[1];
+  view_.input_bias = n + at[2];
+  view_.block_weight = n + at[3];
+  view_.block_bias = n + at[4];
+  view_.norm_gain = n + at[5];
+  view_.norm_bias = n + at[6];
+  view_.output_weight = n + at[7];
+  view_.output_bias = n + at[8];
+  view_.level_embedding = n + at[9];
 }
 
 void features_group_scalar(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
@@ -178,9 +179,9 @@ void synthesize_group_scalar(const SynthesisView& net, const ColumnGroup& group,
     std::fill(y, y + kChunk, 0.0f);
     if (g.width != 0) {
       run_blocks(g, net.num_levels, group.level[l], z, scratch, scratch + g.width);
-      multiply(g.C.data(), g.c.data(), scratch, g.width, kChunk, y);
+      multiply(g.output_weight.data(), g.output_bias.data(), scratch, g.width, kChunk, y);
     }
-    multiply(g.S.data(), nullptr, z, kChunk, kChunk, y);
+    multiply(g.skip_weight.data(), nullptr, z, kChunk, kChunk, y);
     for (uint32_t c = 0; c < kChunk; ++c) out->y[c][l] = y[c];
   }
 }

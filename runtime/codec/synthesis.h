@@ -14,10 +14,11 @@ namespace nwc {
 void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const int16_t> q, const uint8_t* level,
                        std::span<float> y);
 
-/// The first block's V and the layer before it at once: u = V h + v = V (A z + a) + v = (V A) z + (V a + v). V A has 16
-/// columns in place of V's w. The scalar reference does without.
+/// The first block's weight and the input's at once: weight (input_weight z + input_bias) + bias is
+/// (weight input_weight) z + (weight input_bias + bias), where the product has 16 columns in place of the weight's w. The
+/// scalar reference does without.
 struct FoldedBlock {
-  std::vector<float> A, a;  ///< [w][16], [w]; empty without blocks
+  std::vector<float> weight, bias;  ///< [w][16], [w]; empty without blocks
 };
 FoldedBlock fold_first_block(const Network& g);
 

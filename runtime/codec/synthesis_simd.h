@@ -95,7 +95,7 @@ struct SynthesisKernels {
     }
   }
 
-  /// h = (h + act(u)) * E, for the columns from l on.
+  /// h = (h + act(u)) * level embedding, for the columns from l on.
   static void activate(const SynthesisView& net, const float* e, const ColumnGroup& g, uint32_t l, const Row* u,
                        Row* x) {
     const typename V::Levels levels = V::load_levels(&g.level[l]);
@@ -114,14 +114,14 @@ struct SynthesisKernels {
     Row* u = x + w;
     dequantize(group, q, z);
     if (w == 0) return;
-    // A and the first block's V A at once: u lies behind x.
-    multiply(net.A, net.a, z, kChunk, net.num_blocks == 0 ? w : 2 * w, x);
+    // The input's map and the folded first block at once: u lies behind x.
+    multiply(net.input_weight, net.input_bias, z, kChunk, net.num_blocks == 0 ? w : 2 * w, x);
     for (uint32_t b = 0; b < net.num_blocks; ++b) {
       const size_t at = size_t{b} * w;
-      if (b != 0) multiply(net.V + (at - w) * w, net.v + at - w, x, w, w, u);
+      if (b != 0) multiply(net.block_weight + (at - w) * w, net.block_bias + at - w, x, w, w, u);
       for (uint32_t l = 0; l < kNumLanes; l += W) {
-        if (net.layer_norm) normalise(net.gain + at, net.bias + at, w, l, u);
-        activate(net, net.E + at * net.level_stride, group, l, u, x);
+        if (net.layer_norm) normalise(net.norm_gain + at, net.norm_bias + at, w, l, u);
+        activate(net, net.level_embedding + at * net.level_stride, group, l, u, x);
       }
     }
   }
@@ -175,9 +175,9 @@ struct SynthesisKernels {
     if (net.identity) return dequantize(group, q, out->y);
     features(net, group, q, scratch);
     const Row* z = reinterpret_cast<const Row*>(scratch);
-    if (net.width == 0) return multiply(net.S, nullptr, z, kChunk, kChunk, out->y);
-    multiply(net.C, net.c, z + kChunk, net.width, kChunk, out->y);
-    multiply<true>(net.S, nullptr, z, kChunk, kChunk, out->y);
+    if (net.width == 0) return multiply(net.skip_weight, nullptr, z, kChunk, kChunk, out->y);
+    multiply(net.output_weight, net.output_bias, z + kChunk, net.width, kChunk, out->y);
+    multiply<true>(net.skip_weight, nullptr, z, kChunk, kChunk, out->y);
   }
 
   template <Dtype kDtype>

@@ -24,7 +24,8 @@ std::vector<double> largest_by_level(const CodecRecord& codec) {
   double gain = 0;
   for (uint32_t o = 0; o < kChunk; ++o) {
     double sum = 0;
-    for (uint32_t i = 0; i < kChunk; ++i) sum += std::abs(static_cast<double>(codec.synthesis.S[o * kChunk + i]));
+    for (uint32_t i = 0; i < kChunk; ++i)
+      sum += std::abs(static_cast<double>(codec.synthesis.skip_weight[o * kChunk + i]));
     gain = std::max(gain, sum);
   }
   std::vector<double> largest(codec.num_levels);

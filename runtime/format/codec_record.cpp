@@ -34,19 +34,19 @@ Status validate_network(const Network& g, uint32_t num_levels, bool f16) {
   if ((g.activation == Activation::kNone) != (w == 0))
     return bad("activation", "must be 0 with width 0, 1 or 2 otherwise");
   if (w == 0 && g.layer_norm) return bad("layer_norm", "is set without blocks");
-  NWC_TRY(check_numbers(g.A, w * kChunk, f16, "A"));
-  NWC_TRY(check_numbers(g.a, w, f16, "a"));
+  NWC_TRY(check_numbers(g.input_weight, w * kChunk, f16, "input_weight"));
+  NWC_TRY(check_numbers(g.input_bias, w, f16, "input_bias"));
   for (const NetworkBlock& b : g.blocks) {
     const size_t norm = g.layer_norm ? w : 0;
-    NWC_TRY(check_numbers(b.V, w * w, f16, "V"));
-    NWC_TRY(check_numbers(b.v, w, f16, "v"));
-    NWC_TRY(check_numbers(b.gain, norm, f16, "gain"));
-    NWC_TRY(check_numbers(b.bias, norm, f16, "bias"));
+    NWC_TRY(check_numbers(b.weight, w * w, f16, "block.weight"));
+    NWC_TRY(check_numbers(b.bias, w, f16, "block.bias"));
+    NWC_TRY(check_numbers(b.norm_gain, norm, f16, "block.norm_gain"));
+    NWC_TRY(check_numbers(b.norm_bias, norm, f16, "block.norm_bias"));
   }
-  NWC_TRY(check_numbers(g.C, kChunk * w, f16, "C"));
-  NWC_TRY(check_numbers(g.c, w == 0 ? 0 : kChunk, f16, "c"));
-  NWC_TRY(check_numbers(g.S, kChunk * kChunk, f16, "S"));
-  return check_numbers(g.E, g.blocks.size() * num_levels * w, f16, "E");
+  NWC_TRY(check_numbers(g.output_weight, kChunk * w, f16, "output_weight"));
+  NWC_TRY(check_numbers(g.output_bias, w == 0 ? 0 : kChunk, f16, "output_bias"));
+  NWC_TRY(check_numbers(g.skip_weight, kChunk * kChunk, f16, "skip_weight"));
+  return check_numbers(g.level_embedding, g.blocks.size() * num_levels * w, f16, "level_embedding");
 }
 
 Status validate_table(const FrequencyTable& t, const std::string& who) {
@@ -93,15 +93,15 @@ uint64_t fnv1a(Bytes bytes) {
 double Network::mac_per_weight() const {
   const double w = width;
   const double linear = kChunk * kChunk;
-  // The first block's V is folded into a matrix of kChunk columns.
+  // The first block's weight is folded into a matrix of kChunk columns.
   const double inner = blocks.empty() ? 0.0 : kChunk * w + static_cast<double>(blocks.size() - 1) * w * w;
   return (2.0 * kChunk * w + inner + linear) / kChunk;
 }
 
 bool Network::is_identity() const {
   if (width != 0) return false;
-  for (size_t i = 0; i < S.size(); ++i) {
-    if (S[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
+  for (size_t i = 0; i < skip_weight.size(); ++i) {
+    if (skip_weight[i] != (i % (kChunk + 1) == 0 ? 1.0f : 0.0f)) return false;
   }
   return true;
 }
@@ -144,38 +144,38 @@ Status parse_network(ByteReader* in, uint32_t width, uint32_t num_blocks, Activa
   out->activation = activation;
   out->layer_norm = layer_norm;
   if (w != 0) {
-    NWC_TRY(read_numbers(in, w * kChunk, f16, "codec.A", &out->A));
-    NWC_TRY(read_numbers(in, w, f16, "codec.a", &out->a));
+    NWC_TRY(read_numbers(in, w * kChunk, f16, "codec.input_weight", &out->input_weight));
+    NWC_TRY(read_numbers(in, w, f16, "codec.input_bias", &out->input_bias));
   }
   out->blocks.resize(num_blocks);
   for (NetworkBlock& b : out->blocks) {
-    NWC_TRY(read_numbers(in, w * w, f16, "codec.V", &b.V));
-    NWC_TRY(read_numbers(in, w, f16, "codec.v", &b.v));
+    NWC_TRY(read_numbers(in, w * w, f16, "codec.block.weight", &b.weight));
+    NWC_TRY(read_numbers(in, w, f16, "codec.block.bias", &b.bias));
     if (!layer_norm) continue;
-    NWC_TRY(read_numbers(in, w, f16, "codec.gain", &b.gain));
-    NWC_TRY(read_numbers(in, w, f16, "codec.bias", &b.bias));
+    NWC_TRY(read_numbers(in, w, f16, "codec.block.norm_gain", &b.norm_gain));
+    NWC_TRY(read_numbers(in, w, f16, "codec.block.norm_bias", &b.norm_bias));
   }
   if (w != 0) {
-    NWC_TRY(read_numbers(in, kChunk * w, f16, "codec.C", &out->C));
-    NWC_TRY(read_numbers(in, kChunk, f16, "codec.c", &out->c));
+    NWC_TRY(read_numbers(in, kChunk * w, f16, "codec.output_weight", &out->output_weight));
+    NWC_TRY(read_numbers(in, kChunk, f16, "codec.output_bias", &out->output_bias));
   }
-  NWC_TRY(read_numbers(in, kChunk * kChunk, f16, "codec.S", &out->S));
-  return read_numbers(in, uint64_t{num_blocks} * num_levels * w, f16, "codec.E", &out->E);
+  NWC_TRY(read_numbers(in, kChunk * kChunk, f16, "codec.skip_weight", &out->skip_weight));
+  return read_numbers(in, uint64_t{num_blocks} * num_levels * w, f16, "codec.level_embedding", &out->level_embedding);
 }
 
 void write_network(ByteWriter* out, const Network& g, bool f16) {
-  write_numbers(out, g.A, f16);
-  write_numbers(out, g.a, f16);
+  write_numbers(out, g.input_weight, f16);
+  write_numbers(out, g.input_bias, f16);
   for (const NetworkBlock& b : g.blocks) {
-    write_numbers(out, b.V, f16);
-    write_numbers(out, b.v, f16);
-    write_numbers(out, b.gain, f16);
+    write_numbers(out, b.weight, f16);
     write_numbers(out, b.bias, f16);
+    write_numbers(out, b.norm_gain, f16);
+    write_numbers(out, b.norm_bias, f16);
   }
-  write_numbers(out, g.C, f16);
-  write_numbers(out, g.c, f16);
-  write_numbers(out, g.S, f16);
-  write_numbers(out, g.E, f16);
+  write_numbers(out, g.output_weight, f16);
+  write_numbers(out, g.output_bias, f16);
+  write_numbers(out, g.skip_weight, f16);
+  write_numbers(out, g.level_embedding, f16);
 }
 
 Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset) {

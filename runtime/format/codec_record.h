@@ -24,25 +24,26 @@ struct FrequencyTable {
   std::vector<uint16_t> freq;  ///< n entries, 1..4096, sum 4096
 };
 
-/// Synthesis (or analysis) network's numbers, as f32 (f16 numbers widened). Matrices [out][in], row-major.
+/// The numbers of a synthesis or analysis network, as f32 (f16 numbers are widened). Weights are matrices [out][in],
+/// row-major. The names are those of doc/format.md, section 4.
 struct NetworkBlock {
-  std::vector<float> V, v;        ///< [w][w], [w]
-  std::vector<float> gain, bias;  ///< [w] each; empty without LayerNorm
+  std::vector<float> weight, bias;          ///< [w][w], [w]
+  std::vector<float> norm_gain, norm_bias;  ///< [w] each; empty without LayerNorm
 };
 struct Network {
-  uint32_t width = 0;  ///< w; 0: only S
+  uint32_t width = 0;  ///< w; 0: there is nothing but skip_weight
   Activation activation = Activation::kNone;
   bool layer_norm = false;
-  std::vector<float> A, a;  ///< [w][16], [w]
+  std::vector<float> input_weight, input_bias;  ///< [w][16], [w]
   std::vector<NetworkBlock> blocks;
-  std::vector<float> C, c;  ///< [16][w], [16]
-  std::vector<float> S;     ///< [16][16]
-  std::vector<float> E;     ///< [blocks][K][w]
+  std::vector<float> output_weight, output_bias;  ///< [16][w], [16]
+  std::vector<float> skip_weight;                 ///< [16][16]
+  std::vector<float> level_embedding;             ///< [blocks][K][w]
 
-  /// Multiply-accumulates per weight of the chunk, with the first block's V folded into 16 columns (doc/format.md,
+  /// Multiply-accumulates per weight of the chunk, with the first block's weight folded into 16 columns (doc/format.md,
   /// section 5.5): (16 w + 16 w + (B - 1) w^2 + 16 w + 256) / 16 with B > 0 blocks.
   double mac_per_weight() const;
-  /// Whether the synthesis leaves its input as it is: there is no network, and S is the identity matrix.
+  /// Whether the synthesis leaves its input as it is: there is no network, and skip_weight is the identity matrix.
   bool is_identity() const;
 };
 
@@ -74,7 +75,8 @@ std::vector<uint8_t> serialize(const CodecRecord& record);
 /// FNV-1a of the serialized record with a zero id.
 uint64_t compute_codec_id(CodecRecord record);
 
-/// One network as section 4 item 4 lays it out; used by CODEC and, in the trainer, by ANALYSIS. `num_levels` sizes E.
+/// One network as section 4 item 4 lays it out; used by CODEC and, in the trainer, by ANALYSIS. `num_levels` sizes
+/// level_embedding.
 Status parse_network(ByteReader* reader, uint32_t width, uint32_t num_blocks, Activation activation, bool layer_norm,
                      bool f16, uint32_t num_levels, Network* out);
 void write_network(ByteWriter* writer, const Network& network, bool f16);

@@ -1,4 +1,4 @@
-// All consumers of the rANS kernels share these: the lanes' chunks, dequantization, the matrix S. The variant defines
+// All consumers of the rANS kernels share these: the lanes' chunks, dequantization, the skip weights. The variant defines
 // kTilesPerGroup, kLanesPerInvocation, lane_of(b), invocation_of_tile() and invocations_per_tile(), tile_barrier().
 
 const uint kPairs = kChunk / 2u;
@@ -7,7 +7,7 @@ const uint kTileWords = kPairs * kNumLanes;
 // The values of a chunk for each tile and lane, two to a word, [word][lane]. Each lane reads what it wrote. Afterwards
 // halves are exchanged and sums added up here.
 shared uint chunk_words[kTilesPerGroup * kTileWords];
-shared vec4 matrix[(kIdentity == 0 ? 1u : 0u) * kChunk * kChunk / 4u + 1u];  // S
+shared vec4 matrix[(kIdentity == 0 ? 1u : 0u) * kChunk * kChunk / 4u + 1u];  // skip_weight
 
 // Before anything else, by the whole workgroup; a barrier follows.
 void copy_matrix() {

@@ -47,7 +47,7 @@ uint partial_at(Tile t, uint v, uint row) {
   return pc.out_at + (band * pc.num_vectors + v) * (pc.row_end - pc.row_begin) + row - pc.row_begin;
 }
 
-// After a row block. S commutes with the sum over columns, so it is applied to the sums of all lanes.
+// After a row block. The skip commutes with the sum over columns, so it is applied to the sums of all lanes.
 void end_block(Tile t, uint place, uint block) {
   const uint self = invocation_of_tile();
   const uint count = min(invocations_per_tile(), kNumLanes);  // a power of two

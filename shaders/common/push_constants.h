@@ -39,7 +39,7 @@ struct RansPush {
   // The rest is for weights and products.
   NWC_UINT(scale_at, 0)    // index of the columns' scales
   NWC_UINT(row_scale_at, kNoRowScale)  // index of the rows' scales
-  NWC_UINT(network_at, 0)  // index of (step, shrink)[num_levels], S[16][16]
+  NWC_UINT(network_at, 0)  // index of (step, shrink)[num_levels], skip_weight[16][16]
   NWC_UINT(num_levels, 0)
   NWC_UINT(row_begin, 0)   // weights and partial results are written of the window's rows [row_begin, row_end), values
   NWC_UINT(row_end, 0)     // from row_begin on

@@ -3,7 +3,7 @@
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint kSharedTables = 0;  // tables copied to shared memory; 0: read from the buffer
 layout(constant_id = 2) const uint kConsumer = 1;      // kConsume...: what becomes of the values
-layout(constant_id = 3) const uint kIdentity = 0;      // S is the identity matrix
+layout(constant_id = 3) const uint kIdentity = 0;      // skip_weight is the identity matrix
 layout(constant_id = 4) const uint kStaged = 0;        // the stream's words go through shared memory, loaded ahead
 layout(constant_id = 5) const uint kBatch = 1;         // vectors of a product, 1 to 8
 

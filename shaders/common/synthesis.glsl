@@ -2,8 +2,9 @@
 // kernel's. Must match run_blocks (runtime/codec/synthesis.cpp) within the tolerance of doc/format.md, section 5.5.
 // Bindings: 0 network, 1 window input, 2 values, and 3 is the kernel's. The network is stored so that invocations next to
 // each other, which compute neighbouring outputs, read neighbouring numbers:
-//   (step, shrink)[K]; A transposed [16][w], a[w]; per block V transposed [w][w], v[w], gain[w] bias[w] if LayerNorm,
-//   E[K][w], where the first has V A [16][w] and V a + v in place of V and v (fold_first_block); C[16][w], c[16], S[16][16].
+//   (step, shrink)[K]; input_weight transposed [16][w], input_bias[w]; per block weight transposed [w][w], bias[w],
+//   norm_gain[w] norm_bias[w] if LayerNorm, level_embedding[K][w]; output_weight[16][w], output_bias[16],
+//   skip_weight[16][16]. The first block has the folded weight [16][w] and bias of fold_first_block in place of its own.
 // Workgroup: kOutputThreads x kChunkThreads. It takes kChunkThreads * kChunksPerThread chunks through the network with h
 // in shared memory; invocation (o, g) computes the outputs o, o + kOutputThreads, ... of the chunks of its group.
 // The including kernel declares pc, with level_at and num_levels, before it, and defines the functions declared below after
@@ -76,7 +77,7 @@ float sum_of_parts(vec4 a, vec4 b, vec4 c, vec4 d) { return dot((a + b) + (c + d
 float activate(float u) { return kActivation == 1 ? max(u, 0.0) : u / (1.0 + exp(-u)); }
 
 // All chunks of the workgroup: afterwards h has their hidden states and, from kScratch on, z, and everyone may read them. Returns
-// where C begins in the network.
+// where output_weight begins in the network.
 uint run_blocks() {
   const uint output0 = gl_LocalInvocationIndex % kOutputThreads;
   const uint chunk0 = gl_LocalInvocationIndex / kOutputThreads * kChunksPerThread;

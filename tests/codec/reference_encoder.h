@@ -213,22 +213,22 @@ inline CodecRecord make_codec(const CodecOptions& o, uint32_t seed) {
   g.width = o.width;
   g.activation = o.activation;
   g.layer_norm = o.layer_norm;
-  fill(256, 0.25, 0, &g.S);
+  fill(256, 0.25, 0, &g.skip_weight);
   if (w != 0) {
-    fill(w * 16, 0.25, 0, &g.A);
-    fill(w, 0.1, 0, &g.a);
-    fill(16 * w, 1 / std::sqrt(static_cast<double>(w)), 0, &g.C);
-    fill(16, 0.1, 0, &g.c);
+    fill(w * 16, 0.25, 0, &g.input_weight);
+    fill(w, 0.1, 0, &g.input_bias);
+    fill(16 * w, 1 / std::sqrt(static_cast<double>(w)), 0, &g.output_weight);
+    fill(16, 0.1, 0, &g.output_bias);
   }
   g.blocks.resize(o.blocks);
   for (NetworkBlock& b : g.blocks) {
-    fill(w * w, 0.7 / std::sqrt(static_cast<double>(w)), 0, &b.V);
-    fill(w, 0.1, 0, &b.v);
-    if (!o.layer_norm) continue;
-    fill(w, 0.1, 0.5, &b.gain);
+    fill(w * w, 0.7 / std::sqrt(static_cast<double>(w)), 0, &b.weight);
     fill(w, 0.1, 0, &b.bias);
+    if (!o.layer_norm) continue;
+    fill(w, 0.1, 0.5, &b.norm_gain);
+    fill(w, 0.1, 0, &b.norm_bias);
   }
-  fill(o.blocks * o.levels * w, 0.2, 0.8, &g.E);
+  fill(o.blocks * o.levels * w, 0.2, 0.8, &g.level_embedding);
   for (uint32_t t = 0; t < o.tables; ++t) {
     FrequencyTable table;
     const uint32_t shape = o.varied ? t % 5 : 0;

@@ -110,7 +110,7 @@ class Fused : public testing::TestWithParam<std::tuple<Network, uint32_t>> {
     }
     CodecRecord codec = reference::make_codec(o, 4);
     for (uint32_t i = 0; network == kIdentity && i < kChunk * kChunk; ++i)
-      codec.synthesis.S[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
+      codec.synthesis.skip_weight[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
     return codec;
   }
 };

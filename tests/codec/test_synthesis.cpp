@@ -12,9 +12,9 @@ TEST(Synthesis, LinearByHand) {
   CodecRecord codec = reference::make_codec({}, 1);
   codec.step = {0.5f, 1, 1};
   codec.shrink = {0.25f, 0, 0};
-  std::fill(codec.synthesis.S.begin(), codec.synthesis.S.end(), 0.0f);
-  codec.synthesis.S[0 * 16 + 1] = 2;   // y0 = 2 z1
-  codec.synthesis.S[3 * 16 + 2] = -1;  // y3 = -z2
+  std::fill(codec.synthesis.skip_weight.begin(), codec.synthesis.skip_weight.end(), 0.0f);
+  codec.synthesis.skip_weight[0 * 16 + 1] = 2;   // y0 = 2 z1
+  codec.synthesis.skip_weight[3 * 16 + 2] = -1;  // y3 = -z2
   std::vector<int16_t> k(16, 0);
   k[1] = 3;
   k[2] = -5;
@@ -28,7 +28,8 @@ TEST(Synthesis, LinearByHand) {
   }
 }
 
-// h = A z + a with one entry each; block: u = V h + v = 2 h, ReLU; times E; y = C h + c + S z.
+// The input's map has one entry, h = z0 + 1; the block u = 2 h, ReLU, times the level's embedding; then the output's
+// map and the skip.
 TEST(Synthesis, OneBlockByHand) {
   CodecOptions options;
   options.width = 16;
@@ -37,18 +38,20 @@ TEST(Synthesis, OneBlockByHand) {
   options.levels = 2;
   CodecRecord codec = reference::make_codec(options, 1);
   Network& g = codec.synthesis;
-  for (auto* v : {&g.A, &g.a, &g.C, &g.c, &g.S, &g.blocks[0].V, &g.blocks[0].v}) std::fill(v->begin(), v->end(), 0.0f);
+  for (auto* v : {&g.input_weight, &g.input_bias, &g.output_weight, &g.output_bias, &g.skip_weight, &g.blocks[0].weight,
+                  &g.blocks[0].bias})
+    std::fill(v->begin(), v->end(), 0.0f);
   codec.step = {1, 1};
   codec.shrink = {0, 0};
-  g.A[5 * 16 + 0] = 1;  // h5 = z0 + 1
-  g.a[5] = 1;
-  g.blocks[0].V[5 * 16 + 5] = 2;  // u5 = 2 h5
-  std::fill(g.E.begin(), g.E.end(), 0.0f);
-  g.E[5] = 10;
-  g.E[16 + 5] = 100;
-  g.C[2 * 16 + 5] = 1;
-  g.c[2] = 0.5f;
-  g.S[2 * 16 + 0] = 1;
+  g.input_weight[5 * 16 + 0] = 1;  // h5 = z0 + 1
+  g.input_bias[5] = 1;
+  g.blocks[0].weight[5 * 16 + 5] = 2;  // u5 = 2 h5
+  std::fill(g.level_embedding.begin(), g.level_embedding.end(), 0.0f);
+  g.level_embedding[5] = 10;
+  g.level_embedding[16 + 5] = 100;
+  g.output_weight[2 * 16 + 5] = 1;
+  g.output_bias[2] = 0.5f;
+  g.skip_weight[2 * 16 + 0] = 1;
   std::vector<int16_t> k(32, 0);
   k[0] = 3;
   k[16] = -3;

@@ -15,8 +15,8 @@ inline CodecModel synthetic_codec(uint32_t num_levels = 28, double coarsest = 1.
   CodecModel codec;
   CodecRecord& r = codec.record;
   r.num_levels = num_levels;
-  r.synthesis.S.assign(kChunk * kChunk, 0.0f);
-  for (uint32_t i = 0; i < kChunk; ++i) r.synthesis.S[i * kChunk + i] = 1;
+  r.synthesis.skip_weight.assign(kChunk * kChunk, 0.0f);
+  for (uint32_t i = 0; i < kChunk; ++i) r.synthesis.skip_weight[i * kChunk + i] = 1;
   codec.analysis = r.synthesis;
   const auto below = [](double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); };
   for (uint32_t level = 0; level < num_levels; ++level) {

@@ -49,13 +49,13 @@ inline std::vector<uint8_t> network_compressed_bytes() {
     net->width = kWidth;
     net->activation = Activation::kSilu;
     net->blocks.resize(1);
-    fill(net->A, kWidth * kChunk, 0.3f);
-    fill(net->a, kWidth, 0.1f);
-    fill(net->blocks[0].V, kWidth * kWidth, 0.3f);
-    fill(net->blocks[0].v, kWidth, 0.1f);
-    fill(net->C, kChunk * kWidth, net == &codec.analysis ? 0.0f : 0.05f);
-    fill(net->c, kChunk, 0.0f);
-    fill(net->E, record.num_levels * kWidth, 0.2f, 0.9f);
+    fill(net->input_weight, kWidth * kChunk, 0.3f);
+    fill(net->input_bias, kWidth, 0.1f);
+    fill(net->blocks[0].weight, kWidth * kWidth, 0.3f);
+    fill(net->blocks[0].bias, kWidth, 0.1f);
+    fill(net->output_weight, kChunk * kWidth, net == &codec.analysis ? 0.0f : 0.05f);
+    fill(net->output_bias, kChunk, 0.0f);
+    fill(net->level_embedding, record.num_levels * kWidth, 0.2f, 0.9f);
   }
   record.codec_id = compute_codec_id(record);
   return compress_with(codec);

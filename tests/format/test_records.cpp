@@ -124,9 +124,9 @@ TEST(CodecRecord, Validation) {
   rejects("shrink[2]", [&](CodecRecord& r) { r.shrink[2] = 1; });
   rejects("shrink[0]", [&](CodecRecord& r) { r.shrink[0] = -0.1f; });
   rejects("rate[0]", [&](CodecRecord& r) { r.rate[0] = nan; });
-  rejects("S[17]", [&](CodecRecord& r) { r.synthesis.S[17] = nan; });
-  rejects("gain", [&](CodecRecord& r) { r.synthesis.blocks[1].gain[0] = inf; });
-  rejects("E", [&](CodecRecord& r) { r.synthesis.E.pop_back(); });
+  rejects("skip_weight[17]", [&](CodecRecord& r) { r.synthesis.skip_weight[17] = nan; });
+  rejects("block.norm_gain", [&](CodecRecord& r) { r.synthesis.blocks[1].norm_gain[0] = inf; });
+  rejects("level_embedding", [&](CodecRecord& r) { r.synthesis.level_embedding.pop_back(); });
   rejects("context_map[3]", [&](CodecRecord& r) { r.context_map[3] = 5; });
   rejects("freq", [&](CodecRecord& r) { ++r.tables[0].freq[0]; });
   rejects("freq", [&](CodecRecord& r) { r.tables[0].freq[0] = 0; });

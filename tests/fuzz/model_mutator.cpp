@@ -67,16 +67,17 @@ void mutate_codec(CodecRecord* codec, Random& random) {
   switch (random.below(9)) {
     case 0: codec->step[level] = std::max(1e-30f, std::abs(interesting_float(random))); break;
     case 1: codec->shrink[level] = static_cast<float>(random.below(100)) / 100; break;
-    case 2: any(g.S); break;
+    case 2: any(g.skip_weight); break;
     case 3: {
-      std::vector<float>* parts[] = {&g.A, &g.a, &g.C, &g.c, &g.E, &g.S};
+      std::vector<float>* parts[] = {&g.input_weight, &g.input_bias,      &g.output_weight,
+                                     &g.output_bias,  &g.level_embedding, &g.skip_weight};
       any(*parts[random.below(std::size(parts))]);
       break;
     }
     case 4: {
       if (g.blocks.empty()) break;
       NetworkBlock& b = g.blocks[random.below(g.blocks.size())];
-      std::vector<float>* parts[] = {&b.V, &b.v, &b.gain, &b.bias};
+      std::vector<float>* parts[] = {&b.weight, &b.bias, &b.norm_gain, &b.norm_bias};
       any(*parts[random.below(std::size(parts))]);
       break;
     }
@@ -95,7 +96,7 @@ void mutate_codec(CodecRecord* codec, Random& random) {
       break;
     case 7:  // the identity, which kernels treat apart
       if (g.width != 0) break;
-      for (size_t i = 0; i < g.S.size(); ++i) g.S[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
+      for (size_t i = 0; i < g.skip_weight.size(); ++i) g.skip_weight[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
       break;
     default: {
       reference::CodecOptions o{.levels = 1 + static_cast<uint32_t>(random.below(random.one_in(4) ? 64 : 5))};

@@ -59,12 +59,12 @@ void normalise(const NetworkBlock& block, Approximate* u) {
   const double factor = 1 / std::sqrt(variance + 1e-5);
   const double relative = variance_error / (variance + 1e-5) + 4;
   for (size_t i = 0; i < u->value.size(); ++i) {
-    const double d = u->value[i] - mean, out = d * factor * block.gain[i];
+    const double d = u->value[i] - mean, out = d * factor * block.norm_gain[i];
     const double factor_end = 1 / std::sqrt(1e-5);  // whatever the variance is taken for
-    u->error[i] =
-        std::abs(block.gain[i]) * (u->error[i] + mean_error) * std::min(factor_end, factor * (1 + kUnit * relative)) +
-        std::abs(out) * relative + 2 * (std::abs(out) + std::abs(block.bias[i]));
-    u->value[i] = out + block.bias[i];
+    u->error[i] = std::abs(block.norm_gain[i]) * (u->error[i] + mean_error) *
+                      std::min(factor_end, factor * (1 + kUnit * relative)) +
+                  std::abs(out) * relative + 2 * (std::abs(out) + std::abs(block.norm_bias[i]));
+    u->value[i] = out + block.norm_bias[i];
   }
 }
 
@@ -100,9 +100,9 @@ bool bound_synthesis(const CodecRecord& codec, const int16_t* q, uint32_t level,
   if (!in_range(z)) return false;
   if (w != 0) {
     Approximate h(w), u(w);
-    multiply(g.A, g.a.data(), z, &h);
+    multiply(g.input_weight, g.input_bias.data(), z, &h);
     for (size_t b = 0; b < g.blocks.size(); ++b) {
-      multiply(g.blocks[b].V, g.blocks[b].v.data(), h, &u);
+      multiply(g.blocks[b].weight, g.blocks[b].bias.data(), h, &u);
       if (!in_range(h) || !in_range(u)) return false;
       if (g.layer_norm) {
         for (const double v : u.value) {
@@ -110,12 +110,12 @@ bool bound_synthesis(const CodecRecord& codec, const int16_t* q, uint32_t level,
         }
         normalise(g.blocks[b], &u);
       }
-      activate(g.activation, g.E.data() + (b * codec.num_levels + level) * w, u, &h);
+      activate(g.activation, g.level_embedding.data() + (b * codec.num_levels + level) * w, u, &h);
     }
-    multiply(g.C, g.c.data(), h, &y);
+    multiply(g.output_weight, g.output_bias.data(), h, &y);
     if (!in_range(h)) return false;
   }
-  multiply(g.S, nullptr, z, &y);
+  multiply(g.skip_weight, nullptr, z, &y);
   if (!in_range(y)) return false;
   out->largest = 0;
   for (size_t i = 0; i < kChunk; ++i) {

@@ -128,8 +128,8 @@ TEST_F(TrainerTest, FineTunesAnExistingCodec) {
   EXPECT_EQ(trainer.options().width, 16u) << "the codec decides the network";
   const Result<CodecModel> first = load_codec(path("first"));
   ASSERT_TRUE(first.ok());
-  EXPECT_EQ(make_codec(take_parameters(*first)).record.synthesis.S, first->record.synthesis.S);
-  EXPECT_EQ(make_codec(take_parameters(*first)).analysis.C, first->analysis.C);
+  EXPECT_EQ(make_codec(take_parameters(*first)).record.synthesis.skip_weight, first->record.synthesis.skip_weight);
+  EXPECT_EQ(make_codec(take_parameters(*first)).analysis.output_weight, first->analysis.output_weight);
   ASSERT_TRUE(trainer.run(make_run(1, path("second"))).ok());
   const Result<CodecModel> second = load_codec(path("second"));
   ASSERT_TRUE(second.ok()) << second.status().message();

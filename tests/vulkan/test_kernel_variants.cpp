@@ -112,7 +112,8 @@ TEST_F(KernelVariants, MatrixAndRawBits) {
 
 TEST_F(KernelVariants, Identity) {
   CodecRecord codec = testing::random_codec({4, 20, 0, 0, Activation::kNone, false, false});
-  for (size_t i = 0; i < codec.synthesis.S.size(); ++i) codec.synthesis.S[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
+  for (size_t i = 0; i < codec.synthesis.skip_weight.size(); ++i)
+    codec.synthesis.skip_weight[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
   open(testing::model_file(codec, {testing::coded_tensor(codec, {"coded", 50, 70, 48, 32})}));
   check_ways(0, 50);
 }

@@ -217,7 +217,8 @@ TEST_F(VulkanProduct, EveryVariant) {
 
 TEST_F(VulkanProduct, Identity) {
   CodecRecord codec = testing::random_codec({4, 20, 0, 0, Activation::kNone, false, false});
-  for (size_t i = 0; i < codec.synthesis.S.size(); ++i) codec.synthesis.S[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
+  for (size_t i = 0; i < codec.synthesis.skip_weight.size(); ++i)
+    codec.synthesis.skip_weight[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
   open(testing::model_file(codec, {testing::coded_tensor(codec, {"coded", 50, 70, 48, 32})}));
   NWC_NEED_DEVICE(start());
   multiply({{0, 2}});

@@ -72,24 +72,24 @@ inline CodecRecord random_codec(const CodecSpec& spec) {
   const uint32_t w = net.width = spec.width;
   net.activation = spec.activation;
   net.layer_norm = spec.layer_norm;
-  fill(&net.S, kChunk * kChunk, 0.3f);
+  fill(&net.skip_weight, kChunk * kChunk, 0.3f);
   if (w != 0) {
     const float inner = 1.0f / static_cast<float>(std::sqrt(static_cast<double>(w)));
-    fill(&net.A, w * kChunk, 0.3f);
-    fill(&net.a, w, 0.1f);
+    fill(&net.input_weight, w * kChunk, 0.3f);
+    fill(&net.input_bias, w, 0.1f);
     for (uint32_t b = 0; b < spec.blocks; ++b) {
       NetworkBlock block;
-      fill(&block.V, size_t{w} * w, inner);
-      fill(&block.v, w, 0.1f);
+      fill(&block.weight, size_t{w} * w, inner);
+      fill(&block.bias, w, 0.1f);
       if (spec.layer_norm) {
-        fill(&block.gain, w, 0.2f, 1.0f);
-        fill(&block.bias, w, 0.2f);
+        fill(&block.norm_gain, w, 0.2f, 1.0f);
+        fill(&block.norm_bias, w, 0.2f);
       }
       net.blocks.push_back(std::move(block));
     }
-    fill(&net.C, kChunk * w, inner);
-    fill(&net.c, kChunk, 0.1f);
-    fill(&net.E, size_t{spec.blocks} * spec.levels * w, 0.2f, 0.9f);
+    fill(&net.output_weight, kChunk * w, inner);
+    fill(&net.output_bias, kChunk, 0.1f);
+    fill(&net.level_embedding, size_t{spec.blocks} * spec.levels * w, 0.2f, 0.9f);
   }
   codec.codec_id = compute_codec_id(codec);
   return codec;

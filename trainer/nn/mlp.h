@@ -13,7 +13,7 @@
 namespace nwc {
 
 struct MlpShape {
-  uint32_t width = 0;   ///< w; 0: only S
+  uint32_t width = 0;   ///< w; 0: there is nothing but skip_weight
   uint32_t blocks = 0;  ///< B
   Activation activation = Activation::kNone;
   bool layer_norm = false;
@@ -26,8 +26,8 @@ std::vector<float> flatten(const Network& network);
 /// flat [num_parameters(shape)]
 Network unflatten(const MlpShape& shape, std::span<const float> flat);
 
-/// The linear skip starts as the identity and the nonlinear branch small (C near zero, embeddings one), so that an
-/// untrained codec is plain scalar quantization: training starts from the baseline that it has to beat.
+/// The linear skip starts as the identity and the nonlinear branch small (output_weight near zero, embeddings one), so
+/// that an untrained codec is plain scalar quantization: training starts from the baseline that it has to beat.
 void initialize_mlp(const MlpShape& shape, Random* random, std::span<float> flat);
 
 /// T is float in training and double in the gradient tests.

@@ -189,7 +189,7 @@ CodecRecord subset_levels(const CodecRecord& codec, std::span<const uint8_t> lev
     }
   }
   for (std::vector<float>* v : {&out.step, &out.shrink, &out.rate}) pick_levels(codec.num_levels, levels, 1, v);
-  pick_levels(codec.num_levels, levels, codec.synthesis.width, &out.synthesis.E);
+  pick_levels(codec.num_levels, levels, codec.synthesis.width, &out.synthesis.level_embedding);
   return out;
 }
 
@@ -198,7 +198,7 @@ CodecModel subset_levels(const CodecModel& codec, std::span<const uint8_t> level
   out.record = subset_levels(codec.record, levels);
   for (std::vector<float>* v : {&out.lambda, &out.entropy.level_scale})
     pick_levels(codec.record.num_levels, levels, 1, v);
-  pick_levels(codec.record.num_levels, levels, codec.analysis.width, &out.analysis.E);
+  pick_levels(codec.record.num_levels, levels, codec.analysis.width, &out.analysis.level_embedding);
   return out;
 }
 

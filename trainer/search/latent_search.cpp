@@ -107,11 +107,13 @@ LatentSearch::Choice LatentSearch::choose(uint8_t level, uint32_t context, float
   return out;
 }
 
-// State n's predecessors by parity p of the symbol: with A and B as in Trellis and H half the number of states,
-//   n < H:  2 (n xor p B), even, so bank 0;      n >= H:  2 ((n xor A xor p B) mod H) + 1, bank 1.
-void LatentSearch::extend(const Choice& c, const float* before, float* after, uint8_t* decisions) const {
+// The predecessors of state n by parity p of the symbol, with on_odd and parity as in Trellis and `half` half of the
+// number of states:
+//   n < half:   2 (n xor p parity), which is even, so bank 0;
+//   n >= half:  2 ((n xor on_odd xor p parity) mod half) + 1, bank 1.
+void LatentSearch::extend(const Choice& choice, const float* before, float* after, uint8_t* decisions) const {
   const uint32_t states = trellis_->num_states(), half = states / 2;
-  const uint32_t b = trellis_->parity, a = trellis_->on_odd & (half - 1);
+  const uint32_t parity = trellis_->parity, on_odd = trellis_->on_odd & (half - 1);
 #if defined(__AVX2__)
   const auto merge = [&](__m256 p0, __m256 p1, __m256 c0, __m256 c1, uint32_t n) {
     const __m256 x0 = _mm256_add_ps(p0, c0), x1 = _mm256_add_ps(p1, c1);
@@ -126,15 +128,15 @@ void LatentSearch::extend(const Choice& c, const float* before, float* after, ui
     const __m256i upper = _mm256_cmpgt_epi32(iota, _mm256_set1_epi32(static_cast<int32_t>(half) - 1));
     const __m256i low_bits = _mm256_and_si256(iota, _mm256_sub_epi32(h, _mm256_set1_epi32(1)));
     const __m256i from0 =
-        _mm256_xor_si256(low_bits, _mm256_and_si256(upper, _mm256_set1_epi32(static_cast<int32_t>(a))));
-    const __m256i from1 = _mm256_xor_si256(from0, _mm256_set1_epi32(static_cast<int32_t>(b)));
+        _mm256_xor_si256(low_bits, _mm256_and_si256(upper, _mm256_set1_epi32(static_cast<int32_t>(on_odd))));
+    const __m256i from1 = _mm256_xor_si256(from0, _mm256_set1_epi32(static_cast<int32_t>(parity)));
     const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
     const __m256i i0 = _mm256_or_si256(_mm256_slli_epi32(from0, 1), odd);
     const __m256i i1 = _mm256_or_si256(_mm256_slli_epi32(from1, 1), odd);
     const __m256 mask = _mm256_castsi256_ps(upper);
     merge(_mm256_permutevar8x32_ps(m, i0), _mm256_permutevar8x32_ps(m, i1),
-          _mm256_blendv_ps(_mm256_set1_ps(c.cost[0]), _mm256_set1_ps(c.cost[2]), mask),
-          _mm256_blendv_ps(_mm256_set1_ps(c.cost[1]), _mm256_set1_ps(c.cost[3]), mask), 0);
+          _mm256_blendv_ps(_mm256_set1_ps(choice.cost[0]), _mm256_set1_ps(choice.cost[2]), mask),
+          _mm256_blendv_ps(_mm256_set1_ps(choice.cost[1]), _mm256_set1_ps(choice.cost[3]), mask), 0);
     if (states == 4) _mm_store_ps(after + 4, _mm_set1_ps(kUnreachable));
     return;
   }
@@ -150,19 +152,19 @@ void LatentSearch::extend(const Choice& c, const float* before, float* after, ui
     const __m256i low = _mm256_xor_si256(iota, _mm256_set1_epi32(static_cast<int32_t>(x & 7)));
     return _mm256_permutevar8x32_ps(_mm256_load_ps(metrics + (j ^ (x & ~7u))), low);
   };
-  const __m256 cost[4] = {_mm256_set1_ps(c.cost[0]), _mm256_set1_ps(c.cost[1]), _mm256_set1_ps(c.cost[2]),
-                          _mm256_set1_ps(c.cost[3])};
+  const __m256 cost[4] = {_mm256_set1_ps(choice.cost[0]), _mm256_set1_ps(choice.cost[1]),
+                          _mm256_set1_ps(choice.cost[2]), _mm256_set1_ps(choice.cost[3])};
   for (uint32_t j = 0; j < half; j += 8) {
-    merge(_mm256_load_ps(even + j), exchanged(even, j, b), cost[0], cost[1], j);
-    merge(exchanged(odd, j, a), exchanged(odd, j, a ^ b), cost[2], cost[3], half + j);
+    merge(_mm256_load_ps(even + j), exchanged(even, j, parity), cost[0], cost[1], j);
+    merge(exchanged(odd, j, on_odd), exchanged(odd, j, on_odd ^ parity), cost[2], cost[3], half + j);
   }
 #else
   std::fill_n(decisions, (states + 7) / 8, uint8_t{0});
   for (uint32_t n = 0; n < states; ++n) {
     const uint32_t bank = n / half;
-    const uint32_t from = (n & (half - 1)) ^ (bank != 0 ? a : 0);
-    const float x0 = before[2 * from + bank] + c.cost[2 * bank];
-    const float x1 = before[2 * (from ^ b) + bank] + c.cost[2 * bank + 1];
+    const uint32_t from = (n & (half - 1)) ^ (bank != 0 ? on_odd : 0);
+    const float x0 = before[2 * from + bank] + choice.cost[2 * bank];
+    const float x1 = before[2 * (from ^ parity) + bank] + choice.cost[2 * bank + 1];
     after[n] = x1 < x0 ? x1 : x0;
     if (x1 < x0) decisions[n / 8] |= static_cast<uint8_t>(1u << n % 8);
   }
@@ -183,20 +185,20 @@ void LatentSearch::search(uint8_t level, std::span<const float> u, const uint8_t
     choices_[i] = choose(level, context[i], u[i], weight[i]);
     extend(choices_[i], metric[i % 2], metric[(i + 1) % 2], decisions_.data() + i * bytes);
     if (i % kRescaleEvery == kRescaleEvery - 1) {
-      float* m = metric[(i + 1) % 2];
-      const float least = *std::min_element(m, m + states);
-      for (uint32_t s = 0; s < states; ++s) m[s] -= least;
+      float* metrics = metric[(i + 1) % 2];
+      const float least = *std::min_element(metrics, metrics + states);
+      for (uint32_t s = 0; s < states; ++s) metrics[s] -= least;
     }
   }
   const float* last = metric[u.size() % 2];
-  auto n = static_cast<uint32_t>(std::min_element(last, last + states) - last);
+  auto state = static_cast<uint32_t>(std::min_element(last, last + states) - last);
   for (size_t i = u.size(); i-- > 0;) {
-    const uint32_t parity = decisions_[i * bytes + n / 8] >> n % 8 & 1u;
-    const uint32_t bank = n / half;
+    const uint32_t parity = decisions_[i * bytes + state / 8] >> state % 8 & 1u;
+    const uint32_t bank = state / half;
     q[i] = static_cast<int16_t>(choices_[i].q[2 * bank + parity]);
     const uint32_t from =
-        (n & (half - 1)) ^ (bank != 0 ? trellis_->on_odd & (half - 1) : 0u) ^ (parity != 0 ? trellis_->parity : 0u);
-    n = 2 * from + bank;
+        (state & (half - 1)) ^ (bank != 0 ? trellis_->on_odd & (half - 1) : 0u) ^ (parity != 0 ? trellis_->parity : 0u);
+    state = 2 * from + bank;
   }
 }
 

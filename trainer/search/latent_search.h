@@ -52,7 +52,7 @@ class LatentSearch {
   void round(uint8_t level, std::span<const float> u, const uint8_t* context, const float* weight, int16_t* q) const;
   Choice choose(uint8_t level, uint32_t context, float u, float weight) const;
   /// One step of the search: metrics of all states from those before, decisions as bits.
-  void extend(const Choice& c, const float* before, float* after, uint8_t* decisions) const;
+  void extend(const Choice& choice, const float* before, float* after, uint8_t* decisions) const;
 
   const CodecRecord& codec_;
   const Trellis* trellis_;

@@ -30,7 +30,7 @@ class DeviceSynthesis {
   virtual uint64_t device_bytes() const = 0;
   /// What the rANS kernel needs to make weights, for TensorContexts::network.
   virtual std::vector<float> window_numbers() const = 0;
-  /// Whether the rANS kernel may leave S out.
+  /// Whether the rANS kernel may leave the skip weights out.
   virtual bool is_identity() const = 0;
 
   /// Changes the path of weights, in which the rANS kernel alone makes them, to the kernels that the codec needs.
@@ -51,7 +51,7 @@ class DeviceSynthesis {
   virtual Result<std::unique_ptr<SliceProduct>> create_product(DeviceContext& context) = 0;
 };
 
-/// (step, shrink) of every level, then S.
+/// (step, shrink) of every level, then the skip weights.
 std::vector<float> linear_numbers(const CodecRecord& codec);
 /// Copies constant data to a buffer of its own. Errors: kLimit, kOutOfMemory, kDevice, kDeviceLost.
 Result<DeviceBuffer> upload_constant(VulkanDevice& device, PipelineCache& pipelines, Bytes bytes);

@@ -47,9 +47,9 @@ VulkanSelfTest::Window VulkanSelfTest::make_window(KnownTile tile, uint32_t num_
   w.tile = std::move(tile);
   w.coded.level = w.tile.level;
   w.coded.row_class = w.tile.row_class;
-  // S of the codec under test, at levels that the known tile's tables have, too.
+  // The skip weights of the codec under test, at levels that the known tile's tables have, too.
   CodecRecord& codec = w.tile.codec;
-  codec.synthesis.S = codec_.synthesis.S;
+  codec.synthesis.skip_weight = codec_.synthesis.skip_weight;
   for (uint32_t level = 0; level < codec.num_levels; ++level) {
     codec.step[level] = 0.5f + 0.375f * static_cast<float>(level);
     codec.shrink[level] = 0.125f * static_cast<float>(level);

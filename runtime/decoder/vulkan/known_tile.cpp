@@ -22,7 +22,7 @@ CodecRecord known_codec(uint32_t trellis_bits, ContextKind context_kind) {
   codec.step = {1.0f, 1.0f};
   codec.shrink = {0.0f, 0.0f};
   codec.rate = {0.0f, 0.0f};
-  codec.synthesis.S.assign(kChunk * kChunk, 0.0f);
+  codec.synthesis.skip_weight.assign(kChunk * kChunk, 0.0f);
   for (uint32_t level = 0; level < 2; ++level) {
     for (uint32_t c = 0; c < kNumContexts; ++c) {
       for (uint32_t bank = 0; bank < codec.num_banks(); ++bank)

@@ -45,7 +45,7 @@ std::vector<float> linear_numbers(const CodecRecord& codec) {
     numbers.push_back(codec.step[level]);
     numbers.push_back(codec.shrink[level]);
   }
-  numbers.insert(numbers.end(), codec.synthesis.S.begin(), codec.synthesis.S.end());
+  numbers.insert(numbers.end(), codec.synthesis.skip_weight.begin(), codec.synthesis.skip_weight.end());
   return numbers;
 }
 

@@ -70,24 +70,24 @@ std::vector<float> pack_network(const CodecRecord& codec) {
     packed.push_back(codec.step[l]);
     packed.push_back(codec.shrink[l]);
   }
-  append_transposed(&packed, net.A, w, kChunk);
-  append(&packed, net.a);
+  append_transposed(&packed, net.input_weight, w, kChunk);
+  append(&packed, net.input_bias);
   const FoldedBlock folded = fold_first_block(net);
-  append_transposed(&packed, folded.A, static_cast<uint32_t>(folded.a.size()), kChunk);
-  append(&packed, folded.a);
+  append_transposed(&packed, folded.weight, static_cast<uint32_t>(folded.bias.size()), kChunk);
+  append(&packed, folded.bias);
   for (size_t b = 0; b < net.blocks.size(); ++b) {
     if (b != 0) {
-      append_transposed(&packed, net.blocks[b].V, w, w);
-      append(&packed, net.blocks[b].v);
+      append_transposed(&packed, net.blocks[b].weight, w, w);
+      append(&packed, net.blocks[b].bias);
     }
-    append(&packed, net.blocks[b].gain);
-    append(&packed, net.blocks[b].bias);
-    const auto embedding = net.E.begin() + static_cast<std::ptrdiff_t>(b * codec.num_levels * w);
+    append(&packed, net.blocks[b].norm_gain);
+    append(&packed, net.blocks[b].norm_bias);
+    const auto embedding = net.level_embedding.begin() + static_cast<std::ptrdiff_t>(b * codec.num_levels * w);
     packed.insert(packed.end(), embedding, embedding + static_cast<std::ptrdiff_t>(size_t{codec.num_levels} * w));
   }
-  append(&packed, net.C);
-  append(&packed, net.c);
-  append(&packed, net.S);
+  append(&packed, net.output_weight);
+  append(&packed, net.output_bias);
+  append(&packed, net.skip_weight);
   return packed;
 }
 

@@ -48,7 +48,7 @@ struct TensorContexts {
   bool row_classes = false;  ///< the second index is the row's class
   uint32_t trellis = 0;      ///< as the rANS kernels take it: on_odd + 256 * parity, or 0 for the scalar quantizer
   uint32_t num_levels = 0;
-  std::vector<float> network;  ///< (step, shrink)[K], S[16][16] of a linear codec; else empty
+  std::vector<float> network;  ///< (step, shrink)[K], skip_weight[16][16] of a linear codec; else empty
 };
 /// level: [n]; row_class: [m], or empty: all 0.
 TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_t> level,
