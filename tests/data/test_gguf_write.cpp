@@ -3,7 +3,8 @@
 #include "runtime/model/tokenizer.h"
 #include "tests/data/temp_dir.h"
 #include "trainer/data/gguf_model.h"
-#include "trainer/data/gguf_model_write.h"
+#include "trainer/data/gguf_form.h"
+#include "trainer/data/gguf_tokenizer_write.h"
 #include "trainer/data/gguf_tokenizer.h"
 #include "trainer/data/gguf_write.h"
 
@@ -191,9 +192,10 @@ TEST(GgufModelWrite, TakesAsManyEndsAsGgufHasNames) {
   ModelRecord model;
   model.eos_ids = {1, 2, 3, 4};
   GgufMetadata four, three;
-  add_gguf_model(model, &four);
+  const GgufArchitecture& llama = *find_gguf_architecture("llama");
+  add_gguf_model(model, llama, &four);
   model.eos_ids.pop_back();
-  add_gguf_model(model, &three);
+  add_gguf_model(model, llama, &three);
   EXPECT_EQ(four.bytes(), three.bytes());
 }
 

@@ -96,4 +96,31 @@ inline GgufFixture make_gguf_family(const std::string& name) {
   return f;
 }
 
+/// The tokenizer that the script gives the models: 92 tokens of a byte, one of two, three special ones.
+inline void write_family_tokenizer(const std::string& folder) {
+  nlohmann::json vocab = {{"\u0120", 3}, {"\u010a", 4}, {"th", 95}};
+  for (int i = 5; i < 95; ++i) vocab[std::string(1, static_cast<char>('!' + i - 5))] = i;
+  nlohmann::json added = nlohmann::json::array();
+  for (const char* text : {"<pad>", "<s>", "</s>"}) {
+    added.push_back({{"id", added.size()},
+                     {"content", text},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
+  }
+  const nlohmann::json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  nlohmann::json merges = nlohmann::json::array();
+  merges.push_back("t h");
+  const nlohmann::json model = {{"type", "BPE"},     {"dropout", nullptr},     {"unk_token", nullptr},
+                                {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", vocab},
+                                {"merges", merges}};
+  const nlohmann::json tokenizer = {
+      {"version", "1.0"},          {"added_tokens", added}, {"normalizer", nullptr}, {"pre_tokenizer", byte_level},
+      {"post_processor", nullptr}, {"decoder", byte_level}, {"model", model}};
+  std::ofstream(folder + "/tokenizer.json") << tokenizer.dump();
+}
+
 }  // namespace nwc::test

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "trainer/data/gguf_model.h"
+#include "trainer/data/gguf_write.h"
 #include "trainer/data/hf_family.h"
 #include "trainer/data/tensor_limits.h"
 
@@ -95,7 +96,7 @@ Status read_smollm3(Context& c) {
 Status read_phi3(Context& c) { return uniform(c); }
 
 Status read_qwen2(Context& c) {
-  c.block.qkv_bias = c.has_tensor("blk.0.attn_q.bias");
+  c.block.qkv_bias = true;
   c.model->ends.head_bias = c.has_tensor("output.bias");
   return uniform(c);
 }
@@ -179,24 +180,65 @@ Status read_gpt2(Context& c) {
   return uniform(c);
 }
 
+void write_granite(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
+  out->add_f32(prefix + "embedding_scale", m.ends.embedding_scale);
+  out->add_f32(prefix + "residual_scale", m.block().residual_scale);
+  out->add_f32(prefix + "attention.scale", score_scale(m.block()));
+  out->add_f32(prefix + "logit_scale", 1 / m.ends.logit_scale);
+  if (m.block().positions == Positions::kNone) out->add_bool(prefix + "rope.scaling.finetuned", false);
+}
+
+void write_mistral3(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
+  const BlockSpec& b = m.block();
+  if (b.temperature_beta == 0) return;
+  out->add_f32(prefix + "attention.temperature_scale", b.temperature_beta);
+  if (b.rope.scaling != RopeScaling::kYarn && b.rope.scaling != RopeScaling::kLong)
+    out->add_u32(prefix + "rope.scaling.original_context_length", b.temperature_positions);
+}
+
+bool slides(const ModelRecord& m) {
+  return std::any_of(m.blocks.begin(), m.blocks.end(), [](const BlockSpec& b) { return b.window != 0; });
+}
+
+// Without the keys, readers take Gemma 2's own window and caps; a cap of 0 would be divided by.
+void write_gemma2(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
+  if (!slides(m)) out->add_u32(prefix + "attention.sliding_window", m.max_positions);
+  if (m.block().attention_softcap != 0) out->add_f32(prefix + "attn_logit_softcapping", m.block().attention_softcap);
+  if (m.ends.logit_softcap != 0) out->add_f32(prefix + "final_logit_softcapping", m.ends.logit_softcap);
+}
+
+void write_gemma3(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
+  if (m.ends.logit_softcap != 0) out->add_f32(prefix + "final_logit_softcapping", m.ends.logit_softcap);
+}
+
+// The key has to be there: its 0 tells Phi-4 from Phi-3.
+void write_phi3(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
+  if (!slides(m)) out->add_u32(prefix + "attention.sliding_window", 0);
+}
+
+void write_gptneox(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
+  out->add_bool(prefix + "use_parallel_residual", m.block().parallel == Parallel::kOwnNorm);
+}
+
 struct Row {
   GgufArchitecture architecture;
   Status (*read)(Context&);
 };
 constexpr GgufFactors kAnyFactors = GgufFactors::kAny, kLongOnly = GgufFactors::kLong;
+// find_gguf_form takes the first that fits: Qwen 2 before Llama, which may have the same biases.
 constexpr Row kReaders[] = {
-    {{.name = "llama", .rotates_neighbours = true, .factors = kAnyFactors}, read_llama},
     {{.name = "qwen2", .square = true}, read_qwen2},
+    {{.name = "llama", .rotates_neighbours = true, .factors = kAnyFactors}, read_llama},
     {{.name = "qwen3"}, read_qwen3},
-    {{.name = "gemma2", .windows = true, .tied = true}, read_gemma2},
-    {{.name = "gemma3", .windows = true}, read_gemma3},
-    {{.name = "phi3", .fused = true, .square = true, .factors = kLongOnly}, read_phi3},
+    {{.name = "gemma2", .windows = true, .tied = true, .write = write_gemma2}, read_gemma2},
+    {{.name = "gemma3", .windows = true, .write = write_gemma3}, read_gemma3},
+    {{.name = "phi3", .fused = true, .square = true, .factors = kLongOnly, .write = write_phi3}, read_phi3},
     {{.name = "smollm3", .rotates_neighbours = true}, read_smollm3},
     {{.name = "olmo2", .windows = true, .square = true, .untied = true}, read_olmo2},
-    {{.name = "granite", .rotates_neighbours = true, .factors = kAnyFactors}, read_granite},
-    {{.name = "mistral3", .rotates_neighbours = true, .factors = kAnyFactors}, read_mistral3},
+    {{.name = "granite", .rotates_neighbours = true, .factors = kAnyFactors, .write = write_granite}, read_granite},
+    {{.name = "mistral3", .rotates_neighbours = true, .factors = kAnyFactors, .write = write_mistral3}, read_mistral3},
     {{.name = "starcoder2", .square = true}, read_starcoder2},
-    {{.name = "gptneox", .square = true, .untied = true}, read_gptneox},
+    {{.name = "gptneox", .square = true, .untied = true, .write = write_gptneox}, read_gptneox},
     {{.name = "gpt2", .square = true}, read_gpt2},
 };
 

@@ -7,6 +7,8 @@
 
 namespace nwc {
 
+class GgufMetadata;
+
 /// Divisors of the rotary frequencies that llama.cpp looks for beside an architecture's tensors.
 enum class GgufFactors : uint8_t {
   kNone,
@@ -23,6 +25,8 @@ struct GgufArchitecture {
   bool square = false;                ///< heads are as wide as the hidden size together
   bool tied = false, untied = false;  ///< the head must be the embedding, must not be it
   GgufFactors factors = GgufFactors::kNone;
+  /// Adds the keys that this architecture alone has; nullptr: it has none.
+  void (*write)(const ModelRecord& model, const std::string& prefix, GgufMetadata* metadata) = nullptr;
 };
 std::vector<const GgufArchitecture*> gguf_architectures();
 /// nullptr: unknown.

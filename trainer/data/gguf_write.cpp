@@ -28,8 +28,10 @@ Result<uint32_t> type_id(const SafetensorsTensor& tensor) {
   return invalid_argument(quote_tensor(tensor.name) + ": GGUF has no type " + dtype_name(tensor.dtype));
 }
 
-Result<std::vector<uint8_t>> make_header(const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
-                                         std::vector<uint64_t>* sizes) {
+}  // namespace
+
+Result<std::vector<uint8_t>> make_gguf_header(const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
+                                              std::vector<uint64_t>* sizes) {
   ByteWriter out;
   out.write_string("GGUF");
   out.write<uint32_t>(3);
@@ -54,8 +56,6 @@ Result<std::vector<uint8_t>> make_header(const GgufMetadata& metadata, std::span
   for (uint64_t i = padding(out.size(), metadata.alignment()); i > 0; --i) out.write<uint8_t>(0);
   return out.take();
 }
-
-}  // namespace
 
 void GgufMetadata::start(const std::string& key, uint32_t type) {
   write_string(&out_, key);
@@ -94,6 +94,11 @@ void GgufMetadata::add_string(const std::string& key, const std::string& value) 
   write_string(&out_, value);
 }
 
+void GgufMetadata::add_bools(const std::string& key, const std::vector<bool>& values) {
+  start_array(key, kBool, values.size());
+  for (const bool value : values) out_.write<uint8_t>(value ? 1 : 0);
+}
+
 void GgufMetadata::add_strings(const std::string& key, std::span<const std::string> values) {
   start_array(key, kString, values.size());
   for (const std::string& value : values) write_string(&out_, value);
@@ -112,7 +117,7 @@ void GgufMetadata::add_f32s(const std::string& key, std::span<const float> value
 Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
                   const TensorProducer& produce) {
   std::vector<uint64_t> sizes;
-  NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> header, make_header(metadata, tensors, &sizes));
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> header, make_gguf_header(metadata, tensors, &sizes));
   NWC_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
   NWC_TRY(file.write(header));
   std::vector<uint8_t> bytes;

@@ -17,6 +17,7 @@ class GgufMetadata {
   void add_f32(const std::string& key, float value);
   void add_bool(const std::string& key, bool value);
   void add_string(const std::string& key, const std::string& value);
+  void add_bools(const std::string& key, const std::vector<bool>& values);
   void add_strings(const std::string& key, std::span<const std::string> values);
   void add_i32s(const std::string& key, std::span<const int32_t> values);
   void add_f32s(const std::string& key, std::span<const float> values);
@@ -40,6 +41,11 @@ class GgufMetadata {
   uint64_t num_keys_ = 0;
   uint32_t alignment_ = 32;
 };
+
+/// The file's bytes before the tensors' data. sizes: receives the bytes of each tensor.
+/// errors: kInvalidArgument, kLimit (tensors that GGUF cannot hold)
+Result<std::vector<uint8_t>> make_gguf_header(const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
+                                              std::vector<uint64_t>* sizes);
 
 /// Writes unquantized tensors in the given order (name, dtype and shape are used), one in memory at a time. The file
 /// appears under its name only when it is complete. The same input gives the same bytes.

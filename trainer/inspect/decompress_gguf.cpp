@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <cstring>
 #include <unordered_set>
 
+#include "trainer/data/gguf_form.h"
 #include "trainer/data/gguf_from_hf.h"
 #include "trainer/data/gguf_kept.h"
 #include "trainer/data/gguf_model.h"
-#include "trainer/data/gguf_model_write.h"
+#include "trainer/data/gguf_tokenizer_write.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/inspect/decompress.h"
 #include "trainer/inspect/tensor_output.h"
@@ -33,46 +35,52 @@ bool all_finite_f16(Bytes values) {
   return true;
 }
 
+void add_one(MutableBytes values) {
+  for (size_t i = 0; i < values.size(); i += sizeof(float)) {
+    float value = 0;
+    std::memcpy(&value, values.data() + i, sizeof value);
+    value += 1;
+    std::memcpy(values.data() + i, &value, sizeof value);
+  }
+}
+
 // What a GGUF file holds.
 struct GgufPlan {
   GgufMetadata metadata;
   std::vector<SafetensorsTensor> tensors;
   /// For each: where it comes from; none for the rotary factors, which the model description has.
   std::vector<std::optional<size_t>> records;
-  std::vector<uint32_t> rotary_head_dim;  ///< for each: 0, or of a matrix whose rows change their order
+  std::vector<GgufPlace> places;  ///< for each: the form that it gets
   uint64_t weights = 0;
 
-  void add(const std::string& name, Dtype dtype, const std::vector<uint64_t>& shape, std::optional<size_t> record,
-           uint32_t head_dim = 0) {
+  void add(const GgufPlace& place, Dtype dtype, const std::vector<uint64_t>& shape, std::optional<size_t> record) {
     SafetensorsTensor& t = tensors.emplace_back();
-    t.name = name;
+    t.name = place.name;
     t.dtype = dtype;
     t.shape = shape;
     records.push_back(record);
-    rotary_head_dim.push_back(head_dim);
+    places.push_back(place);
   }
 };
 
 // llama.cpp's enum of what most of a file is stored as.
 uint32_t file_type(Dtype dtype) { return dtype == Dtype::kF32 ? 0 : dtype == Dtype::kF16 ? 1 : 32; }
 
-bool needs_rope_factors(const NwcFile& file) {
-  return file.model() && file.model()->block().rope.scaling == RopeScaling::kLlama3;
-}
-
 void note_left_out(const std::string& tensor, std::vector<std::string>* notes) {
   notes->push_back("left out: tensor \"" + tensor + "\", which GGUF's names for this architecture do not include");
 }
 
-// From hyperparameters and tokenizer, with GGUF's names for the tensors of the Llama family.
+// From hyperparameters and tokenizer, with GGUF's names for the tensors.
 Result<GgufPlan> plan_from_records(const NwcFile& file, const SourceRecord* source, Dtype dtype,
                                    std::vector<std::string>* notes) {
   constexpr char kNeeds[] = "a GGUF file needs a model description and a tokenizer";
   NWC_TRY(file.model_status().with_context(kNeeds));
   NWC_TRY(file.tokenizer_status().with_context(kNeeds));
   const ModelRecord& model = *file.model();
+  NWC_ASSIGN_OR_RETURN(const GgufForm form, find_gguf_form(model));
+  notes->insert(notes->end(), form.notes.begin(), form.notes.end());
   GgufPlan plan;
-  add_gguf_model(model, &plan.metadata);
+  add_gguf_model(model, *form.architecture, &plan.metadata);
   if (model.eos_ids.size() > kMaxGgufEndTokens) {
     notes->push_back("left out: " + std::to_string(model.eos_ids.size() - kMaxGgufEndTokens) + " of " +
                      std::to_string(model.eos_ids.size()) + " tokens that end a text; GGUF names three");
@@ -86,17 +94,16 @@ Result<GgufPlan> plan_from_records(const NwcFile& file, const SourceRecord* sour
   }
   for (size_t i = 0; i < file.tensors().size(); ++i) {
     const TensorRecord& record = file.tensors()[i];
-    const std::optional<std::string> name = gguf_name_of(record.name);
-    const bool second_head = model.tied_embeddings && record.name == "lm_head.weight";
-    if (!name || second_head || !dtype_is_float(record.dtype)) {
+    const auto place = form.tensors.find(record.name);
+    if (place == form.tensors.end() || !dtype_is_float(record.dtype)) {
       note_left_out(record.name, notes);
       continue;
     }
-    plan.add(*name, record.shape.size() > 1 ? dtype : Dtype::kF32, record.shape, i,
-             is_rotary_projection(record.name) ? model.block().head_dim : 0);
+    plan.add(place->second, record.shape.size() > 1 ? dtype : Dtype::kF32, record.shape, i);
     plan.weights += record.num_elements();
   }
-  if (needs_rope_factors(file)) plan.add(kRopeFactors, Dtype::kF32, {model.block().head_dim / 2}, std::nullopt);
+  for (const std::string& name : form.factors)
+    plan.add({name}, Dtype::kF32, {rope_factors(model, name).size()}, std::nullopt);
   return plan;
 }
 
@@ -123,7 +130,7 @@ Result<GgufPlan> plan_from_header(const NwcFile& file, const SourceRecord& sourc
       const bool renamed = index && translated != stored.name;
       if (!index) index = file.find(stored.name);
       if (!index && file.model() && !rope_factors(*file.model(), stored.name).empty()) {
-        plan.add(stored.name, Dtype::kF32, {rope_factors(*file.model(), stored.name).size()}, std::nullopt);
+        plan.add({stored.name}, Dtype::kF32, {rope_factors(*file.model(), stored.name).size()}, std::nullopt);
         continue;
       }
       if (!index || !taken.insert(*index).second) {
@@ -139,7 +146,7 @@ Result<GgufPlan> plan_from_header(const NwcFile& file, const SourceRecord& sourc
         head_dim = file.model() ? file.model()->block().head_dim : kept_head_dim(headers.front());
       }
       const Dtype type = output_dtype(stored, record, dtype);
-      plan.add(stored.name, type, record.shape, index, head_dim);
+      plan.add({stored.name, false, head_dim}, type, record.shape, index);
       plan.weights += record.num_elements();
       weights_of[type] += record.num_elements();
     }
@@ -177,8 +184,9 @@ Status decompress_to_gguf(const NwcFile& file, Decoder& decoder, const SourceRec
     if (type == Dtype::kF16 && record.dtype != Dtype::kF16 && !all_finite_f16(*bytes)) {
       return unsupported("a weight does not fit half floats; choose F32 or BF16");
     }
-    const uint32_t head_dim = plan.rotary_head_dim[i];
-    const bool whole_heads = head_dim != 0 && record.shape.size() == 2 && record.shape[0] % head_dim == 0;
+    if (plan.places[i].plus_one && type == Dtype::kF32) add_one(*bytes);
+    const uint32_t head_dim = plan.places[i].rotary_head_dim;
+    const bool whole_heads = head_dim != 0 && record.shape.size() <= 2 && record.shape[0] % head_dim == 0;
     if (whole_heads && !bytes->empty()) to_gguf_rotary_order(head_dim, bytes->size() / record.shape[0], *bytes);
     return {};
   });

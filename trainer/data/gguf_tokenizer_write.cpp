@@ -1,4 +1,4 @@
-#include "trainer/data/gguf_model_write.h"
+#include "trainer/data/gguf_tokenizer_write.h"
 
 #include <algorithm>
 
@@ -8,7 +8,6 @@
 namespace nwc {
 namespace {
 
-const std::string kModel = "llama.";
 const std::string kTokenizer = "tokenizer.ggml.";
 
 constexpr int32_t kUnusedToken = 5;
@@ -84,29 +83,6 @@ Status check_simple(const TokenizerRecord& record) {
 }
 
 }  // namespace
-
-void add_gguf_model(const ModelRecord& model, GgufMetadata* metadata) {
-  metadata->add_string("general.architecture", "llama");
-  metadata->add_u32(kModel + "block_count", model.num_layers);
-  metadata->add_u32(kModel + "context_length", model.max_positions);
-  metadata->add_u32(kModel + "embedding_length", model.hidden_size);
-  metadata->add_u32(kModel + "feed_forward_length", model.block().intermediate_size);
-  metadata->add_u32(kModel + "attention.head_count", model.block().num_heads);
-  metadata->add_u32(kModel + "attention.head_count_kv", model.block().num_kv_heads);
-  metadata->add_u32(kModel + "attention.key_length", model.block().head_dim);
-  metadata->add_u32(kModel + "attention.value_length", model.block().head_dim);
-  metadata->add_f32(kModel + "attention.layer_norm_rms_epsilon", model.block().norm_eps);
-  metadata->add_u32(kModel + "vocab_size", model.vocab_size);
-  metadata->add_u32(kModel + "rope.dimension_count", model.block().head_dim);
-  metadata->add_f32(kModel + "rope.freq_base", model.block().rope.theta);
-  if (model.block().rope.scaling == RopeScaling::kLinear) {
-    metadata->add_string(kModel + "rope.scaling.type", "linear");
-    metadata->add_f32(kModel + "rope.scaling.factor", model.block().rope.factor);
-  }
-  constexpr const char* kEnds[kMaxGgufEndTokens] = {"eos_token_id", "eot_token_id", "eom_token_id"};
-  for (size_t i = 0; i < std::min(model.eos_ids.size(), kMaxGgufEndTokens); ++i)
-    metadata->add_u32(kTokenizer + kEnds[i], model.eos_ids[i]);
-}
 
 Status add_gguf_tokenizer(const TokenizerRecord& record, uint32_t vocab_size, GgufMetadata* metadata) {
   NWC_TRY(check_simple(record));

@@ -1,0 +1,144 @@
+// Every family of models as nwc writes it for other programs: GGUF of a folder, GGUF of a GGUF, a folder of a GGUF.
+#include "tests/data/temp_dir.h"
+#include "tests/engine/gguf_fixture.h"
+#include "trainer/encode/raw_image.h"
+#include "trainer/inspect/decompress.h"
+
+namespace nwc::test {
+namespace {
+
+class DecompressFamilies : public ::testing::TestWithParam<std::string> {};
+
+/// A model as the runtime sees it, and what its file keeps of the source.
+struct Model {
+  std::shared_ptr<ModelSource> source;
+  std::unique_ptr<NwcFile> file;
+  std::unique_ptr<Runner> runner = make_thread_pool(2);
+  std::unique_ptr<Decoder> decoder;
+  std::optional<SourceRecord> kept;
+};
+
+Model open_any(const std::string& path) {
+  Model m;
+  auto source = open_model_source(path);
+  EXPECT_TRUE(source.ok()) << source.status().message();
+  m.source = std::move(source).value();
+  auto image = make_raw_image(m.source, 2);
+  EXPECT_TRUE(image.ok()) << image.status().message();
+  auto file = NwcFile::open(std::move(image).value());
+  EXPECT_TRUE(file.ok()) << file.status().message();
+  m.file = std::move(file).value();
+  EXPECT_TRUE(m.file->model()) << m.file->model_status().message();
+  auto decoder = create_cpu_decoder(*m.file, *m.runner, CpuLevel::kScalar);
+  EXPECT_TRUE(decoder.ok()) << decoder.status().message();
+  m.decoder = std::move(decoder).value();
+  auto files = m.source->source_files();
+  EXPECT_TRUE(files.ok());
+  if (!files->record.files.empty()) m.kept = std::move(files->record);
+  return m;
+}
+
+Status to_gguf(const Model& m, const std::string& path, std::vector<std::string>* notes) {
+  return decompress_to_gguf(*m.file, *m.decoder, m.kept ? &*m.kept : nullptr, Dtype::kF32, path, {}, notes);
+}
+
+std::vector<float> logits_of(const std::string& path, const FamilyFixture& f) {
+  SessionParams params;
+  params.weight_dtype = Dtype::kF32;
+  params.kv_dtype = Dtype::kF32;
+  params.context = static_cast<uint32_t>(f.tokens.size());
+  Bench bench = make_bench(load_model(path), params);
+  EXPECT_NE(bench.session, nullptr);
+  return bench.session == nullptr ? std::vector<float>() : all_logits(*bench.session, f.tokens);
+}
+
+void expect_close(const std::vector<float>& actual, const std::vector<float>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  float largest = 0;
+  for (const float v : expected) largest = std::max(largest, std::abs(v));
+  EXPECT_LT(largest_difference(actual, expected), 1e-4f * largest);
+}
+
+std::map<std::string, std::vector<uint8_t>> gguf_tensors(const std::string& path) {
+  std::map<std::string, std::vector<uint8_t>> all;
+  auto reader = open_file_reader(path);
+  EXPECT_TRUE(reader.ok()) << reader.status().message();
+  const auto file = GgufFile::open(std::move(reader).value());
+  EXPECT_TRUE(file.ok()) << file.status().message();
+  for (const GgufTensor& t : file->tensors()) {
+    std::vector<uint8_t> bytes(t.size_bytes);
+    EXPECT_TRUE(t.reader->read(t.offset, bytes).ok());
+    all[t.name] = std::move(bytes);
+  }
+  return all;
+}
+
+/// What GGUF has no form for, as the message names it.
+const std::map<std::string, std::string> kRefused = {
+    {"llama_dynamic", "rotary scaling"},  // no key
+    {"gemma2", "attention scale"},        // 1 / sqrt(head_dim) but in the largest model
+    {"gemma3", "attention scale"},
+    {"smollm3", "layers without positions"},  // others than every fourth
+};
+
+// A GGUF file of the model holds all that the folder does, windows that llama.cpp does not look at included.
+TEST_P(DecompressFamilies, WriteGgufThatSaysEverything) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
+  const TempDir scratch;
+  const FamilyFixture f = make_family(GetParam());
+  write_family_tokenizer(f.folder);
+  const Model model = open_any(f.folder);
+  std::vector<std::string> notes;
+  const Status status = to_gguf(model, scratch.file("m.gguf"), &notes);
+  if (const auto refused = kRefused.find(f.name); refused != kRefused.end()) {
+    EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+    EXPECT_NE(status.message().find(refused->second), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find("write a folder"), std::string::npos) << status.message();
+    return;
+  }
+  ASSERT_TRUE(status.ok()) << status.message();
+  expect_close(logits_of(scratch.file("m.gguf"), f), logits_of(f.folder, f));
+  const bool windowed = f.name == "mistral" || f.name == "qwen2" || f.name == "starcoder2" || f.name == "phi3";
+  EXPECT_EQ(notes.size(), windowed ? 1 : 0);
+  if (windowed) {
+    EXPECT_NE(notes.at(0).find("without windows"), std::string::npos) << notes.at(0);
+  }
+}
+
+class DecompressGgufFamilies : public ::testing::TestWithParam<std::string> {};
+
+// The tensors are those of llama.cpp's converter, bit for bit.
+TEST_P(DecompressGgufFamilies, WriteTheConvertersTensors) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families_gguf is not here";
+  const TempDir scratch;
+  const GgufFixture f = make_gguf_family(GetParam());
+  write_family_tokenizer(f.family.folder);
+  std::vector<std::string> notes;
+  const Status status = to_gguf(open_any(f.family.folder), scratch.file("m.gguf"), &notes);
+  ASSERT_TRUE(status.ok()) << status.message();
+  auto ours = gguf_tensors(scratch.file("m.gguf")), theirs = gguf_tensors(f.path);
+  if (f.family.name == "llama") ours.erase("rope_freqs.weight"), theirs.erase("rope_freqs.weight");  // other rounding
+  ASSERT_EQ(ours.size(), theirs.size());
+  for (const auto& [name, bytes] : theirs) EXPECT_TRUE(ours.contains(name) && ours[name] == bytes) << name;
+}
+
+// What came from GGUF goes back to the byte.
+TEST_P(DecompressGgufFamilies, ComeBackToTheByte) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families_gguf is not here";
+  const TempDir scratch;
+  const GgufFixture f = make_gguf_family(GetParam());
+  std::vector<std::string> notes;
+  const Status status = to_gguf(open_any(f.path), scratch.file("back.gguf"), &notes);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(notes.empty()) << notes.at(0);
+  std::ifstream in(scratch.file("back.gguf"), std::ios::binary);
+  EXPECT_EQ(std::vector<uint8_t>(std::istreambuf_iterator<char>(in), {}), f.file);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, DecompressFamilies, ::testing::ValuesIn(family_names()),
+                         [](const auto& i) { return i.param; });
+INSTANTIATE_TEST_SUITE_P(All, DecompressGgufFamilies, ::testing::ValuesIn(gguf_family_names()),
+                         [](const auto& i) { return i.param; });
+
+}  // namespace
+}  // namespace nwc::test
