@@ -34,13 +34,13 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
   NWC_ASSIGN_OR_RETURN(const BlockSpeed speed, measure_block_speed(source, context, *runner));
   const double layers = source.model()->num_layers;
   if (!text.empty()) {
-    NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
-                         calibration_tokens(source, text,
-                                            std::max(command.calibration.tokens,
-                                                     command.recovery == "on" ? *command.recovery_tokens : 0),
-                                            context));
+    NWC_ASSIGN_OR_RETURN(
+        const std::vector<uint32_t> tokens,
+        calibration_tokens(
+            source, text, std::max(command.calibration.tokens, command.recovery == "on" ? *command.recovery_tokens : 0),
+            context));
     const uint64_t used = std::min<uint64_t>(tokens.size(), command.calibration.tokens);
-    const CalibrationEstimate c = estimate_calibration(*source.model(), used, command.calibration, speed);
+    NWC_ASSIGN_OR_RETURN(const CalibrationEstimate c, estimate_calibration(source, used, command.calibration, speed));
     if (!e->finished) e->calibrating = c.seconds;
     e->cache_bytes = c.disk_bytes;
     e->file.memory_bytes = std::max(e->file.memory_bytes, c.memory_bytes);
@@ -101,7 +101,9 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
     return unsupported(command.model + ": --calib, --kld and --card need a model description and a tokenizer");
   std::unique_ptr<Calibration> assumed;
   CompressOptions options = command.options;
-  if (e.calibrated && !e.finished) assumed = assumed_calibration(*source.model());
+  if (e.calibrated && !e.finished) {
+    NWC_ASSIGN_OR_RETURN(assumed, assumed_calibration(source));
+  }
   options.calibration = e.finished ? calibration : assumed.get();
   {
     ProgressLine line(context, "estimating");

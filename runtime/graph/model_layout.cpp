@@ -109,6 +109,7 @@ class Resolver {
     const ModelRecord& m = out_.model;
     LayerLayout to;
     to.kind = m.block_kind.empty() ? uint8_t{0} : m.block_kind[layer];
+    to.first_vector = out_.vectors.size();
     std::fill(std::begin(to.norm_at), std::end(to.norm_at), kNoVector);
     std::fill(std::begin(to.bias_at), std::end(to.bias_at), kNoVector);
     const BlockSpec& s = m.blocks[to.kind];
@@ -133,6 +134,7 @@ class Resolver {
       NWC_TRY(add_vector(Role::kKNorm, layer, whole ? kv : s.head_dim, s.norm_one_plus,
                          &to.norm_at[static_cast<size_t>(Role::kKNorm)]));
     }
+    to.end_vector = out_.vectors.size();
     out_.layers.push_back(std::move(to));
     return {};
   }

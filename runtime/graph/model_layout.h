@@ -34,6 +34,8 @@ struct LayerLayout {
   uint64_t elements = 0;                 ///< of the layer's buffer
   uint32_t norm_at[kNumRoles] = {};      ///< of norms' gains and biases, by role: floats, or kNoVector
   uint32_t bias_at[kNumLinears] = {};    ///< likewise, of the biases of a product together
+  size_t first_vector = 0;               ///< ModelLayout::vectors from here to end_vector - 1 are this layer's
+  size_t end_vector = 0;
 
   uint32_t norm(Role role) const { return norm_at[static_cast<size_t>(role)]; }
   uint32_t bias(Linear l) const { return bias_at[static_cast<size_t>(l)]; }

@@ -5,7 +5,7 @@
 
 #include "runtime/model/tokenizer.h"
 #include "tests/data/temp_dir.h"
-#include "tests/llm/llama_fixture.h"
+#include "tests/llm/trained_model.h"
 #include "trainer/calib/calibration.h"
 #include "trainer/eval/evaluate.h"
 #include "trainer/nn/random.h"
@@ -15,6 +15,15 @@ namespace {
 
 const std::string kModel = NWC_SOURCE_DIR "/models/gutenlm-2.6m";
 constexpr uint32_t kContext = 256;
+const std::string kEmbeddingName = "model.embed_tokens.weight";
+const std::string kHeadName = "lm_head.weight";
+const std::string kFinalNormName = "model.norm.weight";
+
+std::string matrix_name(uint32_t layer, const std::string& part) {
+  return "model.layers." + std::to_string(layer) + "." + part + "_proj.weight";
+}
+const std::string kQ = "self_attn.q", kK = "self_attn.k", kV = "self_attn.v", kO = "self_attn.o";
+const std::string kUp = "mlp.up", kDown = "mlp.down";
 
 std::unique_ptr<ModelSource> open_gutenlm() {
   auto source = open_model_source(kModel);
@@ -63,15 +72,12 @@ double predicted_kl(const TensorStatistics& s, const RowMatrix<float>& e) {
 class Predictor {
  public:
   Predictor(const ModelSource& source, std::vector<uint32_t> tokens, const Calibration& calibration)
-      : model_(load_llama(source)), tokens_(std::move(tokens)), calibration_(calibration) {
+      : model_(load_trained(source, kContext)), tokens_(std::move(tokens)), calibration_(calibration) {
     RowMatrix<float> x = embed(model_, tokens_);
-    for (size_t l = 0; l <= model_.blocks.size(); ++l) {
+    const uint32_t layers = model_.graph.num_layers();
+    for (uint32_t l = 0; l <= layers; ++l) {
       boundary_.push_back(x);
-      if (l == model_.blocks.size()) break;
-      LlamaModel one;
-      one.record = model_.record;
-      one.blocks = {model_.blocks[l]};
-      x = run_blocks(one, x, 0, kContext);
+      if (l < layers) x = run_layers(model_, x, l, l + 1);
     }
     reference_ = logits(model_, x);
   }
@@ -80,19 +86,19 @@ class Predictor {
     double measured = 0, predicted = 0;
   };
   /// Means over Gaussian errors of the size of 2 % of the matrix.
-  Outcome linear(uint32_t layer, LayerMatrix m, int trials, double size = 0.02) {
-    RowMatrix<float>& w = model_.blocks[layer].matrix[m];
-    return average(linear_name(layer, m), &w, trials, size,
-                   [&] { return logits(model_, run_blocks(model_, boundary_[layer], layer, kContext)); });
+  Outcome linear(uint32_t layer, size_t m, int trials, double size = 0.02) {
+    RowMatrix<float>& w = model_.layers[layer].matrices[m];
+    return average(model_.graph.matrix_name(layer, m), &w, trials, size,
+                   [&] { return logits(model_, run_layers(model_, boundary_[layer], layer)); });
   }
   Outcome embedding(int trials, double size = 0.02) {
     return average(kEmbeddingName, &model_.embedding, trials, size, [&] {
-      if (model_.record.tied_embeddings) model_.head = model_.embedding;
-      return logits(model_, run_blocks(model_, embed(model_, tokens_), 0, kContext));
+      if (model_.graph.model().tied_embeddings) model_.head.matrix = model_.embedding;
+      return logits(model_, run_layers(model_, embed(model_, tokens_)));
     });
   }
   Outcome head(int trials, double size = 0.02) {
-    return average(kHeadName, &model_.head, trials, size, [&] { return logits(model_, boundary_.back()); });
+    return average(kHeadName, &model_.head.matrix, trials, size, [&] { return logits(model_, boundary_.back()); });
   }
 
  private:
@@ -112,11 +118,11 @@ class Predictor {
       out.predicted += predicted_kl(*statistics, e) / trials;
     }
     *w = original;
-    if (model_.record.tied_embeddings) model_.head = model_.embedding;
+    if (model_.graph.model().tied_embeddings) model_.head.matrix = model_.embedding;
     return out;
   }
 
-  LlamaModel model_;
+  TrainedModel model_;
   std::vector<uint32_t> tokens_;
   const Calibration& calibration_;
   std::vector<RowMatrix<float>> boundary_;
@@ -202,10 +208,8 @@ TEST(Calibration, PredictsTheDivergenceOfAnError) {
   ASSERT_TRUE(calibration.ok()) << calibration.status().message();
   EXPECT_EQ((*calibration)->tokens(), kTokens);
   Predictor predictor(*source, tokenize(*source, sample_text(), kTokens), **calibration);
-  for (uint32_t m = 0; m < kNumLayerMatrices; ++m) {
-    expect_near_ratio(predictor.linear(3, LayerMatrix(m), 2), 1.25, linear_name(3, LayerMatrix(m)));
-  }
-  expect_near_ratio(predictor.linear(0, kV, 2), 1.5, linear_name(0, kV));
+  for (size_t m = 0; m < 7; ++m) expect_near_ratio(predictor.linear(3, m, 2), 1.25, "matrix " + std::to_string(m));
+  expect_near_ratio(predictor.linear(0, 2, 2), 1.5, matrix_name(0, kV));
   expect_near_ratio(predictor.embedding(2), 1.15, "embedding");
 }
 
@@ -236,7 +240,7 @@ TEST(Calibration, LoadsWhatItPromises) {
   EXPECT_FALSE(c.covers(kHeadName));
   EXPECT_FALSE(c.covers(kFinalNormName));
   EXPECT_EQ(c.load(kFinalNormName, HessianKind::kFisher).status().code(), StatusCode::kInvalidArgument);
-  for (const std::string& name : {std::string(kEmbeddingName), linear_name(2, kDown), linear_name(5, kK)}) {
+  for (const std::string& name : {std::string(kEmbeddingName), matrix_name(2, kDown), matrix_name(5, kK)}) {
     const SourceTensor& tensor = source->tensors()[*source->find(name)];
     for (const HessianKind kind : {HessianKind::kActivation, HessianKind::kFisher}) {
       const auto s = c.load(name, kind);
@@ -255,8 +259,8 @@ TEST(Calibration, LoadsWhatItPromises) {
     }
   }
   // q, k and v see the same activations.
-  EXPECT_EQ(c.load(linear_name(4, kQ), HessianKind::kActivation)->hessian,
-            c.load(linear_name(4, kV), HessianKind::kActivation)->hessian);
+  EXPECT_EQ(c.load(matrix_name(4, kQ), HessianKind::kActivation)->hessian,
+            c.load(matrix_name(4, kV), HessianKind::kActivation)->hessian);
 }
 
 TEST(Calibration, SameBytesAtAnyNumberOfThreadsAndFromFiles) {
@@ -308,7 +312,7 @@ TEST(Calibration, AnotherTextReplacesTheResult) {
   ASSERT_TRUE(calibrate(*source, other, 600, fresh.path()).ok());
   EXPECT_TRUE(contents(dir.path()) == contents(fresh.path()));
   // The first one's files are gone, and it says so.
-  EXPECT_EQ((*first)->load(linear_name(0, kQ), HessianKind::kFisher).status().code(), StatusCode::kCorrupt);
+  EXPECT_EQ((*first)->load(matrix_name(0, kQ), HessianKind::kFisher).status().code(), StatusCode::kCorrupt);
 }
 
 TEST(Calibration, WarnsOfAShortText) {
@@ -332,25 +336,25 @@ TEST(Calibration, HostileModelsAreNamed) {
   };
   {
     EditedSource source;
-    source.drop(linear_name(3, kUp));
+    source.drop(matrix_name(3, kUp));
     EXPECT_EQ(status_of(source).code(), StatusCode::kCorrupt);
     EXPECT_NE(status_of(source).message().find("layers.3.mlp.up_proj"), std::string::npos);
   }
   {
     EditedSource source;
-    std::swap(source.tensor(linear_name(1, kK)).shape[0], source.tensor(linear_name(1, kK)).shape[1]);
+    std::swap(source.tensor(matrix_name(1, kK)).shape[0], source.tensor(matrix_name(1, kK)).shape[1]);
     EXPECT_EQ(status_of(source).code(), StatusCode::kUnsupported);
     EXPECT_NE(status_of(source).message().find("layers.1.self_attn.k_proj"), std::string::npos);
   }
   {
     EditedSource source;
-    source.poison(linear_name(4, kO), 0x7fc0);  // NaN
+    source.poison(matrix_name(4, kO), 0x7fc0);  // NaN
     EXPECT_EQ(status_of(source).code(), StatusCode::kCorrupt);
     EXPECT_NE(status_of(source).message().find("layers.4.self_attn.o_proj"), std::string::npos);
   }
   {
     EditedSource source;
-    source.poison(linear_name(4, kDown), 0x7f7f);  // 3.4e38: finite, what follows is not
+    source.poison(matrix_name(4, kDown), 0x7f7f);  // 3.4e38: finite, what follows is not
     EXPECT_EQ(status_of(source).code(), StatusCode::kCorrupt);
   }
   EditedSource source;
@@ -383,10 +387,10 @@ TEST(Calibration, HostileFilesAreNamed) {
   const auto good = open_with("{", "{");
   ASSERT_TRUE(good.ok());
   std::filesystem::resize_file(dir.file("layer-2.safetensors"), 1000);
-  EXPECT_FALSE((*good)->load(linear_name(2, kQ), HessianKind::kFisher).ok());
+  EXPECT_FALSE((*good)->load(matrix_name(2, kQ), HessianKind::kFisher).ok());
   std::filesystem::remove(dir.file("layer-3.safetensors"));
-  EXPECT_EQ((*good)->load(linear_name(3, kQ), HessianKind::kFisher).status().code(), StatusCode::kIo);
-  EXPECT_TRUE((*good)->load(linear_name(4, kQ), HessianKind::kFisher).ok());
+  EXPECT_EQ((*good)->load(matrix_name(3, kQ), HessianKind::kFisher).status().code(), StatusCode::kIo);
+  EXPECT_TRUE((*good)->load(matrix_name(4, kQ), HessianKind::kFisher).ok());
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 #include "runtime/model/tokenizer.h"
 #include "trainer/calib/calibration_run.h"
 #include "trainer/data/content_hash.h"
-#include "trainer/data/source_layout.h"
 #include "trainer/data/output_path.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
@@ -138,24 +137,26 @@ namespace {
 
 /// What a calibration will be, with the tokens that it is made of.
 struct Prepared {
+  ModelGraph graph;
   std::vector<uint32_t> tokens;
   CalibrationIndex index;
 };
 
 Result<Prepared> prepare(const ModelSource& source, const std::string& text, const CalibrationOptions& options) {
   NWC_TRY(check_described(source));
-  const ModelRecord& model = *source.model();
-  NWC_TRY(validate(model));
-  if (!fits_record_1(model)) {
-    return unsupported("calibration knows the Llama family only; this model can be compressed without a text (--calib none)");
+  const uint32_t context = calibration_context(*source.model(), options.context);
+  Result<ModelGraph> graph = ModelGraph::open(source, context);
+  if (graph.status().code() == StatusCode::kUnsupported) {
+    return graph.status().with_context(
+        "calibration cannot pass this model's text through it; without one the model can be compressed");
   }
-  NWC_TRY(resolve_source_layout(model, source.tensors()).status());
-  Prepared out;
-  out.index.context = calibration_context(model, options.context);
+  NWC_TRY(graph.status());
+  Prepared out{.graph = std::move(graph).value(), .tokens = {}, .index = {}};
+  out.index.context = context;
   NWC_ASSIGN_OR_RETURN(out.tokens, calibration_tokens(source, text, options.tokens, out.index.context));
   out.index.tokens = out.tokens.size();
   NWC_ASSIGN_OR_RETURN(out.index.hash, hash_of(source, out.tokens, out.index.context, options.seed));
-  out.index.tensors = calibrated_tensors(model);
+  out.index.tensors = calibrated_tensors(out.graph);
   return out;
 }
 
@@ -193,7 +194,7 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
   std::filesystem::remove(folder + "/calibration.json", error);
   log.log(LogLevel::kInfo, "calibration: " + std::to_string(prepared.tokens.size()) + " tokens in sequences of " +
                                std::to_string(index.context) + ", into " + folder);
-  NWC_TRY(run_calibration(source, prepared.tokens, index, options, folder, runner, progress, log));
+  NWC_TRY(run_calibration(prepared.graph, prepared.tokens, index, options, folder, runner, progress, log));
   NWC_TRY(write_calibration_index(folder, index));
   return open(folder);
 }

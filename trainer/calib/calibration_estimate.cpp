@@ -6,7 +6,7 @@
 
 #include "trainer/calib/block_statistics.h"
 #include "trainer/calib/calibration_run.h"
-#include "trainer/llm/llama_weights.h"
+#include "trainer/llm/model_graph.h"
 
 namespace nwc {
 namespace {
@@ -20,8 +20,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 class AssumedCalibration final : public Calibration {
  public:
-  explicit AssumedCalibration(const ModelRecord& model) {
-    for (const CalibratedTensor& tensor : calibrated_tensors(model)) tensors_.emplace(tensor.name, tensor);
+  explicit AssumedCalibration(const ModelGraph& graph) {
+    for (const CalibratedTensor& tensor : calibrated_tensors(graph)) tensors_.emplace(tensor.name, tensor);
   }
   const std::string& hash() const override { return hash_; }
   uint64_t tokens() const override { return 0; }
@@ -46,15 +46,14 @@ class AssumedCalibration final : public Calibration {
 }  // namespace
 
 Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner) {
-  if (!source.model()) return unsupported("the model has no description (config.json or GGUF)");
-  const LlamaShape shape(*source.model());
-  NWC_ASSIGN_OR_RETURN(const BlockWeights<float> weights, load_block(source, shape, 0));
+  NWC_ASSIGN_OR_RETURN(const ModelGraph model, ModelGraph::open(source, context));
+  const LayerGraph& graph = model.layer(0);
+  NWC_ASSIGN_OR_RETURN(const LayerWeights<float> weights, model.load_layer(0));
   const uint32_t pieces = runner.num_workers();
   const auto length = static_cast<Eigen::Index>(context);
   const std::vector<uint32_t> lengths{context};
-  const RowMatrix<float> x = RowMatrix<float>::Random(length, shape.hidden);
-  std::vector<LlamaBlock<float>> blocks;
-  for (uint32_t i = 0; i < pieces; ++i) blocks.emplace_back(shape, length);
+  const RowMatrix<float> x = RowMatrix<float>::Random(length, graph.hidden());
+  std::vector<LayerPass<float>> passes(pieces);
   const double tokens = static_cast<double>(context) * pieces;
   const auto timed = [&](const auto& work) {
     const auto start = std::chrono::steady_clock::now();
@@ -64,40 +63,38 @@ Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t conte
 
   BlockSpeed speed;
   const auto forward = [&] {
-    parallel_for(runner, pieces, [&](uint32_t i, uint32_t) { blocks[i].forward(weights, x, lengths); });
+    parallel_for(runner, pieces, [&](uint32_t i, uint32_t) { passes[i].forward(graph, weights, x, lengths); });
   };
   forward();  // memory is touched for the first time
   speed.forward = timed(forward);
   speed.backward = timed([&] {
     parallel_for(runner, pieces, [&](uint32_t i, uint32_t) {
       RowMatrix<float> dx;
-      blocks[i].backward(weights, x, &dx, nullptr);
+      passes[i].backward(graph, weights, x, &dx, nullptr);
     });
   });
-  BlockStatistics statistics(shape);
+  BlockStatistics statistics(graph);
   speed.statistics = timed([&] {
     statistics.begin_round(length * pieces, pieces);
     parallel_for(runner, pieces, [&](uint32_t i, uint32_t) {
-      statistics.take(i, length * static_cast<Eigen::Index>(i), lengths, blocks[i]);
+      statistics.take(i, length * static_cast<Eigen::Index>(i), lengths, passes[i]);
     });
     statistics.end_round(runner);
   });
-  double block_weights = 0;
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const auto m = static_cast<LayerMatrix>(i);
-    block_weights += static_cast<double>(shape.rows(m)) * static_cast<double>(shape.cols(m));
-  }
-  speed.head_forward = speed.forward * static_cast<double>(shape.hidden) * source.model()->vocab_size / block_weights;
+  speed.head_forward = speed.forward * static_cast<double>(graph.hidden()) * model.model().vocab_size /
+                       static_cast<double>(graph.elements());
   return speed;
 }
 
-CalibrationEstimate estimate_calibration(const ModelRecord& model, uint64_t tokens, const CalibrationOptions& options,
-                                         const BlockSpeed& speed) {
+Result<CalibrationEstimate> estimate_calibration(const ModelSource& source, uint64_t tokens,
+                                                 const CalibrationOptions& options, const BlockSpeed& speed) {
+  NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(source, 1));
+  const ModelRecord& model = graph.model();
   CalibrationEstimate out;
   const double layers = model.num_layers;
   out.seconds = static_cast<double>(tokens) *
                 (layers * (2 * speed.forward + speed.backward + speed.statistics) + kHeadPasses * speed.head_forward);
-  for (const CalibratedTensor& t : calibrated_tensors(model)) {
+  for (const CalibratedTensor& t : calibrated_tensors(graph)) {
     const uint64_t matrices = t.hessian == t.name ? 2 : 1;
     out.disk_bytes += sizeof(float) * (matrices * t.n * t.n + t.m);
   }
@@ -106,8 +103,9 @@ CalibrationEstimate estimate_calibration(const ModelRecord& model, uint64_t toke
   return out;
 }
 
-std::unique_ptr<Calibration> assumed_calibration(const ModelRecord& model) {
-  return std::make_unique<AssumedCalibration>(model);
+Result<std::unique_ptr<Calibration>> assumed_calibration(const ModelSource& source) {
+  NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(source, 1));
+  return std::unique_ptr<Calibration>(std::make_unique<AssumedCalibration>(graph));
 }
 
 }  // namespace nwc

@@ -13,7 +13,7 @@ struct BlockSpeed {
   double head_forward = 0;  ///< final norm and logits, by the products that they take
 };
 /// Times one block of the model on made-up inputs. memory: one block's weights, and a sequence for each worker.
-/// errors: kUnsupported (no model description), those of load_block
+/// errors: those of ModelGraph::open and of reading
 Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner);
 
 /// The time, memory and disk space that Calibration::run would take.
@@ -22,11 +22,12 @@ struct CalibrationEstimate {
   uint64_t disk_bytes = 0;    ///< of the finished calibration
   uint64_t memory_bytes = 0;  ///< at most
 };
-CalibrationEstimate estimate_calibration(const ModelRecord& model, uint64_t tokens, const CalibrationOptions& options,
-                                         const BlockSpeed& speed);
+/// errors: those of ModelGraph::open
+Result<CalibrationEstimate> estimate_calibration(const ModelSource& source, uint64_t tokens,
+                                                 const CalibrationOptions& options, const BlockSpeed& speed);
 
 /// Returns a calibration in which every error of every weight costs the same. Coding with it takes as long as coding
-/// with a real calibration of this model.
-std::unique_ptr<Calibration> assumed_calibration(const ModelRecord& model);
+/// with a real calibration of this model. errors: those of ModelGraph::open
+Result<std::unique_ptr<Calibration>> assumed_calibration(const ModelSource& source);
 
 }  // namespace nwc

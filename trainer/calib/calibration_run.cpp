@@ -22,6 +22,7 @@ constexpr uint64_t kRoundBytes = uint64_t{512} << 20;
 
 std::string layer_file(uint32_t layer) { return "layer-" + std::to_string(layer) + ".safetensors"; }
 constexpr const char* kEmbeddingFile = "embedding.safetensors";
+constexpr const char* kPositionsFile = "positions.safetensors";
 constexpr const char* kHeadFile = "head.safetensors";
 
 /// Sequences that one task takes through a block.
@@ -32,22 +33,19 @@ struct Piece {
 
 class Run {
  public:
-  Run(const ModelSource& source, std::span<const uint32_t> tokens, const CalibrationIndex& index,
+  Run(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
       const CalibrationOptions& options, const std::string& folder, Runner& runner, const Progress& progress)
-      : source_(source),
-        model_(*source.model()),
-        shape_(model_),
+      : graph_(graph),
+        model_(graph.model()),
         tokens_(tokens),
         hash_(index.hash),
-        context_(index.context),
         options_(options),
         folder_(folder),
         runner_(runner),
         progress_(progress),
+        passes_(runner.num_workers()),
         store_(folder, options.memory_bytes) {
     cut();
-    const Eigen::Index longest = std::min<Eigen::Index>(context_, num_tokens());
-    for (uint32_t i = 0; i < runner.num_workers(); ++i) blocks_.emplace_back(shape_, longest);
   }
 
   Status run() {
@@ -66,15 +64,14 @@ class Run {
   Status forward();
   Status head();
   Status backward(uint32_t layer);
-  void backward_piece(const BlockWeights<float>& weights, const Piece& piece, LlamaBlock<float>* block);
+  void backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece, LayerPass<float>* pass);
   Status embedding();
+  Status positions(const RowMatrix<float>& moment);
 
-  const ModelSource& source_;
+  const ModelGraph& graph_;
   const ModelRecord& model_;
-  const LlamaShape shape_;
   const std::span<const uint32_t> tokens_;
   const std::string hash_;
-  const uint32_t context_;
   const CalibrationOptions& options_;
   const std::string folder_;
   Runner& runner_;
@@ -82,7 +79,7 @@ class Run {
   uint64_t done_ = 0;
 
   std::vector<Piece> pieces_;
-  std::vector<LlamaBlock<float>> blocks_;  ///< one per worker
+  std::vector<LayerPass<float>> passes_;  ///< one per worker
   HiddenStore store_;
   RowMatrix<float> hidden_;    ///< [tokens][hidden] at the boundary that the passes have reached
   RowMatrix<float> gradient_;  ///< [tokens][hidden] there, on the way back
@@ -91,7 +88,7 @@ class Run {
 
 void Run::cut() {
   Eigen::Index at = 0;
-  for (const uint32_t length : cut_sequences(tokens_.size(), context_)) {
+  for (const uint32_t length : cut_sequences(tokens_.size(), graph_.context())) {
     if (pieces_.empty() || pieces_.back().tokens >= kPieceTokens) pieces_.emplace_back().begin = at;
     pieces_.back().lengths.push_back(length);
     pieces_.back().tokens += length;
@@ -109,7 +106,7 @@ Status Run::step(uint64_t tokens) {
 }
 
 Status Run::forward() {
-  NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(source_, tokens_, context_));
+  NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(graph_, tokens_));
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     NWC_TRY(stream.advance(runner_));
     NWC_TRY(store_.push(stream.inputs()));
@@ -120,37 +117,36 @@ Status Run::forward() {
 }
 
 Status Run::head() {
-  HeadWeights weights;
-  weights.epsilon = model_.block().norm_eps;
-  NWC_ASSIGN_OR_RETURN(weights.norm, load_vector(source_, kFinalNormName, shape_.hidden));
-  NWC_ASSIGN_OR_RETURN(weights.matrix, load_matrix(source_, model_.tied_embeddings ? kEmbeddingName : kHeadName,
-                                                   model_.vocab_size, shape_.hidden));
+  NWC_ASSIGN_OR_RETURN(const HeadWeights<float> weights, graph_.load_head());
   NWC_ASSIGN_OR_RETURN(head_, head_statistics(weights, hidden_, options_.seed, runner_,
                                               [this](uint64_t tokens) { return step(3 * tokens); }));
   gradient_ = std::move(head_.gradient);
   if (model_.tied_embeddings) return {};
-  const TensorMoments moments{kHeadName, &head_.activation.sum, &head_.fisher.sum,
+  const TensorMoments moments{graph_.name(graph_.layout().head), &head_.activation.sum, &head_.fisher.sum,
                               normalized_importance(head_.row_importance)};
   return write_moments(path(kHeadFile), hash_, std::span(&moments, 1));
 }
 
 /// Replaces the piece's gradient by the one in front of the block.
-void Run::backward_piece(const BlockWeights<float>& weights, const Piece& piece, LlamaBlock<float>* block) {
+void Run::backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece,
+                         LayerPass<float>* pass) {
+  const LayerGraph& graph = graph_.layer(layer);
   const RowMatrix<float> in = hidden_.middleRows(piece.begin, piece.tokens);
   const RowMatrix<float> dy = gradient_.middleRows(piece.begin, piece.tokens);
   RowMatrix<float> dx;
-  block->forward(weights, in, piece.lengths);
-  block->backward(weights, dy, &dx, nullptr);
+  pass->forward(graph, weights, in, piece.lengths);
+  pass->backward(graph, weights, dy, &dx, nullptr);
   gradient_.middleRows(piece.begin, piece.tokens) = dx;
 }
 
 Status Run::backward(uint32_t layer) {
   const std::string file = path(layer_file(layer));
   NWC_TRY(store_.pop(&hidden_));
-  NWC_ASSIGN_OR_RETURN(const BlockWeights<float> weights, load_block(source_, shape_, layer));
+  const LayerGraph& graph = graph_.layer(layer);
+  NWC_ASSIGN_OR_RETURN(const LayerWeights<float> weights, graph_.load_layer(layer));
   std::optional<BlockStatistics> statistics;  // of a layer whose file an earlier run left, only the gradient is needed
-  if (!has_moments(file, hash_)) statistics.emplace(shape_);
-  const uint64_t token_bytes = BlockStatistics::token_bytes(shape_);
+  if (!has_moments(file, hash_)) statistics.emplace(graph);
+  const uint64_t token_bytes = BlockStatistics::token_bytes(graph);
 
   for (size_t first = 0, last = 0; first < pieces_.size(); first = last) {
     Eigen::Index count = 0;
@@ -162,13 +158,16 @@ Status Run::backward(uint32_t layer) {
     if (statistics) statistics->begin_round(count, last - first);
     parallel_for(runner_, static_cast<uint32_t>(last - first), [&](uint32_t i, uint32_t worker) {
       const Piece& piece = pieces_[first + i];
-      backward_piece(weights, piece, &blocks_[worker]);
-      if (statistics) statistics->take(i, at[i], piece.lengths, blocks_[worker]);
+      backward_piece(layer, weights, piece, &passes_[worker]);
+      if (statistics) statistics->take(i, at[i], piece.lengths, passes_[worker]);
     });
     if (statistics) statistics->end_round(runner_);
     NWC_TRY(step(3 * static_cast<uint64_t>(count)));
   }
-  return statistics ? write_moments(file, hash_, statistics->finish(layer, num_tokens())) : Status();
+  if (!statistics) return {};
+  std::vector<std::string> names;
+  for (size_t m = 0; m < graph.matrices().size(); ++m) names.push_back(graph_.matrix_name(layer, m));
+  return write_moments(file, hash_, statistics->finish(names, num_tokens()));
 }
 
 /// A row v of the embedding is the input wherever v stands in the text: an error d of it costs
@@ -176,19 +175,23 @@ Status Run::backward(uint32_t layer) {
 /// head adds its own form; the sum of the two is brought back to one product by weighting rows with the traces.
 Status Run::embedding() {
   SecondMoment moment;
-  moment.reset(shape_.hidden);
+  moment.reset(gradient_.cols());
   moment.x = &gradient_;
   SecondMoment* const only[] = {&moment};
   add_moments(only, num_tokens(), runner_);
   moment.finish(static_cast<double>(num_tokens()));
+  if (graph_.has_positions()) NWC_TRY(positions(moment.sum));
+  const float scale = model_.ends.embedding_scale;
+  if (scale != 1) moment.sum *= scale * scale;
   moment.sum /= static_cast<float>(model_.vocab_size);
 
   std::vector<double> importance(model_.vocab_size, 0.5);  // half an occurrence each: unseen is not never
   for (const uint32_t token : tokens_) importance[token] += 1;
   const double mean = static_cast<double>(tokens_.size()) / model_.vocab_size + 0.5;
   for (double& v : importance) v /= mean;
+  const std::string& name = graph_.name(graph_.layout().embedding);
   if (!model_.tied_embeddings) {
-    const TensorMoments out{kEmbeddingName, nullptr, &moment.sum, normalized_importance(importance)};
+    const TensorMoments out{name, nullptr, &moment.sum, normalized_importance(importance)};
     return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
   }
   const double trace = double{moment.sum.trace()}, head_trace = double{head_.fisher.sum.trace()};
@@ -197,39 +200,58 @@ Status Run::embedding() {
     importance[v] = importance[v] * trace + double{head_importance[v]} * head_trace;
   }
   moment.sum += head_.fisher.sum;
-  const TensorMoments out{kEmbeddingName, &head_.activation.sum, &moment.sum, normalized_importance(importance)};
+  const TensorMoments out{name, &head_.activation.sum, &moment.sum, normalized_importance(importance)};
   return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
+}
+
+/// The same of learned positions. Every position counts alike: a text is cut into short sequences here, and that later
+/// positions do not occur in it says nothing about texts that the model will read.
+Status Run::positions(const RowMatrix<float>& moment) {
+  const RowMatrix<float> fisher = moment / static_cast<float>(model_.ends.position_rows);
+  const TensorMoments out{graph_.name(graph_.layout().positions), nullptr, &fisher,
+                          std::vector<float>(model_.ends.position_rows, 1.0f)};
+  return write_moments(path(kPositionsFile), hash_, std::span(&out, 1));
 }
 
 }  // namespace
 
-std::vector<CalibratedTensor> calibrated_tensors(const ModelRecord& model) {
-  const LlamaShape shape(model);
+std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph) {
+  const ModelRecord& model = graph.model();
   std::vector<CalibratedTensor> tensors;
   const bool tied = model.tied_embeddings;
-  tensors.push_back({kEmbeddingName, kEmbeddingFile, tied ? kEmbeddingName : "", model.vocab_size, model.hidden_size});
+  const std::string& embedding = graph.name(graph.layout().embedding);
+  tensors.push_back({embedding, kEmbeddingFile, tied ? embedding : "", model.vocab_size, model.hidden_size});
+  if (graph.has_positions()) {
+    tensors.push_back(
+        {graph.name(graph.layout().positions), kPositionsFile, "", model.ends.position_rows, model.hidden_size});
+  }
   for (uint32_t l = 0; l < model.num_layers; ++l) {
-    for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-      const LayerMatrix m = static_cast<LayerMatrix>(i);
-      tensors.push_back({linear_name(l, m), layer_file(l), linear_name(l, input_owner(m)),
-                         static_cast<uint64_t>(shape.rows(m)), static_cast<uint64_t>(shape.cols(m))});
+    const std::vector<LayerMatrix>& matrices = graph.layer(l).matrices();
+    for (size_t m = 0; m < matrices.size(); ++m) {
+      tensors.push_back({graph.matrix_name(l, m), layer_file(l), graph.matrix_name(l, matrices[m].input_owner),
+                         static_cast<uint64_t>(matrices[m].rows), static_cast<uint64_t>(matrices[m].cols)});
     }
   }
-  if (!tied) tensors.push_back({kHeadName, kHeadFile, kHeadName, model.vocab_size, model.hidden_size});
+  if (!tied) {
+    const std::string& head = graph.name(graph.layout().head);
+    tensors.push_back({head, kHeadFile, head, model.vocab_size, model.hidden_size});
+  }
   return tensors;
 }
 
-Status run_calibration(const ModelSource& source, std::span<const uint32_t> tokens, const CalibrationIndex& index,
+Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
                        const CalibrationOptions& options, const std::string& folder, Runner& runner,
                        const Progress& progress, const Logger& log) {
-  const LlamaShape shape(*source.model());
-  const uint64_t widest = static_cast<uint64_t>(std::max({shape.hidden, shape.inner, shape.q_width()}));
-  if (tokens.size() < 2 * widest) {
+  Eigen::Index widest = graph.model().hidden_size;
+  for (uint32_t l = 0; l < graph.num_layers(); ++l) {
+    for (const LayerMatrix& m : graph.layer(l).matrices()) widest = std::max(widest, m.cols);
+  }
+  if (eigen_index(tokens.size()) < 2 * widest) {
     log.log(LogLevel::kWarning, "calibration: " + std::to_string(tokens.size()) + " tokens are few for layers of " +
                                     std::to_string(widest) + " inputs; at least " + std::to_string(2 * widest) +
                                     " determine their statistics");
   }
-  return Run(source, tokens, index, options, folder, runner, progress).run();
+  return Run(graph, tokens, index, options, folder, runner, progress).run();
 }
 
 }  // namespace nwc

@@ -5,15 +5,16 @@
 
 #include "trainer/calib/calibration.h"
 #include "trainer/calib/calibration_files.h"
+#include "trainer/llm/model_graph.h"
 
 namespace nwc {
 
-/// Lists the statistics that the passes will write. They follow from the model's description alone.
-std::vector<CalibratedTensor> calibrated_tensors(const ModelRecord& model);
+/// Lists the statistics that the passes will write. They follow from the model's description and its tensors' names.
+std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph);
 
 /// Writes the files of every tensor of `index` into `folder`, and keeps those of this calibration that are already
 /// there. The caller writes the index itself. errors: those of Calibration::run
-Status run_calibration(const ModelSource& source, std::span<const uint32_t> tokens, const CalibrationIndex& index,
+Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
                        const CalibrationOptions& options, const std::string& folder, Runner& runner,
                        const Progress& progress, const Logger& log);
 

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cmath>
 
-#include "trainer/llm/rms_norm.h"
 #include "trainer/nn/random.h"
 
 namespace nwc {
@@ -19,11 +18,13 @@ constexpr uint64_t kDrawStream = 0x79;  // names the random numbers' purpose
 
 struct Scratch {
   RowMatrix<float> hidden, normed, logits, d_normed, d_hidden;
-  RowVector<float> inverse;
+  RowVector<float> slope;
 };
 
-/// One token: logits become onehot(y) - p; returns sum of p (1 - p), and adds p (1 - p) to row_sum.
-float draw(Eigen::Ref<RowVector<float>> logits, uint64_t seed, uint64_t token, RowVector<float>* row_sum) {
+/// One token: logits become s (onehot(y) - p), s being their slopes (empty: all 1); returns the sum of s^2 p (1 - p),
+/// and adds s^2 p (1 - p) to row_sum.
+float draw(Eigen::Ref<RowVector<float>> logits, const RowVector<float>& slope, uint64_t seed, uint64_t token,
+           RowVector<float>* row_sum) {
   const float top = logits.maxCoeff();
   auto p = logits.array();
   p = (p - top).exp();
@@ -33,6 +34,14 @@ float draw(Eigen::Ref<RowVector<float>> logits, uint64_t seed, uint64_t token, R
   Eigen::Index y = 0;
   for (double below = double{logits[0]}; below < threshold && y + 1 < logits.size();) below += double{logits[++y]};
   p *= static_cast<float>(1 / total);
+  if (slope.size() != 0) {
+    row_sum->array() += slope.array().square() * p * (1.0f - p);
+    const float omega = (slope.array().square() * p * (1.0f - p)).sum();
+    p = -p;
+    logits[y] += 1;
+    p *= slope.array();
+    return omega;
+  }
   row_sum->array() += p * (1 - p);
   const float omega = (p * (1 - p)).sum();
   p = -p;
@@ -42,9 +51,9 @@ float draw(Eigen::Ref<RowVector<float>> logits, uint64_t seed, uint64_t token, R
 
 }  // namespace
 
-Result<HeadStatistics> head_statistics(const HeadWeights& weights, const RowMatrix<float>& hidden, uint64_t seed,
+Result<HeadStatistics> head_statistics(const HeadWeights<float>& head, const RowMatrix<float>& hidden, uint64_t seed,
                                        Runner& runner, const std::function<Status(uint64_t)>& step) {
-  const Eigen::Index tokens = hidden.rows(), width = hidden.cols(), vocab = weights.matrix.rows();
+  const Eigen::Index tokens = hidden.rows(), width = hidden.cols(), vocab = head.matrix.rows();
   const Eigen::Index chunk = std::clamp<Eigen::Index>(kLogits / vocab, 1, kMaxTokens);
   HeadStatistics out;
   out.gradient.resize(tokens, width);
@@ -65,17 +74,18 @@ Result<HeadStatistics> head_statistics(const HeadWeights& weights, const RowMatr
       const Eigen::Index first = static_cast<Eigen::Index>(task) * chunk;
       const Eigen::Index rows = std::min(chunk, count - first);
       s.hidden = hidden.middleRows(begin + first, rows);
-      rms_norm(s.hidden, weights.norm, weights.epsilon, &s.normed, &s.inverse);
-      s.logits.noalias() = s.normed * weights.matrix.transpose();
+      head_norm(head, s.hidden, &s.normed);
+      head_logits(head, s.normed, &s.logits);
       row_sums[task].setZero(vocab);
       for (Eigen::Index t = 0; t < rows; ++t) {
-        const float sum = draw(s.logits.row(t), seed, static_cast<uint64_t>(begin + first + t), &row_sums[task]);
+        if (head.bends()) s.slope = s.logits.row(t).unaryExpr([&](float v) { return logit_slope(head, v); });
+        const float sum =
+            draw(s.logits.row(t), s.slope, seed, static_cast<uint64_t>(begin + first + t), &row_sums[task]);
         if (!std::isfinite(sum)) finite = false;
         omega[static_cast<size_t>(first + t)] = sum / static_cast<float>(vocab);
       }
-      s.d_normed.noalias() = s.logits * weights.matrix;
-      s.d_hidden.setZero(rows, width);
-      rms_norm_backward<float>(s.hidden, s.inverse, weights.norm, s.d_normed, &s.d_hidden, nullptr);
+      s.d_normed.noalias() = s.logits * head.matrix;
+      head_norm_backward(head, s.hidden, s.d_normed, &s.d_hidden);
       out.gradient.middleRows(begin + first, rows) = s.d_hidden;
       normed.middleRows(first, rows) = s.normed;
     });

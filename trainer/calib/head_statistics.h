@@ -6,28 +6,24 @@
 
 #include "runtime/base/status.h"
 #include "trainer/calib/second_moments.h"
+#include "trainer/llm/model_ends.h"
 
 namespace nwc {
 
 struct HeadStatistics {
   RowMatrix<float> gradient;           ///< [tokens][hidden] of the sum of log p(y_t), with respect to the hidden states
   SecondMoment activation;             ///< E[x x^T], x the normed hidden states: the head's input
-  SecondMoment fisher;                 ///< E[omega_t x x^T], omega_t = mean over the vocabulary of p (1 - p), exact
-  std::vector<double> row_importance;  ///< [vocab] E[p (1 - p)], exact
-};
-
-struct HeadWeights {
-  RowVector<float> norm;    ///< [hidden]
-  RowMatrix<float> matrix;  ///< [vocab][hidden]
-  float epsilon = 0;
+  SecondMoment fisher;                 ///< E[omega_t x x^T], omega_t = mean over the vocabulary of s^2 p (1 - p), exact
+  std::vector<double> row_importance;  ///< [vocab] E[s^2 p (1 - p)], exact
 };
 
 /// The gradient of log p(y) at the logits is onehot(y) - p; its squares' expectation over y is p (1 - p), so that the
-/// head's own statistics need no drawing. `hidden` is [tokens][hidden], before the final norm. The logits of a bounded
+/// head's own statistics need no drawing. A scale and a cap of the logits make that s^2 p (1 - p) at the head's
+/// products, s being their slopes. `hidden` is [tokens][hidden], before the final norm. The logits of a bounded
 /// number of tokens are in memory at a time.
 /// `step` is called with the number of tokens that have just been done. errors: those of step, kCorrupt (logits not
 /// finite)
-Result<HeadStatistics> head_statistics(const HeadWeights& weights, const RowMatrix<float>& hidden, uint64_t seed,
+Result<HeadStatistics> head_statistics(const HeadWeights<float>& head, const RowMatrix<float>& hidden, uint64_t seed,
                                        Runner& runner, const std::function<Status(uint64_t)>& step);
 
 }  // namespace nwc

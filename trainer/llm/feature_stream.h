@@ -5,47 +5,45 @@
 #include <vector>
 
 #include "runtime/base/thread_pool.h"
-#include "trainer/llm/llama_weights.h"
+#include "trainer/llm/model_graph.h"
 
 namespace nwc {
 
-/// *hidden becomes the block's output. Sequences lie one after another. The result does not depend on the threads.
+/// *hidden becomes the layer's output. Sequences lie one after another. The result does not depend on the threads.
 /// shapes: *hidden [tokens][hidden]; lengths: tokens of each sequence, together `tokens`
-void forward_block(const LlamaShape& shape, const BlockWeights<float>& weights, std::span<const uint32_t> lengths,
+void forward_layer(const LayerGraph& graph, const LayerWeights<float>& weights, std::span<const uint32_t> lengths,
                    RowMatrix<float>* hidden, Runner& runner);
 
 /// Lengths of the sequences that `tokens` tokens are cut into; the last may be shorter.
 std::vector<uint32_t> cut_sequences(size_t tokens, uint32_t context);
 
 /// Reads block after block of the uncompressed model and computes its output. Memory: one block's weights and twice
-/// [tokens][hidden]. The source must outlive it.
+/// [tokens][hidden]. The graph must outlive it.
 class FeatureStream {
  public:
-  /// Stands in front of block 0. context: tokens per sequence.
-  /// errors: kUnsupported (no model description), kInvalidArgument (no tokens, a token out of range, context out of
-  ///         range), those of load_matrix
-  static Result<FeatureStream> open(const ModelSource& source, std::span<const uint32_t> tokens, uint32_t context);
+  /// Stands in front of block 0. The sequences have graph.context() tokens.
+  /// errors: kInvalidArgument (no tokens, a token out of range), those of ModelGraph::load_embedding
+  static Result<FeatureStream> open(const ModelGraph& graph, std::span<const uint32_t> tokens);
 
   /// Takes the next block: inputs() and outputs() are then its own. errors: kInvalidArgument (no block left), those of
-  /// load_block
+  /// ModelGraph::load_layer
   Status advance(Runner& runner);
 
-  const LlamaShape& shape() const { return shape_; }
   const std::vector<uint32_t>& lengths() const { return lengths_; }
   /// Number of blocks taken; the current one is `taken() - 1`.
   uint32_t taken() const { return taken_; }
-  const BlockWeights<float>& weights() const { return weights_; }
+  const LayerWeights<float>& weights() const { return weights_; }
   const RowMatrix<float>& inputs() const { return inputs_; }
   const RowMatrix<float>& outputs() const { return outputs_; }  ///< before the first advance(): the embedding's
 
  private:
-  FeatureStream(const ModelSource& source, std::vector<uint32_t> lengths);
+  FeatureStream(const ModelGraph& graph, std::vector<uint32_t> lengths)
+      : graph_(&graph), lengths_(std::move(lengths)) {}
 
-  const ModelSource* source_;
-  LlamaShape shape_;
+  const ModelGraph* graph_;
   std::vector<uint32_t> lengths_;
   uint32_t taken_ = 0;
-  BlockWeights<float> weights_;
+  LayerWeights<float> weights_;
   RowMatrix<float> inputs_, outputs_;
 };
 

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "runtime/format/container.h"
-#include "trainer/llm/llama_weights.h"
 #include "trainer/search/tensor_encode.h"
 
 namespace nwc {
@@ -59,7 +58,9 @@ void note_values(std::span<const float> w, PlannedTensor* p) {
   p->coded = p->why_raw.empty();
 }
 
-bool is_head(const std::string& name) { return name == kEmbeddingName || name == kHeadName; }
+bool is_head(const ModelRecord& model, const std::string& name) {
+  return name == model.tensor_name(Role::kEmbedding) || name == model.tensor_name(Role::kHead);
+}
 
 /// SurveyedTensor::log_step that gives tensors steps in proportion to 1 / sqrt(D), whatever their rates. diagonal: [n]
 /// D, or empty (1 everywhere). row_importance: [m] of mean 1, or empty.
@@ -146,7 +147,7 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
       fisher_count += weights;
     } else if (model.choices_.allocation != Allocation::kFisher) {
       if (model.choices_.allocation == Allocation::kWeights) s.log_step = common_step(s.profile, {}, {});
-      if (source.model() && is_head(tensor.name)) s.log_step -= choices.head_bits;
+      if (source.model() && is_head(*source.model(), tensor.name)) s.log_step -= choices.head_bits;
     }
     const auto rows = static_cast<uint64_t>(std::ceil(share * static_cast<double>(s.m)));
     s.sample_rows = choose_rows(s.m, std::max(rows, kMinSampleRows));

@@ -1,6 +1,7 @@
 #include "trainer/recover/recover_block.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 
@@ -12,14 +13,14 @@ namespace {
 
 /// Gradients that are in memory together. A constant: the order of additions must not depend on the threads.
 constexpr size_t kShards = 4;
-constexpr size_t kNumParameters = kNumLayerMatrices + 2;
 constexpr uint64_t kOrderStream = 0x6f72;
 
-/// A parameter tensor as a flat array; matrices first, then the two gains.
-std::span<float> parameter(BlockWeights<float>* w, size_t i) {
-  if (i < kNumLayerMatrices) return {w->matrix[i].data(), static_cast<size_t>(w->matrix[i].size())};
-  RowVector<float>& gain = i == kNumLayerMatrices ? w->attention_norm : w->mlp_norm;
-  return {gain.data(), static_cast<size_t>(gain.size())};
+/// A parameter tensor as a flat array; matrices first, then gains and biases.
+std::span<float> parameter(const LayerGraph& graph, LayerWeights<float>* w, size_t i) {
+  const size_t matrices = graph.matrices().size();
+  if (i < matrices) return {w->matrices[i].data(), static_cast<size_t>(w->matrices[i].size())};
+  const LayerVector& v = graph.vectors()[i - matrices];
+  return {w->vectors.data() + v.at, static_cast<size_t>(v.size)};
 }
 
 struct Sequence {
@@ -32,24 +33,33 @@ struct Scratch {
 
 class Recovery {
  public:
-  Recovery(const LlamaShape& shape, BlockWeights<float>* weights, const FrozenLayers& frozen, const RecoveryData& data,
-           const RecoveryOptions& options, Runner& runner)
-      : weights_(weights), data_(data), options_(options), runner_(runner), scratch_(runner.num_workers()) {
-    Eigen::Index at = 0, longest = 0;
+  Recovery(const LayerGraph& graph, LayerWeights<float>* weights, const FrozenMatrices& frozen,
+           const RecoveryData& data, const RecoveryOptions& options, Runner& runner)
+      : graph_(graph),
+        weights_(weights),
+        data_(data),
+        options_(options),
+        runner_(runner),
+        passes_(runner.num_workers()),
+        scratch_(runner.num_workers()) {
+    Eigen::Index at = 0;
     for (const uint32_t length : data.lengths) {
       sequences_.push_back({at, length});
       at += length;
-      longest = std::max<Eigen::Index>(longest, length);
     }
-    for (uint32_t i = 0; i < runner.num_workers(); ++i) blocks_.emplace_back(shape, longest);
     split();
-    for (size_t i = 0; i < kNumParameters; ++i) {
-      const std::span<const float> values = parameter(weights, i);
-      tuned_[i] = i < kNumLayerMatrices ? !frozen[i] : options.tune_norms;
+    const size_t matrices = graph.matrices().size(), parameters = matrices + graph.vectors().size();
+    tuned_.resize(parameters);
+    scale_.resize(parameters);
+    adam_.resize(parameters);
+    for (size_t i = 0; i < parameters; ++i) {
+      const std::span<const float> values = parameter(graph, weights, i);
+      tuned_[i] = i < matrices ? !frozen[i] : options.tune_norms;
       if (!tuned_[i]) continue;
       adam_[i] = Adam(values.size());
+      const float offset = i >= matrices && graph.vectors()[i - matrices].one_plus ? 1.0f : 0.0f;
       double squares = 0;
-      for (const float v : values) squares += double{v} * double{v};
+      for (const float v : values) squares += double{v + offset} * double{v + offset};
       scale_[i] = std::sqrt(squares / static_cast<double>(values.size()));
     }
   }
@@ -69,17 +79,18 @@ class Recovery {
   void update(std::span<const Sequence> batch, double rate);
   size_t batch_end(const std::vector<Sequence>& order, size_t first) const;
 
-  BlockWeights<float>* weights_;
+  const LayerGraph& graph_;
+  LayerWeights<float>* weights_;
   const RecoveryData& data_;
   const RecoveryOptions& options_;
   Runner& runner_;
   std::vector<Sequence> sequences_, training_, judging_;
-  std::vector<LlamaBlock<float>> blocks_;  ///< one per worker
-  std::vector<Scratch> scratch_;           ///< one per worker
-  std::array<BlockWeights<float>, kShards> gradient_;
-  std::array<bool, kNumParameters> tuned_{};
-  std::array<double, kNumParameters> scale_{};
-  std::array<Adam, kNumParameters> adam_;
+  std::vector<LayerPass<float>> passes_;  ///< one per worker
+  std::vector<Scratch> scratch_;          ///< one per worker
+  std::array<LayerWeights<float>, kShards> gradient_;
+  std::vector<bool> tuned_;  ///< by parameter(), as what follows
+  std::vector<double> scale_;
+  std::vector<Adam> adam_;
   double unit_ = 1;  ///< cost of an empty block, per weighted token
 };
 
@@ -117,7 +128,7 @@ double Recovery::judge(bool empty) {
     Scratch& scratch = scratch_[worker];
     const uint32_t length = static_cast<uint32_t>(s.length);
     scratch.in = data_.inputs->middleRows(s.begin, s.length);
-    scratch.error = empty ? scratch.in : blocks_[worker].forward(*weights_, scratch.in, std::span(&length, 1));
+    scratch.error = empty ? scratch.in : passes_[worker].forward(graph_, *weights_, scratch.in, std::span(&length, 1));
     scratch.error -= data_.targets->middleRows(s.begin, s.length);
     costs[i] = cost(s.begin, &scratch);
   });
@@ -134,36 +145,34 @@ void Recovery::update(std::span<const Sequence> batch, double rate) {
   if (!(weight > 0)) return;
   const size_t shards = std::min(kShards, batch.size());
   parallel_for(runner_, static_cast<uint32_t>(shards), [&](uint32_t shard, uint32_t worker) {
-    BlockWeights<float>& gradient = gradient_[shard];
-    for (uint32_t m = 0; m < kNumLayerMatrices; ++m) {
-      if (tuned_[m]) gradient.matrix[m].setZero(weights_->matrix[m].rows(), weights_->matrix[m].cols());
+    LayerWeights<float>& gradient = gradient_[shard];
+    gradient.matrices.resize(weights_->matrices.size());
+    for (size_t m = 0; m < gradient.matrices.size(); ++m) {
+      if (tuned_[m]) gradient.matrices[m].setZero(weights_->matrices[m].rows(), weights_->matrices[m].cols());
     }
-    if (options_.tune_norms) {
-      gradient.attention_norm.setZero(weights_->attention_norm.size());
-      gradient.mlp_norm.setZero(weights_->mlp_norm.size());
-    }
+    if (options_.tune_norms) gradient.vectors.setZero(weights_->vectors.size());
     Scratch& scratch = scratch_[worker];
     for (size_t i = shard; i < batch.size(); i += shards) {
       const Sequence& s = batch[i];
       const uint32_t length = static_cast<uint32_t>(s.length);
       scratch.in = data_.inputs->middleRows(s.begin, s.length);
-      scratch.error = blocks_[worker].forward(*weights_, scratch.in, std::span(&length, 1));
+      scratch.error = passes_[worker].forward(graph_, *weights_, scratch.in, std::span(&length, 1));
       scratch.error -= data_.targets->middleRows(s.begin, s.length);
       cost(s.begin, &scratch);
       for (Eigen::Index t = 0; t < s.length; ++t) {
         scratch.metric_error.row(t) *= static_cast<float>(2 * token_weight(s.begin + t) / (weight * unit_));
       }
-      blocks_[worker].backward(*weights_, scratch.metric_error, nullptr, &gradient);
+      passes_[worker].backward(graph_, *weights_, scratch.metric_error, nullptr, &gradient);
     }
   });
-  parallel_for(runner_, static_cast<uint32_t>(kNumParameters), [&](uint32_t i, uint32_t) {
+  parallel_for(runner_, static_cast<uint32_t>(tuned_.size()), [&](uint32_t i, uint32_t) {
     if (!tuned_[i]) return;
-    const std::span<float> sum = parameter(&gradient_[0], i);
+    const std::span<float> sum = parameter(graph_, &gradient_[0], i);
     for (size_t shard = 1; shard < shards; ++shard) {
-      const std::span<const float> other = parameter(&gradient_[shard], i);
+      const std::span<const float> other = parameter(graph_, &gradient_[shard], i);
       for (size_t k = 0; k < sum.size(); ++k) sum[k] += other[k];
     }
-    adam_[i].step(parameter(weights_, i), sum, rate * scale_[i], 0);
+    adam_[i].step(parameter(graph_, weights_, i), sum, rate * scale_[i], 0);
   });
 }
 
@@ -207,7 +216,7 @@ Result<RecoveryResult> Recovery::run(const Progress& progress) {
   for (size_t first = 0; first < training_.size(); ++steps) first = batch_end(training_, first);
   steps *= options_.epochs;
   uint64_t step = 0;
-  BlockWeights<float> best = *weights_;
+  LayerWeights<float> best = *weights_;
   for (uint32_t e = 1; e <= options_.epochs; ++e) {
     const bool go_on = progress.report(e - 1, options_.epochs);
     if (!go_on) {
@@ -226,21 +235,19 @@ Result<RecoveryResult> Recovery::run(const Progress& progress) {
   return result;
 }
 
-Status check(const LlamaShape& shape, const BlockWeights<float>& weights, const RecoveryData& data,
-             const RecoveryOptions& options) {
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const LayerMatrix m = static_cast<LayerMatrix>(i);
-    if (weights.matrix[i].rows() != shape.rows(m) || weights.matrix[i].cols() != shape.cols(m)) {
-      return invalid_argument("recovery: a matrix of the block has the wrong shape");
-    }
-  }
-  if (weights.attention_norm.size() != shape.hidden || weights.mlp_norm.size() != shape.hidden) {
-    return invalid_argument("recovery: a norm of the block has the wrong size");
+Status check(const LayerGraph& graph, const LayerWeights<float>& weights, const FrozenMatrices& frozen,
+             const RecoveryData& data, const RecoveryOptions& options) {
+  if (!graph.fits(weights) || frozen.size() != weights.matrices.size()) {
+    return invalid_argument("recovery: a matrix or the vectors of the block have the wrong shape");
   }
   Eigen::Index tokens = 0;
-  for (const uint32_t length : data.lengths) tokens += length;
+  for (const uint32_t length : data.lengths) {
+    tokens += length;
+    if (static_cast<Eigen::Index>(length) > graph.context())
+      return invalid_argument("recovery: a sequence is longer than the block was made for");
+  }
   const auto fits = [&](const RowMatrix<float>* m, Eigen::Index rows) {
-    return m != nullptr && m->rows() == rows && m->cols() == shape.hidden;
+    return m != nullptr && m->rows() == rows && m->cols() == graph.hidden();
   };
   if (tokens == 0 || !fits(data.inputs, tokens) || !fits(data.targets, tokens)) {
     return invalid_argument(
@@ -252,7 +259,7 @@ Status check(const LlamaShape& shape, const BlockWeights<float>& weights, const 
   if (!data.token_weight.empty() && data.token_weight.size() != static_cast<size_t>(tokens)) {
     return invalid_argument("recovery: one weight per token is needed");
   }
-  if (data.metric != nullptr && !fits(data.metric, shape.hidden)) {
+  if (data.metric != nullptr && !fits(data.metric, graph.hidden())) {
     return invalid_argument("recovery: the metric must be [hidden][hidden]");
   }
   if (!(options.learning_rate > 0) || !(options.validation >= 0 && options.validation < 1) ||
@@ -264,14 +271,14 @@ Status check(const LlamaShape& shape, const BlockWeights<float>& weights, const 
 
 }  // namespace
 
-Result<RecoveryResult> recover_block(const LlamaShape& shape, BlockWeights<float>* weights, const FrozenLayers& frozen,
-                                     const RecoveryData& data, const RecoveryOptions& options, Runner& runner,
-                                     const Progress& progress) {
-  NWC_TRY(check(shape, *weights, data, options));
+Result<RecoveryResult> recover_block(const LayerGraph& graph, LayerWeights<float>* weights,
+                                     const FrozenMatrices& frozen, const RecoveryData& data,
+                                     const RecoveryOptions& options, Runner& runner, const Progress& progress) {
+  NWC_TRY(check(graph, *weights, frozen, data, options));
   const bool anything = options.tune_norms || std::find(frozen.begin(), frozen.end(), false) != frozen.end();
   RecoveryOptions actual = options;
   if (!anything) actual.epochs = 0;
-  return Recovery(shape, weights, frozen, data, actual, runner).run(progress);
+  return Recovery(graph, weights, frozen, data, actual, runner).run(progress);
 }
 
 }  // namespace nwc

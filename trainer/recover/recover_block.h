@@ -2,17 +2,17 @@
 // others are tuned so that the block's output comes back to the output of the uncompressed block.
 #pragma once
 
-#include <array>
 #include <span>
+#include <vector>
 
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
-#include "trainer/llm/llama_block.h"
+#include "trainer/llm/layer_pass.h"
 
 namespace nwc {
 
-/// True for the matrices of a block that stay as they are, indexed by LayerMatrix.
-using FrozenLayers = std::array<bool, kNumLayerMatrices>;
+/// True for the matrices of a block that stay as they are, by their place in LayerGraph::matrices().
+using FrozenMatrices = std::vector<bool>;
 
 /// The inputs of a block and the outputs that it should have. Sequences lie one after another; all matrices are
 /// [tokens][hidden].
@@ -31,7 +31,7 @@ struct RecoveryOptions {
   uint32_t epochs = 8;
   uint32_t batch_tokens = 2048;  ///< whole sequences, at least so many tokens, per update
   double learning_rate = 1e-2;   ///< of Adam, as a share of each tensor's root mean square
-  bool tune_norms = true;        ///< the gains of the two RMSNorms as well
+  bool tune_norms = true;        ///< gains and biases as well
   double validation = 0.125;     ///< share of the sequences that only judges; too few for one sequence: all judge
   uint64_t seed = 1;             ///< of the order of the sequences
 };
@@ -49,8 +49,8 @@ struct RecoveryResult {
 /// per thread. progress: in epochs.
 /// errors: kInvalidArgument (shapes or lengths disagree, no tokens, options out of range), kCorrupt (not finite),
 ///         kCancelled (*weights then holds the best so far)
-Result<RecoveryResult> recover_block(const LlamaShape& shape, BlockWeights<float>* weights, const FrozenLayers& frozen,
-                                     const RecoveryData& data, const RecoveryOptions& options, Runner& runner,
-                                     const Progress& progress = {});
+Result<RecoveryResult> recover_block(const LayerGraph& graph, LayerWeights<float>* weights,
+                                     const FrozenMatrices& frozen, const RecoveryData& data,
+                                     const RecoveryOptions& options, Runner& runner, const Progress& progress = {});
 
 }  // namespace nwc

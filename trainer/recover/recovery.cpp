@@ -118,14 +118,15 @@ struct EpochProgress {
   }
 };
 
-constexpr std::array<std::initializer_list<LayerMatrix>, 4> kStages = {{{kQ, kK, kV}, {kO}, {kGate, kUp}, {kDown}}};
+/// The matrices of one product are coded together, product after product.
+constexpr size_t kStages = kNumLinears;
 
 class Recovery {
  public:
-  Recovery(const ModelSource& source, RateModel* rate, const FittedCodec& fitted, double log_step,
-           const RecoveryChoices& choices, std::string hash, Runner& runner, const Progress& progress,
+  Recovery(const ModelSource& source, const ModelGraph& graph, RateModel* rate, const FittedCodec& fitted,
+           double log_step, const RecoveryChoices& choices, std::string hash, Runner& runner, const Progress& progress,
            const Logger& log)
-      : source_(source),
+      : graph_(graph),
         rate_(*rate),
         fitted_(fitted),
         costs_(fitted.codec.record),
@@ -138,11 +139,11 @@ class Recovery {
         tuned_(std::make_unique<TunedModel>(source)) {}
 
   Result<std::unique_ptr<ModelSource>> run() {
-    NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(source_, choices_.tokens, choices_.context));
-    NWC_TRY(embed());
-    const uint32_t layers = source_.model()->num_layers;
+    NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(graph_, choices_.tokens));
+    NWC_TRY(embed(stream.lengths()));
+    const uint32_t layers = graph_.num_layers();
     for (uint32_t layer = 0; layer < layers; ++layer) {
-      const uint64_t epochs = kStages.size() * choices_.options.epochs;
+      const uint64_t epochs = kStages * choices_.options.epochs;
       if (!progress_.report(layer * epochs, layers * epochs)) return Status(StatusCode::kCancelled, "");
       NWC_TRY(stream.advance(runner_));
       NWC_TRY(recover(layer, stream).with_context("block " + std::to_string(layer)));
@@ -153,18 +154,17 @@ class Recovery {
 
  private:
   /// The features that enter block 0 of the coded model.
-  Status embed() {
-    const auto index = source_.find(kEmbeddingName);
-    if (!index) return corrupt(std::string("tensor ") + kEmbeddingName + " is missing");
-    NWC_ASSIGN_OR_RETURN(std::vector<float> table, source_.read_f32(*index));
-    if (rate_.find(*index) != nullptr) NWC_TRY(code(*index, table));
-    const auto hidden = static_cast<size_t>(source_.model()->hidden_size);
-    drifted_.resize(eigen_index(choices_.tokens.size()), eigen_index(hidden));
-    for (size_t t = 0; t < choices_.tokens.size(); ++t)
-      drifted_.row(eigen_index(t)) =
-          ConstRowMap<float>(table.data() + choices_.tokens[t] * hidden, eigen_index(hidden));
+  Status embed(std::span<const uint32_t> lengths) {
+    const ModelLayout& layout = graph_.layout();
+    NWC_ASSIGN_OR_RETURN(RowMatrix<float> table, graph_.load_embedding());
+    if (rate_.find(layout.embedding) != nullptr) NWC_TRY(code(layout.embedding, values_of(&table)));
+    NWC_ASSIGN_OR_RETURN(RowMatrix<float> positions, graph_.load_positions());
+    if (graph_.has_positions() && rate_.find(layout.positions) != nullptr)
+      NWC_TRY(code(layout.positions, values_of(&positions)));
+    embed_tokens(graph_.model().ends, table, positions, choices_.tokens, lengths, &drifted_);
     return {};
   }
+  static std::span<float> values_of(RowMatrix<float>* w) { return {w->data(), static_cast<size_t>(w->size())}; }
 
   /// *w becomes what the decoder returns.
   Status code(size_t index, std::span<float> w) {
@@ -199,40 +199,43 @@ class Recovery {
     tuned_->replace_coded(index, w);
     return code(index, w);
   }
-  Status settle(uint32_t layer, LayerMatrix m, RowMatrix<float>* w) {
-    return settle(*source_.find(linear_name(layer, m)), {w->data(), static_cast<size_t>(w->size())});
+  Status settle_matrix(uint32_t layer, size_t m, LayerWeights<float>* weights) {
+    return settle(graph_.matrix_tensor(layer, m), values_of(&weights->matrices[m]));
   }
 
   void say_taken() {
     if (taken_ != said_taken_)
-      log_.log(LogLevel::kInfo, "recovery: " + std::to_string(taken_) + " of " +
-                                    std::to_string(source_.model()->num_layers) +
+      log_.log(LogLevel::kInfo, "recovery: " + std::to_string(taken_) + " of " + std::to_string(graph_.num_layers()) +
                                     " blocks are taken from an earlier run");
     said_taken_ = taken_;
   }
 
   Status recover(uint32_t layer, const FeatureStream& stream) {
-    BlockWeights<float> weights;
-    if (choices_.files != nullptr && choices_.files->take(hash_, layer, stream.shape(), &weights, log_)) {
+    const LayerGraph& graph = graph_.layer(layer);
+    LayerWeights<float> weights;
+    if (choices_.files != nullptr && choices_.files->take(hash_, layer, graph_, &weights, log_)) {
       ++taken_;
-      for (uint32_t m = 0; m < kNumLayerMatrices; ++m)
-        NWC_TRY(settle(layer, static_cast<LayerMatrix>(m), &weights.matrix[m]));
+      for (size_t m = 0; m < weights.matrices.size(); ++m) NWC_TRY(settle_matrix(layer, m, &weights));
     } else {
       say_taken();
       NWC_TRY(tune(layer, stream, &weights));
     }
-    for (const auto& [name, gain] : {std::pair{attention_norm_name(layer), &weights.attention_norm},
-                                     std::pair{mlp_norm_name(layer), &weights.mlp_norm}})
-      NWC_TRY(settle(*source_.find(name), {gain->data(), static_cast<size_t>(gain->size())}));
-    if (choices_.drifted_inputs) forward_block(stream.shape(), weights, stream.lengths(), &drifted_, runner_);
+    for (size_t v = 0; v < graph.vectors().size(); ++v) {
+      const LayerVector& vector = graph.vectors()[v];
+      NWC_TRY(settle(graph_.vector_tensor(layer, v),
+                     {weights.vectors.data() + vector.at, static_cast<size_t>(vector.size)}));
+    }
+    if (choices_.drifted_inputs) forward_layer(graph, weights, stream.lengths(), &drifted_, runner_);
     return {};
   }
 
   /// *weights: as they are read back, but for the norms.
-  Status tune(uint32_t layer, const FeatureStream& stream, BlockWeights<float>* weights) {
+  Status tune(uint32_t layer, const FeatureStream& stream, LayerWeights<float>* weights) {
+    const LayerGraph& graph = graph_.layer(layer);
     *weights = stream.weights();
-    BlockWeights<float> wanted;  // before coding
-    FrozenLayers frozen{};
+    LayerWeights<float> wanted;  // before coding
+    wanted.matrices.resize(weights->matrices.size());
+    FrozenMatrices frozen(weights->matrices.size(), false);
     const RecoveryData data{.inputs = choices_.drifted_inputs ? &drifted_ : &stream.inputs(),
                             .targets = &stream.outputs(),
                             .lengths = stream.lengths(),
@@ -240,35 +243,36 @@ class Recovery {
                             .metric = nullptr};
     const uint64_t epochs = choices_.options.epochs;
     double before = 0, after = 0;
-    for (size_t stage = 0; stage < kStages.size(); ++stage) {
-      for (const LayerMatrix m : kStages[stage]) {
-        wanted.matrix[m] = weights->matrix[m];
-        NWC_TRY(settle(layer, m, &weights->matrix[m]));
+    for (size_t stage = 0; stage < kStages; ++stage) {
+      for (size_t m = 0; m < frozen.size(); ++m) {
+        if (graph.matrices()[m].linear != static_cast<Linear>(stage)) continue;
+        wanted.matrices[m] = weights->matrices[m];
+        NWC_TRY(settle_matrix(layer, m, weights));
         frozen[m] = true;
       }
       RecoveryOptions options = choices_.options;
       options.seed += 4 * layer + stage;
       EpochProgress progress{.whole = progress_,
-                             .before = (kStages.size() * layer + stage) * epochs,
-                             .total = kStages.size() * epochs * source_.model()->num_layers};
+                             .before = (kStages * layer + stage) * epochs,
+                             .total = kStages * epochs * graph_.num_layers()};
       NWC_ASSIGN_OR_RETURN(const RecoveryResult result,
-                           recover_block(stream.shape(), weights, frozen, data, options, runner_, progress.callback()));
+                           recover_block(graph, weights, frozen, data, options, runner_, progress.callback()));
       if (stage == 0) before = result.before;
       after = result.after;
     }
     if (choices_.files != nullptr) {
-      wanted.attention_norm = weights->attention_norm;
-      wanted.mlp_norm = weights->mlp_norm;
-      choices_.files->keep(hash_, layer, std::move(wanted), log_);
+      wanted.vectors = weights->vectors;
+      choices_.files->keep(hash_, layer, graph_, std::move(wanted), log_);
     }
     char text[128];
-    std::snprintf(text, sizeof text, "block %u: error of the output %.5f with q, k, v coded, %.5f at the end", layer,
-                  before, after);
+    std::snprintf(text, sizeof text,
+                  "block %u: error of the output %.5f with the first matrices coded, %.5f at the end", layer, before,
+                  after);
     log_.log(LogLevel::kInfo, text);
     return {};
   }
 
-  const ModelSource& source_;
+  const ModelGraph& graph_;
   RateModel& rate_;
   const FittedCodec& fitted_;
   const TableCosts costs_;
@@ -290,12 +294,13 @@ Result<std::unique_ptr<ModelSource>> recover_model(const ModelSource& source, co
                                                    const RecoveryChoices& choices, Runner& runner,
                                                    const Progress& progress, const Logger& log) {
   if (!source.model()) return unsupported("recovery needs a model with a description (config.json or GGUF)");
+  NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(source, choices.context));
   std::string hash;
   if (choices.files != nullptr) {
     NWC_ASSIGN_OR_RETURN(hash, recovery_hash(source, calibration, *rate, fitted, log_step, choices));
   }
   Result<std::unique_ptr<ModelSource>> out =
-      Recovery(source, rate, fitted, log_step, choices, std::move(hash), runner, progress, log).run();
+      Recovery(source, graph, rate, fitted, log_step, choices, std::move(hash), runner, progress, log).run();
   if (out.ok() || out.status().code() != StatusCode::kCancelled) return out;
   return Status(StatusCode::kCancelled,
                 "cancelled while recovering" +

@@ -21,11 +21,11 @@ struct RecoveryChoices {
 };
 
 /// The source with tuned weights in place of some of its own: coding them at `log_step` with `fitted` gives what the
-/// tuning reckoned with. In each block q, k and v are coded first, then o, gate and up, down; after each of these the
-/// rest is tuned, the gains of the norms with it. Deterministic, from whatever blocks choices.files has. Needs a model
-/// description. The result refers to `source`. calibration: what `rate` was surveyed with, or null. Memory: the tuned
-/// weights, and four times [tokens][hidden].
-/// errors: kUnsupported, kCancelled, those of recover_block and of reading
+/// tuning reckoned with. In each block the matrices that give queries, keys and values are coded first, then the
+/// output's, gate and up, down; after each of these the rest is tuned, gains and biases with it. Deterministic, from
+/// whatever blocks choices.files has. Needs a model description. The result refers to `source`. calibration: what
+/// `rate` was surveyed with, or null. Memory: the tuned weights, and four times [tokens][hidden]. errors: kUnsupported,
+/// kCancelled, those of recover_block and of reading
 Result<std::unique_ptr<ModelSource>> recover_model(const ModelSource& source, const Calibration* calibration,
                                                    RateModel* rate, const FittedCodec& fitted, double log_step,
                                                    const RecoveryChoices& choices, Runner& runner,

@@ -9,7 +9,6 @@
 #include "runtime/format/container.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
-#include "trainer/llm/llama_weights.h"
 
 namespace nwc {
 namespace {
@@ -23,18 +22,18 @@ struct BlockTensor {
 };
 
 /// Of a block whose matrices have their shapes already.
-std::vector<BlockTensor> tensors_of(uint32_t layer, BlockWeights<float>* weights) {
+std::vector<BlockTensor> tensors_of(const ModelGraph& graph, uint32_t layer, LayerWeights<float>* weights) {
   std::vector<BlockTensor> out;
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    RowMatrix<float>& w = weights->matrix[i];
-    out.push_back({linear_name(layer, static_cast<LayerMatrix>(i)),
+  for (size_t m = 0; m < weights->matrices.size(); ++m) {
+    RowMatrix<float>& w = weights->matrices[m];
+    out.push_back({graph.matrix_name(layer, m),
                    {static_cast<uint64_t>(w.rows()), static_cast<uint64_t>(w.cols())},
                    {w.data(), static_cast<size_t>(w.size())}});
   }
-  for (const auto& [name, gain] : {std::pair{attention_norm_name(layer), &weights->attention_norm},
-                                   std::pair{mlp_norm_name(layer), &weights->mlp_norm}}) {
-    const size_t size = static_cast<size_t>(gain->size());
-    out.push_back({name, {size}, {gain->data(), size}});
+  const std::vector<LayerVector>& vectors = graph.layer(layer).vectors();
+  for (size_t v = 0; v < vectors.size(); ++v) {
+    const size_t size = static_cast<size_t>(vectors[v].size);
+    out.push_back({graph.name(graph.vector_tensor(layer, v)), {size}, {weights->vectors.data() + vectors[v].at, size}});
   }
   return out;
 }
@@ -52,8 +51,8 @@ std::string crc_text(std::span<const BlockTensor> tensors) {
 }
 
 /// safety: untrusted input; *weights is of no use after an error
-Status read_block(const std::string& path, const std::string& hash, uint32_t layer, const LlamaShape& shape,
-                  BlockWeights<float>* weights) {
+Status read_block(const std::string& path, const std::string& hash, uint32_t layer, const ModelGraph& graph,
+                  LayerWeights<float>* weights) {
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));
   NWC_ASSIGN_OR_RETURN(const SafetensorsHeader header, read_safetensors_header(*reader));
   const auto says = [&](const char* key) {
@@ -62,13 +61,10 @@ Status read_block(const std::string& path, const std::string& hash, uint32_t lay
   };
   if (says("recovery") != hash) return corrupt("it belongs to another recovery");
 
-  for (uint32_t i = 0; i < kNumLayerMatrices; ++i) {
-    const LayerMatrix m = static_cast<LayerMatrix>(i);
-    weights->matrix[m].resize(shape.rows(m), shape.cols(m));
-  }
-  weights->attention_norm.resize(shape.hidden);
-  weights->mlp_norm.resize(shape.hidden);
-  const std::vector<BlockTensor> tensors = tensors_of(layer, weights);
+  weights->matrices.clear();
+  for (const LayerMatrix& m : graph.layer(layer).matrices()) weights->matrices.emplace_back(m.rows, m.cols);
+  weights->vectors.resize(graph.layer(layer).vector_elements());
+  const std::vector<BlockTensor> tensors = tensors_of(graph, layer, weights);
   if (header.tensors.size() != tensors.size()) return corrupt("it does not hold the tensors of a block");
   for (size_t i = 0; i < tensors.size(); ++i) {
     const SafetensorsTensor& stored = header.tensors[i];
@@ -89,13 +85,13 @@ std::string RecoveryFiles::path(const std::string& hash, uint32_t layer) const {
   return folder_ + "/" + hash + "/" + kFilePrefix + std::to_string(layer) + ".safetensors";
 }
 
-bool RecoveryFiles::take(const std::string& hash, uint32_t layer, const LlamaShape& shape, BlockWeights<float>* weights,
+bool RecoveryFiles::take(const std::string& hash, uint32_t layer, const ModelGraph& graph, LayerWeights<float>* weights,
                          const Logger& log) {
   used_.insert(hash);
   const std::string file = path(hash, layer);
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return false;
-  const Status status = read_block(file, hash, layer, shape, weights);
+  const Status status = read_block(file, hash, layer, graph, weights);
   if (!status.ok()) {
     log.log(LogLevel::kWarning,
             file + " is of no use, block " + std::to_string(layer) + " is recovered again: " + status.message());
@@ -105,13 +101,14 @@ bool RecoveryFiles::take(const std::string& hash, uint32_t layer, const LlamaSha
   return true;
 }
 
-void RecoveryFiles::keep(const std::string& hash, uint32_t layer, BlockWeights<float> weights, const Logger& log) {
+void RecoveryFiles::keep(const std::string& hash, uint32_t layer, const ModelGraph& graph, LayerWeights<float> weights,
+                         const Logger& log) {
   used_.insert(hash);
   const auto write = [&]() -> Status {
     std::error_code error;
     std::filesystem::create_directories(folder_ + "/" + hash, error);
     if (error) return io_error(folder_ + "/" + hash + ": cannot create the folder: " + error.message());
-    const std::vector<BlockTensor> tensors = tensors_of(layer, &weights);
+    const std::vector<BlockTensor> tensors = tensors_of(graph, layer, &weights);
     std::vector<SafetensorsTensor> headers(tensors.size());
     for (size_t i = 0; i < tensors.size(); ++i) {
       headers[i].name = tensors[i].name;

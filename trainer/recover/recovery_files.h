@@ -6,7 +6,7 @@
 #include <string>
 
 #include "runtime/base/log.h"
-#include "trainer/llm/llama_block.h"
+#include "trainer/llm/model_graph.h"
 
 namespace nwc {
 
@@ -20,11 +20,12 @@ class RecoveryFiles {
   const std::string& folder() const { return folder_; }
 
   /// Reads the block if there is a valid file of it, and returns whether there was one.
-  /// shapes: those of `shape`; memory: the block and its largest matrix once more
-  bool take(const std::string& hash, uint32_t layer, const LlamaShape& shape, BlockWeights<float>* weights,
+  /// memory: the block and its largest matrix once more
+  bool take(const std::string& hash, uint32_t layer, const ModelGraph& graph, LayerWeights<float>* weights,
             const Logger& log);
   /// Keeps a block. What cannot be written (a full disk) is warned about once: the run goes on without.
-  void keep(const std::string& hash, uint32_t layer, BlockWeights<float> weights, const Logger& log);
+  void keep(const std::string& hash, uint32_t layer, const ModelGraph& graph, LayerWeights<float> weights,
+            const Logger& log);
   /// Blocks that take() has found.
   uint32_t taken() const { return taken_; }
 

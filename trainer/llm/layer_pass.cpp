@@ -1,0 +1,282 @@
+#include "trainer/llm/layer_pass.h"
+
+#include <algorithm>
+#include <cassert>
+#include <numeric>
+
+#include "trainer/llm/mlp_activation.h"
+#include "trainer/llm/norm_rows.h"
+
+namespace nwc {
+namespace {
+
+template <typename T>
+bool wants_matrix(const LayerWeights<T>* grad, size_t m) {
+  return grad != nullptr && m < grad->matrices.size() && grad->matrices[m].size() != 0;
+}
+
+template <typename T>
+bool wants_vectors(const LayerWeights<T>* grad) {
+  return grad != nullptr && grad->vectors.size() != 0;
+}
+
+/// Where the gradient of a vector is added up; null: nowhere.
+template <typename T>
+T* gradient_of(LayerWeights<T>* grad, const LayerVector& v) {
+  return wants_vectors(grad) && v.size != 0 ? grad->vectors.data() + v.at : nullptr;
+}
+
+}  // namespace
+
+/// As it is used; of size 0 if there is none.
+template <typename T>
+RowVector<T> LayerPass<T>::vector(const LayerWeights<T>& w, const LayerVector& v) const {
+  RowVector<T> out = w.vectors.segment(v.at, v.size);
+  if (v.one_plus) out.array() += T(1);
+  return out;
+}
+
+template <typename T>
+const RowMatrix<T>& LayerPass<T>::forward(const LayerGraph& graph, const LayerWeights<T>& w, const RowMatrix<T>& x,
+                                          std::span<const uint32_t> lengths) {
+  assert(graph.fits(w));
+  assert(std::accumulate(lengths.begin(), lengths.end(), Eigen::Index{0}) == x.rows());
+  assert(lengths.empty() ||
+         static_cast<Eigen::Index>(*std::max_element(lengths.begin(), lengths.end())) <= graph.context());
+  x_ = &x;
+  lengths_.assign(lengths.begin(), lengths.end());
+  values_.resize(graph.widths().size());
+  gradients_.resize(graph.widths().size());
+  for (const Op& op : graph.ops()) run(graph, w, op);
+  return value(graph.output());
+}
+
+template <typename T>
+void LayerPass<T>::run(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op) {
+  const BlockSpec& spec = graph.spec();
+  const RowMatrix<T>& in = value(op.in);
+  RowMatrix<T>& out = values_[op.out];
+  switch (op.step.kind) {
+    case StepKind::kNorm: {
+      RowNorm<T> norm(spec.norm, static_cast<T>(spec.norm_eps), vector(w, op.gain), vector(w, op.bias));
+      out.resize(in.rows(), in.cols());
+      for (Eigen::Index t = 0; t < in.rows(); ++t) norm.forward(in.row(t), out.row(t));
+      break;
+    }
+    case StepKind::kLinear: multiply(graph, w, op); break;
+    case StepKind::kQkNorm: norm_queries_and_keys(graph, w, op); break;
+    case StepKind::kRotate: rotate(graph, T(1), &out); break;
+    case StepKind::kAttend: attention_.forward(spec, in, lengths_, &out); break;
+    case StepKind::kActivate: {
+      const Eigen::Index inner = spec.intermediate_size;
+      const auto gate = in.leftCols(inner), up = in.rightCols(inner);
+      activate_forward(spec.activation, gate, spec.gated ? &up : nullptr, &out);
+      break;
+    }
+    case StepKind::kAdd:
+      out = value(op.base);
+      out += static_cast<T>(op.step.scale) * in;
+      break;
+  }
+}
+
+template <typename T>
+void LayerPass<T>::multiply(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op) {
+  const RowMatrix<T>& in = value(op.in);
+  RowMatrix<T>& out = values_[op.out];
+  if (op.step.accumulate) {
+    out = value(op.base);
+  } else {
+    out.resize(in.rows(), graph.widths()[op.out]);
+  }
+  for (size_t m = op.first_matrix; m < op.end_matrix; ++m) {
+    const LayerMatrix& matrix = graph.matrices()[m];
+    auto columns = out.middleCols(matrix.first_row, matrix.rows);
+    if (op.step.accumulate) {
+      columns.noalias() += in * w.matrices[m].transpose();
+    } else {
+      columns.noalias() = in * w.matrices[m].transpose();
+    }
+  }
+  if (op.bias.size != 0) out.rowwise() += vector(w, op.bias);
+}
+
+/// The values stay as they are.
+template <typename T>
+void LayerPass<T>::norm_queries_and_keys(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op) {
+  const BlockSpec& spec = graph.spec();
+  const RowMatrix<T>& in = value(op.in);
+  RowMatrix<T>& out = values_[op.out];
+  out = in;
+  Eigen::Index at = 0;
+  for (const LayerVector& gain : {op.gain, op.key_gain}) {
+    RowNorm<T> norm(spec.norm, static_cast<T>(spec.norm_eps), vector(w, gain));
+    const Eigen::Index end = at == 0 ? spec.q_width() : spec.q_width() + spec.kv_width();
+    for (; at < end; at += gain.size) {
+      for (Eigen::Index t = 0; t < in.rows(); ++t)
+        norm.forward(in.row(t).segment(at, gain.size), out.row(t).segment(at, gain.size));
+    }
+  }
+}
+
+/// direction +1 rotates queries and keys, -1 rotates gradients back by the transposed matrix. Both scale queries.
+template <typename T>
+void LayerPass<T>::rotate(const LayerGraph& graph, T direction, RowMatrix<T>* qkv) const {
+  const BlockSpec& spec = graph.spec();
+  const Eigen::Index half = graph.cosine().cols(), dim = spec.head_dim;
+  const Eigen::Index queries = spec.q_width(), rotated = queries + spec.kv_width();
+  RowVector<T> a(half), b(half), cosine(half), sine(half);
+  Eigen::Index row = 0;
+  for (const uint32_t length : lengths_) {
+    for (Eigen::Index t = 0; t < static_cast<Eigen::Index>(length); ++t, ++row) {
+      auto x = qkv->row(row);
+      cosine = graph.cosine().row(t).template cast<T>();
+      sine = graph.sine().row(t).template cast<T>();
+      for (Eigen::Index col = 0; half != 0 && col < rotated; col += dim) {
+        a = x.segment(col, half);
+        b = x.segment(col + half, half);
+        x.segment(col, half) = a.cwiseProduct(cosine) - direction * b.cwiseProduct(sine);
+        x.segment(col + half, half) = b.cwiseProduct(cosine) + direction * a.cwiseProduct(sine);
+      }
+      if (spec.temperature_beta != 0) x.head(queries) *= static_cast<T>(graph.query_scales()[t]);
+    }
+  }
+}
+
+/// What of the gradients is worth computing: that of a value is, if the input's or that of a weight before it is
+/// wanted.
+template <typename T>
+void LayerPass<T>::find_needed(const LayerGraph& graph, bool input, const LayerWeights<T>* grad) {
+  needed_.assign(graph.widths().size(), false);
+  needed_[0] = input;
+  for (const Op& op : graph.ops()) {
+    bool own = wants_vectors(grad) && op.gain.size + op.key_gain.size + op.bias.size != 0;
+    for (size_t m = op.first_matrix; m < op.end_matrix; ++m) own = own || wants_matrix(grad, m);
+    const bool adds = op.step.kind == StepKind::kAdd || op.step.accumulate;
+    needed_[op.out] = own || needed_[op.in] || (adds && needed_[op.base]);
+  }
+}
+
+/// Where the gradient at a value is to be added; zero if nothing was yet.
+template <typename T>
+RowMatrix<T>* LayerPass<T>::summed_gradient(size_t v) {
+  if (!has_gradient_[v]) gradients_[v].setZero(value(v).rows(), value(v).cols());
+  has_gradient_[v] = true;
+  return &gradients_[v];
+}
+
+template <typename T>
+void LayerPass<T>::add_gradient(size_t v, T scale, const RowMatrix<T>& dy) {
+  if (!needed_[v]) return;
+  if (!has_gradient_[v] && scale == T(1)) {
+    gradients_[v] = dy;
+  } else if (!has_gradient_[v]) {
+    gradients_[v] = scale * dy;
+  } else {
+    gradients_[v] += scale * dy;
+  }
+  has_gradient_[v] = true;
+}
+
+template <typename T>
+void LayerPass<T>::backward(const LayerGraph& graph, const LayerWeights<T>& w, const RowMatrix<T>& dy, RowMatrix<T>* dx,
+                            LayerWeights<T>* grad) {
+  assert(dy.rows() == value(graph.output()).rows() && dy.cols() == graph.hidden() && dx != &dy);
+  find_needed(graph, dx != nullptr, grad);
+  has_gradient_.assign(graph.widths().size(), false);
+  add_gradient(graph.output(), T(1), dy);
+  for (auto op = graph.ops().rbegin(); op != graph.ops().rend(); ++op) {
+    if (needed_[op->out] && has_gradient_[op->out]) run_backward(graph, w, *op, grad);
+  }
+  if (dx != nullptr) dx->swap(*summed_gradient(0));
+}
+
+template <typename T>
+void LayerPass<T>::run_backward(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op,
+                                LayerWeights<T>* grad) {
+  const BlockSpec& spec = graph.spec();
+  const RowMatrix<T>& in = value(op.in);
+  const RowMatrix<T>& dy = gradients_[op.out];
+  switch (op.step.kind) {
+    case StepKind::kNorm: {
+      RowNorm<T> norm(spec.norm, static_cast<T>(spec.norm_eps), vector(w, op.gain));
+      T* const dgain = gradient_of(grad, op.gain);
+      T* const dbias = gradient_of(grad, op.bias);
+      RowMatrix<T>& dx = *summed_gradient(op.in);
+      for (Eigen::Index t = 0; t < in.rows(); ++t) norm.backward(in.row(t), dy.row(t), dx.row(t), dgain, dbias);
+      break;
+    }
+    case StepKind::kLinear: multiply_backward(graph, w, op, grad); break;
+    case StepKind::kQkNorm: norm_queries_and_keys_backward(graph, w, op, grad); break;
+    case StepKind::kRotate: rotate(graph, T(-1), &gradients_[op.out]); break;
+    case StepKind::kAttend:
+      attention_.backward(spec, in, lengths_, dy, &gradients_[op.in]);
+      has_gradient_[op.in] = true;
+      break;
+    case StepKind::kActivate: {
+      const Eigen::Index inner = spec.intermediate_size;
+      RowMatrix<T>& dx = gradients_[op.in];
+      dx.resize(in.rows(), in.cols());
+      has_gradient_[op.in] = true;
+      const auto gate = in.leftCols(inner), up = in.rightCols(inner);
+      auto dgate = dx.leftCols(inner), dup = dx.rightCols(inner);
+      activate_backward(spec.activation, gate, spec.gated ? &up : nullptr, dy, &dgate, &dup);
+      break;
+    }
+    case StepKind::kAdd:
+      add_gradient(op.in, static_cast<T>(op.step.scale), dy);
+      add_gradient(op.base, T(1), dy);
+      break;
+  }
+}
+
+template <typename T>
+void LayerPass<T>::multiply_backward(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op,
+                                     LayerWeights<T>* grad) {
+  const RowMatrix<T>& in = value(op.in);
+  const RowMatrix<T>& dy = gradients_[op.out];
+  for (size_t m = op.first_matrix; m < op.end_matrix; ++m) {
+    const LayerMatrix& matrix = graph.matrices()[m];
+    const auto columns = dy.middleCols(matrix.first_row, matrix.rows);
+    if (wants_matrix(grad, m)) grad->matrices[m].noalias() += columns.transpose() * in;
+    if (!needed_[op.in]) continue;
+    RowMatrix<T>& dx = gradients_[op.in];
+    if (has_gradient_[op.in]) {
+      dx.noalias() += columns * w.matrices[m];
+    } else {
+      dx.noalias() = columns * w.matrices[m];
+    }
+    has_gradient_[op.in] = true;
+  }
+  if (T* const dbias = gradient_of(grad, op.bias)) RowMap<T>(dbias, op.bias.size) += dy.colwise().sum();
+  if (op.step.accumulate) add_gradient(op.base, T(1), dy);
+}
+
+template <typename T>
+void LayerPass<T>::norm_queries_and_keys_backward(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op,
+                                                  LayerWeights<T>* grad) {
+  const BlockSpec& spec = graph.spec();
+  const RowMatrix<T>& in = value(op.in);
+  const RowMatrix<T>& dy = gradients_[op.out];
+  RowMatrix<T>& dx = gradients_[op.in];
+  dx = dy;  // the values'
+  has_gradient_[op.in] = true;
+  const Eigen::Index rotated = spec.q_width() + spec.kv_width();
+  dx.leftCols(rotated).setZero();
+  Eigen::Index at = 0;
+  for (const LayerVector& gain : {op.gain, op.key_gain}) {
+    RowNorm<T> norm(spec.norm, static_cast<T>(spec.norm_eps), vector(w, gain));
+    T* const dgain = gradient_of(grad, gain);
+    const Eigen::Index end = at == 0 ? spec.q_width() : rotated;
+    for (; at < end; at += gain.size) {
+      for (Eigen::Index t = 0; t < in.rows(); ++t)
+        norm.backward(in.row(t).segment(at, gain.size), dy.row(t).segment(at, gain.size),
+                      dx.row(t).segment(at, gain.size), dgain, nullptr);
+    }
+  }
+}
+
+template class LayerPass<float>;
+template class LayerPass<double>;
+
+}  // namespace nwc
