@@ -199,6 +199,15 @@ TEST(GgufModel, ReadsLinearScalingAndUntiedHead) {
   EXPECT_EQ((*source)->model()->block().head_dim, 4u);
 }
 
+TEST(GgufModel, SaysThatThereAreMoreBlocksThanItsCount) {
+  GgufBuilder builder = model_keys();
+  const auto source = open(add_tensors(builder).f32_tensor("blk.1.attn_q.weight", {8, 8}));
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  EXPECT_TRUE((*source)->model());
+  const std::string why = join_notes((*source)->notes(), NoteKind::kRepaired);
+  EXPECT_NE(why.find("block_count says 1 layers, but the weights have 2"), std::string::npos) << why;
+}
+
 TEST(GgufModel, NaNIsRefusedByName) {
   GgufBuilder builder = model_keys();
   const auto source = open(add_tensors(builder).f32_tensor("spare", {4}, std::nanf("")));

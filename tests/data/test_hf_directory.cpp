@@ -296,6 +296,43 @@ TEST(HfDirectory, ChecksTensorsAgainstTheConfig) {
   EXPECT_FALSE((*integers)->model());
 }
 
+TEST(HfDirectory, SaysThatTheWeightsHaveMoreLayersThanTheConfig) {
+  const TempDir dir;
+  dir.write("config.json", config(""));
+  Shapes tensors = kTensors;
+  for (const auto& [name, shape] : kTensors) {
+    const size_t at = name.find(".0.");
+    if (at == name.npos) continue;
+    tensors.push_back({std::string(name).replace(at, 3, ".2."), shape});
+  }
+  dir.write("model.safetensors", file_of(tensors));
+  const auto source = open_model_source(dir.path());
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  EXPECT_TRUE((*source)->model());
+  EXPECT_EQ((*source)->tensors().size(), tensors.size());
+  const std::string why = join_notes((*source)->notes(), NoteKind::kRepaired);
+  EXPECT_NE(why.find("config.json says 1 layers, but the weights have 3 (model.layers.2."), std::string::npos) << why;
+
+  dir.write("model.safetensors", file_of(kTensors));
+  EXPECT_EQ(join_notes((*open_model_source(dir.path()))->notes(), NoteKind::kRepaired), "");
+}
+
+// A header may have a tensor without a name, and metadata that is no text.
+TEST(HfDirectory, SaysWhatTheHeadersOfFilesHaveOdd) {
+  const TempDir dir;
+  dir.write("model.safetensors",
+            test::safetensors_bytes("{\"__metadata__\":3," + test::entry("", "U8", "[4]", 0, 4) + "}", "abcd"));
+  const auto source = open_model_source(dir.path());
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  ASSERT_EQ((*source)->tensors().size(), 1u);
+  std::vector<uint8_t> bytes(4);
+  ASSERT_TRUE((*source)->read_raw(0, bytes).ok());
+  EXPECT_EQ(std::string(bytes.begin(), bytes.end()), "abcd");
+  const std::string why = join_notes((*source)->notes(), NoteKind::kRepaired);
+  EXPECT_NE(why.find("model.safetensors: __metadata__"), std::string::npos) << why;
+  EXPECT_NE(why.find("model.safetensors: a tensor has an empty name"), std::string::npos) << why;
+}
+
 // What config.json ties is left out where it is the same, and used where it is not.
 TEST(HfDirectory, TakesATrainedHeadForWhatItIs) {
   const TempDir dir;

@@ -86,17 +86,38 @@ TEST(Safetensors, RejectsWhatTheFormatForbids) {
   expect_error("{" + entry("w", "F7_E3M3", "[8]", 0, 8) + "}", d8, kUnsupported,
                "tensor \"w\" has element type F7_E3M3");
   expect_error("{" + entry("w", "F4", "[3,5]", 0, 8) + "}", d8, kCorrupt, "whole bytes");
-  expect_error("{" + entry("", "F32", "[2]", 0, 8) + "}", d8, kCorrupt, "name");
   expect_error("{" + entry("a\\u0000b", "F32", "[2]", 0, 8) + "}", d8, kCorrupt, "name");
   expect_error("{" + entry("a", "F32", "[-2]", 0, 8) + "}", d8, kCorrupt, "dimension");
   expect_error("{" + entry("a", "F32", "[2.0]", 0, 8) + "}", d8, kCorrupt, "dimension");
   expect_error("{" + entry("a", "F32", "[" + many_ones + "1]", 0, 8) + "}", d8, kLimit, "65 dimensions");
   expect_error("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", d8, kCorrupt, "exactly");
   expect_error("{\"a\":7}", d8, kCorrupt, "exactly");
-  expect_error("{\"__metadata__\":{\"k\":1}}", "", kCorrupt, "__metadata__");
   expect_error("[]", "", kCorrupt, "'{'");
   expect_error("", "", kCorrupt, "'{'");
   expect_error("{\"a\xff\":1}", "", kCorrupt, "invalid JSON");
+}
+
+// What is odd and costs no weights is a note.
+TEST(Safetensors, NamesTensorsThatHaveNoName) {
+  const auto header = parse(safetensors_bytes(
+      "{" + entry("", "F32", "[2]", 0, 8) + "," + entry("unnamed", "F32", "[1]", 8, 12) + "}", "12345678abcd"));
+  ASSERT_TRUE(header.ok()) << header.status().message();
+  ASSERT_EQ(header->tensors.size(), 2u);
+  EXPECT_EQ(header->tensors[0].name, "unnamed_");
+  EXPECT_EQ(header->tensors[0].size_bytes, 8u);
+  EXPECT_EQ(header->tensors[1].name, "unnamed");
+  EXPECT_NE(join_notes(header->notes, NoteKind::kRepaired).find("empty name"), std::string::npos);
+}
+
+TEST(Safetensors, LeavesOutMetadataThatIsNoText) {
+  for (const char* metadata : {"7", "[]", "null", R"({"k":1,"format":"pt"})", R"({"k":{"x":"y"},"format":"pt"})"}) {
+    const auto header = parse(safetensors_bytes(
+        "{\"__metadata__\":" + std::string(metadata) + "," + entry("a", "F32", "[2]", 0, 8) + "}", "12345678"));
+    ASSERT_TRUE(header.ok()) << header.status().message();
+    EXPECT_EQ(header->tensors.size(), 1u);
+    EXPECT_EQ(header->metadata.size(), metadata[0] == '{' ? 1u : 0u);
+    EXPECT_NE(join_notes(header->notes, NoteKind::kRepaired).find("__metadata__"), std::string::npos);
+  }
 }
 
 TEST(Safetensors, RejectsShapesThatOverflow) {

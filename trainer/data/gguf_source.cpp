@@ -75,6 +75,7 @@ Status GgufSource::add_model() {
     status = resolve_source_layout(*model, tensors_).status();
   }
   if (status.ok()) {
+    if (auto note = note_of_further_layers(*model, tensors_, "block_count")) notes_.push_back(std::move(*note));
     model_ = std::move(model).value();
     return {};
   }

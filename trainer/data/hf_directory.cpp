@@ -140,6 +140,9 @@ Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optiona
   if (tensors.code() == StatusCode::kUnsupported) return to_note(tensors, kLeftOut, source);
   NWC_TRY(tensors);
   for (SourceNote& note : parsed->notes) source->add_note(std::move(note));
+  if (auto note = note_of_further_layers(parsed->model, source->tensors(), "config.json")) {
+    source->add_note(std::move(*note));
+  }
   *bos_id = parsed->bos_id;
   source->set_model(std::move(parsed->model));
   return {};

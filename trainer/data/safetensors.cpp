@@ -23,13 +23,26 @@ std::optional<Dtype> dtype_from_name(const std::string& name) {
   return std::nullopt;
 }
 
-Status parse_metadata(const Json& value, std::map<std::string, std::string>* metadata) {
-  if (!value.is_object()) return corrupt("__metadata__ must be an object");
+// The format demands strings. Nothing in it concerns the weights, so that no more is lost than what is wrong.
+void parse_metadata(const Json& value, SafetensorsHeader* header) {
+  const auto ignore = [&](const std::string& what) {
+    header->notes.push_back({NoteKind::kRepaired, "safetensors_metadata", "__metadata__" + what + "; it is ignored"});
+  };
+  if (!value.is_object()) return ignore(" is not an object");
   for (const auto& [key, text] : value.items()) {
-    if (!text.is_string()) return corrupt("__metadata__ \"" + key + "\" must be a string");
-    (*metadata)[key] = text.get<std::string>();
+    if (text.is_string()) {
+      header->metadata[key] = text.get<std::string>();
+    } else {
+      ignore(" \"" + key + "\" is not a string");
+    }
   }
-  return {};
+}
+
+// Some writers store a single tensor without a name. A .nwc file, and other programs, need one.
+std::string name_for_unnamed(const Json& header) {
+  std::string name = "unnamed";
+  while (header.contains(name)) name += '_';
+  return name;
 }
 
 // `data_bytes` is what follows the header, which starts at `data_offset` in the file.
@@ -115,10 +128,15 @@ Result<SafetensorsHeader> read_safetensors_header(const Reader& reader) {
   SafetensorsHeader header;
   for (const auto& [name, value] : json.items()) {
     if (name == "__metadata__") {
-      NWC_TRY(parse_metadata(value, &header.metadata));
+      parse_metadata(value, &header);
       continue;
     }
-    NWC_ASSIGN_OR_RETURN(SafetensorsTensor tensor, parse_tensor(name, value, data_offset, data_bytes));
+    const std::string given = name.empty() ? name_for_unnamed(json) : name;
+    if (name.empty()) {
+      header.notes.push_back(
+          {NoteKind::kRepaired, "tensor_name", "a tensor has an empty name; it is called \"" + given + "\""});
+    }
+    NWC_ASSIGN_OR_RETURN(SafetensorsTensor tensor, parse_tensor(given, value, data_offset, data_bytes));
     header.tensors.push_back(std::move(tensor));
   }
   // Empty tensors share their offset with a neighbour: they come first, then by name, so that the order is defined.

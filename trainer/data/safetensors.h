@@ -9,6 +9,7 @@
 
 #include "runtime/base/reader.h"
 #include "runtime/format/dtype.h"
+#include "trainer/data/source_notes.h"
 
 namespace nwc {
 
@@ -23,10 +24,12 @@ struct SafetensorsTensor {
 struct SafetensorsHeader {
   std::vector<SafetensorsTensor> tensors;  ///< in file order
   std::map<std::string, std::string> metadata;
+  SourceNotes notes;  ///< what is odd and costs no weights: a tensor without a name, metadata that is no text
 };
 
 /// Reads and checks the header; tensor data is not touched.
 /// safety: untrusted input; every returned range lies in the file and no two overlap
+/// A tensor without a name gets one, and metadata that is no text is left out; the notes say so.
 /// errors: kTruncated, kCorrupt (JSON, duplicate names, ranges that overlap, leave holes, or disagree with the shape),
 ///         kUnsupported (element type, names the tensor), kLimit (header over 100 MB, tensor_limits.h)
 Result<SafetensorsHeader> read_safetensors_header(const Reader& reader);

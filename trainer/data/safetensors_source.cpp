@@ -15,6 +15,11 @@ Status SafetensorsSource::add_file(const std::string& path, const std::string& l
   Result<SafetensorsHeader> header = read_safetensors_header(*reader);
   if (!header.ok()) return header.status().with_context(label);
 
+  for (SourceNote& note : header->notes) {
+    note.text = label + ": " + note.text;
+    const auto same = [&](const SourceNote& other) { return other.text == note.text; };
+    if (std::none_of(notes_.begin(), notes_.end(), same)) add_note(std::move(note));  // files may be added in parts
+  }
   for (SafetensorsTensor& tensor : header->tensors) {
     if (keep && !keep(tensor.name)) continue;
     if (!names_.insert(tensor.name).second) {

@@ -12,4 +12,8 @@ namespace nwc {
 ///         not run): they name the tensor or the field
 Result<ModelLayout> resolve_source_layout(const ModelRecord& model, const std::vector<SourceTensor>& tensors);
 
+/// A note if there are tensors of layers beyond those that the model has. description: where it says how many.
+std::optional<SourceNote> note_of_further_layers(const ModelRecord& model, const std::vector<SourceTensor>& tensors,
+                                                 const std::string& description);
+
 }  // namespace nwc
