@@ -325,6 +325,7 @@ Status run(const RunOptions& options, Context& context) {
     stop_texts.insert(stop_texts.end(), more.begin(), more.end());
   }
   std::vector<const char*> stop;
+  stop.reserve(stop_texts.size());
   for (const std::string& text : stop_texts) stop.push_back(text.c_str());
   nwc_generate_params generate = generate_params(options, stop);
   if (options.chat) {

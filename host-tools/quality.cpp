@@ -119,7 +119,7 @@ nlohmann::json quality_json(const QualityResult& r) {
 }
 
 Status check_quality_card(const std::string& path) {
-  const Status no_model = invalid_argument(path + ": is no .nwc model file, which a quality card is stored in");
+  Status no_model = invalid_argument(path + ": is no .nwc model file, which a quality card is stored in");
   const Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
   if (!reader.ok()) return no_model;
   const Result<Container> container = Container::open(**reader);

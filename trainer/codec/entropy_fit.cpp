@@ -44,15 +44,16 @@ void refresh(Cluster* c) {
 void ValueHistogram::cover(int32_t low, int32_t high) {
   if (count_.empty()) {
     first_ = low;
-    count_.assign(static_cast<size_t>(high - low + 1), 0);
+    count_.assign(static_cast<size_t>(high - low) + 1, 0);
     return;
   }
   if (low < first_) {
     count_.insert(count_.begin(), static_cast<size_t>(first_ - low), 0.0);
     first_ = low;
   }
-  const size_t size = static_cast<size_t>(high - first_ + 1);
-  if (high >= first_ && size > count_.size()) count_.resize(size, 0);
+  if (high < first_) return;
+  const size_t size = static_cast<size_t>(high - first_) + 1;
+  if (size > count_.size()) count_.resize(size, 0);
 }
 
 void ValueHistogram::add(int16_t k, double weight) {

@@ -244,6 +244,9 @@ Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* f
       ++i;
       continue;
     }
+    if (rate == nullptr || fitted == nullptr) {
+      return Status(StatusCode::kInternal, "tensor " + records[i].name + " is to be coded without a codec");
+    }
     const size_t count = batch_size(work, *rate, i);
     NWC_ASSIGN_OR_RETURN(const QuantizedBatch batch, quantize_batch(work, rate, *fitted, costs, log_step, i, count));
     for (size_t j = 0; j < count; ++j, ++i) {

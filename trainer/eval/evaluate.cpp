@@ -73,7 +73,7 @@ Status check(Session& model, Session* reference, uint32_t context, size_t num_to
 
 /// Length of the text in which `predicted` tokens are predicted.
 size_t tokens_needed(uint64_t predicted, uint32_t context) {
-  const uint64_t per_window = context - 1;
+  const uint64_t per_window = std::max(context, 2u) - 1;  // all but the first; check() refuses shorter windows
   const uint64_t rest = predicted % per_window;
   if (predicted / per_window >= SIZE_MAX / context - 1) return SIZE_MAX;
   return static_cast<size_t>(predicted / per_window * context + (rest == 0 ? 0 : rest + 1));
@@ -98,6 +98,7 @@ Evaluation summarize(const std::vector<TokenScore>& scores, bool has_reference) 
   e.kld_mean = kld.mean;
   e.kld_se = kld.standard_error;
   std::vector<double> sorted;
+  sorted.reserve(scores.size());
   for (const TokenScore& s : scores) sorted.push_back(s.kld);
   std::sort(sorted.begin(), sorted.end());
   e.kld_p90 = quantile(sorted, 0.90);

@@ -84,7 +84,8 @@ Status check_coded(const NwcFile& file, Decoder& decoder, Decoder* other, size_t
   if (other != nullptr) NWC_TRY(compare_values(decoder, *other, tensor, record, &comparison));
 
   // Whole bands of tiles, so that no tile is decoded twice.
-  const uint64_t band = record.tile_rows * std::max<uint64_t>(1, kBandWeights / (record.tile_rows * n));
+  const uint64_t tile_row = std::max<uint64_t>(1, record.tile_rows * n);
+  const uint64_t band = record.tile_rows * std::max<uint64_t>(1, kBandWeights / tile_row);
   std::vector<float> a, b;
   for (uint64_t row = 0; row < m; row += band) {
     const uint64_t height = std::min(band, m - row);

@@ -194,7 +194,7 @@ void LatentSearch::search(uint8_t level, std::span<const float> u, const uint8_t
   auto state = static_cast<uint32_t>(std::min_element(last, last + states) - last);
   for (size_t i = u.size(); i-- > 0;) {
     const uint32_t parity = decisions_[i * bytes + state / 8] >> state % 8 & 1u;
-    const uint32_t bank = state / half;
+    const uint32_t bank = state >= half ? 1 : 0;
     q[i] = static_cast<int16_t>(choices_[i].q[2 * bank + parity]);
     const uint32_t from =
         (state & (half - 1)) ^ (bank != 0 ? trellis_->on_odd & (half - 1) : 0u) ^ (parity != 0 ? trellis_->parity : 0u);
