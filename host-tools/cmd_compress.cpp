@@ -13,6 +13,7 @@
 #include "host-tools/codec_path.h"
 #include "host-tools/compress_command.h"
 #include "host-tools/model_input.h"
+#include "host-tools/output_name.h"
 #include "host-tools/quality.h"
 #include "host-tools/user_cache.h"
 #include "trainer/calib/calibration_cache.h"
@@ -166,15 +167,18 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
   return best;
 }
 
-/// Before anything is read: the output can be written, and is none of the files that are read.
+/// Before anything is read: the output can be written, is none of the files that are read, and is named like what it
+/// will be.
 Status check_output(const CompressCommand& command) {
-  if (command.estimate) return {};
-  std::vector<std::string> inputs = {command.model, command.calibration_text, command.card_text};
-  if (command.codec != "identity") {
-    NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.codec));
+  if (!command.estimate) {
+    std::vector<std::string> inputs = {command.model, command.calibration_text, command.card_text};
+    if (command.codec != "identity") {
+      NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.codec));
+    }
+    const Output output{command.output};
+    NWC_TRY(check_before_work({&output, 1}, inputs));
   }
-  const Output output{command.output};
-  return check_before_work({&output, 1}, inputs);
+  return check_output_name(command.output, {".nwc"}, "name it .nwc; nwc decompress makes other formats of that file");
 }
 
 /// Before anything is encoded: what is to be measured afterwards can be measured.
@@ -302,7 +306,13 @@ void add_compress(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("compress", "Compress a model into one .nwc file");
   add_compress_options(sub, command.get());
   add_common_options(sub, context);
-  sub->callback([command, &context] { run_command(context, "compress", [&] { return compress(*command, context); }); });
+  sub->callback([command, sub, &context] {
+    run_command(context, "compress", [&]() -> Status {
+      if (sub->count("--card-tokens") != 0 && command->card_text.empty() && !command->kld)
+        return invalid_argument("--card-tokens is without effect here, nothing is measured; add --card TEXT or --kld");
+      return compress(*command, context);
+    });
+  });
 }
 
 }  // namespace nwc::cli

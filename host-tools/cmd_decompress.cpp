@@ -8,6 +8,7 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
+#include "host-tools/output_name.h"
 #include "trainer/data/atomic_folder.h"
 #include "trainer/data/source_record.h"
 #include "trainer/inspect/decompress.h"
@@ -22,9 +23,6 @@ struct DecompressCommand {
 
 enum class OutputFormat { kSafetensors, kGguf, kFolder };
 
-/// What such names stand for is not among the formats.
-constexpr const char* kOtherNames[] = {".nwc", ".nwcc", ".nwck", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".json"};
-
 Result<OutputFormat> output_format(const DecompressCommand& command) {
   std::error_code ignored;
   const std::string& path = command.output;
@@ -32,16 +30,9 @@ Result<OutputFormat> output_format(const DecompressCommand& command) {
   if (command.format == "folder") return OutputFormat::kFolder;
   if (command.format == "safetensors") return OutputFormat::kSafetensors;
   if (path.ends_with("/") || std::filesystem::is_directory(path, ignored)) return OutputFormat::kFolder;
-  std::string lower = path;
-  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  for (const char* name : kOtherNames) {
-    if (lower.ends_with(name)) {
-      return invalid_argument(path +
-                              " is not named like a format that can be written: FOLDER/, .safetensors or .gguf; " +
-                              "rename it, or add --format");
-    }
-  }
-  return lower.ends_with(".gguf") ? OutputFormat::kGguf : OutputFormat::kSafetensors;
+  NWC_TRY(check_output_name(path, {".safetensors", ".gguf"},
+                            "name it FOLDER/, .safetensors or .gguf, or say with --format what it is to be"));
+  return has_ending(path, ".gguf") ? OutputFormat::kGguf : OutputFormat::kSafetensors;
 }
 
 const char* format_name(OutputFormat format) {

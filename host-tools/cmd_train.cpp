@@ -9,6 +9,7 @@
 #include "host-tools/cli.h"
 #include "host-tools/codec_path.h"
 #include "host-tools/model_input.h"
+#include "host-tools/output_name.h"
 #include "trainer/data/output_path.h"
 #include "trainer/train/chunk_dataset.h"
 #include "trainer/train/trainer.h"
@@ -69,13 +70,15 @@ nlohmann::json figures_json(const std::vector<LevelFigures>& figures) {
   return levels;
 }
 
-/// Codec, checkpoint and log can be written, and are none of the files that are read. A checkpoint may replace the one
-/// that it continues.
+/// Codec, checkpoint and log can be written, are none of the files that are read, and are named like what they are. A
+/// checkpoint may replace the one that it continues.
 Status check_train_outputs(const RunOptions& run, const std::string& resume, std::vector<std::string> inputs) {
   const Output outputs[] = {{run.output}, {run.checkpoint}, {run.log, true}};
   NWC_TRY(check_before_work(outputs, inputs));
   const Output others[] = {outputs[0], outputs[2]};
-  return check_before_work(others, {&resume, 1});
+  NWC_TRY(check_before_work(others, {&resume, 1}));
+  NWC_TRY(check_output_name(run.output, {".nwcc"}, "name the codec .nwcc"));
+  return check_output_name(run.checkpoint, {".nwck"}, "name the checkpoint .nwck");
 }
 
 Status train(const TrainCommand& command, Context& context) {

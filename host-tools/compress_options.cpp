@@ -215,7 +215,7 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
       ->check(CLI::ExistingFile);
   sub->add_option("--card-tokens", command->card_tokens, "Tokens of that text to measure on at most; 0: all")
       ->capture_default_str();
-  // They would be without effect.
+  // Without the other option these would be without effect.
   for (const char* option : {"--calib-tokens", "--calib-context", "--calib-cache", "--calib-cache-size", "--damping",
                              "--recovery-tokens", "--recovery-epochs"}) {
     sub->get_option(option)->needs("--calib");

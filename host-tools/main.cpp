@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "host-tools/cli.h"
+#include "host-tools/help_format.h"
 
 int main(int argc, char** argv) {
   using namespace nwc::cli;
@@ -32,7 +33,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", "nwc " NWC_VERSION);
   app.set_help_flag("-h,--help", "Print this help and exit");
-  app.get_formatter()->column_width(34);
+  app.formatter(make_help_formatter());
   Context context;
   add_train(app, context);
   add_compress(app, context);

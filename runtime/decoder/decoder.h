@@ -92,7 +92,8 @@ std::unique_ptr<Decoder> make_fallback_decoder(std::unique_ptr<Decoder> device, 
                                                const Logger& log);
 
 /// The backend "auto", which means the same everywhere. It is a Vulkan decoder, but never on a software renderer, which
-/// would be slower than the CPU decoder. If the device fails, now or later, the CPU decodes, and a log line says why.
+/// would be slower than the CPU decoder. If the device fails, now or later, the CPU decodes, and a log line says why: a
+/// warning, unless there is no device and the options named none.
 Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner& runner, VulkanOptions options,
                                                      const Logger& log);
 

@@ -61,12 +61,22 @@ class Options(CliCase):
     def test_no_option_is_without_effect(self):
         compress, run = ["compress", MODEL, "--estimate", "-o", self.tmp / "never"], ["run", self.file, "-p", "A", "-n", 1]
         for args in [[*compress, "--calib-tokens", 64], [*compress, "--damping", 1], [*compress, "--recovery-epochs", 2],
-                     ["verify", self.file, "--reference", MODEL], ["verify", self.file, "--text", self.text],
+                     [*compress, "--card-tokens", 64], ["verify", self.file, "--reference", MODEL], ["verify", self.file, "--text", self.text],
                      [*run, "--temperature", 1, "--greedy"], ["verify", self.file, "--device", "any"],
                      ["eval", self.file, "--text", self.text, "--device", "any"],
                      [*run, "--backend", "cpu", "--device", "any"]]:
             option = [arg for arg in args if str(arg).startswith("--")][-1]
             self.assertIn(option, self.check(USAGE, *args).stderr)
+
+    def test_a_named_device_that_is_not_there_is_said(self):
+        for args in [["verify", self.file], ["run", self.file, "-p", "A", "-n", 1, "-q"]]:
+            done = self.check(OK, *args, "--backend", "auto", "--device", "no such device")
+            self.assertRegex(done.stderr, "warning: .*the CPU decodes.*no such device")
+
+    def test_the_help_fits_a_terminal(self):
+        for command in [[], *([c] for c in COMMANDS)]:
+            for line in self.check(OK, *command, "--help").stdout.splitlines():
+                self.assertLessEqual(len(line), 100, line)
 
     def test_zero_is_a_value(self):
         run = ["run", self.file, "-p", "It was", "--no-echo", "-q"]

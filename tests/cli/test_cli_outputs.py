@@ -121,7 +121,7 @@ class Outputs(CliCase):
         before = weights.read_bytes()
         for options in (["-o", weights], ["-o", self.work / "c.nwck"], ["-o", codec, "--log", weights]):
             done = self.check(USAGE, "train", "--resume", self.work / "c.nwck", *options)
-            self.assertRegex(done.stderr, "is the (input|output)|is a file of the input")
+            self.assertRegex(done.stderr, "is the (input|output)|is a file of the input|is named like")
         self.assertEqual(weights.read_bytes(), before)
         fifo = self.work / "log"
         os.mkfifo(fifo)
@@ -215,6 +215,19 @@ class Outputs(CliCase):
         self.assertIn("no questions", self.check(USAGE, "eval", self.file, "--choices", self.work / "questions").stderr)
         (self.work / "m.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         self.assertIn("LFS", self.check(BAD_FILE, "compress", self.work / "m.safetensors", "-o", self.work / "x").stderr)
+
+    def test_no_output_is_named_like_something_else(self):
+        for command, names in [(["compress", MODEL, "--bits", 4], ["x.gguf", "x.GGUF", "x.safetensors", "x.nwcc", "x.bin"]),
+                               (["compress", MODEL, "--estimate"], ["x.gguf"]),
+                               (["train", MODEL, *TRAIN], ["x.nwc", "x.gguf"]),
+                               (["train", MODEL, *TRAIN, "--checkpoint", self.work / "x.nwc"], ["x.nwcc"]),
+                               (["decompress", self.file], ["x.nwc", "x.json"])]:
+            for name in names:
+                done = self.check(USAGE, *command, "-o", self.work / name)
+                self.assertIn("is named like", done.stderr)
+                self.assertEqual(done.stdout, "")
+        self.assertEqual(list(self.work.iterdir()), [])
+        self.check(OK, "compress", MODEL, "--min-elements", 99999999, "-o", self.work / "a name without an ending")
 
     def test_signals_leave_nothing_behind(self):
         weights = self.work.with_suffix(".safetensors")

@@ -141,10 +141,25 @@ TEST_F(VulkanCreate, AutoTakesNoSoftwareRenderer) {
   EXPECT_EQ((*decoder)->on_device(), nullptr);
   if (list_vulkan_devices().empty()) return;
   EXPECT_TRUE(log_.mentions("is a software renderer"));
+  EXPECT_TRUE(log_.warnings.empty());
   setenv("NWC_VULKAN_DEVICE", list_vulkan_devices()[0].name.c_str(), 1);  // not even if it is named
   decoder = create_auto_decoder(*file_, *runner_, {}, log_.logger());
   ASSERT_TRUE(decoder.ok());
   EXPECT_EQ((*decoder)->on_device(), nullptr);
+}
+
+TEST_F(VulkanCreate, AutoWarnsIfTheNamedDeviceIsNotThere) {
+  for (int by_index = 0; by_index < 2; ++by_index) {
+    VulkanOptions options;
+    options.device_index = by_index == 1 ? 1000 : -1;
+    options.device_name = by_index == 1 ? "" : "no such device";
+    log_.warnings.clear();
+    const auto decoder = create_auto_decoder(*file_, *runner_, options, log_.logger());
+    ASSERT_TRUE(decoder.ok()) << decoder.status().message();
+    expect_decodes(**decoder);
+    ASSERT_EQ(log_.warnings.size(), 1u);
+    EXPECT_NE(log_.warnings[0].find("the CPU decodes"), std::string::npos) << log_.warnings[0];
+  }
 }
 
 TEST_F(VulkanCreate, QuarantineTakesTheNextVariant) {

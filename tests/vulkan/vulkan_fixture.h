@@ -230,12 +230,13 @@ inline std::unique_ptr<NwcFile> open_bytes(std::vector<uint8_t> bytes) {
 
 /// Collects log lines.
 struct LogLines {
-  std::vector<std::string> errors, all;
+  std::vector<std::string> errors, warnings, all;
   Logger logger() {
     return {[](void* user, LogLevel level, const char* message) {
               auto* self = static_cast<LogLines*>(user);
               self->all.push_back(message);
               if (level == LogLevel::kError) self->errors.push_back(message);
+              if (level == LogLevel::kWarning) self->warnings.push_back(message);
             },
             this};
   }
