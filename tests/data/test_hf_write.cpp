@@ -9,6 +9,7 @@
 #include "tests/model_records.h"
 #include "trainer/data/atomic_folder.h"
 #include "trainer/data/hf_config.h"
+#include "trainer/data/hf_made.h"
 #include "trainer/data/hf_tokenizer.h"
 #include "trainer/data/hf_write.h"
 
@@ -50,13 +51,15 @@ TEST(HfConfigWrite, ReadsBackTheSameRecord) {
   models[2].block().rope.original_max_positions = 8192;
   models[2].eos_ids.clear();
   for (const ModelRecord& m : models) {
-    const std::string text = make_hf_config(m, nullptr, Dtype::kBf16);
+    const std::string text = make_hf_config(m, *find_family("LlamaForCausalLM", ""), nullptr, Dtype::kBf16);
     const Result<HfConfig> back = parse_hf_config(bytes_of(text), nullptr);
     ASSERT_TRUE(back.ok()) << back.status().message();
     EXPECT_EQ(serialize(back->model), serialize(m)) << text;
     EXPECT_EQ(nlohmann::json::parse(text)["torch_dtype"], "bfloat16");
   }
-  EXPECT_NE(make_hf_config(model(), nullptr, Dtype::kF32).find("\"rms_norm_eps\": 1e-05"), std::string::npos);
+  EXPECT_NE(make_hf_config(model(), *find_family("LlamaForCausalLM", ""), nullptr, Dtype::kF32)
+                .find("\"rms_norm_eps\": 1e-05"),
+            std::string::npos);
 }
 
 TEST(HfConfigWrite, AdaptsTheTypeAndNothingElse) {

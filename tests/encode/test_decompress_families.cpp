@@ -135,6 +135,25 @@ TEST_P(DecompressGgufFamilies, ComeBackToTheByte) {
   EXPECT_EQ(std::vector<uint8_t>(std::istreambuf_iterator<char>(in), {}), f.file);
 }
 
+// A folder is made for every family: transformers' names and forms, the same logits.
+TEST_P(DecompressGgufFamilies, BecomeFolders) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families_gguf is not here";
+  const TempDir scratch;
+  const GgufFixture f = make_gguf_family(GetParam());
+  std::vector<std::string> notes;
+  const Model model = open_any(f.path);
+  const Status status =
+      decompress_to_folder(*model.file, *model.decoder, &*model.kept, {}, scratch.file("made"), {}, &notes);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(notes.empty()) << notes.at(0);
+  expect_close(logits_of(scratch.file("made"), f.family), logits_of(f.family.folder, f.family));
+  const nlohmann::json made = read_json(scratch.file("made/config.json"));
+  const nlohmann::json original = read_json(f.family.folder + "/config.json");
+  // A Mistral without its window is Llama's architecture.
+  EXPECT_EQ(made["architectures"],
+            f.family.name == "mistral" ? nlohmann::json::array({"LlamaForCausalLM"}) : original["architectures"]);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, DecompressFamilies, ::testing::ValuesIn(family_names()),
                          [](const auto& i) { return i.param; });
 INSTANTIATE_TEST_SUITE_P(All, DecompressGgufFamilies, ::testing::ValuesIn(gguf_family_names()),

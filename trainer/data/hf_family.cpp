@@ -393,6 +393,8 @@ Status ConfigReader::require(const char* key, uint32_t* out) {
   return *out != 0 ? Status() : corrupt(std::string("field \"") + key + "\" must be a positive integer");
 }
 
+std::span<const Family> hf_families() { return kFamilies; }
+
 const Family* find_family(const std::string& architecture, const std::string& model_type) {
   for (const Family& family : kFamilies) {
     if (architecture.empty() ? model_type == family.model_type : architecture == family.architecture) return &family;

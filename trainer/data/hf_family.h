@@ -2,6 +2,8 @@
 // tensors are called. To add an architecture, add a row (doc/architecture.md).
 #pragma once
 
+#include <span>
+
 #include "runtime/format/model_record.h"
 #include "trainer/data/config_reader.h"
 #include "trainer/data/source_form.h"
@@ -17,6 +19,7 @@ struct Family {
   SourceForm (*form)(Role role);
 };
 
+std::span<const Family> hf_families();
 /// nullptr: unknown. Either name may be empty.
 const Family* find_family(const std::string& architecture, const std::string& model_type);
 /// "LlamaForCausalLM, MistralForCausalLM, ...", for messages.

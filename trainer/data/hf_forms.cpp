@@ -13,7 +13,7 @@ std::unordered_map<std::string, HeldForm> held_forms(const ModelRecord& model, B
     const SourceForm form = parsed->family->form(name.role);
     if (form == SourceForm::kPlain) continue;
     for (uint32_t l = 0; l < model.num_layers; ++l)
-      forms.emplace(model.tensor_name(name.role, l), HeldForm{form, model.block(l).num_heads});
+      forms.emplace(model.tensor_name(name.role, l), HeldForm{form, model.block(l).num_heads, {}, false});
   }
   return forms;
 }

@@ -11,7 +11,9 @@ namespace nwc {
 
 struct HeldForm {
   SourceForm form = SourceForm::kPlain;
-  uint32_t heads = 0;  ///< of kQkvByHead
+  uint32_t heads = 0;      ///< of kQkvByHead
+  std::string name;        ///< that the checkpoint has; empty: the model's own
+  bool minus_one = false;  ///< a norm's gain, of which the checkpoint holds what is added to 1, in F32
 };
 
 /// By name: tensors of `model` that a checkpoint with this config.json holds in another form than the plain one. Empty

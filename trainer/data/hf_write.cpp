@@ -1,7 +1,5 @@
 #include "trainer/data/hf_write.h"
 
-#include <charconv>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "trainer/data/json_checked.h"
@@ -13,33 +11,9 @@ using Json = nlohmann::json;
 
 std::string dump(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
-// The shortest decimal that reads back as the same float: 1e-05, not 9.999999747378752e-06.
-double shortest(float value) {
-  char text[32] = {};
-  const std::to_chars_result end = std::to_chars(text, text + sizeof text - 1, value);
-  return end.ec == std::errc() ? std::strtod(text, nullptr) : static_cast<double>(value);
-}
-
 Bytes bytes_of(const std::string& text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
 Json ids_json(const std::vector<uint32_t>& ids) { return ids.size() == 1 ? Json(ids[0]) : Json(ids); }
-
-Json rope_scaling_json(const ModelRecord& m) {
-  switch (m.block().rope.scaling) {
-    case RopeScaling::kNone: return nullptr;
-    case RopeScaling::kLinear: return {{"rope_type", "linear"}, {"factor", shortest(m.block().rope.factor)}};
-    case RopeScaling::kLlama3:
-      return {{"rope_type", "llama3"},
-              {"factor", shortest(m.block().rope.factor)},
-              {"low_freq_factor", shortest(m.block().rope.low_freq_factor)},
-              {"high_freq_factor", shortest(m.block().rope.high_freq_factor)},
-              {"original_max_position_embeddings", m.block().rope.original_max_positions}};
-    case RopeScaling::kYarn:
-    case RopeScaling::kLong:
-    case RopeScaling::kDynamic: break;
-  }
-  return nullptr;
-}
 
 void add_token(const TokenizerRecord& record, const char* key, uint32_t id, Json* json) {
   if (id < record.tokens.size()) (*json)[key] = record.tokens[id].bytes;
@@ -54,30 +28,6 @@ std::string torch_dtype_name(Dtype dtype) {
     case Dtype::kBf16: return "bfloat16";
     default: return "";
   }
-}
-
-std::string make_hf_config(const ModelRecord& m, const TokenizerRecord* tokenizer, Dtype dtype) {
-  Json json = {{"architectures", {"LlamaForCausalLM"}},
-               {"model_type", "llama"},
-               {"vocab_size", m.vocab_size},
-               {"hidden_size", m.hidden_size},
-               {"intermediate_size", m.block().intermediate_size},
-               {"num_hidden_layers", m.num_layers},
-               {"num_attention_heads", m.block().num_heads},
-               {"num_key_value_heads", m.block().num_kv_heads},
-               {"head_dim", m.block().head_dim},
-               {"max_position_embeddings", m.max_positions},
-               {"rms_norm_eps", shortest(m.block().norm_eps)},
-               {"rope_theta", shortest(m.block().rope.theta)},
-               {"rope_scaling", rope_scaling_json(m)},
-               {"tie_word_embeddings", m.tied_embeddings},
-               {"hidden_act", "silu"},
-               {"attention_bias", false},
-               {"mlp_bias", false},
-               {"torch_dtype", torch_dtype_name(dtype)}};
-  if (!m.eos_ids.empty()) json["eos_token_id"] = ids_json(m.eos_ids);
-  if (tokenizer != nullptr && tokenizer->bos_id != UINT32_MAX) json["bos_token_id"] = tokenizer->bos_id;
-  return dump(json);
 }
 
 Result<std::string> adapt_hf_config(const std::string& config, Dtype dtype, bool drop_quantization) {

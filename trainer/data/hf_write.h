@@ -1,5 +1,5 @@
-// Makes the files that transformers needs beside the weights from a model record and a tokenizer record. This is the
-// inverse of hf_config.h and hf_tokenizer.h, for models whose own files were not kept.
+// Makes the files that transformers needs beside weights and config.json (hf_made.h) from a tokenizer record: the
+// inverse of hf_tokenizer.h, for models whose own files were not kept.
 #pragma once
 
 #include <string>
@@ -11,9 +11,6 @@ namespace nwc {
 
 /// Returns the name that transformers has for a type: "float32", "float16" or "bfloat16"; empty for other types.
 std::string torch_dtype_name(Dtype dtype);
-
-/// config.json of LlamaForCausalLM. tokenizer: nullptr where there is none.
-std::string make_hf_config(const ModelRecord& model, const TokenizerRecord* tokenizer, Dtype dtype);
 
 /// config.json with another type of weights (torch_dtype, or dtype where it has that), and without the
 /// quantization_config of weights that are not quantized any more. Returns the same text where nothing changes.

@@ -32,9 +32,8 @@ Status decompress_to_gguf(const NwcFile& file, Decoder& decoder, const SourceRec
 
 /// Writes a folder that transformers loads: model.safetensors as decompress_model does, and the source's files as they
 /// were, config.json with the type that the weights have now. What the source does not give (a GGUF source, or none) is
-/// made from the model description and the tokenizer; `notes` receives what cannot be made, a sentence each. `path`
-/// must not be there, or be an empty folder. Atomic.
-/// errors: as decompress_model; kInvalidArgument (path)
+/// made from the model description (hf_made.h) and the tokenizer; `notes` receives what cannot be made, a sentence
+/// each. `path` must not be there, or be an empty folder. Atomic. errors: as decompress_model; kInvalidArgument (path)
 Status decompress_to_folder(const NwcFile& file, Decoder& decoder, const SourceRecord* source,
                             std::optional<Dtype> dtype, const std::string& path, const Progress& progress,
                             std::vector<std::string>* notes);

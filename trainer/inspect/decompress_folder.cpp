@@ -2,6 +2,7 @@
 
 #include "trainer/data/atomic_folder.h"
 #include "trainer/data/gguf_kept.h"
+#include "trainer/data/hf_made.h"
 #include "trainer/data/hf_write.h"
 #include "trainer/inspect/decompress.h"
 #include "trainer/inspect/tensor_output.h"
@@ -75,18 +76,29 @@ TokenizerConfig tokenizer_config(const NwcFile& file, const SourceRecord* source
   return config;
 }
 
-// source: of a GGUF file, or nullptr.
-Status write_made_files(const NwcFile& file, const SourceRecord* source, Dtype dtype, const AtomicFolder& folder,
-                        std::vector<std::string>* notes) {
-  if (file.model() && !fits_record_1(*file.model())) {
-    notes->push_back("config.json cannot be made: the source had none, and this architecture is not the Llama family");
-  } else if (file.model()) {
-    const TokenizerRecord* tokenizer = file.tokenizer() ? &*file.tokenizer() : nullptr;
-    NWC_TRY(folder.write("config.json", bytes_of(make_hf_config(*file.model(), tokenizer, dtype))));
-  } else {
-    notes->push_back("config.json cannot be made: " + file.model_status().message());
-    if (source != nullptr) notes->push_back("the tensors keep the names of the GGUF file");
+/// Writes config.json where a family of transformers describes the model, and returns the form of its tensors.
+Result<std::unordered_map<std::string, HeldForm>> write_made_config(const NwcFile& file, const SourceRecord* source,
+                                                                    Dtype dtype, const AtomicFolder& folder,
+                                                                    std::vector<std::string>* notes) {
+  Status why = file.model_status();
+  if (why.ok()) {
+    Result<HfMade> made = find_hf_family(*file.model());
+    if (made.ok()) {
+      const TokenizerRecord* tokenizer = file.tokenizer() ? &*file.tokenizer() : nullptr;
+      const std::string config = make_hf_config(*file.model(), *made->family, tokenizer, dtype);
+      NWC_TRY(folder.write("config.json", bytes_of(config)));
+      return std::move(made->tensors);
+    }
+    why = made.status();
   }
+  notes->push_back("config.json cannot be made: " + why.message());
+  if (source != nullptr) notes->push_back("the tensors keep the names of the GGUF file");
+  return std::unordered_map<std::string, HeldForm>();
+}
+
+// source: of a GGUF file, or nullptr.
+Status write_made_files(const NwcFile& file, const SourceRecord* source, const AtomicFolder& folder,
+                        std::vector<std::string>* notes) {
   if (!file.tokenizer()) {
     notes->push_back("tokenizer.json cannot be made: " + file.tokenizer_status().message());
     return {};
@@ -113,14 +125,15 @@ Status decompress_to_folder(const NwcFile& file, Decoder& decoder, const SourceR
   if (dtype) NWC_TRY(check_output_dtype(*dtype));
   NWC_ASSIGN_OR_RETURN(AtomicFolder folder, AtomicFolder::create(path));
   const Dtype type = main_dtype(file, dtype);
+  std::unordered_map<std::string, HeldForm> forms;
   if (source != nullptr && source->kind == SourceKind::kHuggingFace) {
     NWC_TRY(write_kept_files(file, *source, type, folder, notes));
+    const SourceFile* config = source->find("config.json");
+    if (config != nullptr && file.model()) forms = held_forms(*file.model(), config->bytes);
   } else {
-    NWC_TRY(write_made_files(file, source, type, folder, notes));
+    NWC_ASSIGN_OR_RETURN(forms, write_made_config(file, source, type, folder, notes));
+    NWC_TRY(write_made_files(file, source, folder, notes));
   }
-  std::unordered_map<std::string, HeldForm> forms;
-  const SourceFile* config = source != nullptr ? source->find("config.json") : nullptr;
-  if (config != nullptr && file.model()) forms = held_forms(*file.model(), config->bytes);
   NWC_TRY(decompress_model(file, decoder, dtype, folder.file(kWeights), progress, forms));
   return folder.commit();
 }

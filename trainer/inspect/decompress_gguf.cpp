@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 #include <unordered_set>
 
 #include "trainer/data/gguf_form.h"
@@ -35,13 +34,9 @@ bool all_finite_f16(Bytes values) {
   return true;
 }
 
-void add_one(MutableBytes values) {
-  for (size_t i = 0; i < values.size(); i += sizeof(float)) {
-    float value = 0;
-    std::memcpy(&value, values.data() + i, sizeof value);
-    value += 1;
-    std::memcpy(values.data() + i, &value, sizeof value);
-  }
+void add_one(MutableBytes floats) {
+  for (size_t i = 0; i + sizeof(float) <= floats.size(); i += sizeof(float))
+    store_le(&floats[i], load_le<float>(&floats[i]) + 1);
 }
 
 // What a GGUF file holds.
