@@ -23,15 +23,13 @@ struct DecompressCommand {
 
 enum class OutputFormat { kSafetensors, kGguf, kFolder };
 
-Result<OutputFormat> output_format(const DecompressCommand& command) {
+OutputFormat output_format(const DecompressCommand& command) {
   std::error_code ignored;
   const std::string& path = command.output;
   if (command.format == "gguf") return OutputFormat::kGguf;
   if (command.format == "folder") return OutputFormat::kFolder;
   if (command.format == "safetensors") return OutputFormat::kSafetensors;
   if (path.ends_with("/") || std::filesystem::is_directory(path, ignored)) return OutputFormat::kFolder;
-  NWC_TRY(check_output_name(path, {".safetensors", ".gguf"},
-                            "name it FOLDER/, .safetensors or .gguf, or say with --format what it is to be"));
   return has_ending(path, ".gguf") ? OutputFormat::kGguf : OutputFormat::kSafetensors;
 }
 
@@ -69,13 +67,16 @@ Result<std::optional<SourceRecord>> find_source(const ModelSource* model, const 
 
 Status decompress(const DecompressCommand& command, Context& context) {
   const auto start = std::chrono::steady_clock::now();
-  NWC_ASSIGN_OR_RETURN(const OutputFormat format, output_format(command));
+  const OutputFormat format = output_format(command);
   if (format == OutputFormat::kFolder) {
     (void)interrupted();                           // from here on, for a folder is made and removed
     NWC_TRY(AtomicFolder::check(command.output));  // new or empty, so that the input is not in it
   } else {
     const Output output{command.output};
     NWC_TRY(check_before_work({&output, 1}, {&command.input, 1}));
+    if (command.format == "auto")
+      NWC_TRY(check_output_name(command.output, {".safetensors", ".gguf"},
+                                "name it FOLDER/, .safetensors or .gguf, or say with --format what it is to be"));
   }
   NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.input, context));
   Result<std::unique_ptr<NwcFile>> opened = NwcFile::open(std::move(input.reader));
