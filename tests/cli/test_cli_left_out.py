@@ -46,6 +46,19 @@ class LeftOut(CliCase):
             info = json.loads(self.check(OK, "info", source, "--json", "--no-entropy").stdout)
             self.assertIn(why, info["provenance"][key])
 
+    def test_calibration_says_what_it_misses(self):
+        for change, why in (({"model_type": "mamba2"}, "mamba2"),
+                            ({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}, "mixtral")):
+            with self.subTest(change):
+                folder = self.model(config=lambda config: config.update(change))
+                done = self.check(BAD_FILE, "compress", folder, "-q", "-o", self.out, "--calib", self.text,
+                                  "--calib-cache", self.own / "cache")
+                self.assertIn(why, done.stderr)
+                self.assertFalse(self.out.exists())
+                self.check(OK, "compress", folder, "-q", "-o", self.out, *EXACT)
+                self.out.unlink()
+                shutil.rmtree(folder)
+
     def test_a_tokenizer_with_an_unknown_regular_expression(self):
         split = {"type": "Split", "pattern": {"Regex": "\\d{7}"}, "behavior": "Isolated", "invert": False}
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}

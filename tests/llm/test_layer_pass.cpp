@@ -103,6 +103,7 @@ void expect_gradients(Problem& p) {
 class Families : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Families, GradientsMatchDifferences) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
   const FamilyFixture f = make_family(GetParam());
   const auto source = open_source(f.folder);
   const auto model = ModelGraph::open(*source, 14);
@@ -119,6 +120,7 @@ TEST_P(Families, GradientsMatchDifferences) {
 }
 
 TEST_P(Families, GradientOfTheHeadMatchesDifferences) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
   const FamilyFixture f = make_family(GetParam());
   const auto source = open_source(f.folder);
   const auto model = ModelGraph::open(*source, 8);
@@ -165,6 +167,7 @@ float against_engine(const PlainModel& plain, const ModelSource& source, const s
 }
 
 TEST_P(Families, LogitsAreTheEngines) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
   const FamilyFixture f = make_family(GetParam());
   const auto source = open_source(f.folder);
   const uint32_t most = source->model()->max_positions;

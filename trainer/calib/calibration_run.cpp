@@ -44,6 +44,7 @@ class Run {
         runner_(runner),
         progress_(progress),
         passes_(runner.num_workers()),
+        inputs_(runner.num_workers()),
         store_(folder, options.memory_bytes) {
     cut();
   }
@@ -64,7 +65,7 @@ class Run {
   Status forward();
   Status head();
   Status backward(uint32_t layer);
-  void backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece, LayerPass<float>* pass);
+  void backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece, uint32_t worker);
   Status embedding();
   Status positions(const RowMatrix<float>& moment);
 
@@ -80,6 +81,7 @@ class Run {
 
   std::vector<Piece> pieces_;
   std::vector<LayerPass<float>> passes_;  ///< one per worker
+  std::vector<RowMatrix<float>> inputs_;  ///< that passes_ refer to; matrices without a norm in front read them
   HiddenStore store_;
   RowMatrix<float> hidden_;    ///< [tokens][hidden] at the boundary that the passes have reached
   RowMatrix<float> gradient_;  ///< [tokens][hidden] there, on the way back
@@ -128,14 +130,15 @@ Status Run::head() {
 }
 
 /// Replaces the piece's gradient by the one in front of the block.
-void Run::backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece,
-                         LayerPass<float>* pass) {
+void Run::backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece, uint32_t worker) {
   const LayerGraph& graph = graph_.layer(layer);
-  const RowMatrix<float> in = hidden_.middleRows(piece.begin, piece.tokens);
+  LayerPass<float>& pass = passes_[worker];
+  RowMatrix<float>& in = inputs_[worker];
+  in = hidden_.middleRows(piece.begin, piece.tokens);
   const RowMatrix<float> dy = gradient_.middleRows(piece.begin, piece.tokens);
   RowMatrix<float> dx;
-  pass->forward(graph, weights, in, piece.lengths);
-  pass->backward(graph, weights, dy, &dx, nullptr);
+  pass.forward(graph, weights, in, piece.lengths);
+  pass.backward(graph, weights, dy, &dx, nullptr);
   gradient_.middleRows(piece.begin, piece.tokens) = dx;
 }
 
@@ -158,7 +161,7 @@ Status Run::backward(uint32_t layer) {
     if (statistics) statistics->begin_round(count, last - first);
     parallel_for(runner_, static_cast<uint32_t>(last - first), [&](uint32_t i, uint32_t worker) {
       const Piece& piece = pieces_[first + i];
-      backward_piece(layer, weights, piece, &passes_[worker]);
+      backward_piece(layer, weights, piece, worker);
       if (statistics) statistics->take(i, at[i], piece.lengths, passes_[worker]);
     });
     if (statistics) statistics->end_round(runner_);

@@ -1,7 +1,7 @@
 #include "trainer/plan/model_plan.h"
 
 #include <algorithm>
-#include <array>
+#include <charconv>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -11,6 +11,8 @@ namespace nwc {
 namespace {
 
 constexpr uint64_t kMinSide = 8;  ///< half of a chunk: below, more than half of what is coded would be padding
+
+constexpr uint32_t kNoRank = 12;  ///< of tensors of a layer that the model's description does not know
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -28,14 +30,65 @@ std::optional<uint32_t> layer_number(std::string_view name) {
   return n;
 }
 
-uint32_t rank_in_layer(std::string_view name) {
-  static constexpr std::array<std::string_view, 9> kOrder = {"input_layernorm", "q_proj",  "k_proj",
-                                                             "v_proj",          "o_proj",  "post_attention_layernorm",
-                                                             "gate_proj",       "up_proj", "down_proj"};
-  for (uint32_t i = 0; i < kOrder.size(); ++i) {
-    if (name.find(kOrder[i]) != std::string_view::npos) return i;
+/// What a tensor is to the model, and in which layer.
+struct Place {
+  Role role = Role::kEmbedding;
+  uint32_t layer = 0;
+};
+std::optional<Place> place_of(const ModelRecord& model, std::string_view name) {
+  for (const TensorName& known : model.names.empty() ? llama_names() : model.names) {
+    const std::string_view pattern = known.pattern;
+    const size_t hole = pattern.find("{}");
+    if (hole == std::string_view::npos) {
+      if (name == pattern) return Place{known.role, 0};
+      continue;
+    }
+    const std::string_view before = pattern.substr(0, hole), after = pattern.substr(hole + 2);
+    if (name.size() <= before.size() + after.size() || name.substr(0, before.size()) != before ||
+        name.substr(name.size() - after.size()) != after)
+      continue;
+    const std::string_view digits = name.substr(before.size(), name.size() - before.size() - after.size());
+    uint32_t layer = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), layer);
+    if (error == std::errc() && end == digits.data() + digits.size() && layer < model.num_layers)
+      return Place{known.role, layer};
   }
-  return static_cast<uint32_t>(kOrder.size());
+  return std::nullopt;
+}
+
+/// The order in which a layer needs its tensors. A bias lies beside what it belongs to.
+uint32_t rank_in_layer(Role role) {
+  switch (role) {
+    case Role::kAttentionNorm:
+    case Role::kAttentionNormBias: return 0;
+    case Role::kQ:
+    case Role::kQBias:
+    case Role::kQkv:
+    case Role::kQkvBias: return 1;
+    case Role::kK:
+    case Role::kKBias: return 2;
+    case Role::kV:
+    case Role::kVBias: return 3;
+    case Role::kQNorm:
+    case Role::kKNorm: return 4;
+    case Role::kOutput:
+    case Role::kOutputBias: return 5;
+    case Role::kAttentionPostNorm:
+    case Role::kAttentionPostNormBias: return 6;
+    case Role::kMlpNorm:
+    case Role::kMlpNormBias: return 7;
+    case Role::kGate:
+    case Role::kGateBias:
+    case Role::kGateUp:
+    case Role::kGateUpBias: return 8;
+    case Role::kUp:
+    case Role::kUpBias: return 9;
+    case Role::kDown:
+    case Role::kDownBias: return 10;
+    case Role::kMlpPostNorm:
+    case Role::kMlpPostNormBias: return 11;
+    default: return kNoRank;
+  }
 }
 
 /// The name up to and with its first component that is a number, else without its last component.
@@ -136,17 +189,24 @@ std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_el
             [&](size_t a, size_t b) { return natural_less(tensors[a].name, tensors[b].name); });
 
   if (source.model().has_value()) {
-    const uint32_t last = source.model()->num_layers + 1;
+    const ModelRecord& model = *source.model();
+    const uint32_t last = model.num_layers + 1;
     for (size_t i = 0; i < by_name.size(); ++i) {
       const size_t t = by_name[i];
       const std::string& name = tensors[t].name;
+      const std::optional<Place> place = place_of(model, name);
       plan[i].source = t;
-      if (const std::optional<uint32_t> layer = layer_number(name); layer && *layer < source.model()->num_layers) {
+      if (place && static_cast<uint8_t>(place->role) >= kFirstLayerRole) {
+        plan[i].group = place->layer + 1;
+        rank[t] = rank_in_layer(place->role);
+      } else if (const std::optional<uint32_t> layer = layer_number(name); layer && *layer < model.num_layers) {
         plan[i].group = *layer + 1;
-        rank[t] = rank_in_layer(name);
-      } else if (name.find("embed_tokens") == std::string::npos) {
+        rank[t] = kNoRank;
+      } else if (place && (place->role == Role::kEmbedding || place->role == Role::kPositions)) {
+        plan[i].group = 0;
+      } else {
         plan[i].group = last;
-        rank[t] = name.find("norm") != std::string::npos ? 0 : 1;
+        rank[t] = name.find("norm") != std::string::npos || (place && place->role != Role::kHead) ? 0 : 1;
       }
     }
   } else {
