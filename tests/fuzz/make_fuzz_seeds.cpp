@@ -9,6 +9,7 @@
 #include "tests/encode/synthetic_codec.h"
 #include "tests/fuzz/small_model.h"
 #include "trainer/calib/calibration_files.h"
+#include "trainer/data/hf_tokenizer.h"
 #include "trainer/data/source_record.h"
 #include "trainer/nn/random.h"
 #include "trainer/train/checkpoint.h"
@@ -71,12 +72,38 @@ void make_models() {
   }
 }
 
-// A Llama of one layer with its tokenizer.
-std::string llama_gguf() {
+// Records of format 1.3: a MODEL record of version 2, TOKENIZER records of version 2 of each kind, and the three forms
+// of a CHAT section.
+void make_described_models() {
+  fuzz::SmallModelOptions options;
+  options.codec = {.levels = 3, .tables = 5, .alphabet = 16};
+  options.described = options.tokenizer = true;
+  for (const char* name : {"unigram", "word_piece", "nfkc", "added_options", "unfused"}) {
+    const std::string json = read_file(NWC_SOURCE_DIR "/tests/fixtures/tokenizer/" + std::string(name) + ".json");
+    SourceNotes notes;
+    const Result<TokenizerRecord> record =
+        parse_hf_tokenizer({reinterpret_cast<const uint8_t*>(json.data()), json.size()}, {}, &notes);
+    check(record.status());
+    options.tokenizer_section = serialize(*record);
+    ++options.seed;  // the next form of CHAT
+    write_seed("fuzz_open", "described_" + std::string(name) + ".nwc", make_small_model(options));
+  }
+  options.tokenizer_section.clear();
+  write_seed("fuzz_decompress", "described.nwc", make_small_model(options));
+}
+
+// A model of one layer with its tokenizer; the architecture is Llama's or another with its tensors.
+std::string llama_gguf(const std::string& architecture = "llama") {
   nwc::test::GgufBuilder model;
-  model.string("general.architecture", "llama").u32("llama.block_count", 1).u32("llama.context_length", 64);
-  model.u32("llama.embedding_length", 16).u32("llama.feed_forward_length", 32).u32("llama.attention.head_count", 2);
-  model.u32("llama.attention.head_count_kv", 1).f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  const std::string p = architecture + ".";
+  model.string("general.architecture", architecture).u32(p + "block_count", 1).u32(p + "context_length", 64);
+  model.u32(p + "embedding_length", 16).u32(p + "feed_forward_length", 32).u32(p + "attention.head_count", 2);
+  model.u32(p + "attention.head_count_kv", 1).f32(p + "attention.layer_norm_rms_epsilon", 1e-5f);
+  if (architecture != "llama") {
+    model.u32(p + "attention.sliding_window", 8).f32(p + "logit_scale", 4).f32(p + "attention.temperature_scale", 0.1f);
+    model.string(p + "rope.scaling.type", "yarn").f32(p + "rope.scaling.factor", 4);
+    model.u32(p + "rope.scaling.original_context_length", 16);
+  }
   model.string("tokenizer.ggml.model", "llama").strings("tokenizer.ggml.tokens", {"<unk>", "<s>", "</s>", "a", "b"});
   model.floats("tokenizer.ggml.scores", {0, 0, 0, -1, -2}).integers("tokenizer.ggml.token_type", {2, 3, 3, 1, 1});
   model.u32("tokenizer.ggml.bos_token_id", 1).u32("tokenizer.ggml.eos_token_id", 2);
@@ -174,6 +201,8 @@ void make_safetensors() {
 void make_ggufs() {
   using nwc::test::GgufBuilder;
   write_seed("fuzz_gguf", "llama.gguf", llama_gguf());
+  for (const char* architecture : {"granite", "mistral3", "smollm3"})
+    write_seed("fuzz_gguf", std::string(architecture) + ".gguf", llama_gguf(architecture));
 
   GgufBuilder gpt2;
   gpt2.string("general.architecture", "other").string("tokenizer.ggml.model", "gpt2");
@@ -215,6 +244,7 @@ int main(int argc, char** argv) {
   root = argv[1];
   std::filesystem::remove_all(root);
   make_models();
+  make_described_models();
   make_codecs();
   make_checkpoints();
   make_safetensors();

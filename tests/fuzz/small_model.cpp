@@ -80,7 +80,18 @@ TokenizerRecord small_tokenizer(TokenizerKind kind) {
 
 std::vector<uint8_t> make_small_model(const SmallModelOptions& o) {
   const CodecRecord codec = reference::make_codec(o.codec, o.seed);
-  const ModelRecord record = small_record(o.tied);
+  ModelRecord record = small_record(o.tied);
+  if (o.described) {
+    record.blocks.push_back(record.block());
+    record.blocks[1].window = 4;
+    record.blocks[1].rope.scaling = RopeScaling::kYarn;
+    record.blocks[1].rope.factor = 2;
+    record.blocks[1].rope.original_max_positions = 8;
+    record.blocks[1].attention_softcap = 50;
+    record.block_kind = {0, 1};
+    record.ends.logit_softcap = 30;
+    record.names = llama_names();
+  }
   std::vector<reference::TestTensor> tensors;
   std::vector<uint32_t> groups;
   const auto matrix = [&](const std::string& name, uint64_t rows, uint64_t cols, uint32_t group) {
@@ -127,7 +138,8 @@ std::vector<uint8_t> make_small_model(const SmallModelOptions& o) {
                                               {SectionType::kModel, serialize(record)}};
   if (o.tokenizer) {
     const auto kind = o.seed % 2 == 0 ? TokenizerKind::kSentencePieceBpe : TokenizerKind::kByteLevelBpe;
-    sections.push_back({SectionType::kTokenizer, serialize(small_tokenizer(kind)), true});
+    sections.push_back({SectionType::kTokenizer,
+                        o.tokenizer_section.empty() ? serialize(small_tokenizer(kind)) : o.tokenizer_section, true});
     sections.push_back({SectionType::kChat, serialize(small_chat(o.seed % 3)), true, true});
   }
   if (!o.source.empty()) sections.push_back({SectionType::kSource, o.source, true, true});

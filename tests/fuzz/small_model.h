@@ -14,7 +14,9 @@ struct SmallModelOptions {
   bool tied = true;
   bool row_scales = false;
   bool tokenizer = false;
-  std::vector<uint8_t> source;  ///< section SOURCE, if not empty
+  bool described = false;                  ///< MODEL record 2: two kinds of blocks, one with a window, and caps
+  std::vector<uint8_t> tokenizer_section;  ///< in place of the small tokenizer's, if not empty
+  std::vector<uint8_t> source;             ///< section SOURCE, if not empty
   Dtype norms = Dtype::kF32;
   float scale_base = 0.02f;
 };

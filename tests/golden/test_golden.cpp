@@ -63,7 +63,7 @@ TEST(Golden, EveryFileDecodesToItsValues) {
       EXPECT_EQ(describe(entry.path().string(), cpu), lines) << entry.path() << ", " << cpu_level_name(cpu);
     }
   }
-  EXPECT_GE(files, 12u);
+  EXPECT_GE(files, 13u);
 }
 
 Result<std::unique_ptr<NwcFile>> open_good(const std::string& name) {
@@ -105,6 +105,43 @@ TEST(Golden, LaterRecordsStopSessionsOnly) {
   // Its MODEL record has the number of a version that was defined later, and none of its fields.
   EXPECT_FALSE((*file)->model_status().ok());
   EXPECT_EQ((*file)->tokenizer_status().code(), StatusCode::kUnsupported);
+}
+
+TEST(Golden, ModelsTokenizersAndChatsAreDescribed) {
+  const Result<std::unique_ptr<NwcFile>> opened = open_good("families-v1.3.nwc");
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const NwcFile& file = **opened;
+  EXPECT_EQ(file.container().minor_version(), 3);
+  ASSERT_TRUE(file.model()) << file.model_status().message();
+  const ModelRecord& model = *file.model();
+  EXPECT_FALSE(fits_record_1(model));
+  EXPECT_TRUE(check_runnable(model).ok());
+  ASSERT_EQ(model.blocks.size(), 2u);
+  EXPECT_EQ(model.block_kind, (std::vector<uint8_t>{0, 1}));
+  for (const uint32_t l : {0u, 1u}) {
+    const BlockSpec& block = model.block(l);
+    EXPECT_EQ(block.window, l == 0 ? 8u : 0u);
+    EXPECT_EQ(block.rope.theta, l == 0 ? 1000.0f : 20000.0f);
+    EXPECT_EQ(block.rope.scaling, l == 0 ? RopeScaling::kNone : RopeScaling::kLinear);
+    EXPECT_TRUE(block.norm_one_plus && block.norm_before && block.norm_after);
+    EXPECT_EQ(block.qk_norm, QkNorm::kPerHead);
+    EXPECT_EQ(block.activation, MlpActivation::kGeluTanh);
+    EXPECT_FLOAT_EQ(block.attention_scale * block.attention_scale, 1 / 24.0f);
+  }
+  EXPECT_FLOAT_EQ(model.ends.embedding_scale * model.ends.embedding_scale, 32);
+  EXPECT_EQ(model.tensor_name(Role::kMlpPostNorm, 1), "model.layers.1.post_feedforward_layernorm.weight");
+
+  ASSERT_TRUE(file.tokenizer()) << file.tokenizer_status().message();
+  const TokenizerRecord& tokenizer = *file.tokenizer();
+  EXPECT_EQ(tokenizer.kind, TokenizerKind::kUnigram);
+  EXPECT_EQ(tokenizer.tokens.size(), 96u);
+  EXPECT_FALSE(tokenizer.normalizer.empty());
+  EXPECT_EQ(tokenizer.after, (std::vector<uint32_t>{1}));
+
+  ASSERT_TRUE(file.chat() && file.chat()->format) << file.chat_status().message();
+  EXPECT_EQ(file.chat()->format->name, "gemma");
+  EXPECT_EQ(file.chat()->format->user_prefix, "<start_of_turn>user\n");
+  EXPECT_EQ(file.chat()->format->stop, (std::vector<std::string>{"<end_of_turn>"}));
 }
 
 }  // namespace
