@@ -203,6 +203,7 @@ std::optional<std::string> run_again(const std::vector<std::string>& further) {
   for (std::string a; std::getline(file, a, '\0');) arguments.push_back(a);
   arguments.insert(arguments.end(), further.begin(), further.end());
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& a : arguments) argv.push_back(a.data());
   argv.push_back(nullptr);
   int ends[2];
