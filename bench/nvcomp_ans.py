@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """nvCOMP's ANS decoder on the values that nwc's rANS decoder is measured with, one byte each.
 
-Takes the bytes from `nwc-bench decode --symbols`, compresses them with nvCOMP in device memory, decodes them there, compares, and
-prints one record as `nwc-bench decode --json` does: a weight is a byte. Needs an NVIDIA device and the Python package
-nvidia-nvcomp (nvidia-nvcomp-cu12 or -cu13); without either it says so on stderr, prints [] and ends with 0.
+Takes the bytes from `nwc-bench decode --symbols`, compresses them with nvCOMP in device memory, decodes them there,
+compares, and prints one record as `nwc-bench decode --json` does: a weight is a byte. Needs an NVIDIA device and the
+Python package nvidia-nvcomp (nvidia-nvcomp-cu12 or -cu13); without either it says so on stderr, prints [] and ends with
+0.
 
 Usage: nvcomp_ans.py NWC_BENCH [--bits 4] [--repeat 5]
 """
@@ -85,7 +86,8 @@ def measure(values, bits, repeat, cuda, nvcomp):
         ratios.append(times[-1] / copy)
     median = statistics.median(times)
     return {"name": f"nvCOMP {nvcomp.__version__} ANS, bytes in device memory", "preset": "", "quantizer": "scalar",
-            "bpw": 8 * size / values.size, "backend": "cuda", "device": cuda.name, "threads": 1, "weights": int(values.size),
+            "bpw": 8 * size / values.size, "backend": "cuda", "device": cuda.name, "threads": 1,
+            "weights": int(values.size),
             "seconds_median": median, "seconds_min": min(times), "gweights_per_s": 1e-9 * values.size / median,
             "ratio_memcpy": statistics.median(ratios), "bits": bits}
 
@@ -108,7 +110,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for bits in options.bits:
             path = pathlib.Path(folder) / "values"
-            subprocess.run([options.nwc_bench, "decode", "--bits", str(bits), "--symbols", path], check=True, stdout=sys.stderr)
+            subprocess.run([options.nwc_bench, "decode", "--bits", str(bits), "--symbols", path], check=True,
+                           stdout=sys.stderr)
             records.append(measure(np.fromfile(path, np.uint8), bits, options.repeat, cuda, nvcomp))
     print(json.dumps(records, indent=1))
 

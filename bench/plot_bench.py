@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Plots the records of nwc-bench: plot_bench.py FOLDER [--figures DIR] [--model NAME]
 
-Reads FOLDER/{decode,fused,load,tokens,encode,scaling}*.json, writes speed_*.png to DIR (default: FOLDER) and, for each, the
-records as speed_*.csv beside it. A kind without records gives no plot. NAME is the model of the kinds load and tokens.
+Reads FOLDER/{decode,fused,load,tokens,encode,scaling}*.json, writes speed_*.png to DIR (default: FOLDER) and, for each,
+the records as speed_*.csv beside it. A kind without records gives no plot. NAME is the model of the kinds load and
+tokens.
 """
 import argparse
 import json
@@ -14,8 +15,8 @@ import plot_style
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "quality"))
 import report  # noqa: E402
 
-COLUMNS = ("name", "preset", "quantizer", "bpw", "backend", "device", "threads", "weights", "seconds_median", "seconds_min",
-           "gweights_per_s", "ratio_memcpy")
+COLUMNS = ("name", "preset", "quantizer", "bpw", "backend", "device", "threads", "weights", "seconds_median",
+           "seconds_min", "gweights_per_s", "ratio_memcpy")
 LINES = {"scalar": ":", "neon": "--", "avx2": "--", "avx512": "-", "vulkan": "-.", "cuda": (0, (1, 1))}
 MARKS = {"scalar": ".", "neon": "s", "avx2": "s", "avx512": "o", "vulkan": "^", "cuda": "x"}
 
@@ -46,14 +47,16 @@ def bars(axis, names, series):
     height = 0.8 / max(1, len(series))
     for i, (name, values) in enumerate(series.items()):
         at = [j + (i - (len(series) - 1) / 2) * height for j, n in enumerate(names) if n in values]
-        axis.barh(at, [values[n] for n in names if n in values], height * 0.92, label=name, color=plot_style.colour(name), zorder=2)
+        axis.barh(at, [values[n] for n in names if n in values], height * 0.92, label=name,
+                  color=plot_style.colour(name), zorder=2)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
 
 
 def plot_decode(plt, records, model):
-    """The fastest of each backend's thread counts and the SIMD levels; the scalar decoder, which nobody uses for speed, is in the CSV."""
+    """The fastest of each backend's thread counts and the SIMD levels; the scalar decoder, which nobody uses for speed,
+    is in the CSV."""
     wanted = [r for r in records if r["name"].startswith(("tensor to f16", "nvCOMP")) and "," not in r["quantizer"] and
               r["backend"] != "scalar"]
     what = {"tensor to f16": "", "tensor to f16 in device memory": "in device memory",
@@ -67,7 +70,8 @@ def plot_decode(plt, records, model):
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), sharey=True)
     for axis, quantizer in zip(axes, ("scalar", "trellis")):
         groups = group([r for r in wanted if r["quantizer"] == quantizer], "preset", "backend", "what", "threads")
-        for name, part in sorted(groups.items(), key=lambda g: -max(r["gweights_per_s"] for r in g[1]))[:plot_style.MOST_CURVES]:
+        fastest = sorted(groups.items(), key=lambda g: -max(r["gweights_per_s"] for r in g[1]))
+        for name, part in fastest[:plot_style.MOST_CURVES]:
             part.sort(key=lambda r: r["bpw"])
             axis.plot([r["bpw"] for r in part], [r["gweights_per_s"] for r in part], label=name, ms=5, lw=1.6,
                       color=plot_style.colour(part[0]["preset"]), ls=LINES.get(part[0]["backend"], "-"),
@@ -88,7 +92,8 @@ def plot_fused(plt, records, model):
     for r in best:
         r["what"], _, batch = r["name"].partition(" of ")
         r["vectors"] = f"{batch} vectors" if batch else "1 vector"
-    keys = ("preset", "quantizer", "backend", "vectors") + (("threads",) if len({r["threads"] for r in best}) > 1 else ())
+    several = len({r["threads"] for r in best}) > 1
+    keys = ("preset", "quantizer", "backend", "vectors", *(("threads",) if several else ()))
     names = list(dict.fromkeys(label(r, *keys) for r in best))
     series = {}
     for r in best:
@@ -158,7 +163,8 @@ def plot_encode(plt, records, model):
 def plot_scaling(plt, records, model):
     """One figure for decoding and multiplying, one for encoding."""
     figures = {}
-    for suffix, title, part in (("", "Decoding and multiplying", [r for r in records if not r["name"].startswith("encode")]),
+    for suffix, title, part in (("", "Decoding and multiplying",
+                                 [r for r in records if not r["name"].startswith("encode")]),
                                 ("_encode", "Encoding", [r for r in records if r["name"].startswith("encode")])):
         if not part:
             continue
@@ -207,7 +213,8 @@ def main():
         if not records:
             continue
         further = list(dict.fromkeys(k for r in records for k in r if k not in COLUMNS))
-        report.write_csv(figures / f"speed_{kind}.csv", [{k: r.get(k, "") for k in (*COLUMNS, *further)} for r in records])
+        rows = [{k: r.get(k, "") for k in (*COLUMNS, *further)} for r in records]
+        report.write_csv(figures / f"speed_{kind}.csv", rows)
         draw(kind, records, figures, options.model)
 
 

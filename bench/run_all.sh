@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Every benchmark of speed on this machine: builds if need be, writes records (JSON) and plots.
 #
-# Usage: bench/run_all.sh [--out DIR] [--backend cpu|vulkan|all] [--device NAME] [--model FILE.nwc] [--build DIR] [--quick]
+# Usage: bench/run_all.sh [--out DIR] [--backend cpu|vulkan|all] [--device NAME] [--model FILE.nwc] [--build DIR]
+#                         [--quick]
 #   --out      where records and plots go (default build/bench/speed)
 #   --backend  default all; a Vulkan device that is not there is left out with a note
 #   --device   part of the Vulkan device's name (default: the best one)
@@ -21,7 +22,7 @@ while [ $# -gt 0 ]; do
     --model) model=$2; shift 2 ;;
     --build) build=$2; shift 2 ;;
     --quick) quick=1; shift ;;
-    *) sed -n '2,14s/^# \{0,1\}//p' "$0"; [ "$1" = --help ]; exit ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0"; [ "$1" = --help ]; exit ;;
   esac
 done
 mkdir -p "$out"
@@ -41,8 +42,12 @@ if [ -z "$model" ]; then
   fi
 fi
 
-{ date -u; uname -srm; grep -m1 'model name' /proc/cpuinfo || true; echo "cores $(nproc), load $(cut -d' ' -f1-3 /proc/loadavg)"; } \
-  | tee "$out/machine.txt"
+{
+  date -u
+  uname -srm
+  grep -m1 'model name' /proc/cpuinfo || true
+  echo "cores $(nproc), load $(cut -d' ' -f1-3 /proc/loadavg)"
+} | tee "$out/machine.txt"
 
 all=$(nproc)
 threads=1; [ "$all" -gt 1 ] && threads="1 $all"
@@ -83,6 +88,7 @@ if [ "$backend" != cpu ]; then
   # shellcheck disable=SC2086
   record fused-vulkan fused --threads "$all" --batch $batches $layer --backend vulkan ${device:+--device "$device"}
   # shellcheck disable=SC2086
-  python3 bench/nvcomp_ans.py "$bench" --bits $bits --repeat "$repeat" > "$out/decode-nvcomp.json" || rm -f "$out/decode-nvcomp.json"
+  python3 bench/nvcomp_ans.py "$bench" --bits $bits --repeat "$repeat" > "$out/decode-nvcomp.json" ||
+    rm -f "$out/decode-nvcomp.json"
 fi
 python3 bench/plot_bench.py "$out" --model "$(basename "$model" .nwc)"

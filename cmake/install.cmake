@@ -1,5 +1,5 @@
-# What `cmake --install` puts where: the libraries (nwc, and nwc_decode, which decodes and runs nothing), their header,
-# the codecs, and the files by which pkg-config and find_package(nwc) find the libraries.
+# This says what `cmake --install` puts where: the libraries (nwc, and nwc_decode, which decodes and runs nothing), their
+# header, the codecs, and the files by which pkg-config and find_package(nwc) find the libraries.
 include(CMakePackageConfigHelpers)
 
 install(TARGETS nwc nwc_decode EXPORT nwc-targets

@@ -4,7 +4,7 @@
 if(NOT CMAKE_SCRIPT_MODE_FILE)
   set(nwc_library_size_script ${CMAKE_CURRENT_LIST_FILE})
   function(nwc_report_size name)
-    if(NWC_SANITIZE)  # says nothing of what ships
+    if(NWC_SANITIZE)  # its size says nothing of what ships
       return()
     endif()
     add_custom_command(TARGET ${name} POST_BUILD
@@ -21,7 +21,7 @@ execute_process(COMMAND ${STRIP} -s -o ${OUTPUT}.stripped ${LIBRARY} COMMAND_ERR
 file(SIZE ${OUTPUT}.stripped stripped)
 file(REMOVE ${OUTPUT}.stripped)
 
-# nm -S: address, size, type, name. Shaders are the arrays that glslang names <shader>_spv.
+# nm -S prints address, size, type and name. Shaders are the arrays that glslang names <shader>_spv.
 execute_process(COMMAND ${NM} -S ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[0-9a-f]+ [0-9a-f]+ [rR] [^\n]*_spvE?\n" shaders "${symbols}")
 set(shader_bytes 0)

@@ -1,4 +1,4 @@
-# NWC_SANITIZE: "", "address,undefined" or "thread".
+# NWC_SANITIZE is "", "address,undefined" or "thread".
 set(NWC_SANITIZE "" CACHE STRING "Sanitizers to build with")
 add_library(nwc_sanitizers INTERFACE)
 if(NWC_SANITIZE)

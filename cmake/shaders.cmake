@@ -1,12 +1,13 @@
 # nwc_add_shaders(<target> <list of .comp files>): compiles each shader with glslang into a header <name>.spv.h that
-# holds `const uint32_t <name>_spv[]`, in the build tree, with a dependency file. Without names, and optimized for size
-# where glslang has its optimizer: a third less to embed and for drivers to compile.
+# holds `const uint32_t <name>_spv[]`, in the build tree, with a dependency file. Shaders have no names in them, and are
+# optimized for size where glslang has its optimizer: that is a third less to embed and for drivers to compile.
 function(nwc_add_shaders target)
   find_program(NWC_GLSLANG NAMES glslangValidator glslang REQUIRED)
   set(out_dir ${CMAKE_BINARY_DIR}/generated/shaders)
   set(options -g0 -Os)
   file(WRITE ${out_dir}/probe.comp "#version 450\nvoid main() {}\n")
-  execute_process(COMMAND ${NWC_GLSLANG} --quiet ${options} --target-env vulkan1.1 -o ${out_dir}/probe.spv ${out_dir}/probe.comp
+  execute_process(COMMAND ${NWC_GLSLANG} --quiet ${options} --target-env vulkan1.1 -o ${out_dir}/probe.spv
+                          ${out_dir}/probe.comp
                   RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
   if(failed)
     message(STATUS "${NWC_GLSLANG} has no optimizer: larger shaders")

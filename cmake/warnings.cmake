@@ -1,4 +1,4 @@
-# Warnings for the project's own code.
+# These warnings are for the project's own code.
 add_library(nwc_warnings INTERFACE)
 target_compile_options(nwc_warnings INTERFACE
   -Wall -Wextra -Wshadow

@@ -1,22 +1,24 @@
 #!/usr/bin/env python3
 """Compares nwc's tokenizers with others: llama.cpp's vectors, and Hugging Face's tokenizers on random strings.
 
-usage: compare_tokenizers.py [--tool FILE] [--vocabularies FOLDER] [--json FILE...] [--trained TEXT] [--strings N] [--seed N]
+usage: compare_tokenizers.py [--tool FILE] [--vocabularies FOLDER] [--json FILE...] [--trained TEXT] [--strings N]
+       [--seed N]
 
   --vocabularies  the folder `models` of llama.cpp with its ggml-vocab-*.gguf and their .inp and .out files (the source
                   distribution of the Python package llama-cpp-python has it: pip download --no-deps --no-binary :all:
                   llama-cpp-python, then vendor/llama.cpp/models)
   --json          tokenizer.json files
-  --trained       tokenizers that are trained on this text, with every pre-tokenizer, normalizer, model and option that nwc knows
+  --trained       tokenizers that are trained on this text, with every pre-tokenizer, normalizer, model and option that
+                  nwc knows
   --strings       random strings for each tokenizer (default 5000)
   --tool          tokenize_lines (default build/release/bin/tokenize_lines; cmake --build ... --target tokenize_lines)
 
-Every string is made into tokens as it is, unless it has the text of a special token in it, and with special tokens parsed
-and added. Needs `pip install tokenizers unicodedata2==16.0.0`. Exit code 1: something differs.
+Every string is made into tokens as it is, unless it has the text of a special token in it, and with special tokens
+parsed and added. Needs `pip install tokenizers unicodedata2==16.0.0`. Exit code 1: something differs.
 
 What is known to differ, and is not nwc's doing or meant so, is passed over:
-  - Where there is a normalizer, or BERT's punctuation, strings with characters that tokenizers knows from older tables of
-    Unicode than nwc (16.0). Which they are is asked of tokenizers, character by character.
+  - Where there is a normalizer, or BERT's punctuation, strings with characters that tokenizers knows from older tables
+    of Unicode than nwc (16.0). Which they are is asked of tokenizers, character by character.
   - A byte token that is written out in the text of a Unigram model, such as <0x41>: it is in the vocabulary, so that
     tokenizers finds it. nwc, and SentencePiece, take it for the text that it is.
 """
@@ -83,10 +85,13 @@ def random_strings(count, seed, extra=()):
 
     rng = random.Random(seed)
     letters = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
-    ranges = [(0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0xDFF), (0xE00, 0xEFF),
-              (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x2100, 0x218F), (0x3000, 0x30FF), (0x4E00, 0x4FFF),
+    ranges = [(0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0xDFF),
+              (0xE00, 0xEFF),
+              (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x2100, 0x218F), (0x3000, 0x30FF),
+              (0x4E00, 0x4FFF),
               (0xAC00, 0xAD00), (0xFB00, 0xFFEF), (0x1D400, 0x1D7FF), (0x1F300, 0x1F6FF)]
-    words = "the of and We'll I'VE don't 123 4567 x=y; {a:[1,2]} http://a.b/c?d=e foo_bar CamelCaseXYZ isn't ABCdef".split()
+    words = ("the of and We'll I'VE don't 123 4567 x=y; {a:[1,2]} http://a.b/c?d=e foo_bar CamelCaseXYZ isn't "
+             "ABCdef").split()
     strings = []
     for _ in range(count):
         parts = []
@@ -113,7 +118,8 @@ def random_strings(count, seed, extra=()):
 def odd_characters():
     """Characters that tokenizers and Unicode 16 do not agree on."""
     bert = pre_tokenizers.BertPreTokenizer()
-    nfd, nfkc, nfkd, marks, lower = (getattr(normalizers, name)() for name in ("NFD", "NFKC", "NFKD", "StripAccents", "Lowercase"))
+    nfd, nfkc, nfkd, marks, lower = (getattr(normalizers, name)() for name in ("NFD", "NFKC", "NFKD", "StripAccents",
+                                                                               "Lowercase"))
     clean = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=False, strip_accents=True, lowercase=False)
     odd = set()
     for code in range(0x80, 0x110000):
@@ -121,7 +127,8 @@ def odd_characters():
             continue
         c = chr(code)
         category = unicodedata.category(c)
-        agreed = nfd.normalize_str(c) == unicodedata.normalize("NFD", c) and nfkc.normalize_str(c) == unicodedata.normalize("NFKC", c)
+        agreed = (nfd.normalize_str(c) == unicodedata.normalize("NFD", c)
+                  and nfkc.normalize_str(c) == unicodedata.normalize("NFKC", c))
         agreed = agreed and nfkd.normalize_str(c) == unicodedata.normalize("NFKD", c)
         agreed = agreed and (marks.normalize_str(c) == "") == (category[0] == "M")
         agreed = agreed and lower.normalize_str(c) == c.lower()
@@ -130,7 +137,8 @@ def odd_characters():
             agreed = agreed and nfd.normalize_str("a" + mark + c) == unicodedata.normalize("NFD", "a" + mark + c)
         if not category.startswith("Z"):
             decomposed = unicodedata.normalize("NFD", c)
-            kept = "".join(d for d in decomposed if unicodedata.category(d) not in ("Mn", "Cc", "Cf", "Co") and d != "\ufffd")
+            kept = "".join(d for d in decomposed if unicodedata.category(d) not in ("Mn", "Cc", "Cf", "Co")
+                           and d != "\ufffd")
             agreed = agreed and clean.normalize_str(c) == kept
         agreed = agreed and (len(bert.pre_tokenize_str("a" + c)) == 2) == (category[0] == "P") or category[0] == "Z"
         if not agreed:

@@ -11,12 +11,12 @@
 #       Results are in --out (default: DIR/results) as soon as a part ends. See device_check_run.py --help.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit "$1"; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit "$1"; }
 
 most_mib=40
 
-# The system's libraries that programs and the Vulkan loader need, glibc's left out: those of another version do not work
-# with the machine's own loader of programs. `run` takes one only where the machine lacks it.
+# Copies the system's libraries that programs and the Vulkan loader need. glibc's are left out: those of another version
+# do not work with the machine's own loader of programs. `run` takes one only where the machine lacks it.
 copy_system_libraries() {  # to programs...
   local to=$1
   shift
@@ -28,8 +28,8 @@ copy_system_libraries() {  # to programs...
   done
 }
 
-# What an NVIDIA driver's Vulkan library links to, beside the loader itself. Where they are not installed, their packages
-# are fetched and unpacked; nothing is installed.
+# Copies what an NVIDIA driver's Vulkan library links to, and the Vulkan loader itself. Where they are not installed,
+# their packages are fetched and unpacked; nothing is installed.
 copy_loader() {
   local to=$1 work missing=() libraries="libvulkan.so.1:libvulkan1 libX11.so.6:libx11-6 libXext.so.6:libxext6
     libxcb.so.1:libxcb1 libXau.so.6:libxau6 libXdmcp.so.6:libxdmcp6 libbsd.so.0:libbsd0 libmd.so.0:libmd0
@@ -45,7 +45,11 @@ copy_loader() {
     (cd "$work" && apt-get -q download "$package" && dpkg-deb -x "$package"_*.deb root) >"$work/log" 2>&1 || true
     local path
     path=$(find "$work/root" -name "$name" 2>/dev/null | head -1)
-    if [ -n "$path" ]; then cp -L "$path" "$to/$name"; else echo "pack: $name ($package) is not there and left out" >&2; fi
+    if [ -n "$path" ]; then
+      cp -L "$path" "$to/$name"
+    else
+      echo "pack: $name ($package) is not there and left out" >&2
+    fi
   done
   rm -rf "$work"
   [ -e "$to/libvulkan.so.1" ] || { echo "pack: no Vulkan loader: install libvulkan1" >&2; exit 1; }
@@ -75,27 +79,34 @@ pack() {
 
   local tests program
   mapfile -t tests <"$build/vulkan_tests.txt"
-  for program in bin/nwc bin/nwc-bench "${tests[@]/#/tests/}"; do strip -s -o "$out/bin/${program##*/}" "$build/$program"; done
+  for program in bin/nwc bin/nwc-bench "${tests[@]/#/tests/}"; do
+    strip -s -o "$out/bin/${program##*/}" "$build/$program"
+  done
   printf '%s\n' "${tests[@]}" >"$out/tests.txt"
   # The project's own, by the names that the programs ask for.
-  ldd "${tests[@]/#/$build/tests/}" | awk -v build="$(cd "$build" && pwd)/" 'index($3, build) == 1 {print $1, $3}' | sort -u |
+  ldd "${tests[@]/#/$build/tests/}" |
+    awk -v build="$(cd "$build" && pwd)/" 'index($3, build) == 1 {print $1, $3}' | sort -u |
     while read -r library path; do strip -s -o "$out/lib/$library" "$path"; done
   copy_system_libraries "$out/lib-system" "$build/bin/nwc" "$build/bin/nwc-bench" "${tests[@]/#/$build/tests/}"
   copy_loader "$out/lib-system"
 
   cp -r "$source/models/gutenlm-2.6m" "$out/data/models/"
-  local model=$source/models/gutenlm-2.6m calibration=(--calib "$source/models/calibration.txt" --calib-cache "$out/calibration")
+  local model=$source/models/gutenlm-2.6m
+  local calibration=(--calib "$source/models/calibration.txt" --calib-cache "$out/calibration")
   [ -z "$quick" ] || calibration=()
   "$build/tests/make_test_model" "$model" "$out/models/capi_model.nwc" >/dev/null
   "$build/bin/nwc" compress "$model" --bits 3 "${calibration[@]}" --quiet \
     -o "$out/models/gutenlm-3bit.nwc" >/dev/null
-  "$build/bin/nwc" compress "$model" --bits 4 --codec small --effort 1 --quiet -o "$out/models/gutenlm-small.nwc" >/dev/null
+  "$build/bin/nwc" compress "$model" --bits 4 --codec small --effort 1 --quiet \
+    -o "$out/models/gutenlm-small.nwc" >/dev/null
   rm -rf "$out/calibration"
   cp "$here/device_check.sh" "$here"/device_check_{host,run}.py "$source/bench/nvcomp_ans.py" "$out/"
 
   local kib
   kib=$(du -sk "$out" | cut -f1)
-  echo "$out: $((kib / 1024)) MiB, ${#tests[@]} test programs; there: $(basename "$out")/device_check.sh run $(basename "$out")"
+  local name
+  name=$(basename "$out")
+  echo "$out: $((kib / 1024)) MiB, ${#tests[@]} test programs; there: $name/device_check.sh run $name"
   [ "$kib" -le $((most_mib * 1024)) ] || { echo "pack: more than $most_mib MiB" >&2; exit 1; }
 }
 

@@ -49,7 +49,7 @@ def run_program(command, env, limit):
         except BaseException:
             end_process(process)
             raise
-        # Also what it has started and left.
+        # This ends what it has started and left, too.
         end_process(process)
         texts = []
         for file in (out, err):

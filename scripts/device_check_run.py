@@ -31,7 +31,7 @@ from device_check_host import (NVIDIA_LIBRARIES, Libraries, Outcome, driver_cand
 FEATURES = ["ballot", "size_control", "storage16", "host_import", "pipeline_cache", "all"]
 NO_DEVICE = 4
 TEST_LIMIT = 60
-# Of a rehearsal: one that decodes, one with faults, one of host memory, one of what is around.
+# The tests of a rehearsal are one that decodes, one with faults, one of host memory, one of what is around.
 FEW_TESTS = ("KernelVariants.OneTable", "VulkanFaults.LostDeviceIsReplacedByTheCpu", "HostImport.AnyByteOfTheHeap",
              "VulkanCreate.NamesAndIndexesChooseTheDevice")
 

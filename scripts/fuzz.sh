@@ -3,9 +3,9 @@
 #   --minutes N   in all, shared equally between the harnesses (10)
 #   --jobs J      harnesses at a time (1)
 #   --no-build    with the programs that build/fuzz has
-# Harnesses: all of tests/fuzz/fuzz_*.cpp, or those named. Corpora grow from run to run in build/fuzz/corpus; inputs that
-# found something are kept in build/fuzz/findings (tests/fuzz/README.md says what to do with them). Prints a table, writes
-# build/fuzz/report.json, and exits with 1 if anything was found.
+# Harnesses: all of tests/fuzz/fuzz_*.cpp, or those named. Corpora grow from run to run in build/fuzz/corpus; inputs
+# that found something are kept in build/fuzz/findings (tests/fuzz/README.md says what to do with them). Prints a table,
+# writes build/fuzz/report.json, and exits with 1 if anything was found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -55,7 +55,7 @@ dictionary() {  # harness
   printf '"%s"\n' '{' '}' '[' ']' ':' ',' null true false -1 1e300 4294967296 18446744073709551616
 }
 
-# One harness until its time is over; after a finding it starts again, up to five times.
+# Runs one harness until its time is over. After a finding it starts again, up to five times.
 fuzz() {  # harness seconds
   local harness=$1 end=$((SECONDS + $2)) starts=0 left memory
   local corpus=$root/corpus/$harness findings=$root/findings/$harness dictionary=$root/dictionaries/$harness.dict
@@ -71,8 +71,8 @@ fuzz() {  # harness seconds
   while left=$((end - SECONDS)) && [ $left -gt 0 ] && [ $starts -lt 5 ]; do
     starts=$((starts + 1))
     # An input may take a minute and 512 MiB, far more than any needs, on a busy machine, too: more is a finding.
-    TMPDIR=$memory "$root/tests/$harness" -max_total_time=$left -max_len=65536 -timeout=60 -report_slow_units=60 -rss_limit_mb=1024 \
-      -malloc_limit_mb=512 -dict="$dictionary" -artifact_prefix="$findings/" -print_final_stats=1 \
+    TMPDIR=$memory "$root/tests/$harness" -max_total_time=$left -max_len=65536 -timeout=60 -report_slow_units=60 \
+      -rss_limit_mb=1024 -malloc_limit_mb=512 -dict="$dictionary" -artifact_prefix="$findings/" -print_final_stats=1 \
       "${folders[@]}" >"$root/logs/$harness.$starts" 2>&1 && break
   done
   rm -rf "$memory"

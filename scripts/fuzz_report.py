@@ -35,7 +35,8 @@ def read_harness(root, name):
 def main():
     root = pathlib.Path(sys.argv[1])
     results = [read_harness(root, name) for name in sys.argv[2:]]
-    print(f"{'harness':<22}{'executions':>12}{'a second':>10}{'edges':>16}{'features':>10}{'corpus':>8}{'findings':>10}")
+    print(f"{'harness':<22}{'executions':>12}{'a second':>10}{'edges':>16}{'features':>10}{'corpus':>8}"
+          f"{'findings':>10}")
     for r in results:
         rate = r["executions"] // max(1, r["seconds"])
         edges = f"{r['edges']} / {r['edges_in_program']}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a compressed model that writes text: builds the tool, compresses the small model of this
-# repository to 3 bits per weight (calibrated on a text), verifies the file on CPU and Vulkan, measures it against the original, and generates
-# text with weights decoded on the fly. Results in build/quickstart.
+# repository to 3 bits per weight (calibrated on a text), verifies the file on CPU and Vulkan, measures it against the
+# original, and generates text with weights decoded on the fly. The results are in build/quickstart.
 # NWC_MODEL=<folder> takes another Llama-family model, NWC_BITS=<number> another rate, NWC_CALIB=<text> another text.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,7 +43,7 @@ if [ ! -f "$build/CMakeCache.txt" ]; then
     { cat "$out/configure.log" >&2; exit 1; }
 fi
 : >"$out/build.log"
-# The library too, which programs link: then "cmake --install" has all that it installs.
+# The library, which programs link, is built too: then "cmake --install" has all that it installs.
 cmake --build "$build" --target nwc-cli nwc nwc_decode -j "$(nproc)" 2>&1 | show_build "$out/build.log" ||
   { cat "$out/build.log" >&2; exit 1; }
 nwc=$build/bin/nwc

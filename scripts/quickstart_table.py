@@ -17,7 +17,8 @@ def mib(num_bytes):
 def decode_row(verify):
     """Name of the device, speed, and how that compares with copying the decoded bytes in memory."""
     rate = verify["decoded_bytes_per_second"]
-    return f"{verify['device']}: {rate / 1e6:.0f} MB/s of decoded weights, {100 * verify['memcpy_ratio']:.1f} % of memcpy"
+    memcpy = f"{100 * verify['memcpy_ratio']:.1f} % of memcpy"
+    return f"{verify['device']}: {rate / 1e6:.0f} MB/s of decoded weights, {memcpy}"
 
 
 def main():
@@ -27,7 +28,8 @@ def main():
         ("original", mib(compress["source_bytes"])),
         ("compressed file",
          f"{mib(compress['file_bytes'])} ({100 * compress['file_bytes'] / compress['source_bytes']:.1f} % of it)"),
-        ("bits per weight", f"{compress['bpw_coded']:.3f} of the compressed tensors, {compress['bpw_file']:.3f} over the file"),
+        ("bits per weight",
+         f"{compress['bpw_coded']:.3f} of the compressed tensors, {compress['bpw_file']:.3f} over the file"),
     ]
     for backend in ("cpu", "vulkan"):
         verify = load(folder, "verify_" + backend)

@@ -29,8 +29,9 @@ case "${1:-}" in
 esac
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0
 
-# zlib for AArch64, unpacked into build/aarch64-root, where cmake/aarch64-linux-gnu.cmake looks for it. Adding the
-# architecture to the system would do, too, but change more of it than a test may; apt works on lists of its own instead.
+# zlib for AArch64 is unpacked into build/aarch64-root, where cmake/aarch64-linux-gnu.cmake looks for it. Adding the
+# architecture to the system would do, too, but change more of it than a test may. apt works on lists of its own
+# instead.
 fetch_zlib_aarch64() {
   local root=build/aarch64-root library=usr/lib/aarch64-linux-gnu/libz.a
   if [ -e "$root/$library" ] || [ -e "/$library" ]; then return 0; fi

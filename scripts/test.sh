@@ -3,7 +3,8 @@
 #   --quick         the release build and its tests only
 #   --all-variants  the same, every Vulkan test at subgroups of 4, 8 and 16 and without optional features
 #   --threads       also the thread sanitizer, where threads meet
-# Folders: build/release, build/asan, build/clang, build/noexcept, build/aarch64, build/tsan. Ends with ctest's summary of the release tests, or fails.
+# It builds in build/release, build/asan, build/clang, build/noexcept, build/aarch64 and build/tsan. It ends with the
+# summary of the release tests that ctest prints, or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,12 +55,13 @@ configure asan -DNWC_WERROR=OFF
 build asan nwc_tests
 step "address and undefined-behaviour sanitizers: test"
 # Drivers mix malloc with delete.
-export ASAN_OPTIONS=alloc_dealloc_mismatch=0 LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.supp:print_suppressions=0" UBSAN_OPTIONS=print_stacktrace=1
+export ASAN_OPTIONS=alloc_dealloc_mismatch=0 UBSAN_OPTIONS=print_stacktrace=1
+export LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.supp:print_suppressions=0"
 run_tests asan -LE 'slow|install' -E '^test_cli'
 
 if [ "$threads" = 1 ]; then
-  # Where threads meet: the pool, decoders and streamed layers, through the C interface. The model file comes from the
-  # release tests, so that the encoder need not be built again.
+  # These tests are where threads meet: the pool, decoders and streamed layers, through the C interface. The model file
+  # comes from the release tests, so that the encoder need not be built again.
   step "thread sanitizer"
   configure tsan -DNWC_WERROR=OFF
   build tsan test_thread_pool test_tensor_decode test_c_api test_c_api_model test_c_api_decoder test_c_api_session
@@ -69,21 +71,24 @@ if [ "$threads" = 1 ]; then
     run_tests tsan -FA capi_model -R '^(test_thread_pool|test_tensor_decode|test_c_api(_model|_decoder|_session)?)$'
 fi
 
-# The same programs, linked to the library that is built without exceptions and RTTI.
+# The same programs run with the library that is built without exceptions and RTTI.
 step "without exceptions: build and test"
 configure noexcept
 build noexcept
-for program in test_c_api test_c_api_model test_c_api_decoder test_c_api_session "smoke build/release/tests/capi_model.nwc"; do
+log=build/noexcept/test.log
+for program in test_c_api test_c_api_model test_c_api_decoder test_c_api_session \
+  "smoke build/release/tests/capi_model.nwc"; do
   # shellcheck disable=SC2086  # program and arguments
-  LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >build/noexcept/test.log || { cat build/noexcept/test.log; exit 1; }
+  LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >"$log" || { cat "$log"; exit 1; }
 done
 
 step "clang: build, warnings are errors"
 configure clang -DNWC_BUILD_TESTS=OFF -DNWC_BUILD_BENCH=OFF
 build clang
 
-# The NEON twins against the scalar decoder, and logits. What makes models runs on this machine only: the model file
-# comes from the release tests. Where there is no cross compiler, the last headline says so, too.
+# The NEON twins are compared with the scalar decoder, and logits with the reference. What makes models runs on this
+# machine only: the model file comes from the release tests. Where there is no cross compiler, the last headline says
+# so, too.
 step "aarch64 under emulation: build and test"
 skipped=""
 if [ "$(uname -m)" = aarch64 ]; then
@@ -93,8 +98,8 @@ elif ! { scripts/setup.sh --aarch64 && command -v aarch64-linux-gnu-g++ && comma
   echo "skipped$skipped"
 else
   tests=(test_half test_thread_pool test_crc32 test_container test_decode_tables test_tile_decode test_synthesis
-    test_tensor_decode test_fused_product test_hostile_files test_golden test_engine_kernels test_logits test_families test_session
-    test_c_api_session)
+    test_tensor_decode test_fused_product test_hostile_files test_golden test_engine_kernels test_logits test_families
+    test_session test_c_api_session)
   configure aarch64
   build aarch64 "${tests[@]}"
   cp build/release/tests/capi_*.nwc build/aarch64/tests/

@@ -4,14 +4,18 @@
 #   scripts/tidy.sh                              # runtime, trainer and host-tools: slow
 #   scripts/tidy.sh trainer/plan host-tools      # what you have touched
 #
-# It needs a configured build tree with generated shader headers (cmake --build --preset release makes both). NWC_BUILD names another
-# tree than build/release, CLANG_TIDY another program than clang-tidy. The exit code is 1 if there are findings.
+# It needs a configured build tree with generated shader headers (cmake --build --preset release makes both).
+# NWC_BUILD names another tree than build/release, CLANG_TIDY another program than clang-tidy. The exit code is 1 if
+# there are findings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${NWC_BUILD:-build/release}
 tidy=${CLANG_TIDY:-clang-tidy}
 database=$build/compile_commands.json
-[ -f "$database" ] || { echo "$database is missing: run cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+if [ ! -f "$database" ]; then
+  echo "$database is missing: run cmake --preset release && cmake --build --preset release" >&2
+  exit 1
+fi
 [ $# -gt 0 ] || set -- runtime trainer host-tools
 
 # Only files that this build compiles can be checked: a kernel for another processor has no command in the database.

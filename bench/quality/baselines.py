@@ -1,7 +1,8 @@
 """Runs the rivals: every tensor under every setting of a method, once; then whole models from them.
 
-The cache: <method>/<setting>.json (result) and <method>/<setting>.npz (decoded tensors as FP16, which is what nwc's own decoder
-returns and what the evaluation computes with), both tied to the sources of the method and to the calibration."""
+The cache: <method>/<setting>.json (result) and <method>/<setting>.npz (decoded tensors as FP16, which is what nwc's own
+decoder returns and what the evaluation computes with), both tied to the sources of the method and to the
+calibration."""
 import concurrent.futures
 import hashlib
 import inspect
@@ -124,8 +125,9 @@ class Runner:
 
 
 def allocate(options, budget):
-    """options: name -> [(bits, cost)]. The choices with the least sum of costs on the convex hulls for a slope, the slope by
-    bisection, what is left of the budget filled greedily. None without costs or where even the cheapest exceed it."""
+    """options: name -> [(bits, cost)]. The choices with the least sum of costs on the convex hulls for a slope, the
+    slope by bisection, what is left of the budget filled greedily. None without costs or where even the cheapest exceed
+    it."""
     if any(cost is None for choices in options.values() for _, cost in choices):
         return None
 

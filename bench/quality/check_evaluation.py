@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Is our evaluation right? The same GGUF file, text and windows through llama.cpp and through `nwc eval`.
 
-llama.cpp tokenizes by itself; every window starts from an empty context, every token but its first is predicted (which is how
-`nwc eval` counts). Prints both perplexities and their difference, for an F32 and an F16 file; both with an F32 cache of keys and
-values in llama.cpp. Needs llama-cpp-python."""
+llama.cpp tokenizes by itself; every window starts from an empty context, every token but its first is predicted (which
+is how `nwc eval` counts). Prints both perplexities and their difference, for an F32 and an F16 file; both with an F32
+cache of keys and values in llama.cpp. Needs llama-cpp-python."""
 import argparse
 import json
 import pathlib
@@ -64,8 +64,9 @@ def main():
             if len(losses) != own["tokens"]:
                 raise SystemExit(f"{name}: llama.cpp predicted {len(losses)} tokens, nwc {own['tokens']}")
             other = float(np.exp(losses.mean()))
-            print(f"{name} {dtype}: {len(losses)} tokens in windows of {own['context']}: perplexity llama.cpp {other:.6f}, "
-                  f"nwc {own['ppl']:.6f}, difference of the mean log-likelihood {np.log(own['ppl'] / other):+.2e} nats")
+            print(f"{name} {dtype}: {len(losses)} tokens in windows of {own['context']}: "
+                  f"perplexity llama.cpp {other:.6f}, nwc {own['ppl']:.6f}, "
+                  f"difference of the mean log-likelihood {np.log(own['ppl'] / other):+.2e} nats")
 
 
 if __name__ == "__main__":

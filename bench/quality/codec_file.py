@@ -39,7 +39,8 @@ class Codec:
             self.parameters = at
             return
         self.enter, self.enter_bias = take(w, 16), take(w)
-        self.layers = [(take(w, w), take(w), *((take(w), take(w)) if self.layer_norm else ())) for _ in range(self.blocks)]
+        self.layers = [(take(w, w), take(w), *((take(w), take(w)) if self.layer_norm else ()))
+                       for _ in range(self.blocks)]
         self.leave, self.leave_bias, self.skip = take(16, w), take(16), take(16, 16)
         self.embedding = take(self.blocks, self.levels, w)
         self.parameters = at  # of g_a, and of g_s, its mirror

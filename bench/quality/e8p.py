@@ -1,5 +1,5 @@
-"""QuIP#-style lattice codebooks (Tseng et al. 2024): random Hadamard transform, E8P (2 bits a weight) with residual stages
-for higher rates, block feedback over 8 columns. No fine-tuning."""
+"""QuIP#-style lattice codebooks (Tseng et al. 2024): random Hadamard transform, E8P (2 bits a weight) with residual
+stages for higher rates, block feedback over 8 columns. No fine-tuning."""
 import functools
 import itertools
 
@@ -13,8 +13,9 @@ STAGES = {2: ("e8p",), 3: ("e8p", "e8"), 4: ("e8p", "e8p"), 5: ("e8p", "e8p", "e
 
 @functools.lru_cache(maxsize=None)
 def _e8p_entries():
-    """256 vectors of absolute values of D8 + 1/2 (norm^2 at most 10, and 29 of norm^2 12), and the parity of minus signs that
-    makes their sum even. The paper lists its own 29; by symmetry any 29 of these serve a Gaussian source nearly alike."""
+    """256 vectors of absolute values of D8 + 1/2 (norm^2 at most 10, and 29 of norm^2 12), and the parity of minus
+    signs that makes their sum even. The paper lists its own 29; by symmetry any 29 of these serve a Gaussian source
+    nearly alike."""
     values = np.array(list(itertools.product((0.5, 1.5, 2.5, 3.5), repeat=8)), "f4")
     norms = (values ** 2).sum(1)
     small, twelve = values[norms <= 10], values[norms == 12]
@@ -25,7 +26,8 @@ def _e8p_entries():
 @functools.lru_cache(maxsize=None)
 def _e8_points():
     """The origin, the 240 shortest vectors of E8, and 15 of the next shell."""
-    integers = np.array([v for v in itertools.product((-1, 0, 1), repeat=8) if np.dot(v, v) in (2, 4) and sum(v) % 2 == 0])
+    integers = np.array([v for v in itertools.product((-1, 0, 1), repeat=8) if np.dot(v, v) in (2, 4)
+                         and sum(v) % 2 == 0])
     halves = np.array([v for v in itertools.product((-0.5, 0.5), repeat=8) if sum(v) % 2 == 0])
     roots = integers[(integers ** 2).sum(1) == 2]
     fours = integers[(integers ** 2).sum(1) == 4]
@@ -54,13 +56,13 @@ def _encode(x, bits, scales):
 
 @functools.lru_cache(maxsize=None)
 def _scales(bits):
-    """The scale of each stage with the least error on a Gaussian sample, stage after stage with the last one searched finely
-    for each choice of the ones before."""
+    """The scale of each stage with the least error on a Gaussian sample, stage after stage with the last one searched
+    finely for each choice of the ones before."""
     x = np.random.default_rng(0).standard_normal((1 << 12, 8)).astype("f4")
 
     def search(stages, residual):
         sigma = residual.std()
-        # The points' own spread: about 1.2 a coordinate for E8P, 0.5 for the 256 points of E8.
+        # The points themselves spread by about 1.2 a coordinate for E8P, and by 0.5 for the 256 points of E8.
         grid = sigma * (np.linspace(0.6, 1.3, 29) if stages[0] == "e8p" else np.linspace(0.9, 2.1, 25))
         best = None
         for scale in grid if len(stages) == 1 else grid[::3]:

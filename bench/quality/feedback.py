@@ -31,8 +31,9 @@ def factor(hessian, block=1):
 
 
 def ldlq(weights, u, quantize, block=1, outer=128, begin=None):
-    """Quantizes block after block of columns. quantize(slice, target [m][block]) -> [m][block]; begin(slice, targets) is
-    called before each `outer` block with what its columns would be as things stand (for scales that follow the feedback).
+    """Quantizes block after block of columns. quantize(slice, target [m][block]) -> [m][block]; begin(slice, targets)
+    is called before each `outer` block with what its columns would be as things stand (for scales that follow the
+    feedback).
     """
     w = np.asarray(weights, "f4")
     out = np.empty_like(w)

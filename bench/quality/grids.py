@@ -1,4 +1,5 @@
-"""Uniform grids of 2^b levels with an FP16 scale for each group of inputs: what round-to-nearest, GPTQ and AWQ share."""
+"""Uniform grids of 2^b levels with an FP16 scale for each group of inputs: what round-to-nearest, GPTQ and AWQ
+share."""
 import numpy as np
 
 import native
@@ -31,6 +32,6 @@ class Grid:
 
 def fit(x, bits, symmetric, importance=None):
     """The grid for one group x [m][g], each row its own: the clipping ratio with the least (weighted) squared error.
-    Symmetric grids have their zero at code 2^(bits-1) and reach one step further on one side, the sign chosen like the rest.
-    importance [g]: weight of each column's squared error."""
+    Symmetric grids have their zero at code 2^(bits-1) and reach one step further on one side, the sign chosen like the
+    rest. importance [g]: weight of each column's squared error."""
     return Grid(*native.fit_grids(x, bits, symmetric, SHRINK, importance), bits)

@@ -1,6 +1,8 @@
-"""Random Hadamard transform (Tseng et al. 2024, QuIP#): W -> A W B^T with A, B = Hadamard matrix * random signs / sqrt(n).
+"""Random Hadamard transform (Tseng et al. 2024, QuIP#): W -> A W B^T with A, B = Hadamard matrix * random signs /
+sqrt(n).
 
-Orders 2^k * {1, 12, 20, 28, 36, ...}: Sylvester's doubling of Paley's constructions. The signs come from a seed: no bits.
+Orders 2^k * {1, 12, 20, 28, 36, ...}: Sylvester's doubling of Paley's constructions. The signs come from a seed: no
+bits.
 """
 import functools
 

@@ -4,8 +4,9 @@ import numpy as np
 import feedback
 import hadamard
 
-# Feedback widens what a block has to code beyond the weights' own spread, the more the worse the Hessian's condition, and a
-# fixed-rate code clips; the originals allow for it by a constant factor. The best of these for each tensor is taken.
+# Feedback widens what a block has to code beyond the weights' own spread. It does so the more, the worse the Hessian's
+# condition is, and a fixed-rate code clips. The originals allow for it by a constant factor; here the best of these is
+# taken for each tensor.
 SPREADS = (1.0, 1.1, 1.25, 1.5, 2.0, 2.75)
 SAMPLE_ROWS = 32
 

@@ -1,7 +1,7 @@
 """llama.cpp's own quantizer through llama-cpp-python, fed with the GGUF that `nwc decompress --format gguf` writes.
 
-Its bytes are those of the quantized tensors; norms and the rest count as nwc stores them, like for every rival. Its k-quants
-need rows of a multiple of 256 weights and fall back to 32-weight types elsewhere, by llama.cpp's own rules."""
+Its bytes are those of the quantized tensors; norms and the rest count as nwc stores them, like for every rival. Its
+k-quants need rows of a multiple of 256 weights and fall back to 32-weight types elsewhere, by llama.cpp's own rules."""
 import ctypes
 import json
 import os

@@ -56,7 +56,8 @@ def trellis_search(x, state_bits, shift, values):
 
 
 def e8p_nearest(x, entries, odd):
-    """x [count][8] -> the nearest codewords; entries [256][8] of absolute values, odd [256]: parity of their minus signs."""
+    """x [count][8] -> the nearest codewords; entries [256][8] of absolute values, odd [256]: parity of their minus
+    signs."""
     x, entries = np.ascontiguousarray(x, "f4"), np.ascontiguousarray(entries.T, "f4")
     odd = np.ascontiguousarray(odd, "u1")
     out = np.empty_like(x)
@@ -66,8 +67,8 @@ def e8p_nearest(x, entries, odd):
 
 
 def largest_projections(x, bases, parts):
-    """x [count][C]; bases [num][C][P] with orthonormal columns. For each block and each of `parts` equal parts of the bases
-    the index of the base with the largest projection: [count][parts]."""
+    """x [count][C]; bases [num][C][P] with orthonormal columns. For each block and each of `parts` equal parts of the
+    bases the index of the base with the largest projection: [count][parts]."""
     x = np.ascontiguousarray(x, "f4")
     num, c, p = bases.shape
     flat = np.ascontiguousarray(bases.transpose(2, 1, 0), "f4")

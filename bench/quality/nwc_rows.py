@@ -12,7 +12,8 @@ def _tool(path):
 
 
 def row(space, name, options, rate, calibrated=True):
-    """options: arguments of nwc compress beside --bits and --calib; None: data-free, without --calib, like calibrated=False."""
+    """options: arguments of nwc compress beside --bits and --calib; None: data-free, without --calib, like
+    calibrated=False."""
     arguments = ["--bits", f"{space.coded_bpw(rate):.4f}"]
     arguments += options or []
     if calibrated and options is not None:

@@ -1,8 +1,8 @@
 """QTIP-style fixed-rate trellis coding (Tseng et al. 2024): random Hadamard transform, bitshift trellis of 2^L states,
 tail-biting sequences of 256 weights (16 x 16), block feedback over 16 columns. No fine-tuning.
 
-codes: "1mad" and "3inst" (computed, one weight a step) and "hyb" (a hash into a table of 2^9 pairs, two weights a step, the
-table fitted to a Gaussian by k-means; 2 KiB of FP16 are counted once for a model, in quality.py)."""
+codes: "1mad" and "3inst" (computed, one weight a step) and "hyb" (a hash into a table of 2^9 pairs, two weights a step,
+the table fitted to a Gaussian by k-means; 2 KiB of FP16 are counted once for a model, in quality.py)."""
 import functools
 
 import numpy as np
@@ -16,13 +16,14 @@ HYB_TABLE_BITS = (1 << HYB_BITS) * 2 * 16
 
 
 def fit_pairs(samples, table_bits):
-    """2^table_bits pairs, the second one positive: k-means of samples [count][2], count a multiple of 16, folded over that
-    sign."""
+    """2^table_bits pairs, the second one positive: k-means of samples [count][2], count a multiple of 16, folded over
+    that sign."""
     x = samples.copy()
     x[:, 1] = np.abs(x[:, 1])
     centres = x[:1 << table_bits].copy()
     for _ in range(60):
-        nearest = np.concatenate([np.argmax(part @ centres.T - (centres ** 2).sum(1) / 2, 1) for part in np.split(x, 16)])
+        nearest = np.concatenate([np.argmax(part @ centres.T - (centres ** 2).sum(1) / 2, 1)
+                                  for part in np.split(x, 16)])
         count = np.bincount(nearest, minlength=len(centres))
         for d in range(2):
             total = np.bincount(nearest, x[:, d], len(centres))

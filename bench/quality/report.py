@@ -13,8 +13,9 @@ COLUMNS = ("method", "setting", "target", "bpw", "bpw_coded", "kld_mean", "kld_s
 
 
 def at_rate(points, rate):
-    """(KL divergence, mark) of a method at a rate: on the line between its neighbours in log(KL), "" for a file within 0.02
-    of the rate, "~" for an interpolation, "<" where its largest file is smaller than that. None where all are larger."""
+    """(KL divergence, mark) of a method at a rate: on the line between its neighbours in log(KL), "" for a file within
+    0.02 of the rate, "~" for an interpolation, "<" where its largest file is smaller than that. None where all are
+    larger."""
     points = plot_style.frontier(points)
     near = [p for p in points if abs(p[0] - rate) <= 0.02]
     if near:
@@ -53,8 +54,10 @@ def table(rows, rates):
     return "\n".join(lines)
 
 
-SHOWN = ("nwc with recovery", "nwc, default", "nwc, data-free", "entropy-coded scalar + LDLQ + water-filling, allocated",
-         "paper's setting (K=4, scalar, LDLQ)", "QTIP HYB + RHT + LDLQ, allocated", "QTIP HYB + RHT + LDLQ", "GPTQ, allocated",
+SHOWN = ("nwc with recovery", "nwc, default", "nwc, data-free",
+         "entropy-coded scalar + LDLQ + water-filling, allocated",
+         "paper's setting (K=4, scalar, LDLQ)", "QTIP HYB + RHT + LDLQ, allocated", "QTIP HYB + RHT + LDLQ",
+         "GPTQ, allocated",
          "llama.cpp with importance matrix", "llama.cpp", "E8P + RHT + LDLQ, allocated", "RTN, allocated")
 
 
@@ -91,7 +94,8 @@ def write_csv(path, rows, columns=None, digits=6):
 def write(name, rows, rates, folder):
     rows = sorted(rows, key=lambda r: (r["method"], r["bpw"]))
     write_csv(folder / f"quality_{name}.csv", rows, COLUMNS)
-    text = f"KL divergence from the uncompressed {name} (nats per token; in brackets: times nwc's default)\n\n{table(rows, rates)}\n"
+    text = (f"KL divergence from the uncompressed {name} (nats per token; in brackets: times nwc's default)\n\n"
+            f"{table(rows, rates)}\n")
     (folder / f"quality_{name}.md").write_text(text)
     print(text)
     plot(name, rows, folder / f"quality_{name}.png")

@@ -1,5 +1,5 @@
-"""SeedLM (Shafipour et al. 2025): each block of C weights is a pseudo-random matrix U(seed) [C][P] times P coefficients of
-4 bits with a shared exponent of 4 bits; the 16-bit seed of a linear-feedback shift register is found by search.
+"""SeedLM (Shafipour et al. 2025): each block of C weights is a pseudo-random matrix U(seed) [C][P] times P coefficients
+of 4 bits with a shared exponent of 4 bits; the 16-bit seed of a linear-feedback shift register is found by search.
 
 Data-free. The paper gives (C, P) for 3 and 4 bits a weight; the others follow its scheme. Of 64 seeds, the best by
 projection in each 64th of all seeds, the best after rounding of the coefficients is taken."""

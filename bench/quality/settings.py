@@ -23,7 +23,8 @@ class Model:
     text: pathlib.Path
     tokens: int       # predicted tokens of `text`
     trellis_bits: int  # states of QTIP's trellis, as a power of two: its search costs in proportion
-    every_setting: bool = True  # False: of the grids those with groups of 128 and an offset, of the trellises whole bits
+    # False: only grids with groups of 128 and an offset, and only trellises of whole bits.
+    every_setting: bool = True
 
 
 MODELS = {m.name: m for m in (
@@ -81,6 +82,6 @@ NWC = {
 }
 
 # llama.cpp's own quantizer; those that refuse to work without an importance matrix are tried with one only.
-LLAMA_TYPES = ("Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_S",
-               "Q5_K_M", "Q6_K", "Q8_0", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S",
-               "IQ2_XS", "IQ2_XXS")
+LLAMA_TYPES = ("Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1",
+               "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_M",
+               "IQ2_S", "IQ2_XS", "IQ2_XXS")

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""The paper's Fig. 9 and Table 7 on our data: what each part of the method is worth, by KL divergence at equal file bytes.
+"""The paper's Fig. 9 and Table 7 on our data: what each part of the method is worth, by KL divergence at equal file
+bytes.
 
-Normalisation (scales of the whole model, of tensors, of columns, of rows; uniform scalar quantizer, empirical entropy under one
-table, FP16 scales counted), importance of columns, error feedback, allocation, entropy model (against fixed-length codes),
-quantizer, and the transform (codecs; those with a network also as if it cost nothing). One part changes at a time; all but the
-normalisation and the fixed-length codes are real files of nwc. Writes ablations_<model>.csv and .png."""
+Normalisation (scales of the whole model, of tensors, of columns, of rows; uniform scalar quantizer, empirical entropy
+under one table, FP16 scales counted), importance of columns, error feedback, allocation, entropy model (against
+fixed-length codes), quantizer, and the transform (codecs; those with a network also as if it cost nothing). One part
+changes at a time; all but the normalisation and the fixed-length codes are real files of nwc. Writes
+ablations_<model>.csv and .png."""
 import argparse
 import json
 import pathlib
@@ -18,7 +20,8 @@ import settings
 import workspace
 from report import plot_style
 
-BASE = ["--importance", "waterfill", "--feedback", "ldlq", "--allocation", "none", "--row-importance", "off", "--rdo", "0",
+BASE = ["--importance", "waterfill", "--feedback", "ldlq", "--allocation", "none", "--row-importance", "off", "--rdo",
+        "0",
         "--shrinkage", "off"]
 
 
@@ -86,8 +89,8 @@ def _entropy_bits(normalised, step):
 
 
 def fixed_length(space):
-    """Lloyd-Max levels and pairs of column-normalised weights, fitted to the model: fixed-length codes without an entropy
-    model. Yields (label, bits, decoded)."""
+    """Lloyd-Max levels and pairs of column-normalised weights, fitted to the model: fixed-length codes without an
+    entropy model. Yields (label, bits, decoded)."""
     weights = {name: space.reference.read(name) for name in space.coded}
     scale = {name: _rms(w, 0) for name, w in weights.items()}
     pool = np.concatenate([(w / scale[name]).T.ravel() for name, w in weights.items()])
@@ -107,7 +110,8 @@ def fixed_length(space):
         for _ in range(40):
             nearest = _nearest_point(sample, points)
             count = np.maximum(np.bincount(nearest, minlength=len(points)), 1)
-            points = np.stack([np.bincount(nearest, sample[:, d], len(points)) / count for d in range(2)], 1).astype("f4")
+            points = np.stack([np.bincount(nearest, sample[:, d], len(points)) / count for d in range(2)],
+                              1).astype("f4")
         decoded = {}
         for name, w in weights.items():
             x = np.ascontiguousarray((w / scale[name]).T)  # pairs down a column
@@ -121,7 +125,8 @@ def _nearest_point(x, points):
 
 
 def network_bits(space, codec):
-    """What a file with this codec holds more than one with the identity, beside the coded weights; 0 for the identity."""
+    """What a file with this codec holds more than one with the identity, beside the coded weights; 0 for the
+    identity."""
     path = next((p for p in (workspace.CODECS / f"{codec}.nwcc", pathlib.Path(codec)) if p.exists()), None)
     if path is None:
         return 0
@@ -174,7 +179,8 @@ def collect(space, rates, codecs):
             yield measured(study, label, {"bpw": space.bpw_file(bits), **space.evaluate_tensors(decoded)})
     for rate in rates:  # beside the fixed-length codes: the same scales, no calibration, entropy-coded
         for label, quantizer in (("entropy-coded, scalar", "scalar"), ("entropy-coded, trellis", "trellis")):
-            options = ["--quantizer", quantizer, "--head-bits", "0", "--rdo", "0", "--importance", "none", "--allocation", "none"]
+            options = ["--quantizer", quantizer, "--head-bits", "0", "--rdo", "0", "--importance", "none",
+                       "--allocation", "none"]
             yield measured("entropy model", label,
                            nwc_rows.row(space, f"ablation entropy {label}", options, rate, calibrated=False))
 

@@ -2,9 +2,10 @@
 """The paper's Fig. 3, 5 and 7 on our data, from the rows that quality.py has measured (it is run where there are none).
 
 fig_rates_<model>_calibrated.png, _data-free.png: perplexity and KL divergence against bits per weight (Fig. 3, Fig. 5).
-fig_error_<model>.png: perplexity and KL divergence against the mean squared error of the weights (Fig. 7): who gets more out of
-the same error? For this the codecs' transforms are measured beside, data-free, with scalar quantization, the same steps for all
-columns relative to their power, no search: nothing but the transform differs. fig_rates_<model>.csv has the points of both."""
+fig_error_<model>.png: perplexity and KL divergence against the mean squared error of the weights (Fig. 7): who gets
+more out of the same error? For this the codecs' transforms are measured beside, data-free, with scalar quantization,
+the same steps for all columns relative to their power, no search: nothing but the transform differs.
+fig_rates_<model>.csv has the points of both."""
 import argparse
 import json
 import pathlib
@@ -26,19 +27,23 @@ TRANSFORM_OPTIONS = ["--quantizer", "scalar", "--importance", "none", "--allocat
 COLUMNS = ("group", "method", "setting", "bpw", "mse", "ppl", "kld_mean", "kld_se")
 LABELS = {"ppl": "perplexity", "kld_mean": "KL divergence, nats per token"}
 DATA_FREE = ("nwc, data-free", *map(TRANSFORM.format, TRANSFORMS), "RTN", "SeedLM", "llama.cpp")
-CALIBRATED = ("nwc with recovery", "nwc, default", "nwc without allocation", "entropy-coded scalar + LDLQ + water-filling, allocated",
-              "entropy-coded scalar + LDLQ + water-filling", "paper's setting (K=4, scalar, LDLQ)", "QTIP 1MAD + RHT + LDLQ",
-              "QTIP HYB + RHT + LDLQ", "E8P + RHT + LDLQ", "E8P + RHT + LDLQ, allocated", "GPTQ", "GPTQ, allocated", "AWQ",
+CALIBRATED = ("nwc with recovery", "nwc, default", "nwc without allocation",
+              "entropy-coded scalar + LDLQ + water-filling, allocated",
+              "entropy-coded scalar + LDLQ + water-filling", "paper's setting (K=4, scalar, LDLQ)",
+              "QTIP 1MAD + RHT + LDLQ",
+              "QTIP HYB + RHT + LDLQ", "E8P + RHT + LDLQ", "E8P + RHT + LDLQ, allocated", "GPTQ", "GPTQ, allocated",
+              "AWQ",
               "AWQ, allocated", "RTN, clipping by diag(H)", "RTN, clipping by diag(H), allocated",
               "llama.cpp with importance matrix")
-# Of all these rows the CSV is made. Drawn are, of the calibrated, ours and the best setting of each rival; against the squared error,
-# those that lie apart.
+# The CSV has all of these rows. The figure has, of the calibrated ones, ours and the best setting of each rival;
+# against the squared error it has those that lie apart.
 DRAWN = {"calibrated": ("nwc with recovery", "nwc, default", "nwc without allocation",
                         "entropy-coded scalar + LDLQ + water-filling, allocated", "paper's setting (K=4, scalar, LDLQ)",
                         "QTIP HYB + RHT + LDLQ", "GPTQ, allocated", "llama.cpp with importance matrix"),
          "data-free": DATA_FREE}
 DRAWN_ERROR = ("nwc with recovery", "nwc, default", "nwc without allocation", "nwc, data-free",
-               "entropy-coded scalar + LDLQ + water-filling, allocated", "GPTQ, allocated", TRANSFORM.format("identity"),
+               "entropy-coded scalar + LDLQ + water-filling, allocated", "GPTQ, allocated",
+               TRANSFORM.format("identity"),
                TRANSFORM.format("small"))
 
 
@@ -114,10 +119,12 @@ def spread(rows, errors=(0.1, 0.03, 0.01)):
     """KL divergence of each method at equal squared error, interpolated in logarithms: method -> values or None."""
     out = {}
     for method in (*CALIBRATED, *DATA_FREE):
-        points = sorted((np.log(r["mse"]), np.log(r["kld_mean"])) for r in rows if r["method"] == method and r["mse"] > 0)
+        points = sorted((np.log(r["mse"]), np.log(r["kld_mean"])) for r in rows if r["method"] == method
+                        and r["mse"] > 0)
         if len(points) > 1:
             x, y = zip(*points)
-            out[method] = [float(np.exp(np.interp(np.log(e), x, y))) if x[0] <= np.log(e) <= x[-1] else None for e in errors]
+            out[method] = [float(np.exp(np.interp(np.log(e), x, y))) if x[0] <= np.log(e) <= x[-1] else None
+                           for e in errors]
     return errors, out
 
 
@@ -132,13 +139,15 @@ def main():
     for name in args.model:
         path = args.out / name / "rows.json"
         if not path.exists():
-            subprocess.run([sys.executable, settings.ROOT / "bench/quality/quality.py", "--nwc", args.nwc, "--model", name,
+            subprocess.run([sys.executable, settings.ROOT / "bench/quality/quality.py", "--nwc", args.nwc, "--model",
+                            name,
                             "--out", args.out], check=True)
         rows = list(json.loads(path.read_text()).values())
         kept = args.out / name / "transforms.json"
         if not args.report:
             space = workspace.Workspace(settings.MODELS[name], args.nwc, args.out)
-            found = [nwc_rows.row(space, TRANSFORM.format(codec), ["--codec", codec, *TRANSFORM_OPTIONS], rate, calibrated=False)
+            found = [nwc_rows.row(space, TRANSFORM.format(codec), ["--codec", codec, *TRANSFORM_OPTIONS], rate,
+                                  calibrated=False)
                      for codec in TRANSFORMS for rate in args.rates]
             kept.write_text(json.dumps(found, indent=1))
         rows += json.loads(kept.read_text()) if kept.exists() else []

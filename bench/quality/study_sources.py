@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """The paper's Fig. 6 on our data: quantizers on Gaussian, Laplace and real weights against the Shannon bound.
 
-Rate is what is stored, distortion the squared error over the variance. Fixed rate: SQ (Lloyd-Max), VQ (pairs, k-means), TCQ
-(QTIP's hybrid code fitted to a Gaussian, and 1MAD), TCQ* (hybrid code fitted to the source, with a table of 2 * rate + 1 bits
-where that is more than 9), for weights TCQ also after a random Hadamard transform, E8P (QuIP#) with its stages, SeedLM, round
-to nearest in groups of 128 and llama.cpp's types, all with their scales counted. Each fixed-rate code's spread is fitted to the
-source. Entropy-coded: ECSQ (uniform steps, empirical entropy: an ideal coder) and nwc's real files with everything in them. For
-the Laplace source the Shannon lower bound lies 0.104 bit below the Gaussian one.
+Rate is what is stored, distortion the squared error over the variance. Fixed rate: SQ (Lloyd-Max), VQ (pairs, k-means),
+TCQ (QTIP's hybrid code fitted to a Gaussian, and 1MAD), TCQ* (hybrid code fitted to the source, with a table of 2 *
+rate + 1 bits where that is more than 9), for weights TCQ also after a random Hadamard transform, E8P (QuIP#) with its
+stages, SeedLM, round to nearest in groups of 128 and llama.cpp's types, all with their scales counted. Each fixed-rate
+code's spread is fitted to the source. Entropy-coded: ECSQ (uniform steps, empirical entropy: an ideal coder) and nwc's
+real files with everything in them. For the Laplace source the Shannon lower bound lies 0.104 bit below the Gaussian
+one.
 
-Rows are kept in fig_sources.json as they are measured: an interrupted run resumes, a row is measured again when the binary, the
-quantizer's source or the number of samples has changed. Writes fig_sources.csv and fig_sources.png."""
+Rows are kept in fig_sources.json as they are measured: an interrupted run resumes, a row is measured again when the
+binary, the quantizer's source or the number of samples has changed. Writes fig_sources.csv and fig_sources.png."""
 import argparse
 import ctypes
 import hashlib
@@ -39,7 +40,8 @@ SAMPLES = 1 << 20
 NWC = {"nwc, scalar": ["--quantizer", "scalar"], "nwc, trellis, 8 states": ["--effort", "2"],
        "nwc, trellis, 256 states (default)": []}
 LLAMA_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q5_0")
-# Of a fixed-rate code, times the standard deviation: heavy tails and high rates want the large ones, or they are clipped.
+# These spreads of a fixed-rate code are multiples of the standard deviation. Heavy tails and high rates need the large
+# ones, or they are clipped.
 SPREADS = (*np.arange(0.7, 1.4, 0.05), 1.4, 1.55, 1.7, 1.9, 2.1, 2.4, 2.7)
 
 
@@ -61,8 +63,8 @@ def shuffled(matrices):
 
 
 def lloyd_max(x, bits, rounds=300):
-    """Mean squared error of the scalar quantizer of 2^bits levels, fitted to the samples themselves. The start is the optimum of
-    many levels, a density of levels as the cube root of the samples' (Panter and Dite 1951)."""
+    """Mean squared error of the scalar quantizer of 2^bits levels, fitted to the samples themselves. The start is the
+    optimum of many levels, a density of levels as the cube root of the samples' (Panter and Dite 1951)."""
     x = np.sort(x.astype("f8"))
     count, edges = np.histogram(x, 4096)
     share = np.cumsum(np.cbrt(count))
@@ -85,7 +87,8 @@ def pairs_vq(x, bits, rounds=40):
     chance = 1 / np.sqrt(np.maximum(count[cells[0], cells[1]], 1))
     centres = x[np.random.default_rng(2).choice(len(x), 1 << (2 * bits), replace=False, p=chance / chance.sum())].copy()
     for _ in range(rounds):
-        nearest = np.concatenate([np.argmax(p @ centres.T - (centres ** 2).sum(1) / 2, 1) for p in np.array_split(x, 64)])
+        nearest = np.concatenate([np.argmax(p @ centres.T - (centres ** 2).sum(1) / 2, 1)
+                                  for p in np.array_split(x, 64)])
         count = np.bincount(nearest, minlength=len(centres))
         for d in range(2):
             centres[:, d] = np.where(count > 0, np.bincount(nearest, x[:, d], len(centres)) / np.maximum(count, 1),
@@ -104,8 +107,8 @@ def entropy_coded_scalar(x, step):
 
 
 def with_spread(x, encode, fit=None):
-    """(mean squared error, variance) of encode(x of unit variance) -> reconstruction, x [count][length]. The spread is fitted
-    with `fit`, a faster search of the same code, or else on a quarter of the samples."""
+    """(mean squared error, variance) of encode(x of unit variance) -> reconstruction, x [count][length]. The spread is
+    fitted with `fit`, a faster search of the same code, or else on a quarter of the samples."""
     sigma = x.std()
 
     def error(part, spread, encode):
@@ -211,7 +214,8 @@ def peers(name, matrices, args):
 
 
 def nwc_rows(nwc, matrices, rates, folder):
-    """Real files. Columns have unit power, so that the relative error is per column as everywhere else. Yields like peers."""
+    """Real files. Columns have unit power, so that the relative error is per column as everywhere else. Yields like
+    peers."""
     names = [f"w{i}" for i in range(len(matrices))]
 
     def measure(options, bits):
@@ -226,7 +230,8 @@ def nwc_rows(nwc, matrices, rates, folder):
                     raise SystemExit(f"{' '.join(map(str, done.args))}: exit code {done.returncode}\n{done.stderr}")
                 return done.stdout
 
-            report = json.loads(run("compress", tmp / "in.safetensors", "--bits", bits, *options, "-o", tmp / "x.nwc", "--json"))
+            report = json.loads(run("compress", tmp / "in.safetensors", "--bits", bits, *options, "-o", tmp / "x.nwc",
+                                    "--json"))
             run("decompress", tmp / "x.nwc", "-o", tmp / "out.safetensors", "--dtype", "f32")
             out = tensors.Safetensors(tmp / "out.safetensors")
             return report["bpw_coded"], *pooled([out.read(n) - w for n, w in zip(names, matrices)], matrices)
@@ -238,7 +243,8 @@ def nwc_rows(nwc, matrices, rates, folder):
 
 def pooled(errors, matrices):
     """(mean squared error, variance) over all of them."""
-    return tuple(sum(float((w ** 2).sum(dtype="f8")) for w in part) / sum(w.size for w in part) for part in (errors, matrices))
+    return tuple(sum(float((w ** 2).sum(dtype="f8")) for w in part) / sum(w.size for w in part)
+                 for part in (errors, matrices))
 
 
 def versions(args):
@@ -283,9 +289,11 @@ def main():
     parser.add_argument("--nwc", type=pathlib.Path, default=ROOT / "build/release/bin/nwc")
     parser.add_argument("--rates", nargs="+", type=int, default=[2, 3, 4, 5, 6])
     parser.add_argument("--state-bits", type=int, default=16, help="of QTIP's trellis")
-    parser.add_argument("--samples", type=int, default=1 << 15, help="for QTIP's trellis and SeedLM, whose searches take long")
+    parser.add_argument("--samples", type=int, default=1 << 15,
+                        help="for QTIP's trellis and SeedLM, whose searches take long")
     parser.add_argument("--weights", type=pathlib.Path, default=settings.DATA / "encoder-weights.safetensors")
-    parser.add_argument("--only", nargs="+", default=[""], help="measure methods whose name contains one of these, keep the rest")
+    parser.add_argument("--only", nargs="+", default=[""],
+                        help="measure methods whose name contains one of these, keep the rest")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench/quality")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -294,17 +302,20 @@ def main():
     version = versions(args)
     rows = []
     for source, matrices in sources(args.weights):
-        for method, setting, measure in (*nwc_rows(args.nwc, matrices, args.rates, args.out), *peers(source, matrices, args)):
+        for method, setting, measure in (*nwc_rows(args.nwc, matrices, args.rates, args.out),
+                                         *peers(source, matrices, args)):
             key, valid = f"{source} | {method} | {setting}", version[method.startswith("nwc")]
             if any(part in method for part in args.only) and kept.get(key, {}).get("version") != valid:
                 rate, error, variance = measure()
-                kept[key] = {"source": source, "method": method, "rate": float(rate), "relative_mse": float(error / variance),
+                kept[key] = {"source": source, "method": method, "rate": float(rate),
+                             "relative_mse": float(error / variance),
                              "gap": float(rate - 0.5 * np.log2(variance / error)), "version": valid}
                 kept_path.write_text(json.dumps(kept, indent=1))
             if key in kept:
                 row = {k: v for k, v in kept[key].items() if k != "version"}
                 rows.append(row)
-                print(f"{source:16} {method:36} {row['rate']:7.4f} bpw  MSE {row['relative_mse']:.3e}  gap {row['gap']:7.4f}",
+                print(f"{source:16} {method:36} {row['rate']:7.4f} bpw  MSE {row['relative_mse']:.3e}  "
+                      f"gap {row['gap']:7.4f}",
                       flush=True)
     report.write_csv(args.out / "fig_sources.csv", rows, digits=5)
     plot(rows, args.out / "fig_sources.png")

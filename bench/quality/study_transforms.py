@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The paper's Table 1 on our data: does a transform make weights easier to code?
 
-For the query projections of a model (and for all its linear layers): excess kurtosis, largest magnitude in standard deviations,
-and share beyond 3 standard deviations, of the weights as they are, normalised by column, and after transforms of chunks of 16 and
-of the whole matrix. For g_a of the codecs: its latents, each channel by its own deviation, at the level nearest to 4 bits.
-A Gaussian has kurtosis 0 and 0.27 % beyond 3. Writes table_transforms.csv and a plot."""
+For the query projections of a model (and for all its linear layers): excess kurtosis, largest magnitude in standard
+deviations, and share beyond 3 standard deviations, of the weights as they are, normalised by column, and after
+transforms of chunks of 16 and of the whole matrix. For g_a of the codecs: its latents, each channel by its own
+deviation, at the level nearest to 4 bits. A Gaussian has kurtosis 0 and 0.27 % beyond 3. Writes table_transforms.csv
+and a plot."""
 import argparse
 import functools
 import pathlib
@@ -107,11 +108,13 @@ def plot(rows, path):
     groups = list(dict.fromkeys(r["source"] for r in rows))
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 0.32 * len(names) + 2), sharey=True)
     styles = plot_style.styles(groups)
-    for axis, (key, title, gaussian) in zip(axes, (("kurtosis", "excess kurtosis", 0), ("maximum", "largest |x| / sigma", None),
+    for axis, (key, title, gaussian) in zip(axes, (("kurtosis", "excess kurtosis", 0),
+                                                   ("maximum", "largest |x| / sigma", None),
                                                    ("outliers", "share beyond 3 sigma, %", 0.27))):
         for group in groups:
             values = {r["transform"]: r[key] * (100 if key == "outliers" else 1) for r in rows if r["source"] == group}
-            axis.plot([values[n] for n in names], range(len(names)), **{**styles[group], "ms": 7}, alpha=0.85, label=group)
+            axis.plot([values[n] for n in names], range(len(names)), **{**styles[group], "ms": 7}, alpha=0.85,
+                      label=group)
         if gaussian is not None:
             axis.axvline(gaussian, color="black", lw=1, ls="--", label="Gaussian")
         axis.set_yticks(range(len(names)), names)
@@ -145,7 +148,8 @@ def main():
         print(f"\n{source}\n{'transform':40} {'kurtosis':>9} {'maximum':>9} {'beyond 3':>9}")
         for name, transform in transforms(args.codecs, np.random.default_rng(1)).items():
             kurtosis, maximum, outliers = moments([transform(w).ravel() for w in matrices])
-            rows.append({"source": source, "transform": name, "kurtosis": kurtosis, "maximum": maximum, "outliers": outliers})
+            rows.append({"source": source, "transform": name, "kurtosis": kurtosis, "maximum": maximum,
+                         "outliers": outliers})
             print(f"{name:40} {kurtosis:9.3f} {maximum:9.2f} {100 * outliers:8.2f}%", flush=True)
     report.write_csv(args.out / "table_transforms.csv", rows, digits=5)
     plot(rows, args.out / "table_transforms.png")

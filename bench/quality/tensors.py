@@ -1,7 +1,8 @@
 """Models as files: safetensors in, GGUF candidates out.
 
-A candidate is the reference as an F32 GGUF file (`nwc decompress --format gguf --dtype f32`) with the coded tensors' data
-replaced, so that nothing but the weights changes, and so that Hugging Face folders and GGUF references take the same path.
+A candidate is the reference as an F32 GGUF file (`nwc decompress --format gguf --dtype f32`) with the coded tensors'
+data replaced, so that nothing but the weights changes, and so that Hugging Face folders and GGUF references take the
+same path.
 """
 import json
 import mmap
@@ -75,7 +76,8 @@ def gguf_name(name):
 
 
 def to_rotary_pairs(rows, head_dim):
-    """Hugging Face's order of a head's rows (first halves of all pairs, then second halves) -> GGUF's (pair by pair)."""
+    """Hugging Face's order of a head's rows (first halves of all pairs, then second halves) -> GGUF's (pair by
+    pair)."""
     m, n = rows.shape
     return rows.reshape(m // head_dim, 2, head_dim // 2, n).swapaxes(1, 2).reshape(m, n)
 

@@ -1,4 +1,5 @@
-"""One model's files: reference weights, the template of candidates, what counts beside the coded tensors, evaluation."""
+"""One model's files: reference weights, the template of candidates, what counts beside the coded tensors,
+evaluation."""
 import functools
 import json
 import os

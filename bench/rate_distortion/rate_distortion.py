@@ -3,8 +3,8 @@
 
 For each source (Gaussian, Laplace, real encoder weights), setting and rate: write the source as safetensors, run
 `nwc compress`, run `nwc decompress`, and compare. The rate is bpw_coded of the file (payload, tables, networks, side
-information, directory, padding); the distortion is the mean squared error divided by the variance of the column. The gap is
-rate - 0.5 log2(variance / distortion): bits above the Shannon bound of a Gaussian of that variance.
+information, directory, padding); the distortion is the mean squared error divided by the variance of the column. The
+gap is rate - 0.5 log2(variance / distortion): bits above the Shannon bound of a Gaussian of that variance.
 
 Writes rate_distortion.csv and rate_distortion.png, and prints a table.
 """
@@ -136,7 +136,8 @@ def main():
             write_safetensors(tmp / "in.safetensors", tensors)
             for setting in args.settings:
                 for bits in args.bits:
-                    report = json.loads(nwc(args.nwc, "compress", tmp / "in.safetensors", *SETTINGS[setting], "--bits", bits,
+                    report = json.loads(nwc(args.nwc, "compress", tmp / "in.safetensors", *SETTINGS[setting], "--bits",
+                                            bits,
                                             "-o", tmp / "x.nwc", "--json"))
                     nwc(args.nwc, "decompress", tmp / "x.nwc", "-o", tmp / "out.safetensors", "--dtype", "f32")
                     error = relative_error(tensors, read_safetensors(tmp / "out.safetensors"))
@@ -145,8 +146,8 @@ def main():
                            "relative_mse": error, "gap": report["bpw_coded"] - bound,
                            "gap_without_codec": report["bpw_coded"] - report["bpw_codec"] - bound}
                     rows.append(row)
-                    print(f"{source:16} {row['setting']:14} {row['bpw']:7.4f} {-10 * np.log10(error):7.2f} {row['gap']:7.4f} "
-                          f"{row['gap_without_codec']:18.4f}", flush=True)
+                    print(f"{source:16} {row['setting']:14} {row['bpw']:7.4f} {-10 * np.log10(error):7.2f} "
+                          f"{row['gap']:7.4f} {row['gap_without_codec']:18.4f}", flush=True)
     with open(args.out / "rate_distortion.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, rows[0].keys())
         writer.writeheader()

@@ -7,7 +7,8 @@ library=$1 size_file=${2:-} most=${3:-}
 # Constructors are the entries of .init_array. The toolchain's own is frame_dummy (crtbegin).
 size=$((16#$(readelf -S -W "$library" | awk '/ \.init_array / {print $(NF - 5)}')))
 own=$(nm "$library" | grep -c ' t frame_dummy$' || true)
-initialisers=$(nm -C "$library" | grep -E '_GLOBAL__(sub_)?I_|__static_initialization_and_destruction|__cxx_global_var_init' || true)
+initialisers=$(nm -C "$library" |
+  grep -E '_GLOBAL__(sub_)?I_|__static_initialization_and_destruction|__cxx_global_var_init' || true)
 if [ -n "$initialisers" ] || [ "$size" -gt $((own * 8)) ]; then
   echo "$library runs code before main(): .init_array has $size bytes, $own entries are the toolchain's" >&2
   echo "$initialisers" >&2

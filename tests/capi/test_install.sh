@@ -27,7 +27,8 @@ if [ -e "$libdir/libnwc.so" ]; then
   exported=$(nm -D --defined-only "$libdir/libnwc_decode.so" | awk '{print $3}' | sort -u)
   [ "$expected" = "$exported" ] || { diff <(echo "$expected") <(echo "$exported") >&2; exit 1; }
   for name in nwc nwc_decode; do
-    readelf -d "$libdir/lib$name.so" | grep -q "SONAME.*lib$name\.so\.[0-9]" || { echo "no versioned soname" >&2; exit 1; }
+    readelf -d "$libdir/lib$name.so" | grep -q "SONAME.*lib$name\.so\.[0-9]" ||
+      { echo "no versioned soname" >&2; exit 1; }
   done
 fi
 

@@ -157,7 +157,9 @@ class Cli(CliCase):
         args = ["run", self.file, "-p", "A", "-n", 1, "--mode", "streamed", "--backend", "cpu", "--quiet"]
         self.assertNotIn("warning", self.check(OK, *args).stderr)
         done = self.check(OK, *args, "--warn-above", 1e-9)
-        self.assertRegex(done.stderr, r"warning: mode streamed is expected to take .* per token: [\d,]+ weights .* --mode resident \(")
+        self.assertRegex(done.stderr,
+                         r"warning: mode streamed is expected to take .* per token: [\d,]+ weights .* "
+                         r"--mode resident \(")
         self.assertRegex(self.check(OK, *args, "--warn-above", 1e-9, "--memory", "3600K").stderr, "give it memory")
         self.assertNotIn("warning", self.check(OK, *args, "--warn-above", 0).stderr)
 
@@ -179,7 +181,8 @@ class Cli(CliCase):
     def test_a_tensor_with_nan_keeps_its_bytes_and_is_named(self):
         path, out = self.tmp / "nan.safetensors", self.tmp / "nan.nwc"
         values = struct.pack("<f", float("nan")) * 32 * 256
-        header = json.dumps({"the.weight": {"dtype": "F32", "shape": [32, 256], "data_offsets": [0, len(values)]}}).encode()
+        header = json.dumps({"the.weight": {"dtype": "F32", "shape": [32, 256],
+                                            "data_offsets": [0, len(values)]}}).encode()
         path.write_bytes(struct.pack("<Q", len(header)) + header + values)
         done = self.check(OK, "compress", path, "-q", "-o", out)
         self.assertRegex(done.stderr, r"warning: .*the\.weight.*NaN")

@@ -69,7 +69,8 @@ class CliChat(CliCase):
     def test_stop_strings(self):
         text = json.loads(self.chat(OK, "-p", "Who was it?", "-n", 12, "--json").stdout)["text"]
         stop = text[4:7]
-        done = json.loads(self.chat(OK, "-p", "Who was it?", "-n", 12, "--json", "--stop", "@@@", "--stop", stop).stdout)
+        done = json.loads(self.chat(OK, "-p", "Who was it?", "-n", 12, "--json", "--stop", "@@@", "--stop",
+                                    stop).stdout)
         self.assertEqual((done["text"], done["stop"]), (text[:text.find(stop)], "stop_string"))
 
     def test_what_cannot_be(self):

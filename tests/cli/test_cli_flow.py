@@ -31,7 +31,8 @@ class Flow(CliCase):
     def test_an_estimate_writes_nothing_and_counts_every_pass(self):
         plain = self.compress("--bits", 3, "-o", self.work / "x.nwc", "--estimate")
         self.assertEqual(plain["seconds_calibrating"], 0)
-        whole = self.run_json("compress", MODEL, "-e", 6, "--kld", 0.05, *CALIBRATE, "-o", self.work / "x.nwc", "--estimate")
+        whole = self.run_json("compress", MODEL, "-e", 6, "--kld", 0.05, *CALIBRATE, "-o", self.work / "x.nwc",
+                              "--estimate")
         self.assertEqual(self.left(), [])
         parts = [whole["seconds_" + part] for part in ["calibrating", "coding", "fine_tuning", "measuring"]]
         self.assertGreater(min(parts), 0)
@@ -116,7 +117,8 @@ class Flow(CliCase):
         self.assertEqual(quiet.stderr, "")
 
     def test_the_cpu_needs_no_vulkan(self):
-        for args in [["run", self.file, "-p", "A", "-n", 1], ["run", self.file, "--plan"], ["eval", self.file, "--text", self.text],
+        for args in [["run", self.file, "-p", "A", "-n", 1], ["run", self.file, "--plan"],
+                     ["eval", self.file, "--text", self.text],
                      ["verify", self.file], ["info", self.file]]:
             done = self.check(OK, *args, "--backend", "cpu", "-q", env={"LD_DEBUG": "files"})
             self.assertIn("libnwc", done.stderr)  # the loader says what it loads

@@ -18,7 +18,8 @@ class Options(CliCase):
         """The arguments without which the command is a usage error anyway."""
         out = self.tmp / "never"
         return {"train": [MODEL, "-o", out], "compress": [MODEL, "-o", out], "decompress": [self.file, "-o", out],
-                "eval": [self.file, "--text", self.text], "run": [self.file, "-p", "A", "-n", 1]}.get(command, [self.file])
+                "eval": [self.file, "--text", self.text], "run": [self.file, "-p", "A", "-n", 1]}.get(command,
+                                                                                                      [self.file])
 
     def test_no_number_is_nan_or_infinite(self):
         found = 0
@@ -42,7 +43,8 @@ class Options(CliCase):
             options = re.findall(r"(--[a-z-]+) UINT", self.check(OK, command, "--help").stdout)
             found += len(options)
             for option in options:
-                for value in ["-1", "18446744073709551616", "99999999999999999999999", "0x10", "010", "+1", "1.5", "1e3", ""]:
+                for value in ["-1", "18446744073709551616", "99999999999999999999999", "0x10", "010", "+1", "1.5",
+                              "1e3", ""]:
                     done = self.check(USAGE, command, *self.needed(command), f"{option}={value}")
                     self.assertIn(option, done.stderr)
                     self.assertEqual(done.stdout, "")
@@ -55,13 +57,17 @@ class Options(CliCase):
         questions.write_text(json.dumps({"context": "It", "choices": [" was", " zebra"], "answer": 0}))
         choices = ["eval", self.file, "--choices", questions]
         self.check(OK, *choices)
-        for option in [["--text", self.text], ["--reference", MODEL], ["--context", 64], ["--tokens", 9], ["--write-card"]]:
+        for option in [["--text", self.text], ["--reference", MODEL], ["--context", 64], ["--tokens", 9],
+                       ["--write-card"]]:
             self.assertIn(option[0], self.check(USAGE, *choices, *option).stderr)
 
     def test_no_option_is_without_effect(self):
-        compress, run = ["compress", MODEL, "--estimate", "-o", self.tmp / "never"], ["run", self.file, "-p", "A", "-n", 1]
-        for args in [[*compress, "--calib-tokens", 64], [*compress, "--damping", 1], [*compress, "--recovery-epochs", 2],
-                     [*compress, "--card-tokens", 64], ["verify", self.file, "--reference", MODEL], ["verify", self.file, "--text", self.text],
+        compress, run = ["compress", MODEL, "--estimate", "-o", self.tmp / "never"], ["run", self.file, "-p", "A",
+                                                                                      "-n", 1]
+        for args in [[*compress, "--calib-tokens", 64], [*compress, "--damping", 1],
+                     [*compress, "--recovery-epochs", 2],
+                     [*compress, "--card-tokens", 64], ["verify", self.file, "--reference", MODEL],
+                     ["verify", self.file, "--text", self.text],
                      [*run, "--temperature", 1, "--greedy"], ["verify", self.file, "--device", "any"],
                      ["eval", self.file, "--text", self.text, "--device", "any"],
                      [*run, "--backend", "cpu", "--device", "any"]]:
@@ -99,7 +105,8 @@ class Options(CliCase):
             self.assertEqual(done.stdout, "")
         # Where 0 stands for something else, the help says for what.
         for command in COMMANDS:
-            self.assertRegex(self.check(OK, command, "--help").stdout, r"--threads UINT.*\n? *Threads.* 0: one per core")
+            self.assertRegex(self.check(OK, command, "--help").stdout,
+                             r"--threads UINT.*\n? *Threads.* 0: one per core")
 
     def test_a_prompt_beyond_the_context_is_refused_before_anything_is_printed(self):
         for args, numbers in [(["-p", "a long enough prompt for one", "--context", 1], ["1"]),
@@ -137,7 +144,8 @@ class Options(CliCase):
 
     def test_the_prompt_may_come_from_stdin(self):
         args = ["run", self.file, "-n", 4, "--greedy", "-q"]
-        done = subprocess.run([NWC, *map(str, args), "--prompt-file", "-"], input="It was", capture_output=True, text=True)
+        done = subprocess.run([NWC, *map(str, args), "--prompt-file", "-"], input="It was", capture_output=True,
+                              text=True)
         self.assertEqual(done.stdout, self.check(OK, *args, "-p", "It was").stdout)
 
     def test_inputs_that_are_no_files_neither_hang_nor_puzzle(self):

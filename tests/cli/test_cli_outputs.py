@@ -61,7 +61,8 @@ class Outputs(CliCase):
         target = self.work / "target"
         for name in ["target", "other"]:
             (self.work / name).write_bytes(b"old")
-        enter = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', self.work / "other", target]
+        enter = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', self.work / "other",
+                 target]
         if subprocess.run([*enter, "true"], capture_output=True).returncode != 0:
             self.skipTest("no mounts here")
         done = subprocess.run([*enter, NWC, "compress", MODEL, "-v", "-o", target], capture_output=True, text=True)
@@ -157,7 +158,8 @@ class Outputs(CliCase):
 
     def test_a_calibration_that_cannot_be_kept_is_refused_before_it_is_made(self):
         cache = self.work / "cache"
-        compress = ["compress", MODEL, "--bits", 4, "-e", 1, "--calib", self.text, "-o", self.work / "x", "--calib-cache"]
+        compress = ["compress", MODEL, "--bits", 4, "-e", 1, "--calib", self.text, "-o", self.work / "x",
+                    "--calib-cache"]
         self.check(OK, *compress, cache)
         folder, = cache.iterdir()
         for file in folder.iterdir():
@@ -214,10 +216,12 @@ class Outputs(CliCase):
         (self.work / "questions").write_text("\n")
         self.assertIn("no questions", self.check(USAGE, "eval", self.file, "--choices", self.work / "questions").stderr)
         (self.work / "m.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-        self.assertIn("LFS", self.check(BAD_FILE, "compress", self.work / "m.safetensors", "-o", self.work / "x").stderr)
+        self.assertIn("LFS", self.check(BAD_FILE, "compress", self.work / "m.safetensors", "-o",
+                                        self.work / "x").stderr)
 
     def test_no_output_is_named_like_something_else(self):
-        for command, names in [(["compress", MODEL, "--bits", 4], ["x.gguf", "x.GGUF", "x.safetensors", "x.nwcc", "x.bin"]),
+        for command, names in [(["compress", MODEL, "--bits", 4], ["x.gguf", "x.GGUF", "x.safetensors", "x.nwcc",
+                                                                   "x.bin"]),
                                (["compress", MODEL, "--estimate"], ["x.gguf"]),
                                (["train", MODEL, *TRAIN], ["x.nwc", "x.gguf"]),
                                (["train", MODEL, *TRAIN, "--checkpoint", self.work / "x.nwc"], ["x.nwcc"]),
@@ -237,7 +241,8 @@ class Outputs(CliCase):
         weights.write_bytes(struct.pack("<Q", len(header)) + header + values)
         slow = [(["compress", weights, "--bits", 4, "-e", 9, "-o", self.work / "x.nwc"], []),
                 (["decompress", weights, "--format", "folder", "-o", self.work / "folder"], []),
-                (["train", MODEL, "--preset", "linear", "--steps", 1000000, "-o", self.work / "x.nwcc", "--checkpoint-steps",
+                (["train", MODEL, "--preset", "linear", "--steps", 1000000, "-o", self.work / "x.nwcc",
+                  "--checkpoint-steps",
                   20, "--checkpoint", self.work / "x.nwck"], ["x.nwck"])]
         for numbers in [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]]:
             for command, kept in slow:
@@ -283,7 +288,8 @@ class Outputs(CliCase):
         rows, blocks = 512, 512 // 32
         q4_0 = b"".join(struct.pack("<e", 0.01) + os.urandom(16) for _ in range(rows * blocks))
         text = lambda s: struct.pack("<Q", len(s)) + s
-        head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text(b"general.architecture") + struct.pack("<I", 8) + text(b"none")
+        head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text(b"general.architecture") + struct.pack("<I",
+                                                                                                    8) + text(b"none")
         head += text(b"blk.0.attn_q.weight") + struct.pack("<IQQIQ", 2, 32 * blocks, rows, 2, 0)
         (self.work / "q.gguf").write_bytes(head + bytes(-len(head) % 32) + q4_0)
         done = self.check(OK, *compress, self.work / "q.gguf", "--bits", 8)

@@ -61,7 +61,8 @@ class CliSource(CliCase):
             self.assertIn(says, self.check(BAD_FILE, "decompress", later, "-o", self.tmp / "never.gguf").stderr)
             self.check(OK, "decompress", later, "-o", self.tmp / "later.safetensors")
             self.check(OK, "decompress", later, "-o", f"{self.tmp}/later-{at}/")
-        later.write_bytes(patch_model_record(self.file.read_bytes(), 4, 255))  # end tokens and shapes do not fit any more
+        later.write_bytes(patch_model_record(self.file.read_bytes(), 4,
+                                             255))  # end tokens and shapes do not fit any more
         self.check(OK, "decompress", later, "-o", self.tmp / "later.safetensors")
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""make_golden.py NWC SUFFIX: writes good/<codec>-<bits>-SUFFIX.nwc with the given tool. Run once per released version of the
-format and committed; files that exist are left alone. The .txt beside each is what the scalar decoder of that version
-gave: NWC_GOLDEN_WRITE=1 makes test_golden write those that are missing."""
+"""make_golden.py NWC SUFFIX: writes good/<codec>-<bits>-SUFFIX.nwc with the given tool. Run once per released version
+of the format and committed; files that exist are left alone. The .txt beside each is what the scalar decoder of that
+version gave: NWC_GOLDEN_WRITE=1 makes test_golden write those that are missing."""
 import json
 import pathlib
 import struct
@@ -31,12 +31,15 @@ def main():
     text = json.dumps(header).encode()
     with tempfile.TemporaryDirectory() as tmp:
         source = pathlib.Path(tmp) / "golden.safetensors"
-        source.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(a.astype("<f4").tobytes() for a in tensors.values()))
-        for codec, bits, options in [("linear", 3, []), ("linear", 4, ["--row-scales"]), ("linear", 8.5, ["--no-refit-tables"]),
+        source.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(a.astype("<f4").tobytes()
+                                                                          for a in tensors.values()))
+        for codec, bits, options in [("linear", 3, []), ("linear", 4, ["--row-scales"]),
+                                     ("linear", 8.5, ["--no-refit-tables"]),
                                      ("small", 16, ["--no-refit-tables"])]:
             target = FOLDER / f"{codec}-{bits}-{suffix}.nwc"
             if not target.exists():
-                done = subprocess.run([tool, "compress", source, "--codec", codec, "--bits", str(bits), "-o", target, *options], text=True,
+                done = subprocess.run([tool, "compress", source, "--codec", codec, "--bits", str(bits), "-o", target,
+                                       *options], text=True,
                                       capture_output=True)
                 print(target.name, done.stdout or done.stderr)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""make_golden_trellis.py: writes good/<name>-v1.1.nwc, good/<name>-v1.2.nwc and the .txt beside each. Written from doc/format.md alone, sharing nothing with
-the C++ programs: the integers in the .txt are those that were encoded. Run once and committed; files that exist are left alone."""
+"""make_golden_trellis.py: writes good/<name>-v1.1.nwc, good/<name>-v1.2.nwc and the .txt beside each. Written from
+doc/format.md alone, sharing nothing with the C++ programs: the integers in the .txt are those that were encoded. Run
+once and committed; files that exist are left alone."""
 import pathlib
 import math
 import random
@@ -84,7 +85,8 @@ class Codec:
 
     def bytes(self, codec_id=0):
         quantizer = 0 if self.v == 0 else 1
-        out = struct.pack("<I4BH6BQHB5x", 1, 16, 0, quantizer, self.v, 0, 0, 0, 0, 0, LEVELS, self.banks, codec_id, TABLES, self.by_class)
+        out = struct.pack("<I4BH6BQHB5x", 1, 16, 0, quantizer, self.v, 0, 0, 0, 0, 0, LEVELS, self.banks, codec_id,
+                          TABLES, self.by_class)
         out += struct.pack(f"<{len(self.numbers)}f", *self.numbers) + struct.pack(f"<{len(self.map)}H", *self.map)
         return out + b"".join(t.bytes() for t in self.tables)
 
@@ -125,8 +127,8 @@ def encode_tile(lanes, rows, width, table_and_value):
 
 
 def coded_tensor(rng, codec, name, m, n, tile_rows, tile_cols, row_scales, row_classes, shape=None, split=1):
-    """The record without offset and group, its blob, and the indices [row block][column][16]. The first `split` dimensions of `shape`
-    make the m rows, the others the n columns."""
+    """The record without offset and group, its blob, and the indices [row block][column][16]. The first `split`
+    dimensions of `shape` make the m rows, the others the n columns."""
     shape = shape or (m, n)
     assert math.prod(shape[:split]) == m and math.prod(shape[split:]) == n
     level = [rng.randrange(LEVELS) for _ in range(n)]
@@ -161,14 +163,17 @@ def coded_tensor(rng, codec, name, m, n, tile_rows, tile_cols, row_scales, row_c
     side = zlib.compress(side)
     directory = b"".join(struct.pack("<II", len(p), zlib.crc32(p)) for p in payloads)
     blob = side + directory + b"".join(payloads)
-    tail = struct.pack("<IIHHff", zlib.crc32(side + directory), len(side), tile_rows, tile_cols, 0.01, 0.5 if row_scales else 0)
+    tail = struct.pack("<IIHHff", zlib.crc32(side + directory), len(side), tile_rows, tile_cols, 0.01, 0.5
+                       if row_scales else 0)
     flags = row_scales + 2 * row_classes + 4 * (split - 1)
     values = [index[16 * block + i][column] for block in range(padded // 16) for column in range(n) for i in range(16)]
-    return (name, struct.pack("<4B", 2, 1, len(shape), flags), struct.pack(f"<{len(shape)}Q", *shape), tail), blob, struct.pack(f"<{len(values)}h", *values)
+    return (name, struct.pack("<4B", 2, 1, len(shape), flags), struct.pack(f"<{len(shape)}Q", *shape),
+            tail), blob, struct.pack(f"<{len(values)}h", *values)
 
 
 U8 = 5
-BITS = {0: 32, 1: 16, 2: 16, 3: 64, 4: 8, 5: 8, 6: 16, 7: 16, 8: 32, 9: 32, 10: 64, 11: 64, 12: 8, 13: 8, 14: 8, 15: 8, 16: 8, 17: 8,
+BITS = {0: 32, 1: 16, 2: 16, 3: 64, 4: 8, 5: 8, 6: 16, 7: 16, 8: 32, 9: 32, 10: 64, 11: 64, 12: 8, 13: 8, 14: 8, 15: 8,
+        16: 8, 17: 8,
         18: 4, 19: 6, 20: 6, 21: 64}  # of an element of each type (section 6)
 
 
@@ -176,7 +181,8 @@ def raw_tensor(name, data, dtype=U8, shape=None):
     shape = (len(data),) if shape is None else shape
     assert math.prod(shape) * BITS[dtype] == 8 * len(data)
     head = struct.pack("<4B", 0, dtype, len(shape), 0)
-    return (name, head, struct.pack(f"<{len(shape)}Q", *shape), struct.pack("<IIHHff", zlib.crc32(data), 0, 0, 0, 0, 0)), data, data
+    return (name, head, struct.pack(f"<{len(shape)}Q", *shape), struct.pack("<IIHHff", zlib.crc32(data), 0, 0, 0, 0,
+                                                                            0)), data, data
 
 
 def text(t):
@@ -213,11 +219,13 @@ def write(name, v, by_class, tensors, minor=1, more=(), raw=()):
         return
     rng = random.Random(name)
     codec = Codec(rng, v, by_class)
-    made = [raw_tensor("norm", bytes(range(100))), *(raw_tensor(*t) for t in raw)] + [coded_tensor(rng, codec, *t) for t in tensors]
+    made = [raw_tensor("norm", bytes(range(100))), *(raw_tensor(*t) for t in raw)] + [coded_tensor(rng, codec, *t)
+                                                                                      for t in tensors]
     records, data, lines = struct.pack("<I", len(made)), b"", ""
     for group, ((tensor, head, shape, tail), blob, values) in enumerate(made):
         data += b"\0" * (-len(data) % 64)
-        records += text(tensor) + head + struct.pack("<I", group) + shape + struct.pack("<QQ", len(data), len(blob)) + tail
+        records += text(tensor) + head + struct.pack("<I", group) + shape + struct.pack("<QQ", len(data),
+                                                                                        len(blob)) + tail
         data += blob
         lines += f"{tensor} {zlib.crc32(values):x}\n"
     provenance = struct.pack("<I", 1) + text("encoder") + struct.pack("<I", 9) + b"by script"
@@ -229,26 +237,31 @@ def write(name, v, by_class, tensors, minor=1, more=(), raw=()):
 
 def main():
     # name, m, n, tile_rows, tile_cols, row scales, row classes
-    shapes = [("both", 75, 83, 48, 64, True, True), ("scales", 33, 40, 16, 32, True, False), ("classes", 16, 130, 32, 512, False, True)]
+    shapes = [("both", 75, 83, 48, 64, True, True), ("scales", 33, 40, 16, 32, True, False),
+              ("classes", 16, 130, 32, 512, False, True)]
     write("trellis-3-classes", 3, True, shapes)
     write("trellis-8-classes", 8, True, shapes)
     write("trellis-5-channels", 5, False, [("w", 130, 40, 64, 32, True, False)])
     write("scalar-classes", 0, True, shapes)
     # Records of a later version, and sections that a reader may ignore: they do not concern whoever decodes.
-    later = [(2, struct.pack("<I", 2) + b"any architecture", 0), (3, struct.pack("<IB", 1, 77) + b"any tokenizer", DEFLATED),
+    later = [(2, struct.pack("<I", 2) + b"any architecture", 0), (3, struct.pack("<IB", 1, 77) + b"any tokenizer",
+                                                                  DEFLATED),
              (8, source_section(1, {"config.json": b"{}", "tokenizer.json": b"[1]"}), DEFLATED | MAY_BE_IGNORED),
              (99, b"not known yet", MAY_BE_IGNORED)]
     write("later-records", 4, True, shapes, minor=2, more=later)
     write("source-gguf", 0, True, shapes[2:], minor=2,
-          more=[(8, source_section(2, {"header.gguf": b"GGUF" + struct.pack("<IQQ", 3, 0, 0)}), DEFLATED | MAY_BE_IGNORED)])
+          more=[(8, source_section(2, {"header.gguf": b"GGUF" + struct.pack("<IQQ", 3, 0, 0)}),
+                 DEFLATED | MAY_BE_IGNORED)])
     # Since 1.2: coded tensors whose rows are several dimensions, every element type, ranks up to 64.
     write("split", 4, True, minor=2,
-          tensors=[("experts", 75, 83, 48, 64, True, True, (3, 25, 83), 2), ("kernel", 33, 40, 16, 32, True, False, (33, 5, 2, 4), 1),
+          tensors=[("experts", 75, 83, 48, 64, True, True, (3, 25, 83), 2), ("kernel", 33, 40, 16, 32, True, False,
+                                                                             (33, 5, 2, 4), 1),
                    ("deep", 16, 130, 32, 512, False, True, (1, 2, 1, 2, 1, 2, 1, 2, 13, 10), 8)])
     rng = random.Random("types")
     types = [(f"type.{dtype}", rng.randbytes(3 * bits), dtype, (4, 6)) for dtype, bits in BITS.items() if dtype != 12]
     write("types", 0, True, shapes[2:], minor=2,
-          raw=[*types, ("type.12", bytes([0, 1, 1, 0]), 12, (4,)), ("scalar", b"\x07", U8, ()), ("empty", b"", U8, (3, 0)),
+          raw=[*types, ("type.12", bytes([0, 1, 1, 0]), 12, (4,)), ("scalar", b"\x07", U8, ()),
+               ("empty", b"", U8, (3, 0)),
                ("deepest", b"12", U8, (1,) * 63 + (2,))])
 
 

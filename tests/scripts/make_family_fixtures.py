@@ -2,8 +2,9 @@
 """Makes tests/fixtures/families/*.json: for each family a tiny model of random weights, and the logits that
 transformers computes with it. Needs: pip install torch transformers (made with torch 2.15, transformers 5.24).
 
-A fixture holds the model's config.json, the names and shapes of its tensors, tokens, and the logits of some positions. The weights follow from the tensors' names: number i of a tensor is
-mean + scale * (2 u - 1), u the upper 24 bits of splitmix64(fnv1a(name) + i) / 2^24, so that the test makes them itself.
+A fixture holds the model's config.json, the names and shapes of its tensors, tokens, and the logits of some positions.
+The weights follow from the tensors' names: number i of a tensor is mean + scale * (2 u - 1), u the upper 24 bits of
+splitmix64(fnv1a(name) + i) / 2^24, so that the test makes them itself.
 
 Usage: make_family_fixtures.py OUTPUT_FOLDER [family...]
 """
@@ -27,7 +28,8 @@ FAMILIES = {
     "llama": ("LlamaConfig", dict(rope_scaling=dict(rope_type="llama3", rope_theta=10000.0, factor=4.0,
                                                     low_freq_factor=1.0, high_freq_factor=4.0,
                                                     original_max_position_embeddings=16))),
-    "llama_linear": ("LlamaConfig", dict(tie_word_embeddings=True, attention_bias=True, mlp_bias=True, rope_scaling=dict(
+    "llama_linear": ("LlamaConfig", dict(tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
+                                         rope_scaling=dict(
         rope_type="linear", rope_theta=10000.0, factor=4.0))),
     "llama_dynamic": ("LlamaConfig", dict(max_position_embeddings=16, rope_scaling=dict(
         rope_type="dynamic", rope_theta=10000.0, factor=4.0))),
@@ -45,7 +47,8 @@ FAMILIES = {
             "sliding_attention": dict(rope_type="default", rope_theta=1000.0),
             "full_attention": dict(rope_type="linear", rope_theta=20000.0, factor=4.0)})),
     "phi3": ("Phi3Config", dict(num_key_value_heads=HEADS, sliding_window=12)),
-    "phi4_mini": ("Phi3Config", dict(tie_word_embeddings=True, original_max_position_embeddings=16, rope_parameters=dict(
+    "phi4_mini": ("Phi3Config", dict(tie_word_embeddings=True, original_max_position_embeddings=16,
+                                     rope_parameters=dict(
         rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75, short_factor=LONG,
         long_factor=[2 * x for x in LONG]))),
     "smollm3": ("SmolLM3Config", dict(no_rope_layers=[1, 0, 1, 0])),

@@ -4,9 +4,9 @@ tests/fixtures/families. Needs: pip install torch transformers; the folder vendo
 of llama-cpp-python (pip download --no-deps --no-binary :all: llama-cpp-python; made with 0.3.36).
 
 A fixture is two files. NAME.gguf is the converter's file without the tensors' data. NAME.json says what the data are:
-for each tensor, in the file's order, from which tensor of the family's fixture it comes and in which form (or its numbers,
-where the converter has computed them), the CRC-32 of all data, and the changes of config.json without which the
-converter would lose a part of the model (doc/architecture.md, "Model sources").
+for each tensor, in the file's order, from which tensor of the family's fixture it comes and in which form (or its
+numbers, where the converter has computed them), the CRC-32 of all data, and the changes of config.json without which
+the converter would lose a part of the model (doc/architecture.md, "Model sources").
 
 Usage: make_gguf_fixtures.py LLAMA_CPP_FOLDER OUTPUT_FOLDER [--keep FOLDER] [family...]
 --keep: leaves the Hugging Face folders and the whole GGUF files there
@@ -60,7 +60,8 @@ def write_tokenizer(folder):
     tokenizer = dict(version="1.0", truncation=None, padding=None, added_tokens=added, normalizer=None,
                      pre_tokenizer=byte_level, post_processor=None, decoder=byte_level,
                      model=dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None,
-                                end_of_word_suffix=None, fuse_unk=False, byte_fallback=False, vocab=vocab, merges=[["t", "h"]]))
+                                end_of_word_suffix=None, fuse_unk=False, byte_fallback=False, vocab=vocab,
+                                merges=[["t", "h"]]))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps(dict(
         tokenizer_class="PreTrainedTokenizerFast", bos_token="<s>", eos_token="</s>", pad_token="<pad>")))
@@ -70,7 +71,8 @@ def write_folder(folder, fixture, changes):
     folder.mkdir(parents=True)
     config = {**fixture["config"], **changes}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
-    tensors = {t["name"]: families.numbers(t["name"], int(numpy.prod(t["shape"])), t["mean"], t["scale"]).reshape(t["shape"])
+    tensors = {t["name"]: families.numbers(t["name"], int(numpy.prod(t["shape"])), t["mean"],
+                                           t["scale"]).reshape(t["shape"])
                for t in fixture["tensors"]}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     write_tokenizer(folder)
@@ -81,14 +83,16 @@ def vocabulary(model):
     """In place of the converter's function, which asks the tokenizer's class of each family."""
     tokenizer = json.loads((model.dir_model / "tokenizer.json").read_text())
     special = [token["content"] for token in tokenizer["added_tokens"]]
-    return special + list(tokenizer["model"]["vocab"]), [3] * len(special) + [1] * len(tokenizer["model"]["vocab"]), "gpt-2"
+    vocabulary = list(tokenizer["model"]["vocab"])
+    return special + vocabulary, [3] * len(special) + [1] * len(vocabulary), "gpt-2"
 
 
 def convert(conversion, gguf, folder, out, architecture):
     base = importlib.import_module("conversion.base")
     base.TextModel.get_vocab_base = vocabulary
     # Read by a configuration's class of today, GPT-NeoX's loses the key that the converter asks for.
-    base.ModelBase.load_hparams = staticmethod(lambda path, is_mistral_format: json.loads((path / "config.json").read_text()))
+    base.ModelBase.load_hparams = staticmethod(lambda path,
+                                               is_mistral_format: json.loads((path / "config.json").read_text()))
     kind = conversion.get_model_class(architecture)
     for part in kind.__mro__:  # each family looks for a vocabulary of its own kind
         if "set_vocab" in part.__dict__ and part is not object:

@@ -43,7 +43,8 @@ class Rehearsal(unittest.TestCase):
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
         folder = pathlib.Path(cls.temporary.name)
-        packed = subprocess.run([SCRIPT, "pack", folder / "packed", "--build", BUILD, "--quick"], capture_output=True, text=True)
+        packed = subprocess.run([SCRIPT, "pack", folder / "packed", "--build", BUILD, "--quick"], capture_output=True,
+                                text=True)
         assert packed.returncode == 0, packed.stdout + packed.stderr
         # Elsewhere: nothing may lead back to where it was made.
         cls.folder = (folder / "packed").rename(folder / "elsewhere")
@@ -71,7 +72,8 @@ class Rehearsal(unittest.TestCase):
         result, found, out = self.run_check("--rehearse", "--minutes", "25")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         parts = {p["name"]: p for p in found["parts"]}
-        self.assertEqual(list(parts), ["device", "verify", "tests", "decode", "fused", "tokens", "tokens-large", "nvcomp",
+        self.assertEqual(list(parts), ["device", "verify", "tests", "decode", "fused", "tokens", "tokens-large",
+                                       "nvcomp",
                                        "variants"])
         self.assertGreater(parts["device"]["report"]["devices"][0]["max_storage_range"], 0)
         disabled = {d["disabled"] for d in parts["device"]["report"]["decoders"]}

@@ -79,7 +79,7 @@ void FactorizedDensity<T>::forward(const T* params, std::span<const T> t, std::s
   run(params, &upper_lower_);
   for (Eigen::Index i = 0; i < n; ++i) {
     const T upper = upper_lower_(0, i), lower = upper_lower_(0, n + i);
-    // On the side where both are small, so that the difference keeps its digits.
+    // Both are taken on the side where they are small, so that the difference keeps its digits.
     const T p = upper + lower > T(0) ? sigmoid(-lower) - sigmoid(-upper) : sigmoid(upper) - sigmoid(lower);
     bits[static_cast<size_t>(i)] = -std::log2(std::max(p, T(kMinProbability)));
   }

@@ -12,7 +12,7 @@ constexpr double kNormEpsilon = 1e-5;  // doc/format.md, section 5.5
 struct Offsets {
   size_t input_weight = 0, input_bias = 0, blocks = 0, block_size = 0, output_weight = 0, output_bias = 0;
   size_t skip_weight = 0, level_embedding = 0, total = 0;
-  // Within a block, which begins with its weight.
+  // These are offsets within a block, which begins with its weight.
   size_t bias = 0, norm_gain = 0, norm_bias = 0;
 
   explicit Offsets(const MlpShape& shape) {
@@ -220,7 +220,7 @@ void apply_network(const Network& network, uint32_t num_levels, std::span<const 
   out.noalias() = in * ConstMatrixMap<float>(network.skip_weight.data(), kChunk, kChunk).transpose();
   if (w == 0) return;
 
-  // Blocks of rows, so that the hidden states stay in the cache.
+  // Rows are taken in blocks, so that the hidden states stay in the cache.
   constexpr Eigen::Index kRows = 256;
   RowMatrix<float> h, u, sum;
   for (Eigen::Index begin = 0; begin < count; begin += kRows) {

@@ -17,7 +17,7 @@ void Adam::step(std::span<float> params, std::span<const float> grad, double lea
     for (const float g : grad) squared += static_cast<double>(g) * g;
     if (const double norm = std::sqrt(squared); norm > max_norm) clip = static_cast<float>(max_norm / norm);
   }
-  // The bias corrections folded into the rate and epsilon.
+  // The bias corrections are folded into the rate and epsilon.
   const double correction1 = 1 - std::pow(kBeta1, static_cast<double>(updates));
   const double correction2 = std::sqrt(1 - std::pow(kBeta2, static_cast<double>(updates)));
   const auto rate = static_cast<float>(learning_rate * correction2 / correction1);

@@ -67,7 +67,7 @@ Status parse_state(Bytes section, uint64_t file_offset, TrainState* state) {
     if (v <= 0) return corrupt("TRAINING: lambda holds a number that is not positive");
   }
   NWC_TRY(read_floats(&reader, parameters, "parameters", &state->parameters.flat));
-  // Logarithms: their exponentials have to be normal floats.
+  // These are logarithms: their exponentials have to be normal floats.
   for (size_t i = layout.log_step; i < layout.total; ++i) {
     if (std::abs(state->parameters.flat[i]) > 60) return corrupt("TRAINING: a logarithmic step or scale is beyond 60");
   }

@@ -22,7 +22,7 @@ bool is_embedding(const std::string& name) {
          name.find("wpe") != std::string::npos;
 }
 
-/// Chunks of a tensor that can be learnt from: 0 for all but matrices of 16 rows or more.
+/// How many chunks of a tensor can be learnt from: 0 for all but matrices of 16 rows or more.
 uint64_t num_chunks(const SourceTensor& tensor, bool include_embedding) {
   if (tensor.shape.size() != 2 || !is_float(tensor.dtype) || tensor.shape[0] < kChunk || tensor.shape[1] < kChunk)
     return 0;
@@ -93,7 +93,7 @@ Result<ChunkDataset> ChunkDataset::load(const DatasetOptions& options) {
     return Status(StatusCode::kNotFound,
                   "the sources hold no matrix of at least 16x16 floating-point weights to learn from");
   }
-  // Shuffled once, so that the validation chunks are a sample of everything.
+  // Chunks are shuffled once, so that the validation chunks are a sample of everything.
   Random random({options.seed, kShuffling});
   for (size_t i = count - 1; i > 0; --i) {
     const auto j = static_cast<size_t>(random.below(i + 1));

@@ -12,7 +12,7 @@
 namespace nwc {
 namespace {
 
-/// Share of the density in the counts: enough to give every value of the tails a place, too little to cost bits.
+/// This is the density's share of the counts: enough to give every value of the tails a place, too little to cost bits.
 constexpr double kPriorShare = 1e-3;
 constexpr uint32_t kMaxFrozenTables = 192;
 /// Contexts share a table where that costs less than this, in bits per weight of a level and table saved.
@@ -185,7 +185,7 @@ void freeze_codec(std::span<const float> chunks, Runner* runner, CodecModel* cod
                                        std::vector<uint8_t>(part, static_cast<uint8_t>(level))));
   });
 
-  // One context for a level, or one for each of its channels.
+  // A level has one context, or one for each of its channels.
   std::vector<ValueHistogram> contexts;
   std::vector<size_t> first_context;
   for (const LevelCounts& level : counts) {

@@ -39,7 +39,7 @@ T RdLoss<T>::evaluate(std::span<const T> params, const LossBatch<T>& batch, T sc
     level_scale[l] = std::exp(params[layout_.log_scale + l]);
   }
 
-  // Forward: y -> y + noise * step -> x^.
+  // The forward pass is y -> y + noise * step -> x^.
   const RowMatrix<T>& y = analysis_.forward(params.data(), batch.x, batch.level.data());
   if (batch.proxy != Proxy::kNoise) {
     rounding_.resize(y.rows(), kChunk);
@@ -83,7 +83,7 @@ T RdLoss<T>::evaluate(std::span<const T> params, const LossBatch<T>& batch, T sc
     }
   }
 
-  // The rate, channel by channel.
+  // The rate is summed channel by channel.
   for (auto* v : {&centre_, &half_, &bits_, &weight_, &d_centre_, &d_half_}) v->resize(count);
   for (size_t n = 0; n < count; ++n) {
     const uint8_t l = batch.level[n];

@@ -18,7 +18,7 @@ constexpr uint32_t kShards = 8;  // part of the result: the gradients' order of 
 constexpr uint64_t kReportEvery = 10;
 enum Purpose : uint64_t { kInit = 1, kBatch = 2 };
 
-/// Tail mass of 1e-9 in all, as the quantiles' targets.
+/// The quantiles' targets leave a tail mass of 1e-9 in all.
 constexpr double kTailLogit = 21.416413017506358;  // log(2 / 1e-9 - 1)
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -38,7 +38,7 @@ TrainedParameters initial_parameters(const TrainOptions& options) {
   initialize_mlp(p.shape, &random, flat.subspan(layout.synthesis, layout.synthesis));
   initialize_density(&random, flat.subspan(layout.density, DensityLayout::kTotal));
   for (uint32_t l = 0; l < p.shape.levels; ++l) {
-    // Uniform error of deviation step / sqrt(12), at the distortion 1 / (2 ln 2 lambda) that is optimal for lambda.
+    // The uniform error has deviation step / sqrt(12), at 1 / (2 ln 2 lambda), the distortion that is optimal for lambda.
     p.flat[layout.log_step + l] = static_cast<float>(0.5 * std::log(6 / (std::log(2.0) * p.lambda[l])));
   }
   for (size_t c = 0; c < kChunk; ++c) p.quantiles.insert(p.quantiles.end(), {-10.0f, 0.0f, 10.0f});
