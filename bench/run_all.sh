@@ -8,7 +8,7 @@
 #   --device   part of the Vulkan device's name (default: the best one)
 #   --model    for `load` and `tokens` (default: what bench/smollm2.sh made, else models/gutenlm-2.6m at 4 bits)
 #   --build    a configured build folder (default build/release, configured here if it is missing)
-#   --quick    a minute or two: 4 bits, smaller layers, three repetitions
+#   --quick    a few minutes: 4 bits, smaller layers, three repetitions
 # With the Python package nvidia-nvcomp and a CUDA device, nvCOMP's ANS decoder runs beside (bench/nvcomp_ans.py).
 # On a busy machine, records of one thread count processor time; those of several threads and of devices the clock.
 set -euo pipefail

@@ -38,7 +38,7 @@ TrainedParameters initial_parameters(const TrainOptions& options) {
   initialize_mlp(p.shape, &random, flat.subspan(layout.synthesis, layout.synthesis));
   initialize_density(&random, flat.subspan(layout.density, DensityLayout::kTotal));
   for (uint32_t l = 0; l < p.shape.levels; ++l) {
-    // The uniform error has deviation step / sqrt(12), at 1 / (2 ln 2 lambda), the distortion that is optimal for lambda.
+    // The uniform error has deviation step / sqrt(12). For lambda the distortion 1 / (2 ln 2 lambda) is optimal.
     p.flat[layout.log_step + l] = static_cast<float>(0.5 * std::log(6 / (std::log(2.0) * p.lambda[l])));
   }
   for (size_t c = 0; c < kChunk; ++c) p.quantiles.insert(p.quantiles.end(), {-10.0f, 0.0f, 10.0f});
