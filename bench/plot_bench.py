@@ -22,8 +22,9 @@ MARKS = {"scalar": ".", "neon": "s", "avx2": "s", "avx512": "o", "vulkan": "^", 
 
 
 def label(r, *keys):
-    parts = [str(r[k]) for k in keys if k != "threads" and r.get(k)]
-    if "threads" in keys:
+    """threads: of the machine; host threads: the same, but not of a device, which has its own."""
+    parts = [str(r[k]) for k in keys if k not in ("threads", "host threads") and r.get(k)]
+    if "threads" in keys or ("host threads" in keys and r["backend"] not in ("vulkan", "cuda")):
         parts.append(f"{r['threads']} thread{'s' if r['threads'] > 1 else ''}")
     return ", ".join(parts)
 
@@ -45,13 +46,31 @@ def group(records, *keys):
 def bars(axis, names, series):
     """Horizontal bars, names from top to bottom; series: label -> {name: value}."""
     height = 0.8 / max(1, len(series))
-    for i, (name, values) in enumerate(series.items()):
-        at = [j + (i - (len(series) - 1) / 2) * height for j, n in enumerate(names) if n in values]
-        axis.barh(at, [values[n] for n in names if n in values], height * 0.92, label=name,
-                  color=plot_style.colour(name), zorder=2)
+    colours = plot_style.colours(series)
+    there = {n: [s for s, values in series.items() if n in values] for n in names}
+    for name, values in series.items():
+        at = [j + (there[n].index(name) - (len(there[n]) - 1) / 2) * height
+              for j, n in enumerate(names) if n in values]
+        axis.barh(at, [values[n] for n in names if n in values], height * 0.92, label=name, color=colours[name],
+                  zorder=2)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
+
+
+def decode_bars(plt, records, wanted, keys):
+    """Records of a single rate make no curves."""
+    names = list(group(sorted(wanted, key=lambda r: -r["gweights_per_s"]), *keys))
+    series = {}
+    for r in wanted:
+        series.setdefault(r["quantizer"], {})[label(r, *keys)] = r["gweights_per_s"]
+    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.34 * len(names)))
+    bars(axis, names, series)
+    axis.set_xscale("log")
+    axis.set_xlabel("Gweight/s")
+    axis.set_title(f"Decoding a whole tensor to f16, {wanted[0]['bpw']:.1f} bits per weight\n{matrix(records)}")
+    plot_style.legend_below(figure, [axis], columns=2)
+    return figure
 
 
 def plot_decode(plt, records, model):
@@ -67,9 +86,12 @@ def plot_decode(plt, records, model):
     for r in wanted:
         threads[r["backend"]] = max(threads.get(r["backend"], 0), r["threads"])
     wanted = [r for r in wanted if r["threads"] == threads[r["backend"]]]
+    keys = ("preset", "backend", "what", "host threads")
+    if len({round(r["bpw"]) for r in wanted}) == 1:
+        return {"": decode_bars(plt, records, wanted, keys)}
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), sharey=True)
     for axis, quantizer in zip(axes, ("scalar", "trellis")):
-        groups = group([r for r in wanted if r["quantizer"] == quantizer], "preset", "backend", "what", "threads")
+        groups = group([r for r in wanted if r["quantizer"] == quantizer], *keys)
         fastest = sorted(groups.items(), key=lambda g: -max(r["gweights_per_s"] for r in g[1]))
         for name, part in fastest[:plot_style.MOST_CURVES]:
             part.sort(key=lambda r: r["bpw"])
@@ -92,8 +114,8 @@ def plot_fused(plt, records, model):
     for r in best:
         r["what"], _, batch = r["name"].partition(" of ")
         r["vectors"] = f"{batch} vectors" if batch else "1 vector"
-    several = len({r["threads"] for r in best}) > 1
-    keys = ("preset", "quantizer", "backend", "vectors", *(("threads",) if several else ()))
+    several = [key for key in ("vectors", "threads") if len({r[key] for r in best}) > 1]
+    keys = ("preset", "quantizer", "backend", *("host threads" if key == "threads" else key for key in several))
     names = list(dict.fromkeys(label(r, *keys) for r in best))
     series = {}
     for r in best:
@@ -102,7 +124,7 @@ def plot_fused(plt, records, model):
     bars(axis, names, series)
     axis.set_xscale("log")
     axis.set_xlabel("ns per weight")
-    axis.set_title(f"Matrix-vector products: {matrix(records)}")
+    axis.set_title(f"Matrix-vector products\n{matrix(records)}")
     plot_style.legend_below(figure, [axis], columns=3)
     return {"": figure}
 
@@ -124,7 +146,7 @@ def plot_load(plt, records, model):
 
 
 def plot_tokens(plt, records, model):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.5), sharey=True)
     rates, peaks, limits = {}, {}, {}
     names = []
     for r in records:
@@ -148,14 +170,17 @@ def plot_tokens(plt, records, model):
 
 
 def plot_encode(plt, records, model):
-    names = list(dict.fromkeys(label(r, "quantizer", "threads") or r["name"] for r in records))
+    def row(r):
+        return label({**r, "quantizer": r["quantizer"] or "any quantizer"}, "quantizer", "threads")
+
+    names = list(dict.fromkeys(map(row, records)))
     series = {}
     for r in records:
-        series.setdefault(r["name"], {})[label(r, "quantizer", "threads") or r["name"]] = r["seconds_median"]
+        series.setdefault(r["name"], {})[row(r)] = r["seconds_median"]
     figure, axis = plt.subplots(figsize=(8, 1.6 + 0.4 * len(names)))
     bars(axis, names, series)
     axis.set_xlabel(f"seconds, {records[0]['weights']:,} weights")
-    axis.set_title(f"Encoding a matrix: {matrix(records)}")
+    axis.set_title(f"Encoding a matrix\n{matrix(records)}")
     plot_style.legend_below(figure, [axis], columns=2)
     return {"": figure}
 

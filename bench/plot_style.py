@@ -11,7 +11,8 @@ COLOURS = {
     "llama.cpp": "#a0a0a0", "Lloyd-Max": "#006d5b", "pairs": "#7a0177", "fused product": "#5e3c99", "decode": "#e66101",
     "f16 product": "#b2abd2", "search": "#018571", "rANS": "#80cdc1", "Hessian": "#a6611a", "prompt": "#4d9221",
     "generation": "#b8e186", "memory": "#8da0cb", "first variant": "#37474f", "second variant": "#78909c",
-    "third variant": "#b0bec5", "gutenlm": "#4361ee", "SmolLM2": "#d00070", "encoder": "#5a3e1b"}
+    "third variant": "#b0bec5", "gutenlm": "#4361ee", "SmolLM2": "#d00070", "encoder": "#5a3e1b", "warm": "#fb8072",
+    "cold": "#80b1d3", "plain search": "#f4a582"}
 assert len(set(COLOURS.values())) == len(COLOURS)
 
 # method: colour, line, marker. A dashed line is the same method with rates allocated between tensors, a dotted one the
@@ -56,6 +57,9 @@ METHODS = {
     "decode, then multiply": ("decode", "-", "s"), "f16 product": ("f16 product", "-", "^"),
     "encode: rANS": ("rANS", "-", "d"), "encode: factor Hessian": ("Hessian", "-", "d"), "prompt": ("prompt", "-", "o"),
     "generation": ("generation", "-", "o"), "peak resident memory": ("memory", "-", "o"),
+    "page cache warm": ("warm", "-", "o"), "cold": ("cold", "-", "o"), "factor Hessian": ("Hessian", "-", "d"),
+    "rANS encoding": ("rANS", "-", "d"), "search": ("plain search", "-", "d"), "search with LDLQ": ("search", "-", "d"),
+    "trellis": ("nwc", "-", "o"),
     # Models whose weights are looked at (study_transforms.py)
     "gutenlm-2.6m, q_proj": ("gutenlm", "none", "o"), "gutenlm-2.6m, linear layers": ("gutenlm", "none", "X"),
     "SmolLM2-135M, q_proj": ("SmolLM2", "none", "^"), "SmolLM2-135M, linear layers": ("SmolLM2", "none", "P"),
@@ -79,11 +83,17 @@ def pyplot():
     return plt
 
 
+def colours(methods):
+    """method -> colour of its bar; methods that have no line in METHODS get greys, one after the other."""
+    greys = iter(VARIANTS)
+    return {m: COLOURS[METHODS[m][0] if m in METHODS else next(greys)[0]] for m in methods}
+
+
 def colour(method):
-    """Of a bar; "encode: search, 8 states" has that of "search"."""
+    """The colour of one curve; "encode: search, 8 states" has that of "search with LDLQ"."""
     if method not in METHODS and method.startswith("encode: search"):
         return COLOURS["search"]
-    return COLOURS[METHODS[method][0]] if method in METHODS else COLOURS["first variant"]
+    return colours([method])[method]
 
 
 def styles(methods):
