@@ -35,6 +35,7 @@ class SentencePieceEncoder final : public StretchEncoder {
   SentencePieceEncoder(const TokenizerRecord& record, std::optional<Unigram> unigram)
       : record_(record), merges_(record), normal_(record.tokens, {TokenType::kNormal}), unigram_(std::move(unigram)) {
     if (record.merges.empty()) score_rank_ = rank_by_score(record.tokens);
+    find_joins();
     for (uint32_t id = static_cast<uint32_t>(record.tokens.size()); id-- > 0;) {
       const TokenizerRecord::Token& token = record.tokens[id];
       if (token.type == TokenType::kByte) byte_ids_[static_cast<uint8_t>(token.bytes[0])] = id;
@@ -59,25 +60,53 @@ class SentencePieceEncoder final : public StretchEncoder {
   }
 
  private:
+  /// Which bytes may be merged with a space behind them. Where none can, a text falls into words that have nothing to
+  /// do with each other, and a short heap of candidates is fast.
+  void find_joins() {
+    for (const TokenizerRecord::Token& token : record_.tokens) {
+      if (token.type != TokenType::kNormal) continue;
+      for (size_t at = token.bytes.find(' ', 1); at < token.bytes.size(); at = token.bytes.find(' ', at + 1))
+        joins_[static_cast<uint8_t>(token.bytes[at - 1])] = true;
+    }
+    // Merges that a hostile record has may make anything of anything.
+    for (const TokenizerRecord::Merge& merge : record_.merges) {
+      const TokenizerRecord::Token &left = record_.tokens[merge.left], &right = record_.tokens[merge.right];
+      const TokenizerRecord::Token& result = record_.tokens[merge.result];
+      if (result.type != TokenType::kNormal || result.bytes != left.bytes + right.bytes) joins_.fill(true);
+    }
+  }
+
   Status encode_piece(std::string_view text, std::vector<uint32_t>* ids) const {
     if (unigram_) return encode_unigram(text, ids);
     BpeMerger merger;
+    bool after_unknown = false;
+    for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+      do {
+        end = std::min(text.find(' ', end + 1), text.size());
+      } while (end < text.size() && joins_[static_cast<uint8_t>(text[end - 1])]);
+      NWC_TRY(encode_word(text.substr(begin, end - begin), &merger, &after_unknown, ids));
+    }
+    return {};
+  }
+
+  Status encode_word(std::string_view text, BpeMerger* merger, bool* after_unknown, std::vector<uint32_t>* ids) const {
+    merger->clear();
     for (size_t pos = 0; pos < text.size();) {
       const CodePoint c = decode_utf8(text, pos);
-      NWC_TRY(push_character(text, pos, c.length, &merger));
+      NWC_TRY(push_character(text, pos, c.length, merger));
       pos += c.length;
     }
     if (score_rank_.empty()) {
-      merger.run([&](const BpeSymbol& left, const BpeSymbol& right) { return merges_.find(left.id, right.id); });
+      merger->run([&](const BpeSymbol& left, const BpeSymbol& right) { return merges_.find(left.id, right.id); });
     } else {
-      merger.run([&](const BpeSymbol& left, const BpeSymbol& right) -> std::optional<BpeMerge> {
+      merger->run([&](const BpeSymbol& left, const BpeSymbol& right) -> std::optional<BpeMerge> {
         const std::string_view both(text.data() + left.start, size_t{left.length} + right.length);
         const std::optional<uint32_t> id = normal_.find(both);
         if (!id) return std::nullopt;
         return BpeMerge{score_rank_[*id], *id};
       });
     }
-    return append_ids(text, merger, ids);
+    return append_ids(text, *merger, after_unknown, ids);
   }
 
   Status encode_unigram(std::string_view text, std::vector<uint32_t>* ids) const {
@@ -133,8 +162,9 @@ class SentencePieceEncoder final : public StretchEncoder {
     return {};
   }
 
-  Status append_ids(std::string_view text, const BpeMerger& merger, std::vector<uint32_t>* ids) const {
-    bool after_unknown = false;
+  /// *after_unknown: of the symbol before the text, and then of its last one.
+  Status append_ids(std::string_view text, const BpeMerger& merger, bool* after_unknown,
+                    std::vector<uint32_t>* ids) const {
     for (const BpeSymbol& symbol : merger.symbols()) {
       if (symbol.length == 0) continue;
       const bool unknown = symbol.id == kNoToken && !record_.byte_fallback;
@@ -144,10 +174,10 @@ class SentencePieceEncoder final : public StretchEncoder {
         append_bytes(text.substr(symbol.start, symbol.length), ids);
       } else if (record_.unk_id == kNoToken) {
         return corrupt("the tokenizer has no token for a character of the text, and no unknown token");
-      } else if (!after_unknown || record_.unfused_unknown) {
+      } else if (!*after_unknown || record_.unfused_unknown) {
         ids->push_back(record_.unk_id);
       }
-      after_unknown = unknown;
+      *after_unknown = unknown;
     }
     return {};
   }
@@ -158,6 +188,7 @@ class SentencePieceEncoder final : public StretchEncoder {
   std::optional<Unigram> unigram_;
   std::vector<uint32_t> score_rank_;  ///< empty: merges decide
   std::array<uint32_t, 256> byte_ids_{};
+  std::array<bool, 256> joins_{};
 };
 
 }  // namespace

@@ -126,6 +126,28 @@ TEST(Tokenizer, MergesByRankThenLeftmost) {
   EXPECT_EQ(encode(*tokenizer, "aaab"), (std::vector<uint32_t>{5, 3}));
 }
 
+// SentencePiece looks at a text word by word only where no token holds a border of words.
+TEST(Tokenizer, MergesAcrossSpacesWhereATokenDoes) {
+  TokenizerRecord record;
+  record.kind = TokenizerKind::kSentencePieceBpe;
+  record.unk_id = 0;
+  record.pre_tokenizer = PreTokenizer::kNone;
+  float score = 0;
+  const auto add = [&](const char* text) { record.tokens.push_back({text, TokenType::kNormal, score -= 1}); };
+  record.tokens.push_back({"<unk>", TokenType::kUnknown, 0});
+  for (const char* text : {"a b", "a ", " ", "a", "b", "  "}) add(text);
+  const auto ids = [&](const char* text) {
+    return encode(*std::move(*Tokenizer::create(TokenizerRecord(record))), text);
+  };
+  EXPECT_EQ(ids("a bb a  b"), (std::vector<uint32_t>{1, 5, 3, 2, 3, 5}));
+  EXPECT_EQ(ids("b b  b"), (std::vector<uint32_t>{5, 3, 5, 6, 5}));
+  EXPECT_EQ(ids("x y"), (std::vector<uint32_t>{0, 3, 0}));
+  record.tokens[3].type = record.tokens[6].type = TokenType::kControl;  // a space without a token
+  record.tokens[1].type = record.tokens[2].type = TokenType::kControl;
+  EXPECT_EQ(ids("b x y b"), (std::vector<uint32_t>{5, 0, 5}))
+      << "neighbours without a token are one unknown, words or not";
+}
+
 TEST(Tokenizer, TakesTheLongestSpecialToken) {
   const auto tokenizer = std::move(Tokenizer::create(small_record())).value();
   EXPECT_EQ(encode(*tokenizer, "a<x>b<x><y><y>", true), (std::vector<uint32_t>{0, 6, 1, 7, 10}));
