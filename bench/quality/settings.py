@@ -66,7 +66,7 @@ METHODS = {m.name: m for m in (
            model_bits=qtip.HYB_TABLE_BITS),
 )}
 
-# nwc itself: options of `nwc compress` beside --bits and --calib; None: without --calib.
+# These are options of `nwc compress` beside --bits and --calib. None stands for no --calib.
 _SCALAR = ["--quantizer", "scalar", "--feedback", "ldlq", "--no-row-classes"]
 NWC = {
     "nwc, default": [],
@@ -81,7 +81,8 @@ NWC = {
         _SCALAR + ["--importance", "paper", "--allocation", "none", "--row-importance", "off"],
 }
 
-# llama.cpp's own quantizer; those that refuse to work without an importance matrix are tried with one only.
+# These are the types of llama.cpp's own quantizer. Those that refuse to work without an importance matrix are tried
+# with one only.
 LLAMA_TYPES = ("Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1",
                "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_M",
                "IQ2_S", "IQ2_XS", "IQ2_XXS")

@@ -27,7 +27,8 @@ T sigmoid(T x) {
 
 void initialize_density(Random* random, std::span<float> flat) {
   assert(flat.size() == DensityLayout::kTotal);
-  // The four layers' slopes multiply to 1 / kSpread: a logistic density of deviation pi / sqrt(3) * kSpread = 1.
+  // The four layers' slopes multiply to 1 / kSpread, which makes a logistic density of deviation
+  // pi / sqrt(3) * kSpread = 1.
   constexpr double kSpread = 0.5513;
   const double per_layer = std::pow(kSpread, -1.0 / kLayers);
   for (size_t c = 0; c < kChunk; ++c) {
@@ -95,7 +96,7 @@ void FactorizedDensity<T>::backward(const T* params, std::span<const T> weight, 
   T* bias_grad = grad + DensityLayout::kMatrix;
   T* factor_grad = bias_grad + DensityLayout::kBias;
 
-  Array d(1, 2 * n);  // dL / d(values after the layer), from the last layer to the first
+  Array d(1, 2 * n);  // This is dL / d(values after the layer), from the last layer to the first.
   for (Eigen::Index i = 0; i < n; ++i) {
     const T upper = sigmoid(upper_lower_(0, i)), lower = sigmoid(upper_lower_(0, n + i));
     const T upper_c = sigmoid(-upper_lower_(0, i)), lower_c = sigmoid(-upper_lower_(0, n + i));

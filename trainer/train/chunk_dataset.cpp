@@ -97,7 +97,7 @@ Result<ChunkDataset> ChunkDataset::load(const DatasetOptions& options) {
   Random random({options.seed, kShuffling});
   for (size_t i = count - 1; i > 0; --i) {
     const auto j = static_cast<size_t>(random.below(i + 1));
-    if (i == j) continue;  // swap_ranges wants ranges that do not overlap
+    if (i == j) continue;  // swap_ranges needs ranges that do not overlap
     std::swap_ranges(chunks.begin() + static_cast<std::ptrdiff_t>(i * kChunk),
                      chunks.begin() + static_cast<std::ptrdiff_t>((i + 1) * kChunk),
                      chunks.begin() + static_cast<std::ptrdiff_t>(j * kChunk));

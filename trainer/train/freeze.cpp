@@ -22,7 +22,7 @@ constexpr double kOneTableCost = 3e-3;
 
 int16_t to_symbol(float u) { return static_cast<int16_t>(std::clamp(std::round(u), -32767.0f, 32767.0f)); }
 
-/// Parameters of one channel in the order of FactorizedDensity.
+/// Gives the parameters of one channel in the order of FactorizedDensity.
 std::vector<double> density_parameters(const EntropyParameters& entropy, size_t channel) {
   std::vector<double> p;
   const auto add = [&](const std::vector<float>& part, size_t count) {
@@ -32,13 +32,13 @@ std::vector<double> density_parameters(const EntropyParameters& entropy, size_t 
   return p;
 }
 
-/// The density's probabilities of (level, channel), times `weight`, from the lower to the upper quantile.
+/// Gives the density's probabilities of (level, channel), times `weight`, from the lower to the upper quantile.
 void add_prior(const CodecModel& codec, uint32_t level, size_t channel, double weight, ValueHistogram* histogram) {
   const EntropyParameters& entropy = codec.entropy;
   const std::vector<double> params = density_parameters(entropy, channel);
   const double interval = static_cast<double>(entropy.level_scale[level]) * codec.record.step[level];
   const float* quantile = entropy.quantiles.data() + channel * kEntropyQuantiles;
-  constexpr double kReach = 2000;  // values beyond are escapes in any table
+  constexpr double kReach = 2000;  // values beyond it are escapes in any table
   const auto low = static_cast<int>(std::clamp(std::floor(quantile[0] / interval), -kReach, 0.0));
   const auto high = static_cast<int>(std::clamp(std::ceil(quantile[2] / interval), 0.0, kReach));
   std::vector<double> edge, logit;
@@ -46,15 +46,15 @@ void add_prior(const CodecModel& codec, uint32_t level, size_t channel, double w
   logit.resize(edge.size());
   FactorizedDensity<double>::logits(params.data(), edge, logit);
   for (size_t i = 0; i + 1 < logit.size(); ++i) {
-    const double sign = logit[i] + logit[i + 1] > 0 ? -1 : 1;  // on the side with small numbers
+    const double sign = logit[i] + logit[i + 1] > 0 ? -1 : 1;  // both are taken on the side with small numbers
     const double p = std::abs(1 / (1 + std::exp(-sign * logit[i + 1])) - 1 / (1 + std::exp(-sign * logit[i])));
     if (p > 1e-9) histogram->add(static_cast<int16_t>(low + static_cast<int>(i)), weight * p);
   }
   if (histogram->empty()) histogram->add(0, weight);
 }
 
-/// Bits that fresh data of the same distribution would need: a sample looks better under its own counts than it is
-/// (Miller 1955).
+/// Estimates the bits that fresh data of the same distribution would need. A sample looks better under its own counts
+/// than it is (Miller 1955).
 double unbiased_bits(const ValueHistogram& histogram) {
   const auto used =
       std::count_if(histogram.counts().begin(), histogram.counts().end(), [](double n) { return n >= 0.5; });
@@ -65,7 +65,7 @@ struct LevelCounts {
   std::vector<ValueHistogram> channel{kChunk};
 };
 
-/// Mean squared error of decoding `symbols` [N][16] with the given shrinkage, against x.
+/// The result is the mean squared error of decoding `symbols` [N][16] with the given shrinkage, against x.
 double decoding_error(const CodecModel& codec, std::span<const float> x, std::span<const int16_t> symbols,
                       const std::vector<uint8_t>& levels, double shrink) {
   const float step = codec.record.step[levels[0]];
@@ -90,8 +90,8 @@ std::vector<int16_t> quantize(const CodecModel& codec, std::span<const float> ch
   return symbols;
 }
 
-/// The error is quadratic in the shrinkage (exactly so for a linear g_s): the vertex of the parabola through three
-/// points.
+/// The error is quadratic in the shrinkage (exactly so for a linear g_s). The result is the vertex of the parabola
+/// through three points.
 double best_shrink(const CodecModel& codec, std::span<const float> x, std::span<const int16_t> symbols,
                    const std::vector<uint8_t>& levels) {
   constexpr double kStep = 0.05, kMost = 0.45;

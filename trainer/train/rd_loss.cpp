@@ -103,7 +103,8 @@ T RdLoss<T>::evaluate(std::span<const T> params, const LossBatch<T>& batch, T sc
     for (size_t n = 0; n < count; ++n) {
       const auto row = eigen_index(n);
       const uint8_t l = batch.level[n];
-      // centre = scale * (y + step * noise), half = scale * step / 2; both logarithmic in step and scale.
+      // centre = scale * (y + step * noise) and half = scale * step / 2; the parameters are the logarithms of step and
+      // scale.
       dy_(row, c) += level_scale[l] * d_centre_[n];
       grad[layout_.log_step + l] += level_scale[l] * step[l] * (d_centre_[n] * rate_noise(row, c) + d_half_[n] / T(2));
       grad[layout_.log_scale + l] += centre_[n] * d_centre_[n] + half_[n] * d_half_[n];

@@ -14,7 +14,7 @@ std::string number(double v) {
   return text;
 }
 
-/// File or folder name of a source, without its path.
+/// The result is the file or folder name of a source, without its path.
 std::string base_name(const std::string& path) {
   const std::filesystem::path p = std::filesystem::path(path).lexically_normal();
   return (p.has_filename() ? p : p.parent_path()).filename().string();

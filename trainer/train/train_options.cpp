@@ -171,8 +171,8 @@ std::vector<float> level_lambdas(const TrainOptions& options) {
     for (const double importance : kPaperImportance) lambda.push_back(static_cast<float>(options.lambda * importance));
     return lambda;
   }
-  // An entropy-coded scalar quantizer has D = pi e / 6 * 2^(-2 R), so -dR/dD = 1 / (2 ln 2 D): the lambda at which
-  // rate R is optimal.
+  // An entropy-coded scalar quantizer has D = pi e / 6 * 2^(-2 R), so that -dR/dD = 1 / (2 ln 2 D). This is the lambda
+  // at which rate R is optimal.
   for (uint32_t l = 0; l < options.num_levels; ++l) {
     const double share = options.num_levels > 1 ? static_cast<double>(l) / (options.num_levels - 1) : 0.5;
     const double bpw = options.min_bpw + share * (options.max_bpw - options.min_bpw);

@@ -1,5 +1,5 @@
-// One step: a batch is cut into a fixed number of shards, each draws its own random numbers and computes its own
-// gradient, and the gradients are added in order. So nothing depends on the number of threads.
+// A step cuts a batch into a fixed number of shards. Each draws its own random numbers and computes its own gradient.
+// The gradients are added in order, so that nothing depends on the number of threads.
 #include "trainer/train/trainer.h"
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kShards = 8;  // part of the result: the gradients' order of summation
+constexpr uint32_t kShards = 8;  // the result depends on it, as on the gradients' order of summation
 constexpr uint64_t kReportEvery = 10;
 enum Purpose : uint64_t { kInit = 1, kBatch = 2 };
 
@@ -45,7 +45,7 @@ TrainedParameters initial_parameters(const TrainOptions& options) {
   return p;
 }
 
-/// sum |f(quantile) - target|, moving the quantiles alone (CompressAI's auxiliary loss).
+/// The loss is sum |f(quantile) - target|; it moves the quantiles alone (CompressAI's auxiliary loss).
 void quantile_gradient(const TrainedParameters& p, std::vector<float>* grad) {
   const CodecLayout layout(p.shape);
   const double targets[3] = {-kTailLogit, 0, kTailLogit};
@@ -102,12 +102,12 @@ struct Trainer::Impl {
   LevelObjective objective;
   std::vector<Shard> shards;
   std::vector<float> grad, quantile_grad;
-  LossSums sums;                   // since the last report
-  std::vector<uint32_t> order[2];  // of epochs order_epoch[i]
+  LossSums sums;                   // what has come together since the last report
+  std::vector<uint32_t> order[2];  // order[i] is that of epoch order_epoch[i]
   uint64_t order_epoch[2] = {~0ull, ~0ull};
 };
 
-/// Chunks of this step and shard with level, noise and scale. The order of the data was set up by train_step.
+/// Fills in the chunks of this step and shard with level, noise and scale. train_step has set up the order of the data.
 void Trainer::Impl::fill_batch(uint32_t shard) {
   LossBatch<float>& batch = shards[shard].batch;
   const TrainOptions& o = state.options;
@@ -139,7 +139,7 @@ double Trainer::Impl::train_step(Runner* runner) {
   const uint64_t last = ((state.step + 1) * o.batch - 1) / data.training_size();
   for (const uint64_t e : {first, last}) {
     if (order_epoch[0] == e || order_epoch[1] == e) continue;
-    const size_t slot = order_epoch[0] == first ? 1 : 0;  // never the one that this step still needs
+    const size_t slot = order_epoch[0] == first ? 1 : 0;  // it is never the one that this step still needs
     order[slot] = epoch_permutation(o.data.seed, e, data.training_size());
     order_epoch[slot] = e;
   }
@@ -293,7 +293,8 @@ Status Trainer::run(const RunOptions& run, const TrainCallback& callback) {
   uint64_t loss_steps = 0;
   t.sums = LossSums(o.num_levels);
 
-  if (first_step >= o.steps && callback) {  // a training that has ended: its figures again, no line in the log
+  // A training that has ended before reports its figures again, without a line in the log.
+  if (first_step >= o.steps && callback) {
     const std::vector<LevelFigures> figures = t.validate_levels(runner.get());
     TrainProgress progress;
     progress.step = t.state.step;
