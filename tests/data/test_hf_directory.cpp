@@ -331,6 +331,12 @@ TEST(HfDirectory, SaysWhatTheHeadersOfFilesHaveOdd) {
   const std::string why = join_notes((*source)->notes(), NoteKind::kRepaired);
   EXPECT_NE(why.find("model.safetensors: __metadata__"), std::string::npos) << why;
   EXPECT_NE(why.find("model.safetensors: a tensor has an empty name"), std::string::npos) << why;
+  // Notes enter the file that is made, which must not depend on where a single file lies.
+  const auto alone = open_model_source(dir.path() + "/model.safetensors");
+  ASSERT_TRUE(alone.ok()) << alone.status().message();
+  const std::string of_file = join_notes((*alone)->notes(), NoteKind::kRepaired);
+  EXPECT_NE(of_file.find("a tensor has an empty name"), std::string::npos) << of_file;
+  EXPECT_EQ(of_file.find(dir.path()), std::string::npos) << of_file;
 }
 
 // What config.json ties is left out where it is the same, and used where it is not.

@@ -16,7 +16,7 @@ Status SafetensorsSource::add_file(const std::string& path, const std::string& l
   if (!header.ok()) return header.status().with_context(label);
 
   for (SourceNote& note : header->notes) {
-    note.text = label + ": " + note.text;
+    if (!folder_.empty()) note.text = label + ": " + note.text;  // the only file needs no name; its label is a path
     const auto same = [&](const SourceNote& other) { return other.text == note.text; };
     if (std::none_of(notes_.begin(), notes_.end(), same)) add_note(std::move(note));  // files may be added in parts
   }
