@@ -2,6 +2,7 @@
 
 #include "tests/data/temp_dir.h"
 #include "trainer/data/hf_tokenizer.h"
+#include "trainer/data/hf_tokenizer_config.h"
 
 namespace nwc {
 namespace {
@@ -285,6 +286,52 @@ TEST(HfTokenizer, DamagedFilesNeverDoMoreThanFail) {
       std::string damaged = good;
       damaged[i] = static_cast<char>(damaged[i] ^ flip);
       (void)parse(damaged).ok();
+    }
+  }
+}
+
+// What tokenizer_config.json says of BOS and EOS counts, and what cannot be followed is said.
+TEST(HfTokenizerConfig, BosAndEosAreAsConfigured) {
+  TokenizerRecord plain;
+  plain.tokens = {{"a"}, {"<s>", TokenType::kControl}, {"</s>", TokenType::kControl}, {"[CLS]", TokenType::kControl}};
+  TokenizerRecord both = plain;
+  both.bos_id = 1;
+  both.add_bos = true;
+  both.after = {2};
+  SourceNotes notes;
+  const auto apply = [&](const std::string& json, TokenizerRecord record) {
+    notes.clear();
+    apply_tokenizer_config({reinterpret_cast<const uint8_t*>(json.data()), json.size()}, &record, &notes);
+    return record;
+  };
+  const std::string named = R"("bos_token":"<s>","eos_token":{"content":"</s>"})";
+  EXPECT_EQ(serialize(apply("{" + named + R"(,"add_bos_token":true,"add_eos_token":true})", plain)), serialize(both));
+  ASSERT_EQ(notes.size(), 2u);
+  EXPECT_NE(notes[0].text.find("\"add_bos_token\" is true"), std::string::npos) << notes[0].text;
+  const TokenizerRecord none = apply("{" + named + R"(,"add_bos_token":false,"add_eos_token":false})", both);
+  EXPECT_FALSE(none.add_bos);
+  EXPECT_TRUE(none.after.empty());
+  EXPECT_EQ(notes.size(), 2u);
+
+  for (const std::string& same : {std::string("{}"), "{" + named + "}", std::string(R"({"add_bos_token":null})")}) {
+    EXPECT_EQ(serialize(apply(same, both)), serialize(both));
+    EXPECT_EQ(serialize(apply(same, plain)), serialize(plain));
+    EXPECT_TRUE(notes.empty());
+  }
+  // Another token in front, or more than one, is not BOS.
+  TokenizerRecord cls = both;
+  cls.bos_id = 3;
+  EXPECT_EQ(serialize(apply("{" + named + R"(,"add_bos_token":false})", cls)), serialize(cls));
+  cls = both;
+  cls.more_before = {3};
+  EXPECT_EQ(serialize(apply("{" + named + R"(,"add_bos_token":false})", cls)), serialize(cls));
+
+  for (const char* odd :
+       {R"({"add_bos_token":1})", R"({"add_bos_token":true})", R"({"add_eos_token":true,"eos_token":"?"})",
+        R"({"add_bos_token":true,"bos_token":"a"})", "[", "3"}) {
+    EXPECT_EQ(serialize(apply(odd, plain)), serialize(plain)) << odd;
+    if (odd[0] != '3') {
+      EXPECT_EQ(notes.size(), 1u) << odd;
     }
   }
 }

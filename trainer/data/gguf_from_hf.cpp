@@ -99,10 +99,6 @@ void add_gguf_extras(const SourceRecord& source, const TokenizerRecord& tokenize
   }
   if (pad == UINT32_MAX && !get_field(config, "pad_token_id", &pad).ok()) pad = UINT32_MAX;  // -1 means none
   if (pad < tokenizer.tokens.size()) metadata->add_u32("tokenizer.ggml.padding_token_id", pad);
-  bool add_eos = false;
-  if (get_field(tokens, "add_eos_token", &add_eos).ok() && add_eos) {
-    metadata->add_bool("tokenizer.ggml.add_eos_token", true);
-  }
 }
 
 }  // namespace nwc

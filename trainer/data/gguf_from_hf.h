@@ -10,7 +10,7 @@
 
 namespace nwc {
 
-/// Adds name, license, chat templates, padding token and add_eos_token, as far as the files have them. `name` is used
+/// Adds name, license, chat templates and padding token, as far as the files have them. `name` is used
 /// if config.json has none, and may be empty. `notes` receives a sentence for each file that cannot be read.
 void add_gguf_extras(const SourceRecord& source, const TokenizerRecord& tokenizer, const std::string& name,
                      GgufMetadata* metadata, std::vector<std::string>* notes);

@@ -49,7 +49,6 @@ Result<TokenizerConfig> read_gguf_tokenizer_config(const GgufFile& file) {
   NWC_TRY(file.get(ggml + "eos_token_id", &config.eos_id));
   NWC_TRY(file.get(ggml + "unknown_token_id", &config.unk_id));
   NWC_TRY(file.get(ggml + "padding_token_id", &config.pad_id));
-  NWC_TRY(file.get(ggml + "add_eos_token", &config.add_eos));
   for (const GgufFile::RawPair& pair : file.raw_metadata()) {
     const bool named = pair.key.starts_with(kChatTemplate + ".");
     if (pair.key != kChatTemplate && !named) continue;

@@ -6,6 +6,7 @@
 #include "trainer/data/hf_family.h"
 #include "trainer/data/hf_shards.h"
 #include "trainer/data/hf_tokenizer.h"
+#include "trainer/data/hf_tokenizer_config.h"
 #include "trainer/data/safetensors_source.h"
 #include "trainer/data/source_layout.h"
 #include "trainer/data/tensor_limits.h"
@@ -181,6 +182,10 @@ Status add_tokenizer(const HfFolder& folder, SafetensorsSource* source, std::opt
                       "tokenizer.json has " + std::to_string(tokenizer->tokens.size()) +
                           " tokens, the embedding only " + std::to_string(source->model()->vocab_size)});
     return {};
+  }
+  if (folder.has("tokenizer_config.json")) {
+    const Result<std::vector<uint8_t>> config = folder.load("tokenizer_config.json");
+    if (config.ok()) apply_tokenizer_config(*config, &tokenizer.value(), &notes);
   }
   for (SourceNote& note : notes) source->add_note(std::move(note));
   source->set_tokenizer(std::move(tokenizer).value());

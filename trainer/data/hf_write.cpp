@@ -53,8 +53,13 @@ std::string make_hf_tokenizer_config(const TokenizerRecord& record, const Tokeni
                                      uint32_t max_positions) {
   Json json = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                {"clean_up_tokenization_spaces", false},
-               {"add_bos_token", record.add_bos},
-               {"add_eos_token", config.add_eos}};
+               {"add_bos_token", record.add_bos}};
+  // Only of the token that is EOS: what else stands behind a text is for tokenizer.json to say.
+  if (record.after.empty()) {
+    json["add_eos_token"] = false;
+  } else if (record.after == std::vector<uint32_t>{config.eos_id}) {
+    json["add_eos_token"] = true;
+  }
   add_token(record, "bos_token", config.bos_id, &json);
   add_token(record, "eos_token", config.eos_id, &json);
   add_token(record, "unk_token", config.unk_id, &json);

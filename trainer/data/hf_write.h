@@ -23,7 +23,6 @@ std::string hf_quant_method(const std::string& config);
 /// The settings of a tokenizer beside its vocabulary. An empty string and UINT32_MAX mean "not known".
 struct TokenizerConfig {
   uint32_t bos_id = UINT32_MAX, eos_id = UINT32_MAX, unk_id = UINT32_MAX, pad_id = UINT32_MAX;
-  bool add_eos = false;
   /// Names and texts. A chat takes the one that is named "default".
   std::vector<std::pair<std::string, std::string>> chat_templates;
 };
