@@ -157,6 +157,7 @@ class EditedSource final : public ModelSource {
     tensors_.back().name = kHeadName;
     from_.push_back(from_[*find(kEmbeddingName)]);
   }
+  ModelRecord& record() { return *model_; }
   void forget_tokenizer() { with_tokenizer_ = false; }
   /// This tensor's first element, of type BF16.
   void poison(const std::string& name, uint16_t value) {
@@ -356,6 +357,15 @@ TEST(Calibration, HostileModelsAreNamed) {
     EditedSource source;
     source.poison(matrix_name(4, kDown), 0x7f7f);  // 3.4e38: finite, what follows is not
     EXPECT_EQ(status_of(source).code(), StatusCode::kCorrupt);
+  }
+  {
+    EditedSource source;
+    source.record().block().experts.num_experts = 4;
+    EXPECT_EQ(status_of(source).code(), StatusCode::kUnsupported);
+    EXPECT_NE(
+        status_of(source).message().find("can be compressed without a text, but not calibrated: a mixture of experts"),
+        std::string::npos)
+        << status_of(source).message();
   }
   EditedSource source;
   EXPECT_EQ(status_of(source, "").code(), StatusCode::kInvalidArgument);

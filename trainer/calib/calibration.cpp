@@ -147,8 +147,7 @@ Result<Prepared> prepare(const ModelSource& source, const std::string& text, con
   const uint32_t context = calibration_context(*source.model(), options.context);
   Result<ModelGraph> graph = ModelGraph::open(source, context);
   if (graph.status().code() == StatusCode::kUnsupported) {
-    return graph.status().with_context(
-        "calibration cannot pass this model's text through it; without one the model can be compressed");
+    return graph.status().with_context("this model can be compressed without a text, but not calibrated");
   }
   NWC_TRY(graph.status());
   Prepared out{.graph = std::move(graph).value(), .tokens = {}, .index = {}};
