@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "tests/data/safetensors_bytes.h"
 #include "tests/data/temp_dir.h"
@@ -219,6 +221,44 @@ TEST(HfConfig, RejectsImpossibleValues) {
   expect_error(config(R"("rope_theta":-1)"), kCorrupt, "config.json");
   expect_error(config(R"("max_position_embeddings":4294967296)"), kCorrupt, "max_position_embeddings");
   expect_error(config(R"("vocab_size":6)"), kCorrupt, "twice");
+}
+
+// Whatever is wrong with a number, the message has its key and its value.
+TEST(HfConfig, NamesFieldAndValue) {
+  const auto family = [](const char* name) {
+    std::ifstream in(NWC_SOURCE_DIR "/tests/fixtures/families/" + std::string(name) + ".json");
+    return nlohmann::json::parse(in)["config"];
+  };
+  const std::tuple<const char*, const char*, const char*, const char*> kCases[] = {
+      {"llama", "hidden_size", "-32", "\"hidden_size\" is -32"},
+      {"llama", "vocab_size", "1.5", "\"vocab_size\" is 1.5"},
+      {"llama", "intermediate_size", "0", "\"intermediate_size\" is 0"},
+      {"llama", "num_hidden_layers", "9999999", "\"num_hidden_layers\" is 9999999"},
+      {"llama", "num_key_value_heads", "3", "num_kv_heads (3) must divide num_heads (4)"},
+      {"llama", "head_dim", "7", "head_dim is 7"},
+      {"llama", "max_position_embeddings", "0", "max_positions is 0"},
+      {"llama", "rms_norm_eps", "NaN", "\"rms_norm_eps\" is \"NaN\""},
+      {"llama", "rms_norm_eps", "-0.5", "rms_norm_eps is -0.5"},
+      {"llama", "hidden_act", "\"mish\"", "\"hidden_act\" is \"mish\""},
+      {"mistral", "sliding_window", "0", "\"sliding_window\" is 0"},
+      {"qwen2", "num_experts", "8", "\"num_experts\" is 8"},
+      {"granite", "logits_scaling", "-4", "\"logits_scaling\" is -4"},
+      {"granite", "attention_multiplier", "0", "\"attention_multiplier\" is 0"},
+      {"granite", "residual_multiplier", "NaN", "\"residual_multiplier\" is \"NaN\""},
+      {"gemma2", "query_pre_attn_scalar", "-1", "\"query_pre_attn_scalar\" is -1"},
+      {"gemma2", "attn_logit_softcapping", "-50", "attention_softcap is -50"},
+      {"gpt2", "n_head", "0", "\"n_head\" is 0"},
+      {"gpt_neox", "layer_norm_eps", "-1", "norm_eps is -1"},
+  };
+  for (const auto& [name, key, value, message] : kCases) {
+    nlohmann::json json = family(name);
+    json[key] = "VALUE";
+    std::string text = json.dump();
+    text.replace(text.find("\"VALUE\""), 7, value);
+    const auto result = parse(text);
+    ASSERT_FALSE(result.ok()) << key << " " << value;
+    EXPECT_NE(result.status().message().find(message), std::string::npos) << result.status().message();
+  }
 }
 
 TEST(HfDirectory, OpensTheIncludedModel) {

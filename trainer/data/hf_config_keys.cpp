@@ -117,15 +117,6 @@ bool is_neutral(const Json& value, std::string_view values) {
 
 }  // namespace
 
-std::string short_json(const Json& value) {
-  constexpr size_t kMaxShown = 60;
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() <= kMaxShown) return text;
-  size_t end = kMaxShown;
-  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
-  return text.substr(0, end) + "...";
-}
-
 Status check_config_keys(const ConfigReader& config, std::vector<std::string>* unknown) {
   for (const auto& item : config.json().items()) {
     const std::string& key = item.key();

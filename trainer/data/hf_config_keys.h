@@ -15,7 +15,4 @@ namespace nwc {
 /// errors: kUnsupported (names the key, its value and the value that could be run)
 Status check_config_keys(const ConfigReader& config, std::vector<std::string>* unknown);
 
-/// A value of a configuration for a message: as JSON, cut after 60 bytes.
-std::string short_json(const nlohmann::json& value);
-
 }  // namespace nwc

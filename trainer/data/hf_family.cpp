@@ -25,6 +25,10 @@ struct Habits {
   const char* activation = "silu";
 };
 
+Status not_positive(const char* key, float value) {
+  return corrupt(std::string("field \"") + key + "\" is " + std::to_string(value) + ", it must be positive");
+}
+
 Status read_sizes(ConfigReader& c, const Habits& habits, ModelRecord* m, BlockSpec* b) {
   NWC_TRY(c.require("vocab_size", &m->vocab_size));
   NWC_TRY(c.require("hidden_size", &m->hidden_size));
@@ -198,7 +202,7 @@ Status read_gemma(ConfigReader& c, bool gemma3, ModelRecord* m) {
   if (gemma3) b.qk_norm = QkNorm::kPerHead;
   float scalar = 256;
   NWC_TRY(c.get("query_pre_attn_scalar", &scalar));
-  if (!(scalar > 0)) return corrupt("field \"query_pre_attn_scalar\" must be positive");
+  if (!(scalar > 0)) return not_positive("query_pre_attn_scalar", scalar);
   b.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(scalar)));
   b.attention_softcap = gemma3 ? 0.0f : c.has("attn_logit_softcapping") ? 0.0f : 50.0f;
   NWC_TRY(c.get("attn_logit_softcapping", &b.attention_softcap));
@@ -282,8 +286,8 @@ Status read_granite(ConfigReader& c, ModelRecord* m) {
   NWC_TRY(c.get("logits_scaling", &logits_scaling));
   NWC_TRY(c.get("residual_multiplier", &b.residual_scale));
   NWC_TRY(c.get("attention_multiplier", &b.attention_scale));
-  if (!(logits_scaling > 0)) return corrupt("field \"logits_scaling\" must be positive");
-  if (!(b.attention_scale > 0)) return corrupt("field \"attention_multiplier\" must be positive");
+  if (!(logits_scaling > 0)) return not_positive("logits_scaling", logits_scaling);
+  if (!(b.attention_scale > 0)) return not_positive("attention_multiplier", b.attention_scale);
   m->ends.logit_scale = 1 / logits_scaling;
   return set_layers(std::vector<BlockSpec>(m->num_layers, b), m);
 }
@@ -312,7 +316,9 @@ Status read_gpt_neox(ConfigReader& c, ModelRecord* m) {
   BlockSpec b;
   NWC_TRY(c.get("rotary_emb_base", &b.rope.theta));
   NWC_TRY(read_common(c, habits, m, &b));
-  if (!(share > 0) || share > 1) return corrupt("field \"rotary_pct\" must be above 0 and at most 1");
+  if (!(share > 0) || share > 1) {
+    return corrupt("field \"rotary_pct\" is " + std::to_string(share) + ", it must be above 0 and at most 1");
+  }
   if (b.rope.dims == 0) b.rope.dims = static_cast<uint32_t>(static_cast<float>(b.head_dim) * share);
   bool bias = true, parallel = true;
   NWC_TRY(c.get("attention_bias", &bias));
@@ -390,7 +396,9 @@ constexpr Family kFamilies[] = {
 
 Status ConfigReader::require(const char* key, uint32_t* out) {
   NWC_TRY(get(key, out));
-  return *out != 0 ? Status() : corrupt(std::string("field \"") + key + "\" must be a positive integer");
+  if (*out != 0) return {};
+  return corrupt(std::string("field \"") + key + (has(key) ? "\" is 0, it must be" : "\" is missing, it must be") +
+                 " a positive integer");
 }
 
 std::span<const Family> hf_families() { return kFamilies; }

@@ -88,11 +88,20 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
   Status status_;
 };
 
-Status wrong_type(const char* key, const char* expected) {
-  return corrupt(std::string("field \"") + key + "\" must be " + expected);
+Status wrong_type(const char* key, const char* expected, const Json& value) {
+  return corrupt(std::string("field \"") + key + "\" is " + short_json(value) + ", it must be " + expected);
 }
 
 }  // namespace
+
+std::string short_json(const Json& value) {
+  constexpr size_t kMaxShown = 60;
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (text.size() <= kMaxShown) return text;
+  size_t end = kMaxShown;
+  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
+  return text.substr(0, end) + "...";
+}
 
 Result<Json> parse_json(Bytes text, const std::string& what) {
   StrictBuilder builder(what);
@@ -144,7 +153,7 @@ Status get_field(const Json& object, const char* key, uint32_t* out) {
   const Json* value = find_field(object, key);
   if (value == nullptr) return {};
   const std::optional<uint64_t> number = as_u64(*value);
-  if (!number || *number > UINT32_MAX) return wrong_type(key, "an integer from 0 to 4294967295");
+  if (!number || *number > UINT32_MAX) return wrong_type(key, "an integer from 0 to 4294967295", *value);
   *out = static_cast<uint32_t>(*number);
   return {};
 }
@@ -152,9 +161,9 @@ Status get_field(const Json& object, const char* key, uint32_t* out) {
 Status get_field(const Json& object, const char* key, float* out) {
   const Json* value = find_field(object, key);
   if (value == nullptr) return {};
-  if (!value->is_number()) return wrong_type(key, "a number");
+  if (!value->is_number()) return wrong_type(key, "a number", *value);
   const double number = value->get<double>();
-  if (!(std::abs(number) <= 3.4e38)) return wrong_type(key, "a number within the range of a float");
+  if (!(std::abs(number) <= 3.4e38)) return wrong_type(key, "a number within the range of a float", *value);
   *out = static_cast<float>(number);
   return {};
 }
@@ -162,7 +171,7 @@ Status get_field(const Json& object, const char* key, float* out) {
 Status get_field(const Json& object, const char* key, bool* out) {
   const Json* value = find_field(object, key);
   if (value == nullptr) return {};
-  if (!value->is_boolean()) return wrong_type(key, "true or false");
+  if (!value->is_boolean()) return wrong_type(key, "true or false", *value);
   *out = value->get<bool>();
   return {};
 }
@@ -170,7 +179,7 @@ Status get_field(const Json& object, const char* key, bool* out) {
 Status get_field(const Json& object, const char* key, std::string* out) {
   const Json* value = find_field(object, key);
   if (value == nullptr) return {};
-  if (!value->is_string()) return wrong_type(key, "a string");
+  if (!value->is_string()) return wrong_type(key, "a string", *value);
   *out = value->get<std::string>();
   return {};
 }

@@ -31,6 +31,9 @@ Status get_field(const nlohmann::json& object, const char* key, std::string* out
 /// The value under key, or nullptr when the key is absent or null.
 const nlohmann::json* find_field(const nlohmann::json& object, const char* key);
 
+/// A value of a configuration for a message: as JSON, cut after 60 bytes.
+std::string short_json(const nlohmann::json& value);
+
 /// The value as an unsigned integer, or nullopt.
 std::optional<uint64_t> as_u64(const nlohmann::json& value);
 
