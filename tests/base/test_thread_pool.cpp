@@ -45,6 +45,7 @@ TEST_P(ThreadPoolTest, CallsFromSeveralThreadsAreServedOneAfterAnother) {
   const auto pool = make_thread_pool(GetParam());
   std::atomic<uint64_t> sum{0};
   std::vector<std::thread> callers;
+  callers.reserve(4);
   for (int c = 0; c < 4; ++c) {
     callers.emplace_back([&] {
       for (int round = 0; round < 50; ++round) parallel_for(*pool, 20, [&](uint32_t i, uint32_t) { sum += i; });

@@ -19,7 +19,7 @@ void make(const fs::path& root, char digit, size_t bytes, int hours) {
   const fs::path folder = root / hash(digit);
   fs::create_directories(folder);
   std::ofstream(folder / "calibration.json") << std::string(bytes, 'x');
-  std::ofstream(folder / "lock");
+  std::ofstream(folder / "lock") << "";
   fs::last_write_time(folder / "lock", fs::file_time_type::clock::now() - std::chrono::hours(hours));
 }
 

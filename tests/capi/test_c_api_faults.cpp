@@ -198,7 +198,7 @@ TEST_F(CApiFaults, AfterAFailedSubmissionTheNextCallHasTheRightWeights) {
   create(NWC_BACKEND_VULKAN, NWC_WEIGHTS_STREAMED, {});
   const std::vector<float> want = logits();
   int failed = 0, right_after_a_failure = 0;
-  for (const uint32_t every : {11, 13, 17}) {
+  for (const uint32_t every : {11u, 13u, 17u}) {
     FaultyVulkan faults;
     // Beyond what making the session takes, which is to succeed.
     faults.refuse_from = self_test_submits_ + 60;

@@ -30,6 +30,7 @@ TEST(ErrorStore, ThreadsThatLiveKeepTheirTexts) {
   constexpr int kThreads = 20;
   std::atomic<int> failed{0};
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&, i] {
       store.set(std::to_string(i).c_str());
