@@ -91,6 +91,8 @@ pack() {
   copy_loader "$out/lib-system"
 
   cp -r "$source/models/gutenlm-2.6m" "$out/data/models/"
+  mkdir -p "$out/data/tests/fixtures"
+  cp -r "$source/tests/fixtures/families" "$out/data/tests/fixtures/"
   local model=$source/models/gutenlm-2.6m
   local calibration=(--calib "$source/models/calibration.txt" --calib-cache "$out/calibration")
   [ -z "$quick" ] || calibration=()

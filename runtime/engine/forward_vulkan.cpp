@@ -370,7 +370,7 @@ Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const Device
     case StepKind::kNorm: return record_norm(step, layer, tokens);
     case StepKind::kLinear: return record_linear(step, layer, weights, tokens);
     case StepKind::kQkNorm: return record_qk_norm(layer, tokens);
-    case StepKind::kRotate: return {};  // on the way to the cache
+    case StepKind::kRotate: return {};
     case StepKind::kAttend: {
       const uint32_t table = angles_at() + rotary_.at(layout_.layers[layer].kind);
       NWC_TRY(ops_.rope_store(*batch_, block, tokens, position_, kept(layer), qkv_, {&inputs_, table, rotary_.width()},
@@ -388,6 +388,7 @@ Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const Device
 
 Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
   for (const Step& step : layout_.layer_steps(layer)) {
+    if (step.kind == StepKind::kRotate) continue;  // on the way to the cache
     NWC_TRY(record_step(step, layer, weights, tokens));
     batch_->barrier();
   }

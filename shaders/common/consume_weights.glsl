@@ -14,15 +14,36 @@ layout(std430, set = 0, binding = 2) writeonly buffer HalfPairs { uint half_pair
 #endif
 layout(std430, set = 0, binding = 3) writeonly buffer TileStatus { uint tile_status[]; };
 
-void begin_block() {}
+// What a chunk needs beside its values is loaded before they are decoded: the device has the time to fetch it, and it
+// may not move loads across the stores of other chunks by itself, because both could be the same memory.
+shared float row_scales[kTilesPerGroup * kChunk];  // of the current row block; 0 for rows that are not wanted
+vec2 step_and_shrink[kLanesPerInvocation];         // of the current slot's columns
+float column_scale[kLanesPerInvocation];
+
+void begin_block(Tile t, uint place, uint block) {
+  if (kConsumer == kConsumeNothing || kConsumer == kConsumeValues) return;
+  tile_barrier();
+  for (uint i = invocation_of_tile(); i < kChunk; i += invocations_per_tile()) {
+    const uint row = (t.first_block + block) * kChunk + i;
+    float scale = is_wanted(row) ? 1.0 : 0.0;
+    if (is_wanted(row) && pc.row_scale_at != kNoRowScale) scale = uintBitsToFloat(window_data[pc.row_scale_at + row]);
+    row_scales[place * kChunk + i] = scale;
+  }
+  tile_barrier();
+}
+
+void begin_slot(Tile t, uint b, uint column) {
+  if (kConsumer == kConsumeNothing || kConsumer == kConsumeValues) return;
+  step_and_shrink[b] = level_step(t.first_column + column);
+  column_scale[b] = uintBitsToFloat(window_data[pc.scale_at + t.first_column + column]);
+}
+
 void end_block(Tile t, uint place, uint block) {}
 void report(Tile t, uint index, uint status) { tile_status[index] = status; }
 
-float apply_scales(float y, float scale, uint row) {
-  if (scale == 0.0) return 0.0;
-  if (pc.row_scale_at == kNoRowScale) return y * scale;
-  const float row_scale = uintBitsToFloat(window_data[pc.row_scale_at + row]);
-  return row_scale != 0.0 ? y * scale * row_scale : 0.0;
+// A scale of 0 gives 0, whatever it is multiplied by.
+float apply_scales(float y, float scale, float row_scale) {
+  return mix(0.0, y * scale * row_scale, scale != 0.0 && row_scale != 0.0);
 }
 
 uint out_index(uint row, uint column) { return pc.out_at + (row - pc.row_begin) * pc.out_stride + column; }
@@ -32,44 +53,50 @@ uint to_half(float weight) {
   return kConsumer == kConsumeBf16 ? to_bf16(bits) : to_f16(bits);
 }
 
-// The weights of a lane's chunk: written, or as pairs of halves in place of the values.
-void write_weights(Tile t, uint place, uint lane, uint block, uint column) {
-  const vec2 step_and_shrink = level_step(t.first_column + column);
-  const float scale = uintBitsToFloat(window_data[pc.scale_at + t.first_column + column]);
+// Two weights of a lane's chunk: written, or as a pair of halves in place of the values.
+void write_pair(Tile t, uint place, uint lane, uint b, uint pair, uint row0, uint column, vec2 y) {
+  const uint row = row0 + 2u * pair;
+  const uint at = place * kChunk + 2u * pair;
+  const vec2 weight = vec2(apply_scales(y.x, column_scale[b], row_scales[at]),
+                           apply_scales(y.y, column_scale[b], row_scales[at + 1u]));
+#ifdef NWC_STORAGE16
+  const uint to = out_index(row, t.first_column + column);
+  if (is_wanted(row)) halves[to] = uint16_t(to_half(weight.x));
+  if (is_wanted(row + 1u)) halves[to + pc.out_stride] = uint16_t(to_half(weight.y));
+#else
+  if (kConsumer == kConsumeF32) {
+    const uint to = out_index(row, t.first_column + column);
+    if (is_wanted(row)) weights[to] = weight.x;
+    if (is_wanted(row + 1u)) weights[to + pc.out_stride] = weight.y;
+  } else {
+    chunk_words[chunk_at(place, pair, lane)] = to_half(weight.x) | (to_half(weight.y) << 16);
+  }
+#endif
+}
+
+vec2 latent_pair(uint place, uint lane, uint b, uint pair) {
+  return dequantize(chunk_words[chunk_at(place, pair, lane)], step_and_shrink[b]);
+}
+
+void write_weights(Tile t, uint place, uint lane, uint b, uint block, uint column) {
   const uint row0 = (t.first_block + block) * kChunk;
-  vec4 z[kChunk / 4u];
-  if (kIdentity == 0) {
-    [[unroll]] for (uint i = 0; i < kChunk / 4u; ++i) {
-      z[i] = vec4(dequantize(chunk_words[chunk_at(place, 2u * i, lane)], step_and_shrink),
-                  dequantize(chunk_words[chunk_at(place, 2u * i + 1u, lane)], step_and_shrink));
+  if (kIdentity != 0) {
+    [[unroll]] for (uint pair = 0; pair < kPairs; ++pair) {
+      write_pair(t, place, lane, b, pair, row0, column, latent_pair(place, lane, b, pair));
     }
+    return;
+  }
+  vec4 z[kChunk / 4u];
+  [[unroll]] for (uint i = 0; i < kChunk / 4u; ++i) {
+    z[i] = vec4(latent_pair(place, lane, b, 2u * i), latent_pair(place, lane, b, 2u * i + 1u));
   }
   [[dont_unroll]] for (uint pair = 0; pair < kPairs; ++pair) {
-    const uint row = row0 + 2u * pair;
-    vec2 y;
-    if (kIdentity != 0) {
-      y = dequantize(chunk_words[chunk_at(place, pair, lane)], step_and_shrink);
-    } else {
-      y = vec2(0.0);
-      [[unroll]] for (uint i = 0; i < kChunk / 4u; ++i) {
-        y.x += dot(matrix[pair * (kChunk / 2u) + i], z[i]);
-        y.y += dot(matrix[pair * (kChunk / 2u) + kChunk / 4u + i], z[i]);
-      }
+    vec2 y = vec2(0.0);
+    [[unroll]] for (uint i = 0; i < kChunk / 4u; ++i) {
+      y.x += dot(matrix[pair * (kChunk / 2u) + i], z[i]);
+      y.y += dot(matrix[pair * (kChunk / 2u) + kChunk / 4u + i], z[i]);
     }
-    // Rows beyond the window's last have no scale.
-    const vec2 weight = vec2(is_wanted(row) ? apply_scales(y.x, scale, row) : 0.0,
-                             is_wanted(row + 1u) ? apply_scales(y.y, scale, row + 1u) : 0.0);
-#ifdef NWC_STORAGE16
-    if (is_wanted(row)) halves[out_index(row, t.first_column + column)] = uint16_t(to_half(weight.x));
-    if (is_wanted(row + 1u)) halves[out_index(row + 1u, t.first_column + column)] = uint16_t(to_half(weight.y));
-#else
-    if (kConsumer == kConsumeF32) {
-      if (is_wanted(row)) weights[out_index(row, t.first_column + column)] = weight.x;
-      if (is_wanted(row + 1u)) weights[out_index(row + 1u, t.first_column + column)] = weight.y;
-    } else {
-      chunk_words[chunk_at(place, pair, lane)] = to_half(weight.x) | (to_half(weight.y) << 16);
-    }
-#endif
+    write_pair(t, place, lane, b, pair, row0, column, y);
   }
 }
 
@@ -79,7 +106,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
   for (uint b = 0; b < kLanesPerInvocation; ++b) {
     const uint lane = lane_of(b);
     const uint column = slot * kNumLanes + lane;
-    if (lane < kNumLanes && column < t.width) write_weights(t, place, lane, block, column);
+    if (lane < kNumLanes && column < t.width) write_weights(t, place, lane, b, block, column);
   }
 }
 #else
@@ -116,7 +143,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
                   chunk_words[chunk_at(place, 4u * i + 2u, lane)], chunk_words[chunk_at(place, 4u * i + 3u, lane)]);
       }
     } else {
-      write_weights(t, place, lane, block, column);
+      write_weights(t, place, lane, b, block, column);
     }
   }
   if (kConsumer == kConsumeF16 || kConsumer == kConsumeBf16) {

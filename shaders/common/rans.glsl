@@ -73,10 +73,12 @@ uvec2 step_context(uint contexts, uint second, uint path) {
   return window_pairs[contexts + second * num_banks() + (path & 1u)];  // without a trellis every state stays 0
 }
 
-// The stream of a tile, two 16-bit words to a u32. Staged, the u32 [staged - 128, staged) lie in a ring in shared
+// The stream of a tile, two 16-bit words to a u32. Staged, the u32 [staged - kRing, staged) lie in a ring in shared
 // memory, and each lane holds the one that comes next in its turn, so that memory's latency is hidden behind the steps
-// that use up a quarter of the ring.
-const uint kRing = 128;
+// that use up the ring. It is refilled before every kStepsPerRefill steps, which then have no branch for it; without a
+// ring there is nothing to gain from that.
+const uint kStepsPerRefill = kStaged != 0 ? 4 : 1;
+const uint kRing = 256;
 const uint kWordsPerStep = 96;  // that one step can use: 32 lanes renormalise twice and escape
 shared uint ring[kStaged * kTilesPerGroup * kRing + 1];
 
@@ -102,9 +104,9 @@ uint decode_symbol(inout uint state, uint first_bucket) {
   }
   const uint position = state & ((1u << kBucketSlotsLog2) - 1u);
   const bool own = position < ((bucket.x >> 12) & 63u);
-  const uint freq = ((own ? bucket.x : bucket.y) & 0xfffu) + 1u;
-  const uint rank = own ? position : ((position + (bucket.y >> 12)) & 0xfffu);
-  const uint symbol = own ? ((state >> kBucketSlotsLog2) & (kBuckets - 1u)) : ((bucket.x >> 18) & 127u);
+  const uint freq = (mix(bucket.y, bucket.x, own) & 0xfffu) + 1u;
+  const uint rank = mix((position + (bucket.y >> 12)) & 0xfffu, position, own);
+  const uint symbol = mix((bucket.x >> 18) & 127u, (state >> kBucketSlotsLog2) & (kBuckets - 1u), own);
   state = freq * (state >> kProbBits) + rank;
   return symbol;
 }

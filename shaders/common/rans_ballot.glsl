@@ -78,28 +78,30 @@ void main() {
     staged = kRing;
     tile_barrier();
   }
-  uint symbol[kLanesPerInvocation];
-  uint info[kLanesPerInvocation];
-  uint pair[kLanesPerInvocation];
   uint contexts[kLanesPerInvocation];
-  uint value[kLanesPerInvocation];
+  bool takes_part[kLanesPerInvocation];
+  uint info[kLanesPerInvocation];
+  uint symbol[kLanesPerInvocation];
+  uint raw[kLanesPerInvocation];
+  uint pair[kLanesPerInvocation];
   uint path[kLanesPerInvocation];  // state of the column's trellis
   uvec4 paths[kLanesPerInvocation];
   for (uint b = 0; b < kLanesPerInvocation; ++b) paths[b] = uvec4(0);
   [[dont_unroll]] for (uint block = 0; block < t.blocks; ++block) {
     const uvec4 seconds = second_indices(t, block);
-    begin_block();
+    begin_block(t, place, block);
     [[dont_unroll]] for (uint slot = 0; slot < t.slots; ++slot) {
       for (uint b = 0; b < kLanesPerInvocation; ++b) {
         const uint lane = lane_of(b);
         const uint column = slot * kNumLanes + lane;
-        const bool takes_part = lane < kNumLanes && column < t.width;
-        contexts[b] = takes_part ? column_contexts(t.first_column + column) : 0xffffffffu;
+        takes_part[b] = lane < kNumLanes && column < t.width;
+        contexts[b] = column_contexts(t.first_column + (takes_part[b] ? column : 0u));
         path[b] = get_byte(paths[b], slot);
+        if (takes_part[b]) begin_slot(t, b, column);
       }
-      [[dont_unroll]] for (uint channel = 0; channel < kChunk; ++channel) {
+      [[dont_unroll]] for (uint first = 0; first < kChunk; first += kStepsPerRefill) {
         if (kStaged != 0) {
-          [[dont_unroll]] while ((next >> 1) + kRing - kNumLanes >= staged) {
+          [[dont_unroll]] while ((next >> 1) + kStepsPerRefill * kWordsPerStep / 2u >= staged) {
             tile_barrier();
             for (uint b = 0; b < kLanesPerInvocation; ++b) {
               const uint lane = lane_of(b);
@@ -111,49 +113,46 @@ void main() {
             tile_barrier();
           }
         }
-        const uint second = get_byte(seconds, channel);
-        bool any_escape = false;
-        for (uint b = 0; b < kLanesPerInvocation; ++b) {
-          bool need = false;
-          info[b] = 0;
-          symbol[b] = 1;
-          if (contexts[b] != 0xffffffffu) {
+        // Invocations without a column do the same and keep their state: without branches a step's parts overlap.
+        [[unroll]] for (uint channel = first; channel < first + kStepsPerRefill; ++channel) {
+          const uint second = get_byte(seconds, channel);
+          bool any_escape = false;
+          for (uint b = 0; b < kLanesPerInvocation; ++b) {
             const uvec2 context = step_context(contexts[b], second, path[b]);
+            uint moved = state[b];
             info[b] = context.y;
-            symbol[b] = decode_symbol(state[b], context.x);
-            value[b] = symbol_value(info[b], symbol[b], 0u);
-            any_escape = any_escape || is_escape(info[b], symbol[b]);
-            need = state[b] < kRansLow;
+            symbol[b] = decode_symbol(moved, context.x);
+            raw[b] = 0;
+            any_escape = any_escape || (takes_part[b] && is_escape(info[b], symbol[b]));
+            const bool need = takes_part[b] && moved < kRansLow;
+            const uint word = read_word(t, place, deal_words(need, next));
+            state[b] = mix(mix(state[b], moved, takes_part[b]), (moved << 16) | word, need);
           }
-          const uint word = deal_words(need, next);
-          if (need) state[b] = (state[b] << 16) | read_word(t, place, word);
-        }
-        if (pc.any_raw_bits != 0) {
-          for (uint b = 0; b < kLanesPerInvocation; ++b) {
-            bool need = false;
-            const uint raw_bits = info_raw_bits(info[b]);
-            if (contexts[b] != 0xffffffffu && raw_bits != 0 && !is_escape(info[b], symbol[b])) {
-              value[b] = symbol_value(info[b], symbol[b], state[b] & ((1u << raw_bits) - 1u));
-              state[b] >>= raw_bits;
-              need = state[b] < kRansLow;
+          if (pc.any_raw_bits != 0) {
+            for (uint b = 0; b < kLanesPerInvocation; ++b) {
+              const bool has = takes_part[b] && !is_escape(info[b], symbol[b]);
+              const uint raw_bits = mix(0u, info_raw_bits(info[b]), has);
+              raw[b] = state[b] & ((1u << raw_bits) - 1u);
+              const uint moved = state[b] >> raw_bits;
+              const bool need = takes_part[b] && moved < kRansLow;
+              const uint word = read_word(t, place, deal_words(need, next));
+              state[b] = mix(moved, (moved << 16) | word, need);
             }
-            const uint word = deal_words(need, next);
-            if (need) state[b] = (state[b] << 16) | read_word(t, place, word);
           }
-        }
-        if (subgroupBallot(any_escape).x != 0u) {
+          const bool escapes = subgroupBallot(any_escape).x != 0u;
           for (uint b = 0; b < kLanesPerInvocation; ++b) {
-            const bool need = contexts[b] != 0xffffffffu && is_escape(info[b], symbol[b]);
-            const uint word = deal_words(need, next);
-            if (need) value[b] = read_word(t, place, word);
-          }
-        }
-        for (uint b = 0; b < kLanesPerInvocation; ++b) {
-          value[b] = pass_trellis(path[b], value[b]);
-          if ((channel & 1u) == 0) {
-            pair[b] = value[b];
-          } else if (contexts[b] != 0xffffffffu) {
-            put_pair(place, lane_of(b), channel, pair[b] | (value[b] << 16));
+            uint value = symbol_value(info[b], symbol[b], raw[b]);
+            if (escapes) {
+              const bool need = takes_part[b] && is_escape(info[b], symbol[b]);
+              const uint word = read_word(t, place, deal_words(need, next));
+              value = mix(value, word, need);
+            }
+            value = pass_trellis(path[b], value);
+            if ((channel & 1u) == 0) {
+              pair[b] = value;
+            } else if (kSubgroupSize <= kNumLanes || lane_of(b) < kNumLanes) {
+              put_pair(place, lane_of(b), channel, pair[b] | (value << 16));
+            }
           }
         }
       }

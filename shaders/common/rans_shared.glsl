@@ -81,12 +81,13 @@ void main() {
   uvec4 paths = uvec4(0);  // states of the columns' trellises
   [[dont_unroll]] for (uint block = 0; block < t.blocks; ++block) {
     const uvec4 seconds = second_indices(t, block);
-    begin_block();
+    begin_block(t, place, block);
     [[dont_unroll]] for (uint slot = 0; slot < t.slots; ++slot) {
       const uint column = slot * kNumLanes + lane;
       const bool takes_part = column < t.width;
       const uint contexts = takes_part ? column_contexts(t.first_column + column) : 0u;
       uint path = get_byte(paths, slot);
+      if (takes_part) begin_slot(t, 0u, column);
       [[dont_unroll]] for (uint channel = 0; channel < kChunk; ++channel) {
         if (kStaged != 0) {
           [[dont_unroll]] while ((next >> 1) + kRing - kNumLanes >= staged) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/engine/model_fixture.h"
+#include "tests/test_paths.h"
 #include "trainer/data/safetensors.h"
 
 namespace nwc::test {
@@ -24,7 +25,7 @@ inline constexpr char kNoFixtures[] = "no_fixtures";
 inline std::vector<std::string> family_names() {
   std::vector<std::string> names;
   std::error_code missing;
-  for (const auto& entry : std::filesystem::directory_iterator(NWC_SOURCE_DIR "/tests/fixtures/families", missing))
+  for (const auto& entry : std::filesystem::directory_iterator(source_path("tests/fixtures/families"), missing))
     names.push_back(entry.path().stem().string());
   if (names.empty()) names.push_back(kNoFixtures);
   std::sort(names.begin(), names.end());
@@ -50,7 +51,7 @@ inline nlohmann::json read_json(const std::string& path) {
 /// Writes the model's folder below the test's temporary folder. changes: of keys of config.json; the logits are those
 /// of the model without them.
 inline FamilyFixture make_family(const std::string& name, const nlohmann::json& changes = nlohmann::json::object()) {
-  nlohmann::json json = read_json(NWC_SOURCE_DIR "/tests/fixtures/families/" + name + ".json");
+  nlohmann::json json = read_json(source_path("tests/fixtures/families/" + name + ".json"));
   json["config"].update(changes);
   FamilyFixture f;
   f.name = name;

@@ -36,7 +36,7 @@ class VulkanProduct : public ::testing::Test {
     product_.reset();
     vulkan_.reset();
     for (const std::string& line : log_.errors) ADD_FAILURE() << line;
-    EXPECT_FALSE(log_.mentions("quarantined"));
+    EXPECT_FALSE(log_.mentions("quarantined")) << ::testing::PrintToString(log_.all);
   }
   const TensorRecord& record(size_t tensor) const { return file_->tensors()[tensor]; }
 

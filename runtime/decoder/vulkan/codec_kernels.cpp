@@ -14,6 +14,7 @@ constexpr uint64_t kMaxWindowWeights = uint64_t{1} << 25;
 
 // Shared memory of the rANS kernels beside the tables: chunk and sums of a tile; matrix, masks and rounding.
 constexpr uint32_t kTileChunkBytes = 1024 + 64;
+constexpr uint32_t kRingBytes = 1024;  // of a tile whose stream is staged
 constexpr uint32_t kMatrixBytes = 1024 + 128;
 
 uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uint32_t>(ceil_div(items, per_group)); }
@@ -44,13 +45,11 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   std::unique_ptr<VulkanKernels> self(new VulkanKernels(device, pipelines));
   self->staged_ = stream_staging < 0 ? !device.info().quirks.software : stream_staging != 0;
 
-  // Several tiles share one copy of the tables, where the subgroups of a workgroup are known to be full.
+  // Several tiles can share one copy of the tables. A tile a workgroup is faster on the device that was measured: it
+  // spreads a window's few tiles over all multiprocessors.
   const DeviceInfo& info = device.info();
   const uint32_t most = std::clamp(128 / std::max(1u, info.subgroup_size), 1u, info.max_subgroups);
-  const bool full = info.size_control && info.full_subgroups;
-  self->tiles_per_workgroup_ = tiles_per_workgroup != 0        ? std::min(tiles_per_workgroup, most)
-                               : full && !info.quirks.software ? std::min(4u, most)
-                                                               : 1;
+  self->tiles_per_workgroup_ = std::clamp(tiles_per_workgroup, 1u, most);
 
   std::vector<AliasTable> alias = tables.alias;
   alias.insert(alias.end(), extra.begin(), extra.end());
@@ -89,7 +88,7 @@ uint32_t VulkanKernels::shared_tables(size_t used, bool ballot) const {
   // workgroups are to share a core. What else is in shared memory: rans.glsl and consume.glsl.
   const uint32_t most = device_.info().max_shared_memory;
   const uint32_t tiles = ballot ? tiles_per_workgroup_ : 1;
-  const uint32_t others = tiles * ((staged_ ? 512 : 0) + kTileChunkBytes) + kMatrixBytes;
+  const uint32_t others = tiles * ((staged_ ? kRingBytes : 0) + kTileChunkBytes) + kMatrixBytes;
   const uint32_t room = std::min(std::max(12u, std::min(most / 2048, 24u)), (most - others) / 1024);
   for (const uint32_t size : {4u, 8u, 12u, 16u, 24u}) {
     if (used <= size && size <= room) return size;
