@@ -17,7 +17,7 @@ Every string is made into tokens as it is, unless it has the text of a special t
 parsed and added. Needs `pip install tokenizers unicodedata2==16.0.0`. Exit code 1: something differs.
 
 What is known to differ, and is not nwc's doing or meant so, is passed over:
-  - Where there is a normalizer, or BERT's punctuation, strings with characters that tokenizers knows from older tables
+  - Where there is a normalizer, or a split at punctuation (BERT, Falcon), strings with characters that tokenizers knows from older tables
     of Unicode than nwc (16.0). Which they are is asked of tokenizers, character by character.
   - A byte token that is written out in the text of a Unigram model, such as <0x41>: it is in the vocabulary, so that
     tokenizers finds it. nwc, and SentencePiece, take it for the text that it is.
@@ -153,7 +153,8 @@ def compare_json(tool, path, count, seed, odd):
     model = data["model"]["type"]
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     texts = random_strings(count, seed, added[:200])
-    if data["normalizer"] is not None or model == "WordPiece":
+    splits_at_punctuation = '"Punctuation"' in json.dumps(data["pre_tokenizer"])
+    if data["normalizer"] is not None or model == "WordPiece" or splits_at_punctuation:
         texts = [text for text in texts if not odd.intersection(text)]
     if model == "Unigram":
         texts = [text for text in texts if "<0x" not in text]
@@ -180,7 +181,7 @@ def main():
     args = parser.parse_args()
     differences = 0
     odd = odd_characters() if args.json or args.trained else set()
-    print(f"{len(odd)} characters are passed over where there is a normalizer")
+    print(f"{len(odd)} characters are passed over where there is a normalizer or a split at punctuation")
     if args.vocabularies:
         differences += compare_vocabularies(args.tool, args.vocabularies)
     for path in args.json:
