@@ -53,6 +53,8 @@ FAMILIES = {
         long_factor=[2 * x for x in LONG]))),
     "smollm3": ("SmolLM3Config", dict(no_rope_layers=[1, 0, 1, 0])),
     "olmo2": ("Olmo2Config", dict()),
+    "olmo3": ("Olmo3Config", dict(sliding_window=8, layer_types=["sliding_attention"] * 3 + ["full_attention"], rope_scaling=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16))),
     "granite": ("GraniteConfig", dict(embedding_multiplier=6.0, logits_scaling=4.0, residual_multiplier=0.4,
                                       attention_multiplier=0.2)),
     "starcoder2": ("Starcoder2Config", dict(sliding_window=12)),

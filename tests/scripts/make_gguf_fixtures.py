@@ -41,6 +41,7 @@ CHANGES = {
     "phi4_mini": {},
     "smollm3": {"no_rope_layers": [1, 1, 1, 0]},  # every fourth layer is without positions
     "olmo2": {},
+    "olmo3": {},
     "granite": {},
     "starcoder2": {"sliding_window": None},
     "gpt_neox": {"rotary_pct": 0.5},  # the older key, which the converter reads

@@ -277,6 +277,30 @@ Status read_olmo2(ConfigReader& c, ModelRecord* m) {
   return set_layers(std::vector<BlockSpec>(m->num_layers, b), m);
 }
 
+/// OLMo 2 with windows: layers that slide have plain rotary positions, whatever scales those of the others.
+Status read_olmo3(ConfigReader& c, ModelRecord* m) {
+  BlockSpec b;
+  b.rope.theta = 500000;
+  NWC_TRY(read_common(c, {.eps = 1e-5f}, m, &b));
+  b.norm_before = false;
+  b.norm_after = true;
+  b.qk_norm = QkNorm::kWhole;
+  uint32_t window = 0;
+  NWC_TRY(read_window(c, 4096, &window));
+  std::vector<bool> slides;
+  NWC_TRY(read_layer_types(
+      c, m->num_layers, window, [](uint32_t l) { return (l + 1) % 4 != 0; }, &slides));
+  BlockSpec local = b;
+  local.rope = RopeSpec();
+  local.rope.theta = b.rope.theta;
+  const Json* rope = c.find("rope_parameters");
+  if (rope != nullptr && rope->contains(kSliding)) NWC_TRY(read_rope(c, kSliding, m, &local));
+  local.window = window < m->max_positions ? window : 0;
+  std::vector<BlockSpec> layers;
+  for (uint32_t l = 0; l < m->num_layers; ++l) layers.push_back(slides[l] ? local : b);
+  return set_layers(layers, m);
+}
+
 Status read_granite(ConfigReader& c, ModelRecord* m) {
   BlockSpec b;
   NWC_TRY(read_common(c, Habits(), m, &b));
@@ -386,6 +410,7 @@ constexpr Family kFamilies[] = {
     {"Phi3ForCausalLM", "phi3", names_of_phi3, read_phi3, plain},
     {"SmolLM3ForCausalLM", "smollm3", names_of_llama, read_smollm3, plain},
     {"Olmo2ForCausalLM", "olmo2", names_of_olmo2, read_olmo2, plain},
+    {"Olmo3ForCausalLM", "olmo3", names_of_olmo2, read_olmo3, plain},
     {"GraniteForCausalLM", "granite", names_of_llama, read_granite, plain},
     {"Starcoder2ForCausalLM", "starcoder2", names_of_starcoder2, read_starcoder2, plain},
     {"GPTNeoXForCausalLM", "gpt_neox", names_of_gpt_neox, read_gpt_neox, neox_form},

@@ -169,14 +169,26 @@ void make_gpt2(const ModelRecord& m, Json* json) {
            {"tie_word_embeddings", m.tied_embeddings}};
 }
 
+// Without an entry for each kind of layer, transformers takes another base for those that slide.
+void add_olmo3(const ModelRecord& m, Json* json) {
+  add_windows(m, true, json);
+  const RopeSpec &full = block_of(m, false).rope, &local = block_of(m, true).rope;
+  Json scaled = full.scaling == RopeScaling::kNone ? Json{{"rope_type", "default"}} : scaling_json(full);
+  scaled["rope_theta"] = shortest(full.theta);
+  (*json)["rope_parameters"] = {
+      {"full_attention", scaled},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", shortest(local.theta)}}}};
+  json->erase("rope_scaling");
+  json->erase("rope_theta");
+}
 void add_mistral(const ModelRecord& m, Json* json) { add_windows(m, false, json); }
 
 /// By model_type: the keys that only a family has.
 constexpr std::pair<const char*, void (*)(const ModelRecord&, Json*)> kWriters[] = {
-    {"mistral", add_mistral}, {"ministral3", add_ministral3}, {"qwen2", add_qwen2},
-    {"qwen3", add_qwen2},     {"gemma2", add_gemma},          {"gemma3_text", add_gemma3},
-    {"phi3", add_phi3},       {"smollm3", add_smollm3},       {"granite", add_granite},
-    {"gpt2", make_gpt2},      {"starcoder2", add_starcoder2}, {"gpt_neox", add_gpt_neox},
+    {"mistral", add_mistral},   {"ministral3", add_ministral3}, {"qwen2", add_qwen2}, {"qwen3", add_qwen2},
+    {"gemma2", add_gemma},      {"gemma3_text", add_gemma3},    {"phi3", add_phi3},   {"smollm3", add_smollm3},
+    {"granite", add_granite},   {"olmo3", add_olmo3},           {"gpt2", make_gpt2},  {"starcoder2", add_starcoder2},
+    {"gpt_neox", add_gpt_neox},
 };
 
 bool has_role(const ModelRecord& model, Role role) { return !model.tensor_name(role).empty(); }
