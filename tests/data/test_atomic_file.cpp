@@ -97,6 +97,7 @@ TEST_F(AtomicFileTest, ASignalHandlerRemovesWhatIsOpen) {
   // More at once than the table holds, and again: it does not fill up.
   for (int round = 0; round < 3; ++round) {
     std::vector<AtomicFile> files;
+    files.reserve(20);
     for (int i = 0; i < 20; ++i) files.push_back(AtomicFile::create(dir_.file(std::to_string(i))).value());
     remove_temporaries();
     EXPECT_EQ(dir_.count(), 5u);
