@@ -152,7 +152,7 @@ TEST(GgufTokenizerWrite, FillsTheVocabularyAndRefusesWhatGgufCannotSay) {
   EXPECT_EQ(padded->tokens.back().bytes, "[PAD" + std::to_string(record.tokens.size() + 1) + "]");
   EXPECT_EQ(padded->tokens.back().type, TokenType::kControl) << "never taken from text";
 
-  const auto expect_refusal = [](TokenizerRecord changed, const std::string& part) {
+  const auto expect_refusal = [](const TokenizerRecord& changed, const std::string& part) {
     GgufMetadata metadata;
     const Status status = add_gguf_tokenizer(changed, 0, &metadata);
     EXPECT_EQ(status.code(), StatusCode::kUnsupported);

@@ -128,7 +128,8 @@ TEST(HfConfig, CollectsEndTokens) {
 
 // Nothing that is wrong with an end token stops the weights.
 TEST(HfConfig, IgnoresImpossibleEndTokensWithANote) {
-  const auto expect_ignored = [](const Result<HfConfig>& result, std::vector<uint32_t> ids, const std::string& part) {
+  const auto expect_ignored = [](const Result<HfConfig>& result, const std::vector<uint32_t>& ids,
+                                 const std::string& part) {
     ASSERT_TRUE(result.ok()) << result.status().message();
     EXPECT_EQ(result->model.eos_ids, ids);
     const std::string why = join_notes(result->notes, NoteKind::kRepaired);
