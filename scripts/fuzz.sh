@@ -45,8 +45,8 @@ mkdir -p $root/dictionaries $root/logs
 dictionary() {  # harness
   local sources=()
   case "$1" in
-    fuzz_tokenizer_json) sources=(trainer/data/hf_{tokenizer,pipeline}.cpp) ;;
-    fuzz_config_json) sources=(trainer/data/hf_config.cpp) ;;
+    fuzz_tokenizer_json) sources=(trainer/data/hf_{tokenizer,pipeline}*.cpp) ;;
+    fuzz_config_json) sources=(trainer/data/hf_{config,family}*.cpp) ;;
     fuzz_gguf) sources=(trainer/data/gguf_*.cpp) ;;
     fuzz_safetensors) sources=(trainer/data/safetensors.cpp runtime/format/dtype.cpp) ;;
     fuzz_calibration) sources=(trainer/calib/calibration_files.cpp trainer/data/safetensors.cpp) ;;
