@@ -1,6 +1,7 @@
 // Sessions through the public interface: plans, evaluation, generation, cancelling.
 #include <gtest/gtest.h>
 #include <nwc/nwc.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -267,7 +268,7 @@ TEST_F(CApiSession, CallbacksComeWhileACallLasts) {
 // Another program cuts the file short while a session reads it: an error that says so, never a signal; and the session
 // goes on once the file is whole again.
 TEST_F(CApiSession, AFileThatShrinksIsAnError) {
-  const std::string path = ::testing::TempDir() + "nwc_capi_shrinks.nwc";
+  const std::string path = ::testing::TempDir() + "nwc_capi_shrinks_" + std::to_string(getpid()) + ".nwc";
   for (const nwc_weight_mode mode : {NWC_WEIGHTS_STREAMED, NWC_WEIGHTS_FUSED}) {
     for (const uintmax_t divisor : {2u, 1000000000u}) {
       std::filesystem::copy_file(NWC_TEST_MODEL, path, std::filesystem::copy_options::overwrite_existing);

@@ -4,8 +4,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
+#include "tests/data/temp_dir.h"
 #include "tests/engine/model_fixture.h"
 #include "tests/test_paths.h"
 #include "trainer/data/safetensors.h"
@@ -14,7 +16,8 @@ namespace nwc::test {
 
 struct FamilyFixture {
   std::string name;
-  std::string folder;  ///< a Hugging Face folder, in f32
+  std::shared_ptr<TempDir> kept = std::make_shared<TempDir>();  ///< of this process alone: a test runs in variants
+  std::string folder;                                           ///< a Hugging Face folder, in f32
   std::vector<uint32_t> tokens, positions;
   std::vector<float> logits;  ///< [positions][vocab]
 };
@@ -55,7 +58,7 @@ inline FamilyFixture make_family(const std::string& name, const nlohmann::json& 
   json["config"].update(changes);
   FamilyFixture f;
   f.name = name;
-  f.folder = ::testing::TempDir() + "family_" + test_name();
+  f.folder = f.kept->file("family");
   std::filesystem::create_directories(f.folder);
   std::ofstream(f.folder + "/config.json") << json["config"].dump(1);
   std::vector<SafetensorsTensor> tensors;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -114,7 +115,8 @@ inline std::string test_name() {
 /// All tensors raw.
 inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
   static std::atomic<int> serial{0};
-  const std::string path = ::testing::TempDir() + "engine_" + std::to_string(serial++) + "_" + test_name() + ".nwc";
+  const std::string path = ::testing::TempDir() + "engine_" + std::to_string(getpid()) + "_" +
+                           std::to_string(serial++) + "_" + test_name() + ".nwc";
   std::vector<TensorRecord> records;
   for (const auto& [name, tensor] : model.tensors) {
     TensorRecord record;
@@ -176,7 +178,8 @@ class CountingDecoder final : public Decoder {
  private:
   Status convert(const DecodeRequest& r) {
     int64_t expected = static_cast<int64_t>(r.tensor);
-    if (always_ ? fail_ == expected : fail_.compare_exchange_strong(expected, -1)) return Status(StatusCode::kChecksum, "made to fail");
+    if (always_ ? fail_ == expected : fail_.compare_exchange_strong(expected, -1))
+      return Status(StatusCode::kChecksum, "made to fail");
     std::vector<uint8_t> storage;
     NWC_ASSIGN_OR_RETURN(const Bytes raw, file_.load_raw(r.tensor, r.check_crc, &storage));
     const TensorRecord& t = file_.tensors()[r.tensor];

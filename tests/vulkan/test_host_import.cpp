@@ -79,7 +79,7 @@ TEST_F(HostImport, AnyByteOfTheHeap) {
 TEST_F(HostImport, AFileThatIsMappedReadOnly) {
   if (!imports()) GTEST_SKIP() << "no host_import";
   const std::vector<uint8_t> bytes = noise(70001);  // the last page is not full
-  const std::string path = ::testing::TempDir() + "nwc_host_import";
+  const std::string path = ::testing::TempDir() + "nwc_host_import_" + std::to_string(getpid());
   std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), 70001);
   const int file = open(path.c_str(), O_RDONLY);
   ASSERT_GE(file, 0);

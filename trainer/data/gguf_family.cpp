@@ -234,7 +234,7 @@ constexpr Row kReaders[] = {
     {{.name = "gemma3", .windows = true, .write = write_gemma3}, read_gemma3},
     {{.name = "phi3", .fused = true, .square = true, .factors = kLongOnly, .write = write_phi3}, read_phi3},
     {{.name = "smollm3", .rotates_neighbours = true}, read_smollm3},
-    {{.name = "olmo2", .windows = true, .square = true, .untied = true}, read_olmo2},
+    {{.name = "olmo2", .windows = true, .one_base = true, .square = true, .untied = true}, read_olmo2},
     {{.name = "granite", .rotates_neighbours = true, .factors = kAnyFactors, .write = write_granite}, read_granite},
     {{.name = "mistral3", .rotates_neighbours = true, .factors = kAnyFactors, .write = write_mistral3}, read_mistral3},
     {{.name = "starcoder2", .square = true}, read_starcoder2},

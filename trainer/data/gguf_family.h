@@ -22,6 +22,7 @@ struct GgufArchitecture {
   bool rotates_neighbours = false;    ///< rows of q and k are in pairs that rotate (gguf_rotary_row)
   bool fused = false;                 ///< q, k, v are one tensor, and so are gate and up
   bool windows = false;               ///< layers may slide: other programs run the rest without their windows
+  bool one_base = false;              ///< other programs rotate by one base, in layers that slide, too
   bool square = false;                ///< heads are as wide as the hidden size together
   bool tied = false, untied = false;  ///< the head must be the embedding, must not be it
   GgufFactors factors = GgufFactors::kNone;

@@ -162,6 +162,13 @@ GgufForm make_form(const ModelRecord& model, const GgufArchitecture& architectur
                          "\" without windows: from position " + std::to_string(windowed->window) +
                          " on its results differ from the model's");
   }
+  if (const BlockSpec* windowed = find_block(model, true);
+      windowed != nullptr && architecture.one_base && windowed->rope.theta != rope.theta) {
+    form.notes.push_back(
+        "llama.cpp runs the architecture \"" + std::string(architecture.name) +
+        "\" with one rotary base for all layers: its results differ from the model's, whose layers with "
+        "a window have a base of their own");
+  }
   return form;
 }
 
