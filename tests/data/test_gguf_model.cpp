@@ -20,9 +20,9 @@ Result<std::unique_ptr<ModelSource>> open(const GgufBuilder& builder) {
   return open_gguf(std::move(file));
 }
 
-GgufBuilder model_keys() {
+GgufBuilder model_keys(uint32_t blocks = 1) {
   GgufBuilder builder;
-  builder.string("general.architecture", "llama").u32("llama.block_count", 1).u32("llama.context_length", 64);
+  builder.string("general.architecture", "llama").u32("llama.block_count", blocks).u32("llama.context_length", 64);
   builder.u32("llama.embedding_length", 8).u32("llama.feed_forward_length", 12).u32("llama.attention.head_count", 2);
   builder.u32("llama.attention.head_count_kv", 1).f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
   return builder;
@@ -206,6 +206,16 @@ TEST(GgufModel, SaysThatThereAreMoreBlocksThanItsCount) {
   EXPECT_TRUE((*source)->model());
   const std::string why = join_notes((*source)->notes(), NoteKind::kRepaired);
   EXPECT_NE(why.find("block_count says 1 layers, but the weights have 2"), std::string::npos) << why;
+}
+
+// The weights are kept; no list of as many layers is made.
+TEST(GgufModel, MoreBlocksThanARecordHasAreRefusedByName) {
+  GgufBuilder builder = model_keys(4'000'000'000);
+  const auto source = open(add_tensors(builder));
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  EXPECT_FALSE((*source)->model());
+  const std::string why = join_notes((*source)->notes(), NoteKind::kModelLeftOut);
+  EXPECT_NE(why.find("\"llama.block_count\" is 4000000000, the limit is 4096"), std::string::npos) << why;
 }
 
 TEST(GgufModel, NaNIsRefusedByName) {
