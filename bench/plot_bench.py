@@ -58,19 +58,25 @@ def bars(axis, names, series):
     axis.grid(axis="y", visible=False)
 
 
+def bar_figure(plt, names, series, size, xlabel, title, columns, scale="log"):
+    """A figure of bars() alone, and its axis; size: width and height of a name, in inches."""
+    figure, axis = plt.subplots(figsize=(size[0], 1.6 + size[1] * len(names)))
+    bars(axis, names, series)
+    axis.set_xscale(scale)
+    axis.set_xlabel(xlabel)
+    axis.set_title(title)
+    plot_style.legend_below(figure, [axis], columns=columns)
+    return figure, axis
+
+
 def decode_bars(plt, records, wanted, keys):
     """Records of a single rate make no curves."""
     names = list(group(sorted(wanted, key=lambda r: -r["gweights_per_s"]), *keys))
     series = {}
     for r in wanted:
         series.setdefault(r["quantizer"], {})[label(r, *keys)] = r["gweights_per_s"]
-    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.34 * len(names)))
-    bars(axis, names, series)
-    axis.set_xscale("log")
-    axis.set_xlabel("Gweight/s")
-    axis.set_title(f"Decoding a whole tensor to f16, {wanted[0]['bpw']:.1f} bits per weight\n{matrix(records)}")
-    plot_style.legend_below(figure, [axis], columns=2)
-    return figure
+    title = f"Decoding a whole tensor to f16, {wanted[0]['bpw']:.1f} bits per weight\n{matrix(records)}"
+    return bar_figure(plt, names, series, (8, 0.34), "Gweight/s", title, columns=2)[0]
 
 
 def plot_decode(plt, records, model):
@@ -120,13 +126,8 @@ def plot_fused(plt, records, model):
     series = {}
     for r in best:
         series.setdefault(r["what"], {})[label(r, *keys)] = 1e9 * r["seconds_median"] / r["weights"]
-    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.34 * len(names)))
-    bars(axis, names, series)
-    axis.set_xscale("log")
-    axis.set_xlabel("ns per weight")
-    axis.set_title(f"Matrix-vector products\n{matrix(records)}")
-    plot_style.legend_below(figure, [axis], columns=3)
-    return {"": figure}
+    title = f"Matrix-vector products\n{matrix(records)}"
+    return {"": bar_figure(plt, names, series, (8, 0.34), "ns per weight", title, columns=3)[0]}
 
 
 def plot_load(plt, records, model):
@@ -135,13 +136,10 @@ def plot_load(plt, records, model):
     for r in records:
         if r["name"].startswith("load"):
             series.setdefault(r["name"].removeprefix("load, "), {})[label(r, "backend", "threads")] = r["ratio_read"]
-    figure, axis = plt.subplots(figsize=(7, 1.6 + 0.5 * len(names)))
-    bars(axis, names, series)
+    figure, axis = bar_figure(plt, names, series, (7, 0.5),
+                              "time to load, over that of reading the f16 weights from a file", f"{model}: loading",
+                              columns=2)
     axis.axvline(1, color="black", lw=1)
-    axis.set_xscale("log")
-    axis.set_xlabel("time to load, over that of reading the f16 weights from a file")
-    axis.set_title(f"{model}: loading")
-    plot_style.legend_below(figure, [axis], columns=2)
     return {"": figure}
 
 
@@ -177,12 +175,8 @@ def plot_encode(plt, records, model):
     series = {}
     for r in records:
         series.setdefault(r["name"], {})[row(r)] = r["seconds_median"]
-    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.4 * len(names)))
-    bars(axis, names, series)
-    axis.set_xlabel(f"seconds, {records[0]['weights']:,} weights")
-    axis.set_title(f"Encoding a matrix\n{matrix(records)}")
-    plot_style.legend_below(figure, [axis], columns=2)
-    return {"": figure}
+    return {"": bar_figure(plt, names, series, (8, 0.4), f"seconds, {records[0]['weights']:,} weights",
+                           f"Encoding a matrix\n{matrix(records)}", columns=2, scale="linear")[0]}
 
 
 def plot_scaling(plt, records, model):

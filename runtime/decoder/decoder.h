@@ -63,8 +63,8 @@ struct VulkanOptions {
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).
   uint32_t quarantine_mask = 0;
   uint64_t max_window_bytes = kMaxWindowBytes;  ///< device memory for one window of decoded rows
-  /// Tiles that one workgroup of the ballot kernel decodes; 0: one.
-  uint32_t tiles_per_workgroup = 0;
+  /// Tiles that one workgroup of the ballot kernel decodes.
+  uint32_t tiles_per_workgroup = 1;
   /// Whether rANS kernels load the stream ahead into shared memory: 0 no, 1 yes, -1 by device.
   int stream_staging = -1;
   /// Test hook: device allocations of more bytes fail.

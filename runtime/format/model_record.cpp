@@ -14,7 +14,6 @@ constexpr size_t kMaxKinds = 16;
 constexpr size_t kMaxLongFactors = 512;
 constexpr uint32_t kMaxVocab = 1u << 22;
 constexpr uint32_t kMaxWidth = 1u << 20;
-constexpr uint32_t kMaxLayers = 4096;
 constexpr uint32_t kMaxHeads = 4096;
 constexpr uint32_t kMaxHeadDim = 1024;
 constexpr uint32_t kMaxPositions = 1u << 24;
@@ -129,7 +128,7 @@ Status check_unused(uint32_t bits, const char* field) {
 Status validate(const ModelRecord& record) {
   NWC_TRY(check_count(record.vocab_size, kMaxVocab, "vocab_size"));
   NWC_TRY(check_count(record.hidden_size, kMaxWidth, "hidden_size"));
-  NWC_TRY(check_count(record.num_layers, kMaxLayers, "num_layers"));
+  NWC_TRY(check_count(record.num_layers, kMaxModelLayers, "num_layers"));
   NWC_TRY(check_count(record.max_positions, kMaxPositions, "max_positions"));
   if (record.blocks.empty() || record.blocks.size() > kMaxKinds) {
     return corrupt(str_cat("the model has ", record.blocks.size(), " kinds of blocks, it must have 1 to ", kMaxKinds));

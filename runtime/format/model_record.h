@@ -1,5 +1,5 @@
-// The MODEL section: config.json as a binary record (doc/format.md, section 7). The encoder fills it from Hugging Face or
-// GGUF files; the runtime parses it back and never sees JSON.
+// The MODEL section: config.json as a binary record (doc/format.md, section 7). The encoder fills it from Hugging Face
+// or GGUF files; the runtime parses it back and never sees JSON.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,9 @@
 #include "runtime/format/tokenizer_record.h"
 
 namespace nwc {
+
+/// The most layers that a MODEL record has (doc/format_model.md).
+inline constexpr uint32_t kMaxModelLayers = 4096;
 
 /// Where the tensors of one role have their name: a pattern with "{}" for the layer's number.
 struct TensorName {

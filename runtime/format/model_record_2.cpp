@@ -11,7 +11,6 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kMaxLayers = 4096;
 constexpr uint32_t kMaxKinds = 16;
 constexpr size_t kMaxName = 1024;
 
@@ -284,8 +283,8 @@ Result<ModelRecord> parse_model_record_2(ByteReader* reader) {
   fixed.value("number of block kinds", num_kinds);
   fixed.reserved(1);
   NWC_TRY(fixed.status());
-  if (m.num_layers > kMaxLayers)
-    return limit_error(str_cat("model field num_layers is ", m.num_layers, ", the limit is ", kMaxLayers));
+  if (m.num_layers > kMaxModelLayers)
+    return limit_error(str_cat("model field num_layers is ", m.num_layers, ", the limit is ", kMaxModelLayers));
   if (num_kinds == 0 || num_kinds > kMaxKinds)
     return corrupt(str_cat("the number of block kinds is ", num_kinds, ", it must be 1 to ", kMaxKinds));
   NWC_TRY(reader->read_array(&m.block_kind, m.num_layers, "block_kind"));

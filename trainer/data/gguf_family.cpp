@@ -6,6 +6,7 @@
 #include "trainer/data/gguf_model.h"
 #include "trainer/data/gguf_write.h"
 #include "trainer/data/hf_family.h"
+#include "trainer/data/model_kinds.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
@@ -196,13 +197,9 @@ void write_mistral3(const ModelRecord& m, const std::string& prefix, GgufMetadat
     out->add_u32(prefix + "rope.scaling.original_context_length", b.temperature_positions);
 }
 
-bool slides(const ModelRecord& m) {
-  return std::any_of(m.blocks.begin(), m.blocks.end(), [](const BlockSpec& b) { return b.window != 0; });
-}
-
 // Without the keys, readers take Gemma 2's own window and caps; a cap of 0 would be divided by.
 void write_gemma2(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
-  if (!slides(m)) out->add_u32(prefix + "attention.sliding_window", m.max_positions);
+  if (find_block(m, true) == nullptr) out->add_u32(prefix + "attention.sliding_window", m.max_positions);
   if (m.block().attention_softcap != 0) out->add_f32(prefix + "attn_logit_softcapping", m.block().attention_softcap);
   if (m.ends.logit_softcap != 0) out->add_f32(prefix + "final_logit_softcapping", m.ends.logit_softcap);
 }
@@ -213,7 +210,7 @@ void write_gemma3(const ModelRecord& m, const std::string& prefix, GgufMetadata*
 
 // The key has to be there: its 0 tells Phi-4 from Phi-3.
 void write_phi3(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {
-  if (!slides(m)) out->add_u32(prefix + "attention.sliding_window", 0);
+  if (find_block(m, true) == nullptr) out->add_u32(prefix + "attention.sliding_window", 0);
 }
 
 void write_gptneox(const ModelRecord& m, const std::string& prefix, GgufMetadata* out) {

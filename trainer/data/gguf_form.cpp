@@ -5,6 +5,7 @@
 
 #include "trainer/data/gguf_model.h"
 #include "trainer/data/model_compare.h"
+#include "trainer/data/model_kinds.h"
 
 namespace nwc {
 namespace {
@@ -14,13 +15,6 @@ bool has_role(const ModelRecord& model, Role role) { return !model.tensor_name(r
 /// Divisors that stand in tensors instead of keys.
 bool has_factors(const RopeSpec& rope) {
   return rope.scaling == RopeScaling::kLlama3 || rope.scaling == RopeScaling::kLong;
-}
-
-const BlockSpec* find_block(const ModelRecord& model, bool windowed) {
-  for (const BlockSpec& block : model.blocks) {
-    if ((block.window != 0) == windowed) return &block;
-  }
-  return nullptr;
 }
 
 /// The block whose rotary positions the keys describe; layers with a window may have a base of their own.
@@ -33,8 +27,6 @@ const BlockSpec& main_block(const ModelRecord& model) {
   }
   return full != nullptr ? *full : windowed != nullptr ? *windowed : model.block();
 }
-
-double yarn_scale(double factor) { return factor <= 1 ? 1 : 0.1 * std::log(factor) + 1; }
 
 void add_rope(const ModelRecord& model, const std::string& prefix, GgufMetadata* metadata) {
   const BlockSpec& block = main_block(model);
@@ -157,17 +149,16 @@ GgufForm make_form(const ModelRecord& model, const GgufArchitecture& architectur
   const RopeSpec& rope = main_block(model).rope;
   if (rope.scaling == RopeScaling::kLlama3) form.factors = {kRopeFactors};
   if (rope.scaling == RopeScaling::kLong) form.factors = {kLongRopeFactors, kShortRopeFactors};
-  if (const BlockSpec* windowed = find_block(model, true); windowed != nullptr && !architecture.windows) {
-    form.notes.push_back("llama.cpp runs the architecture \"" + std::string(architecture.name) +
-                         "\" without windows: from position " + std::to_string(windowed->window) +
+  const BlockSpec* windowed = find_block(model, true);
+  const std::string runs = "llama.cpp runs the architecture \"" + std::string(architecture.name) + "\" ";
+  if (windowed != nullptr && !architecture.windows) {
+    form.notes.push_back(runs + "without windows: from position " + std::to_string(windowed->window) +
                          " on its results differ from the model's");
   }
-  if (const BlockSpec* windowed = find_block(model, true);
-      windowed != nullptr && architecture.one_base && windowed->rope.theta != rope.theta) {
-    form.notes.push_back(
-        "llama.cpp runs the architecture \"" + std::string(architecture.name) +
-        "\" with one rotary base for all layers: its results differ from the model's, whose layers with "
-        "a window have a base of their own");
+  if (windowed != nullptr && architecture.one_base && windowed->rope.theta != rope.theta) {
+    form.notes.push_back(runs +
+                         "with one rotary base for all layers: its results differ from the model's, whose layers with "
+                         "a window have a base of their own");
   }
   return form;
 }

@@ -40,11 +40,10 @@ Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRec
     NWC_TRY(get_uniform(file, prefix + key, out));
     NWC_TRY(require(*out, prefix + key));
   }
-  // Before lists of layers are made. A MODEL record has no more.
-  constexpr uint32_t kMaxLayers = 4096;
-  if (model->num_layers > kMaxLayers) {
+  // Before lists of layers are made.
+  if (model->num_layers > kMaxModelLayers) {
     return unsupported("metadata key \"" + prefix + "block_count\" is " + std::to_string(model->num_layers) +
-                       ", the limit is " + std::to_string(kMaxLayers));
+                       ", the limit is " + std::to_string(kMaxModelLayers));
   }
   model->block().num_kv_heads = model->block().num_heads;
   NWC_TRY(get_uniform(file, prefix + "attention.head_count_kv", &model->block().num_kv_heads));

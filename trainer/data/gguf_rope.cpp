@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "trainer/data/gguf_model.h"
+#include "trainer/data/model_kinds.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
@@ -70,8 +71,6 @@ Status read_factors(const GgufFile& file, const char* name, uint32_t dims, std::
   return positive ? Status() : corrupt(quote_tensor(name) + " must hold positive numbers");
 }
 
-double yarn_scale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
-
 // llama.cpp multiplies what rotates by 1 + 0.1 log(factor), divided by the same with the multiplier where there is one.
 Status read_yarn(const GgufFile& file, const std::string& prefix, RopeSpec* rope) {
   const std::string scaling = prefix + "rope.scaling.";
@@ -80,7 +79,7 @@ Status read_yarn(const GgufFile& file, const std::string& prefix, RopeSpec* rope
   float multiplier = 0, scale = 1;
   NWC_TRY(file.get(scaling + "yarn_log_multiplier", &multiplier));
   NWC_TRY(file.get(scaling + "attn_factor", &scale));
-  double factor = yarn_scale(rope->factor, 1) * scale;
+  double factor = yarn_scale(rope->factor) * scale;
   if (multiplier != 0) factor /= yarn_scale(rope->factor, multiplier);
   rope->attention_factor = static_cast<float>(factor);
   return file.get(scaling + "yarn_attn_factor", &rope->attention_factor);

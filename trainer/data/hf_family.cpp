@@ -109,9 +109,9 @@ Status set_windows(const BlockSpec& block, const std::vector<bool>& slides, uint
 }
 
 Status check_layers(uint32_t layers) {
-  return layers <= 4096
-             ? Status()
-             : limit_error("field \"num_hidden_layers\" is " + std::to_string(layers) + ", the limit is 4096");
+  return layers <= kMaxModelLayers ? Status()
+                                   : limit_error("field \"num_hidden_layers\" is " + std::to_string(layers) +
+                                                 ", the limit is " + std::to_string(kMaxModelLayers));
 }
 
 /// Sizes, biases, activation, rotary positions: what most families share.

@@ -10,6 +10,7 @@
 #include "trainer/data/hf_config.h"
 #include "trainer/data/hf_write.h"
 #include "trainer/data/model_compare.h"
+#include "trainer/data/model_kinds.h"
 
 namespace nwc {
 namespace {
@@ -60,12 +61,10 @@ Json scaling_json(const RopeSpec& rope) {
   return nullptr;
 }
 
-/// The first block that has, or has not, a window; the first of all where there is none.
+/// The first block that has, or has not, a window; that of the first layer where there is none.
 const BlockSpec& block_of(const ModelRecord& m, bool windowed) {
-  for (const BlockSpec& block : m.blocks) {
-    if ((block.window != 0) == windowed) return block;
-  }
-  return m.block();
+  const BlockSpec* found = find_block(m, windowed);
+  return found != nullptr ? *found : m.block();
 }
 
 void add_windows(const ModelRecord& m, bool by_layer, Json* json) {

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "trainer/data/hf_config_keys.h"
+#include "trainer/data/model_kinds.h"
 
 namespace nwc {
 namespace {
@@ -49,8 +50,6 @@ Status read_factors(const Json& object, const char* key, std::vector<float>* out
   return {};
 }
 
-double yarn_scale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
-
 /// What rotated queries and keys are multiplied by, unless the file says it.
 Status read_attention_factor(const Json& object, const ModelRecord& model, RopeSpec* rope) {
   double factor = static_cast<double>(rope->factor);
@@ -61,7 +60,7 @@ Status read_attention_factor(const Json& object, const ModelRecord& model, RopeS
     NWC_TRY(get_field(object, "mscale_all_dim", &all));
     value = mscale != 0 && all != 0
                 ? yarn_scale(factor, static_cast<double>(mscale)) / yarn_scale(factor, static_cast<double>(all))
-                : yarn_scale(factor, 1);
+                : yarn_scale(factor);
   } else {
     if (find_field(object, "factor") == nullptr)
       factor = static_cast<double>(model.max_positions) / rope->original_max_positions;

@@ -40,7 +40,6 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
                                                              const CodecRecord& codec, const DecodeTables& tables,
                                                              const std::vector<AliasTable>& extra,
                                                              const VulkanOptions& options) {
-  const uint32_t tiles_per_workgroup = options.tiles_per_workgroup;
   const int stream_staging = options.stream_staging;
   std::unique_ptr<VulkanKernels> self(new VulkanKernels(device, pipelines));
   self->staged_ = stream_staging < 0 ? !device.info().quirks.software : stream_staging != 0;
@@ -49,7 +48,7 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   // spreads a window's few tiles over all multiprocessors.
   const DeviceInfo& info = device.info();
   const uint32_t most = std::clamp(128 / std::max(1u, info.subgroup_size), 1u, info.max_subgroups);
-  self->tiles_per_workgroup_ = std::clamp(tiles_per_workgroup, 1u, most);
+  self->tiles_per_workgroup_ = std::clamp(options.tiles_per_workgroup, 1u, most);
 
   std::vector<AliasTable> alias = tables.alias;
   alias.insert(alias.end(), extra.begin(), extra.end());
