@@ -35,4 +35,8 @@ vec2 level_step(uint column) {
   return uintBitsToFloat(uvec2(window_data[at], window_data[at + 1u]));
 }
 
+// Whether what a slot's columns need beside the values is loaded before these are decoded, which gives the device the time
+// to fetch it. Invocations with several lanes would have to keep it in arrays, which drivers put into memory.
+const bool kLoadAhead = kLanesPerInvocation == 1;
+
 bool is_wanted(uint row) { return row >= pc.row_begin && row < pc.row_end; }

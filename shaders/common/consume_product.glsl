@@ -11,31 +11,35 @@ shared float latent_sums[kTilesPerGroup * kChunk];
 // Products: of the current row block, sum over this invocation's columns of x * scale * z, [kBatch][16].
 float sums[kBatch * kChunk];
 
-// What the columns of the current slot are multiplied by, loaded before their values are decoded: so the device has the
-// time to fetch it.
-vec2 step_and_shrink[kLanesPerInvocation];
-float factor[kLanesPerInvocation * kBatch];
+// What the column in hand is multiplied by.
+vec2 step_and_shrink;
+float factor[kBatch];
 
 void begin_block(Tile t, uint place, uint block) {
   [[unroll]] for (uint i = 0; i < kBatch * kChunk; ++i) sums[i] = 0.0;
 }
 
-void begin_slot(Tile t, uint b, uint column) {
+void load_column(Tile t, uint column) {
   const float scale = uintBitsToFloat(window_data[pc.scale_at + t.first_column + column]);
-  step_and_shrink[b] = level_step(t.first_column + column);
+  step_and_shrink = level_step(t.first_column + column);
   [[unroll]] for (uint v = 0; v < kBatch; ++v) {
     // If a product has fewer vectors than the kernel, the last vector is there several times.
     const uint at = pc.x_at + min(v, pc.num_vectors - 1u) * pc.x_stride + t.first_column + column;
-    factor[b * kBatch + v] = scale != 0.0 ? x[at] * scale : 0.0;
+    factor[v] = scale != 0.0 ? x[at] * scale : 0.0;
   }
 }
 
-void add_chunk(uint place, uint lane, uint b) {
+void begin_slot(Tile t, uint column) {
+  if (kLoadAhead) load_column(t, column);
+}
+
+void add_chunk(Tile t, uint place, uint lane, uint column) {
+  if (!kLoadAhead) load_column(t, column);
   [[unroll]] for (uint pair = 0; pair < kPairs; ++pair) {
-    const vec2 z = dequantize(chunk_words[chunk_at(place, pair, lane)], step_and_shrink[b]);
+    const vec2 z = dequantize(chunk_words[chunk_at(place, pair, lane)], step_and_shrink);
     [[unroll]] for (uint v = 0; v < kBatch; ++v) {
-      sums[v * kChunk + 2u * pair] += factor[b * kBatch + v] * z.x;
-      sums[v * kChunk + 2u * pair + 1u] += factor[b * kBatch + v] * z.y;
+      sums[v * kChunk + 2u * pair] += factor[v] * z.x;
+      sums[v * kChunk + 2u * pair + 1u] += factor[v] * z.y;
     }
   }
 }
@@ -45,7 +49,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
   for (uint b = 0; b < kLanesPerInvocation; ++b) {
     const uint lane = lane_of(b);
     const uint column = slot * kNumLanes + lane;
-    if (lane < kNumLanes && column < t.width) add_chunk(place, lane, b);
+    if (lane < kNumLanes && column < t.width) add_chunk(t, place, lane, column);
   }
 }
 

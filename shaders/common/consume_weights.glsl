@@ -14,11 +14,11 @@ layout(std430, set = 0, binding = 2) writeonly buffer HalfPairs { uint half_pair
 #endif
 layout(std430, set = 0, binding = 3) writeonly buffer TileStatus { uint tile_status[]; };
 
-// What a chunk needs beside its values is loaded before they are decoded: the device has the time to fetch it, and it
-// may not move loads across the stores of other chunks by itself, because both could be the same memory.
+// Row scales are loaded once for a row block: the device may not move loads across the stores of other chunks by itself,
+// because both could be the same memory.
 shared float row_scales[kTilesPerGroup * kChunk];  // of the current row block; 0 for rows that are not wanted
-vec2 step_and_shrink[kLanesPerInvocation];         // of the current slot's columns
-float column_scale[kLanesPerInvocation];
+vec2 step_and_shrink;                              // of the column in hand
+float column_scale;
 
 void begin_block(Tile t, uint place, uint block) {
   if (kConsumer == kConsumeNothing || kConsumer == kConsumeValues) return;
@@ -32,10 +32,13 @@ void begin_block(Tile t, uint place, uint block) {
   tile_barrier();
 }
 
-void begin_slot(Tile t, uint b, uint column) {
-  if (kConsumer == kConsumeNothing || kConsumer == kConsumeValues) return;
-  step_and_shrink[b] = level_step(t.first_column + column);
-  column_scale[b] = uintBitsToFloat(window_data[pc.scale_at + t.first_column + column]);
+void load_column(Tile t, uint column) {
+  step_and_shrink = level_step(t.first_column + column);
+  column_scale = uintBitsToFloat(window_data[pc.scale_at + t.first_column + column]);
+}
+
+void begin_slot(Tile t, uint column) {
+  if (kLoadAhead && kConsumer != kConsumeNothing && kConsumer != kConsumeValues) load_column(t, column);
 }
 
 void end_block(Tile t, uint place, uint block) {}
@@ -54,11 +57,11 @@ uint to_half(float weight) {
 }
 
 // Two weights of a lane's chunk: written, or as a pair of halves in place of the values.
-void write_pair(Tile t, uint place, uint lane, uint b, uint pair, uint row0, uint column, vec2 y) {
+void write_pair(Tile t, uint place, uint lane, uint pair, uint row0, uint column, vec2 y) {
   const uint row = row0 + 2u * pair;
   const uint at = place * kChunk + 2u * pair;
-  const vec2 weight = vec2(apply_scales(y.x, column_scale[b], row_scales[at]),
-                           apply_scales(y.y, column_scale[b], row_scales[at + 1u]));
+  const vec2 weight = vec2(apply_scales(y.x, column_scale, row_scales[at]),
+                           apply_scales(y.y, column_scale, row_scales[at + 1u]));
 #ifdef NWC_STORAGE16
   const uint to = out_index(row, t.first_column + column);
   if (is_wanted(row)) halves[to] = uint16_t(to_half(weight.x));
@@ -74,21 +77,22 @@ void write_pair(Tile t, uint place, uint lane, uint b, uint pair, uint row0, uin
 #endif
 }
 
-vec2 latent_pair(uint place, uint lane, uint b, uint pair) {
-  return dequantize(chunk_words[chunk_at(place, pair, lane)], step_and_shrink[b]);
+vec2 latent_pair(uint place, uint lane, uint pair) {
+  return dequantize(chunk_words[chunk_at(place, pair, lane)], step_and_shrink);
 }
 
-void write_weights(Tile t, uint place, uint lane, uint b, uint block, uint column) {
+void write_weights(Tile t, uint place, uint lane, uint block, uint column) {
+  if (!kLoadAhead) load_column(t, column);
   const uint row0 = (t.first_block + block) * kChunk;
   if (kIdentity != 0) {
     [[unroll]] for (uint pair = 0; pair < kPairs; ++pair) {
-      write_pair(t, place, lane, b, pair, row0, column, latent_pair(place, lane, b, pair));
+      write_pair(t, place, lane, pair, row0, column, latent_pair(place, lane, pair));
     }
     return;
   }
   vec4 z[kChunk / 4u];
   [[unroll]] for (uint i = 0; i < kChunk / 4u; ++i) {
-    z[i] = vec4(latent_pair(place, lane, b, 2u * i), latent_pair(place, lane, b, 2u * i + 1u));
+    z[i] = vec4(latent_pair(place, lane, 2u * i), latent_pair(place, lane, 2u * i + 1u));
   }
   [[dont_unroll]] for (uint pair = 0; pair < kPairs; ++pair) {
     vec2 y = vec2(0.0);
@@ -96,7 +100,7 @@ void write_weights(Tile t, uint place, uint lane, uint b, uint block, uint colum
       y.x += dot(matrix[pair * (kChunk / 2u) + i], z[i]);
       y.y += dot(matrix[pair * (kChunk / 2u) + kChunk / 4u + i], z[i]);
     }
-    write_pair(t, place, lane, b, pair, row0, column, y);
+    write_pair(t, place, lane, pair, row0, column, y);
   }
 }
 
@@ -106,7 +110,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
   for (uint b = 0; b < kLanesPerInvocation; ++b) {
     const uint lane = lane_of(b);
     const uint column = slot * kNumLanes + lane;
-    if (lane < kNumLanes && column < t.width) write_weights(t, place, lane, b, block, column);
+    if (lane < kNumLanes && column < t.width) write_weights(t, place, lane, block, column);
   }
 }
 #else
@@ -143,7 +147,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
                   chunk_words[chunk_at(place, 4u * i + 2u, lane)], chunk_words[chunk_at(place, 4u * i + 3u, lane)]);
       }
     } else {
-      write_weights(t, place, lane, b, block, column);
+      write_weights(t, place, lane, block, column);
     }
   }
   if (kConsumer == kConsumeF16 || kConsumer == kConsumeBf16) {

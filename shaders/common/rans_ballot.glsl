@@ -97,7 +97,7 @@ void main() {
         takes_part[b] = lane < kNumLanes && column < t.width;
         contexts[b] = column_contexts(t.first_column + (takes_part[b] ? column : 0u));
         path[b] = get_byte(paths[b], slot);
-        if (takes_part[b]) begin_slot(t, b, column);
+        if (takes_part[b]) begin_slot(t, column);
       }
       [[dont_unroll]] for (uint first = 0; first < kChunk; first += kStepsPerRefill) {
         if (kStaged != 0) {
@@ -114,7 +114,8 @@ void main() {
           }
         }
         // Invocations without a column do the same and keep their state: without branches a step's parts overlap.
-        [[unroll]] for (uint channel = first; channel < first + kStepsPerRefill; ++channel) {
+        [[unroll]] for (uint step = 0; step < kStepsPerRefill; ++step) {
+          const uint channel = first + step;
           const uint second = get_byte(seconds, channel);
           bool any_escape = false;
           for (uint b = 0; b < kLanesPerInvocation; ++b) {

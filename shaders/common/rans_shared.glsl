@@ -87,7 +87,7 @@ void main() {
       const bool takes_part = column < t.width;
       const uint contexts = takes_part ? column_contexts(t.first_column + column) : 0u;
       uint path = get_byte(paths, slot);
-      if (takes_part) begin_slot(t, 0u, column);
+      if (takes_part) begin_slot(t, column);
       [[dont_unroll]] for (uint channel = 0; channel < kChunk; ++channel) {
         if (kStaged != 0) {
           [[dont_unroll]] while ((next >> 1) + kRing - kNumLanes >= staged) {
