@@ -1,6 +1,10 @@
 // Memory of a session: aligned for SIMD, allocation failure is a Status, every byte is counted.
 #pragma once
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -13,6 +17,8 @@
 namespace nwc {
 
 inline constexpr uint64_t kBufferAlignment = 64;
+/// Large buffers ask for pages of this size: a stream of weights then misses no translation of addresses.
+inline constexpr uint64_t kHugePage = 2u << 20;
 
 /// Uninitialised bytes, aligned to 64, whose size is counted in *counter as long as they live.
 class Buffer {
@@ -36,13 +42,18 @@ class Buffer {
     release();
     if (bytes == 0) return {};
     const uint64_t size = rounded(bytes);
-    void* p = size < bytes || size > SIZE_MAX
-                  ? nullptr
-                  : ::operator new (static_cast<size_t>(size), std::align_val_t{kBufferAlignment}, std::nothrow);
+    alignment_ = std::align_val_t{static_cast<size_t>(size >= 2 * kHugePage ? kHugePage : kBufferAlignment)};
+    void* p =
+        size < bytes || size > SIZE_MAX ? nullptr : ::operator new(static_cast<size_t>(size), alignment_, std::nothrow);
     if (p == nullptr) {
       return Status(StatusCode::kOutOfMemory, str_cat("cannot allocate ", bytes, " bytes for ", name,
                                                       "; set a memory budget, or a smaller context"));
     }
+#if defined(__linux__)
+    // A hint, for whole pages only: what is not touched must not take memory. Where it is refused, all works as before.
+    if (size >= 2 * kHugePage)
+      static_cast<void>(madvise(p, static_cast<size_t>(size / kHugePage * kHugePage), MADV_HUGEPAGE));
+#endif
     data_ = static_cast<uint8_t*>(p);
     size_ = static_cast<size_t>(size);
     counter_ = counter;
@@ -60,7 +71,7 @@ class Buffer {
  private:
   void release() {
     if (data_ == nullptr) return;
-    ::operator delete (data_, std::align_val_t{kBufferAlignment});
+    ::operator delete(data_, alignment_);
     *counter_ -= size_;
     data_ = nullptr;
     size_ = 0;
@@ -68,11 +79,13 @@ class Buffer {
   void swap(Buffer& other) {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(alignment_, other.alignment_);
     std::swap(counter_, other.counter_);
   }
 
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  std::align_val_t alignment_{kBufferAlignment};
   uint64_t* counter_ = nullptr;
 };
 

@@ -24,7 +24,7 @@ struct KernelTable {
   void (*gemm)(uint32_t m, uint32_t k, uint32_t n, const float* x, size_t ldx, const float* p, size_t ldp, float* y,
                size_t ldy, bool accumulate);
 
-  /// y[rows] = w[rows][cols] * x[cols], rows of w contiguous.
+  /// y[rows] = w[rows][cols] * x[cols], rows of w contiguous. A row's result does not depend on the others of a call.
   void (*gemv)(const void* w, Dtype dtype, uint32_t rows, uint32_t cols, const float* x, float* y);
 
   float (*sum_squares)(const float* x, uint32_t n);

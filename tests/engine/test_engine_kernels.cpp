@@ -80,6 +80,37 @@ TEST(EngineKernels, MatmulMatchesDoublePrecisionAtEverySize) {
   }
 }
 
+// Bands of an output layer, tasks of a product: whatever rows go together, each gives the same.
+TEST(EngineKernels, ProductsWithOneTokenAreRightAndTheirRowsIndependent) {
+  std::vector<CpuLevel> levels = twins();
+  levels.push_back(CpuLevel::kScalar);
+  for (const uint32_t cols : {5u, 16u, 64u, 71u, 80u, 300u, 576u, 4096u, 4097u, 4104u, 4119u}) {
+    constexpr uint32_t kRows = 13;
+    for (Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBf16}) {
+      std::vector<float> w = random_floats(size_t{kRows} * cols, cols);
+      const std::vector<uint8_t> bytes = store_as(dtype, w);
+      const std::vector<float> x = random_floats(cols, cols + 1);
+      for (CpuLevel level : levels) {
+        const KernelTable& k = kernel_table(level);
+        std::vector<float> all(kRows + 1, 77.0f);
+        k.gemv(bytes.data(), dtype, kRows, cols, x.data(), all.data());
+        EXPECT_EQ(all[kRows], 77.0f);
+        for (uint32_t r = 0; r < kRows; ++r) {
+          double expected = 0, size = 0;
+          for (uint32_t c = 0; c < cols; ++c) {
+            expected += double{w[size_t{r} * cols + c]} * x[c];
+            size += std::abs(double{w[size_t{r} * cols + c]} * x[c]);
+          }
+          ASSERT_NEAR(all[r], expected, 1e-5 * size) << cpu_level_name(level) << " row " << r << " cols " << cols;
+          float single = 0;
+          k.gemv(bytes.data() + size_t{r} * cols * dtype_size(dtype), dtype, 1, cols, x.data(), &single);
+          ASSERT_EQ(all[r], single) << cpu_level_name(level) << " row " << r << " cols " << cols;
+        }
+      }
+    }
+  }
+}
+
 TEST(EngineKernels, GemmDoesNotDependOnHowRowsAreGrouped) {
   for (CpuLevel level : twins()) {
     const KernelTable& k = kernel_table(level);
