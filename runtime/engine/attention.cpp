@@ -46,8 +46,8 @@ Status KvCache::allocate(const ModelLayout& layout, uint32_t context, uint32_t b
   dtype_ = dtype;
   uint64_t elements = 0;
   layers_ = place(layout, context, batch, &elements);
-  NWC_TRY(keys_.allocate(elements * dtype_size(dtype), counter, "the cache of keys"));
-  return values_.allocate(elements * dtype_size(dtype), counter, "the cache of values");
+  NWC_TRY(keys_.allocate(elements * dtype_size(dtype), counter, "the cache of keys", Filled::kPartly));
+  return values_.allocate(elements * dtype_size(dtype), counter, "the cache of values", Filled::kPartly);
 }
 
 const float* KvCache::block_at(const KernelTable& kernels, const Buffer& buffer, uint32_t layer, uint32_t head,

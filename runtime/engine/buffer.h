@@ -20,6 +20,9 @@ inline constexpr uint64_t kBufferAlignment = 64;
 /// Large buffers ask for pages of this size: a stream of weights then misses no translation of addresses.
 inline constexpr uint64_t kHugePage = 2u << 20;
 
+/// Is all of a buffer written soon? Where only parts are, large pages would take memory for the rest.
+enum class Filled : uint8_t { kWhole, kPartly };
+
 /// Uninitialised bytes, aligned to 64, whose size is counted in *counter as long as they live.
 class Buffer {
  public:
@@ -38,11 +41,12 @@ class Buffer {
   static constexpr uint64_t rounded(uint64_t bytes) { return align_up(bytes, kBufferAlignment); }
 
   /// errors: kOutOfMemory, naming the buffer. 0 bytes: an empty buffer.
-  Status allocate(uint64_t bytes, uint64_t* counter, const char* name) {
+  Status allocate(uint64_t bytes, uint64_t* counter, const char* name, Filled filled = Filled::kWhole) {
     release();
     if (bytes == 0) return {};
     const uint64_t size = rounded(bytes);
-    alignment_ = std::align_val_t{static_cast<size_t>(size >= 2 * kHugePage ? kHugePage : kBufferAlignment)};
+    const bool large = size >= 2 * kHugePage && filled == Filled::kWhole;
+    alignment_ = std::align_val_t{static_cast<size_t>(large ? kHugePage : kBufferAlignment)};
     void* p =
         size < bytes || size > SIZE_MAX ? nullptr : ::operator new(static_cast<size_t>(size), alignment_, std::nothrow);
     if (p == nullptr) {
@@ -51,8 +55,7 @@ class Buffer {
     }
 #if defined(__linux__)
     // A hint, for whole pages only: what is not touched must not take memory. Where it is refused, all works as before.
-    if (size >= 2 * kHugePage)
-      static_cast<void>(madvise(p, static_cast<size_t>(size / kHugePage * kHugePage), MADV_HUGEPAGE));
+    if (large) static_cast<void>(madvise(p, static_cast<size_t>(size / kHugePage * kHugePage), MADV_HUGEPAGE));
 #endif
     data_ = static_cast<uint8_t*>(p);
     size_ = static_cast<size_t>(size);
