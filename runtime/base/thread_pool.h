@@ -19,7 +19,9 @@ class Runner {
 };
 
 /// num_threads = 0: one per hardware thread. With 1 everything runs on the calling thread. The calling thread works
-/// too. run() may be called from several threads; calls are served one after another. Not reentrant from inside a task.
+/// too. Each thread has a contiguous range of the indices, and takes from others' once it is through. For some tens of
+/// microseconds after a run threads look for the next one, then they sleep. run() may be called from several threads;
+/// calls are served one after another. Not reentrant from inside a task.
 std::unique_ptr<Runner> make_thread_pool(uint32_t num_threads);
 
 /// parallel_for(runner, n, [&](uint32_t index, uint32_t worker) { ... })

@@ -97,8 +97,9 @@ void matmul(const KernelTable& kernels, Runner& runner, uint32_t tokens, const f
   // Few tokens: packing would cost more than it saves, every weight is used once per token as it lies.
   constexpr uint32_t kFewTokens = 3;
   if (tokens <= kFewTokens) {
-    // Enough rows per task that handing it out costs nothing in comparison.
-    const uint32_t rows_per_task = static_cast<uint32_t>(std::max<uint64_t>(8, ceil_div(1u << 17, w.cols)));
+    // Some microseconds per task: handing it out costs little in comparison, and small matrices go to all threads
+    // alike.
+    const uint32_t rows_per_task = static_cast<uint32_t>(std::max<uint64_t>(8, ceil_div(1u << 15, w.cols)));
     const size_t row_bytes = size_t{w.cols} * dtype_size(w.dtype);
     parallel_for(runner, static_cast<uint32_t>(ceil_div(w.rows, rows_per_task)), [&](uint32_t task, uint32_t) {
       const uint32_t begin = task * rows_per_task;

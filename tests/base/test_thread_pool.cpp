@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <numeric>
 #include <stdexcept>
 #include <thread>
@@ -67,6 +68,37 @@ TEST_P(ThreadPoolTest, ExceptionsReachTheCallerAndThePoolGoesOn) {
     parallel_for(*pool, 100, [&](uint32_t, uint32_t) { ++runs; });
     EXPECT_EQ(runs.load(), 100u);
   }
+}
+
+// Runs right after one another meet threads that look for work, runs after a pause threads that sleep, and threads that
+// wake up late a run that is over.
+TEST_P(ThreadPoolTest, ManyShortRunsAtAnyPace) {
+  const auto pool = make_thread_pool(GetParam());
+  std::vector<uint32_t> plain(64);
+  for (uint32_t round = 0; round < 3000; ++round) {
+    const uint32_t count = 1 + round % 64;
+    parallel_for(*pool, count, [&](uint32_t i, uint32_t) { ++plain[i]; });
+    if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::microseconds(round / 10));
+  }
+  uint32_t sum = 0, expected = 0;
+  for (const uint32_t n : plain) sum += n;
+  for (uint32_t round = 0; round < 3000; ++round) expected += 1 + round % 64;
+  EXPECT_EQ(sum, expected);
+}
+
+// One long task at the front of a worker's share: the others take the rest of it.
+TEST_P(ThreadPoolTest, SharesAreTakenOver) {
+  const auto pool = make_thread_pool(GetParam());
+  if (pool->num_workers() < 2) GTEST_SKIP() << "nobody to take over";
+  std::atomic<uint32_t> others{0};
+  parallel_for(*pool, 200, [&](uint32_t i, uint32_t) {
+    if (i != 0) return void(++others);
+    const auto begin = std::chrono::steady_clock::now();
+    while (others != 199 && std::chrono::steady_clock::now() - begin < std::chrono::seconds(20)) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(others.load(), 199u) << "the share of a busy worker was left lying";
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1u, 2u, 5u, 0u));
