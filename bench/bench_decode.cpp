@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "bench/bench_commands.h"
+#include "bench/coded_file.h"
 #include "bench/device_layer.h"
 #include "bench/synthetic_model.h"
 #include "runtime/codec/synthesis_plan.h"
@@ -19,7 +20,7 @@ struct DecodeOptions : CommonOptions {
   BackendOptions backend;
   std::vector<double> bits = {4};
   std::vector<std::string> presets = {"identity", "linear", "small", "paper"};
-  std::string symbols;
+  std::string symbols, file;
 };
 
 /// Output as tensor libraries allocate it.
@@ -34,36 +35,6 @@ class AlignedBytes {
   };
   std::vector<Line> lines_;
 };
-
-// The symbols of all tiles, two tiles at a time as the tensor decoder does.
-void decode_symbols(const SyntheticModel& m, const CodedTensor& coded, CpuLevel cpu) {
-  const LaneKernels kernels = lane_kernels(cpu);
-  const TileGrid grid = tile_grid(m.file->tensors()[0]);
-  TileStream streams[2];
-  LaneStates* lanes[2] = {streams[0].lanes(), streams[1].lanes()};
-  std::vector<ColumnGroup> groups;
-  LaneValues values[2];
-  for (uint64_t column = 0; column < grid.tiles_per_row(); ++column) {
-    const TileGeometry g = grid.tile(column);
-    build_column_groups(m.tables, nullptr, coded.level.data() + g.col, nullptr, g.width, &groups);
-    for (uint64_t band = 0; band + 1 < grid.row_bands(); band += 2) {
-      for (uint64_t i = 0; i < 2; ++i) {
-        const CodedTensor::Tile& tile = coded.tiles[(band + i) * grid.tiles_per_row() + column];
-        const MutableBytes to = *streams[i].prepare(g, tile.size);
-        check(m.file->reader().read(tile.offset, to));
-        check(streams[i].begin());
-      }
-      for (uint32_t r = 0; r < g.row_blocks(); ++r) {
-        for (uint64_t i = 0; i < 2; ++i) {
-          const uint64_t row = (band + i) * grid.tile_rows + uint64_t{r} * kChunk;
-          streams[i].begin_row_block(m.codec.context_kind, coded.row_class, row);
-        }
-        for (const ColumnGroup& group : groups) kernels.decode(lookup_tables(m.tables), group, lanes, 2, values);
-      }
-      for (TileStream& s : streams) check(s.finish());
-    }
-  }
-}
 
 void synthesize(const SyntheticModel& m, CpuLevel cpu, uint64_t groups) {
   const LaneKernels kernels = lane_kernels(cpu);
@@ -81,7 +52,6 @@ void synthesize(const SyntheticModel& m, CpuLevel cpu, uint64_t groups) {
 
 void measure_model(const DecodeOptions& o, const SyntheticModel& m, CpuLevel cpu, Runner& runner, Report* report) {
   constexpr uint64_t kGroup = uint64_t{kChunk} * kNumLanes;
-  const CodedTensor coded = *m.file->load_coded(0, true);
   // Slow combinations get fewer weights.
   const double cost = m.codec.synthesis.mac_per_weight() * (cpu == CpuLevel::kScalar ? 16 : 1);
   const uint64_t rows = cost > 1e4 ? 128 : cost > 500 ? std::min<uint64_t>(o.layer.rows, 1024) : o.layer.rows;
@@ -103,7 +73,8 @@ void measure_model(const DecodeOptions& o, const SyntheticModel& m, CpuLevel cpu
   };
   std::vector<Job> jobs;
   if (m.codec.synthesis.width == 0)
-    jobs.push_back({named("rANS", m.record.weights, 1), [&] { decode_symbols(m, coded, cpu); }});
+    jobs.push_back({named("rANS", m.record.weights, runner.num_workers()),
+                    [&] { decode_symbols(*m.file, m.tables, 0, cpu, runner); }});
   jobs.push_back({named("synthesis", groups * kGroup, 1), [&] { synthesize(m, cpu, groups); }});
   if (cost < 1e5) {
     jobs.push_back({named("tensor to f16", rows * o.layer.cols, runner.num_workers()), [&] {
@@ -157,10 +128,42 @@ void write_symbols(const DecodeOptions& o) {
   if (!file.flush()) check(io_error(o.symbols + ": cannot be written"));
 }
 
+void measure_file(const DecodeOptions& o, Runner& runner, Report* report) {
+  const CodedFile f = open_coded_file(o.file);
+  AlignedBytes output(2 * f.largest + 63);
+  for (const CpuLevel cpu : kCpuLevels) {
+    if (cpu > detect_cpu_level()) continue;
+    TensorDecodeOptions options;
+    options.cpu = cpu;
+    Record r = f.record;
+    r.backend = cpu_level_name(cpu);
+    r.device = cpu_name();
+    r.threads = runner.num_workers();
+    TensorDecoder decoder(*f.file, f.tables);
+    std::vector<Job> jobs;
+    r.name = "rANS";
+    jobs.push_back({r, [&] {
+                      for (const size_t t : f.coded) decode_symbols(*f.file, f.tables, t, cpu, runner);
+                    }});
+    r.name = "tensor to f16";
+    jobs.push_back({r, [&] {
+                      for (const size_t t : f.coded) {
+                        const uint64_t rows = f.file->tensors()[t].rows();
+                        check(decoder.decode_rows(t, 0, rows, Dtype::kF16, output.bytes(), runner, options));
+                      }
+                    }});
+    report->measure(jobs);
+  }
+}
+
 void run_decode(const DecodeOptions& o) {
   if (!o.symbols.empty()) return write_symbols(o);
   Report report(o.json, o.repeat, o.only);
   const auto runner = make_thread_pool(o.threads);
+  if (!o.file.empty()) {
+    measure_file(o, *runner, &report);
+    return report.finish();
+  }
   std::vector<uint8_t> payload(8u << 20, 3);
   volatile uint32_t sink = 0;
   if (o.backend.cpu())
@@ -196,6 +199,7 @@ void add_decode(CLI::App* app) {
   add_layer_options(command, &o->layer, &o->bits);
   add_preset_option(command, &o->presets);
   o->backend.add_to(command);
+  command->add_option("--file", o->file, "Measure the coded tensors of this model file, on the CPU");
   command->add_option("--symbols", o->symbols, "Write the values of a layer, a byte each, to this file and end");
   command->callback([o] { run_decode(*o); });
 }

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "bench/bench_commands.h"
+#include "bench/coded_file.h"
 #include "bench/device_layer.h"
 #include "bench/synthetic_model.h"
 #include "runtime/codec/fused_product.h"
@@ -17,6 +18,7 @@ struct FusedOptions : CommonOptions {
   std::vector<double> bits = {4};
   std::vector<uint32_t> batches = {1};
   std::vector<std::string> presets = {"identity", "linear", "small"};
+  std::string file;
 };
 
 void measure_model(const SyntheticModel& m, CpuLevel cpu, uint32_t batch, Runner& runner, Report* report) {
@@ -80,9 +82,40 @@ void measure_vulkan(const FusedOptions& o, const SyntheticOptions& wanted, Runne
   }
 }
 
+void measure_file(const FusedOptions& o, Runner& runner, Report* report) {
+  const CodedFile f = open_coded_file(o.file);
+  FusedProduct product(*f.file, f.tables);
+  for (const CpuLevel cpu : kCpuLevels) {
+    if (cpu > detect_cpu_level()) continue;
+    TensorDecodeOptions options;
+    options.cpu = cpu;
+    Record r = f.record;
+    r.backend = cpu_level_name(cpu);
+    r.device = cpu_name();
+    r.threads = runner.num_workers();
+    for (const uint32_t batch : o.batches) {
+      r.name = "fused product" + (batch == 1 ? "" : " of " + std::to_string(batch));
+      std::vector<float> x, y;
+      const auto multiply = [&] {
+        for (const size_t t : f.coded) {
+          const TensorRecord& tensor = f.file->tensors()[t];
+          x.resize(batch * tensor.cols(), 0.5f);
+          y.resize(batch * tensor.rows());
+          check(product.multiply(t, batch, x, y, runner, options));
+        }
+      };
+      report->measure({{r, multiply}});
+    }
+  }
+}
+
 void run_fused(const FusedOptions& o) {
   Report report(o.json, o.repeat, o.only);
   const auto runner = make_thread_pool(o.threads);
+  if (!o.file.empty()) {
+    measure_file(o, *runner, &report);
+    return report.finish();
+  }
   for (const double bits : o.bits) {
     for (const std::string& preset : o.presets) {
       for (const auto& [trellis, row_classes, mixed] :
@@ -115,6 +148,7 @@ void add_fused(CLI::App* app) {
   add_layer_options(command, &o->layer, &o->bits);
   add_preset_option(command, &o->presets);
   o->backend.add_to(command);
+  command->add_option("--file", o->file, "Measure the coded tensors of this model file, on the CPU");
   command->add_option("--batch", o->batches, "Vectors at a time")
       ->check(CLI::Range(1u, kMaxFusedBatch))
       ->capture_default_str();
