@@ -43,7 +43,22 @@ CpuLevel detect_hardware() {
 #endif
 }
 
+bool detect_vbmi2_hardware() {
+#if defined(__x86_64__)
+  uint32_t eax, ebx, ecx, edx;
+  constexpr uint32_t kVbmi2 = 1u << 6;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (ecx & kVbmi2) != 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
+
+bool detect_vbmi2() {
+  static const bool hardware = detect_vbmi2_hardware();
+  return hardware;
+}
 
 const char* cpu_level_name(CpuLevel level) {
   switch (level) {

@@ -20,6 +20,8 @@ inline constexpr CpuLevel kCpuLevels[] = {CpuLevel::kScalar};
 /// kAvx2 means AVX2, FMA, F16C and BMI; kAvx512 means F, BW, DQ, VL and CD on top; kNeon means any AArch64 processor.
 /// Environment variable NWC_CPU=scalar|avx2|avx512|neon lowers the answer (for tests and studies); it never raises it.
 CpuLevel detect_cpu_level();
+/// Whether the machine, if it runs kAvx512, has VBMI2, too: since Ice Lake and Zen 4.
+bool detect_vbmi2();
 const char* cpu_level_name(CpuLevel level);
 
 }  // namespace nwc

@@ -50,22 +50,10 @@ AliasTable pack_shared(const AliasColumns& c) {
 }
 
 uint64_t pack_simd(const AliasColumns& c, uint32_t i, uint32_t escape) {
-  const auto half = [&](uint32_t s, uint32_t top) {
-    return ((c.freq[s] - 1) & 0xfffu) | s << 12 | (s == escape ? 1u << 19 : 0u) | top << 20;
-  };
-  const uint32_t own = half(i, c.cutoff[i]);
-  const uint32_t other = half(c.alias[i], (c.offset[i] + 31 - c.cutoff[i]) & 0xfffu);
-  return uint64_t{other} << 32 | own;
-}
-
-ShuffleTable make_shuffle_table(const AliasColumns& c, uint32_t escape) {
-  ShuffleTable t;
-  for (uint32_t i = 0; i < kBuckets; ++i) {
-    t.bucket[i] = static_cast<uint16_t>(c.cutoff[i] | c.alias[i] << 8);
-    t.rank[i] = static_cast<uint16_t>(c.offset[i] - c.cutoff[i]);
-    t.freq[i] = static_cast<uint16_t>(c.freq[i] | (i == escape ? 1u << 15 : 0u));
-  }
-  return t;
+  const auto freq = [&](uint32_t s) { return uint64_t{c.freq[s]} | (s == escape ? 1u << 15 : 0u); };
+  const uint32_t a = c.alias[i];
+  const uint64_t rank = (c.offset[i] - c.cutoff[i]) & 0xffffu;
+  return freq(i) | freq(a) << 16 | rank << 32 | uint64_t{c.cutoff[i]} << 48 | uint64_t{a} << 56;
 }
 
 }  // namespace
@@ -81,7 +69,7 @@ AliasHit lookup(const AliasTable& table, uint32_t slot) {
 }
 
 uint64_t decode_tables_bytes(const CodecRecord& codec) {
-  const uint64_t table = sizeof(AliasTable) + sizeof(uint32_t) + kBuckets * sizeof(uint64_t) + sizeof(ShuffleTable);
+  const uint64_t table = sizeof(AliasTable) + sizeof(uint32_t) + kBuckets * sizeof(uint64_t);
   return 2 * codec.tables.size() * table + codec.context_map.size() * sizeof(uint16_t);  // twice: the vectors grow
 }
 
@@ -98,7 +86,6 @@ DecodeTables build_decode_tables(const CodecRecord& codec) {
     d.alias.push_back(pack_shared(columns));
     d.info.push_back(static_cast<uint16_t>(t.min) | uint32_t{t.raw_bits} << 16 | escape << 24);
     for (uint32_t i = 0; i < kBuckets; ++i) d.packed.push_back(pack_simd(columns, i, escape));
-    d.shuffle.push_back(make_shuffle_table(columns, escape));
   }
   return d;
 }

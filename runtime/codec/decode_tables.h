@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/codec/shuffle_table.h"
 #include "runtime/format/codec_record.h"
 #include "runtime/format/trellis.h"
 
@@ -43,10 +42,9 @@ struct DecodeTables {
   ContextKind context_kind = ContextKind::kChannel;
   const Trellis* trellis = nullptr;  ///< null: scalar quantizer
   /// [T * 128]: the same buckets as the CPU's SIMD decoders want them, so that one 64-bit load and few operations do.
-  /// Both halves: bits 0-11 freq - 1, 12-18 symbol, 19 is it the escape. Low half (own symbol): 20-25 cutoff.
-  /// High half (alias): 20-31 offset - cutoff + 31, which is in 0..4095 because 32 - cutoff ranks follow the offset.
+  /// Fields of 16 bits: frequency of the own symbol and of the alias (bit 15: it is the escape); offset - cutoff,
+  /// modulo 2^16; bits 0-5 cutoff, 8-14 alias symbol.
   std::vector<uint64_t> packed;
-  std::vector<ShuffleTable> shuffle;  ///< [T]
 };
 DecodeTables build_decode_tables(const CodecRecord& codec);
 /// The most bytes that the tables take, including while they are made.

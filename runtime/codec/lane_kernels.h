@@ -1,14 +1,13 @@
 // The unit of work that all CPU decoders share: 16 steps of one tile, which are 16 channels of 32 adjacent columns
 // (doc/format.md, section 5.2). Lanes being adjacent columns, SIMD lanes map to contiguous output.
 // Internal to runtime/codec. The SIMD files are compiled for their instruction set. They use nothing but this header,
-// the templates of tile_decode_simd.h and synthesis_simd.h, and intrinsics, because an inline function of the library
-// that is compiled there could end up in programs for any machine.
+// the templates of tile_decode_{split,simd}.h and synthesis_simd.h, and intrinsics, because an inline function of the
+// library that is compiled there could end up in programs for any machine.
 #pragma once
 
 #include <cstdint>
 
 #include "runtime/base/cpu_features.h"
-#include "runtime/codec/shuffle_table.h"
 #include "runtime/format/constants.h"
 #include "runtime/format/dtype.h"
 
@@ -25,28 +24,10 @@ inline constexpr uint32_t kPayloadPadding = kMaxGroupBytes + 64;
 
 inline constexpr uint32_t kMaxBanks = 2;
 
-/// A step's lanes that use the same table.
-struct TableLanes {
-  uint32_t table;
-  uint32_t lanes[kMaxBanks];  ///< bit l: lane l, if its column's state calls for this bank
-};
-/// A step of more tables is looked up lane by lane: table by table, each costs all lanes three lookups.
-inline constexpr uint32_t kMaxStepTables = 4;
-
-/// Ways in which a kernel may look up a group's symbols.
-enum class Lookup : uint8_t {
-  kOneLevel64,  ///< kOneLevel, and no alphabet of more than 64 symbols
-  kOneLevel,    ///< all lanes of a bank use the same table in a step; no raw bits
-  kFewTables,   ///< at most kMaxStepTables a step; no raw bits
-  kByLane,      ///< no raw bits
-  kByLaneRaw
-};
-
 /// The tables in the layouts that the kernels look them up in, see DecodeTables, and the trellis (section 5.6).
 struct LookupTables {
   const DecodeTables* tables;
   const uint64_t* packed;
-  const ShuffleTable* shuffle;
   bool trellis;
   uint8_t on_odd, parity;  ///< of Trellis
 };
@@ -60,11 +41,6 @@ struct alignas(64) ColumnGroup {
   float step[kNumLanes], shrink[kNumLanes];
   float scale[kNumLanes];  ///< of the column
   uint8_t level[kNumLanes];
-  /// Unless lookup says by lane: each lane of each bank is in one of a context's step tables. kOneLevel(64): the i-th
-  /// is that of bank i for all lanes.
-  TableLanes step_table[kNumContexts][kMaxStepTables];
-  uint8_t num_step_tables[kNumContexts];
-  Lookup lookup;
   uint32_t slot;          ///< j
   uint32_t active;        ///< lanes that take part, 1..32; the others' entries are valid, too
   uint32_t raw_contexts;  ///< bit c: some lane's table of context c has raw bits

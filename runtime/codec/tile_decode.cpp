@@ -66,8 +66,12 @@ void decode_group_scalar(const LookupTables& tables, const ColumnGroup& group, L
 LaneKernels lane_kernels(CpuLevel level) {
 #if defined(__x86_64__)
   if (level == CpuLevel::kAvx512) {
-    return {decode_group_avx512,     features_group_avx512, feature_product_avx512,
-            synthesize_group_avx512, store_group_avx512,    copy_rows_avx512};
+    return {detect_vbmi2() ? decode_group_avx512 : decode_group_avx2,
+            features_group_avx512,
+            feature_product_avx512,
+            synthesize_group_avx512,
+            store_group_avx512,
+            copy_rows_avx512};
   }
   if (level == CpuLevel::kAvx2) {
     return {decode_group_avx2,     features_group_avx2, feature_product_avx2,

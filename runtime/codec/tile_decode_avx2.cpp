@@ -1,6 +1,5 @@
-// AVX2 twin of decode_group_scalar (tile_decode_simd.h): 8 lanes a register, four registers a tile. Every lane loads
-// its bucket; no gather instructions, for the reason that tile_decode_avx512.cpp gives.
-#include "runtime/codec/tile_decode_simd.h"
+// AVX2 twin of decode_group_scalar (tile_decode_split.h): the 32 lanes of a tile are two registers of 16-bit lanes.
+#include "runtime/codec/tile_decode_split.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -8,17 +7,18 @@
 namespace nwc {
 namespace {
 
-// AVX2 cannot expand: row m lists, for each lane whose bit in m is set, which of the next words it gets.
+// AVX2 cannot expand: row m lists, for each of 8 lanes whose bit in m is set, the bytes of the next word that it gets.
 struct ExpandTable {
-  uint8_t index[256][8];
+  uint8_t byte[256][16];
 };
 constexpr ExpandTable make_expand_table() {
   ExpandTable t{};
   for (unsigned m = 0; m < 256; ++m) {
     uint8_t next = 0;
     for (unsigned l = 0; l < 8; ++l) {
-      t.index[m][l] = next;
-      next = static_cast<uint8_t>(next + (m >> l & 1u));
+      t.byte[m][2 * l] = next;
+      t.byte[m][2 * l + 1] = static_cast<uint8_t>(next + 1);
+      next = static_cast<uint8_t>(next + 2 * (m >> l & 1u));
     }
   }
   return t;
@@ -27,89 +27,71 @@ alignas(64) constexpr ExpandTable kExpand = make_expand_table();
 
 inline __m256i load_lanes(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
 
-// The next words, as many as `take` (all ones or zero per lane) has lanes, in order of lanes; junk elsewhere.
-inline __m256i take_words(__m256i take, const uint8_t** next) {
-  const unsigned m = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(take)));
-  const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(*next)));
-  *next += 2 * static_cast<unsigned>(__builtin_popcount(m));
-  const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kExpand.index[m])));
-  return _mm256_permutevar8x32_epi32(words, order);
+inline __m256i two_lines(const void* low, const void* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(low))),
+                                 _mm_loadu_si128(static_cast<const __m128i*>(high)), 1);
 }
 
-inline __m256i renormalise_lanes(__m256i state, __m256i active, const uint8_t** next) {
-  const __m256i low =
-      _mm256_and_si256(_mm256_cmpeq_epi32(_mm256_srli_epi32(state, 16), _mm256_setzero_si256()), active);
-  const __m256i full = _mm256_or_si256(_mm256_slli_epi32(state, 16), take_words(low, next));
-  return _mm256_blendv_epi8(state, full, low);
+// The next words in the lanes where `take` is all ones (elsewhere it is zero), in order of lanes; junk elsewhere.
+[[gnu::always_inline]] inline void take_words(const __m256i* take, __m256i* words, const uint8_t** next) {
+  // Bytes of m: lanes 0-7, 16-23, 8-15, 24-31.
+  const unsigned m = static_cast<unsigned>(_mm256_movemask_epi8(_mm256_packs_epi16(take[0], take[1])));
+  const auto before = [&](unsigned lanes) { return *next + 2 * static_cast<unsigned>(__builtin_popcount(m & lanes)); };
+  const __m256i first = two_lines(*next, before(0xff));
+  const __m256i second = two_lines(before(0x00ff00ff), before(0x00ffffff));
+  words[0] = _mm256_shuffle_epi8(first, two_lines(kExpand.byte[m & 255u], kExpand.byte[m >> 16 & 255u]));
+  words[1] = _mm256_shuffle_epi8(second, two_lines(kExpand.byte[m >> 8 & 255u], kExpand.byte[m >> 24]));
+  *next = before(~0u);
 }
 
-// packed[index[0, 1, 4, 5]]
-inline __m256 load_4(const uint64_t* packed, const uint32_t* index) {
-  const auto pair = [&](int i) {
-    const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(packed + index[i]));
-    return _mm_loadh_pd(first, reinterpret_cast<const double*>(packed + index[i + 1]));
+// The entries of two pairs of positions, a block of 128 bits each.
+[[gnu::always_inline]] inline __m256i load_pairs(const uint64_t* packed, const uint64_t* pairs) {
+  const auto load = [&](int i) {
+    const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(packed + static_cast<uint32_t>(pairs[i])));
+    return _mm_loadh_pd(first, reinterpret_cast<const double*>(packed + (pairs[i] >> 32)));
   };
-  return _mm256_castpd_ps(_mm256_insertf128_pd(_mm256_castpd128_pd256(pair(0)), pair(4), 1));
+  return _mm256_castpd_si256(_mm256_insertf128_pd(_mm256_castpd128_pd256(load(0)), load(2), 1));
 }
 
-inline __m256i advance_states(const uint64_t* packed, __m256i state, __m256i base, __m256i* hit) {
-  const __m256i bucket = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(state, 5), _mm256_set1_epi32(127)), base);
-  alignas(32) uint32_t index[8];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(index), bucket);
-  // Lanes 0 1 | 4 5 and 2 3 | 6 7: the shuffles below work within 128 bits and put them in order.
-  const __m256 lo = load_4(packed, index);
-  const __m256 hi = load_4(packed, index + 2);
-  const __m256i own = _mm256_castps_si256(_mm256_shuffle_ps(lo, hi, 0x88));
-  const __m256i other = _mm256_castps_si256(_mm256_shuffle_ps(lo, hi, 0xdd));
-  const __m256i p = _mm256_and_si256(state, _mm256_set1_epi32(31));
-  const __m256i is_own = _mm256_cmpgt_epi32(_mm256_srli_epi32(own, 20), p);
-  *hit = _mm256_blendv_epi8(other, own, is_own);
-  const __m256i q = _mm256_srli_epi32(state, 12);
-  const __m256i freq_minus_1 = _mm256_and_si256(*hit, _mm256_set1_epi32(0xfff));
-  const __m256i alias_rank = _mm256_sub_epi32(_mm256_srli_epi32(other, 20), _mm256_set1_epi32(31));
-  const __m256i rank = _mm256_add_epi32(p, _mm256_andnot_si256(is_own, alias_rank));
-  return _mm256_add_epi32(_mm256_mullo_epi32(q, freq_minus_1), _mm256_add_epi32(q, rank));
-}
-
-// Half 0 or 1 of 16 lanes of 16 bits.
-inline __m256i widen(__m256i x, int v) {
-  return _mm256_cvtepu16_epi32(v == 0 ? _mm256_castsi256_si128(x) : _mm256_extracti128_si256(x, 1));
-}
-inline __m256i widen_signed(__m256i x, int v) {
-  return _mm256_cvtepi16_epi32(v == 0 ? _mm256_castsi256_si128(x) : _mm256_extracti128_si256(x, 1));
-}
-// To 16 bits, modulo 2^16.
-inline __m256i narrow(const __m256i* x) {
-  const __m256i low = _mm256_set1_epi32(0xffff);
-  const __m256i packed = _mm256_packus_epi32(_mm256_and_si256(x[0], low), _mm256_and_si256(x[1], low));
-  return _mm256_permute4x64_epi64(packed, 0xd8);
-}
+// From 32 to 16 bits; both fit.
+inline __m256i narrow(__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8); }
 
 struct Avx2 {
-  using Reg = __m256i;
   using Half = __m256i;
-  using Odd = __m256i;  ///< all ones or zero per lane
+  using Mask = __m256i;  ///< all ones or zero per lane
   static constexpr int kHalves = 2;
-  static constexpr bool kByTable = false;
   struct Active {
-    Reg lanes[4];  ///< all ones or zero per lane
+    __m256i lanes[2];
   };
-  struct Symbols {
-    Reg value[4], escape[4], any;
+  struct Escapes {
+    __m256i lanes[2];
   };
 
   static Active active(uint32_t count) {
-    const Reg lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    Active a;
-    for (int i = 0; i < 4; ++i)
-      a.lanes[i] = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count) - 8 * i), lane);
-    return a;
+    const __m256i lane = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const auto half = [&](int h) {
+      return _mm256_cmpgt_epi16(_mm256_set1_epi16(static_cast<short>(static_cast<int>(count) - 16 * h)), lane);
+    };
+    return {{half(0), half(1)}};
   }
-  static void load_states(const uint32_t* from, Reg* state) {
-    for (int i = 0; i < 4; ++i) state[i] = load_lanes(from + 8 * i);
+  static void load_states(const uint32_t* from, Half* low, Half* high) {
+    const __m256i word = _mm256_set1_epi32(0xffff);
+    for (int h = 0; h < 2; ++h) {
+      const __m256i a = load_lanes(from + 16 * h), b = load_lanes(from + 16 * h + 8);
+      low[h] = narrow(_mm256_and_si256(a, word), _mm256_and_si256(b, word));
+      high[h] = narrow(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+    }
   }
-  static void store_states(const Reg* state, uint32_t, uint32_t* to) {
-    for (int i = 0; i < 4; ++i) _mm256_store_si256(reinterpret_cast<__m256i*>(to + 8 * i), state[i]);
+  /// Resting lanes took no words, but their states are junk now: what they had before stays.
+  static void store_states(const Half* low, const Half* high, uint32_t count, uint32_t* to) {
+    alignas(32) uint32_t states[kNumLanes];
+    for (int h = 0; h < 2; ++h) {
+      const __m256i a = _mm256_unpacklo_epi16(low[h], high[h]), b = _mm256_unpackhi_epi16(low[h], high[h]);
+      __m256i* half = reinterpret_cast<__m256i*>(states + 16 * h);
+      _mm256_store_si256(half, _mm256_permute2x128_si256(a, b, 0x20));
+      _mm256_store_si256(half + 1, _mm256_permute2x128_si256(a, b, 0x31));
+    }
+    __builtin_memcpy(to, states, count * sizeof states[0]);
   }
   static Half load(const uint8_t* p) {
     return _mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
@@ -117,7 +99,7 @@ struct Avx2 {
   static Half load(const uint16_t* p) { return load_lanes(p); }
   static Half load(const int16_t* p) { return load_lanes(p); }
   template <typename T>
-  static Half choose(const T* first, const T* second, Odd odd) {
+  static Half choose(const T* first, const T* second, Mask odd) {
     return _mm256_blendv_epi8(load(first), load(second), odd);
   }
   static void store(int16_t* p, Half x) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), x); }
@@ -126,61 +108,95 @@ struct Avx2 {
     _mm_store_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(bytes));
   }
 
-  static Odd no_lanes() { return _mm256_setzero_si256(); }
-  static Odd odd_lanes(Half x) {
+  static Mask no_lanes() { return _mm256_setzero_si256(); }
+  static Mask odd_lanes(Half x) {
     const __m256i one = _mm256_set1_epi16(1);
     return _mm256_cmpeq_epi16(_mm256_and_si256(x, one), one);
   }
   static Half add(Half a, Half b) { return _mm256_add_epi16(a, b); }
+  static Half add_where(Mask mask, Half a, Half b) { return _mm256_add_epi16(a, _mm256_and_si256(mask, b)); }
+  static Half mask_bits(Half x, int bits) { return _mm256_and_si256(x, _mm256_set1_epi16(static_cast<short>(bits))); }
+  template <int kBits>
+  static Half shift_right(Half x) {
+    return _mm256_srli_epi16(x, kBits);
+  }
+  static Mask not_below(Half a, Half b) { return _mm256_cmpgt_epi16(_mm256_add_epi16(a, _mm256_set1_epi16(1)), b); }
+  static Half select(Mask mask, Half a, Half b) { return _mm256_blendv_epi8(b, a, mask); }
 
-  static Reg base(Half table, int v) { return _mm256_slli_epi32(widen(table, v), 7); }
-  static Reg base(const uint16_t* table) {
-    return _mm256_slli_epi32(_mm256_cvtepu16_epi32(*reinterpret_cast<const __m128i*>(table)), 7);
-  }
-  [[gnu::always_inline]] static inline Reg advance(const uint64_t* packed, Reg state, Reg base, Reg* hit) {
-    return advance_states(packed, state, base, hit);
-  }
-  static Reg keep(Reg before, Reg after, const Active& active, int i) {
-    return _mm256_blendv_epi8(before, after, active.lanes[i]);
-  }
-  [[gnu::always_inline]] static inline void renormalise(const Active& active, Reg* state, const uint8_t** next) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) state[i] = renormalise_lanes(state[i], active.lanes[i], next);
+  [[gnu::always_inline]] static inline void load_entries(const uint64_t* packed, Half low, Half table,
+                                                         Entries<Avx2>* e) {
+    // table << 16 | bucket << 9, and then table << 7 | bucket: lanes 0-3, 8-11, and 4-7, 12-15.
+    const __m256i bucket = _mm256_and_si256(_mm256_slli_epi16(low, 4), _mm256_set1_epi16(static_cast<short>(0xfe00)));
+    const __m256i first = _mm256_srli_epi32(_mm256_unpacklo_epi16(bucket, table), 9);
+    const __m256i second = _mm256_srli_epi32(_mm256_unpackhi_epi16(bucket, table), 9);
+    // Lanes k and k + 4 of eight side by side: k = 0 and 1, and k = 2 and 3. One load brings two positions, which then
+    // cost less than a load each. What follows works within eight lanes, that is 128 bits.
+    alignas(32) uint64_t pairs[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(pairs), _mm256_unpacklo_epi32(first, second));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(pairs + 4), _mm256_unpackhi_epi32(first, second));
+    const __m256i x0 = load_pairs(packed, pairs), x1 = load_pairs(packed, pairs + 1);
+    const __m256i x2 = load_pairs(packed, pairs + 4), x3 = load_pairs(packed, pairs + 5);
+    const __m256i a = _mm256_unpacklo_epi16(x0, x2), b = _mm256_unpacklo_epi16(x1, x3);  // 0 2 and 1 3
+    const __m256i c = _mm256_unpackhi_epi16(x0, x2), d = _mm256_unpackhi_epi16(x1, x3);  // 4 6 and 5 7
+    const __m256i ab = _mm256_unpacklo_epi16(a, b), cd = _mm256_unpacklo_epi16(c, d);    // fields 0 and 1
+    e->own_freq = _mm256_unpacklo_epi64(ab, cd);
+    e->alias_freq = _mm256_unpackhi_epi64(ab, cd);
+    const __m256i ab2 = _mm256_unpackhi_epi16(a, b), cd2 = _mm256_unpackhi_epi16(c, d);
+    e->alias_rank = _mm256_unpacklo_epi64(ab2, cd2);
+    e->cutoff_and_alias = _mm256_unpackhi_epi64(ab2, cd2);
   }
 
-  [[gnu::always_inline]] static inline void finish_symbols(const Reg* hit, const Active& active, Reg* state,
-                                                           const uint8_t** next, Symbols* s) {
-    s->any = _mm256_setzero_si256();
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      state[i] = renormalise_lanes(state[i], active.lanes[i], next);
-      s->escape[i] = _mm256_and_si256(_mm256_srai_epi32(_mm256_slli_epi32(hit[i], 12), 31), active.lanes[i]);
-      s->any = _mm256_or_si256(s->any, s->escape[i]);
-      s->value[i] = _mm256_and_si256(_mm256_srli_epi32(hit[i], 12), _mm256_set1_epi32(127));
+  [[gnu::always_inline]] static inline void multiply(Half freq, Half rank, Half* low, Half* high) {
+    const __m256i q_low = _mm256_or_si256(_mm256_slli_epi16(*high, 4), _mm256_srli_epi16(*low, 12));
+    const __m256i q_high = _mm256_srli_epi16(*high, 12);
+    const __m256i product = _mm256_mullo_epi16(q_low, freq);
+    const __m256i sum = _mm256_add_epi16(product, rank);
+    // Where the sum with saturation differs there is a carry.
+    const __m256i no_carry = _mm256_cmpeq_epi16(sum, _mm256_adds_epu16(product, rank));
+    const __m256i upper = _mm256_add_epi16(_mm256_mulhi_epu16(q_low, freq), _mm256_mullo_epi16(q_high, freq));
+    *low = sum;
+    *high = _mm256_add_epi16(_mm256_add_epi16(upper, _mm256_set1_epi16(1)), no_carry);
+  }
+  [[gnu::always_inline]] static inline void renormalise(const Active& active, Half* low, Half* high,
+                                                        const uint8_t** next) {
+    __m256i take[2], words[2];
+    for (int h = 0; h < 2; ++h)
+      take[h] = _mm256_and_si256(_mm256_cmpeq_epi16(high[h], _mm256_setzero_si256()), active.lanes[h]);
+    take_words(take, words, next);
+    for (int h = 0; h < 2; ++h) {
+      high[h] = _mm256_blendv_epi8(high[h], low[h], take[h]);
+      low[h] = _mm256_blendv_epi8(low[h], words[h], take[h]);
     }
   }
-  [[gnu::always_inline]] static inline void add_raw(Symbols* s, const Half* min, const Half* raw_bits,
-                                                    const Active& active, Reg* state) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const __m256i bits =
-          _mm256_and_si256(widen(raw_bits[i / 2], i % 2), _mm256_andnot_si256(s->escape[i], active.lanes[i]));
-      const __m256i rest = _mm256_srlv_epi32(state[i], bits);
-      const __m256i raw = _mm256_xor_si256(state[i], _mm256_sllv_epi32(rest, bits));
-      const __m256i value = _mm256_add_epi32(s->value[i], widen_signed(min[i / 2], i % 2));
-      s->value[i] = _mm256_add_epi32(_mm256_sllv_epi32(value, bits), raw);
-      state[i] = rest;
-    }
+  static Half unless_escape(Half bits, Half freq) { return _mm256_andnot_si256(_mm256_srai_epi16(freq, 15), bits); }
+  // There are no shifts of 16-bit lanes by as many bits each: multiplications by powers of two, for up to 7 bits.
+  static void take_raw(Half bits, Half* k, Half* low, Half* high) {
+    const __m256i powers = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
+    const __m256i inverse = _mm256_set1_epi64x(0x0204081020408000);  // 2^(8 - bits), but for no bits
+    const __m256i up = mask_bits(_mm256_shuffle_epi8(powers, bits), 255);
+    const __m256i down = _mm256_slli_epi16(_mm256_shuffle_epi8(inverse, bits), 8);
+    const __m256i none = _mm256_cmpeq_epi16(bits, _mm256_setzero_si256());
+    const __m256i raw = _mm256_and_si256(*low, _mm256_sub_epi16(up, _mm256_set1_epi16(1)));
+    *k = _mm256_add_epi16(_mm256_mullo_epi16(*k, up), raw);
+    const __m256i rest = _mm256_or_si256(_mm256_mulhi_epu16(*low, down), _mm256_mullo_epi16(*high, down));
+    *low = _mm256_blendv_epi8(rest, *low, none);
+    *high = _mm256_blendv_epi8(_mm256_mulhi_epu16(*high, down), *high, none);
   }
-  static Half values(const Symbols& s, int h) { return narrow(&s.value[2 * h]); }
-  static bool any_escape(const Symbols& s) { return !_mm256_testz_si256(s.any, s.any); }
-  static void take_escapes(const Symbols& s, const Active&, Half* k, const uint8_t** next) {
-    __m256i words[4];
-    for (int i = 0; i < 4; ++i) words[i] = take_words(s.escape[i], next);
-    for (int h = 0; h < 2; ++h) k[h] = _mm256_blendv_epi8(k[h], narrow(&words[2 * h]), narrow(&s.escape[2 * h]));
+  static Escapes escapes(const Half* freq, const Active& active) {
+    const auto half = [&](int h) { return _mm256_and_si256(_mm256_srai_epi16(freq[h], 15), active.lanes[h]); };
+    return {{half(0), half(1)}};
+  }
+  static bool any(const Escapes& e) {
+    const __m256i lanes = _mm256_or_si256(e.lanes[0], e.lanes[1]);
+    return !_mm256_testz_si256(lanes, lanes);
+  }
+  static void take_escapes(const Escapes& e, Half* k, const uint8_t** next) {
+    __m256i words[2];
+    take_words(e.lanes, words, next);
+    for (int h = 0; h < 2; ++h) k[h] = _mm256_blendv_epi8(k[h], words[h], e.lanes[h]);
   }
 
-  static Half pass_trellis(const LookupTables& tables, Odd odd, Half k, Half* state) {
+  static Half pass_trellis(const LookupTables& tables, Mask odd, Half k, Half* state) {
     const __m256i on_odd = _mm256_and_si256(odd, _mm256_set1_epi16(tables.on_odd));
     const __m256i parity = _mm256_and_si256(odd_lanes(k), _mm256_set1_epi16(tables.parity));
     *state = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi16(*state, 1), on_odd), parity);

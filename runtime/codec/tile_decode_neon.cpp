@@ -87,20 +87,22 @@ struct Takers {
   return vreinterpretq_u32_u64(vcombine_u64(first, vld1_u64(packed + (indices >> 32))));
 }
 
-// Section 5.3's pass 1 without the renormalisation; *hit gets the entry of section 5.4 (DecodeTables::packed).
+// Section 5.3's pass 1 without the renormalisation; *hit gets bits 12-18 symbol, 19 is it the escape.
 [[gnu::always_inline]] inline uint32x4_t advance_states(const uint64_t* packed, uint32x4_t state, uint32x4_t base,
                                                         uint32x4_t* hit) {
-  const uint64x2_t bucket = vreinterpretq_u64_u32(vorrq_u32(vandq_u32(vshrq_n_u32(state, 5), vdupq_n_u32(127)), base));
+  const uint32x4_t own_bucket = vandq_u32(vshrq_n_u32(state, 5), vdupq_n_u32(127));
+  const uint64x2_t bucket = vreinterpretq_u64_u32(vorrq_u32(own_bucket, base));
   const uint32x4_t lo = load_2(packed, vgetq_lane_u64(bucket, 0));
   const uint32x4_t hi = load_2(packed, vgetq_lane_u64(bucket, 1));
-  const uint32x4_t own = vuzp1q_u32(lo, hi), other = vuzp2q_u32(lo, hi);
+  // Frequencies of own symbol and alias; rank, cutoff and alias.
+  const uint32x4_t freqs = vuzp1q_u32(lo, hi), rest = vuzp2q_u32(lo, hi);
   const uint32x4_t p = vandq_u32(state, vdupq_n_u32(31));
-  const uint32x4_t is_own = vcltq_u32(p, vshrq_n_u32(own, 20));
-  *hit = vbslq_u32(is_own, own, other);
-  const uint32x4_t q = vshrq_n_u32(state, 12);
-  const uint32x4_t alias_rank = vsubq_u32(vshrq_n_u32(other, 20), vdupq_n_u32(31));
-  const uint32x4_t rank = vaddq_u32(p, vbicq_u32(alias_rank, is_own));
-  return vmlaq_u32(vaddq_u32(q, rank), q, vandq_u32(*hit, vdupq_n_u32(0xfff)));  // the entry has frequency - 1
+  const uint32x4_t is_own = vcltq_u32(p, vandq_u32(vshrq_n_u32(rest, 16), vdupq_n_u32(63)));
+  const uint32x4_t freq = vandq_u32(vbslq_u32(is_own, freqs, vshrq_n_u32(freqs, 16)), vdupq_n_u32(0xffff));
+  const uint32x4_t symbol = vbslq_u32(is_own, own_bucket, vshrq_n_u32(rest, 24));
+  *hit = vorrq_u32(vshlq_n_u32(symbol, 12), vshlq_n_u32(vshrq_n_u32(freq, 15), 19));
+  const uint32x4_t rank = vandq_u32(vaddq_u32(p, vbicq_u32(rest, is_own)), vdupq_n_u32(0xffff));
+  return vmlaq_u32(rank, vshrq_n_u32(state, 12), vandq_u32(freq, vdupq_n_u32(0x1fff)));
 }
 
 struct Neon {
@@ -109,7 +111,6 @@ struct Neon {
   using Odd = uint16x8_t;    ///< all ones or zero per lane
   using Active = uint8x8_t;  ///< bit l: lane l, in the first four bytes
   static constexpr int kHalves = 4;
-  static constexpr bool kByTable = false;
   struct Symbols {
     Half value[kHalves];
     Half escape[kHalves];

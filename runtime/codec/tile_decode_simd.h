@@ -1,6 +1,6 @@
-// Body of the SIMD twins of decode_group_scalar, instantiated once per instruction set by
-// tile_decode_{avx2,avx512,neon}.cpp. Everything here is a template of the vector type `V`, which lives in an anonymous
-// namespace: no symbol is shared between files that are compiled with different flags.
+// Body of the SIMD twin of decode_group_scalar that keeps states whole, for vector units that multiply and shift lanes
+// of 32 bits as well as others: tile_decode_neon.cpp. That of x86 is tile_decode_split.h. Everything here is a template
+// of the vector type `V`, which lives in an anonymous namespace.
 //
 // A vector type gives registers `Reg` of 32-bit lanes and `Half` of 16-bit lanes, twice as many; kHalves of the latter
 // hold the 32 lanes of a tile, and `Reg` number 2 h + v is part v of `Half` number h. Further types: `Active` (which
@@ -17,7 +17,6 @@
 //   values(symbols, h)          the symbols of Half h, or what add_raw made of them
 //   take_escapes                the values of escaped lanes are the next words
 //   pass_trellis                section 5.6: reconstruction indices; the columns' states move on
-// A type with kByTable has step_by_table, which looks symbols up table by table where ColumnGroup::lookup allows it.
 #pragma once
 
 #include "runtime/codec/lane_kernels.h"
@@ -107,8 +106,7 @@ struct TileDecoder {
     }
   }
 
-  /// For the tails of few tables: most steps, even of a group that has raw bits, are without. Hence one copy for all
-  /// loops.
+  /// For tails: most steps, even of a group that has raw bits, are without. Hence one copy for all loops.
   template <bool kTrellis>
   [[gnu::noinline]] static void raw_step(const LookupTables& tables, const ColumnGroup& g, uint32_t context,
                                          const Active& active, Tile* t, int16_t* out) {
@@ -117,7 +115,7 @@ struct TileDecoder {
 
   /// kTiles tiles in turns: each hides the latency of the other's chain from state to state. Their registers may well
   /// live in memory, that chain is longer.
-  template <int kTiles, Lookup kLookup, bool kTrellis>
+  template <int kTiles, bool kTrellis>
   static void decode_tiles(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles,
                            LaneValues* out) {
     Tile t[kTiles];
@@ -131,17 +129,13 @@ struct TileDecoder {
       t[i].context = tiles[i]->context;
     }
     for (uint32_t c = 0; c < kChunk; ++c) {
-      if constexpr (kLookup == Lookup::kByLane || kLookup == Lookup::kByLaneRaw) {
-        for (int i = 0; i < kTiles; ++i) {
-          const uint32_t context = t[i].context[c];
-          if (kLookup == Lookup::kByLaneRaw && (g.raw_contexts >> context & 1u) != 0) {
-            raw_step<kTrellis>(tables, g, context, t[i].active, &t[i], out[i].q[c]);
-          } else {
-            step<false, kTrellis>(tables, g, context, t[i].active, &t[i], out[i].q[c]);
-          }
+      for (int i = 0; i < kTiles; ++i) {
+        const uint32_t context = t[i].context[c];
+        if ((g.raw_contexts >> context & 1u) != 0) {
+          raw_step<kTrellis>(tables, g, context, t[i].active, &t[i], out[i].q[c]);
+        } else {
+          step<false, kTrellis>(tables, g, context, t[i].active, &t[i], out[i].q[c]);
         }
-      } else {
-        V::template step_by_table<kTiles, kLookup, kTrellis>(tables, g, c, t[0].active, t, out);
       }
     }
     for (int i = 0; i < kTiles; ++i) {
@@ -156,18 +150,8 @@ struct TileDecoder {
   template <bool kTrellis>
   static void decode_group(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles,
                            uint32_t num_tiles, LaneValues* out) {
-    // Tiles come in pairs but for the last of a column band: one way for these will do.
-    if (num_tiles == 1) return decode_tiles<1, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out);
-    if constexpr (V::kByTable) {
-      switch (g.lookup) {
-        case Lookup::kOneLevel64: return decode_tiles<2, Lookup::kOneLevel64, kTrellis>(tables, g, tiles, out);
-        case Lookup::kOneLevel: return decode_tiles<2, Lookup::kOneLevel, kTrellis>(tables, g, tiles, out);
-        case Lookup::kFewTables: return decode_tiles<2, Lookup::kFewTables, kTrellis>(tables, g, tiles, out);
-        default: break;
-      }
-    }
-    g.any_raw_bits ? decode_tiles<2, Lookup::kByLaneRaw, kTrellis>(tables, g, tiles, out)
-                   : decode_tiles<2, Lookup::kByLane, kTrellis>(tables, g, tiles, out);
+    num_tiles == 1 ? decode_tiles<1, kTrellis>(tables, g, tiles, out)
+                   : decode_tiles<2, kTrellis>(tables, g, tiles, out);
   }
 
   static void decode(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,

@@ -1,53 +1,8 @@
 #include "runtime/codec/tile_stream.h"
 
 #include <algorithm>
-#include <bit>
 
 namespace nwc {
-namespace {
-
-// Lists for each step the tables in use and the lanes that use each in each bank. False: a step has too many tables.
-bool list_step_tables(uint32_t num_banks, ColumnGroup* g) {
-  for (uint32_t c = 0; c < kNumContexts; ++c) {
-    uint32_t num = 0;
-    uint32_t left[kMaxBanks] = {~0u, num_banks == 2 ? ~0u : 0u};
-    for (; (left[0] | left[1]) != 0 && num < kMaxStepTables; ++num) {
-      const uint32_t first = left[0] != 0 ? 0 : 1;
-      TableLanes& t = g->step_table[c][num];
-      t.table = g->table[first][c][std::countr_zero(left[first])];
-      for (uint32_t b = 0; b < kMaxBanks; ++b) {
-        t.lanes[b] = 0;
-        for (uint32_t l = 0; l < kNumLanes; ++l) t.lanes[b] |= uint32_t{g->table[b][c][l] == t.table} << l;
-        t.lanes[b] &= left[b];
-        left[b] &= ~t.lanes[b];
-      }
-    }
-    if ((left[0] | left[1]) != 0) return false;
-    g->num_step_tables[c] = static_cast<uint8_t>(num);
-  }
-  return true;
-}
-
-void choose_lookup(const DecodeTables& tables, ColumnGroup* g) {
-  const bool one_level =
-      std::all_of(g->level, g->level + kNumLanes, [&](uint8_t level) { return level == g->level[0]; });
-  if (g->any_raw_bits || !one_level) {
-    g->lookup = g->any_raw_bits                         ? Lookup::kByLaneRaw
-                : list_step_tables(tables.num_banks, g) ? Lookup::kFewTables
-                                                        : Lookup::kByLane;
-    return;
-  }
-  g->lookup = Lookup::kOneLevel64;
-  for (uint32_t c = 0; c < kNumContexts; ++c) {
-    for (uint32_t b = 0; b < tables.num_banks; ++b) {
-      const uint32_t table = g->step_table[c][b].table = g->table[b][c][0];
-      if (tables.info[table] >> 24 >= 64) g->lookup = Lookup::kOneLevel;
-    }
-  }
-}
-
-}  // namespace
-
 void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, const uint8_t* level, const float* scale,
                          uint32_t width, std::vector<ColumnGroup>* out) {
   const size_t slots = (width + kNumLanes - 1) / kNumLanes;
@@ -79,7 +34,6 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
       }
     }
     g.any_raw_bits = g.raw_contexts != 0;
-    choose_lookup(tables, &g);
   }
 }
 

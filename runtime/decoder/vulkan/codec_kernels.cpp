@@ -62,7 +62,7 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
 uint64_t VulkanKernels::max_constant_bytes(const CodecRecord& codec) {
   constexpr uint64_t kExtraTables = 16;  // the self-test's tables, more than there are, and its window
   // The host has tables for the CPU, too. Tables and network exist on the host, in the upload buffer and on the device.
-  const uint64_t tables = (codec.tables.size() + kExtraTables) * (5 * sizeof(AliasTable) + sizeof(ShuffleTable));
+  const uint64_t tables = (codec.tables.size() + kExtraTables) * 5 * sizeof(AliasTable);
   const uint64_t w = codec.synthesis.width, blocks = codec.synthesis.blocks.size();
   const uint64_t numbers =
       2 * codec.num_levels + kChunk * kChunk + w * (2 * kChunk + 2) + kChunk + blocks * w * (w + 3 + codec.num_levels);
