@@ -134,6 +134,8 @@ struct Avx2 {
     alignas(32) uint64_t pairs[8];
     _mm256_store_si256(reinterpret_cast<__m256i*>(pairs), _mm256_unpacklo_epi32(first, second));
     _mm256_store_si256(reinterpret_cast<__m256i*>(pairs + 4), _mm256_unpackhi_epi32(first, second));
+    // Else GCC takes the positions out of the registers, with a shuffle each, and shuffles are what is scarce.
+    __asm__("" : "+m"(pairs));
     const __m256i x0 = load_pairs(packed, pairs), x1 = load_pairs(packed, pairs + 1);
     const __m256i x2 = load_pairs(packed, pairs + 4), x3 = load_pairs(packed, pairs + 5);
     const __m256i a = _mm256_unpacklo_epi16(x0, x2), b = _mm256_unpacklo_epi16(x1, x3);  // 0 2 and 1 3

@@ -87,6 +87,8 @@ struct Avx512 {
     alignas(64) uint64_t pairs[16];
     _mm512_store_si512(pairs, _mm512_unpacklo_epi32(first, second));
     _mm512_store_si512(pairs + 8, _mm512_unpackhi_epi32(first, second));
+    // Else GCC takes the positions out of the registers, with a shuffle each, and shuffles are what is scarce.
+    __asm__("" : "+m"(pairs));
     const __m512i x0 = load_pairs(packed, pairs), x1 = load_pairs(packed, pairs + 1);
     const __m512i x2 = load_pairs(packed, pairs + 8), x3 = load_pairs(packed, pairs + 9);
     const __m512i a = _mm512_unpacklo_epi16(x0, x2), b = _mm512_unpacklo_epi16(x1, x3);  // 0 2 and 1 3
