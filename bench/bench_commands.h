@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "bench/synthetic_model.h"
+#include "nwc/nwc.h"
 #include "runtime/decoder/decoder.h"
 
 namespace nwc::bench {
@@ -57,6 +58,14 @@ std::optional<BackendDecoder> open_vulkan(const NwcFile& file, Runner& runner, c
 std::optional<SyntheticOptions> affordable_layer(const SyntheticOptions& layer, Runner& runner,
                                                  const std::string& device, const Report& report);
 
+/// A form in which sessions hold decoded weights.
+struct WeightForm {
+  const char* name;
+  nwc_precision precision;
+};
+inline constexpr WeightForm kWeightForms[] = {
+    {"f32", NWC_PRECISION_F32}, {"f16", NWC_PRECISION_F16}, {"bf16", NWC_PRECISION_BF16}};
+
 inline void add_preset_option(CLI::App* command, std::vector<std::string>* presets) {
   command->add_option("--preset", *presets, "Synthesis networks")
       ->check(CLI::IsMember({"identity", "linear", "small", "paper"}))
@@ -78,5 +87,6 @@ void add_encode(CLI::App* app);
 void add_scaling(CLI::App* app);
 void add_device(CLI::App* app);
 void add_model(CLI::App* app);
+void add_peer(CLI::App* app);
 
 }  // namespace nwc::bench

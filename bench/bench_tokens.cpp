@@ -22,7 +22,7 @@ constexpr uint64_t kProcess = 16u << 20;    // of these for program, metadata an
 
 struct TokenOptions : CommonOptions {
   BackendOptions backend;
-  std::string model, child, child_backend;
+  std::string model, child, child_backend, weights;
   std::vector<std::string> modes = {"resident", "cached", "fused-cached", "streamed", "streamed-budget", "fused"};
   uint32_t context = 0, prompt = 128, generate = 32;
   double seconds = 60;
@@ -76,6 +76,9 @@ nwc_session_params make_params(const TokenOptions& o, const nwc_model* model) {
   params.device_name = o.backend.device.empty() ? nullptr : o.backend.device.c_str();
   params.num_threads = o.threads;
   params.context = o.context;
+  for (const WeightForm& form : kWeightForms) {
+    if (o.weights == form.name) params.weight_precision = form.precision;
+  }
   params.mode = o.child == "resident"                             ? NWC_WEIGHTS_RESIDENT
                 : o.child == "cached"                             ? NWC_WEIGHTS_CACHED
                 : o.child == "fused" || o.child == "fused-cached" ? NWC_WEIGHTS_FUSED
@@ -119,6 +122,7 @@ std::vector<uint32_t> make_prompt(const nwc_model* model, const nwc_model_info& 
 
 /// What the process with --child does: one mode on one backend.
 void run_child(const TokenOptions& o) {
+  const auto begin = std::chrono::steady_clock::now();
   nwc_model* const model = made([&](const nwc_error_detail* detail) {
     nwc_model* opened = nullptr;
     const nwc_status status = nwc_model_open_path(o.model.c_str(), detail, &opened);
@@ -157,6 +161,7 @@ void run_child(const TokenOptions& o) {
   };
   eval(prompt);
   generation();  // a first time, in which devices compile
+  const double first_token = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const double one = std::max(1e-6, seconds_of(false, [&] { generation(); }));
   // Tokens of a prompt cost a quarter of others, or less. A slow device gets fewer of both.
   const auto affordable = [&](uint32_t wanted, double runs) {
@@ -179,6 +184,7 @@ void run_child(const TokenOptions& o) {
                                {"bpw", info.bpw_file},
                                {"preset", info.codec_width == 0 ? "linear" : "network"},
                                {"load_seconds", load},
+                               {"first_token_seconds", first_token},
                                {"prompt", prompt_seconds},
                                {"prompt_tokens", prompt.size()},
                                {"generated_tokens", num_generate},
@@ -256,7 +262,7 @@ void run_tokens(const TokenOptions& o) {
         r.extra.emplace_back("tokens_per_second", 1 / r.seconds_median);
         for (const char* key :
              {"peak_bytes", "limit_bytes", "anonymous_bytes", "plan_bytes", "file_bytes", "kv_cache_bytes",
-              "budget_bytes", "context", "load_seconds", "prompt_tokens", "generated_tokens"})
+              "budget_bytes", "context", "load_seconds", "first_token_seconds", "prompt_tokens", "generated_tokens"})
           r.extra.emplace_back(key, json[key]);
         report.add(r);
       }
@@ -288,6 +294,10 @@ void add_tokens(CLI::App* app) {
   command->add_option("--seconds", o->seconds, "About so long for a mode, with fewer tokens where that is not enough")
       ->capture_default_str();
   command->add_flag("--fill", o->fill, "Fill the KV cache before the peak is read");
+  std::vector<std::string> forms;
+  for (const WeightForm& form : kWeightForms) forms.push_back(form.name);
+  command->add_option("--weights", o->weights, "Form of decoded weights (default: what sessions choose)")
+      ->check(CLI::IsMember(forms));
   command->add_option("--child", o->child)->group("");
   command->add_option("--child-backend", o->child_backend)->group("");
   command->callback([o] { run_tokens(*o); });
