@@ -8,6 +8,10 @@
 namespace nwc {
 namespace {
 
+/// Blocks that one task takes of a long context: so few that all threads have work with few heads, so many that merging
+/// is nothing beside them. Fixed, so that results do not depend on the number of threads.
+constexpr uint32_t kPieceBlocks = 4;
+
 uint32_t num_blocks(uint32_t context) { return static_cast<uint32_t>(ceil_div(context, kCacheBlock)); }
 
 /// Blocks of a layer's cache. A range of n positions lies in at most ceil(n / kCacheBlock) + 1 blocks.
@@ -88,12 +92,101 @@ void KvCache::store(const KernelTable& kernels, uint32_t layer, uint32_t positio
   }
 }
 
+namespace {
+
+uint32_t num_pieces(uint32_t blocks) { return static_cast<uint32_t>(ceil_div(blocks, kPieceBlocks)); }
+
+/// What a task leaves of one head over its piece of the positions: the weighted mean of the values, and the logarithm
+/// of the sum of the exponentials that it was divided by.
+size_t partial_size(const BlockSpec& block) { return size_t{block.head_dim} + 1; }
+
+float largest_of(const float* row, uint32_t n) {
+  constexpr uint32_t kLanes = 16;  // independent chains, which compilers turn into vectors
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, row[0]);
+  uint32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (uint32_t j = 0; j < kLanes; ++j) lanes[j] = row[i + j] > lanes[j] ? row[i + j] : lanes[j];
+  }
+  for (; i < n; ++i) lanes[0] = std::max(lanes[0], row[i]);
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+void cap_scores(float scale, float cap, float* row, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) row[i] = cap * std::tanh(scale * row[i] / cap);
+}
+
+/// One token and a long context: the positions are split as well as the heads, and the pieces merged.
+void attend_in_pieces(const KernelTable& kernels, Runner& runner, const BlockSpec& block, const KvCache& cache,
+                      uint32_t layer, uint32_t position, const float* queries, float* out, float* scratch,
+                      size_t scratch_stride) {
+  const uint32_t dim = block.head_dim, heads = block.num_kv_heads, group = block.num_heads / heads;
+  const uint32_t oldest = oldest_seen(block, position), first_block = oldest / kCacheBlock;
+  const uint32_t blocks = position / kCacheBlock + 1 - first_block, pieces = num_pieces(blocks);
+  constexpr uint32_t kStride = kPieceBlocks * kCacheBlock;
+  const size_t of_worker = size_t{kCacheBlock} * dim + size_t{group} * kStride;
+  const size_t size = partial_size(block);
+  float* const partials = scratch + of_worker;  // [head][piece], in the first worker's scratch behind its own
+
+  parallel_for(runner, heads * pieces, [&](uint32_t task, uint32_t worker) {
+    const uint32_t head = task / pieces, piece = task % pieces;
+    float* converted = scratch + worker * scratch_stride;
+    float* scores = converted + size_t{kCacheBlock} * dim;  // [group][kStride]
+    const uint32_t from = first_block + piece * kPieceBlocks, to = std::min(first_block + blocks, from + kPieceBlocks);
+    const uint32_t origin = from * kCacheBlock;
+    const uint32_t begin = std::max(oldest, origin) - origin;
+    const uint32_t end = std::min(position + 1, to * kCacheBlock) - origin;
+    const float* query = queries + size_t{head} * group * dim;
+    for (uint32_t b = from; b < to; ++b) {
+      const uint32_t at = (b - from) * kCacheBlock;
+      const float* keys = cache.key_block(kernels, layer, head, b, converted);
+      kernels.gemm(group, dim, std::min(kCacheBlock, end - at), query, dim, keys, kCacheBlock, scores + at, kStride,
+                   false);
+    }
+    float* const sums = partials + (size_t{head} * group * pieces + piece) * size;  // one head is `pieces` further
+    const float scale = score_scale(block);
+    for (uint32_t g = 0; g < group; ++g) {
+      float* row = scores + size_t{g} * kStride;
+      if (block.attention_softcap != 0) cap_scores(scale, block.attention_softcap, row + begin, end - begin);
+      const float factor = block.attention_softcap != 0 ? 1.0f : scale;
+      const float largest = largest_of(row + begin, end - begin);
+      kernels.softmax(row + begin, end - begin, factor);
+      // The largest score's exponential was 1 before the division by their sum.
+      const float share = largest_of(row + begin, end - begin);
+      sums[g * pieces * size + dim] = factor * largest - std::log(share);
+      std::fill(row, row + begin, 0.0f);
+    }
+    for (uint32_t b = from; b < to; ++b) {
+      const uint32_t at = (b - from) * kCacheBlock;
+      const float* values = cache.value_block(kernels, layer, head, b, converted);
+      kernels.gemm(group, std::min(kCacheBlock, end - at), dim, scores + at, kStride, values, dim, sums, pieces * size,
+                   b != from);
+    }
+  });
+
+  for (uint32_t h = 0; h < block.num_heads; ++h, out += dim) {
+    const float* const sums = partials + size_t{h} * pieces * size;
+    float largest = sums[dim], total = 0;
+    for (uint32_t p = 1; p < pieces; ++p) largest = std::max(largest, sums[p * size + dim]);
+    for (uint32_t p = 0; p < pieces; ++p) total += std::exp(sums[p * size + dim] - largest);
+    std::fill_n(out, dim, 0.0f);
+    for (uint32_t p = 0; p < pieces; ++p) {
+      const float weight = std::exp(sums[p * size + dim] - largest) / total;
+      for (uint32_t d = 0; d < dim; ++d) out[d] += weight * sums[p * size + d];
+    }
+  }
+}
+
+}  // namespace
+
 uint64_t attention_scratch(const ModelLayout& layout, uint32_t context, uint32_t batch) {
   uint64_t most = 0;
   for (const BlockSpec& block : layout.model.blocks) {
-    const uint64_t rows = uint64_t{block.num_heads / block.num_kv_heads} * kAttentionTokens;
-    most = std::max(most,
-                    rows * kept_blocks(block, context, batch) * kCacheBlock + uint64_t{kCacheBlock} * block.head_dim);
+    const uint64_t group = block.num_heads / block.num_kv_heads, blocks = kept_blocks(block, context, batch);
+    const uint64_t scores = group * kAttentionTokens * blocks * kCacheBlock;
+    const uint64_t in_pieces = group * kPieceBlocks * kCacheBlock +
+                               block.num_heads * num_pieces(static_cast<uint32_t>(blocks)) * partial_size(block);
+    most = std::max(most, std::max(scores, in_pieces) + uint64_t{kCacheBlock} * block.head_dim);
   }
   return most;
 }
@@ -105,6 +198,9 @@ void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, 
   const uint32_t group = block.num_heads / heads;
   const size_t out_stride = size_t{block.num_heads} * dim;
   const float scale = score_scale(block);
+  if (tokens == 1 && position / kCacheBlock + 1 - oldest_seen(block, position) / kCacheBlock > kPieceBlocks) {
+    return attend_in_pieces(kernels, runner, block, cache, layer, position, qkv, out, scratch, scratch_stride);
+  }
   const uint32_t token_blocks = static_cast<uint32_t>(ceil_div(tokens, kAttentionTokens));
 
   parallel_for(runner, token_blocks * heads, [&](uint32_t task, uint32_t worker) {
@@ -140,8 +236,7 @@ void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, 
         const uint32_t own = position + first + t;
         const uint32_t begin = oldest_seen(block, own) - origin, end = own + 1 - origin;
         if (block.attention_softcap != 0) {
-          const float cap = block.attention_softcap;
-          for (uint32_t i = begin; i < end; ++i) row[i] = cap * std::tanh(scale * row[i] / cap);
+          cap_scores(scale, block.attention_softcap, row + begin, end - begin);
           kernels.softmax(row + begin, end - begin, 1.0f);
         } else {
           kernels.softmax(row + begin, end - begin, scale);
