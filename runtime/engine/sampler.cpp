@@ -43,6 +43,20 @@ void Sampler::penalize() {
   }
 }
 
+namespace {
+/// The lowest id among equals; NaN counts as minus infinity.
+uint32_t most_likely(std::span<const float> logits) {
+  size_t best = 0;
+  float largest = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (!(logits[i] > largest)) continue;
+    largest = logits[i];
+    best = i;
+  }
+  return static_cast<uint32_t>(best);
+}
+}  // namespace
+
 uint32_t Sampler::sample(std::span<const float> logits) {
   const uint32_t token = draw(logits);
   if (penalizes()) ++drawn_[token];
@@ -51,6 +65,7 @@ uint32_t Sampler::sample(std::span<const float> logits) {
 
 uint32_t Sampler::draw(std::span<const float> logits) {
   assert(!logits.empty());
+  if (params_.temperature == 0 && !penalizes()) return most_likely(logits);
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     const float logit = std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : logits[i];
@@ -67,18 +82,39 @@ uint32_t Sampler::draw(std::span<const float> logits) {
 
   size_t kept = candidates_.size();
   if (params_.top_k != 0) kept = std::min<size_t>(kept, params_.top_k);
+  const double largest = best->logit;
+  const bool few = kept < candidates_.size();
   const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(kept);
-  if (kept < candidates_.size()) std::partial_sort(candidates_.begin(), end, candidates_.end(), likelier);
-  if (kept == candidates_.size() && params_.top_p < 1) std::sort(candidates_.begin(), end, likelier);
+  if (few) std::partial_sort(candidates_.begin(), end, candidates_.end(), likelier);
 
-  const double largest = kept < candidates_.size() || params_.top_p < 1 ? candidates_[0].logit : best->logit;
-  weights_.clear();
+  const auto weight = [&](const Candidate& c) { return std::exp((c.logit - largest) / params_.temperature); };
   double total = 0;
-  for (size_t i = 0; i < kept; ++i) {
-    weights_.push_back(std::exp((candidates_[i].logit - largest) / params_.temperature));
-    total += weights_.back();
+  weights_.clear();
+  if (params_.top_p < 1 && !few) {
+    // Some hundreds of a vocabulary reach most shares: only as many are put in order.
+    for (const Candidate& c : candidates_) total += weight(c);
+    const double wanted = params_.top_p * total;
+    double sum = 0;
+    size_t ordered = 0;
+    for (kept = 0; kept < candidates_.size() && sum < wanted; ++kept) {
+      if (kept == ordered) {
+        const auto begin = candidates_.begin() + static_cast<std::ptrdiff_t>(ordered);
+        ordered = std::min(candidates_.size(), std::max<size_t>(64, 4 * ordered));
+        const auto middle = candidates_.begin() + static_cast<std::ptrdiff_t>(ordered);
+        std::nth_element(begin, middle - 1, candidates_.end(), likelier);
+        std::sort(begin, middle, likelier);
+      }
+      weights_.push_back(weight(candidates_[kept]));
+      sum += weights_.back();
+    }
+    total = sum;
+  } else {
+    for (size_t i = 0; i < kept; ++i) {
+      weights_.push_back(weight(candidates_[i]));
+      total += weights_.back();
+    }
   }
-  if (params_.top_p < 1) {
+  if (params_.top_p < 1 && few) {
     const double wanted = params_.top_p * total;
     double sum = 0;
     size_t i = 0;

@@ -55,6 +55,36 @@ TEST(Sampler, DrawsWithTheRightProbabilities) {
   EXPECT_NEAR(frequencies({.temperature = 1, .top_k = 2, .top_p = 0.5f, .seed = 7}, logits, 100)[1], 1.0, 1e-9);
 }
 
+// Only the front of the vocabulary is put in order: the draws are those of a whole one in order.
+TEST(Sampler, ANucleusIsThatOfTheWholeVocabularyInOrder) {
+  std::vector<float> logits;
+  Pcg32 random(5);
+  for (int i = 0; i < 3000; ++i) logits.push_back(static_cast<float>(random.next() % 64) * 0.11f);  // many are equal
+  std::vector<uint32_t> order(logits.size());
+  for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return logits[a] > logits[b]; });
+  for (const float top_p : {0.001f, 0.3f, 0.9f, 0.999f}) {
+    for (const uint32_t top_k : {0u, 3000u, 5000u}) {
+      double total = 0, sum = 0;
+      for (const float l : logits) total += std::exp(double{l} - double{logits[order[0]]});
+      size_t kept = 0;
+      std::vector<double> weights;
+      for (; sum < double{top_p} * total; ++kept) {
+        weights.push_back(std::exp(double{logits[order[kept]]} - double{logits[order[0]]}));
+        sum += weights.back();
+      }
+      Sampler s = *Sampler::create({.temperature = 1, .top_k = top_k, .top_p = top_p, .seed = 11});
+      Pcg32 same(11);
+      for (int i = 0; i < 200; ++i) {
+        double target = same.uniform() * sum;
+        size_t at = 0;
+        while (at + 1 < kept && target >= weights[at]) target -= weights[at++];
+        ASSERT_EQ(s.sample(logits), order[at]) << top_p << " " << top_k;
+      }
+    }
+  }
+}
+
 TEST(Sampler, SameSeedSameTokens) {
   std::vector<float> logits;
   for (int i = 0; i < 500; ++i) logits.push_back(static_cast<float>(i % 37) * 0.1f);
