@@ -43,12 +43,13 @@ CpuLevel detect_hardware() {
 #endif
 }
 
-bool detect_vbmi2_hardware() {
+// A bit of ECX of CPUID's leaf 7.
+bool has_extension(uint32_t bit) {
 #if defined(__x86_64__)
   uint32_t eax, ebx, ecx, edx;
-  constexpr uint32_t kVbmi2 = 1u << 6;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (ecx & kVbmi2) != 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (ecx >> bit & 1u) != 0;
 #else
+  static_cast<void>(bit);
   return false;
 #endif
 }
@@ -56,7 +57,12 @@ bool detect_vbmi2_hardware() {
 }  // namespace
 
 bool detect_vbmi2() {
-  static const bool hardware = detect_vbmi2_hardware();
+  static const bool hardware = has_extension(6);
+  return hardware;
+}
+
+bool detect_vnni() {
+  static const bool hardware = has_extension(11);
   return hardware;
 }
 

@@ -22,6 +22,8 @@ inline constexpr CpuLevel kCpuLevels[] = {CpuLevel::kScalar};
 CpuLevel detect_cpu_level();
 /// Whether the machine, if it runs kAvx512, has VBMI2, too: since Ice Lake and Zen 4.
 bool detect_vbmi2();
+/// The same of dot products of bytes, AVX512_VNNI.
+bool detect_vnni();
 const char* cpu_level_name(CpuLevel level);
 
 }  // namespace nwc

@@ -1,0 +1,31 @@
+// Coded tensors to integers (integer_form.h).
+//
+// A unit has, for group g of four columns, row r and column c of the group, the integer with its bias at byte
+// 64 g + 4 r + c: 8 groups of 64 bytes. With 8 bits that is how it lies in memory. Of fewer, the lower four bits of
+// groups 2 i and 2 i + 1 share the bytes of block i (the even group has the lower half), and behind the four blocks come
+// the upper bits: for 5 bits one block, bit g of each byte is group g's; for 6 bits two blocks, of which number g / 4
+// has group g's two bits at 2 (g mod 4).
+#pragma once
+
+#include "runtime/base/bytes.h"
+#include "runtime/base/thread_pool.h"
+#include "runtime/codec/integer_form.h"
+#include "runtime/codec/tensor_decode.h"
+
+namespace nwc {
+
+/// Rows [row_begin, row_end) of a coded tensor in its form, out: form.bytes from a multiple of 64 on. row_begin: a
+/// multiple of two tiles' rows, so are row_end and what follows; parts of a tensor are decoded in order, and the first
+/// one fills in factors and scales. The result depends neither on the runner nor on the parts.
+/// errors: those of decode_tensor_rows; kLimit (more outliers than the form has room for)
+Status decode_integers(const NwcFile& file, const DecodeTables& tables, size_t tensor, const IntegerForm& form,
+                       uint64_t row_begin, uint64_t row_end, MutableBytes out, Runner& runner,
+                       const TensorDecodeOptions& options);
+
+/// One row as floating-point numbers, out [form.cols]: row_scale * factor * q. data: what decode_integers wrote.
+void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, float* out);
+
+/// The integers of a unit with their bias, bytes[512] in the order above. The readable twin of what the kernels do.
+void unpack_unit(uint32_t bits, const uint8_t* unit, uint8_t* bytes);
+
+}  // namespace nwc

@@ -1,0 +1,118 @@
+#include "runtime/codec/integer_form.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "runtime/base/checked.h"
+#include "runtime/format/trellis.h"
+
+namespace nwc {
+namespace {
+
+constexpr size_t kNumBits = std::size(kIntegerBits);
+using Shares = std::array<double, kNumBits>;  ///< of integers that do not fit, by kIntegerBits
+
+/// What an outlier costs in bits: its entry, and the time that a product takes for it.
+constexpr double kOutlierBits = 8 * sizeof(Outlier) * 3;
+/// Frequencies are at least 1 in 4096, however rare a symbol is: the rarest are taken to be rarer.
+constexpr double kLeastFrequency = 0.3;
+/// Room for outliers: as many as expected times this, and a few a row block.
+constexpr double kOutlierRoom = 1.5;
+constexpr uint64_t kOutliersPerRowBlock = 2;
+
+Shares shares_of(const FrequencyTable& t, bool trellis, uint32_t bank) {
+  Shares shares{};
+  const size_t symbols = t.freq.size();
+  for (size_t s = 0; s < symbols; ++s) {
+    const double freq = (t.freq[s] == 1 ? kLeastFrequency : t.freq[s]) / static_cast<double>(kProbScale);
+    const bool escape = s + 1 == symbols;
+    const int32_t low = (static_cast<int32_t>(s) + t.min) * (1 << t.raw_bits), high = low + (1 << t.raw_bits) - 1;
+    const int32_t k = std::abs(low) > std::abs(high) ? low : high;  // the larger end, which is enough
+    const int32_t q = trellis ? trellis_index(k, bank) : k;
+    for (size_t b = 0; b < kNumBits; ++b) {
+      const int32_t bias = integer_bias(kIntegerBits[b]);
+      if (escape || q < -bias || q >= bias) shares[b] += freq;
+    }
+  }
+  return shares;
+}
+
+/// Shares of all levels, over the contexts that the tensor's rows have.
+std::vector<Shares> shares_by_level(const CodecRecord& codec, const CodedTensor& coded) {
+  const bool trellis = codec.quantizer == Quantizer::kTrellis;
+  std::array<double, kNumContexts> context{};
+  if (codec.context_kind == ContextKind::kChannel) {
+    context.fill(1.0 / kNumContexts);
+  } else if (coded.row_class.empty()) {
+    context[0] = 1;
+  } else {
+    for (const uint8_t c : coded.row_class) context[c] += 1.0 / static_cast<double>(coded.row_class.size());
+  }
+  std::vector<std::array<Shares, 2>> of_table(codec.tables.size());
+  for (size_t t = 0; t < codec.tables.size(); ++t) {
+    for (uint32_t bank = 0; bank < codec.num_banks(); ++bank)
+      of_table[t][bank] = shares_of(codec.tables[t], trellis, bank);
+  }
+  std::vector<Shares> levels(codec.num_levels);
+  for (uint32_t level = 0; level < codec.num_levels; ++level) {
+    for (uint32_t c = 0; c < kNumContexts; ++c) {
+      for (uint32_t bank = 0; bank < codec.num_banks(); ++bank) {
+        const Shares& shares = of_table[codec.table_of(level, c, bank)][bank];
+        for (size_t b = 0; b < kNumBits; ++b) levels[level][b] += context[c] * shares[b] / codec.num_banks();
+      }
+    }
+  }
+  return levels;
+}
+
+}  // namespace
+
+const char* why_not_integers(const CodecRecord& codec) {
+  if (!codec.synthesis.is_identity()) return "the codec's synthesis is not the identity";
+  return nullptr;
+}
+
+Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeights which, bool check_crc) {
+  const TensorRecord& record = file.tensors()[tensor];
+  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
+  const std::vector<Shares> shares = shares_by_level(*file.codec(), coded);
+  IntegerForm form;
+  form.rows = record.rows();
+  form.cols = record.cols();
+  double outliers = 0;  // of a row
+  for (uint64_t begin = 0; begin < form.cols; begin += kUnitCols) {
+    const uint64_t end = std::min<uint64_t>(form.cols, begin + kUnitCols);
+    Shares columns{};
+    for (uint64_t j = begin; j < end; ++j) {
+      if (coded.scale[j] == 0) continue;
+      form.shrinks |= file.codec()->shrink[coded.level[j]] != 0;
+      for (size_t b = 0; b < kNumBits; ++b) columns[b] += shares[coded.level[j]][b];
+    }
+    const auto cost = [&](size_t b) { return kIntegerBits[b] + kOutlierBits * columns[b] / kUnitCols; };
+    size_t best = kNumBits - 1;
+    for (size_t b = 0; which == IntegerWeights::kPacked && b < kNumBits; ++b) {
+      if (cost(b) < cost(best)) best = b;
+    }
+    form.bits.push_back(kIntegerBits[best]);
+    form.row_block_bytes += unit_bytes(kIntegerBits[best]);
+    outliers += columns[best];
+  }
+  const uint64_t weights = form.rows * form.cols;
+  const double expected = kOutlierRoom * outliers * static_cast<double>(form.rows);
+  form.max_outliers = std::min(weights, static_cast<uint64_t>(expected) + kOutliersPerRowBlock * form.row_blocks());
+  const auto place = [&form](uint64_t size) {
+    const uint64_t at = form.bytes;
+    form.bytes = align_up(at + size, 64);
+    return at;
+  };
+  place(form.row_blocks() * form.row_block_bytes);
+  form.row_scale_at = place(form.row_blocks() * kChunk * sizeof(float));
+  form.factor_at = place(form.padded_cols() * sizeof(float));
+  form.shrink_at = place(form.shrinks ? form.padded_cols() * sizeof(float) : 0);
+  form.begin_at = place((form.row_blocks() + 1) * sizeof(uint32_t));
+  form.outliers_at = place(form.max_outliers * sizeof(Outlier));
+  return form;
+}
+
+}  // namespace nwc

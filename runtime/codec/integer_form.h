@@ -1,0 +1,64 @@
+// Decoded weights as the small integers that entropy decoding gives, for products after loading (doc/architecture.md,
+// "Integer weights").
+//
+// Where the synthesis is the identity, weight (i, j) is row_scale_i * factor_j * (q_ij - sign(q_ij) * shrink_j) with an
+// integer q: y_i = row_scale_i * (sum_j q_ij * (factor_j * x_j) - sum_j sign(q_ij) * (shrink_j * factor_j * x_j)), where
+// most codecs do not shrink, and the second sum is left out. So integers hold the weights exactly, in a byte or less.
+#pragma once
+
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/format/codec_record.h"
+#include "runtime/format/nwc_file.h"
+
+namespace nwc {
+
+/// Columns of a unit, which is a chunk of rows of them: what the decoder hands over at a time.
+inline constexpr uint32_t kUnitCols = kNumLanes;
+inline constexpr uint32_t kUnitWeights = kChunk * kUnitCols;
+/// Bits of an integer in a unit. Units of 4, 5 and 6 bits are bit planes (integer_decode.h).
+inline constexpr uint8_t kIntegerBits[] = {4, 5, 6, 8};
+constexpr uint32_t unit_bytes(uint32_t bits) { return kUnitWeights / 8 * bits; }
+/// Added to an integer, it makes one without a sign.
+constexpr int32_t integer_bias(uint32_t bits) { return 1 << (bits - 1); }
+
+/// An integer beyond the bits of its unit: the unit holds the nearest one that fits, this the rest.
+struct Outlier {
+  uint32_t column = 0;
+  int16_t rest = 0;
+  uint16_t row = 0;  ///< of the chunk's
+};
+
+enum class IntegerWeights : uint8_t {
+  kNone = 0,    ///< weights are held as floating-point numbers
+  kQ8 = 1,      ///< a byte each
+  kPacked = 2,  ///< as many bits as nearly all integers of a unit's columns need
+  kAuto = 3,    ///< kPacked wherever it is possible
+};
+
+/// How the integers of one coded tensor lie in memory: units in order of row blocks and columns, row scales, column
+/// factors and, with `shrinks`, shrink times factor of the columns, for each row block where its outliers begin, and the
+/// outliers. Parts are aligned to 64 bytes.
+struct IntegerForm {
+  uint64_t rows = 0, cols = 0;
+  std::vector<uint8_t> bits;  ///< of the units of each row block, [ceil(cols / 32)]
+  uint64_t row_block_bytes = 0;
+  uint64_t row_scale_at = 0, factor_at = 0, shrink_at = 0, begin_at = 0, outliers_at = 0;  ///< f32 (3), u32, Outlier
+  bool shrinks = false;
+  uint64_t max_outliers = 0;
+  uint64_t bytes = 0;
+
+  uint64_t row_blocks() const { return (rows + kChunk - 1) / kChunk; }
+  uint32_t units() const { return static_cast<uint32_t>(bits.size()); }
+  uint64_t padded_cols() const { return uint64_t{units()} * kUnitCols; }
+};
+
+/// Why the weights of this codec are not integers times scales; nullptr if they are.
+const char* why_not_integers(const CodecRecord& codec);
+
+/// Chooses the bits of a coded tensor's units from the frequencies of its symbols, so that bits and outliers together
+/// are few. which: kQ8 or kPacked. errors: those of load_coded
+Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeights which, bool check_crc);
+
+}  // namespace nwc

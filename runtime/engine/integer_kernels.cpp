@@ -1,0 +1,57 @@
+// The scalar kernel, which is the reference, and the choice among its twins.
+#include "runtime/engine/integer_kernels.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "runtime/codec/integer_decode.h"
+
+namespace nwc {
+namespace {
+
+template <bool kSigns>
+void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens, float (*y)[kIntegerRows]) {
+  std::memset(y, 0, tokens * sizeof *y);
+  constexpr uint32_t kUnitsPerBlock = kInputBlock / kUnitCols;
+  const uint8_t* unit = weights.units;
+  for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
+    uint32_t sum[kIntegerTokens][kIntegerRows] = {};
+    for (uint32_t u = first; u < weights.num_units && u < first + kUnitsPerBlock; ++u) {
+      uint8_t bytes[kUnitWeights];
+      unpack_unit(weights.bits[u], unit, bytes);
+      unit += unit_bytes(weights.bits[u]);
+      for (uint32_t t = 0; t < tokens; ++t) {
+        for (uint32_t i = 0; i < kUnitWeights; ++i) {
+          const int32_t x = inputs[t].value[u * kUnitCols + i / 64 * 4 + i % 4];
+          const int32_t q = int32_t{bytes[i]} - integer_bias(weights.bits[u]);
+          const int32_t w = kSigns ? (q > 0) - (q < 0) + 1 : int32_t{bytes[i]};
+          sum[t][i % 64 / 4] += static_cast<uint32_t>(w * x);
+        }
+      }
+    }
+    const uint32_t block = first / kUnitsPerBlock;
+    for (uint32_t t = 0; t < tokens; ++t) {
+      for (uint32_t r = 0; r < kIntegerRows; ++r) {
+        const int32_t exact = static_cast<int32_t>(sum[t][r] + static_cast<uint32_t>(inputs[t].correction[block]));
+        y[t][r] = std::fma(static_cast<float>(exact), inputs[t].scale[block], y[t][r]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const IntegerKernels kScalarIntegers = {false, dot<false>, dot<true>};
+
+const IntegerKernels& integer_kernels(CpuLevel level) {
+#if defined(__x86_64__)
+  if (level == CpuLevel::kAvx512 && detect_vnni()) return kVnniIntegers;
+  if (level >= CpuLevel::kAvx2) return kAvx2Integers;
+#elif defined(__aarch64__)
+  if (level == CpuLevel::kNeon) return kNeonIntegers;
+#endif
+  static_cast<void>(level);
+  return kScalarIntegers;
+}
+
+}  // namespace nwc
