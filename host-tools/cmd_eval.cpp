@@ -15,7 +15,7 @@ namespace {
 
 struct EvalCommand {
   QualityRequest request;
-  std::string mode = "auto", memory, choices;
+  std::string mode = "auto", weights, memory, choices;
   bool write_card = false;
 };
 
@@ -70,6 +70,14 @@ Status eval(EvalCommand& command, Context& context) {
     params.device_window_bytes = window_bytes_within(params.memory_budget_bytes);
     params.weight_dtype = params.kv_dtype = Dtype::kF16;
   }
+  if (!command.weights.empty()) {
+    params.integers = command.weights == "q8"       ? IntegerWeights::kQ8
+                      : command.weights == "packed" ? IntegerWeights::kPacked
+                                                    : IntegerWeights::kNone;
+    params.weight_dtype = command.weights == "f32"    ? Dtype::kF32
+                          : command.weights == "bf16" ? Dtype::kBf16
+                                                      : Dtype::kF16;
+  }
   if (!command.choices.empty()) return eval_choices(command, context);
   if (command.request.text.empty()) return invalid_argument("give a text with --text, or questions with --choices");
   if (command.write_card && command.request.reference.empty())
@@ -105,7 +113,11 @@ void add_eval(CLI::App& app, Context& context) {
   sub->add_option("--mode", command->mode, "auto, resident, cached, streamed or fused weights")
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
-  sub->add_option("--memory", command->memory, "Hard memory budget of the model, like 600M; holds weights as f16");
+  sub->add_option("--weights", command->weights,
+                  "What decoded weights are held as: f32, f16, bf16, or the coded integers as q8 or packed (default: "
+                  "f32; with --memory f16)")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8", "packed"}));
+  sub->add_option("--memory", command->memory, "Hard memory budget of the model, like 600M; the KV cache is f16 then");
   sub->add_flag("--write-card", command->write_card, "Store the figures in the file's quality card");
   // They would be without effect.
   for (const char* option : {"--text", "--reference", "--context", "--tokens", "--write-card"}) {

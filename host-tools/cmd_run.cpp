@@ -22,7 +22,7 @@ namespace nwc::cli {
 namespace {
 
 struct RunOptions {
-  std::string model, prompt, prompt_file, mode = "auto", memory;
+  std::string model, prompt, prompt_file, mode = "auto", weights = "auto", memory;
   DeviceOptions device;
   uint32_t max_tokens = 128, context = 0, top_k = 40;  ///< context 0: not given
   float temperature = 0.8f, top_p = 0.95f, min_p = 0;
@@ -87,11 +87,18 @@ const char* mode_name(nwc_weight_mode mode) {
   return kModes[std::min<uint32_t>(mode, NWC_WEIGHTS_FUSED)];
 }
 
+const std::vector<std::string> kWeights = {"auto", "f32", "f16", "bf16", "q8", "packed"};  // as nwc_precision
+
+const char* weights_name(nwc_precision precision) {
+  return kWeights[std::min<size_t>(precision, kWeights.size() - 1)].c_str();
+}
+
 nlohmann::json plan_json(const nwc_session_plan& plan) {
   return {{"mode", mode_name(plan.mode)},
           {"context", plan.context},
           {"batch", plan.batch},
           {"resident_layers", plan.num_resident_layers},
+          {"weights", weights_name(plan.weight_precision)},
           {"weight_bytes", plan.weight_bytes},
           {"stream_buffer_bytes", plan.stream_buffer_bytes},
           {"kv_cache_bytes", plan.kv_cache_bytes},
@@ -104,8 +111,8 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
 }
 
 void print_plan(FILE* out, const nwc_session_plan& plan) {
-  fmt::print(out, "memory plan: {} mode, {} of {} layers resident, context {}\n", mode_name(plan.mode),
-             plan.num_resident_layers, plan.num_layers, plan.context);
+  fmt::print(out, "memory plan: {} mode, {} of {} layers resident as {}, context {}\n", mode_name(plan.mode),
+             plan.num_resident_layers, plan.num_layers, weights_name(plan.weight_precision), plan.context);
   fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
              format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
              format_bytes(plan.activation_bytes), format_bytes(plan.decoder_bytes), format_bytes(plan.total_bytes));
@@ -129,7 +136,9 @@ Status session_params(const RunOptions& options, const Context& context, bool co
                  : options.mode == "fused"    ? NWC_WEIGHTS_FUSED
                                               : NWC_WEIGHTS_AUTO;
   // An uncompressed model may hold numbers that f16 cannot: keep it exact.
-  params->weight_precision = compressed ? NWC_PRECISION_DEFAULT : NWC_PRECISION_F32;
+  const auto weights = std::find(kWeights.begin(), kWeights.end(), options.weights) - kWeights.begin();
+  params->weight_precision = static_cast<nwc_precision>(weights);
+  if (!compressed && options.weights == "auto") params->weight_precision = NWC_PRECISION_F32;
   if (!options.memory.empty()) {
     NWC_ASSIGN_OR_RETURN(params->memory_budget_bytes, parse_budget(options.memory));
   }
@@ -407,6 +416,13 @@ void add_run(CLI::App& app, Context& context) {
           "Where the weights are while the model runs: resident (all decoded once), cached (as many layers as fit), "
           "streamed (layers are decoded again for every token), fused (they stay compressed); auto takes what fits")
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
+      ->capture_default_str();
+  command
+      ->add_option("--weights", options->weights,
+                   "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits; on the "
+                   "CPU), f16, bf16, f32; auto: packed where the codec allows it, else f16, and f32 for models that are "
+                   "not compressed")
+      ->check(CLI::IsMember(kWeights))
       ->capture_default_str();
   command->add_option(
       "--memory", options->memory,

@@ -44,6 +44,16 @@ Result<Dtype> dtype_of(nwc_precision precision, const char* field) {
   }
 }
 
+/// What weights are held as: integers, or else floating-point numbers.
+IntegerWeights integers_of(nwc_precision precision) {
+  switch (precision) {
+    case NWC_PRECISION_DEFAULT: return IntegerWeights::kAuto;
+    case NWC_PRECISION_Q8: return IntegerWeights::kQ8;
+    case NWC_PRECISION_PACKED: return IntegerWeights::kPacked;
+    default: return IntegerWeights::kNone;
+  }
+}
+
 /// Where layers will be computed, as far as can be said before a device is opened.
 Compute expected_compute(const nwc_session_params& p) {
   if (p.backend == NWC_BACKEND_CPU) return Compute::kCpu;
@@ -67,8 +77,11 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   out.mode = static_cast<SessionMode>(p.mode);
   out.memory_budget_bytes = p.memory_budget_bytes;
   out.device_window_bytes = window_bytes_within(p.memory_budget_bytes);
-  NWC_ASSIGN_OR_RETURN(out.weight_dtype, dtype_of(p.weight_precision, "weight_precision"));
-  out.fit_weight_dtype = p.weight_precision == NWC_PRECISION_DEFAULT;
+  out.integers = integers_of(p.weight_precision);
+  nwc_precision floats = p.weight_precision;
+  if (out.integers != IntegerWeights::kNone) floats = NWC_PRECISION_DEFAULT;
+  NWC_ASSIGN_OR_RETURN(out.weight_dtype, dtype_of(floats, "weight_precision"));
+  out.fit_weight_dtype = floats == NWC_PRECISION_DEFAULT;
   NWC_ASSIGN_OR_RETURN(out.kv_dtype, dtype_of(p.kv_precision, "kv_precision"));
   out.batch = p.batch;
   out.num_threads = num_threads;
@@ -115,9 +128,11 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
   out.needed_resident_bytes = plan.needed_resident;
   out.needed_streamed_bytes = plan.needed_streamed;
   out.needed_fused_bytes = plan.needed_fused;
-  out.weight_precision = plan.weight_dtype == Dtype::kF32   ? NWC_PRECISION_F32
-                         : plan.weight_dtype == Dtype::kF16 ? NWC_PRECISION_F16
-                                                            : NWC_PRECISION_BF16;
+  out.weight_precision = plan.integers == IntegerWeights::kQ8       ? NWC_PRECISION_Q8
+                         : plan.integers == IntegerWeights::kPacked ? NWC_PRECISION_PACKED
+                         : plan.weight_dtype == Dtype::kF32         ? NWC_PRECISION_F32
+                         : plan.weight_dtype == Dtype::kF16         ? NWC_PRECISION_F16
+                                                                    : NWC_PRECISION_BF16;
   return out;
 }
 

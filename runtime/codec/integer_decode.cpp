@@ -90,8 +90,9 @@ class IntegerWriter final : public TileConsumer {
     for (const std::vector<Found>& f : found_) all.insert(all.end(), f.begin(), f.end());
     std::sort(all.begin(), all.end(), [](const Found& a, const Found& b) {
       if (a.row_block != b.row_block) return a.row_block < b.row_block;
-      if (a.outlier.column != b.outlier.column) return a.outlier.column < b.outlier.column;
-      return a.outlier.row < b.outlier.row;
+      if (a.outlier.column() != b.outlier.column()) return a.outlier.column() < b.outlier.column();
+      if (a.outlier.row() != b.outlier.row()) return a.outlier.row() < b.outlier.row();
+      return a.outlier.rest() < b.outlier.rest();
     });
     return all;
   }
@@ -101,14 +102,13 @@ class IntegerWriter final : public TileConsumer {
     const int32_t bias = integer_bias(bits);
     for (uint32_t c = 0; c < kChunk && row_block * kChunk + c < form_.rows; ++c) {
       for (uint32_t l = 0; l < kUnitCols; ++l) {
-        const int32_t q = values.q[c][l], rest = q - std::clamp(q, -bias, bias - 1);
-        if (rest == 0) continue;
-        if (++count_ > form_.max_outliers) return;  // an error in the end
-        Found found;
-        found.row_block = row_block;
-        found.outlier = {static_cast<uint32_t>(unit * kUnitCols + l), static_cast<int16_t>(rest),
-                         static_cast<uint16_t>(c)};
-        found_[worker].push_back(found);
+        const int32_t q = values.q[c][l];
+        for (int32_t rest = q - std::clamp(q, -bias, bias - 1); rest != 0;) {
+          if (++count_ > form_.max_outliers) return;  // an error in the end
+          const int32_t part = std::clamp(rest, -kMostRest, kMostRest);
+          found_[worker].push_back({row_block, Outlier(static_cast<uint32_t>(unit * kUnitCols + l), c, part)});
+          rest -= part;
+        }
       }
     }
   }
@@ -183,8 +183,8 @@ void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, flo
   const uint32_t* begin = reinterpret_cast<const uint32_t*>(data + form.begin_at) + block;
   const Outlier* outliers = reinterpret_cast<const Outlier*>(data + form.outliers_at);
   for (uint32_t i = begin[0]; i < begin[1]; ++i) {
-    if (outliers[i].row == r)
-      out[outliers[i].column] += static_cast<float>(outliers[i].rest) * factor[outliers[i].column] * scale;
+    const uint32_t column = outliers[i].column();
+    if (outliers[i].row() == r) out[column] += static_cast<float>(outliers[i].rest()) * factor[column] * scale;
   }
 }
 

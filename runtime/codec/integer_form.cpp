@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cmath>
 
 #include "runtime/base/checked.h"
@@ -14,11 +15,13 @@ constexpr size_t kNumBits = std::size(kIntegerBits);
 using Shares = std::array<double, kNumBits>;  ///< of integers that do not fit, by kIntegerBits
 
 /// What an outlier costs in bits: its entry, and the time that a product takes for it.
-constexpr double kOutlierBits = 8 * sizeof(Outlier) * 3;
+/// (About as long as memory needs for 20 bytes.)
+constexpr double kOutlierBits = 8 * (sizeof(Outlier) + 20);
 /// Frequencies are at least 1 in 4096, however rare a symbol is: the rarest are taken to be rarer.
 constexpr double kLeastFrequency = 0.3;
-/// Room for outliers: as many as expected times this, and a few a row block.
+/// Room for outliers: as many as expected times this, and so many more of all weights, and of a row block.
 constexpr double kOutlierRoom = 1.5;
+constexpr double kOutlierShare = 1.0 / 256;
 constexpr uint64_t kOutliersPerRowBlock = 2;
 
 Shares shares_of(const FrequencyTable& t, bool trellis, uint32_t bank) {
@@ -75,6 +78,7 @@ const char* why_not_integers(const CodecRecord& codec) {
 
 Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeights which, bool check_crc) {
   const TensorRecord& record = file.tensors()[tensor];
+  assert(record.cols() <= kMaxIntegerCols);
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
   const std::vector<Shares> shares = shares_by_level(*file.codec(), coded);
   IntegerForm form;
@@ -99,7 +103,8 @@ Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeig
     outliers += columns[best];
   }
   const uint64_t weights = form.rows * form.cols;
-  const double expected = kOutlierRoom * outliers * static_cast<double>(form.rows);
+  const double expected =
+      kOutlierRoom * outliers * static_cast<double>(form.rows) + kOutlierShare * static_cast<double>(weights);
   form.max_outliers = std::min(weights, static_cast<uint64_t>(expected) + kOutliersPerRowBlock * form.row_blocks());
   const auto place = [&form](uint64_t size) {
     const uint64_t at = form.bytes;

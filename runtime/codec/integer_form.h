@@ -24,11 +24,22 @@ constexpr uint32_t unit_bytes(uint32_t bits) { return kUnitWeights / 8 * bits; }
 constexpr int32_t integer_bias(uint32_t bits) { return 1 << (bits - 1); }
 
 /// An integer beyond the bits of its unit: the unit holds the nearest one that fits, this the rest.
-struct Outlier {
-  uint32_t column = 0;
-  int16_t rest = 0;
-  uint16_t row = 0;  ///< of the chunk's
+class Outlier {
+ public:
+  Outlier() = default;
+  /// column: below kMaxIntegerCols; row: of the chunk's; rest: at most kMostRest either way
+  Outlier(uint32_t column, uint32_t row, int32_t rest)
+      : bits_(column | row << 16 | static_cast<uint32_t>(rest) << 20) {}
+  uint32_t column() const { return bits_ & 0xffffu; }
+  uint32_t row() const { return bits_ >> 16 & 15u; }
+  int32_t rest() const { return static_cast<int32_t>(bits_) >> 20; }
+
+ private:
+  uint32_t bits_ = 0;
 };
+/// A larger rest is several outliers of the same place.
+inline constexpr int32_t kMostRest = 2047;
+inline constexpr uint64_t kMaxIntegerCols = 65536;
 
 enum class IntegerWeights : uint8_t {
   kNone = 0,    ///< weights are held as floating-point numbers
@@ -58,7 +69,7 @@ struct IntegerForm {
 const char* why_not_integers(const CodecRecord& codec);
 
 /// Chooses the bits of a coded tensor's units from the frequencies of its symbols, so that bits and outliers together
-/// are few. which: kQ8 or kPacked. errors: those of load_coded
+/// are few. which: kQ8 or kPacked; the tensor has at most kMaxIntegerCols columns. errors: those of load_coded
 Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeights which, bool check_crc);
 
 }  // namespace nwc

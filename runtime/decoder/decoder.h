@@ -9,6 +9,7 @@
 #include "runtime/base/cpu_features.h"
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/codec/integer_form.h"
 #include "runtime/format/nwc_file.h"
 
 namespace nwc {
@@ -20,6 +21,15 @@ struct DecodeRequest {
   MutableBytes out;                     ///< (row_end - row_begin) * n elements
   bool check_crc = true;
   Progress progress;
+};
+
+/// Rows of a coded tensor as integers, as decode_integers (runtime/codec/integer_decode.h).
+struct IntegerRequest {
+  size_t tensor = 0;
+  const IntegerForm* form = nullptr;
+  uint64_t row_begin = 0, row_end = 0;
+  MutableBytes out;
+  bool check_crc = true;
 };
 
 class DeviceDecoder;  // runtime/decoder/vulkan/device_decoder.h
@@ -35,6 +45,8 @@ class Decoder {
   virtual DeviceDecoder* on_device() { return nullptr; }
   /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
   virtual Status decode(const DecodeRequest& request) = 0;
+  /// errors: kUnsupported (this decoder works on a device), those of decode_integers
+  virtual Status decode_integers(const IntegerRequest& request);
   /// Exact reconstruction indices of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
   virtual Status decode_values(size_t tensor, std::span<int16_t> out) = 0;
 };

@@ -1,6 +1,6 @@
 // The CPU backend: runtime/codec behind the decoder interface.
 #include "runtime/base/str_cat.h"
-#include "runtime/codec/tensor_decode.h"
+#include "runtime/codec/integer_decode.h"
 #include "runtime/decoder/raw_tensor.h"
 
 namespace nwc {
@@ -28,6 +28,14 @@ class CpuDecoder final : public Decoder {
                                  runner_, options);
   }
 
+  Status decode_integers(const IntegerRequest& request) override {
+    TensorDecodeOptions options;
+    options.cpu = cpu_;
+    options.check_crc = request.check_crc;
+    return nwc::decode_integers(file_, tables_, request.tensor, *request.form, request.row_begin, request.row_end,
+                                request.out, runner_, options);
+  }
+
   Status decode_values(size_t tensor, std::span<int16_t> out) override {
     TensorDecodeOptions options;
     options.cpu = cpu_;
@@ -44,6 +52,10 @@ class CpuDecoder final : public Decoder {
 };
 
 }  // namespace
+
+Status Decoder::decode_integers(const IntegerRequest&) {
+  return unsupported(str_cat(name(), " does not decode to integers"));
+}
 
 Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu) {
   return std::unique_ptr<Decoder>(std::make_unique<CpuDecoder>(file, runner, cpu));

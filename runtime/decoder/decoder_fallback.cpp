@@ -24,6 +24,9 @@ class FallbackDecoder final : public Decoder {
   Status decode(const DecodeRequest& request) override {
     return on_either([&](Decoder& decoder) { return decoder.decode(request); });
   }
+  Status decode_integers(const IntegerRequest& request) override {
+    return on_either([&](Decoder& decoder) { return decoder.decode_integers(request); });
+  }
   Status decode_values(size_t tensor, std::span<int16_t> out) override {
     return on_either([&](Decoder& decoder) { return decoder.decode_values(tensor, out); });
   }

@@ -5,8 +5,10 @@
 
 #include "runtime/base/half.h"
 #include "runtime/codec/fused_product.h"
+#include "runtime/codec/integer_decode.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/forward.h"
+#include "runtime/engine/integer_product.h"
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/layer_stream.h"
 #include "runtime/engine/memory_plan.h"
@@ -26,7 +28,9 @@ class ForwardCpu final : public Forward {
         model_(layout_.model),
         level_(std::min(params_.max_cpu, detect_cpu_level())),
         kernels_(kernel_table(level_)),
-        source_(file_, in.decoder, layout_, params_.weight_dtype, params_.check_crc, runner_.num_workers()),
+        held_(in.plan.held.get()),
+        row_dtype_(held_ != nullptr ? Dtype::kF32 : params_.weight_dtype),
+        source_(file_, in.decoder, layout_, held_, row_dtype_, params_.check_crc, runner_.num_workers()),
         rotary_(model_, plan_.context) {}
 
   Status allocate();
@@ -48,15 +52,17 @@ class ForwardCpu final : public Forward {
   Status linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens);
   Status multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
                   size_t stride, float* out);
+  void multiply_held(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
+                     size_t stride, float* out);
   Status multiply_by_head(uint32_t first, uint32_t count, float* out);
   Status fused_multiply(size_t tensor, const float* in, float* out);
 
   WeightView view(const uint8_t* weights, uint64_t offset, uint64_t rows, uint64_t cols) const {
-    return {weights + offset * dtype_size(params_.weight_dtype), params_.weight_dtype, static_cast<uint32_t>(rows),
+    return {weights + offset * dtype_size(row_dtype_), row_dtype_, static_cast<uint32_t>(rows),
             static_cast<uint32_t>(cols)};
   }
   const float* vector(uint32_t at) const { return at == kNoVector ? nullptr : vectors_.as<float>() + at; }
-  void embedding_row(const uint8_t* row, float* out) const;
+  void widen_row(Dtype dtype, const uint8_t* row, float* out) const;
   Buffer& slot(Slot s) {
     Buffer* const buffers[kNumSlots] = {&x_, &normed_, &branch_, &qkv_, &attention_, &inner_};
     return *buffers[static_cast<uint32_t>(s)];
@@ -71,6 +77,8 @@ class ForwardCpu final : public Forward {
   const ModelRecord& model_;
   const CpuLevel level_;
   const KernelTable& kernels_;
+  const HeldWeights* const held_;  ///< or null: all weights are of row_dtype_
+  const Dtype row_dtype_;          ///< of rows that are looked up, and of bands of the head
   WeightSource source_;
   const RotaryTables rotary_;
   SessionSizes sizes_;
@@ -78,7 +86,7 @@ class ForwardCpu final : public Forward {
 
   Buffer vectors_, positions_, embedding_, head_, head_band_, row_, stream_buffers_[2];
   std::vector<Buffer> layers_;
-  Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, scratch_;
+  Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, integers_, scratch_;
   KvCache cache_;
   struct Fused {
     explicit Fused(const NwcFile& file) : tables(build_decode_tables(*file.codec())), product(file, tables) {}
@@ -93,7 +101,7 @@ class ForwardCpu final : public Forward {
 };
 
 Status ForwardCpu::allocate() {
-  sizes_ = session_sizes(file_, layout_, params_, plan_.context, plan_.batch);
+  sizes_ = session_sizes(file_, layout_, params_, held_, plan_.context, plan_.batch);
   const auto get = [this](Buffer& buffer, uint64_t bytes, const char* name) {
     return buffer.allocate(bytes, &allocated_, name);
   };
@@ -101,7 +109,8 @@ Status ForwardCpu::allocate() {
   NWC_TRY(get(positions_, sizes_.positions, "the position embeddings"));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     layers_.emplace_back();
-    NWC_TRY(get(layers_.back(), layer_bytes(layout_, params_.weight_dtype, l), "a resident layer"));
+    const uint64_t bytes = held_ != nullptr ? held_->layers[l].bytes : layer_bytes(layout_, params_.weight_dtype, l);
+    NWC_TRY(get(layers_.back(), bytes, "a resident layer"));
   }
   if (streamed_layers(model_, plan_) != 0) {
     for (Buffer& buffer : stream_buffers_) NWC_TRY(get(buffer, sizes_.layer, "a buffer for streamed layers"));
@@ -119,14 +128,16 @@ Status ForwardCpu::allocate() {
   NWC_TRY(get(attention_, sizes_.attention, "the attention outputs"));
   NWC_TRY(get(inner_, sizes_.gate_up, "the MLP's activations"));
   NWC_TRY(get(angles_, sizes_.angles, "the rotary angles"));
+  NWC_TRY(get(integers_, sizes_.integers, "inputs of products with integers"));
   return get(scratch_, runner_.num_workers() * sizes_.worker_scratch, "the threads' scratch memory");
 }
 
 Status ForwardCpu::load(const Progress& progress) {
   const auto bytes = [](const Buffer& buffer) { return MutableBytes(buffer.data(), buffer.size()); };
-  const auto matrix = [&](const Buffer& buffer) {
-    return MutableBytes(buffer.data(),
-                        size_t{model_.vocab_size} * model_.hidden_size * dtype_size(params_.weight_dtype));
+  const auto load_matrix = [&](size_t tensor, const HeldMatrix* held, const Buffer& buffer) {
+    if (held != nullptr) return source_.decode_matrix(tensor, *held, bytes(buffer));
+    const size_t size = size_t{model_.vocab_size} * model_.hidden_size * dtype_size(row_dtype_);
+    return source_.decode_rows(tensor, 0, model_.vocab_size, MutableBytes(buffer.data(), size));
   };
   const uint64_t steps = uint64_t{plan_.resident_layers} + 1;
   const auto report = [&](uint64_t done) {
@@ -136,11 +147,15 @@ Status ForwardCpu::load(const Progress& progress) {
   NWC_TRY(source_.decode_vectors(vectors_.as<float>()));
   const uint32_t position_rows = model_.ends.position_rows;
   if (position_rows != 0) {
-    const size_t size = size_t{position_rows} * model_.hidden_size * dtype_size(params_.weight_dtype);
+    const size_t size = size_t{position_rows} * model_.hidden_size * dtype_size(row_dtype_);
     NWC_TRY(source_.decode_rows(layout_.positions, 0, position_rows, MutableBytes(positions_.data(), size)));
   }
-  if (embedding_.size() != 0) NWC_TRY(source_.decode_rows(layout_.embedding, 0, model_.vocab_size, matrix(embedding_)));
-  if (head_.size() != 0) NWC_TRY(source_.decode_rows(layout_.head, 0, model_.vocab_size, matrix(head_)));
+  if (embedding_.size() != 0) {
+    NWC_TRY(load_matrix(layout_.embedding, held_ != nullptr ? &held_->embedding : nullptr, embedding_));
+  }
+  if (head_.size() != 0) {
+    NWC_TRY(load_matrix(layout_.head, held_ != nullptr ? &held_->head : nullptr, head_));
+  }
   NWC_TRY(report(1));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     NWC_TRY(source_.decode_layer(l, bytes(layers_[l])));
@@ -160,11 +175,11 @@ Status ForwardCpu::load(const Progress& progress) {
   return {};
 }
 
-void ForwardCpu::embedding_row(const uint8_t* in, float* out) const {
+void ForwardCpu::widen_row(Dtype dtype, const uint8_t* in, float* out) const {
   const uint32_t n = model_.hidden_size;
-  if (params_.weight_dtype == Dtype::kF32) {
+  if (dtype == Dtype::kF32) {
     std::memcpy(out, in, size_t{n} * sizeof(float));
-  } else if (params_.weight_dtype == Dtype::kF16) {
+  } else if (dtype == Dtype::kF16) {
     kernels_.widen_f16(reinterpret_cast<const uint16_t*>(in), out, n);
   } else {
     for (uint32_t i = 0; i < n; ++i) out[i] = bf16_to_f32(reinterpret_cast<const uint16_t*>(in)[i]);
@@ -173,11 +188,16 @@ void ForwardCpu::embedding_row(const uint8_t* in, float* out) const {
 
 Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
   const uint32_t n = model_.hidden_size;
-  const size_t row_bytes = size_t{n} * dtype_size(params_.weight_dtype);
+  const size_t row_bytes = size_t{n} * dtype_size(row_dtype_);
   for (size_t t = 0; t < tokens.size(); ++t) {
     float* out = x_.as<float>() + t * n;
     if (plan_.embedding_resident) {
-      embedding_row(embedding_.data() + tokens[t] * row_bytes, out);
+      if (held_ != nullptr && held_->embedding.integers) {
+        integer_row(held_->embedding.form, embedding_.data(), tokens[t], out);
+      } else {
+        const Dtype dtype = held_ != nullptr ? held_->embedding.dtype : row_dtype_;
+        widen_row(dtype, embedding_.data() + size_t{tokens[t]} * n * dtype_size(dtype), out);
+      }
       continue;
     }
     // A row costs the tiles that it lies in: the same token is decoded once per batch.
@@ -188,7 +208,7 @@ Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
     } else {
       NWC_TRY(source_.decode_rows(layout_.embedding, tokens[t], uint64_t{tokens[t]} + 1,
                                   MutableBytes(row_.data(), row_bytes)));
-      embedding_row(row_.data(), out);
+      widen_row(row_dtype_, row_.data(), out);
     }
   }
   const float scale = model_.ends.embedding_scale;
@@ -198,7 +218,7 @@ Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
   }
   if (model_.ends.position_rows == 0) return {};
   for (size_t t = 0; t < tokens.size(); ++t) {
-    embedding_row(positions_.data() + (position_ + t) * row_bytes, normed_.as<float>());
+    widen_row(row_dtype_, positions_.data() + (position_ + t) * row_bytes, normed_.as<float>());
     float* out = x_.as<float>() + t * n;
     for (uint32_t i = 0; i < n; ++i) out[i] += normed_.as<float>()[i];
   }
@@ -217,12 +237,37 @@ Status ForwardCpu::fused_multiply(size_t tensor, const float* in, float* out) {
   return {};
 }
 
+// The same with weights that are held in forms of their own.
+void ForwardCpu::multiply_held(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
+                               size_t stride, float* out) {
+  const LayerLayout& at = layout_.layers[layer];
+  const size_t rows = at.product(linear).rows;
+  IntegerMatrix integers[kMostMatrices];
+  size_t count = 0;
+  for (const PlacedMatrix& m : at.linear(linear)) {
+    const HeldMatrix& held = held_->layers[layer].matrices[static_cast<size_t>(&m - at.matrices.data())];
+    if (held.integers) {
+      integers[count++] = {&held.form, weights + held.offset, out};
+    } else {
+      const WeightView floats{weights + held.offset, held.dtype, m.rows, m.cols};
+      matmul(kernels_, runner_, tokens, in, stride, floats, out, rows, scratch_.as<float>());
+    }
+    out += m.rows;
+  }
+  if (count != 0)
+    multiply_integers(level_, runner_, {integers, count}, tokens, in, stride, rows, integers_.data());
+}
+
 // out [tokens][rows of all] = in [tokens][cols] times the matrices of one product. weights: the layer's, or null:
 // decode or multiply each now, for one token.
 Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
                             size_t stride, float* out) {
   const LayerLayout& at = layout_.layers[layer];
   const auto [offset, rows, cols] = at.product(linear);
+  if (weights != nullptr && held_ != nullptr) {
+    multiply_held(layer, linear, weights, tokens, in, stride, out);
+    return {};
+  }
   if (weights != nullptr) {
     matmul(kernels_, runner_, tokens, in, stride, view(weights, offset, rows, cols), out, rows, scratch_.as<float>());
     return {};
@@ -231,10 +276,13 @@ Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weight
     if (file_.tensors()[m.tensor].storage == Storage::kCoded) {
       NWC_TRY(fused_multiply(m.tensor, in, out));
     } else {
-      const MutableBytes bytes(stream_buffers_[0].data(),
-                               static_cast<size_t>(m.rows * cols) * dtype_size(params_.weight_dtype));
-      NWC_TRY(source_.decode_rows(m.tensor, 0, m.rows, bytes));
-      matmul(kernels_, runner_, 1, in, cols, view(bytes.data(), 0, m.rows, cols), out, m.rows, scratch_.as<float>());
+      HeldMatrix held;
+      held.dtype = params_.weight_dtype;
+      if (held_ != nullptr) held = held_->layers[layer].matrices[static_cast<size_t>(&m - at.matrices.data())];
+      uint8_t* decoded = stream_buffers_[0].data();
+      NWC_TRY(source_.decode_matrix(m.tensor, held, MutableBytes(decoded, stream_buffers_[0].size())));
+      const WeightView floats{decoded, held.dtype, m.rows, m.cols};
+      matmul(kernels_, runner_, 1, in, cols, floats, out, m.rows, scratch_.as<float>());
     }
     out += m.rows;
   }
@@ -372,12 +420,25 @@ Status ForwardCpu::multiply_by_head(uint32_t first, uint32_t count, float* out) 
   };
   if (plan_.head_resident) {
     const LayerStream::Running running(stream_.get());  // decodes the next token's first layers meanwhile
-    multiply_band(model_.tied_embeddings ? embedding_.data() : head_.data(), 0, model_.vocab_size);
+    const uint8_t* weights = model_.tied_embeddings ? embedding_.data() : head_.data();
+    if (held_ == nullptr) {
+      multiply_band(weights, 0, model_.vocab_size);
+      return {};
+    }
+    const HeldMatrix& output = held_->output(layout_);
+    if (output.integers) {
+      const IntegerMatrix matrix{&output.form, weights, out};
+      multiply_integers(level_, runner_, {&matrix, 1}, count, hidden, model_.hidden_size, model_.vocab_size,
+                        integers_.data());
+    } else {
+      const WeightView floats{weights, output.dtype, model_.vocab_size, model_.hidden_size};
+      matmul(kernels_, runner_, count, hidden, model_.hidden_size, floats, out, model_.vocab_size, scratch_.as<float>());
+    }
     return {};
   }
   if (count == 1 && fused_ != nullptr && file_.tensors()[layout_.head].storage == Storage::kCoded)
     return fused_multiply(layout_.head, hidden, out);
-  const uint64_t row_bytes = uint64_t{model_.hidden_size} * dtype_size(params_.weight_dtype);
+  const uint64_t row_bytes = uint64_t{model_.hidden_size} * dtype_size(row_dtype_);
   for (uint32_t begin = 0; begin < model_.vocab_size; begin += sizes_.head_band_rows) {
     const uint32_t rows = std::min(sizes_.head_band_rows, model_.vocab_size - begin);
     NWC_TRY(source_.decode_rows(layout_.head, begin, uint64_t{begin} + rows,

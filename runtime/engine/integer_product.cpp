@@ -114,8 +114,8 @@ void multiply_rows(const IntegerKernels& kernels, const IntegerMatrix& m, const 
       for (uint32_t t = 0; t < count; ++t) {
         for (uint32_t i = outliers_begin[block]; i < outliers_begin[block + 1]; ++i) {
           const Outlier& o = outliers[i];
-          const float rest = static_cast<float>(int32_t{o.rest} * in[t].value[o.column]);
-          y[t][o.row] += rest * in[t].scale[o.column / kInputBlock];
+          const float rest = static_cast<float>(o.rest() * in[t].value[o.column()]);
+          y[t][o.row()] += rest * in[t].scale[o.column() / kInputBlock];
         }
         float* out = m.y + (t0 + t) * ldy + block * kChunk;
         for (uint32_t r = 0; r < rows; ++r) out[r] = y[t][r] * row_scale[block * kChunk + r];

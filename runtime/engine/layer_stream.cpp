@@ -32,10 +32,12 @@ void CheckedRows::mark(size_t tensor, uint64_t begin, uint64_t end) {
   for (uint64_t b = begin / band; b * band < end; ++b) checked_[tensor][static_cast<size_t>(b)] = true;
 }
 
-WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, Dtype dtype,
-                           bool check_crc, uint32_t num_workers)
+WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, const HeldWeights* held,
+                           Dtype dtype, bool check_crc, uint32_t num_workers)
     : decoder_(decoder),
+      file_(file),
       layout_(layout),
+      held_(held),
       dtype_(dtype),
       check_crc_(check_crc),
       piece_weights_(num_workers * kPieceWeightsPerWorker),
@@ -55,13 +57,36 @@ Status WeightSource::decode(size_t tensor, uint64_t begin, uint64_t end, Dtype d
   return {};
 }
 
+Status WeightSource::decode_held(size_t tensor, const HeldMatrix& held, uint64_t begin, uint64_t end,
+                                 MutableBytes out) {
+  if (!held.integers) {
+    const uint64_t row_bytes = file_.tensors()[tensor].cols() * dtype_size(held.dtype);
+    const size_t at = static_cast<size_t>(begin * row_bytes), size = static_cast<size_t>((end - begin) * row_bytes);
+    return decode(tensor, begin, end, held.dtype, out.subspan(at, size));
+  }
+  const bool check = check_crc_ && checked_.any_unchecked(tensor, begin, end);
+  NWC_TRY(decoder_.decode_integers({tensor, &held.form, begin, end, out, check}));
+  if (check) checked_.mark(tensor, begin, end);
+  return {};
+}
+
+Status WeightSource::decode_matrix(size_t tensor, const HeldMatrix& held, MutableBytes out) {
+  return decode_held(tensor, held, 0, file_.tensors()[tensor].rows(), out);
+}
+
 Status WeightSource::decode_rows(size_t tensor, uint64_t begin, uint64_t end, MutableBytes out) {
   return decode(tensor, begin, end, dtype_, out);
 }
 
 Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
   const uint32_t size = dtype_size(dtype_);
-  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
+  const std::vector<PlacedMatrix>& matrices = layout_.layers[layer].matrices;
+  for (size_t i = 0; held_ != nullptr && i < matrices.size(); ++i) {
+    const HeldMatrix& held = held_->layers[layer].matrices[i];
+    NWC_TRY(decode_matrix(matrices[i].tensor, held, out.subspan(held.offset, held.bytes)));
+  }
+  if (held_ != nullptr) return {};
+  for (const PlacedMatrix& m : matrices) {
     const size_t offset = static_cast<size_t>(m.offset * size);
     const size_t bytes = static_cast<size_t>(uint64_t{m.rows} * m.cols * size);
     NWC_TRY(decode(m.tensor, 0, m.rows, dtype_, out.subspan(offset, bytes)));
@@ -81,11 +106,17 @@ Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, Mu
       continue;
     }
     const uint64_t begin = piece * most, end = std::min<uint64_t>(m.rows, begin + most);
+    const bool last = &m == &matrices.back() && end == m.rows;
+    if (held_ != nullptr) {
+      const HeldMatrix& held = held_->layers[layer].matrices[static_cast<size_t>(&m - matrices.data())];
+      NWC_TRY(decode_held(m.tensor, held, begin, end, out.subspan(held.offset, held.bytes)));
+      return last;
+    }
     const uint64_t row_bytes = uint64_t{m.cols} * dtype_size(dtype_), offset = m.offset * dtype_size(dtype_);
     NWC_TRY(decode(
         m.tensor, begin, end, dtype_,
         out.subspan(static_cast<size_t>(offset + begin * row_bytes), static_cast<size_t>((end - begin) * row_bytes))));
-    return &m == &matrices.back() && end == m.rows;
+    return last;
   }
   return true;
 }

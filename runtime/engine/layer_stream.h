@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "runtime/decoder/decoder.h"
-#include "runtime/engine/file_layout.h"
+#include "runtime/engine/held_weights.h"
 
 namespace nwc {
 
@@ -27,19 +27,21 @@ class CheckedRows {
   std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
 };
 
-/// Decodes parts of the model in one dtype. One call at a time; with a LayerStream, the owner's calls are made while
+/// Decodes parts of the model in one dtype, or as HeldWeights says. One call at a time; with a LayerStream, the owner's calls are made while
 /// the stream is paused, so that no call waits for more than a piece of a matrix. Checksums are verified the first time
 /// a part is touched.
 class WeightSource {
  public:
-  /// num_workers: of the decoder's runner.
-  WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, Dtype dtype, bool check_crc,
-               uint32_t num_workers);
+  /// held: of whole matrices and layers, or null; dtype: of everything else. num_workers: of the decoder's runner.
+  WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, const HeldWeights* held, Dtype dtype,
+               bool check_crc, uint32_t num_workers);
 
   /// out: the layer's matrices as ModelLayout says.
   Status decode_layer(uint32_t layer, MutableBytes out);
   /// The same in pieces 0, 1, ... of a few milliseconds each. True: it was the last one.
   Result<bool> decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out);
+  /// All rows of a matrix, in this form.
+  Status decode_matrix(size_t tensor, const HeldMatrix& held, MutableBytes out);
   /// Rows [begin, end) of a matrix.
   Status decode_rows(size_t tensor, uint64_t begin, uint64_t end, MutableBytes out);
   /// All gains and biases in f32, [ModelLayout::vector_elements].
@@ -47,9 +49,12 @@ class WeightSource {
 
  private:
   Status decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out);
+  Status decode_held(size_t tensor, const HeldMatrix& held, uint64_t begin, uint64_t end, MutableBytes out);
 
   Decoder& decoder_;
+  const NwcFile& file_;
   const ModelLayout& layout_;
+  const HeldWeights* const held_;
   const Dtype dtype_;
   const bool check_crc_;
   const uint64_t piece_weights_;

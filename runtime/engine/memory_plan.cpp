@@ -8,6 +8,7 @@
 #include "runtime/codec/tensor_decode.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/forward.h"
+#include "runtime/engine/integer_product.h"
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/weight_range.h"
 #include "runtime/graph/rope.h"
@@ -54,17 +55,21 @@ uint64_t decoder_scratch(const NwcFile& file, const ModelLayout& layout, const S
 
 class Planner {
  public:
-  Planner(const NwcFile& file, const ModelLayout& layout, const SessionParams& params)
+  Planner(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
+          std::shared_ptr<const HeldWeights> held)
       : file_(file),
         layout_(layout),
         params_(params),
+        held_(std::move(held)),
         workers_(num_workers(params)),
         decoder_scratch_(decoder_scratch(file, layout, params, workers_)) {}
 
   /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.
   MemoryPlan price(MemoryPlan plan) const {
-    const SessionSizes s = session_sizes(file_, layout_, params_, plan.context, plan.batch);
-    plan.weights = s.vectors + s.positions + resident_layer_bytes(layout_, params_.weight_dtype, plan.resident_layers) +
+    const SessionSizes s = session_sizes(file_, layout_, params_, held_.get(), plan.context, plan.batch);
+    plan.held = held_;
+    plan.integers = held_ == nullptr ? IntegerWeights::kNone : held_->which;
+    plan.weights = s.vectors + s.positions + resident_bytes(plan.resident_layers) +
                    (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0);
     const bool fused = plan.mode == SessionMode::kFused;
     plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer
@@ -75,7 +80,8 @@ class Planner {
     plan.activations = params_.compute == Compute::kVulkan
                            ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.gate_up +
                                  s.activated + 2 * s.inputs + 2 * s.logits
-                           : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + workers_ * s.worker_scratch;
+                           : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + s.integers +
+                                 workers_ * s.worker_scratch;
     plan.decoder_scratch = decoder_scratch_;
     if (fused && params_.compute == Compute::kVulkan) {
       plan.weights += vulkan_fused_bytes(file_, fused_matrices(file_, layout_, plan), params_.device_window_bytes);
@@ -86,6 +92,12 @@ class Planner {
     plan.total = plan.weights + plan.layer_buffers + plan.kv_cache + plan.activations + plan.decoder_scratch +
                  (params_.file_in_memory ? plan.compressed_file : 0);
     return plan;
+  }
+  uint64_t resident_bytes(uint32_t layers) const {
+    if (held_ == nullptr) return resident_layer_bytes(layout_, params_.weight_dtype, layers);
+    uint64_t bytes = 0;
+    for (uint32_t l = 0; l < layers; ++l) bytes += Buffer::rounded(held_->layers[l].bytes);
+    return bytes;
   }
   bool fits(const MemoryPlan& plan) const {
     return params_.memory_budget_bytes == 0 || plan.total <= params_.memory_budget_bytes;
@@ -201,6 +213,7 @@ class Planner {
   const NwcFile& file_;
   const ModelLayout& layout_;
   const SessionParams& params_;
+  const std::shared_ptr<const HeldWeights> held_;
   const uint32_t workers_;
   const uint64_t decoder_scratch_;
 };
@@ -248,14 +261,25 @@ uint64_t device_cache_bytes(const BlockSpec& block, uint32_t context, uint32_t b
 }
 
 SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
-                           uint32_t context, uint32_t batch) {
+                           const HeldWeights* held, uint32_t context, uint32_t batch) {
   const ModelRecord& m = layout.model;
-  const uint64_t element = dtype_size(params.weight_dtype);
+  // Rows that are looked up beside integers are f32, which is as exact.
+  const uint64_t element = held != nullptr ? sizeof(float) : dtype_size(params.weight_dtype);
   const auto floats = [&](uint64_t per_token) { return Buffer::rounded(batch * per_token * sizeof(float)); };
   SessionSizes s;
   s.layer = Buffer::rounded(layout.max_layer_elements() * element);
   s.embedding = Buffer::rounded(uint64_t{m.vocab_size} * m.hidden_size * element);
   s.head = m.tied_embeddings ? 0 : s.embedding;
+  if (held != nullptr) {
+    s.layer = Buffer::rounded(held->max_layer_bytes());
+    s.embedding = Buffer::rounded(held->embedding.bytes);
+    s.head = Buffer::rounded(held->head.bytes);
+    uint64_t widest = m.hidden_size;
+    for (const LayerLayout& layer : layout.layers) {
+      for (const PlacedMatrix& matrix : layer.matrices) widest = std::max<uint64_t>(widest, matrix.cols);
+    }
+    s.integers = Buffer::rounded(integer_scratch(widest, batch));
+  }
   s.vectors = Buffer::rounded(uint64_t{layout.vector_elements} * sizeof(float));
   s.positions = Buffer::rounded(uint64_t{m.ends.position_rows} * m.hidden_size * element);
   const TensorRecord& head = file.tensors()[layout.head];
@@ -299,7 +323,16 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
   NWC_TRY(check_params(layout.model, params));
   const uint32_t context =
       params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
-  const Planner planner(file, layout, params);
+  std::shared_ptr<const HeldWeights> held;
+  std::string integers_note;
+  if (params.integers != IntegerWeights::kNone && params.compute == Compute::kVulkan) {
+    integers_note = "a device holds decoded weights as floating-point numbers";
+  } else if (params.integers != IntegerWeights::kNone) {
+    NWC_ASSIGN_OR_RETURN(HeldWeights weights, hold_weights(file, layout, params.integers, params.check_crc));
+    integers_note = weights.why_not;
+    if (integers_note.empty()) held = std::make_shared<const HeldWeights>(std::move(weights));
+  }
+  const Planner planner(file, layout, params, held);
   const MemoryPlan least_resident = planner.least(SessionMode::kResident, context);
   const MemoryPlan least_streamed = planner.least(SessionMode::kStreamed, context);
   const MemoryPlan least_fused = planner.least(SessionMode::kFused, context);
@@ -308,7 +341,8 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
     plan.needed_streamed = least_streamed.total;
     plan.needed_fused = least_fused.total;
     plan.weight_dtype = params.weight_dtype;
-    if (params.weight_dtype != Dtype::kF16) return plan;
+    if (params.integers != IntegerWeights::kAuto) plan.integers_note = integers_note;
+    if (held != nullptr || params.weight_dtype != Dtype::kF16) return plan;
     plan.weight_warning = why_not_f16(file, layout);
     if (plan.weight_warning.empty()) return plan;
     if (params.fit_weight_dtype) plan.weight_dtype = Dtype::kBf16;  // of the same size: no other number changes

@@ -1,7 +1,7 @@
 // Sizes of everything that a session allocates, shared by plan and session: the plan is what gets allocated.
 #pragma once
 
-#include "runtime/engine/file_layout.h"
+#include "runtime/engine/held_weights.h"
 #include "runtime/engine/session.h"
 
 namespace nwc {
@@ -22,6 +22,7 @@ struct SessionSizes {
   uint64_t attention = 0;       ///< [batch][q_width]
   uint64_t gate_up = 0;         ///< [batch][2 intermediate], or [batch][intermediate]
   uint64_t angles = 0;          ///< [batch][RotaryTables::width()]
+  uint64_t integers = 0;        ///< inputs of products with integers
   uint64_t worker_scratch = 0;  ///< per worker of the CPU
   // On a device only:
   uint64_t layer_cache = 0;  ///< the largest layer's part of the KV cache
@@ -31,8 +32,9 @@ struct SessionSizes {
 };
 /// Rows of logits that a device computes at a time.
 inline constexpr uint32_t kDeviceLogitRows = 8;
+/// held: of a plan with integers, or null.
 SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
-                           uint32_t context, uint32_t batch);
+                           const HeldWeights* held, uint32_t context, uint32_t batch);
 
 /// plan_session with the layout already resolved.
 Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, const SessionParams& params);

@@ -57,6 +57,8 @@ bool cpu_may_do_it(const Status& status) {
 Status Session::Impl::start(const Progress& progress) {
   NWC_ASSIGN_OR_RETURN(plan, plan_session(file, layout, params));
   params.weight_dtype = plan.weight_dtype;
+  if (!plan.integers_note.empty())
+    logger.log(LogLevel::kWarning, str_cat("weights are held as ", dtype_name(plan.weight_dtype), ": ", plan.integers_note));
   if (!plan.weight_warning.empty()) logger.log(LogLevel::kWarning, plan.weight_warning);
   const bool vulkan = params.compute == Compute::kVulkan;
   logger.log(LogLevel::kInfo,
@@ -64,8 +66,18 @@ Status Session::Impl::start(const Progress& progress) {
                      layout.model.num_layers, " layers resident, context ", plan.context, ", batch ", plan.batch, ", ",
                      plan.total, " bytes, ", vulkan ? decoder.name().c_str() : cpu_level_name(cpu())));
   const ForwardInputs inputs{file, decoder, runner, params, layout, plan};
-  NWC_ASSIGN_OR_RETURN(forward,
-                       vulkan ? create_vulkan_forward(inputs, progress) : create_cpu_forward(inputs, progress));
+  Result<std::unique_ptr<Forward>> made =
+      vulkan ? create_vulkan_forward(inputs, progress) : create_cpu_forward(inputs, progress);
+  // The room for integers that do not fit their bits follows from the codec's tables, which a file may not keep to.
+  if (plan.integers != IntegerWeights::kNone && made.status().code() == StatusCode::kLimit) {
+    const bool packed = plan.integers == IntegerWeights::kPacked;
+    logger.log(LogLevel::kWarning, str_cat("weights are not held as ", packed ? "packed integers" : "bytes", ": ",
+                                           made.status().message()));
+    params.integers = packed ? IntegerWeights::kQ8 : IntegerWeights::kNone;
+    return start(progress);
+  }
+  NWC_TRY(made.status());
+  forward = std::move(made).value();
   return {};
 }
 
@@ -106,6 +118,7 @@ Result<std::unique_ptr<Session>> Session::create(const NwcFile& file, Decoder& d
   NWC_ASSIGN_OR_RETURN(ModelLayout layout, resolve_file_layout(file));
   SessionParams actual = params;
   actual.num_threads = runner.num_workers();
+  if (decoder.on_device() != nullptr) actual.integers = IntegerWeights::kNone;
   auto impl = std::make_unique<Impl>(file, decoder, runner, actual, std::move(layout), logger);
   Status status = impl->start(progress);
   if (actual.compute == Compute::kVulkan && actual.cpu_fallback && cpu_may_do_it(status)) {

@@ -122,9 +122,8 @@ Synthetic synthetic(uint64_t rows, uint64_t cols, std::mt19937& random, bool shr
     reinterpret_cast<uint32_t*>(s.data.data() + f.begin_at)[b] = static_cast<uint32_t>(3 * b);
   for (uint64_t i = 0; i < f.max_outliers; ++i) {
     Outlier& o = reinterpret_cast<Outlier*>(s.data.data() + f.outliers_at)[i];
-    o.column = static_cast<uint32_t>(random() % cols);
-    o.row = static_cast<uint16_t>(random() % 16);
-    o.rest = static_cast<int16_t>(random() % 2000 - 1000);
+    const int32_t rest = static_cast<int32_t>(random() % 2000) - 1000;
+    o = Outlier(static_cast<uint32_t>(random() % cols), static_cast<uint32_t>(random() % 16), rest);
   }
   return s;
 }

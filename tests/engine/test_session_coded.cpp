@@ -1,4 +1,6 @@
 // Sessions on files whose tensors are neural-coded, through the real CPU decoder.
+#include <cmath>
+
 #include "runtime/engine/layer_stream.h"
 #include "tests/engine/coded_model.h"
 
@@ -34,7 +36,7 @@ TEST(SessionCoded, LayersComeInPieces) {
   CodedSession c = open_coded(compressed_bytes(), params, true);
   const auto layout = resolve_file_layout(*c.file);
   ASSERT_TRUE(layout.ok());
-  WeightSource source(*c.file, *c.decoder, *layout, Dtype::kF32, true, 0);  // no workers: the smallest pieces
+  WeightSource source(*c.file, *c.decoder, *layout, nullptr, Dtype::kF32, true, 0);  // no workers: the smallest pieces
   std::vector<uint8_t> whole(layout->max_layer_elements() * 4), pieces(whole.size());
   for (const uint32_t l : {0u, 1u}) {
     ASSERT_TRUE(source.decode_layer(l, whole).ok());
@@ -46,6 +48,59 @@ TEST(SessionCoded, LayersComeInPieces) {
     }
     EXPECT_EQ(pieces, whole);
     EXPECT_GT(piece, 7u) << "more pieces than matrices";
+  }
+}
+
+double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double most = 0;
+  for (size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(double{a[i]} - double{b[i]}));
+  return most;
+}
+
+// Integers are the weights: logits are those of f32, in every mode, whatever goes through the layers together.
+TEST(SessionCoded, IntegersGiveTheLogitsOfF32) {
+  const std::vector<uint32_t> tokens = random_tokens(70, 1024, 3);
+  SessionParams params;
+  params.batch = 32;
+  params.weight_dtype = params.kv_dtype = Dtype::kF32;
+  CodedSession exact = open_coded(compressed_bytes(), params, true);
+  ASSERT_TRUE(exact.status.ok()) << exact.status.message();
+  const std::vector<float> expected = all_logits(*exact.session, tokens);
+  params.weight_dtype = Dtype::kF16;
+  CodedSession half = open_coded(compressed_bytes(), params, true);
+  const double half_off = largest_difference(all_logits(*half.session, tokens), expected);
+  for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
+    params.integers = which;
+    params.mode = SessionMode::kResident;
+    params.memory_budget_bytes = 0;
+    CodedSession resident = open_coded(compressed_bytes(), params, true);
+    ASSERT_TRUE(resident.status.ok()) << resident.status.message();
+    const MemoryPlan plan = resident.session->plan();
+    EXPECT_EQ(plan.integers, which);
+    EXPECT_LT(plan.weights * 10, half.session->plan().weights * (which == IntegerWeights::kQ8 ? 7 : 6));
+    EXPECT_LE(resident.session->allocated_bytes(), plan.total);
+    const std::vector<float> logits = all_logits(*resident.session, tokens);
+    EXPECT_LT(largest_difference(logits, expected), half_off / 2) << integer_weights_name(which);
+    params.mode = SessionMode::kStreamed;
+    for (const bool share_runner : {false, true}) {
+      CodedSession streamed = open_coded(compressed_bytes(), params, share_runner);
+      ASSERT_TRUE(streamed.status.ok()) << streamed.status.message();
+      EXPECT_EQ(all_logits(*streamed.session, tokens), logits);
+    }
+    params.mode = SessionMode::kCached;
+    params.memory_budget_bytes = (plan.needed_resident + plan.needed_streamed) / 2;
+    CodedSession cached = open_coded(compressed_bytes(), params, true);
+    ASSERT_TRUE(cached.status.ok()) << cached.status.message();
+    EXPECT_LE(cached.session->plan().total, params.memory_budget_bytes);
+    EXPECT_LT(largest_difference(all_logits(*cached.session, tokens), logits), half_off / 2);
+    params.mode = SessionMode::kFused;
+    params.memory_budget_bytes = 0;
+    CodedSession fused = open_coded(compressed_bytes(), params, true);
+    ASSERT_TRUE(fused.status.ok()) << fused.status.message();
+    std::vector<float> last(1024);
+    ASSERT_TRUE(fused.session->eval(tokens, LogitsWanted::kLast, last).ok());
+    const std::vector<float> want(expected.end() - 1024, expected.end());
+    EXPECT_LT(largest_difference(last, want), half_off / 2);
   }
 }
 

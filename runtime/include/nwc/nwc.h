@@ -503,11 +503,18 @@ enum {
 /* The type in which decoded weights and the KV cache are held. Arithmetic is always in f32. */
 typedef uint32_t nwc_precision;
 enum {
-  NWC_PRECISION_DEFAULT = 0, /* takes F16. If F16 would make weights infinite, or round most weights of a matrix to 0
-                                or coarsely, it takes BF16 and the log warns */
+  /* For weights PACKED where that is possible. Else it takes F16; if F16 would make weights infinite, or round most
+   * weights of a matrix to 0 or coarsely, it takes BF16 and the log warns. For the KV cache: F16. */
+  NWC_PRECISION_DEFAULT = 0,
   NWC_PRECISION_F32 = 1,
   NWC_PRECISION_F16 = 2, /* is kept for such weights, too, and the log warns */
-  NWC_PRECISION_BF16 = 3
+  NWC_PRECISION_BF16 = 3,
+  /* For weights alone, and on the CPU: coded weights are held as the integers that they are, exactly, in one byte (Q8), or
+   * in as many bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). Products round
+   * their inputs to 16 bits. Where the codec's weights are not integers times scales, and on a device, F16 is taken, and
+   * the log warns. */
+  NWC_PRECISION_Q8 = 4,
+  NWC_PRECISION_PACKED = 5
 };
 
 typedef struct nwc_session_params {

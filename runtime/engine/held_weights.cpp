@@ -1,0 +1,73 @@
+#include "runtime/engine/held_weights.h"
+
+#include <algorithm>
+
+namespace nwc {
+namespace {
+
+Result<HeldMatrix> hold(const NwcFile& file, size_t tensor, IntegerWeights which, bool integers, bool check_crc) {
+  const TensorRecord& record = file.tensors()[tensor];
+  HeldMatrix held;
+  held.integers = integers && record.storage == Storage::kCoded && record.cols() <= kMaxIntegerCols;
+  if (held.integers) {
+    NWC_ASSIGN_OR_RETURN(held.form, integer_form(file, tensor, which, check_crc));
+    held.bytes = held.form.bytes;
+    return held;
+  }
+  const bool short_float =
+      record.storage != Storage::kCoded && (record.dtype == Dtype::kF16 || record.dtype == Dtype::kBf16);
+  if (short_float) held.dtype = record.dtype;
+  held.bytes = align_up(record.num_elements() * dtype_size(held.dtype), 64);
+  return held;
+}
+
+}  // namespace
+
+const char* integer_weights_name(IntegerWeights which) {
+  switch (which) {
+    case IntegerWeights::kNone: return "none";
+    case IntegerWeights::kQ8: return "q8";
+    case IntegerWeights::kPacked: return "packed";
+    case IntegerWeights::kAuto: return "auto";
+  }
+  return "unknown";
+}
+
+uint64_t HeldWeights::max_layer_bytes() const {
+  uint64_t most = 0;
+  for (const Layer& layer : layers) most = std::max(most, layer.bytes);
+  return most;
+}
+
+double HeldWeights::bytes_per_weight(const ModelLayout& layout) const {
+  uint64_t bytes = output(layout).bytes, weights = uint64_t{layout.model.vocab_size} * layout.model.hidden_size;
+  for (size_t l = 0; l < layers.size(); ++l) {
+    bytes += layers[l].bytes;
+    weights += layout.layers[l].elements;
+  }
+  return static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, weights));
+}
+
+Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool check_crc) {
+  HeldWeights held;
+  held.which = which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
+  const char* why_not = file.codec() ? why_not_integers(*file.codec()) : "nothing is coded";
+  if (why_not != nullptr) held.why_not = why_not;
+  const auto hold_one = [&](size_t tensor) { return hold(file, tensor, held.which, why_not == nullptr, check_crc); };
+  for (const LayerLayout& layer : layout.layers) {
+    HeldWeights::Layer& to = held.layers.emplace_back();
+    for (const PlacedMatrix& m : layer.matrices) {
+      NWC_ASSIGN_OR_RETURN(HeldMatrix matrix, hold_one(m.tensor));
+      matrix.offset = to.bytes;
+      to.bytes += matrix.bytes;
+      to.matrices.push_back(std::move(matrix));
+    }
+  }
+  NWC_ASSIGN_OR_RETURN(held.embedding, hold_one(layout.embedding));
+  if (!layout.model.tied_embeddings) {
+    NWC_ASSIGN_OR_RETURN(held.head, hold_one(layout.head));
+  }
+  return held;
+}
+
+}  // namespace nwc
