@@ -146,16 +146,16 @@ void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, flo
 
 template <bool kSigns>
 void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens, float (*y)[kIntegerRows]) {
-  switch (tokens) {
-    case 1: return dot_tokens<1, kSigns>(weights, inputs, y);
-    case 2: return dot_tokens<2, kSigns>(weights, inputs, y);
-    case 3: return dot_tokens<3, kSigns>(weights, inputs, y);
-    case 4: return dot_tokens<4, kSigns>(weights, inputs, y);
-    case 5: dot_tokens<4, kSigns>(weights, inputs, y); return dot_tokens<1, kSigns>(weights, inputs + 4, y + 4);
-    case 6: dot_tokens<4, kSigns>(weights, inputs, y); return dot_tokens<2, kSigns>(weights, inputs + 4, y + 4);
-    case 7: dot_tokens<4, kSigns>(weights, inputs, y); return dot_tokens<3, kSigns>(weights, inputs + 4, y + 4);
-    default: return dot_tokens<8, kSigns>(weights, inputs, y);
+  // A variant for each number of tokens would be much code for little.
+  constexpr uint32_t kMost = kSigns ? 4 : kIntegerTokens;
+  for (; tokens >= kMost; tokens -= kMost, inputs += kMost, y += kMost) dot_tokens<kMost, kSigns>(weights, inputs, y);
+  if constexpr (!kSigns) {
+    if (tokens >= 4) {
+      dot_tokens<4, kSigns>(weights, inputs, y);
+      tokens -= 4, inputs += 4, y += 4;
+    }
   }
+  for (; tokens != 0; --tokens, ++inputs, ++y) dot_tokens<1, kSigns>(weights, inputs, y);
 }
 
 }  // namespace
