@@ -64,9 +64,9 @@ struct WeightForm {
   nwc_precision precision;
 };
 inline constexpr WeightForm kWeightForms[] = {
-    {"f32", NWC_PRECISION_F32}, {"f16", NWC_PRECISION_F16}, {"bf16", NWC_PRECISION_BF16},
-    {"q8", NWC_PRECISION_Q8},
-    {"packed", NWC_PRECISION_PACKED},};
+    {"f32", NWC_PRECISION_F32}, {"f16", NWC_PRECISION_F16},       {"bf16", NWC_PRECISION_BF16},
+    {"q8", NWC_PRECISION_Q8},   {"packed", NWC_PRECISION_PACKED},
+};
 
 inline void add_preset_option(CLI::App* command, std::vector<std::string>* presets) {
   command->add_option("--preset", *presets, "Synthesis networks")

@@ -2,9 +2,9 @@
 //
 // A unit has, for group g of four columns, row r and column c of the group, the integer with its bias at byte
 // 64 g + 4 r + c: 8 groups of 64 bytes. With 8 bits that is how it lies in memory. Of fewer, the lower four bits of
-// groups 2 i and 2 i + 1 share the bytes of block i (the even group has the lower half), and behind the four blocks come
-// the upper bits: for 5 bits one block, bit g of each byte is group g's; for 6 bits two blocks, of which number g / 4
-// has group g's two bits at 2 (g mod 4).
+// groups 2 i and 2 i + 1 share the bytes of block i (the even group has the lower half), and behind the four blocks
+// come the upper bits: for 5 bits one block, bit g of each byte is group g's; for 6 bits two blocks, of which number g
+// / 4 has group g's two bits at 2 (g mod 4).
 #pragma once
 
 #include "runtime/base/bytes.h"

@@ -2,8 +2,9 @@
 // "Integer weights").
 //
 // Where the synthesis is the identity, weight (i, j) is row_scale_i * factor_j * (q_ij - sign(q_ij) * shrink_j) with an
-// integer q: y_i = row_scale_i * (sum_j q_ij * (factor_j * x_j) - sum_j sign(q_ij) * (shrink_j * factor_j * x_j)), where
-// most codecs do not shrink, and the second sum is left out. So integers hold the weights exactly, in a byte or less.
+// integer q: y_i = row_scale_i * (sum_j q_ij * (factor_j * x_j) - sum_j sign(q_ij) * (shrink_j * factor_j * x_j)),
+// where most codecs do not shrink, and the second sum is left out. So integers hold the weights exactly, in a byte or
+// less.
 #pragma once
 
 #include <vector>
@@ -49,8 +50,8 @@ enum class IntegerWeights : uint8_t {
 };
 
 /// How the integers of one coded tensor lie in memory: units in order of row blocks and columns, row scales, column
-/// factors and, with `shrinks`, shrink times factor of the columns, for each row block where its outliers begin, and the
-/// outliers. Parts are aligned to 64 bytes.
+/// factors and, with `shrinks`, shrink times factor of the columns, for each row block where its outliers begin, and
+/// the outliers. Parts are aligned to 64 bytes.
 struct IntegerForm {
   uint64_t rows = 0, cols = 0;
   std::vector<uint8_t> bits;  ///< of the units of each row block, [ceil(cols / 32)]

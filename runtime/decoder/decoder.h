@@ -45,7 +45,9 @@ class Decoder {
   virtual DeviceDecoder* on_device() { return nullptr; }
   /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
   virtual Status decode(const DecodeRequest& request) = 0;
-  /// errors: kUnsupported (this decoder works on a device), those of decode_integers
+  /// Does decode_integers work? On a device it does not.
+  virtual bool decodes_integers() const { return false; }
+  /// errors: kUnsupported (decodes_integers() is false), those of decode_integers (runtime/codec/integer_decode.h)
   virtual Status decode_integers(const IntegerRequest& request);
   /// Exact reconstruction indices of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
   virtual Status decode_values(size_t tensor, std::span<int16_t> out) = 0;

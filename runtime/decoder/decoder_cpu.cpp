@@ -28,6 +28,7 @@ class CpuDecoder final : public Decoder {
                                  runner_, options);
   }
 
+  bool decodes_integers() const override { return true; }
   Status decode_integers(const IntegerRequest& request) override {
     TensorDecodeOptions options;
     options.cpu = cpu_;

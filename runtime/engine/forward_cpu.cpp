@@ -254,8 +254,7 @@ void ForwardCpu::multiply_held(uint32_t layer, Linear linear, const uint8_t* wei
     }
     out += m.rows;
   }
-  if (count != 0)
-    multiply_integers(level_, runner_, {integers, count}, tokens, in, stride, rows, integers_.data());
+  if (count != 0) multiply_integers(level_, runner_, {integers, count}, tokens, in, stride, rows, integers_.data());
 }
 
 // out [tokens][rows of all] = in [tokens][cols] times the matrices of one product. weights: the layer's, or null:
@@ -432,7 +431,8 @@ Status ForwardCpu::multiply_by_head(uint32_t first, uint32_t count, float* out) 
                         integers_.data());
     } else {
       const WeightView floats{weights, output.dtype, model_.vocab_size, model_.hidden_size};
-      matmul(kernels_, runner_, count, hidden, model_.hidden_size, floats, out, model_.vocab_size, scratch_.as<float>());
+      matmul(kernels_, runner_, count, hidden, model_.hidden_size, floats, out, model_.vocab_size,
+             scratch_.as<float>());
     }
     return {};
   }

@@ -33,7 +33,8 @@ class ForwardVulkan final : public Forward {
         decoder_(decoder),
         device_(decoder.device()),
         ops_(device_, params_.kv_dtype),
-        host_source_(file_, decoder, layout_, nullptr, params_.weight_dtype, params_.check_crc, in.runner.num_workers()),
+        host_source_(file_, decoder, layout_, nullptr, params_.weight_dtype, params_.check_crc,
+                     in.runner.num_workers()),
         rotary_(model_, plan_.context),
         checked_(file_) {}
 
@@ -503,7 +504,8 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
                   str_cat(inputs.decoder.name(), " has no Vulkan device that the model could run on"));
   }
   const MemoryPlan& plan = inputs.plan;
-  const SessionSizes sizes = session_sizes(inputs.file, inputs.layout, inputs.params, nullptr, plan.context, plan.batch);
+  const SessionSizes sizes =
+      session_sizes(inputs.file, inputs.layout, inputs.params, nullptr, plan.context, plan.batch);
   NWC_TRY(LayerOps::check(inputs.layout, decoder->device().info(), sizes, plan.context, plan.batch));
   NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.params.weight_dtype, inputs.params.kv_dtype));
   auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder);

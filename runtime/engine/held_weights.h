@@ -1,5 +1,5 @@
-// How decoded weights are held in memory where that is not one floating-point type for all: which matrices are integers,
-// and where each lies.
+// How decoded weights are held in memory where that is not one floating-point type for all: which matrices are
+// integers, and where each lies.
 #pragma once
 
 #include "runtime/codec/integer_form.h"
@@ -25,9 +25,7 @@ struct HeldWeights {
   HeldMatrix embedding, head;  ///< head: empty where tied
   std::string why_not;         ///< why some coded matrices are not integers; empty: all are
 
-  const HeldMatrix& output(const ModelLayout& layout) const {
-    return layout.model.tied_embeddings ? embedding : head;
-  }
+  const HeldMatrix& output(const ModelLayout& layout) const { return layout.model.tied_embeddings ? embedding : head; }
   uint64_t max_layer_bytes() const;
   /// Bytes of a weight of the matrices that are multiplied by.
   double bytes_per_weight(const ModelLayout& layout) const;

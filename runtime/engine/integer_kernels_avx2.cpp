@@ -1,5 +1,5 @@
-// Twin of the scalar dot() in integer_kernels.cpp for AVX2: a register holds four rows of four columns in 16 bits, which
-// one instruction multiplies by four inputs and adds up by twos.
+// Twin of the scalar dot() in integer_kernels.cpp for AVX2: a register holds four rows of four columns in 16 bits,
+// which one instruction multiplies by four inputs and adds up by twos.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -70,8 +70,7 @@ template <uint32_t kTokens>
     for (uint32_t r = 0; r < 4; ++r) {
       const __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + 16 * r)));
 #pragma GCC unroll 2
-      for (uint32_t t = 0; t < kTokens; ++t)
-        sum[t][r] = _mm256_add_epi32(sum[t][r], _mm256_madd_epi16(w, inputs[t]));
+      for (uint32_t t = 0; t < kTokens; ++t) sum[t][r] = _mm256_add_epi32(sum[t][r], _mm256_madd_epi16(w, inputs[t]));
     }
   }
 }

@@ -1,6 +1,6 @@
-// Twin of the scalar dot() in integer_kernels.cpp for AVX-512 with VNNI: a register holds 16 rows of four columns, which
-// one instruction multiplies by four inputs and adds up for each row by itself. The two digits of the inputs take one
-// instruction each.
+// Twin of the scalar dot() in integer_kernels.cpp for AVX-512 with VNNI: a register holds 16 rows of four columns,
+// which one instruction multiplies by four inputs and adds up for each row by itself. The two digits of the inputs take
+// one instruction each.
 #if defined(__x86_64__)
 
 #include <immintrin.h>

@@ -11,6 +11,8 @@ namespace {
 
 /// Weights that a task multiplies: enough that handing it out costs little.
 constexpr uint64_t kTaskWeights = 1u << 16;
+/// Tokens whose inputs lie in the scratch memory together.
+constexpr uint32_t kTokensAtATime = 64;
 /// Tokens from which the inputs are prepared by all threads.
 constexpr uint32_t kManyTokens = 4;
 
@@ -129,11 +131,14 @@ void multiply_rows(const IntegerKernels& kernels, const IntegerMatrix& m, const 
 uint64_t integer_scratch(uint64_t cols, uint32_t tokens) {
   InputArea area;
   area.cols = padded(cols);
-  return 2 * kMostMatrices * tokens * area.token_bytes();
+  return 2 * kMostMatrices * std::min(tokens, kTokensAtATime) * area.token_bytes();
 }
 
-void multiply_integers(CpuLevel level, Runner& runner, std::span<const IntegerMatrix> matrices, uint32_t tokens,
-                       const float* x, size_t ldx, size_t ldy, uint8_t* scratch) {
+namespace {
+
+/// At most kTokensAtATime tokens.
+void multiply_tokens(CpuLevel level, Runner& runner, std::span<const IntegerMatrix> matrices, uint32_t tokens,
+                     const float* x, size_t ldx, size_t ldy, uint8_t* scratch) {
   const IntegerKernels& kernels = integer_kernels(level);
   const uint32_t num = static_cast<uint32_t>(matrices.size());
   InputArea areas[kMostMatrices], signs[kMostMatrices];
@@ -168,6 +173,21 @@ void multiply_integers(CpuLevel level, Runner& runner, std::span<const IntegerMa
     const uint64_t end = std::min(matrices[i].form->row_blocks(), begin + per_task[i]);
     multiply_rows(kernels, matrices[i], areas[i], signs[i], tokens, begin, end, ldy);
   });
+}
+
+}  // namespace
+
+void multiply_integers(CpuLevel level, Runner& runner, std::span<const IntegerMatrix> matrices, uint32_t tokens,
+                       const float* x, size_t ldx, size_t ldy, uint8_t* scratch) {
+  for (uint32_t t = 0; t < tokens; t += kTokensAtATime) {
+    IntegerMatrix part[kMostMatrices];
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      part[i] = matrices[i];
+      part[i].y += t * ldy;
+    }
+    multiply_tokens(level, runner, {part, matrices.size()}, std::min(kTokensAtATime, tokens - t), x + t * ldx, ldx, ldy,
+                    scratch);
+  }
 }
 
 }  // namespace nwc

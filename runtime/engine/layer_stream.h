@@ -27,9 +27,9 @@ class CheckedRows {
   std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
 };
 
-/// Decodes parts of the model in one dtype, or as HeldWeights says. One call at a time; with a LayerStream, the owner's calls are made while
-/// the stream is paused, so that no call waits for more than a piece of a matrix. Checksums are verified the first time
-/// a part is touched.
+/// Decodes parts of the model in one dtype, or as HeldWeights says. One call at a time; with a LayerStream, the owner's
+/// calls are made while the stream is paused, so that no call waits for more than a piece of a matrix. Checksums are
+/// verified the first time a part is touched.
 class WeightSource {
  public:
   /// held: of whole matrices and layers, or null; dtype: of everything else. num_workers: of the decoder's runner.

@@ -77,11 +77,11 @@ class Planner {
                                                                     : 0) +
                          (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band);
     plan.kv_cache = s.kv_cache;
-    plan.activations = params_.compute == Compute::kVulkan
-                           ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.gate_up +
-                                 s.activated + 2 * s.inputs + 2 * s.logits
-                           : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + s.integers +
-                                 workers_ * s.worker_scratch;
+    plan.activations =
+        params_.compute == Compute::kVulkan
+            ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.gate_up + s.activated +
+                  2 * s.inputs + 2 * s.logits
+            : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + s.integers + workers_ * s.worker_scratch;
     plan.decoder_scratch = decoder_scratch_;
     if (fused && params_.compute == Compute::kVulkan) {
       plan.weights += vulkan_fused_bytes(file_, fused_matrices(file_, layout_, plan), params_.device_window_bytes);

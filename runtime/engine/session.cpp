@@ -58,7 +58,8 @@ Status Session::Impl::start(const Progress& progress) {
   NWC_ASSIGN_OR_RETURN(plan, plan_session(file, layout, params));
   params.weight_dtype = plan.weight_dtype;
   if (!plan.integers_note.empty())
-    logger.log(LogLevel::kWarning, str_cat("weights are held as ", dtype_name(plan.weight_dtype), ": ", plan.integers_note));
+    logger.log(LogLevel::kWarning,
+               str_cat("weights are held as ", dtype_name(plan.weight_dtype), ": ", plan.integers_note));
   if (!plan.weight_warning.empty()) logger.log(LogLevel::kWarning, plan.weight_warning);
   const bool vulkan = params.compute == Compute::kVulkan;
   logger.log(LogLevel::kInfo,
@@ -118,7 +119,7 @@ Result<std::unique_ptr<Session>> Session::create(const NwcFile& file, Decoder& d
   NWC_ASSIGN_OR_RETURN(ModelLayout layout, resolve_file_layout(file));
   SessionParams actual = params;
   actual.num_threads = runner.num_workers();
-  if (decoder.on_device() != nullptr) actual.integers = IntegerWeights::kNone;
+  if (!decoder.decodes_integers()) actual.integers = IntegerWeights::kNone;
   auto impl = std::make_unique<Impl>(file, decoder, runner, actual, std::move(layout), logger);
   Status status = impl->start(progress);
   if (actual.compute == Compute::kVulkan && actual.cpu_fallback && cpu_may_do_it(status)) {

@@ -41,11 +41,11 @@ struct SessionParams {
   uint64_t memory_budget_bytes = 0;  ///< 0: none. Hard: MemoryPlan::total never exceeds it
   Dtype weight_dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
   bool fit_weight_dtype = false;     ///< kF16 becomes kBf16 for a model whose weights f16 cannot hold
-  /// Other than kNone, on the CPU: coded weights are held as integers where they are some, which is exact, and all others
-  /// in the smallest type that holds them exactly; weight_dtype counts only where no weights are integers.
+  /// Other than kNone, on the CPU: coded weights are held as integers where they are some, which is exact, and all
+  /// others in the smallest type that holds them exactly; weight_dtype counts only where no weights are integers.
   IntegerWeights integers = IntegerWeights::kNone;
-  Dtype kv_dtype = Dtype::kF16;      ///< kF32 or kF16
-  uint32_t batch = 0;                ///< most tokens that pass through the layers together; 0: chosen by the plan
+  Dtype kv_dtype = Dtype::kF16;  ///< kF32 or kF16
+  uint32_t batch = 0;            ///< most tokens that pass through the layers together; 0: chosen by the plan
   uint64_t device_window_bytes =
       kMaxWindowBytes;                   ///< kVulkan: the decoder's VulkanOptions::max_window_bytes, for planning
   uint32_t num_threads = 0;              ///< for planning scratch memory; Session::create takes the runner's
@@ -66,10 +66,10 @@ struct MemoryPlan {
   Dtype weight_dtype = Dtype::kF16;  ///< what is taken
   IntegerWeights integers = IntegerWeights::kNone;  ///< kQ8 or kPacked: what coded weights are held as; or kNone
   std::shared_ptr<const HeldWeights> held;          ///< unless kNone
-  std::string integers_note;  ///< why weights are not held as integers, though they were asked for; empty: no reason
-  std::string weight_warning;        ///< why f16 is not taken, or should not have been asked for; empty: no reason
-  uint64_t weights = 0;              ///< resident: layers, embedding, head, norms
-  uint64_t layer_buffers = 0;        ///< the buffers of streamed layers (kFused: one), head band, embedding row
+  std::string integers_note;   ///< why weights are not held as integers, though they were asked for; empty: no reason
+  std::string weight_warning;  ///< why f16 is not taken, or should not have been asked for; empty: no reason
+  uint64_t weights = 0;        ///< resident: layers, embedding, head, norms
+  uint64_t layer_buffers = 0;  ///< the buffers of streamed layers (kFused: one), head band, embedding row
   uint64_t kv_cache = 0;
   uint64_t activations = 0;
   uint64_t decoder_scratch = 0;  ///< upper estimate of what the decoder allocates while it works

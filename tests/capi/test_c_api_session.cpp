@@ -183,7 +183,7 @@ TEST_F(CApiSession, ParamsAreChecked) {
   refuse([](nwc_session_params& p) { p.mode = 5; });
   refuse([](nwc_session_params& p) { p.backend = 3; });
   refuse([](nwc_session_params& p) { p.device_index = -2; });
-  refuse([](nwc_session_params& p) { p.weight_precision = 4; });
+  refuse([](nwc_session_params& p) { p.weight_precision = NWC_PRECISION_PACKED + 1; });
   refuse([](nwc_session_params& p) { p.reserved = 1; });
   refuse([](nwc_session_params& p) { p.context = 257; });
   EXPECT_EQ(none, nullptr);

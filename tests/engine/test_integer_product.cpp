@@ -42,8 +42,7 @@ std::vector<float> decoded(Coded& c, size_t tensor) {
   std::vector<float> w(r.rows() * r.cols());
   TensorDecodeOptions options;
   const MutableBytes out(reinterpret_cast<uint8_t*>(w.data()), w.size() * sizeof(float));
-  EXPECT_TRUE(
-      decode_tensor_rows(*c.file, c.tables, tensor, 0, r.rows(), Dtype::kF32, out, *c.runner, options).ok());
+  EXPECT_TRUE(decode_tensor_rows(*c.file, c.tables, tensor, 0, r.rows(), Dtype::kF32, out, *c.runner, options).ok());
   return w;
 }
 
@@ -76,9 +75,9 @@ TEST(IntegerProduct, PartsOfATensorAreTheWhole) {
     std::vector<uint8_t> parts(form.bytes);
     const uint64_t step = 2 * c.file->tensors()[tensor].tile_rows;
     for (uint64_t row = 0; row < form.rows; row += step) {
-      ASSERT_TRUE(decode_integers(*c.file, c.tables, tensor, form, row, std::min(form.rows, row + step), parts,
-                                  *c.runner, {})
-                      .ok());
+      ASSERT_TRUE(
+          decode_integers(*c.file, c.tables, tensor, form, row, std::min(form.rows, row + step), parts, *c.runner, {})
+              .ok());
     }
     const Outlier* outliers = reinterpret_cast<const Outlier*>(whole.data() + form.outliers_at);
     const uint32_t count = reinterpret_cast<const uint32_t*>(whole.data() + form.begin_at)[form.row_blocks()];
@@ -134,7 +133,7 @@ TEST(IntegerProduct, EveryLevelGivesTheSameWithinTheStatedBound) {
   const auto runner = make_thread_pool(2);
   for (const auto& [rows, cols] : {std::pair{33u, 40u}, {16u, 128u}, {100u, 577u}, {192u, 1536u}}) {
     const Synthetic s = synthetic(rows, cols, random, cols % 3 == 1);
-    for (const uint32_t tokens : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 19u}) {
+    for (const uint32_t tokens : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 19u, 67u}) {
       std::vector<float> x(size_t{tokens} * cols);
       for (float& v : x) v = normal(random) * (random() % 50 == 0 ? 100.0f : 1.0f);
       std::vector<uint8_t> scratch(integer_scratch(cols, tokens) + 64);

@@ -360,8 +360,8 @@ enum {
       2,                   /* turn control tokens that the text spells out into their ids; not for untrusted text */
   NWC_TOKENIZE_ADD_END = 4 /* put EOS behind where the tokenizer says so; for a text that does not go on */
 };
-/* A text of length_bytes never gives more tokens than this, unless the tokenizer has a normalizer that makes much more of
- * it: nwc_tokenize then fails with BUFFER_TOO_SMALL, and *out_count is the number of tokens. */
+/* A text of length_bytes never gives more tokens than this, unless the tokenizer has a normalizer that makes much more
+ * of it: nwc_tokenize then fails with BUFFER_TOO_SMALL, and *out_count is the number of tokens. */
 static inline size_t nwc_tokenize_bound(size_t length_bytes) { return 3 * length_bytes + 8; }
 /* Turns a text into tokens. The text should be UTF-8, but any bytes are accepted. It need not end with NUL, and may be
  * NULL if length_bytes is 0. *out_count is the number of tokens, and is also set when the call fails with
@@ -509,10 +509,10 @@ enum {
   NWC_PRECISION_F32 = 1,
   NWC_PRECISION_F16 = 2, /* is kept for such weights, too, and the log warns */
   NWC_PRECISION_BF16 = 3,
-  /* For weights alone, and on the CPU: coded weights are held as the integers that they are, exactly, in one byte (Q8), or
-   * in as many bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). Products round
-   * their inputs to 16 bits. Where the codec's weights are not integers times scales, and on a device, F16 is taken, and
-   * the log warns. */
+  /* For weights alone, and on the CPU: coded weights are held as the integers that they are, exactly, in one byte (Q8),
+   * or in as many bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). Products
+   * round their inputs to 16 bits. Where the codec's weights are not integers times scales, and on a device, F16 is
+   * taken, and the log warns. */
   NWC_PRECISION_Q8 = 4,
   NWC_PRECISION_PACKED = 5
 };
