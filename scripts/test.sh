@@ -98,8 +98,8 @@ elif ! { scripts/setup.sh --aarch64 && command -v aarch64-linux-gnu-g++ && comma
   echo "skipped$skipped"
 else
   tests=(test_half test_thread_pool test_crc32 test_container test_decode_tables test_tile_decode test_synthesis
-    test_tensor_decode test_fused_product test_hostile_files test_golden test_engine_kernels test_logits test_families
-    test_session test_c_api_session)
+    test_tensor_decode test_fused_product test_hostile_files test_golden test_engine_kernels test_integer_kernels test_logits
+    test_families test_session test_c_api_session)
   configure aarch64
   build aarch64 "${tests[@]}"
   cp build/release/tests/capi_*.nwc build/aarch64/tests/
