@@ -3,7 +3,7 @@
 # repository's dependencies. Two commands (doc/measurements.md, "On a GPU"):
 #
 #   scripts/device_check.sh pack OUTDIR [--build DIR] [--quick]
-#       Here: makes a folder of at most 48 MiB with everything that `run` needs there, itself included.
+#       Here: makes a folder of at most 40 MiB with everything that `run` needs there, itself included.
 #       --build   takes the programs of this build folder as they are (default: builds build/release)
 #       --quick   compresses the model without calibration: seconds instead of minutes
 #   scripts/device_check.sh run DIR [--out DIR] [--minutes 8] [--only PART]... [--device NAME] [--rehearse]
@@ -13,7 +13,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit "$1"; }
 
-most_mib=48
+most_mib=40
 
 # Copies the system's libraries that programs and the Vulkan loader need. glibc's are left out: those of another version
 # do not work with the machine's own loader of programs. `run` takes one only where the machine lacks it.
@@ -37,7 +37,8 @@ copy_loader() {
   work=$(mktemp -d)
   for entry in $libraries; do
     local name=${entry%%:*} path
-    path=$(ldconfig -p | awk -v name="$name" '$1 == name && /x86-64/ {print $NF; exit}')
+    # Reads to the end: ldconfig would fail with what it can no longer write.
+    path=$(ldconfig -p | awk -v name="$name" '$1 == name && /x86-64/ && !path {path = $NF} END {print path}')
     if [ -n "$path" ]; then cp -L "$path" "$to/$name"; else missing+=("$entry"); fi
   done
   for entry in "${missing[@]}"; do
