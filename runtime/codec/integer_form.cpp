@@ -1,7 +1,6 @@
 #include "runtime/codec/integer_form.h"
 
 #include <algorithm>
-#include <array>
 #include <cassert>
 #include <cmath>
 
@@ -12,7 +11,6 @@ namespace nwc {
 namespace {
 
 constexpr size_t kNumBits = std::size(kIntegerBits);
-using Shares = std::array<double, kNumBits>;  ///< of integers that do not fit, by kIntegerBits
 
 /// What an outlier costs in bits: its entry, and the time that a product takes for it.
 /// (About as long as memory needs for 20 bytes.)
@@ -24,7 +22,14 @@ constexpr double kOutlierRoom = 1.5;
 constexpr double kOutlierShare = 1.0 / 256;
 constexpr uint64_t kOutliersPerRowBlock = 2;
 
-Shares shares_of(const FrequencyTable& t, bool trellis, uint32_t bank) {
+}  // namespace
+
+const char* why_not_integers(const CodecRecord& codec) {
+  if (!codec.synthesis.is_identity()) return "the codec's synthesis is not the identity";
+  return nullptr;
+}
+
+IntegerForms::Shares IntegerForms::shares_of(const FrequencyTable& t, bool trellis, uint32_t bank) {
   Shares shares{};
   const size_t symbols = t.freq.size();
   for (size_t s = 0; s < symbols; ++s) {
@@ -41,9 +46,17 @@ Shares shares_of(const FrequencyTable& t, bool trellis, uint32_t bank) {
   return shares;
 }
 
-/// Shares of all levels, over the contexts that the tensor's rows have.
-std::vector<Shares> shares_by_level(const CodecRecord& codec, const CodedTensor& coded) {
-  const bool trellis = codec.quantizer == Quantizer::kTrellis;
+IntegerForms::IntegerForms(const NwcFile& file) : file_(file), of_table_(file.codec()->tables.size()) {
+  const CodecRecord& codec = *file.codec();
+  for (size_t t = 0; t < codec.tables.size(); ++t) {
+    for (uint32_t bank = 0; bank < codec.num_banks(); ++bank)
+      of_table_[t][bank] = shares_of(codec.tables[t], codec.quantizer == Quantizer::kTrellis, bank);
+  }
+}
+
+// Of all levels, over the contexts that the tensor's rows have.
+std::vector<IntegerForms::Shares> IntegerForms::shares_by_level(const CodedTensor& coded) const {
+  const CodecRecord& codec = *file_.codec();
   std::array<double, kNumContexts> context{};
   if (codec.context_kind == ContextKind::kChannel) {
     context.fill(1.0 / kNumContexts);
@@ -52,16 +65,11 @@ std::vector<Shares> shares_by_level(const CodecRecord& codec, const CodedTensor&
   } else {
     for (const uint8_t c : coded.row_class) context[c] += 1.0 / static_cast<double>(coded.row_class.size());
   }
-  std::vector<std::array<Shares, 2>> of_table(codec.tables.size());
-  for (size_t t = 0; t < codec.tables.size(); ++t) {
-    for (uint32_t bank = 0; bank < codec.num_banks(); ++bank)
-      of_table[t][bank] = shares_of(codec.tables[t], trellis, bank);
-  }
   std::vector<Shares> levels(codec.num_levels);
   for (uint32_t level = 0; level < codec.num_levels; ++level) {
     for (uint32_t c = 0; c < kNumContexts; ++c) {
       for (uint32_t bank = 0; bank < codec.num_banks(); ++bank) {
-        const Shares& shares = of_table[codec.table_of(level, c, bank)][bank];
+        const Shares& shares = of_table_[codec.table_of(level, c, bank)][bank];
         for (size_t b = 0; b < kNumBits; ++b) levels[level][b] += context[c] * shares[b] / codec.num_banks();
       }
     }
@@ -69,18 +77,11 @@ std::vector<Shares> shares_by_level(const CodecRecord& codec, const CodedTensor&
   return levels;
 }
 
-}  // namespace
-
-const char* why_not_integers(const CodecRecord& codec) {
-  if (!codec.synthesis.is_identity()) return "the codec's synthesis is not the identity";
-  return nullptr;
-}
-
-Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeights which, bool check_crc) {
-  const TensorRecord& record = file.tensors()[tensor];
+Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bool check_crc) const {
+  const TensorRecord& record = file_.tensors()[tensor];
   assert(record.cols() <= kMaxIntegerCols);
-  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
-  const std::vector<Shares> shares = shares_by_level(*file.codec(), coded);
+  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(tensor, check_crc));
+  const std::vector<Shares> shares = shares_by_level(coded);
   IntegerForm form;
   form.rows = record.rows();
   form.cols = record.cols();
@@ -90,7 +91,7 @@ Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeig
     Shares columns{};
     for (uint64_t j = begin; j < end; ++j) {
       if (coded.scale[j] == 0) continue;
-      form.shrinks |= file.codec()->shrink[coded.level[j]] != 0;
+      form.shrinks |= file_.codec()->shrink[coded.level[j]] != 0;
       for (size_t b = 0; b < kNumBits; ++b) columns[b] += shares[coded.level[j]][b];
     }
     const auto cost = [&](size_t b) { return kIntegerBits[b] + kOutlierBits * columns[b] / kUnitCols; };

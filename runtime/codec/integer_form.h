@@ -7,6 +7,8 @@
 // less.
 #pragma once
 
+#include <array>
+#include <iterator>
 #include <vector>
 
 #include "runtime/base/status.h"
@@ -69,8 +71,24 @@ struct IntegerForm {
 /// Why the weights of this codec are not integers times scales; nullptr if they are.
 const char* why_not_integers(const CodecRecord& codec);
 
-/// Chooses the bits of a coded tensor's units from the frequencies of its symbols, so that bits and outliers together
-/// are few. which: kQ8 or kPacked; the tensor has at most kMaxIntegerCols columns. errors: those of load_coded
-Result<IntegerForm> integer_form(const NwcFile& file, size_t tensor, IntegerWeights which, bool check_crc);
+/// Chooses forms for the tensors of one file, which must outlive it. What follows from the codec alone is made once.
+class IntegerForms {
+ public:
+  /// The file has a codec.
+  explicit IntegerForms(const NwcFile& file);
+
+  /// Chooses the bits of a coded tensor's units from the frequencies of its symbols, so that bits and outliers together
+  /// are few. which: kQ8 or kPacked; the tensor has at most kMaxIntegerCols columns. errors: those of load_coded
+  Result<IntegerForm> choose(size_t tensor, IntegerWeights which, bool check_crc) const;
+
+ private:
+  /// Of integers that do not fit, by kIntegerBits.
+  using Shares = std::array<double, std::size(kIntegerBits)>;
+  static Shares shares_of(const FrequencyTable& table, bool trellis, uint32_t bank);
+  std::vector<Shares> shares_by_level(const CodedTensor& coded) const;
+
+  const NwcFile& file_;
+  std::vector<std::array<Shares, 2>> of_table_;  ///< of the banks
+};
 
 }  // namespace nwc

@@ -1,16 +1,19 @@
 #include "runtime/engine/held_weights.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace nwc {
 namespace {
 
-Result<HeldMatrix> hold(const NwcFile& file, size_t tensor, IntegerWeights which, bool integers, bool check_crc) {
+/// forms: null where the codec's weights are no integers.
+Result<HeldMatrix> hold(const NwcFile& file, const IntegerForms* forms, size_t tensor, IntegerWeights which,
+                        bool check_crc) {
   const TensorRecord& record = file.tensors()[tensor];
   HeldMatrix held;
-  held.integers = integers && record.storage == Storage::kCoded && record.cols() <= kMaxIntegerCols;
+  held.integers = forms != nullptr && record.storage == Storage::kCoded && record.cols() <= kMaxIntegerCols;
   if (held.integers) {
-    NWC_ASSIGN_OR_RETURN(held.form, integer_form(file, tensor, which, check_crc));
+    NWC_ASSIGN_OR_RETURN(held.form, forms->choose(tensor, which, check_crc));
     held.bytes = held.form.bytes;
     return held;
   }
@@ -52,8 +55,15 @@ Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout,
   HeldWeights held;
   held.which = which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
   const char* why_not = file.codec() ? why_not_integers(*file.codec()) : "nothing is coded";
-  if (why_not != nullptr) held.why_not = why_not;
-  const auto hold_one = [&](size_t tensor) { return hold(file, tensor, held.which, why_not == nullptr, check_crc); };
+  std::optional<IntegerForms> forms;
+  if (why_not != nullptr) {
+    held.why_not = why_not;
+  } else {
+    forms.emplace(file);
+  }
+  const auto hold_one = [&](size_t tensor) {
+    return hold(file, forms ? &*forms : nullptr, tensor, held.which, check_crc);
+  };
   for (const LayerLayout& layer : layout.layers) {
     HeldWeights::Layer& to = held.layers.emplace_back();
     for (const PlacedMatrix& m : layer.matrices) {

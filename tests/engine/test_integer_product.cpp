@@ -51,7 +51,7 @@ TEST(IntegerProduct, HoldsTheWeightsExactly) {
   for (const size_t tensor : c.tensors) {
     const std::vector<float> w = decoded(c, tensor);
     for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
-      const IntegerForm form = std::move(integer_form(*c.file, tensor, which, true).value());
+      const IntegerForm form = std::move(IntegerForms(*c.file).choose(tensor, which, true).value());
       const std::vector<uint8_t> data = integers(c, tensor, form);
       std::vector<float> row(form.cols);
       for (uint64_t i = 0; i < form.rows; ++i) {
@@ -68,7 +68,7 @@ TEST(IntegerProduct, HoldsTheWeightsExactly) {
 TEST(IntegerProduct, PartsOfATensorAreTheWhole) {
   Coded c = coded_file();
   for (const size_t tensor : c.tensors) {
-    const IntegerForm form = std::move(integer_form(*c.file, tensor, IntegerWeights::kPacked, true).value());
+    const IntegerForm form = std::move(IntegerForms(*c.file).choose(tensor, IntegerWeights::kPacked, true).value());
     const std::vector<uint8_t> whole = integers(c, tensor, form);
     std::vector<uint8_t> parts(form.bytes);
     const uint64_t step = 2 * c.file->tensors()[tensor].tile_rows;
