@@ -135,10 +135,7 @@ void measure_file(const DecodeOptions& o, Runner& runner, Report* report) {
     if (cpu > detect_cpu_level()) continue;
     TensorDecodeOptions options;
     options.cpu = cpu;
-    Record r = f.record;
-    r.backend = cpu_level_name(cpu);
-    r.device = cpu_name();
-    r.threads = runner.num_workers();
+    Record r = f.record_with(cpu, runner);
     TensorDecoder decoder(*f.file, f.tables);
     std::vector<Job> jobs;
     r.name = "rANS";

@@ -89,10 +89,7 @@ void measure_file(const FusedOptions& o, Runner& runner, Report* report) {
     if (cpu > detect_cpu_level()) continue;
     TensorDecodeOptions options;
     options.cpu = cpu;
-    Record r = f.record;
-    r.backend = cpu_level_name(cpu);
-    r.device = cpu_name();
-    r.threads = runner.num_workers();
+    Record r = f.record_with(cpu, runner);
     for (const uint32_t batch : o.batches) {
       r.name = "fused product" + (batch == 1 ? "" : " of " + std::to_string(batch));
       std::vector<float> x, y;

@@ -53,4 +53,12 @@ void decode_symbols(const NwcFile& file, const DecodeTables& tables, size_t tens
   check(walk.run(runner, &workers));
 }
 
+Record CodedFile::record_with(CpuLevel cpu, const Runner& runner) const {
+  Record r = record;
+  r.backend = cpu_level_name(cpu);
+  r.device = cpu_name();
+  r.threads = runner.num_workers();
+  return r;
+}
+
 }  // namespace nwc::bench

@@ -16,6 +16,9 @@ struct CodedFile {
   std::vector<size_t> coded;  ///< numbers of the coded tensors
   uint64_t largest = 0;       ///< weights of the largest one
   Record record;              ///< of all of them together: quantizer, bpw, weights
+
+  /// The same as measured with these kernels and threads.
+  Record record_with(CpuLevel cpu, const Runner& runner) const;
 };
 /// Ends the program if there is no such file or nothing coded in it.
 CodedFile open_coded_file(const std::string& path);

@@ -135,9 +135,9 @@ Status session_params(const RunOptions& options, const Context& context, bool co
                  : options.mode == "cached"   ? NWC_WEIGHTS_CACHED
                  : options.mode == "fused"    ? NWC_WEIGHTS_FUSED
                                               : NWC_WEIGHTS_AUTO;
-  // An uncompressed model may hold numbers that f16 cannot: keep it exact.
   const auto weights = std::find(kWeights.begin(), kWeights.end(), options.weights) - kWeights.begin();
   params->weight_precision = static_cast<nwc_precision>(weights);
+  // An uncompressed model may hold numbers that f16 cannot: keep it exact.
   if (!compressed && options.weights == "auto") params->weight_precision = NWC_PRECISION_F32;
   if (!options.memory.empty()) {
     NWC_ASSIGN_OR_RETURN(params->memory_budget_bytes, parse_budget(options.memory));

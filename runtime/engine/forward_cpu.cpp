@@ -245,7 +245,7 @@ void ForwardCpu::multiply_held(uint32_t layer, Linear linear, const uint8_t* wei
   IntegerMatrix integers[kMostMatrices];
   size_t count = 0;
   for (const PlacedMatrix& m : at.linear(linear)) {
-    const HeldMatrix& held = held_->layers[layer].matrices[static_cast<size_t>(&m - at.matrices.data())];
+    const HeldMatrix& held = held_->matrix(layout_, layer, m);
     if (held.integers) {
       integers[count++] = {&held.form, weights + held.offset, out};
     } else {
@@ -277,7 +277,7 @@ Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weight
     } else {
       HeldMatrix held;
       held.dtype = params_.weight_dtype;
-      if (held_ != nullptr) held = held_->layers[layer].matrices[static_cast<size_t>(&m - at.matrices.data())];
+      if (held_ != nullptr) held = held_->matrix(layout_, layer, m);
       uint8_t* decoded = stream_buffers_[0].data();
       NWC_TRY(source_.decode_matrix(m.tensor, held, MutableBytes(decoded, stream_buffers_[0].size())));
       const WeightView floats{decoded, held.dtype, m.rows, m.cols};

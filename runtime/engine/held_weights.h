@@ -26,6 +26,10 @@ struct HeldWeights {
   std::string why_not;         ///< why some coded matrices are not integers; empty: all are
 
   const HeldMatrix& output(const ModelLayout& layout) const { return layout.model.tied_embeddings ? embedding : head; }
+  /// m: one of the layout's matrices of that layer.
+  const HeldMatrix& matrix(const ModelLayout& layout, uint32_t layer, const PlacedMatrix& m) const {
+    return layers[layer].matrices[static_cast<size_t>(&m - layout.layers[layer].matrices.data())];
+  }
   uint64_t max_layer_bytes() const;
   /// Bytes of a weight of the matrices that are multiplied by.
   double bytes_per_weight(const ModelLayout& layout) const;

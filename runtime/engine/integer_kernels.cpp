@@ -9,10 +9,11 @@
 namespace nwc {
 namespace {
 
+static_assert(kUnitColumns == kUnitCols && kIntegerRows == kChunk);
+
 template <bool kSigns>
 void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens, float (*y)[kIntegerRows]) {
   std::memset(y, 0, tokens * sizeof *y);
-  constexpr uint32_t kUnitsPerBlock = kInputBlock / kUnitCols;
   const uint8_t* unit = weights.units;
   for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
     uint32_t sum[kIntegerTokens][kIntegerRows] = {};

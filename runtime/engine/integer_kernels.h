@@ -15,6 +15,8 @@ namespace nwc {
 
 /// Columns that share a scale: 4 units. An input is off by at most half a step, 2^-16 of the largest of its block.
 inline constexpr uint32_t kInputBlock = 128;
+/// Columns of a unit, and units of a block: kUnitCols, which files of an instruction set cannot include.
+inline constexpr uint32_t kUnitColumns = 32, kUnitsPerBlock = kInputBlock / kUnitColumns;
 /// The largest input: its two digits of a byte have signs, |hi| and |lo| up to 127 and 128.
 inline constexpr int32_t kLargestInput = 127 * 256 + 127;
 /// Rows of a row block, which a kernel multiplies at a time.

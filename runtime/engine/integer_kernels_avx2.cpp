@@ -9,11 +9,12 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kUnitColumns = 32, kUnitsPerBlock = kInputBlock / kUnitColumns, kTile = 2;
+constexpr uint32_t kTile = 2;  ///< tokens
 
 __m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 void store(uint8_t* p, __m256i v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
 
+/// Between bias - 1 and bias + 1, and then from 0 on.
 template <int kBits>
 [[gnu::always_inline]] inline __m256i signs(__m256i biased) {
   constexpr int kBias = 1 << (kBits - 1);
@@ -22,8 +23,8 @@ template <int kBits>
   return _mm256_sub_epi8(_mm256_min_epu8(_mm256_max_epu8(biased, low), high), low);
 }
 
-/// The readable form is unpack_unit in runtime/codec/integer_decode.cpp.
-/// With kSigns their signs plus 1.
+/// The integers of a unit with their bias, or with kSigns their signs plus 1. The readable form is unpack_unit in
+/// runtime/codec/integer_decode.cpp.
 template <int kBits, bool kSigns>
 [[gnu::always_inline]] inline void unpack(const uint8_t* unit, uint8_t* bytes) {
   if constexpr (kBits == 8) {  // only for their signs
@@ -44,7 +45,7 @@ template <int kBits, bool kSigns>
         const int g = 2 * i + odd;
         if constexpr (kWidth != 0) {
           const __m256i upper = load(unit + 256 + 64 * (g / kGroups) + half);
-          // In 32 bits as a product would be: what crosses a byte's end falls under the mask.
+          // Bytes have no shifts of their own: what crosses from one into the next falls under the mask.
           const int at = kWidth * (g % kGroups);
           const __m128i left = _mm_cvtsi32_si128(at < 4 ? 4 - at : 0), right = _mm_cvtsi32_si128(at > 4 ? at - 4 : 0);
           const __m256i bits = _mm256_srl_epi16(_mm256_sll_epi16(upper, left), right);

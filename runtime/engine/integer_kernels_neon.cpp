@@ -8,8 +8,6 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kUnitColumns = 32, kUnitsPerBlock = kInputBlock / kUnitColumns;
-
 /// Group g of a unit. The readable form is unpack_unit in runtime/codec/integer_decode.cpp.
 inline uint8x16_t load_rows(const uint8_t* unit, uint32_t bits, uint32_t g, uint32_t at) {
   if (bits == 8) return vld1q_u8(unit + 64 * g + at);

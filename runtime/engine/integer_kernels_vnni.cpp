@@ -10,8 +10,6 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kUnitColumns = 32, kUnitsPerBlock = kInputBlock / kUnitColumns;
-
 template <uint32_t kGroup>
 struct Group {
   static constexpr uint32_t value = kGroup;

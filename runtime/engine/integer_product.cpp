@@ -69,10 +69,10 @@ void quantize(const IntegerForm& form, const float* factor, bool signs, const fl
     }
     to.scale(token)[block] = std::isfinite(most) ? (usable ? step : 0.0f) : std::nanf("");
     uint32_t correction = 0;
-    for (uint32_t u = 0; u < kInputBlock / kUnitCols && block * (kInputBlock / kUnitCols) + u < form.units(); ++u) {
+    for (uint32_t u = 0; u < kUnitsPerBlock && block * kUnitsPerBlock + u < form.units(); ++u) {
       int32_t sum = 0;
       for (uint32_t j = 0; j < kUnitCols; ++j) sum += q[u * kUnitCols + j];
-      const int32_t bias = signs ? 1 : integer_bias(form.bits[block * (kInputBlock / kUnitCols) + u]);
+      const int32_t bias = signs ? 1 : integer_bias(form.bits[block * kUnitsPerBlock + u]);
       correction -= static_cast<uint32_t>(sum) * static_cast<uint32_t>(bias);
     }
     to.correction(token)[block] = static_cast<int32_t>(correction);

@@ -80,13 +80,12 @@ Status WeightSource::decode_rows(size_t tensor, uint64_t begin, uint64_t end, Mu
 
 Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
   const uint32_t size = dtype_size(dtype_);
-  const std::vector<PlacedMatrix>& matrices = layout_.layers[layer].matrices;
-  for (size_t i = 0; held_ != nullptr && i < matrices.size(); ++i) {
-    const HeldMatrix& held = held_->layers[layer].matrices[i];
-    NWC_TRY(decode_matrix(matrices[i].tensor, held, out.subspan(held.offset, held.bytes)));
-  }
-  if (held_ != nullptr) return {};
-  for (const PlacedMatrix& m : matrices) {
+  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
+    if (held_ != nullptr) {
+      const HeldMatrix& held = held_->matrix(layout_, layer, m);
+      NWC_TRY(decode_matrix(m.tensor, held, out.subspan(held.offset, held.bytes)));
+      continue;
+    }
     const size_t offset = static_cast<size_t>(m.offset * size);
     const size_t bytes = static_cast<size_t>(uint64_t{m.rows} * m.cols * size);
     NWC_TRY(decode(m.tensor, 0, m.rows, dtype_, out.subspan(offset, bytes)));
@@ -108,7 +107,7 @@ Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, Mu
     const uint64_t begin = piece * most, end = std::min<uint64_t>(m.rows, begin + most);
     const bool last = &m == &matrices.back() && end == m.rows;
     if (held_ != nullptr) {
-      const HeldMatrix& held = held_->layers[layer].matrices[static_cast<size_t>(&m - matrices.data())];
+      const HeldMatrix& held = held_->matrix(layout_, layer, m);
       NWC_TRY(decode_held(m.tensor, held, begin, end, out.subspan(held.offset, held.bytes)));
       return last;
     }
