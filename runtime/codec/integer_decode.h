@@ -22,6 +22,9 @@ Status decode_integers(const NwcFile& file, const DecodeTables& tables, size_t t
                        uint64_t row_begin, uint64_t row_end, MutableBytes out, Runner& runner,
                        const TensorDecodeOptions& options);
 
+/// Upper estimate of what decode_integers takes for outliers while it works. tile_cols: of the tensor.
+uint64_t integer_decode_bytes(const IntegerForm& form, uint64_t tile_cols, uint32_t num_workers);
+
 /// One row as floating-point numbers, out [form.cols]: row_scale * factor * q. data: what decode_integers wrote.
 void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, float* out);
 

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "runtime/codec/fused_product.h"
+#include "runtime/codec/integer_decode.h"
 #include "runtime/codec/tensor_decode.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/forward.h"
@@ -39,8 +40,23 @@ uint64_t tensor_scratch(const NwcFile& file, size_t tensor, uint32_t workers, bo
   return viewable ? 0 : std::min<uint64_t>(r.size, kRawPieceBytes);
 }
 
+/// What outliers take while a matrix is decoded to integers.
+uint64_t outlier_scratch(const NwcFile& file, const ModelLayout& layout, const HeldWeights& held, uint32_t workers) {
+  uint64_t most = 0;
+  const auto add = [&](size_t tensor, const HeldMatrix& matrix) {
+    if (!matrix.integers) return;
+    most = std::max(most, integer_decode_bytes(matrix.form, file.tensors()[tensor].tile_cols, workers));
+  };
+  for (uint32_t l = 0; l < layout.layers.size(); ++l) {
+    for (const PlacedMatrix& m : layout.layers[l].matrices) add(m.tensor, held.matrix(layout, l, m));
+  }
+  add(layout.embedding, held.embedding);
+  add(layout.head, held.output(layout));
+  return most;
+}
+
 uint64_t decoder_scratch(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
-                         uint32_t workers) {
+                         const HeldWeights* held, uint32_t workers) {
   if (params.compute == Compute::kVulkan) {
     VulkanOptions options;
     options.max_window_bytes = params.device_window_bytes;
@@ -50,7 +66,8 @@ uint64_t decoder_scratch(const NwcFile& file, const ModelLayout& layout, const S
   const bool viewable = file.reader().view(0, 1) != nullptr;
   uint64_t most = 0;
   for (const size_t tensor : tensors) most = std::max(most, tensor_scratch(file, tensor, workers, viewable));
-  return TensorDecoder::kept_bytes(file, tensors) + most + kInflateBytes;
+  const uint64_t outliers = held == nullptr ? 0 : outlier_scratch(file, layout, *held, workers);
+  return TensorDecoder::kept_bytes(file, tensors) + most + outliers + kInflateBytes;
 }
 
 class Planner {
@@ -62,7 +79,7 @@ class Planner {
         params_(params),
         held_(std::move(held)),
         workers_(num_workers(params)),
-        decoder_scratch_(decoder_scratch(file, layout, params, workers_)) {}
+        decoder_scratch_(decoder_scratch(file, layout, params, held_.get(), workers_)) {}
 
   /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.
   MemoryPlan price(MemoryPlan plan) const {

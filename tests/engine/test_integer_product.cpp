@@ -26,11 +26,23 @@ Coded coded_file() {
   return c;
 }
 
-std::vector<uint8_t> integers(Coded& c, size_t tensor, const IntegerForm& form) {
-  std::vector<uint8_t> data(form.bytes);
+/// Bytes from a multiple of 64 on, as decode_integers wants them.
+class Aligned {
+ public:
+  explicit Aligned(uint64_t size) : memory_(size + 63) {}
+  uint8_t* data() { return memory_.data() + (0 - reinterpret_cast<uintptr_t>(memory_.data())) % 64; }
+  MutableBytes bytes() { return {data(), memory_.size() - 63}; }
+
+ private:
+  std::vector<uint8_t> memory_;
+};
+
+Aligned integers(Coded& c, size_t tensor, const IntegerForm& form) {
+  Aligned data(form.bytes);
   TensorDecodeOptions options;
   options.cpu = detect_cpu_level();
-  const Status status = decode_integers(*c.file, c.tables, tensor, form, 0, form.rows, data, *c.runner, options);
+  const Status status =
+      decode_integers(*c.file, c.tables, tensor, form, 0, form.rows, data.bytes(), *c.runner, options);
   EXPECT_TRUE(status.ok()) << status.message();
   return data;
 }
@@ -52,7 +64,7 @@ TEST(IntegerProduct, HoldsTheWeightsExactly) {
     const std::vector<float> w = decoded(c, tensor);
     for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
       const IntegerForm form = std::move(IntegerForms(*c.file).choose(tensor, which, true).value());
-      const std::vector<uint8_t> data = integers(c, tensor, form);
+      Aligned data = integers(c, tensor, form);
       std::vector<float> row(form.cols);
       for (uint64_t i = 0; i < form.rows; ++i) {
         integer_row(form, data.data(), i, row.data());
@@ -69,18 +81,18 @@ TEST(IntegerProduct, PartsOfATensorAreTheWhole) {
   Coded c = coded_file();
   for (const size_t tensor : c.tensors) {
     const IntegerForm form = std::move(IntegerForms(*c.file).choose(tensor, IntegerWeights::kPacked, true).value());
-    const std::vector<uint8_t> whole = integers(c, tensor, form);
-    std::vector<uint8_t> parts(form.bytes);
+    Aligned whole = integers(c, tensor, form);
+    Aligned parts(form.bytes);
     const uint64_t step = 2 * c.file->tensors()[tensor].tile_rows;
     for (uint64_t row = 0; row < form.rows; row += step) {
-      ASSERT_TRUE(
-          decode_integers(*c.file, c.tables, tensor, form, row, std::min(form.rows, row + step), parts, *c.runner, {})
-              .ok());
+      ASSERT_TRUE(decode_integers(*c.file, c.tables, tensor, form, row, std::min(form.rows, row + step), parts.bytes(),
+                                  *c.runner, {})
+                      .ok());
     }
     const Outlier* outliers = reinterpret_cast<const Outlier*>(whole.data() + form.outliers_at);
     const uint32_t count = reinterpret_cast<const uint32_t*>(whole.data() + form.begin_at)[form.row_blocks()];
     const uint64_t used = form.outliers_at + count * sizeof *outliers;
-    EXPECT_TRUE(std::equal(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(used), parts.begin()));
+    EXPECT_TRUE(std::equal(whole.data(), whole.data() + used, parts.data()));
   }
 }
 

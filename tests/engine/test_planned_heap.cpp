@@ -1,9 +1,21 @@
 // A session takes no more from the heap than its plan says, in every mode, at the least budget.
+#include "runtime/engine/held_weights.h"
 #include "tests/engine/coded_model.h"
 #include "tests/heap_watch.h"
 
 namespace nwc::test {
 namespace {
+
+struct Way {
+  SessionMode mode;
+  IntegerWeights integers;
+};
+constexpr Way kWays[] = {
+    {SessionMode::kResident, IntegerWeights::kNone},   {SessionMode::kStreamed, IntegerWeights::kNone},
+    {SessionMode::kFused, IntegerWeights::kNone},      {SessionMode::kResident, IntegerWeights::kQ8},
+    {SessionMode::kResident, IntegerWeights::kPacked}, {SessionMode::kStreamed, IntegerWeights::kPacked},
+    {SessionMode::kFused, IntegerWeights::kPacked},
+};
 
 TEST(PlannedHeap, SessionsStayWithinTheirBudget) {
   constexpr uint64_t kSlack = 64u << 10;  // objects, names, the sequence
@@ -17,8 +29,9 @@ TEST(PlannedHeap, SessionsStayWithinTheirBudget) {
     SessionParams params;
     params.num_threads = 2;
     params.context = 64;
-    for (const SessionMode mode : {SessionMode::kResident, SessionMode::kStreamed, SessionMode::kFused}) {
+    for (const auto& [mode, integers] : kWays) {
       params.mode = mode;
+      params.integers = integers;
       params.memory_budget_bytes = 0;
       const auto free_plan = plan_session(file, params);
       ASSERT_TRUE(free_plan.ok());
@@ -34,7 +47,8 @@ TEST(PlannedHeap, SessionsStayWithinTheirBudget) {
         ASSERT_TRUE((*session)->eval(tokens, LogitsWanted::kLast, logits).ok());
         ASSERT_TRUE((*session)->eval(std::span(tokens).first(1), LogitsWanted::kLast, logits).ok());
       });
-      EXPECT_LE(growth, params.memory_budget_bytes + kSlack) << session_mode_name(mode);
+      EXPECT_LE(growth, params.memory_budget_bytes + kSlack)
+          << session_mode_name(mode) << ", " << integer_weights_name(integers);
     }
   }
 }

@@ -1,0 +1,85 @@
+#include "runtime/codec/integer_outliers.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "runtime/base/checked.h"
+
+namespace nwc {
+namespace {
+
+/// Row blocks that a task puts in order.
+constexpr uint64_t kTaskBlocks = 256;
+
+}  // namespace
+
+void FoundOutliers::add(const LaneValues& values, uint32_t bits, const uint32_t* over, uint64_t first_column,
+                        uint32_t worker, uint32_t i) {
+  List& list = lists_[size_t{2} * worker + i];
+  if (list.outliers.size() > most_) return;  // an error in the end
+  const int32_t bias = integer_bias(bits);
+  uint32_t columns = 0;
+  for (uint32_t r = 0; r < kChunk; ++r) columns |= over[r];
+  for (; columns != 0; columns &= columns - 1) {
+    const uint32_t l = static_cast<uint32_t>(std::countr_zero(columns));
+    for (uint32_t r = 0; r < kChunk; ++r) {
+      const int32_t q = values.q[r][l];
+      for (int32_t rest = q - std::clamp(q, -bias, bias - 1); rest != 0;) {
+        const int32_t part = std::clamp(rest, -kMostRest, kMostRest);
+        list.outliers.emplace_back(static_cast<uint32_t>(first_column) + l, r, part);
+        ++list.in_run;
+        rest -= part;
+      }
+    }
+  }
+}
+
+void FoundOutliers::end_run(uint64_t row_block, uint32_t worker, uint32_t i) {
+  List& list = lists_[size_t{2} * worker + i];
+  if (list.in_run == 0) return;
+  list.runs.push_back({static_cast<uint32_t>(row_block), list.in_run});
+  count_ += list.in_run;
+  list.in_run = 0;
+}
+
+void FoundOutliers::write(uint64_t first, uint64_t end, uint32_t* begin, Outlier* out, Runner& runner) {
+  std::fill(begin + first + 1, begin + end + 1, 0u);
+  for (const List& list : lists_) {
+    for (const Run& run : list.runs) begin[uint64_t{run.row_block} + 1] += run.count;
+  }
+  uint32_t at = begin[first];
+  for (uint64_t b = first; b < end; ++b) at += std::exchange(begin[b + 1], at);
+  // Entry b + 1 is where the next one of row block b goes, and in the end where block b + 1 begins.
+  for (const List& list : lists_) {
+    auto next = list.outliers.begin();
+    for (const Run& run : list.runs) {
+      uint32_t& to = begin[uint64_t{run.row_block} + 1];
+      std::copy_n(next, run.count, out + to);
+      next += run.count;
+      to += run.count;
+    }
+  }
+  // Of one worker they are in order already.
+  const auto key = [](const Outlier& o) {
+    return o.column() << 16 | o.row() << 12 | static_cast<uint32_t>(o.rest() + kMostRest + 1);
+  };
+  const auto less = [&](const Outlier& a, const Outlier& b) { return key(a) < key(b); };
+  parallel_for(runner, static_cast<uint32_t>(ceil_div(end - first, kTaskBlocks)), [&](uint32_t task, uint32_t) {
+    const uint64_t from = first + task * kTaskBlocks, to = std::min(end, from + kTaskBlocks);
+    for (uint64_t b = from; b < to; ++b) {
+      if (!std::is_sorted(out + begin[b], out + begin[b + 1], less))
+        std::sort(out + begin[b], out + begin[b + 1], less);
+    }
+  });
+}
+
+uint64_t FoundOutliers::bytes(const IntegerForm& form, uint64_t tile_cols, uint32_t num_workers) {
+  // Pieces of a deque and what the allocator and the list of pieces add to one, and one more for each deque.
+  constexpr uint64_t kPiece = 512, kPieceBytes = kPiece + 32, kFirst = 2 * kPieceBytes + 128;
+  const uint64_t runs = std::min(form.max_outliers, form.row_blocks() * ceil_div(form.cols, tile_cols));
+  const uint64_t pieces = ceil_div(form.max_outliers * sizeof(Outlier), kPiece) + ceil_div(runs * sizeof(Run), kPiece);
+  return pieces * kPieceBytes + uint64_t{2} * num_workers * (sizeof(List) + 2 * kFirst);
+}
+
+}  // namespace nwc
