@@ -61,6 +61,10 @@ class ForwardCpu final : public Forward {
     return {weights + offset * dtype_size(row_dtype_), row_dtype_, static_cast<uint32_t>(rows),
             static_cast<uint32_t>(cols)};
   }
+  /// Bytes of a resident layer.
+  uint64_t resident_layer(uint32_t l) const {
+    return held_ != nullptr ? Buffer::rounded(held_->layers[l].bytes) : layer_bytes(layout_, params_.weight_dtype, l);
+  }
   const float* vector(uint32_t at) const { return at == kNoVector ? nullptr : vectors_.as<float>() + at; }
   void widen_row(Dtype dtype, const uint8_t* row, float* out) const;
   Buffer& slot(Slot s) {
@@ -85,7 +89,8 @@ class ForwardCpu final : public Forward {
   uint64_t allocated_ = 0;
 
   Buffer vectors_, positions_, embedding_, head_, head_band_, row_, stream_buffers_[2];
-  std::vector<Buffer> layers_;
+  Buffer resident_;                 ///< layers, one behind the other, so that large pages hold them
+  std::vector<uint64_t> layer_at_;  ///< bytes in front of each
   Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, integers_, scratch_;
   KvCache cache_;
   struct Fused {
@@ -107,11 +112,12 @@ Status ForwardCpu::allocate() {
   };
   NWC_TRY(get(vectors_, sizes_.vectors, "norms and biases"));
   NWC_TRY(get(positions_, sizes_.positions, "the position embeddings"));
+  uint64_t resident = 0;
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
-    layers_.emplace_back();
-    const uint64_t bytes = held_ != nullptr ? held_->layers[l].bytes : layer_bytes(layout_, params_.weight_dtype, l);
-    NWC_TRY(get(layers_.back(), bytes, "a resident layer"));
+    layer_at_.push_back(resident);
+    resident += resident_layer(l);
   }
+  NWC_TRY(get(resident_, resident, "the resident layers"));
   if (streamed_layers(model_, plan_) != 0) {
     for (Buffer& buffer : stream_buffers_) NWC_TRY(get(buffer, sizes_.layer, "a buffer for streamed layers"));
   }
@@ -158,7 +164,7 @@ Status ForwardCpu::load(const Progress& progress) {
   }
   NWC_TRY(report(1));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
-    NWC_TRY(source_.decode_layer(l, bytes(layers_[l])));
+    NWC_TRY(source_.decode_layer(l, {resident_.data() + layer_at_[l], static_cast<size_t>(resident_layer(l))}));
     NWC_TRY(report(uint64_t{l} + 2));
   }
   if (plan_.mode == SessionMode::kFused && file_.codec()) {
@@ -385,7 +391,7 @@ Status ForwardCpu::run_layers(uint32_t tokens) {
   }
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     if (l < plan_.resident_layers) {
-      NWC_TRY(run_layer(l, layers_[l].data(), tokens));
+      NWC_TRY(run_layer(l, resident_.data() + layer_at_[l], tokens));
       continue;
     }
     if (plan_.mode == SessionMode::kFused) {
