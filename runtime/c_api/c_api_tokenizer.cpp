@@ -10,7 +10,7 @@ Result<const Tokenizer*> ModelState::tokenizer() const {
   std::lock_guard lock(tokenizer_mutex_);
   if (tokenizer_ == nullptr) {
     NWC_TRY(file_->tokenizer_status());
-    NWC_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::create(*file_->tokenizer()));
+    NWC_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::create_from(*file_->tokenizer()));
   }
   return tokenizer_.get();
 }

@@ -108,19 +108,21 @@ Status check_tokens(const TokenizerRecord& record) {
   std::array<bool, 256> has_byte{};
   for (size_t id = 0; id < record.tokens.size(); ++id) {
     const TokenizerRecord::Token& token = record.tokens[id];
-    const std::string where = str_cat("token ", id);
+    const auto where = [id]() -> std::string {
+      return str_cat("token ", id);
+    };  // made for an error alone: there are many tokens
     if (token.bytes.size() > kMaxTokenBytes) {
-      return limit_error(str_cat(where, " has ", token.bytes.size(), " bytes, the limit is ", kMaxTokenBytes));
+      return limit_error(str_cat(where(), " has ", token.bytes.size(), " bytes, the limit is ", kMaxTokenBytes));
     }
     if (token.type > TokenType::kUserDefined) {
-      return unsupported(str_cat(where, " has type ", static_cast<uint32_t>(token.type), ", known are 0 to 4"));
+      return unsupported(str_cat(where(), " has type ", static_cast<uint32_t>(token.type), ", known are 0 to 4"));
     }
-    if (!std::isfinite(token.score)) return corrupt(str_cat(where, ": the score is not finite"));
+    if (!std::isfinite(token.score)) return corrupt(str_cat(where(), ": the score is not finite"));
     if (record.kind == TokenizerKind::kSentencePieceBpe && !std::isfinite(static_cast<float>(token.score))) {
-      return corrupt(str_cat(where, ": the score does not fit a float"));
+      return corrupt(str_cat(where(), ": the score does not fit a float"));
     }
     if (token.type == TokenType::kByte) {
-      if (token.bytes.size() != 1) return corrupt(str_cat(where, " is a byte token, it must have exactly one byte"));
+      if (token.bytes.size() != 1) return corrupt(str_cat(where(), " is a byte token, it must have exactly one byte"));
       has_byte[static_cast<uint8_t>(token.bytes[0])] = true;
     }
   }

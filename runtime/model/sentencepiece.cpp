@@ -17,15 +17,23 @@ namespace {
 
 constexpr uint32_t kSpaceSymbol = 0x2581;
 
-/// rank[id]: 0 for the highest score; equal scores have equal ranks.
+/// rank[id]: 0 for the highest score; equal scores have equal ranks. Of normal tokens, as pieces become no others.
 std::vector<uint32_t> rank_by_score(const std::vector<TokenizerRecord::Token>& tokens) {
-  std::vector<uint32_t> order(tokens.size());
-  std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tokens[a].score > tokens[b].score; });
+  struct Scored {
+    double score;
+    uint32_t id;
+  };
+  std::vector<Scored> order;
+  order.reserve(tokens.size());
+  for (uint32_t id = 0; id < tokens.size(); ++id) {
+    if (tokens[id].type == TokenType::kNormal) order.push_back({tokens[id].score, id});
+  }
+  const auto higher = [](const Scored& a, const Scored& b) { return a.score > b.score; };
+  // Most vocabularies are in that order.
+  if (!std::is_sorted(order.begin(), order.end(), higher)) std::sort(order.begin(), order.end(), higher);
   std::vector<uint32_t> rank(tokens.size());
   for (uint32_t i = 1; i < order.size(); ++i) {
-    const bool tie = tokens[order[i]].score == tokens[order[i - 1]].score;
-    rank[order[i]] = tie ? rank[order[i - 1]] : i;
+    rank[order[i].id] = order[i].score == order[i - 1].score ? rank[order[i - 1].id] : i;
   }
   return rank;
 }
@@ -34,7 +42,7 @@ class SentencePieceEncoder final : public StretchEncoder {
  public:
   SentencePieceEncoder(const TokenizerRecord& record, std::optional<Unigram> unigram)
       : record_(record), merges_(record), normal_(record.tokens, {TokenType::kNormal}), unigram_(std::move(unigram)) {
-    if (record.merges.empty()) score_rank_ = rank_by_score(record.tokens);
+    if (record.merges.empty() && !unigram_) score_rank_ = rank_by_score(record.tokens);
     find_joins();
     for (uint32_t id = static_cast<uint32_t>(record.tokens.size()); id-- > 0;) {
       const TokenizerRecord::Token& token = record.tokens[id];

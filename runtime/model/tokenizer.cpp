@@ -24,7 +24,8 @@ Result<std::unique_ptr<StretchEncoder>> make_encoder(const TokenizerRecord& reco
 }  // namespace
 
 struct Tokenizer::Impl {
-  explicit Impl(TokenizerRecord r) : record(std::move(r)) {}
+  explicit Impl(TokenizerRecord r) : own(std::move(r)), record(*own) {}
+  explicit Impl(const TokenizerRecord* outside) : record(*outside) {}
 
   // The members below point into the record: Impl is neither copied nor moved.
   Impl(const Impl&) = delete;
@@ -71,7 +72,8 @@ struct Tokenizer::Impl {
     return {};
   }
 
-  const TokenizerRecord record;
+  const std::optional<TokenizerRecord> own;
+  const TokenizerRecord& record;
   std::optional<Normalizer> normalizer;
   std::optional<AddedTokens> added[2][2];  ///< [with control tokens][those that are normalised]
   std::unique_ptr<StretchEncoder> encoder;
@@ -83,6 +85,13 @@ Tokenizer::~Tokenizer() = default;
 Result<std::unique_ptr<Tokenizer>> Tokenizer::create(TokenizerRecord record) {
   assert(validate(record).ok());
   auto impl = std::make_unique<Impl>(std::move(record));
+  NWC_TRY(impl->init());
+  return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(impl)));
+}
+
+Result<std::unique_ptr<Tokenizer>> Tokenizer::create_from(const TokenizerRecord& record) {
+  assert(validate(record).ok());
+  auto impl = std::make_unique<Impl>(&record);
   NWC_TRY(impl->init());
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(impl)));
 }

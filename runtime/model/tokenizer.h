@@ -19,6 +19,8 @@ class Tokenizer {
   /// The record has been validated by its parser. Errors: kLimit (more tokens than TokenMatcher or TokenTrie take),
   /// kCorrupt (the charsmap).
   static Result<std::unique_ptr<Tokenizer>> create(TokenizerRecord record);
+  /// The same without a copy of a record that outlives it: those of large vocabularies take tens of MB.
+  static Result<std::unique_ptr<Tokenizer>> create_from(const TokenizerRecord& record);
   ~Tokenizer();
 
   struct EncodeOptions {
