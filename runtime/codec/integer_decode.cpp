@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <deque>
+#include <optional>
 
 #include "runtime/codec/integer_outliers.h"
 #include "runtime/codec/integer_pack.h"
@@ -126,35 +128,107 @@ void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, flo
   }
 }
 
-Status decode_integers(const NwcFile& file, const DecodeTables& tables, size_t tensor, const IntegerForm& form,
-                       uint64_t row_begin, uint64_t row_end, MutableBytes out, Runner& runner,
-                       const TensorDecodeOptions& options) {
-  if (tensor >= file.tensors().size()) return invalid_argument(str_cat("there is no tensor ", tensor));
-  const TensorRecord& record = file.tensors()[tensor];
+namespace {
+
+Status check_request(const NwcFile& file, const IntegerRequest& r) {
+  if (r.tensor >= file.tensors().size()) return invalid_argument(str_cat("there is no tensor ", r.tensor));
+  const TensorRecord& record = file.tensors()[r.tensor];
+  const IntegerForm& form = *r.form;
   const std::string who = str_cat("tensor '", record.name, "'");
   if (record.storage != Storage::kCoded) return invalid_argument(str_cat(who, ": not coded, has no integers"));
-  if (record.rows() != form.rows || record.cols() != form.cols || row_begin >= row_end || row_end > form.rows ||
-      row_begin % record.tile_rows != 0 || (row_end != form.rows && row_end % record.tile_rows != 0))
-    return invalid_argument(str_cat(who, ": rows ", row_begin, " to ", row_end, " of ", record.rows()));
-  if (out.size() < form.bytes) {
+  if (record.rows() != form.rows || record.cols() != form.cols || r.row_begin >= r.row_end || r.row_end > form.rows ||
+      r.row_begin % record.tile_rows != 0 || (r.row_end != form.rows && r.row_end % record.tile_rows != 0))
+    return invalid_argument(str_cat(who, ": rows ", r.row_begin, " to ", r.row_end, " of ", record.rows()));
+  if (r.out.size() < form.bytes) {
     return Status(StatusCode::kBufferTooSmall,
-                  str_cat(who, ": the buffer has ", out.size(), " bytes, needs ", form.bytes));
+                  str_cat(who, ": the buffer has ", r.out.size(), " bytes, needs ", form.bytes));
   }
-  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, options.check_crc));
-  if (row_begin == 0) fill_scales(*file.codec(), coded, form, out.data());
-  uint32_t* begin = reinterpret_cast<uint32_t*>(out.data() + form.begin_at);
-  const uint64_t first = row_begin / kChunk;
-  if (first == 0) begin[0] = 0;
-  const uint64_t room = form.max_outliers - std::min<uint64_t>(form.max_outliers, begin[first]);
-  IntegerWriter writer(form, options.cpu, room, out.data(), runner.num_workers());
-  TileWalk walk(file, tables, record, coded, row_begin / record.tile_rows, ceil_div(row_end, record.tile_rows), options,
-                writer);
+  return {};
+}
+
+/// A request on its way.
+class IntegerPart {
+ public:
+  IntegerPart(const IntegerRequest& request, const TensorDecodeOptions& options) : r_(request), options_(options) {
+    options_.check_crc = request.check_crc;
+  }
+
+  Status load(TensorDecoder& decoder) {
+    const bool all = r_.row_begin == 0 && r_.row_end == r_.form->rows;
+    NWC_ASSIGN_OR_RETURN(coded_, decoder.side(r_.tensor, r_.check_crc, !all));
+    if (r_.row_begin == 0) fill_scales(*decoder.file().codec(), *coded_, *r_.form, r_.out.data());
+    return {};
+  }
+
+  TileWalk* start(TensorDecoder& decoder, uint32_t num_workers) {
+    const TensorRecord& record = decoder.file().tensors()[r_.tensor];
+    who_ = str_cat("tensor '", record.name, "'");
+    if (r_.row_begin == 0) begin()[0] = 0;
+    room_ = r_.form->max_outliers - std::min<uint64_t>(r_.form->max_outliers, begin()[first_block()]);
+    writer_.emplace(*r_.form, options_.cpu, room_, r_.out.data(), num_workers);
+    walk_.emplace(decoder.file(), decoder.tables(), record, *coded_, r_.row_begin / record.tile_rows,
+                  ceil_div(r_.row_end, record.tile_rows), options_, *writer_);
+    return &*walk_;
+  }
+
+  Status finish() {
+    NWC_TRY(walk_->status());
+    if (writer_->found().too_many())
+      return limit_error(str_cat(who_, ": more than ", room_, " weights are larger than the tables of the codec say"));
+    writer_->found().place(first_block(), end_block(), begin(), outliers());
+    return {};
+  }
+
+  uint64_t first_block() const { return r_.row_begin / kChunk; }
+  uint64_t end_block() const { return ceil_div(r_.row_end, kChunk); }
+  uint32_t* begin() const { return reinterpret_cast<uint32_t*>(r_.out.data() + r_.form->begin_at); }
+  Outlier* outliers() const { return reinterpret_cast<Outlier*>(r_.out.data() + r_.form->outliers_at); }
+
+ private:
+  const IntegerRequest& r_;
+  TensorDecodeOptions options_;
+  std::shared_ptr<const CodedTensor> coded_;
+  std::string who_;
+  uint64_t room_ = 0;
+  std::optional<IntegerWriter> writer_;
+  std::optional<TileWalk> walk_;
+};
+
+/// Row blocks whose outliers a task puts in order.
+constexpr uint64_t kTaskBlocks = 256;
+
+}  // namespace
+
+Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> requests, Runner& runner,
+                       const TensorDecodeOptions& options) {
+  std::deque<IntegerPart> parts;
+  for (const IntegerRequest& request : requests) {
+    NWC_TRY(check_request(decoder.file(), request));
+    parts.emplace_back(request, options);
+  }
+  const uint32_t num = static_cast<uint32_t>(parts.size());
+  std::vector<Status> loaded(num);
+  parallel_for(runner, num, [&](uint32_t i, uint32_t) { loaded[i] = parts[i].load(decoder); });
+  for (const Status& status : loaded) NWC_TRY(status);
+  std::vector<TileWalk*> walks;
+  for (IntegerPart& part : parts) walks.push_back(part.start(decoder, runner.num_workers()));
   TileWorkers workers;
-  NWC_TRY(walk.run(runner, &workers));
-  if (writer.found().too_many())
-    return limit_error(str_cat(who, ": more than ", room, " weights are larger than the tables of the codec say"));
-  writer.found().write(first, ceil_div(row_end, kChunk), begin,
-                       reinterpret_cast<Outlier*>(out.data() + form.outliers_at), runner);
+  NWC_TRY(TileWalk::run_all(walks, runner, &workers));
+  struct Task {
+    const IntegerPart* part;
+    uint64_t from;
+  };
+  std::vector<Task> tasks;
+  for (uint32_t i = 0; i < num; ++i) {
+    NWC_TRY(parts[i].finish());
+    for (uint64_t b = parts[i].first_block(); b < parts[i].end_block(); b += kTaskBlocks)
+      tasks.push_back({&parts[i], b});
+  }
+  parallel_for(runner, static_cast<uint32_t>(tasks.size()), [&](uint32_t t, uint32_t) {
+    const IntegerPart& part = *tasks[t].part;
+    const uint64_t to = std::min(part.end_block(), tasks[t].from + kTaskBlocks);
+    FoundOutliers::sort(tasks[t].from, to, part.begin(), part.outliers());
+  });
   return {};
 }
 

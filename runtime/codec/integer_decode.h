@@ -14,12 +14,22 @@
 
 namespace nwc {
 
-/// Rows [row_begin, row_end) of a coded tensor in its form, out: form.bytes from a multiple of 64 on. row_begin: a
-/// multiple of two tiles' rows, so are row_end and what follows; parts of a tensor are decoded in order, and the first
-/// one fills in factors and scales. The result depends neither on the runner nor on the parts.
-/// errors: those of decode_tensor_rows; kLimit (more outliers than the form has room for)
-Status decode_integers(const NwcFile& file, const DecodeTables& tables, size_t tensor, const IntegerForm& form,
-                       uint64_t row_begin, uint64_t row_end, MutableBytes out, Runner& runner,
+/// Rows [row_begin, row_end) of a coded tensor as integers.
+struct IntegerRequest {
+  size_t tensor = 0;
+  const IntegerForm* form = nullptr;
+  /// row_begin: a multiple of two tiles' rows, and so is row_end unless it is the last. Parts of a tensor are decoded
+  /// in order, and the first one fills in factors and scales.
+  uint64_t row_begin = 0, row_end = 0;
+  MutableBytes out;  ///< form->bytes from a multiple of 64 on, for any part
+  bool check_crc = true;
+};
+
+/// Decodes different tensors together, so that all workers have something to do until the end. The result depends
+/// neither on the runner nor on the parts. Side information of a tensor that is decoded in parts is read once.
+/// errors: those of decode_tensor_rows, of the first request that has one; kLimit (more outliers than the form has room
+/// for)
+Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> requests, Runner& runner,
                        const TensorDecodeOptions& options);
 
 /// Upper estimate of what decode_integers takes for outliers while it works. tile_cols: of the tensor.

@@ -46,32 +46,41 @@ IntegerForms::Shares IntegerForms::shares_of(const FrequencyTable& t, bool trell
   return shares;
 }
 
-IntegerForms::IntegerForms(const NwcFile& file) : file_(file), of_table_(file.codec()->tables.size()) {
+IntegerForms::IntegerForms(const NwcFile& file) : file_(file), of_level_(file.codec()->num_levels) {
   const CodecRecord& codec = *file.codec();
+  std::vector<std::array<Shares, 2>> of_table(codec.tables.size());
   for (size_t t = 0; t < codec.tables.size(); ++t) {
     for (uint32_t bank = 0; bank < codec.num_banks(); ++bank)
-      of_table_[t][bank] = shares_of(codec.tables[t], codec.quantizer == Quantizer::kTrellis, bank);
+      of_table[t][bank] = shares_of(codec.tables[t], codec.quantizer == Quantizer::kTrellis, bank);
+  }
+  for (uint32_t level = 0; level < codec.num_levels; ++level) {
+    for (uint32_t c = 0; c < kNumContexts; ++c) {
+      for (uint32_t bank = 0; bank < codec.num_banks(); ++bank) {
+        const Shares& shares = of_table[codec.table_of(level, c, bank)][bank];
+        for (size_t b = 0; b < kNumBits; ++b) of_level_[level][c][b] += shares[b] / codec.num_banks();
+      }
+    }
   }
 }
 
 // Of all levels, over the contexts that the tensor's rows have.
 std::vector<IntegerForms::Shares> IntegerForms::shares_by_level(const CodedTensor& coded) const {
-  const CodecRecord& codec = *file_.codec();
-  std::array<double, kNumContexts> context{};
-  if (codec.context_kind == ContextKind::kChannel) {
-    context.fill(1.0 / kNumContexts);
+  std::array<uint64_t, kNumContexts> rows{};
+  if (file_.codec()->context_kind == ContextKind::kChannel) {
+    rows.fill(1);
   } else if (coded.row_class.empty()) {
-    context[0] = 1;
+    rows[0] = 1;
   } else {
-    for (const uint8_t c : coded.row_class) context[c] += 1.0 / static_cast<double>(coded.row_class.size());
+    for (const uint8_t c : coded.row_class) ++rows[c];
   }
-  std::vector<Shares> levels(codec.num_levels);
-  for (uint32_t level = 0; level < codec.num_levels; ++level) {
-    for (uint32_t c = 0; c < kNumContexts; ++c) {
-      for (uint32_t bank = 0; bank < codec.num_banks(); ++bank) {
-        const Shares& shares = of_table_[codec.table_of(level, c, bank)][bank];
-        for (size_t b = 0; b < kNumBits; ++b) levels[level][b] += context[c] * shares[b] / codec.num_banks();
-      }
+  uint64_t all = 0;
+  for (const uint64_t r : rows) all += r;
+  std::vector<Shares> levels(of_level_.size());
+  for (uint32_t c = 0; c < kNumContexts; ++c) {
+    if (rows[c] == 0) continue;
+    const double part = static_cast<double>(rows[c]) / static_cast<double>(all);
+    for (size_t level = 0; level < levels.size(); ++level) {
+      for (size_t b = 0; b < kNumBits; ++b) levels[level][b] += part * of_level_[level][c][b];
     }
   }
   return levels;

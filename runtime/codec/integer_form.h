@@ -88,7 +88,7 @@ class IntegerForms {
   std::vector<Shares> shares_by_level(const CodedTensor& coded) const;
 
   const NwcFile& file_;
-  std::vector<std::array<Shares, 2>> of_table_;  ///< of the banks
+  std::vector<std::array<Shares, kNumContexts>> of_level_;  ///< by context, the mean over the banks
 };
 
 }  // namespace nwc

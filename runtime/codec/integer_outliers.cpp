@@ -7,13 +7,6 @@
 #include "runtime/base/checked.h"
 
 namespace nwc {
-namespace {
-
-/// Row blocks that a task puts in order.
-constexpr uint64_t kTaskBlocks = 256;
-
-}  // namespace
-
 void FoundOutliers::add(const LaneValues& values, uint32_t bits, const uint32_t* over, uint64_t first_column,
                         uint32_t worker, uint32_t i) {
   List& list = lists_[size_t{2} * worker + i];
@@ -43,7 +36,7 @@ void FoundOutliers::end_run(uint64_t row_block, uint32_t worker, uint32_t i) {
   list.in_run = 0;
 }
 
-void FoundOutliers::write(uint64_t first, uint64_t end, uint32_t* begin, Outlier* out, Runner& runner) {
+void FoundOutliers::place(uint64_t first, uint64_t end, uint32_t* begin, Outlier* out) const {
   std::fill(begin + first + 1, begin + end + 1, 0u);
   for (const List& list : lists_) {
     for (const Run& run : list.runs) begin[uint64_t{run.row_block} + 1] += run.count;
@@ -60,18 +53,16 @@ void FoundOutliers::write(uint64_t first, uint64_t end, uint32_t* begin, Outlier
       to += run.count;
     }
   }
-  // Of one worker they are in order already.
+}
+
+void FoundOutliers::sort(uint64_t first, uint64_t end, const uint32_t* begin, Outlier* out) {
   const auto key = [](const Outlier& o) {
     return o.column() << 16 | o.row() << 12 | static_cast<uint32_t>(o.rest() + kMostRest + 1);
   };
   const auto less = [&](const Outlier& a, const Outlier& b) { return key(a) < key(b); };
-  parallel_for(runner, static_cast<uint32_t>(ceil_div(end - first, kTaskBlocks)), [&](uint32_t task, uint32_t) {
-    const uint64_t from = first + task * kTaskBlocks, to = std::min(end, from + kTaskBlocks);
-    for (uint64_t b = from; b < to; ++b) {
-      if (!std::is_sorted(out + begin[b], out + begin[b + 1], less))
-        std::sort(out + begin[b], out + begin[b + 1], less);
-    }
-  });
+  for (uint64_t b = first; b < end; ++b) {  // those of one worker are in order already
+    if (!std::is_sorted(out + begin[b], out + begin[b + 1], less)) std::sort(out + begin[b], out + begin[b + 1], less);
+  }
 }
 
 uint64_t FoundOutliers::bytes(const IntegerForm& form, uint64_t tile_cols, uint32_t num_workers) {

@@ -5,7 +5,6 @@
 #include <deque>
 #include <vector>
 
-#include "runtime/base/thread_pool.h"
 #include "runtime/codec/integer_form.h"
 #include "runtime/codec/lane_kernels.h"
 
@@ -23,9 +22,11 @@ class FoundOutliers {
   void end_run(uint64_t row_block, uint32_t worker, uint32_t i);
 
   bool too_many() const { return count_ > most_; }
-  /// Writes those of row blocks [first, end) in order of row blocks, columns and rows: out[begin[b] .. begin[b + 1])
-  /// are of row block b. begin[first] is given. Room: `most`, which the caller has made sure of.
-  void write(uint64_t first, uint64_t end, uint32_t* begin, Outlier* out, Runner& runner);
+  /// Writes those of row blocks [first, end) in order of the row blocks: out[begin[b] .. begin[b + 1]) are of row block
+  /// b. begin[first] is given. Room: `most`, which the caller has made sure of.
+  void place(uint64_t first, uint64_t end, uint32_t* begin, Outlier* out) const;
+  /// Puts those of each row block in order of columns, then rows.
+  static void sort(uint64_t first, uint64_t end, const uint32_t* begin, Outlier* out);
 
   /// Upper estimate of the memory that so many take.
   static uint64_t bytes(const IntegerForm& form, uint64_t tile_cols, uint32_t num_workers);

@@ -187,6 +187,11 @@ struct TensorDecoder::Impl {
 TensorDecoder::TensorDecoder(const NwcFile& file, const DecodeTables& tables)
     : impl_(std::make_unique<Impl>(file, tables)) {}
 TensorDecoder::~TensorDecoder() = default;
+const NwcFile& TensorDecoder::file() const { return impl_->file; }
+const DecodeTables& TensorDecoder::tables() const { return impl_->tables; }
+Result<std::shared_ptr<const CodedTensor>> TensorDecoder::side(size_t tensor, bool check_crc, bool part) {
+  return impl_->side_of(tensor, check_crc, part ? Impl::Part::kMany : Impl::Part::kAll);
+}
 uint64_t TensorDecoder::sides_loaded() const { return impl_->num_loaded; }
 
 uint64_t TensorDecoder::kept_bytes(const NwcFile& file, std::span<const size_t> tensors) {

@@ -33,6 +33,10 @@ class TensorDecoder {
   /// Decodes as decode_tensor_rows does.
   Status decode_rows(size_t tensor, uint64_t row_begin, uint64_t row_end, Dtype dtype, MutableBytes out, Runner& runner,
                      const TensorDecodeOptions& options);
+  const NwcFile& file() const;
+  const DecodeTables& tables() const;
+  /// Side information of a coded tensor. part: more of it will be asked for, so that it stays in memory.
+  Result<std::shared_ptr<const CodedTensor>> side(size_t tensor, bool check_crc, bool part);
   /// How often side information has been read. Tests count it.
   uint64_t sides_loaded() const;
 

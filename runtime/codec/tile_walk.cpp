@@ -9,7 +9,7 @@ void TileConsumer::row_block(const TileGeometry&, uint32_t, uint32_t, uint32_t) 
 
 void TileWorkers::prepare(uint32_t count) {
   while (workers_.size() < count) workers_.push_back(std::make_unique<TileWorker>());
-  for (auto& worker : workers_) worker->groups_of = UINT64_MAX;
+  for (auto& worker : workers_) worker->walk = nullptr;
 }
 
 uint64_t tile_worker_bytes(const TensorRecord& record) {
@@ -34,26 +34,46 @@ TileWalk::TileWalk(const NwcFile& file, const DecodeTables& tables, const Tensor
       consumer_(consumer) {}
 
 Status TileWalk::run(Runner& runner, TileWorkers* workers) {
-  const uint64_t units_per_column = ceil_div(band_end_ - band_begin_, 2);
-  const uint64_t num_units = units_per_column * grid_.tiles_per_row();
-  if (num_units > UINT32_MAX) return limit_error(str_cat("tensor '", record_.name, "': more than 2^32 tiles at once"));
+  TileWalk* const self = this;
+  NWC_TRY(run_all({&self, 1}, runner, workers));
+  return status();
+}
+
+Status TileWalk::run_all(std::span<TileWalk* const> walks, Runner& runner, TileWorkers* workers) {
+  std::vector<uint64_t> end;  // of the units of each walk
+  for (const TileWalk* walk : walks) {
+    end.push_back((end.empty() ? 0 : end.back()) + walk->num_units());
+    if (end.back() > UINT32_MAX)
+      return limit_error(str_cat("tensor '", walk->record_.name, "': more than 2^32 tiles at once"));
+  }
+  if (walks.empty()) return {};
   workers->prepare(runner.num_workers());
-  parallel_for(runner, static_cast<uint32_t>(num_units), [&](uint32_t unit, uint32_t worker) {
-    const uint64_t band = band_begin_ + unit % units_per_column * 2;
-    decode_unit(unit / units_per_column, band, std::min<uint64_t>(2, band_end_ - band), worker, &(*workers)[worker]);
+  parallel_for(runner, static_cast<uint32_t>(end.back()), [&](uint32_t unit, uint32_t worker) {
+    const size_t i = static_cast<size_t>(std::upper_bound(end.begin(), end.end(), unit) - end.begin());
+    walks[i]->run_unit(unit - (i == 0 ? 0 : end[i - 1]), worker, workers);
   });
+  return {};
+}
+
+Status TileWalk::status() const {
   if (cancelled_)
     return Status(StatusCode::kCancelled, str_cat("decoding of tensor '", record_.name, "' was cancelled"));
   return error_;
 }
 
+void TileWalk::run_unit(uint64_t unit, uint32_t worker, TileWorkers* workers) {
+  const uint64_t band = band_begin_ + unit % units_per_column() * 2;
+  decode_unit(unit / units_per_column(), band, std::min<uint64_t>(2, band_end_ - band), worker, &(*workers)[worker]);
+}
+
 void TileWalk::decode_unit(uint64_t column_band, uint64_t row_band, uint64_t count, uint32_t worker, TileWorker* w) {
   // Tiles before the first bad one are always decoded, so that the error does not depend on the threads.
   if (cancelled_ || tile_number(column_band, row_band) > first_bad_) return;
-  if (w->groups_of != column_band) {
+  if (w->walk != this || w->groups_of != column_band) {
     const TileGeometry g = grid_.tile(column_band);
     build_column_groups(tables_, &*file_.codec(), coded_.level.data() + g.col, coded_.scale.data() + g.col, g.width,
                         &w->groups);
+    w->walk = this;
     w->groups_of = column_band;
     consumer_.column_band(g, w->groups, worker);
   }

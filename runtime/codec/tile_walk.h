@@ -32,7 +32,8 @@ class TileConsumer {
 struct TileWorker {
   TileStream streams[2];
   std::vector<ColumnGroup> groups;
-  uint64_t groups_of = UINT64_MAX;  ///< the column band that `groups` describes
+  const class TileWalk* walk = nullptr;  ///< and the column band of it that `groups` describes
+  uint64_t groups_of = UINT64_MAX;
   LaneValues values[2];
 };
 /// Upper estimate of what a worker takes for the tiles of a tensor.
@@ -57,8 +58,14 @@ class TileWalk {
   /// Parallel over units. errors: kCorrupt, kTruncated, kChecksum (of the tile that comes first in the file, by name),
   /// kLimit, kCancelled, those of the reader
   Status run(Runner& runner, TileWorkers* workers);
+  /// Runs several walks as one. What came of each its status() says. errors: kLimit (nothing was run)
+  static Status run_all(std::span<TileWalk* const> walks, Runner& runner, TileWorkers* workers);
+  Status status() const;
 
  private:
+  uint64_t units_per_column() const { return ceil_div(band_end_ - band_begin_, 2); }
+  uint64_t num_units() const { return units_per_column() * grid_.tiles_per_row(); }
+  void run_unit(uint64_t unit, uint32_t worker, TileWorkers* workers);
   uint64_t tile_number(uint64_t column_band, uint64_t row_band) const {
     return row_band * grid_.tiles_per_row() + column_band;
   }

@@ -9,7 +9,7 @@
 #include "runtime/base/cpu_features.h"
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
-#include "runtime/codec/integer_form.h"
+#include "runtime/codec/integer_decode.h"
 #include "runtime/format/nwc_file.h"
 
 namespace nwc {
@@ -21,15 +21,6 @@ struct DecodeRequest {
   MutableBytes out;                     ///< (row_end - row_begin) * n elements
   bool check_crc = true;
   Progress progress;
-};
-
-/// Rows of a coded tensor as integers, as decode_integers (runtime/codec/integer_decode.h).
-struct IntegerRequest {
-  size_t tensor = 0;
-  const IntegerForm* form = nullptr;
-  uint64_t row_begin = 0, row_end = 0;
-  MutableBytes out;
-  bool check_crc = true;
 };
 
 class DeviceDecoder;  // runtime/decoder/vulkan/device_decoder.h
@@ -48,7 +39,7 @@ class Decoder {
   /// Does decode_integers work? On a device it does not.
   virtual bool decodes_integers() const { return false; }
   /// errors: kUnsupported (decodes_integers() is false), those of decode_integers (runtime/codec/integer_decode.h)
-  virtual Status decode_integers(const IntegerRequest& request);
+  virtual Status decode_integers(std::span<const IntegerRequest> requests);
   /// Exact reconstruction indices of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
   virtual Status decode_values(size_t tensor, std::span<int16_t> out) = 0;
 };

@@ -1,6 +1,5 @@
 // The CPU backend: runtime/codec behind the decoder interface.
 #include "runtime/base/str_cat.h"
-#include "runtime/codec/integer_decode.h"
 #include "runtime/decoder/raw_tensor.h"
 
 namespace nwc {
@@ -29,12 +28,11 @@ class CpuDecoder final : public Decoder {
   }
 
   bool decodes_integers() const override { return true; }
-  Status decode_integers(const IntegerRequest& request) override {
+  Status decode_integers(std::span<const IntegerRequest> requests) override {
+    if (tensors_ == nullptr) return unsupported("the file has no codec, and so no integers");
     TensorDecodeOptions options;
     options.cpu = cpu_;
-    options.check_crc = request.check_crc;
-    return nwc::decode_integers(file_, tables_, request.tensor, *request.form, request.row_begin, request.row_end,
-                                request.out, runner_, options);
+    return nwc::decode_integers(*tensors_, requests, runner_, options);
   }
 
   Status decode_values(size_t tensor, std::span<int16_t> out) override {
@@ -54,7 +52,7 @@ class CpuDecoder final : public Decoder {
 
 }  // namespace
 
-Status Decoder::decode_integers(const IntegerRequest&) {
+Status Decoder::decode_integers(std::span<const IntegerRequest>) {
   return unsupported(str_cat(name(), " does not decode to integers"));
 }
 

@@ -25,12 +25,12 @@ class FallbackDecoder final : public Decoder {
     return on_either([&](Decoder& decoder) { return decoder.decode(request); });
   }
   bool decodes_integers() const override { return true; }
-  Status decode_integers(const IntegerRequest& request) override {  // who asks for them computes on the CPU
+  Status decode_integers(std::span<const IntegerRequest> requests) override {  // who asks for them computes on the CPU
     {
       const std::lock_guard lock(mutex_);
       if (device_ != nullptr) NWC_TRY(give_up(unsupported("the model runs on the CPU, with weights as integers")));
     }
-    return cpu_->decode_integers(request);
+    return cpu_->decode_integers(requests);
   }
   Status decode_values(size_t tensor, std::span<int16_t> out) override {
     return on_either([&](Decoder& decoder) { return decoder.decode_values(tensor, out); });

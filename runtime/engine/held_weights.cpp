@@ -53,7 +53,7 @@ double HeldWeights::bytes_per_weight(const ModelLayout& layout) const {
 
 Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool check_crc) {
   HeldWeights held;
-  held.which = which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
+  held.which = held_as(which);
   const char* why_not = file.codec() ? why_not_integers(*file.codec()) : "nothing is coded";
   std::optional<IntegerForms> forms;
   if (why_not != nullptr) {

@@ -35,6 +35,11 @@ struct HeldWeights {
   double bytes_per_weight(const ModelLayout& layout) const;
 };
 
+/// What kAuto stands for, or else itself.
+constexpr IntegerWeights held_as(IntegerWeights which) {
+  return which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
+}
+
 /// which: not kNone. Reads the side information of coded tensors. errors: those of load_coded
 Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool check_crc);
 

@@ -65,7 +65,8 @@ Status WeightSource::decode_held(size_t tensor, const HeldMatrix& held, uint64_t
     return decode(tensor, begin, end, held.dtype, out.subspan(at, size));
   }
   const bool check = check_crc_ && checked_.any_unchecked(tensor, begin, end);
-  NWC_TRY(decoder_.decode_integers({tensor, &held.form, begin, end, out, check}));
+  const IntegerRequest request{tensor, &held.form, begin, end, out, check};
+  NWC_TRY(decoder_.decode_integers({&request, 1}));
   if (check) checked_.mark(tensor, begin, end);
   return {};
 }
@@ -78,14 +79,30 @@ Status WeightSource::decode_rows(size_t tensor, uint64_t begin, uint64_t end, Mu
   return decode(tensor, begin, end, dtype_, out);
 }
 
+Status WeightSource::decode_held_layer(uint32_t layer, MutableBytes out) {
+  std::vector<IntegerRequest> requests;
+  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
+    const HeldMatrix& held = held_->matrix(layout_, layer, m);
+    const MutableBytes to = out.subspan(held.offset, held.bytes);
+    if (held.integers) {
+      requests.push_back(
+          {m.tensor, &held.form, 0, m.rows, to, check_crc_ && checked_.any_unchecked(m.tensor, 0, m.rows)});
+    } else {
+      NWC_TRY(decode_matrix(m.tensor, held, to));
+    }
+  }
+  if (requests.empty()) return {};
+  NWC_TRY(decoder_.decode_integers(requests));
+  for (const IntegerRequest& r : requests) {
+    if (r.check_crc) checked_.mark(r.tensor, r.row_begin, r.row_end);
+  }
+  return {};
+}
+
 Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
+  if (held_ != nullptr) return decode_held_layer(layer, out);
   const uint32_t size = dtype_size(dtype_);
   for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
-    if (held_ != nullptr) {
-      const HeldMatrix& held = held_->matrix(layout_, layer, m);
-      NWC_TRY(decode_matrix(m.tensor, held, out.subspan(held.offset, held.bytes)));
-      continue;
-    }
     const size_t offset = static_cast<size_t>(m.offset * size);
     const size_t bytes = static_cast<size_t>(uint64_t{m.rows} * m.cols * size);
     NWC_TRY(decode(m.tensor, 0, m.rows, dtype_, out.subspan(offset, bytes)));

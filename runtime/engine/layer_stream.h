@@ -49,6 +49,7 @@ class WeightSource {
 
  private:
   Status decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out);
+  Status decode_held_layer(uint32_t layer, MutableBytes out);
   Status decode_held(size_t tensor, const HeldMatrix& held, uint64_t begin, uint64_t end, MutableBytes out);
 
   Decoder& decoder_;

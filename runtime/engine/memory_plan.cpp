@@ -40,18 +40,31 @@ uint64_t tensor_scratch(const NwcFile& file, size_t tensor, uint32_t workers, bo
   return viewable ? 0 : std::min<uint64_t>(r.size, kRawPieceBytes);
 }
 
-/// What outliers take while a matrix is decoded to integers.
-uint64_t outlier_scratch(const NwcFile& file, const ModelLayout& layout, const HeldWeights& held, uint32_t workers) {
-  uint64_t most = 0;
-  const auto add = [&](size_t tensor, const HeldMatrix& matrix) {
-    if (!matrix.integers) return;
-    most = std::max(most, integer_decode_bytes(matrix.form, file.tensors()[tensor].tile_cols, workers));
-  };
-  for (uint32_t l = 0; l < layout.layers.size(); ++l) {
-    for (const PlacedMatrix& m : layout.layers[l].matrices) add(m.tensor, held.matrix(layout, l, m));
+/// The same for matrices that are decoded to integers together: side information and outliers of all of them.
+uint64_t integer_scratch(const NwcFile& file, const std::vector<size_t>& tensors,
+                         const std::vector<const HeldMatrix*>& held, uint32_t workers) {
+  uint64_t together = 0, tiles = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!held[i]->integers) continue;
+    const uint64_t alone = TensorDecoder::call_bytes(file, tensors[i], 0);
+    together += alone + integer_decode_bytes(held[i]->form, file.tensors()[tensors[i]].tile_cols, workers);
+    tiles = std::max(tiles, TensorDecoder::call_bytes(file, tensors[i], workers) - alone);
   }
-  add(layout.embedding, held.embedding);
-  add(layout.head, held.output(layout));
+  return together + tiles;
+}
+
+uint64_t integer_scratch(const NwcFile& file, const ModelLayout& layout, const HeldWeights& held, uint32_t workers) {
+  uint64_t most = std::max(integer_scratch(file, {layout.embedding}, {&held.embedding}, workers),
+                           integer_scratch(file, {layout.head}, {&held.output(layout)}, workers));
+  for (uint32_t l = 0; l < layout.layers.size(); ++l) {
+    std::vector<size_t> tensors;
+    std::vector<const HeldMatrix*> matrices;
+    for (const PlacedMatrix& m : layout.layers[l].matrices) {
+      tensors.push_back(m.tensor);
+      matrices.push_back(&held.matrix(layout, l, m));
+    }
+    most = std::max(most, integer_scratch(file, tensors, matrices, workers));
+  }
   return most;
 }
 
@@ -66,8 +79,8 @@ uint64_t decoder_scratch(const NwcFile& file, const ModelLayout& layout, const S
   const bool viewable = file.reader().view(0, 1) != nullptr;
   uint64_t most = 0;
   for (const size_t tensor : tensors) most = std::max(most, tensor_scratch(file, tensor, workers, viewable));
-  const uint64_t outliers = held == nullptr ? 0 : outlier_scratch(file, layout, *held, workers);
-  return TensorDecoder::kept_bytes(file, tensors) + most + outliers + kInflateBytes;
+  if (held != nullptr) most = std::max(most, integer_scratch(file, layout, *held, workers));
+  return TensorDecoder::kept_bytes(file, tensors) + most + kInflateBytes;
 }
 
 class Planner {
@@ -344,6 +357,8 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
   std::string integers_note;
   if (params.integers != IntegerWeights::kNone && params.compute == Compute::kVulkan) {
     integers_note = "a device holds decoded weights as floating-point numbers";
+  } else if (params.held != nullptr && params.held->which == held_as(params.integers)) {  // of a plan for the CPU
+    held = params.held;
   } else if (params.integers != IntegerWeights::kNone) {
     NWC_ASSIGN_OR_RETURN(HeldWeights weights, hold_weights(file, layout, params.integers, params.check_crc));
     integers_note = weights.why_not;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/codec/fused_product.h"
+#include "runtime/codec/integer_decode.h"
 #include "tests/codec/reference_encoder.h"
 #include "tests/heap_watch.h"
 
@@ -72,6 +73,47 @@ TEST(DecodeMemory, StaysWithinThePlan) {
       });
       EXPECT_LE(fused, FusedProduct::max_bytes(*m.file, threads, 1) + kSlack) << width << " " << threads;
     }
+  }
+}
+
+TEST(DecodeMemory, IntegersStayWithinThePlanAndReadSideInformationOnce) {
+  const Model m = make_model(0, 0, true);
+  const IntegerForms forms(*m.file);
+  for (const uint32_t threads : {1u, 3u}) {
+    const auto pool = make_thread_pool(threads);
+    TensorDecodeOptions options;
+    options.cpu = detect_cpu_level();
+    std::vector<IntegerForm> form;
+    std::vector<std::vector<uint8_t>> memory;
+    std::vector<IntegerRequest> all;
+    uint64_t planned = TensorDecoder::kept_bytes(*m.file, std::vector<size_t>{0, 1, 2}), tiles = 0;
+    for (const size_t t : {0u, 1u, 2u}) {
+      form.push_back(std::move(forms.choose(t, IntegerWeights::kPacked, true).value()));
+      // These tensors escape more often than their tables say.
+      form[t].max_outliers = 2 * form[t].rows * form[t].cols;
+      form[t].bytes = form[t].outliers_at + form[t].max_outliers * sizeof(Outlier);
+      memory.emplace_back(form[t].bytes + 63);
+      const uint64_t alone = TensorDecoder::call_bytes(*m.file, t, 0);
+      planned += alone + integer_decode_bytes(form[t], m.file->tensors()[t].tile_cols, threads);
+      tiles = std::max(tiles, TensorDecoder::call_bytes(*m.file, t, threads) - alone);
+    }
+    for (const size_t t : {0u, 1u, 2u}) {
+      uint8_t* data = memory[t].data() + (0 - reinterpret_cast<uintptr_t>(memory[t].data())) % 64;
+      all.push_back({t, &form[t], 0, form[t].rows, {data, form[t].bytes}});
+    }
+    const uint64_t growth = nwc::test::heap_growth([&] {
+      const DecodeTables tables = build_decode_tables(*m.file->codec());
+      TensorDecoder decoder(*m.file, tables);
+      const Status status = decode_integers(decoder, all, *pool, options);
+      ASSERT_TRUE(status.ok()) << status.message();
+      const uint64_t before = decoder.sides_loaded();
+      for (IntegerRequest part = all[0]; part.row_begin < form[0].rows; part.row_begin += 64) {
+        part.row_end = std::min<uint64_t>(form[0].rows, part.row_begin + 64);
+        ASSERT_TRUE(decode_integers(decoder, {&part, 1}, *pool, options).ok());
+      }
+      EXPECT_EQ(decoder.sides_loaded(), before + 1);
+    });
+    EXPECT_LE(growth, planned + tiles + kSlack) << threads;
   }
 }
 

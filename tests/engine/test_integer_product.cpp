@@ -12,18 +12,21 @@ namespace {
 struct Coded {
   std::unique_ptr<NwcFile> file;
   DecodeTables tables;
+  std::unique_ptr<TensorDecoder> decoder;
   std::unique_ptr<Runner> runner = make_thread_pool(2);
   std::vector<size_t> tensors;
 };
 
-Coded coded_file() {
-  Coded c;
+std::unique_ptr<Coded> coded_file() {
+  auto made = std::make_unique<Coded>();
+  Coded& c = *made;
   c.file = std::move(NwcFile::open(make_owned_reader(compressed_bytes())).value());
   c.tables = build_decode_tables(*c.file->codec());
+  c.decoder = std::make_unique<TensorDecoder>(*c.file, c.tables);
   for (size_t i = 0; i < c.file->tensors().size(); ++i) {
     if (c.file->tensors()[i].storage == Storage::kCoded) c.tensors.push_back(i);
   }
-  return c;
+  return made;
 }
 
 /// Bytes from a multiple of 64 on, as decode_integers wants them.
@@ -41,8 +44,8 @@ Aligned integers(Coded& c, size_t tensor, const IntegerForm& form) {
   Aligned data(form.bytes);
   TensorDecodeOptions options;
   options.cpu = detect_cpu_level();
-  const Status status =
-      decode_integers(*c.file, c.tables, tensor, form, 0, form.rows, data.bytes(), *c.runner, options);
+  const IntegerRequest request{tensor, &form, 0, form.rows, data.bytes()};
+  const Status status = decode_integers(*c.decoder, {&request, 1}, *c.runner, options);
   EXPECT_TRUE(status.ok()) << status.message();
   return data;
 }
@@ -57,7 +60,8 @@ std::vector<float> decoded(Coded& c, size_t tensor) {
 }
 
 TEST(IntegerProduct, HoldsTheWeightsExactly) {
-  Coded c = coded_file();
+  const std::unique_ptr<Coded> made = coded_file();
+  Coded& c = *made;
   ASSERT_FALSE(c.tensors.empty());
   ASSERT_EQ(why_not_integers(*c.file->codec()), nullptr);
   for (const size_t tensor : c.tensors) {
@@ -78,22 +82,48 @@ TEST(IntegerProduct, HoldsTheWeightsExactly) {
 }
 
 TEST(IntegerProduct, PartsOfATensorAreTheWhole) {
-  Coded c = coded_file();
+  const std::unique_ptr<Coded> made = coded_file();
+  Coded& c = *made;
   for (const size_t tensor : c.tensors) {
     const IntegerForm form = std::move(IntegerForms(*c.file).choose(tensor, IntegerWeights::kPacked, true).value());
     Aligned whole = integers(c, tensor, form);
     Aligned parts(form.bytes);
     const uint64_t step = 2 * c.file->tensors()[tensor].tile_rows;
     for (uint64_t row = 0; row < form.rows; row += step) {
-      ASSERT_TRUE(decode_integers(*c.file, c.tables, tensor, form, row, std::min(form.rows, row + step), parts.bytes(),
-                                  *c.runner, {})
-                      .ok());
+      const IntegerRequest request{tensor, &form, row, std::min(form.rows, row + step), parts.bytes()};
+      ASSERT_TRUE(decode_integers(*c.decoder, {&request, 1}, *c.runner, {}).ok());
     }
     const Outlier* outliers = reinterpret_cast<const Outlier*>(whole.data() + form.outliers_at);
     const uint32_t count = reinterpret_cast<const uint32_t*>(whole.data() + form.begin_at)[form.row_blocks()];
     const uint64_t used = form.outliers_at + count * sizeof *outliers;
     EXPECT_TRUE(std::equal(whole.data(), whole.data() + used, parts.data()));
   }
+}
+
+TEST(IntegerProduct, TensorsDecodedTogetherAreTheSame) {
+  const std::unique_ptr<Coded> made = coded_file();
+  Coded& c = *made;
+  std::vector<IntegerForm> forms;
+  for (const size_t tensor : c.tensors)
+    forms.push_back(std::move(IntegerForms(*c.file).choose(tensor, IntegerWeights::kPacked, true).value()));
+  std::vector<Aligned> out;
+  std::vector<IntegerRequest> requests;
+  for (size_t i = 0; i < forms.size(); ++i) {
+    out.emplace_back(forms[i].bytes);
+    requests.push_back({c.tensors[i], &forms[i], 0, forms[i].rows, out[i].bytes()});
+  }
+  ASSERT_GT(requests.size(), 3u);
+  ASSERT_TRUE(decode_integers(*c.decoder, requests, *c.runner, {}).ok());
+  for (size_t i = 0; i < forms.size(); ++i) {
+    Aligned alone = integers(c, c.tensors[i], forms[i]);
+    const uint32_t count = reinterpret_cast<const uint32_t*>(alone.data() + forms[i].begin_at)[forms[i].row_blocks()];
+    const uint64_t used = forms[i].outliers_at + count * sizeof(Outlier);
+    EXPECT_TRUE(std::equal(alone.data(), alone.data() + used, out[i].data())) << i;
+  }
+  requests[1].row_begin = 1;
+  const Status status = decode_integers(*c.decoder, requests, *c.runner, {});
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find(c.file->tensors()[c.tensors[1]].name), std::string::npos) << status.message();
 }
 
 }  // namespace

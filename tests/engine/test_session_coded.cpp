@@ -104,6 +104,25 @@ TEST(SessionCoded, IntegersGiveTheLogitsOfF32) {
   }
 }
 
+TEST(SessionCoded, APlanTakesOverWhatAnEarlierOneFoundOut) {
+  auto file = NwcFile::open(make_owned_reader(compressed_bytes()));
+  ASSERT_TRUE(file.ok());
+  SessionParams params;
+  params.integers = IntegerWeights::kAuto;
+  const auto first = plan_session(**file, params);
+  ASSERT_TRUE(first.ok() && first->held != nullptr);
+  params.held = first->held;
+  const auto again = plan_session(**file, params);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->held, first->held);
+  EXPECT_EQ(again->total, first->total);
+  params.integers = IntegerWeights::kQ8;  // which it says nothing about
+  const auto bytes = plan_session(**file, params);
+  ASSERT_TRUE(bytes.ok());
+  EXPECT_EQ(bytes->integers, IntegerWeights::kQ8);
+  EXPECT_GT(bytes->weights, first->weights);
+}
+
 TEST(SessionCoded, StreamedEqualsResidentEqualsDecodedFirst) {
   const std::vector<uint32_t> tokens = random_tokens(70, 1024, 1);
   SessionParams params;
