@@ -14,7 +14,8 @@ namespace nwc {
 
 inline LookupTables lookup_tables(const DecodeTables& tables) {
   const Trellis none, *trellis = tables.trellis != nullptr ? tables.trellis : &none;
-  return {&tables, tables.packed.data(), tables.trellis != nullptr, trellis->on_odd, trellis->parity};
+  return {&tables,         tables.packed.data(), tables.trellis != nullptr,
+          trellis->on_odd, trellis->parity,      tables.packed.size() > UINT16_MAX + size_t{1}};
 }
 
 /// The second index of the context map in the step of a tensor's row. row_class: [m]; rows beyond its end are of class
