@@ -67,7 +67,8 @@ LaneKernels lane_kernels(CpuLevel level) {
 #if defined(__x86_64__)
   if (level == CpuLevel::kAvx512) {
     return {detect_vbmi2() ? decode_group_avx512 : decode_group_avx2,
-            features_group_avx512, accumulate_group_avx512,
+            features_group_avx512,
+            accumulate_group_avx512,
             feature_product_avx512,
             synthesize_group_avx512,
             store_group_avx512,
@@ -96,7 +97,8 @@ Status decode_tile(CpuLevel cpu, const DecodeTables& tables, const TileGeometry&
   std::copy(payload.begin(), payload.end(), copy.begin());
   NWC_TRY(tile.begin());
   std::vector<ColumnGroup> groups;
-  build_column_groups(tables, nullptr, level, nullptr, geometry.width, &groups);
+  const uint32_t contexts = contexts_of(tables.context_kind, row_class, 0, uint64_t{geometry.row_blocks()} * kChunk);
+  build_column_groups(tables, nullptr, level, nullptr, geometry.width, contexts, &groups);
   const LaneKernels kernels = lane_kernels(cpu);
   const LookupTables step_tables = lookup_tables(tables);
   LaneStates* lanes = tile.lanes();

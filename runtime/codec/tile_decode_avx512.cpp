@@ -17,7 +17,8 @@ class EntryLoader {
   }
   /// Of lanes first and second of each eight, a block of 128 bits.
   [[gnu::always_inline]] inline __m512i operator()(uint32_t first, uint32_t second) const {
-    const __m256d low = _mm256_insertf128_pd(_mm256_castpd128_pd256(load(first, second)), load(first + 8, second + 8), 1);
+    const __m256d low =
+        _mm256_insertf128_pd(_mm256_castpd128_pd256(load(first, second)), load(first + 8, second + 8), 1);
     const __m128d third = load(first + 16, second + 16), last = load(first + 24, second + 24);
     const __m256d high = _mm256_insertf128_pd(_mm256_castpd128_pd256(third), last, 1);
     return _mm512_castpd_si512(_mm512_insertf64x4(_mm512_castpd256_pd512(low), high, 1));
@@ -113,7 +114,9 @@ struct Avx512 {
     const __m512i even01 = fields(x.even, low), even23 = fields(x.even, high);
     const __m512i odd01 = fields(x.odd, low), odd23 = fields(x.odd, high);
     const __mmask32 upper = 0xaaaaaaaa;
-    const auto first = [&](__m512i a, __m512i b) { return _mm512_mask_blend_epi16(upper, a, _mm512_slli_epi32(b, 16)); };
+    const auto first = [&](__m512i a, __m512i b) {
+      return _mm512_mask_blend_epi16(upper, a, _mm512_slli_epi32(b, 16));
+    };
     const auto second = [&](__m512i a, __m512i b) {
       return _mm512_mask_blend_epi16(upper, _mm512_srli_epi32(a, 16), b);
     };

@@ -33,7 +33,9 @@ TileWalk::TileWalk(const NwcFile& file, const DecodeTables& tables, const Tensor
       band_begin_(band_begin),
       band_end_(band_end),
       options_(options),
-      consumer_(consumer) {}
+      consumer_(consumer),
+      contexts_(contexts_of(tables.context_kind, coded.row_class, band_begin * grid_.tile_rows,
+                            band_end * grid_.tile_rows)) {}
 
 Status TileWalk::run(Runner& runner, TileWorkers* workers) {
   TileWalk* const self = this;
@@ -84,14 +86,15 @@ void TileWalk::decode_unit(uint64_t unit, uint32_t worker, TileWorker* w) {
     // Tiles before the first bad one are always decoded, so that the error does not depend on the threads.
     if (number > first_bad_) continue;
     const TileGeometry g = grid_.tile(number);
-    TileWorker::ColumnBand* band = std::find_if(std::begin(w->bands), std::end(w->bands),
-                                                [&](const auto& b) { return b.walk == this && b.number == column_band; });
+    TileWorker::ColumnBand* band = std::find_if(std::begin(w->bands), std::end(w->bands), [&](const auto& b) {
+      return b.walk == this && b.number == column_band;
+    });
     if (band == std::end(w->bands)) {  // in place of one that this unit has no tile in
       band = std::find_if(std::begin(w->bands), std::end(w->bands), [&](const auto& b) {
         return b.walk != this || b.number < first_band || b.number > last_band;
       });
       build_column_groups(tables_, &*file_.codec(), coded_.level.data() + g.col, coded_.scale.data() + g.col, g.width,
-                          &band->groups);
+                          contexts_, &band->groups);
       band->walk = this;
       band->number = column_band;
       for (ColumnGroup& group : band->groups) group.band = static_cast<uint32_t>(band - w->bands);

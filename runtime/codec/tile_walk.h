@@ -91,6 +91,7 @@ class TileWalk {
   const uint64_t band_begin_, band_end_;
   const TensorDecodeOptions& options_;
   TileConsumer& consumer_;
+  const uint32_t contexts_;  ///< of the rows
   std::mutex mutex_;
   Status error_;
   uint64_t num_units_ = 0, done_ = 0;
