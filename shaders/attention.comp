@@ -1,84 +1,188 @@
 #version 450
-// Causal attention of one head of one token per workgroup, over blocks of 64 positions with a running maximum, so that
-// no row of scores is stored; must match attend (runtime/engine/attention.h) within rounding.
-// Bindings: 0 qkv f32 [tokens][(heads + 2 kv_heads) head_dim], queries rotated, 1 the layer's cache, 2 out f32
-// [tokens][heads * head_dim]. Workgroup: 64. groups: heads, tokens.
+// Causal attention of a tile of queries that share a KV head (heads of its group, and tokens one after another) to a
+// piece of the positions: keys and values are read once for all of them. Positions go by in blocks of 64 with a running
+// maximum, so that no row of scores is stored; must match attend (runtime/engine/attention.h) within rounding. The host
+// chooses tile and pieces (runtime/engine/attention_split.h); of several pieces attention_reduce.comp makes one.
+// Bindings: 0 qkv f32 [tokens][(heads + 2 kv_heads) head_dim], queries rotated, 1 the layer's cache, 2 with one piece
+// out f32 [tokens][heads * head_dim], else partial results. Workgroup: 64. groups: x KV heads and tiles of their heads,
+// y tiles of tokens, z pieces.
 #extension GL_GOOGLE_include_directive : require
 #include "common/kv_cache.glsl"
 #include "common/push_constants.h"
 
 layout(local_size_x = 64) in;
-layout(std430, set = 0, binding = 0) readonly buffer Qkv { float qkv[]; };
-layout(std430, set = 0, binding = 1) readonly buffer Cache { uint cache[]; };
-layout(std430, set = 0, binding = 2) writeonly buffer Out { float attended[]; };
+layout(constant_id = 1) const uint kQueries = 1;  // of a tile: 1, 2, 4 or 8
+layout(constant_id = 2) const uint kWide = 0;     // rows of the cache are multiples of 16 bytes
+layout(std430, set = 0, binding = 0) readonly buffer Qkv { vec4 qkv[]; };
+layout(std430, set = 0, binding = 1) readonly buffer Cache { uvec2 cache[]; };
+layout(std430, set = 0, binding = 1) readonly buffer WideCache { uvec4 wide_cache[]; };
+layout(std430, set = 0, binding = 2) writeonly buffer Out { vec4 attended[]; };
+layout(std430, set = 0, binding = 2) writeonly buffer Statistics { vec2 statistics[]; };
 layout(push_constant) uniform Parameters { AttentionPush pc; };
 
-const uint kBlock = 64u;
-const uint kMaxPairs = 2u;  // of an invocation: 2 * 64 pairs are 256 numbers
-shared float query[256];
-shared float weight[kBlock];
-shared float reduced[kBlock];
+const uint kParts = 8u;       // of a block in which its scores are reduced
+const float kNone = -3.402823e38;  // the score of a position that a query does not see
+// Four numbers each: [query][head_dim / 4], in the end the sums.
+shared vec4 query[kQueries * 64];
+shared float weight[kAttentionBlock * kQueries];  // [position][query]: scores, then their exponentials
+shared float part_largest[kParts * kQueries];
+shared float part_total[kParts * kQueries];
+shared float largest[kQueries];
+shared float next_largest[kQueries];
+shared float total[kQueries];
+shared float rescale[kQueries];
+shared uint first_seen[kQueries];
+shared uint end_seen[kQueries];
 
-vec2 load_pair(uint kind, uint head, uint position, uint i) {
-  const uint at = cache_word(kind, pc.num_kv_heads, pc.kept, pc.head_dim, head, position, i);
-  if (kCacheF32 != 0) return uintBitsToFloat(uvec2(cache[at], cache[at + 1u]));
-  return unpackHalf2x16(cache[at]);
+vec4 unpack(uvec2 halves) { return vec4(unpackHalf2x16(halves.x), unpackHalf2x16(halves.y)); }
+
+// Four numbers of the cache. quad: their index in fours.
+vec4 load_quad(uint quad) {
+  return kCacheF32 != 0 ? uintBitsToFloat(wide_cache[quad]) : unpack(cache[quad]);
 }
+
+uint row_token(uint row, uint heads) { return gl_WorkGroupID.y * pc.tile_tokens + row / heads; }
 
 void main() {
   const uint i0 = gl_LocalInvocationIndex;
-  const uint head = gl_WorkGroupID.x, t = gl_WorkGroupID.y;
-  const uint kv_head = head / (pc.num_heads / pc.num_kv_heads);
-  const uint width = (pc.num_heads + 2u * pc.num_kv_heads) * pc.head_dim;
-  for (uint i = i0; i < pc.head_dim; i += kBlock) query[i] = qkv[t * width + head * pc.head_dim + i] * pc.scale;
-  vec2 sum[kMaxPairs];
-  for (uint p = 0; p < kMaxPairs; ++p) sum[p] = vec2(0.0);
-  float largest = -3.402823e38, total = 0.0;
-  const uint end = pc.position + t + 1u;  // a token sees itself
+  const uint quads = pc.head_dim / 4u, group = pc.num_heads / pc.num_kv_heads;
+  const uint kv_head = gl_WorkGroupID.x / pc.head_tiles;
+  const uint in_group = gl_WorkGroupID.x % pc.head_tiles * pc.tile_heads;  // of the tile's first head
+  const uint heads = min(pc.tile_heads, group - in_group), head0 = kv_head * group + in_group;
+  const uint token0 = gl_WorkGroupID.y * pc.tile_tokens;
+  const uint tokens = min(pc.tile_tokens, pc.num_tokens - token0);
+  const uint rows = heads * tokens;  // a tile's queries, [token][head]; the rest of kQueries sees nothing
+  const uint width = (pc.num_heads + 2u * pc.num_kv_heads) * quads;
+
+  for (uint i = i0; i < kQueries * quads; i += 64u) {
+    const uint row = i / quads;
+    const uint at = row_token(row, heads) * width + (head0 + row % heads) * quads + i % quads;
+    query[i] = row < rows ? qkv[at] * pc.scale : vec4(0.0);
+  }
+  if (i0 < kQueries) {
+    const uint end = i0 < rows ? pc.position + row_token(i0, heads) + 1u : 0u;  // a token sees itself
+    first_seen[i0] = pc.window != 0u && end > pc.window ? end - pc.window : 0u;
+    end_seen[i0] = end;
+    largest[i0] = kNone;
+    total[i0] = 0.0;
+  }
+  // What any of the tile's tokens sees of this piece.
+  const uint first_end = pc.position + token0 + 1u;
+  const uint tile_begin = pc.window != 0u && first_end > pc.window ? first_end - pc.window : 0u;
+  const uint piece_begin = pc.origin + gl_WorkGroupID.z * pc.piece;
+  const uint begin = max(tile_begin, piece_begin);
+  const uint end = min(pc.position + token0 + tokens, piece_begin + pc.piece);
+  const uint keys = kv_head * pc.kept * quads, values = (pc.num_kv_heads + kv_head) * pc.kept * quads;
+
+  // Sums: an invocation has four numbers of a head and every phases-th position.
+  const uint phases = min(64u / quads, 8u);
+  const uint phase = i0 / quads, own = i0 % quads;
+  vec4 sum[kQueries];
+  for (uint q = 0; q < kQueries; ++q) sum[q] = vec4(0.0);
   barrier();
 
-  const uint begin = pc.window != 0u && end > pc.window ? end - pc.window : 0u;
-
-  for (uint first = begin; first < end; first += kBlock) {
-    const uint position = first + i0;
-    float score = -3.402823e38;
-    if (position < end) {
-      score = 0.0;
-      for (uint i = 0; i < pc.head_dim; i += 2u) {
-        const vec2 k = load_pair(0u, kv_head, position % pc.kept, i);
-        score += query[i] * k.x + query[i + 1u] * k.y;
+  for (uint block = begin; block < end; block += kAttentionBlock) {
+    const uint count = min(kAttentionBlock, end - block);
+    // Scores: an invocation has a position.
+    float score[kQueries];
+    for (uint q = 0; q < kQueries; ++q) score[q] = 0.0;
+    if (i0 < count) {
+      const uint row = keys + (block + i0) % pc.kept * quads;
+      if (kWide != 0) {
+        for (uint i = 0; i < quads; i += 2u) {
+          const uvec4 k = wide_cache[(row + i) / 2u];
+          const vec4 a = unpack(k.xy), b = unpack(k.zw);
+          for (uint q = 0; q < kQueries; ++q) {
+            score[q] += dot(query[q * quads + i], a) + dot(query[q * quads + i + 1u], b);
+          }
+        }
+      } else {
+        for (uint i = 0; i < quads; ++i) {
+          const vec4 k = load_quad(row + i);
+          for (uint q = 0; q < kQueries; ++q) score[q] += dot(query[q * quads + i], k);
+        }
       }
-      if (pc.softcap != 0.0) score = pc.softcap * tanh(score / pc.softcap);
     }
-    reduced[i0] = score;
-    for (uint half_size = kBlock / 2u; half_size != 0u; half_size /= 2u) {
-      barrier();
-      if (i0 < half_size) reduced[i0] = max(reduced[i0], reduced[i0 + half_size]);
+    for (uint q = 0; q < kQueries; ++q) {
+      float s = score[q];
+      // Beyond 15 the tangent is 1 in f32, and some drivers' exponentials overflow.
+      if (pc.softcap != 0.0) s = pc.softcap * tanh(clamp(s / pc.softcap, -15.0, 15.0));
+      const uint position = block + i0;
+      const bool seen = i0 < count && position >= first_seen[q] && position < end_seen[q];
+      weight[i0 * kQueries + q] = seen ? s : kNone;
     }
     barrier();
-    const float before = largest;
-    largest = max(largest, reduced[0]);
-    const float own = position < end ? exp(score - largest) : 0.0;
-    weight[i0] = own;
+    for (uint task = i0; task < kParts * kQueries; task += 64u) {
+      const uint q = task % kQueries, part = task / kQueries;
+      float most = kNone;
+      for (uint j = part; j < kAttentionBlock; j += kParts) most = max(most, weight[j * kQueries + q]);
+      part_largest[task] = most;
+    }
     barrier();
-    const float kept = exp(before - largest);
-    const uint count = min(kBlock, end - first);
-    total *= kept;
-    for (uint p = 0; p < kMaxPairs; ++p) sum[p] *= kept;
-    for (uint j = 0; j < count; ++j) {
-      total += weight[j];
-      for (uint p = 0; p < kMaxPairs; ++p) {
-        const uint i = 2u * (i0 + p * kBlock);
-        if (i < pc.head_dim) sum[p] += weight[j] * load_pair(1u, kv_head, (first + j) % pc.kept, i);
+    for (uint task = i0; task < kParts * kQueries; task += 64u) {
+      const uint q = task % kQueries, part = task / kQueries;
+      float most = largest[q];
+      for (uint j = 0; j < kParts; ++j) most = max(most, part_largest[j * kQueries + q]);
+      float of_part = 0.0;
+      for (uint j = part; j < kAttentionBlock; j += kParts) {
+        const float s = weight[j * kQueries + q];
+        const float exponential = s == kNone ? 0.0 : exp(s - most);
+        weight[j * kQueries + q] = exponential;
+        of_part += exponential;
+      }
+      part_total[task] = of_part;
+      if (part == 0u) {
+        next_largest[q] = most;
+        rescale[q] = exp(largest[q] - most);
+      }
+    }
+    barrier();
+    if (i0 < kQueries) {
+      float more = 0.0;
+      for (uint j = 0; j < kParts; ++j) more += part_total[j * kQueries + i0];
+      total[i0] = total[i0] * rescale[i0] + more;
+      largest[i0] = next_largest[i0];
+    }
+    for (uint q = 0; q < kQueries; ++q) sum[q] *= rescale[q];
+    if (phase < phases) {
+      const uint slot0 = block % pc.kept;
+      for (uint j0 = phase; j0 < count; j0 += 4u * phases) {
+        vec4 v[4];  // four loads at a time
+        for (uint n = 0; n < 4u; ++n) {
+          const uint slot = slot0 + min(j0 + n * phases, count - 1u);
+          v[n] = load_quad(values + (slot < pc.kept ? slot : slot - pc.kept) * quads + own);
+        }
+        for (uint n = 0; n < 4u; ++n) {
+          const uint j = j0 + n * phases;
+          if (j >= count) break;
+          for (uint q = 0; q < kQueries; ++q) sum[q] += weight[j * kQueries + q] * v[n];
+        }
       }
     }
     barrier();
   }
-  for (uint p = 0; p < kMaxPairs; ++p) {
-    const uint i = 2u * (i0 + p * kBlock);
-    if (i >= pc.head_dim) continue;
-    const uint at = (t * pc.num_heads + head) * pc.head_dim + i;
-    attended[at] = sum[p].x / total;
-    attended[at + 1u] = sum[p].y / total;
+
+  // The phases' sums, one after another.
+  for (uint p = 0; p < phases; ++p) {
+    if (phase == p) {
+      for (uint q = 0; q < kQueries; ++q) {
+        const uint at = q * quads + own;
+        query[at] = p == 0u ? sum[q] : query[at] + sum[q];
+      }
+    }
+    barrier();
+  }
+  for (uint i = i0; i < rows * quads; i += 64u) {
+    const uint row = i / quads;
+    const uint out_row = row_token(row, heads) * pc.num_heads + head0 + row % heads;
+    if (pc.pieces == 1u) {
+      attended[out_row * quads + i % quads] = query[i] / total[row];
+    } else {
+      attended[(out_row * pc.pieces + gl_WorkGroupID.z) * quads + i % quads] = query[i];
+    }
+  }
+  if (pc.pieces != 1u && i0 < rows) {
+    const uint out_row = row_token(i0, heads) * pc.num_heads + head0 + i0 % heads;
+    statistics[pc.statistics_at + out_row * pc.pieces + gl_WorkGroupID.z] = vec2(largest[i0], total[i0]);
   }
 }

@@ -83,7 +83,7 @@ class RowWriter final : public TileConsumer {
     explicit Worker(uint32_t width) : scratch(width) {}
     SynthesisScratch scratch;
     LaneWeights weights;
-    StagedRows staged[kTilesAtOnce];
+    StagedRows staged[2];
   };
 
   // The rows of row block r that are wanted.

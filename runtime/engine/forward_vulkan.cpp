@@ -96,6 +96,7 @@ class ForwardVulkan final : public Forward {
   DeviceBuffer vectors_, positions_, embedding_, head_, head_band_, stream_buffers_[2];
   std::vector<DeviceBuffer> layers_, cache_;  ///< per layer
   DeviceBuffer x_, normed_, branch_, qkv_, attention_, gate_up_, activated_, inputs_, upload_, logits_, readback_;
+  DeviceBuffer partials_;                      ///< of attention to long contexts, if there are any
   Buffer row_;                                 ///< an embedding row on the host
   std::unique_ptr<VulkanFusedProduct> fused_;  ///< kFused, and something is coded
   std::unique_ptr<CommandBatch> batch_;        // after the buffers: what is in flight ends before they do
@@ -138,6 +139,7 @@ Status ForwardVulkan::allocate() {
   if (layout_.uses(Slot::kBranch)) NWC_TRY(on_device(branch_, sizes_.hidden));
   NWC_TRY(on_device(qkv_, sizes_.qkv));
   NWC_TRY(on_device(attention_, sizes_.attention));
+  if (sizes_.partials != 0) NWC_TRY(on_device(partials_, sizes_.partials));
   NWC_TRY(on_device(gate_up_, sizes_.gate_up));
   NWC_TRY(on_device(activated_, sizes_.activated));
   NWC_TRY(on_device(inputs_, sizes_.inputs));
@@ -377,7 +379,7 @@ Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const Device
       NWC_TRY(ops_.rope_store(*batch_, block, tokens, position_, kept(layer), qkv_, {&inputs_, table, rotary_.width()},
                               cache_[layer]));
       batch_->barrier();
-      return ops_.attend(*batch_, block, tokens, position_, kept(layer), qkv_, cache_[layer], attention_);
+      return ops_.attend(*batch_, block, tokens, position_, kept(layer), qkv_, cache_[layer], partials_, attention_);
     }
     case StepKind::kActivate: return ops_.activate(*batch_, block, tokens, gate_up_, activated_);
     case StepKind::kAdd:
@@ -507,7 +509,8 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
   const SessionSizes sizes =
       session_sizes(inputs.file, inputs.layout, inputs.params, nullptr, plan.context, plan.batch);
   NWC_TRY(LayerOps::check(inputs.layout, decoder->device().info(), sizes, plan.context, plan.batch));
-  NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.params.weight_dtype, inputs.params.kv_dtype));
+  NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.layout.model.blocks,
+                          inputs.params.weight_dtype, inputs.params.kv_dtype));
   auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder);
   NWC_TRY(forward->allocate());
   NWC_TRY(forward->load(progress));

@@ -1,17 +1,21 @@
 #include "runtime/engine/layer_ops_self_test_vulkan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "runtime/base/half.h"
 #include "runtime/base/str_cat.h"
+#include "runtime/engine/attention_split.h"
 
 namespace nwc {
 namespace {
 
-constexpr uint32_t kHidden = 48, kInner = 80, kHeadDim = 8, kHeads = 4, kKvHeads = 2, kContext = 16;
-constexpr uint32_t kTokens = kFewTokens + 1, kRows = 67;  // no multiple of any tile
-constexpr float kTolerance = 2e-3f;                       // halves in the cache; everything else is f32
+constexpr uint32_t kHidden = 48, kInner = 80;
+constexpr uint32_t kContext = 16, kLongContext = 4 * kSplitBlock;  // the second of which is split
+constexpr uint32_t kTokens = kFewTokens + 1, kRows = 67;           // no multiple of any tile
+constexpr float kTolerance = 2e-3f;                                // halves in the cache; everything else is f32
 
 /// Multiples of 1/8 below 1: exact in every type.
 float number(uint32_t seed, uint32_t i) {
@@ -30,14 +34,19 @@ class SelfTest {
   SelfTest(VulkanDevice& device, CommandBatch& batch, Dtype weight_dtype, Dtype kv_dtype)
       : device_(device), batch_(batch), weight_dtype_(weight_dtype), kv_dtype_(kv_dtype), ops_(device, kv_dtype) {}
 
-  Status run() {
+  Status run(std::span<const BlockSpec> blocks) {
     NWC_TRY(check_matmul(1, true));
     NWC_TRY(check_matmul(kFewTokens, false));
     NWC_TRY(check_matmul(kTokens, true));
     NWC_TRY(check_matmul(kTokens, false));
     NWC_TRY(check_embed());
     NWC_TRY(check_norm());
-    NWC_TRY(check_attention());
+    std::set<std::pair<uint32_t, uint32_t>> shapes;
+    for (const BlockSpec& b : blocks) shapes.emplace(b.num_heads / b.num_kv_heads, b.head_dim);
+    for (const auto& shape : shapes) {
+      NWC_TRY(check_attention(shape.first, shape.second));
+      NWC_TRY(check_split_attention(shape.first, shape.second));
+    }
     return check_activate();
   }
 
@@ -46,9 +55,6 @@ class SelfTest {
     static const BlockSpec spec = [] {
       BlockSpec b;
       b.intermediate_size = kInner;
-      b.num_heads = kHeads;
-      b.num_kv_heads = kKvHeads;
-      b.head_dim = kHeadDim;
       b.norm_eps = 1e-5f;
       return b;
     }();
@@ -145,58 +151,94 @@ class SelfTest {
     });
   }
 
-  // Rotation, cache and attention of a sequence that comes in two pieces.
-  Status check_attention() {
-    constexpr uint32_t kWidth = (kHeads + 2 * kKvHeads) * kHeadDim, kHalf = kHeadDim / 2;
-    std::vector<float> qkv = numbers(7, size_t{kTokens} * kWidth), angles(size_t{kTokens} * kHeadDim);
+  // Rotation, cache and attention in the shape of the model's heads, so that its variants answer.
+  Status check_attention(uint32_t group, uint32_t dim) {
+    const BlockSpec spec = heads(2, group, dim);
+    const uint32_t half = dim / 2, width = spec.q_width() + 2 * spec.kv_width();
+    std::vector<float> qkv = numbers(7, size_t{kTokens} * width), angles(size_t{kTokens} * dim);
     for (uint32_t t = 0; t < kTokens; ++t) {
-      for (uint32_t i = 0; i < kHalf; ++i) {
+      for (uint32_t i = 0; i < half; ++i) {
         const float angle = static_cast<float>(t) / static_cast<float>(1 + i);
-        angles[t * kHeadDim + i] = std::cos(angle);
-        angles[t * kHeadDim + kHalf + i] = std::sin(angle);
+        angles[t * dim + i] = std::cos(angle);
+        angles[t * dim + half + i] = std::sin(angle);
       }
     }
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer qkv_buffer, floats(qkv));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer angle_buffer, floats(angles));
     for (uint32_t t = 0; t < kTokens; ++t) {
-      for (uint32_t h = 0; h < kHeads + kKvHeads; ++h) {
-        float* head = &qkv[t * kWidth + h * kHeadDim];
-        for (uint32_t i = 0; i < kHalf; ++i) {
-          const float a = head[i], b = head[i + kHalf];
-          const float cosine = angles[t * kHeadDim + i], sine = angles[t * kHeadDim + kHalf + i];
+      for (uint32_t h = 0; h < spec.num_heads + spec.num_kv_heads; ++h) {
+        float* head = &qkv[size_t{t} * width + h * dim];
+        for (uint32_t i = 0; i < half; ++i) {
+          const float a = head[i], b = head[i + half];
+          const float cosine = angles[t * dim + i], sine = angles[t * dim + half + i];
           head[i] = a * cosine - b * sine;
-          head[i + kHalf] = b * cosine + a * sine;
+          head[i + half] = b * cosine + a * sine;
         }
       }
     }
-    std::vector<float> expected(size_t{kTokens} * kHeads * kHeadDim);
-    for (uint32_t t = 0; t < kTokens; ++t) {
-      for (uint32_t h = 0; h < kHeads; ++h) {
-        const uint32_t key = (kHeads + h / (kHeads / kKvHeads)) * kHeadDim;
-        float total = 0;
-        float* out = &expected[(t * kHeads + h) * kHeadDim];
-        for (uint32_t p = 0; p <= t; ++p) {
-          float score = 0;
-          for (uint32_t i = 0; i < kHeadDim; ++i) {
-            score += qkv[t * kWidth + h * kHeadDim + i] * qkv[p * kWidth + key + i];
-          }
-          const float weight = std::exp(score / std::sqrt(static_cast<float>(kHeadDim)));
-          total += weight;
-          for (uint32_t i = 0; i < kHeadDim; ++i) {
-            out[i] += weight * qkv[p * kWidth + key + kKvHeads * kHeadDim + i];
-          }
-        }
-        for (uint32_t i = 0; i < kHeadDim; ++i) out[i] /= total;
-      }
-    }
-    const uint64_t cache_bytes = 2 * uint64_t{kKvHeads} * kContext * kHeadDim * dtype_size(kv_dtype_);
+    std::vector<float> expected;
+    for (uint32_t t = 0; t < kTokens; ++t)
+      attend(spec, &qkv[size_t{t} * width], &qkv[spec.q_width()], width, t, &expected);
+    const uint64_t cache_bytes = 2 * uint64_t{spec.kv_width()} * kContext * dtype_size(kv_dtype_);
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer cache, buffer(std::vector<uint8_t>(cache_bytes).data(), cache_bytes));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(std::vector<float>(expected.size())));
     return compare("attention or rope_store", out, expected, [&]() -> Status {
-      NWC_TRY(ops_.rope_store(batch_, block(), kTokens, 0, kContext, qkv_buffer, {&angle_buffer, 0, kHeadDim}, cache));
+      NWC_TRY(ops_.rope_store(batch_, spec, kTokens, 0, kContext, qkv_buffer, {&angle_buffer, 0, dim}, cache));
       batch_.barrier();
-      return ops_.attend(batch_, block(), kTokens, 0, kContext, qkv_buffer, cache, out);
+      return ops_.attend(batch_, spec, kTokens, 0, kContext, qkv_buffer, cache, DeviceBuffer(), out);
     });
+  }
+
+  // One token's attention to a context that is split.
+  Status check_split_attention(uint32_t group, uint32_t dim) {
+    const BlockSpec spec = heads(1, group, dim);
+    const size_t plane = size_t{kLongContext} * dim;
+    // Where the device cannot bind this, no session has so long a context.
+    if (2 * plane * dtype_size(kv_dtype_) > device_.info().max_storage_range) return {};
+    const std::vector<float> query = numbers(9, spec.q_width() + 2 * dim);
+    std::vector<float> cache = numbers(10, 2 * plane), rows(2 * plane), expected;
+    for (uint32_t p = 0; p < kLongContext; ++p) {
+      std::copy_n(&cache[size_t{p} * dim], dim, &rows[2 * size_t{p} * dim]);
+      std::copy_n(&cache[plane + size_t{p} * dim], dim, &rows[(2 * size_t{p} + 1) * dim]);
+    }
+    attend(spec, query.data(), rows.data(), 2 * dim, kLongContext - 1, &expected);
+    std::vector<uint16_t> halves;
+    for (const float v : cache) halves.push_back(f32_to_f16(v));
+    const bool f32 = kv_dtype_ == Dtype::kF32;
+    const void* const bytes = f32 ? static_cast<const void*>(cache.data()) : halves.data();
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer cache_buffer, buffer(bytes, cache.size() * dtype_size(kv_dtype_)));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer query_buffer, floats(query));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, floats(std::vector<float>(expected.size())));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer partials, buffer(nullptr, attention_partial_bytes(spec, kLongContext, 1)));
+    return compare("attention or attention_reduce", out, expected, [&] {
+      return ops_.attend(batch_, spec, 1, kLongContext - 1, kLongContext, query_buffer, cache_buffer, partials, out);
+    });
+  }
+
+  static BlockSpec heads(uint32_t kv_heads, uint32_t group, uint32_t dim) {
+    BlockSpec spec;
+    spec.num_kv_heads = kv_heads;
+    spec.num_heads = kv_heads * group;
+    spec.head_dim = dim;
+    return spec;
+  }
+  /// Appends what the token at `position` attends to. Rows of keys, and values behind them, are `stride` apart.
+  static void attend(const BlockSpec& spec, const float* query, const float* rows, size_t stride, uint32_t position,
+                     std::vector<float>* out) {
+    const uint32_t dim = spec.head_dim, group = spec.num_heads / spec.num_kv_heads;
+    for (uint32_t h = 0; h < spec.num_heads; ++h, query += dim) {
+      std::vector<float> sum(dim);
+      float total = 0;
+      for (uint32_t p = 0; p <= position; ++p) {
+        const float* const key = rows + p * stride + size_t{h / group} * dim;
+        float score = 0;
+        for (uint32_t i = 0; i < dim; ++i) score += query[i] * key[i];
+        const float weight = std::exp(score * score_scale(spec));
+        total += weight;
+        for (uint32_t i = 0; i < dim; ++i) sum[i] += weight * key[spec.kv_width() + i];
+      }
+      for (const float v : sum) out->push_back(v / total);
+    }
   }
 
   Status check_activate() {
@@ -221,9 +263,10 @@ class SelfTest {
 
 }  // namespace
 
-Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, Dtype weight_dtype, Dtype kv_dtype) {
+Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, std::span<const BlockSpec> blocks,
+                       Dtype weight_dtype, Dtype kv_dtype) {
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, pipelines));
-  return SelfTest(device, *batch, weight_dtype, kv_dtype).run();
+  return SelfTest(device, *batch, weight_dtype, kv_dtype).run(blocks);
 }
 
 }  // namespace nwc

@@ -6,8 +6,9 @@
 namespace nwc {
 
 /// Sends small numbers through every kernel of shaders/ that LayerOps dispatches, in the variants that a session with
-/// these types uses, and compares with plain loops on the host.
+/// these types and blocks uses, and compares with plain loops on the host.
 /// errors: kDevice, naming the kernel that answers wrongly; those of LayerOps
-Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, Dtype weight_dtype, Dtype kv_dtype);
+Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, std::span<const BlockSpec> blocks,
+                       Dtype weight_dtype, Dtype kv_dtype);
 
 }  // namespace nwc

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "runtime/base/str_cat.h"
+#include "runtime/engine/attention_split.h"
 #include "shaders/common/push_constants.h"
 
 namespace nwc {
@@ -12,6 +13,7 @@ namespace {
 constexpr uint32_t kMaxHeadDim = 256;                 // shaders/attention.comp
 constexpr uint32_t kTileTokens = 32, kTileRows = 64;  // shaders/matmul_many.comp
 constexpr uint32_t kElementwiseGroup = 64;
+static_assert(kSplitBlock == kAttentionBlock);
 
 uint32_t dtype_constant(Dtype dtype) {
   return dtype == Dtype::kF32 ? 0 : dtype == Dtype::kF16 ? 1 : 2;  // shaders/common/weights.glsl
@@ -167,7 +169,12 @@ Status LayerOps::rope_store(CommandBatch& batch, const BlockSpec& block, uint32_
 }
 
 Status LayerOps::attend(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
-                        const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& out) const {
+                        const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& partials,
+                        const DeviceBuffer& out) const {
+  const uint64_t room = std::min(partials.size(), device_.info().max_storage_range);
+  const AttentionSplit split = split_attention(block, tokens, position, room);
+  const bool f32 = kv_dtype_ == Dtype::kF32;
+  const uint64_t sums = uint64_t{tokens} * block.num_heads * split.pieces * block.head_dim;
   const AttentionPush push{.num_heads = block.num_heads,
                            .num_kv_heads = block.num_kv_heads,
                            .head_dim = block.head_dim,
@@ -175,9 +182,26 @@ Status LayerOps::attend(CommandBatch& batch, const BlockSpec& block, uint32_t to
                            .kept = kept,
                            .window = block.window,
                            .scale = score_scale(block),
-                           .softcap = block.attention_softcap};
-  return batch.dispatch({ShaderId::kAttention, {kv_dtype_ == Dtype::kF32 ? 1u : 0u}, 0}, {&qkv, &cache, &out, nullptr},
-                        push, {block.num_heads, tokens, 1});
+                           .softcap = block.attention_softcap,
+                           .num_tokens = tokens,
+                           .tile_heads = split.tile_heads,
+                           .head_tiles = split.head_tiles,
+                           .tile_tokens = split.tile_tokens,
+                           .origin = split.origin,
+                           .piece = split.piece,
+                           .pieces = split.pieces,
+                           .statistics_at = static_cast<uint32_t>(sums / 2)};
+  const uint32_t wide = !f32 && block.head_dim % 8 == 0 ? 1 : 0;
+  const bool whole = split.pieces == 1;
+  NWC_TRY(batch.dispatch({ShaderId::kAttention, {f32 ? 1u : 0u, split.queries, wide}, 0},
+                         {&qkv, &cache, whole ? &out : &partials, nullptr}, push,
+                         {block.num_kv_heads * split.head_tiles, split.token_tiles, split.pieces}));
+  if (whole) return {};
+  batch.barrier();
+  const AttentionReducePush reduce{
+      .head_dim = block.head_dim, .pieces = split.pieces, .statistics_at = push.statistics_at};
+  return batch.dispatch({ShaderId::kAttentionReduce, {}, 0}, {&partials, &out, nullptr, nullptr}, reduce,
+                        {block.num_heads, tokens, 1});
 }
 
 Status LayerOps::activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, const DeviceBuffer& in,

@@ -26,8 +26,8 @@ struct DeviceRows {
 /// Tokens that go through the memory-bound product, which reads every weight once; more are multiplied in tiles.
 inline constexpr uint32_t kFewTokens = kMaxFusedBatch;
 
-/// Every call adds dispatches to the batch and no barrier: one is needed before the next reads or overwrites what this
-/// one writes. errors: those of CommandBatch::dispatch (a pipeline cannot be made)
+/// Every call adds dispatches to the batch and no barrier after them: one is needed before the next reads or overwrites
+/// what this one writes. errors: those of CommandBatch::dispatch (a pipeline cannot be made)
 class LayerOps {
  public:
   LayerOps(const VulkanDevice& device, Dtype kv_dtype) : device_(device), kv_dtype_(kv_dtype) {}
@@ -60,9 +60,11 @@ class LayerOps {
   /// RotaryTables::angles, angles.at being where the kind's table begins. kept: positions that the cache holds.
   Status rope_store(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
                     const DeviceBuffer& qkv, const DeviceRows& angles, const DeviceBuffer& cache) const;
-  /// out [tokens][heads * head_dim]: causal attention over the layer's cache.
+  /// out [tokens][heads * head_dim]: causal attention over the layer's cache. partials: of attention_partial_bytes();
+  /// with less, or without any, long contexts are split into fewer pieces. Split, it has a barrier of its own.
   Status attend(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
-                const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& out) const;
+                const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& partials,
+                const DeviceBuffer& out) const;
   /// out [tokens][intermediate] = activation(gate) * up, in [tokens][2 intermediate]; or activation(in).
   Status activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, const DeviceBuffer& in,
                   const DeviceBuffer& out) const;

@@ -8,6 +8,7 @@
 #include "runtime/codec/integer_decode.h"
 #include "runtime/codec/tensor_decode.h"
 #include "runtime/engine/attention.h"
+#include "runtime/engine/attention_split.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/integer_product.h"
 #include "runtime/engine/kernels_cpu.h"
@@ -109,8 +110,8 @@ class Planner {
     plan.kv_cache = s.kv_cache;
     plan.activations =
         params_.compute == Compute::kVulkan
-            ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.gate_up + s.activated +
-                  2 * s.inputs + 2 * s.logits
+            ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.partials + s.gate_up +
+                  s.activated + 2 * s.inputs + 2 * s.logits
             : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + s.integers + workers_ * s.worker_scratch;
     plan.decoder_scratch = decoder_scratch_;
     if (fused && params_.compute == Compute::kVulkan) {
@@ -333,7 +334,10 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
       s.kv_cache += cache;
     }
     uint32_t inner = 0;
-    for (const BlockSpec& block : m.blocks) inner = std::max(inner, block.intermediate_size);
+    for (const BlockSpec& block : m.blocks) {
+      inner = std::max(inner, block.intermediate_size);
+      s.partials = std::max(s.partials, Buffer::rounded(attention_partial_bytes(block, context, batch)));
+    }
     s.activated = floats(inner);
     s.inputs = floats(uint64_t{2} + angles + m.hidden_size);
     s.logits = Buffer::rounded(uint64_t{kDeviceLogitRows} * m.vocab_size * sizeof(float));

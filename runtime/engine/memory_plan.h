@@ -27,6 +27,7 @@ struct SessionSizes {
   // On a device only:
   uint64_t layer_cache = 0;  ///< the largest layer's part of the KV cache
   uint64_t activated = 0;    ///< [batch][intermediate]
+  uint64_t partials = 0;     ///< of attention that is split over the positions of a long context
   uint64_t inputs = 0;       ///< token ids, angles, embedding rows: on both sides
   uint64_t logits = 0;       ///< [kDeviceLogitRows][vocab]: on both sides
 };

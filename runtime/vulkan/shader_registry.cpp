@@ -6,6 +6,7 @@ namespace {
 #include "shaders/activate.spv.h"
 #include "shaders/add_rows.spv.h"
 #include "shaders/attention.spv.h"
+#include "shaders/attention_reduce.spv.h"
 #include "shaders/convert_half.spv.h"
 #include "shaders/embed_rows.spv.h"
 #include "shaders/fused_reduce.spv.h"

@@ -15,7 +15,8 @@ namespace nwc {
   X(kSynthesisMlp, synthesis_mlp) X(kSynthesisMlpProduct, synthesis_mlp_product) X(kConvertHalf, convert_half) \
   X(kFusedReduce, fused_reduce) \
   X(kEmbedRows, embed_rows) X(kNormRows, norm_rows) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
-  X(kRopeStore, rope_store) X(kAttention, attention) X(kActivate, activate) X(kAddRows, add_rows)
+  X(kRopeStore, rope_store) X(kAttention, attention) X(kAttentionReduce, attention_reduce) \
+  X(kActivate, activate) X(kAddRows, add_rows)
 // clang-format on
 
 enum class ShaderId : uint32_t {

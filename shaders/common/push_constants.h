@@ -160,15 +160,31 @@ struct RopePush {
 };
 
 // attention.comp.
+NWC_CONSTANT(kAttentionBlock, 64u)  // positions that go by together
 struct AttentionPush {
   NWC_UINT(num_heads, 0)
   NWC_UINT(num_kv_heads, 0)
-  NWC_UINT(head_dim, 0)  // even, at most 256
+  NWC_UINT(head_dim, 0)  // a multiple of 4, at most 256
   NWC_UINT(position, 0)  // of token 0
   NWC_UINT(kept, 0)      // positions that the cache keeps, a ring
   NWC_UINT(window, 0)    // positions that a token sees, itself included; 0: all
   NWC_FLOAT(scale, 1)
   NWC_FLOAT(softcap, 0)  // 0: none
+  NWC_UINT(num_tokens, 1)
+  NWC_UINT(tile_heads, 1)   // heads of a tile, all of one KV head
+  NWC_UINT(head_tiles, 1)   // of a KV head
+  NWC_UINT(tile_tokens, 1)  // tile_heads * tile_tokens are at most kQueries
+  NWC_UINT(origin, 0)       // the first piece's first position
+  NWC_UINT(piece, 0)        // positions of a piece, a multiple of kAttentionBlock
+  NWC_UINT(pieces, 1)
+  NWC_UINT(statistics_at, 0)  // with several pieces: index in pairs of (largest, total) [row][piece], behind the sums
+};
+
+// attention_reduce.comp.
+struct AttentionReducePush {
+  NWC_UINT(head_dim, 0)
+  NWC_UINT(pieces, 1)
+  NWC_UINT(statistics_at, 0)
 };
 
 // activate.comp.

@@ -1,4 +1,5 @@
-// Attention of one token against double precision, in one piece and in several, at any number of threads.
+// Attention of one token against double precision, in one piece and in several, at any number of threads; how a
+// device's is divided.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -6,6 +7,7 @@
 
 #include "runtime/base/half.h"
 #include "runtime/engine/attention.h"
+#include "runtime/engine/attention_split.h"
 
 namespace nwc {
 namespace {
@@ -77,6 +79,43 @@ TEST(Attention, OneTokenMatchesDoublePrecisionAtEveryLength) {
       }
     }
   }
+}
+
+TEST(AttentionSplit, TilesHoldAllQueriesAndPiecesAllPositions) {
+  struct Shape {
+    uint32_t heads, kv_heads, dim, window;
+  };
+  bool split_before = false, whole_before = false;
+  for (const Shape& s : {Shape{1, 1, 4, 0}, Shape{9, 3, 64, 0}, Shape{32, 8, 128, 0}, Shape{4, 1, 256, 512},
+                         Shape{71, 1, 64, 0}, Shape{64, 64, 128, 0}, Shape{12, 4, 132, 1}, Shape{40, 2, 80, 3000}}) {
+    BlockSpec block;
+    block.num_heads = s.heads;
+    block.num_kv_heads = s.kv_heads;
+    block.head_dim = s.dim;
+    block.window = s.window;
+    constexpr uint32_t kContext = 40000, kBatch = 300;
+    const uint64_t most = attention_partial_bytes(block, kContext, kBatch);
+    for (const uint32_t tokens : {1u, 2u, 5u, 16u, 17u, kBatch}) {
+      for (const uint32_t position : {0u, 1u, 63u, 64u, 255u, 256u, 1000u, 4095u, 4096u, kContext - kBatch}) {
+        const AttentionSplit split = split_attention(block, tokens, position, most);
+        EXPECT_GE(split.head_tiles * split.tile_heads, s.heads / s.kv_heads);
+        EXPECT_LT((split.head_tiles - 1) * split.tile_heads, s.heads / s.kv_heads);
+        EXPECT_GE(split.token_tiles * split.tile_tokens, tokens);
+        EXPECT_LT((split.token_tiles - 1) * split.tile_tokens, tokens);
+        EXPECT_LE(split.tile_heads * split.tile_tokens, split.queries);
+        EXPECT_LE(split.queries, 8u);  // what the kernel has shared memory for
+        EXPECT_EQ(split.origin, oldest_seen(block, position));
+        const uint64_t positions = uint64_t{position} + tokens - split.origin;
+        EXPECT_GE(uint64_t{split.pieces} * split.piece, positions);
+        EXPECT_LT(uint64_t{split.pieces - 1} * split.piece, positions);
+        EXPECT_EQ(split.piece % 64, 0u);
+        EXPECT_LE(split.partial_bytes(block, tokens), most);
+        EXPECT_EQ(split_attention(block, tokens, position, 0).pieces, 1u);
+        (split.pieces > 1 ? split_before : whole_before) = true;
+      }
+    }
+  }
+  EXPECT_TRUE(split_before && whole_before);
 }
 
 }  // namespace
