@@ -83,6 +83,7 @@ inline void add_layer_options(CLI::App* command, SyntheticOptions* layer, std::v
 
 void add_decode(CLI::App* app);
 void add_fused(CLI::App* app);
+void add_attention(CLI::App* app);
 void add_load(CLI::App* app);
 void add_tokens(CLI::App* app);
 void add_encode(CLI::App* app);

@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   nwc::bench::add_decode(&app);
   nwc::bench::add_fused(&app);
+  nwc::bench::add_attention(&app);
   nwc::bench::add_load(&app);
   nwc::bench::add_tokens(&app);
   nwc::bench::add_encode(&app);

@@ -7,11 +7,12 @@
 #       --build   takes the programs of this build folder as they are (default: builds build/release)
 #       --quick   compresses the model without calibration: seconds instead of minutes
 #   scripts/device_check.sh run DIR [--out DIR] [--minutes 8] [--only PART]... [--device NAME] [--rehearse]
-#       There, with DIR the packed folder: device, verify, tests, decode, fused, tokens, tokens-large, nvcomp, variants.
+#       There, with DIR the packed folder: device, verify, tests, decode, fused, attention, tokens, tokens-large,
+#       nvcomp, variants.
 #       Results are in --out (default: DIR/results) as soon as a part ends. See device_check_run.py --help.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit "$1"; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit "$1"; }
 
 most_mib=40
 

@@ -7,6 +7,7 @@ Parts, in order; each has a limit of its own, and what hangs costs no more than 
   tests         every Vulkan test, each in a process of its own
   decode        4096 x 4096 to f16 in device memory, for every preset, against a copy of as many bytes
   fused         products of 1 to 8 vectors from the payload against those with f16 weights
+  attention     one layer's to 4,096 positions, split over them and not, against a copy of the keys and values
   tokens        tokens per second of gutenlm by mode
   tokens-large  the same of a model of about a thousand million random weights, which is made here
   nvcomp        nvCOMP's ANS decoder on the same values, where its Python package is
@@ -261,6 +262,13 @@ class Check:
                     f"{r['name']}, {r['preset']}, {r['quantizer']}: {1e6 * r['seconds_median']:.0f} us, "
                     f"{r.get('ratio_f16_product', 1):.2f} f16 products")
 
+    def attention(self, part, end):
+        few = ["--shape", "9x3x64"] if self.o.rehearse else ["--tokens", 1, 128]
+        found = self.records(part, ["attention", "--positions", 4096, *few], end, lambda r:
+                             f"{r['name']}: {1e6 * r['seconds_median']:.0f} us, {r['ratio_device_copy']:.2f} copies")
+        if not any("pieces" in r["name"] for r in found):
+            part["problems"].append("split attention was not measured")
+
     def measure_tokens(self, part, model, modes, end):
         few = ["--seconds", 2, "--generate", 2, "--prompt", 8] if self.o.rehearse else ["--seconds", 6]
         found = self.records(part, ["tokens", model, *few, "--mode", *modes], end, lambda r:
@@ -312,6 +320,7 @@ class Check:
         self.part("tests", 110, lambda part, end: self.run_tests(part, end, [""]))
         self.part("decode", 100, self.decode)
         self.part("fused", 80, self.fused)
+        self.part("attention", 40, self.attention)
         self.part("tokens", 60, self.tokens)
         self.part("tokens-large", 90, lambda part, end: self.tokens_large(part, end, work))
         self.part("nvcomp", 40, self.nvcomp)

@@ -72,9 +72,8 @@ class Rehearsal(unittest.TestCase):
         result, found, out = self.run_check("--rehearse", "--minutes", "25")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         parts = {p["name"]: p for p in found["parts"]}
-        self.assertEqual(list(parts), ["device", "verify", "tests", "decode", "fused", "tokens", "tokens-large",
-                                       "nvcomp",
-                                       "variants"])
+        self.assertEqual(list(parts), ["device", "verify", "tests", "decode", "fused", "attention", "tokens",
+                                       "tokens-large", "nvcomp", "variants"])
         self.assertGreater(parts["device"]["report"]["devices"][0]["max_storage_range"], 0)
         disabled = {d["disabled"] for d in parts["device"]["report"]["decoders"]}
         self.assertIn("ballot", disabled)
@@ -84,6 +83,7 @@ class Rehearsal(unittest.TestCase):
             self.assertEqual({t["result"] for t in parts[name]["tests"]} - {"skipped"}, {"passed"})
         self.assertTrue(any("ratio_device_copy" in r for r in parts["decode"]["records"]))
         self.assertTrue(any("ratio_f16_product" in r for r in parts["fused"]["records"]))
+        self.assertTrue(any("64 pieces" in r["name"] for r in parts["attention"]["records"]))
         self.assertEqual(len(parts["tokens"]["records"]), 2)
         self.assertEqual(sorted(f.name for f in out.iterdir()), [f"device_check.{e}" for e in ("json", "log", "txt")])
 
