@@ -43,7 +43,7 @@ void synthesize(const SyntheticModel& m, CpuLevel cpu, uint64_t groups) {
   std::vector<ColumnGroup> group;
   std::vector<uint8_t> level(kNumLanes);
   for (uint32_t l = 0; l < kNumLanes; ++l) level[l] = static_cast<uint8_t>(l % m.codec.num_levels);
-  build_column_groups(m.tables, &m.codec, level.data(), nullptr, kNumLanes, &group);
+  build_column_groups(m.tables, &m.codec, level.data(), nullptr, kNumLanes, ~0u, &group);
   LaneValues values{};
   for (uint32_t l = 0; l < kNumLanes; ++l) values.q[l % kChunk][l] = static_cast<int16_t>(l);
   LaneWeights weights;

@@ -103,29 +103,33 @@ def table(header, rows):
 def print_tables(o, sides, runs, divergences):
     median = lambda side, threads, key: statistics.median(r[key] for r in runs[side.name, threads])
     per_threads = [(t, key) for key in ("prompt", "generation") for t in o.threads]
-    header = ["weights", "file, MiB", "peak memory, MiB", "first token, s"]
+    threads_text = " / ".join(map(str, o.threads)) + f" thread{'s' * (o.threads[-1] > 1)}"
+    header = ["weights", "file, MiB", "peak memory, MiB", f"first token, s, {threads_text}"]
     header += [f"{key}, {t} thread{'s' * (t > 1)}" for t, key in per_threads] + ["KL divergence"]
     rows = []
     for side in sides:
         row = [side.name, f"{side.path.stat().st_size / 2**20:.0f}"]
         row += [f"{median(side, o.threads[0], 'peak_bytes') / 2**20:.0f}"]
-        row += [f"{median(side, o.threads[-1], 'first_token_seconds'):.2f}"]
+        row += [" / ".join(f"{median(side, t, 'first_token_seconds'):.2f}" for t in o.threads)]
         row += [f"{median(side, t, key):.1f}" for t, key in per_threads]
         d = divergences.get(side.name)
         rows.append(row + [f"{d['kld_mean']:.4f} ± {d['kld_se']:.4f}" if d else ""])
     print(f"Tokens per second, prompt of {o.prompt}, generation of {o.generate}, medians of {o.repeat}; peak memory with "
-          f"{o.threads[0]} and first token with {o.threads[-1]} threads\n")
+          f"{o.threads[0]} thread{'s' * (o.threads[0] > 1)}\n")
     table(header, rows)
     ours, theirs = [s for s in sides if isinstance(s, Nwc)], [s for s in sides if isinstance(s, Llama)]
     if not ours or not theirs:
         return
-    for key in ("generation", "prompt"):
+    for key in ("generation", "prompt", "first_token_seconds"):
+        seconds = key == "first_token_seconds"
         for t in o.threads:
             rows = []
             for a in ours:
-                values = lambda side: [r[key] for r in runs[side.name, t]]
+                values = lambda side: [1 / r[key] if seconds else r[key] for r in runs[side.name, t]]
                 rows.append([a.name] + ["{:.2f} ± {:.2f}".format(*ratio(values(a), values(b))) for b in theirs])
-            print(f"{key.capitalize()}, {t} thread{'s' * (t > 1)}: nwc's speed over llama.cpp's\n")
+            what = "First token" if seconds else key.capitalize()
+            ratio_of = "llama.cpp's time over nwc's" if seconds else "nwc's speed over llama.cpp's"
+            print(f"{what}, {t} thread{'s' * (t > 1)}: {ratio_of}\n")
             table([""] + [b.name for b in theirs], rows)
 
 

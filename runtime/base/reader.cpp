@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -62,6 +63,16 @@ class FileReader : public Reader {
     }
     return {};
   }
+  void will_read(uint64_t offset, uint64_t size) const override {
+#if defined(POSIX_FADV_WILLNEED)
+    if (offset >= size_ || size == 0) return;
+    // A hint: whatever comes of it, reads say what is wrong.
+    const uint64_t part = std::min(size, size_ - offset);
+    static_cast<void>(posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(part), POSIX_FADV_WILLNEED));
+#else
+    static_cast<void>(offset), static_cast<void>(size);
+#endif
+  }
 
  private:
   int fd_;
@@ -87,6 +98,7 @@ class CallbackReader : public Reader {
 }  // namespace
 
 const uint8_t* Reader::view(uint64_t, uint64_t) const { return nullptr; }
+void Reader::will_read(uint64_t, uint64_t) const {}
 
 std::unique_ptr<Reader> make_memory_reader(Bytes bytes) { return std::make_unique<MemoryReader>(bytes); }
 

@@ -21,6 +21,8 @@ class Reader {
   /// Valid as long as the reader. The bytes may change under us if their owner breaks his promise: decoders stay in
   /// bounds whatever they hold.
   virtual const uint8_t* view(uint64_t offset, uint64_t size) const;
+  /// The range will be read soon: where the source is slow, it may begin to fetch it. Any range; returns at once.
+  virtual void will_read(uint64_t offset, uint64_t size) const;
 };
 
 /// Does not own the bytes.

@@ -44,14 +44,22 @@ struct FusedTensor {
 
 /// Memory that one worker keeps from product to product.
 struct FusedWorker {
+  static uint64_t feature_floats(uint64_t width, uint64_t slots) {
+    if (width == 0) return uint64_t{kMaxFusedBatch} * kChunk * kNumLanes;
+    return ((kChunk + width) * slots + width) * kNumLanes;
+  }
   void grow(uint64_t width, uint64_t slots) {
-    for (AlignedFloats& f : features) f.grow(((kChunk + width) * slots + width) * kNumLanes);
-    factor.grow(kMaxFusedBatch * slots * kNumLanes);
+    for (AlignedFloats& f : features) f.grow(feature_floats(width, slots));
+    for (AlignedFloats& f : factor) f.grow(kMaxFusedBatch * slots * kNumLanes);
   }
 
-  AlignedFloats features[2];  ///< of the row block, of each tile of a pair: [slot][feature][32], scratch of the last
-  AlignedFloats factor;       ///< [slot][batch][32]: x * scale of the columns of the current band
-  float factor_sum[kMaxFusedBatch];  ///< over these columns
+  /// Of the row block, of each tile at work: [slot][feature][32], scratch of the last. Without a network sums of them:
+  /// [batch][16][32].
+  AlignedFloats features[kTilesAtOnce];
+  /// Of the columns of each band: [slot][batch][32]: x * scale, without a network also times step.
+  AlignedFloats factor[kTilesAtOnce];
+  float factor_sum[kTilesAtOnce][kMaxFusedBatch];  ///< over these columns
+  uint32_t band[kTilesAtOnce];                     ///< of each tile at work
 };
 
 /// Sums of products of one slice of rows: out[column band][batch][rows of the slice].
@@ -72,47 +80,65 @@ class Accumulator final : public TileConsumer {
 
   void column_band(const TileGeometry& g, std::span<const ColumnGroup> groups, uint32_t worker) override {
     FusedWorker& w = workers_[worker];
+    const uint32_t band = groups[0].band;
     for (uint32_t b = 0; b < job_.batch; ++b) {
       const float* x = job_.x + b * job_.n + g.col;
       double sum = 0;
       for (const ColumnGroup& group : groups) {
-        float* factor = w.factor.data() + (size_t{group.slot} * job_.batch + b) * kNumLanes;
+        float* factor = w.factor[band].data() + (size_t{group.slot} * job_.batch + b) * kNumLanes;
         std::fill(factor, factor + kNumLanes, 0.0f);
         for (uint32_t l = 0; l < group.active; ++l) {
           if (group.scale[l] != 0) factor[l] = x[group.slot * kNumLanes + l] * group.scale[l];
           sum += static_cast<double>(factor[l]);
+          if (!network()) factor[l] *= group.step[l];
         }
       }
-      w.factor_sum[b] = static_cast<float>(sum);
+      w.factor_sum[band][b] = static_cast<float>(sum);
     }
   }
 
   void group(const TileGeometry&, uint32_t, uint32_t i, const ColumnGroup& group, const LaneValues& values,
              uint32_t worker) override {
-    // A network's scratch memory lies where the next slot's features will be.
-    float* features = workers_[worker].features[i].data() + size_t{group.slot} * num_features_ * kNumLanes;
-    kernels_.features(job_.net, group, values, features);
+    FusedWorker& w = workers_[worker];
+    w.band[i] = group.band;
+    float* features = w.features[i].data();
+    if (network()) {
+      // Its scratch memory lies where the next slot's features will be.
+      kernels_.features(job_.net, group, values, features + size_t{group.slot} * num_features_ * kNumLanes);
+    } else {
+      const float* factor = w.factor[group.band].data() + size_t{group.slot} * job_.batch * kNumLanes;
+      kernels_.accumulate(group, values, {job_.batch, factor, features});
+    }
   }
 
   void row_block(const TileGeometry& g, uint32_t r, uint32_t i, uint32_t worker) override {
     FusedWorker& w = workers_[worker];
+    const uint32_t band = w.band[i];
     FeatureBlock block{.features = w.features[i].data(),
-                       .slots = g.slots(),
+                       .slots = network() ? g.slots() : 1,
                        .count = num_features_,
-                       .factor = w.factor.data(),
+                       .factor = network() ? w.factor[band].data() : kSumFactors,
                        .factor_stride = size_t{job_.batch} * kNumLanes};
     const uint32_t num_rows = std::min(kChunk, g.height - r * kChunk);
     const uint64_t row = g.row + uint64_t{r} * kChunk - job_.row_begin;
     for (uint32_t b = 0; b < job_.batch; ++b) {
       alignas(64) float y[kChunk] = {};
-      for (size_t o = 0; o < job_.last.bias.size(); ++o) y[o] = job_.last.bias[o] * w.factor_sum[b];
+      for (size_t o = 0; o < job_.last.bias.size(); ++o) y[o] = job_.last.bias[o] * w.factor_sum[band][b];
       kernels_.product(block, job_.net.identity ? nullptr : job_.last.matrix.data(), y);
-      block.factor += kNumLanes;
+      if (network()) {
+        block.factor += kNumLanes;
+      } else {
+        block.features += kChunk * kNumLanes;
+      }
       std::copy(y, y + num_rows, job_.out + (g.col / job_.tile_cols * job_.batch + b) * job_.num_rows + row);
     }
   }
 
  private:
+  bool network() const { return job_.net.width != 0; }
+
+  /// Adds up the sums of FeatureSums.
+  alignas(64) static constexpr float kSumFactors[kNumLanes] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   const Job job_;
   const LaneKernels kernels_;
   const uint32_t num_features_;
@@ -175,8 +201,8 @@ uint64_t FusedProduct::max_bytes(const NwcFile& file, uint32_t num_workers, uint
     kept += sizeof(FusedTensor) + 5 * (grid.n + grid.m) + sizeof(CodedTensor::Tile) * grid.num_tiles();
     loading = std::max(loading, r.side_size + 8 * grid.num_tiles() + 2 * (grid.n + grid.m));
     const uint64_t slots = ceil_div(grid.tile_cols, kNumLanes);
-    features = std::max(features, 2 * ((kChunk + width) * slots + width) * kNumLanes * sizeof(float));
-    factors = std::max(factors, slots * kMaxFusedBatch * kNumLanes * sizeof(float));
+    features = std::max(features, kTilesAtOnce * FusedWorker::feature_floats(width, slots) * sizeof(float));
+    factors = std::max(factors, kTilesAtOnce * slots * kMaxFusedBatch * kNumLanes * sizeof(float));
     tiles = std::max(tiles, tile_worker_bytes(r));
     const uint64_t row = grid.tiles_per_row() * most_vectors;
     const uint64_t slice = std::max(kMaxPartials, 2 * grid.tile_rows * row);

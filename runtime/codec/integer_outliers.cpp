@@ -9,7 +9,7 @@
 namespace nwc {
 void FoundOutliers::add(const LaneValues& values, uint32_t bits, const uint32_t* over, uint64_t first_column,
                         uint32_t worker, uint32_t i) {
-  List& list = lists_[size_t{2} * worker + i];
+  List& list = lists_[size_t{kTilesAtOnce} * worker + i];
   if (list.outliers.size() > most_) return;  // an error in the end
   const int32_t bias = integer_bias(bits);
   uint32_t columns = 0;
@@ -29,7 +29,7 @@ void FoundOutliers::add(const LaneValues& values, uint32_t bits, const uint32_t*
 }
 
 void FoundOutliers::end_run(uint64_t row_block, uint32_t worker, uint32_t i) {
-  List& list = lists_[size_t{2} * worker + i];
+  List& list = lists_[size_t{kTilesAtOnce} * worker + i];
   if (list.in_run == 0) return;
   list.runs.push_back({static_cast<uint32_t>(row_block), list.in_run});
   count_ += list.in_run;
@@ -70,7 +70,7 @@ uint64_t FoundOutliers::bytes(const IntegerForm& form, uint64_t tile_cols, uint3
   constexpr uint64_t kPiece = 512, kPieceBytes = kPiece + 32, kFirst = 2 * kPieceBytes + 128;
   const uint64_t runs = std::min(form.max_outliers, form.row_blocks() * ceil_div(form.cols, tile_cols));
   const uint64_t pieces = ceil_div(form.max_outliers * sizeof(Outlier), kPiece) + ceil_div(runs * sizeof(Run), kPiece);
-  return pieces * kPieceBytes + uint64_t{2} * num_workers * (sizeof(List) + 2 * kFirst);
+  return pieces * kPieceBytes + uint64_t{kTilesAtOnce} * num_workers * (sizeof(List) + 2 * kFirst);
 }
 
 }  // namespace nwc

@@ -13,7 +13,7 @@ namespace nwc {
 class FoundOutliers {
  public:
   /// most: of all workers together; workers that find more stop to keep them.
-  FoundOutliers(uint32_t num_workers, uint64_t most) : most_(most), lists_(size_t{2} * num_workers) {}
+  FoundOutliers(uint32_t num_workers, uint64_t most) : most_(most), lists_(size_t{kTilesAtOnce} * num_workers) {}
 
   /// Keeps what a unit of `bits` cuts off. over: as PackUnit says. Units of the same row block and i that a worker adds
   /// one after the other are a run, which end_run() ends.
@@ -45,7 +45,7 @@ class FoundOutliers {
 
   const uint64_t most_;
   std::atomic<uint64_t> count_{0};
-  std::vector<List> lists_;  ///< of the workers, for i = 0 and 1
+  std::vector<List> lists_;  ///< [worker][i]
 };
 
 }  // namespace nwc

@@ -24,12 +24,16 @@ inline constexpr uint32_t kPayloadPadding = kMaxGroupBytes + 64;
 
 inline constexpr uint32_t kMaxBanks = 2;
 
+/// Tiles that are decoded at once, to hide the latency of the look-ups.
+inline constexpr uint32_t kTilesAtOnce = 4;
+
 /// The tables in the layouts that the kernels look them up in, see DecodeTables, and the trellis (section 5.6).
 struct LookupTables {
   const DecodeTables* tables;
   const uint64_t* packed;
   bool trellis;
   uint8_t on_odd, parity;  ///< of Trellis
+  bool wide;               ///< positions in `packed` need more than 16 bits: more than 512 tables, which encoders avoid
 };
 
 /// Data of the 32 columns of slot j that is the same for all row blocks of all tiles of a column band. A context is a
@@ -42,6 +46,7 @@ struct alignas(64) ColumnGroup {
   float scale[kNumLanes];  ///< of the column
   uint8_t level[kNumLanes];
   uint32_t slot;          ///< j
+  uint32_t band;          ///< below kTilesAtOnce: number of the worker's column band that it belongs to
   uint32_t active;        ///< lanes that take part, 1..32; the others' entries are valid, too
   uint32_t raw_contexts;  ///< bit c: some lane's table of context c has raw bits
   bool any_raw_bits;
@@ -109,13 +114,24 @@ struct FeatureBlock {
   uint64_t factor_stride = 0;
 };
 
+/// Sums over columns for a fused product without a network: lane l of a step is added to sum l % kSumLanes of its row.
+inline constexpr uint32_t kSumLanes = 16;
+struct FeatureSums {
+  uint32_t batch = 0;
+  const float* factor = nullptr;  ///< [batch][32], of the group's columns: times step
+  float* sums = nullptr;          ///< [batch][16][32], of which kSumLanes are used: a FeatureBlock of one slot
+};
+
 struct LaneKernels {
-  /// 16 steps of one tile, or of two tiles of the same columns at once (which hides the latency of the lookups).
-  void (*decode)(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
-                 LaneValues* out);
+  /// 16 steps of each of 1 to kTilesAtOnce tiles. groups: of the tiles, which may be the same.
+  void (*decode)(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
+                 uint32_t num_tiles, LaneValues* out);
   /// g_s but for its last layer: scratch[0..15][lane] = z, and then, with a network, [w][lane] = h after all blocks.
   /// scratch: 64-byte aligned, synthesis_scratch_floats().
   void (*features)(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch);
+  /// sums[b][i][lane % kSumLanes] += (q[i][lane] - sign(q[i][lane]) * shrink[lane]) * factor[b][lane]. Slot 0 replaces
+  /// the sums. Lanes that rest have a factor of 0.
+  void (*accumulate)(const ColumnGroup& group, const LaneValues& q, const FeatureSums& to);
   /// The step of a fused product for a row block: y[16] += matrix [count][16] applied to t[count], with
   /// t[i] = sum over slots and lanes of features[slot][i][lane] * factor[slot][lane].
   /// matrix null: the identity, count 16. A factor of 0 adds nothing, not even times infinity. count: a multiple of 16.
@@ -138,28 +154,32 @@ inline uint64_t synthesis_scratch_floats(uint32_t width) {
 /// The best kernels up to `level` that this build has.
 LaneKernels lane_kernels(CpuLevel level);
 
-void decode_group_scalar(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void decode_group_scalar(const LookupTables&, const ColumnGroup* const*, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void accumulate_group_scalar(const ColumnGroup&, const LaneValues&, const FeatureSums&);
 void feature_product_scalar(const FeatureBlock&, const float*, float*);
 void synthesize_group_scalar(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_scalar(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_scalar(const RowCopy&);
 #if defined(__x86_64__)
-void decode_group_avx2(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void decode_group_avx2(const LookupTables&, const ColumnGroup* const*, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void accumulate_group_avx2(const ColumnGroup&, const LaneValues&, const FeatureSums&);
 void feature_product_avx2(const FeatureBlock&, const float*, float*);
 void synthesize_group_avx2(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx2(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx2(const RowCopy&);
-void decode_group_avx512(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void decode_group_avx512(const LookupTables&, const ColumnGroup* const*, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void accumulate_group_avx512(const ColumnGroup&, const LaneValues&, const FeatureSums&);
 void feature_product_avx512(const FeatureBlock&, const float*, float*);
 void synthesize_group_avx512(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_avx512(const LaneWeights&, const ColumnGroup&, const StoreTarget&);
 void copy_rows_avx512(const RowCopy&);
 #elif defined(__aarch64__)
-void decode_group_neon(const LookupTables&, const ColumnGroup&, LaneStates* const*, uint32_t, LaneValues*);
+void decode_group_neon(const LookupTables&, const ColumnGroup* const*, LaneStates* const*, uint32_t, LaneValues*);
 void features_group_neon(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*);
+void accumulate_group_neon(const ColumnGroup&, const LaneValues&, const FeatureSums&);
 void feature_product_neon(const FeatureBlock&, const float*, float*);
 void synthesize_group_neon(const SynthesisView&, const ColumnGroup&, const LaneValues&, float*, LaneWeights*);
 void store_group_neon(const LaneWeights&, const ColumnGroup&, const StoreTarget&);

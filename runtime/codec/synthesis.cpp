@@ -152,6 +152,18 @@ void features_group_scalar(const SynthesisView& net, const ColumnGroup& group, c
   }
 }
 
+void accumulate_group_scalar(const ColumnGroup& group, const LaneValues& q, const FeatureSums& to) {
+  for (uint32_t b = 0; b < to.batch; ++b) {
+    const float* factor = to.factor + size_t{b} * kNumLanes;
+    for (uint32_t c = 0; c < kChunk; ++c) {
+      float* sums = to.sums + (size_t{b} * kChunk + c) * kNumLanes;
+      if (group.slot == 0) std::fill(sums, sums + kSumLanes, 0.0f);
+      for (uint32_t l = 0; l < group.active; ++l)
+        sums[l % kSumLanes] += dequantize(q.q[c][l], 1.0f, group.shrink[l]) * factor[l];
+    }
+  }
+}
+
 void feature_product_scalar(const FeatureBlock& block, const float* matrix, float* y) {
   for (uint32_t i = 0; i < block.count; ++i) {
     float sum = 0;

@@ -102,6 +102,9 @@ using Kernels = SynthesisKernels<Avx2>;
 void features_group_avx2(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
   Kernels::features(net, group, q, scratch);
 }
+void accumulate_group_avx2(const ColumnGroup& group, const LaneValues& q, const FeatureSums& to) {
+  Kernels::accumulate(group, q, to);
+}
 void feature_product_avx2(const FeatureBlock& block, const float* matrix, float* out) {
   Kernels::product(block, matrix, out);
 }

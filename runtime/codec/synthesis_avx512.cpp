@@ -119,6 +119,9 @@ using Kernels = SynthesisKernels<Avx512>;
 void features_group_avx512(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
   Kernels::features(net, group, q, scratch);
 }
+void accumulate_group_avx512(const ColumnGroup& group, const LaneValues& q, const FeatureSums& to) {
+  Kernels::accumulate(group, q, to);
+}
 void feature_product_avx512(const FeatureBlock& block, const float* matrix, float* out) {
   Kernels::product(block, matrix, out);
 }

@@ -94,6 +94,9 @@ using Kernels = SynthesisKernels<Neon>;
 void features_group_neon(const SynthesisView& net, const ColumnGroup& group, const LaneValues& q, float* scratch) {
   Kernels::features(net, group, q, scratch);
 }
+void accumulate_group_neon(const ColumnGroup& group, const LaneValues& q, const FeatureSums& to) {
+  Kernels::accumulate(group, q, to);
+}
 void feature_product_neon(const FeatureBlock& block, const float* matrix, float* out) {
   Kernels::product(block, matrix, out);
 }

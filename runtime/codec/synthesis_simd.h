@@ -126,6 +126,34 @@ struct SynthesisKernels {
     }
   }
 
+  template <bool kShrink>
+  static void accumulate_with(const ColumnGroup& g, const LaneValues& q, const FeatureSums& to) {
+    constexpr uint32_t kRegs = kSumLanes / W;  // of sums
+    const bool first = g.slot == 0;
+    for (uint32_t c = 0; c < kChunk; ++c) {
+      Reg z[2 * kRegs];
+      for (uint32_t h = 0; h < 2 * kRegs; ++h) {
+        z[h] = V::load_i16(&q.q[c][W * h]);
+        if constexpr (kShrink) {
+          const Reg shrink = V::copy_sign(V::load(&g.shrink[W * h]), z[h]);
+          z[h] = V::sub(z[h], V::keep(shrink, V::nonzero(z[h])));
+        }
+      }
+      for (uint32_t b = 0; b < to.batch; ++b) {
+        const float* factor = to.factor + size_t{b} * kNumLanes;
+        float* sums = to.sums + (size_t{b} * kChunk + c) * kNumLanes;
+        for (uint32_t h = 0; h < kRegs; ++h) {
+          const Reg before = first ? V::zero() : V::load(sums + W * h);
+          const Reg half = V::fma(z[h], V::load(factor + W * h), before);
+          V::store(sums + W * h, V::fma(z[kRegs + h], V::load(factor + W * (kRegs + h)), half));
+        }
+      }
+    }
+  }
+  static void accumulate(const ColumnGroup& g, const LaneValues& q, const FeatureSums& to) {
+    g.any_shrink ? accumulate_with<true>(g, q, to) : accumulate_with<false>(g, q, to);
+  }
+
   static void product(const FeatureBlock& block, const float* matrix, float* out) {
     constexpr uint32_t kOut = kChunk / W;  // registers of y
     Reg y[V::kChains][kOut];

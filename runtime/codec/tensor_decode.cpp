@@ -83,7 +83,7 @@ class RowWriter final : public TileConsumer {
     explicit Worker(uint32_t width) : scratch(width) {}
     SynthesisScratch scratch;
     LaneWeights weights;
-    StagedRows staged[2];
+    StagedRows staged[kTilesAtOnce];
   };
 
   // The rows of row block r that are wanted.

@@ -55,11 +55,11 @@ void decode_group(const DecodeTables& tables, const ColumnGroup& group, LaneStat
 
 }  // namespace
 
-void decode_group_scalar(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
+void decode_group_scalar(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
   for (uint32_t t = 0; t < num_tiles; ++t) {
-    tables.trellis ? decode_group<true>(*tables.tables, group, tiles[t], &out[t])
-                   : decode_group<false>(*tables.tables, group, tiles[t], &out[t]);
+    tables.trellis ? decode_group<true>(*tables.tables, *groups[t], tiles[t], &out[t])
+                   : decode_group<false>(*tables.tables, *groups[t], tiles[t], &out[t]);
   }
 }
 
@@ -68,23 +68,24 @@ LaneKernels lane_kernels(CpuLevel level) {
   if (level == CpuLevel::kAvx512) {
     return {detect_vbmi2() ? decode_group_avx512 : decode_group_avx2,
             features_group_avx512,
+            accumulate_group_avx512,
             feature_product_avx512,
             synthesize_group_avx512,
             store_group_avx512,
             copy_rows_avx512};
   }
   if (level == CpuLevel::kAvx2) {
-    return {decode_group_avx2,     features_group_avx2, feature_product_avx2,
+    return {decode_group_avx2,     features_group_avx2, accumulate_group_avx2, feature_product_avx2,
             synthesize_group_avx2, store_group_avx2,    copy_rows_avx2};
   }
 #elif defined(__aarch64__)
   if (level == CpuLevel::kNeon) {  // its stores past the caches are hints, which few processors take
-    return {decode_group_neon,     features_group_neon, feature_product_neon,
+    return {decode_group_neon,     features_group_neon, accumulate_group_neon, feature_product_neon,
             synthesize_group_neon, store_group_neon,    copy_rows_scalar};
   }
 #endif
   static_cast<void>(level);
-  return {decode_group_scalar,     features_group_scalar, feature_product_scalar,
+  return {decode_group_scalar,     features_group_scalar, accumulate_group_scalar, feature_product_scalar,
           synthesize_group_scalar, store_group_scalar,    copy_rows_scalar};
 }
 
@@ -96,7 +97,8 @@ Status decode_tile(CpuLevel cpu, const DecodeTables& tables, const TileGeometry&
   std::copy(payload.begin(), payload.end(), copy.begin());
   NWC_TRY(tile.begin());
   std::vector<ColumnGroup> groups;
-  build_column_groups(tables, nullptr, level, nullptr, geometry.width, &groups);
+  const uint32_t contexts = contexts_of(tables.context_kind, row_class, 0, uint64_t{geometry.row_blocks()} * kChunk);
+  build_column_groups(tables, nullptr, level, nullptr, geometry.width, contexts, &groups);
   const LaneKernels kernels = lane_kernels(cpu);
   const LookupTables step_tables = lookup_tables(tables);
   LaneStates* lanes = tile.lanes();
@@ -105,7 +107,8 @@ Status decode_tile(CpuLevel cpu, const DecodeTables& tables, const TileGeometry&
     int16_t* chunk = out.data() + size_t{r} * geometry.width * kChunk;
     tile.begin_row_block(tables.context_kind, row_class, uint64_t{r} * kChunk);
     for (const ColumnGroup& group : groups) {
-      kernels.decode(step_tables, group, &lanes, 1, &values);
+      const ColumnGroup* only = &group;
+      kernels.decode(step_tables, &only, &lanes, 1, &values);
       if (tile.ran_out()) break;
       for (uint32_t l = 0; l < group.active; ++l, chunk += kChunk) {
         for (uint32_t c = 0; c < kChunk; ++c) chunk[c] = values.q[c][l];

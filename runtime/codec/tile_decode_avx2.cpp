@@ -44,14 +44,30 @@ inline __m256i two_lines(const void* low, const void* high) {
   *next = before(~0u);
 }
 
-// The entries of two pairs of positions, a block of 128 bits each.
-[[gnu::always_inline]] inline __m256i load_pairs(const uint64_t* packed, const uint64_t* pairs) {
-  const auto load = [&](int i) {
-    const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(packed + static_cast<uint32_t>(pairs[i])));
-    return _mm_loadh_pd(first, reinterpret_cast<const double*>(packed + (pairs[i] >> 32)));
-  };
-  return _mm256_castpd_si256(_mm256_insertf128_pd(_mm256_castpd128_pd256(load(0)), load(2), 1));
-}
+// Entries of DecodeTables::packed at 16 positions of 16 bits.
+class EntryLoader {
+ public:
+  /// at: written just now. Few wide loads, because each waits for it and is tried again and again.
+  [[gnu::always_inline]] inline EntryLoader(const uint64_t* packed, const uint16_t* at) : packed_(packed) {
+    for (uint32_t i = 0; i < 4; ++i) __builtin_memcpy(&at_[i], at + 4 * i, sizeof at_[i]);
+  }
+  /// Of lanes first and second of each eight, a block of 128 bits.
+  [[gnu::always_inline]] inline __m256i operator()(uint32_t first, uint32_t second) const {
+    const __m256d low = _mm256_castpd128_pd256(load(first, second));
+    return _mm256_castpd_si256(_mm256_insertf128_pd(low, load(first + 8, second + 8), 1));
+  }
+
+ private:
+  [[gnu::always_inline]] inline const double* entry(uint32_t lane) const {
+    return reinterpret_cast<const double*>(packed_ + static_cast<uint16_t>(at_[lane / 4] >> (16 * (lane % 4))));
+  }
+  [[gnu::always_inline]] inline __m128d load(uint32_t first, uint32_t second) const {
+    return _mm_loadh_pd(_mm_load_sd(entry(first)), entry(second));
+  }
+
+  const uint64_t* packed_;
+  uint64_t at_[4];
+};
 
 // From 32 to 16 bits; both fit.
 inline __m256i narrow(__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8); }
@@ -62,6 +78,9 @@ struct Avx2 {
   static constexpr int kHalves = 2;
   struct Active {
     __m256i lanes[2];
+  };
+  struct Loaded {
+    __m256i even[2], odd[2];  ///< of lanes 0 2, 4 6 of eight; 1 3, 5 7
   };
   struct Escapes {
     __m256i lanes[2];
@@ -84,14 +103,15 @@ struct Avx2 {
   }
   /// Resting lanes took no words, but their states are junk now: what they had before stays.
   static void store_states(const Half* low, const Half* high, uint32_t count, uint32_t* to) {
-    alignas(32) uint32_t states[kNumLanes];
+    alignas(32) uint32_t some[kNumLanes];
+    uint32_t* states = count == kNumLanes ? to : some;  // a copy of constant size is no call
     for (int h = 0; h < 2; ++h) {
       const __m256i a = _mm256_unpacklo_epi16(low[h], high[h]), b = _mm256_unpackhi_epi16(low[h], high[h]);
       __m256i* half = reinterpret_cast<__m256i*>(states + 16 * h);
       _mm256_store_si256(half, _mm256_permute2x128_si256(a, b, 0x20));
       _mm256_store_si256(half + 1, _mm256_permute2x128_si256(a, b, 0x31));
     }
-    __builtin_memcpy(to, states, count * sizeof states[0]);
+    if (states != to) __builtin_memcpy(to, states, count * sizeof states[0]);
   }
   static Half load(const uint8_t* p) {
     return _mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
@@ -102,7 +122,7 @@ struct Avx2 {
   static Half choose(const T* first, const T* second, Mask odd) {
     return _mm256_blendv_epi8(load(first), load(second), odd);
   }
-  static void store(int16_t* p, Half x) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), x); }
+  static void store(void* p, Half x) { _mm256_store_si256(static_cast<__m256i*>(p), x); }
   static void store_bytes(uint8_t* p, Half x) {
     const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(x, x), 0x08);
     _mm_store_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(bytes));
@@ -123,29 +143,26 @@ struct Avx2 {
   static Mask not_below(Half a, Half b) { return _mm256_cmpgt_epi16(_mm256_add_epi16(a, _mm256_set1_epi16(1)), b); }
   static Half select(Mask mask, Half a, Half b) { return _mm256_blendv_epi8(b, a, mask); }
 
-  [[gnu::always_inline]] static inline void load_entries(const uint64_t* packed, Half low, Half table,
-                                                         Entries<Avx2>* e) {
-    // table << 16 | bucket << 9, and then table << 7 | bucket: lanes 0-3, 8-11, and 4-7, 12-15.
-    const __m256i bucket = _mm256_and_si256(_mm256_slli_epi16(low, 4), _mm256_set1_epi16(static_cast<short>(0xfe00)));
-    const __m256i first = _mm256_srli_epi32(_mm256_unpacklo_epi16(bucket, table), 9);
-    const __m256i second = _mm256_srli_epi32(_mm256_unpackhi_epi16(bucket, table), 9);
-    // Lanes k and k + 4 of eight side by side: k = 0 and 1, and k = 2 and 3. One load brings two positions, which then
-    // cost less than a load each. What follows works within eight lanes, that is 128 bits.
-    alignas(32) uint64_t pairs[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(pairs), _mm256_unpacklo_epi32(first, second));
-    _mm256_store_si256(reinterpret_cast<__m256i*>(pairs + 4), _mm256_unpackhi_epi32(first, second));
-    // Else GCC takes the positions out of the registers, with a shuffle each, and shuffles are what is scarce.
-    __asm__("" : "+m"(pairs));
-    const __m256i x0 = load_pairs(packed, pairs), x1 = load_pairs(packed, pairs + 1);
-    const __m256i x2 = load_pairs(packed, pairs + 4), x3 = load_pairs(packed, pairs + 5);
-    const __m256i a = _mm256_unpacklo_epi16(x0, x2), b = _mm256_unpacklo_epi16(x1, x3);  // 0 2 and 1 3
-    const __m256i c = _mm256_unpackhi_epi16(x0, x2), d = _mm256_unpackhi_epi16(x1, x3);  // 4 6 and 5 7
-    const __m256i ab = _mm256_unpacklo_epi16(a, b), cd = _mm256_unpacklo_epi16(c, d);    // fields 0 and 1
-    e->own_freq = _mm256_unpacklo_epi64(ab, cd);
-    e->alias_freq = _mm256_unpackhi_epi64(ab, cd);
-    const __m256i ab2 = _mm256_unpackhi_epi16(a, b), cd2 = _mm256_unpackhi_epi16(c, d);
-    e->alias_rank = _mm256_unpacklo_epi64(ab2, cd2);
-    e->cutoff_and_alias = _mm256_unpackhi_epi64(ab2, cd2);
+  static Half positions(Half low, Half table) {
+    return _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(low, 5), _mm256_set1_epi16(127)),
+                           _mm256_slli_epi16(table, 7));
+  }
+  [[gnu::always_inline]] static inline Loaded load_entries(const uint64_t* packed, const uint16_t* at) {
+    const EntryLoader load(packed, at);
+    return {{load(0, 2), load(4, 6)}, {load(1, 3), load(5, 7)}};
+  }
+  [[gnu::always_inline]] static inline Entries<Avx2> split_entries(const Loaded& x) {
+    const auto fields = [](const __m256i* pair, auto shuffle) {
+      return _mm256_castps_si256(shuffle(_mm256_castsi256_ps(pair[0]), _mm256_castsi256_ps(pair[1])));
+    };
+    const auto low = [](__m256 a, __m256 b) { return _mm256_shuffle_ps(a, b, 0x88); };
+    const auto high = [](__m256 a, __m256 b) { return _mm256_shuffle_ps(a, b, 0xdd); };
+    // Two fields of a lane in 32 bits; then lanes of even and odd number side by side, field by field.
+    const __m256i even01 = fields(x.even, low), even23 = fields(x.even, high);
+    const __m256i odd01 = fields(x.odd, low), odd23 = fields(x.odd, high);
+    const auto first = [](__m256i a, __m256i b) { return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa); };
+    const auto second = [](__m256i a, __m256i b) { return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa); };
+    return {first(even01, odd01), second(even01, odd01), first(even23, odd23), second(even23, odd23)};
   }
 
   [[gnu::always_inline]] static inline void multiply(Half freq, Half rank, Half* low, Half* high) {
@@ -209,9 +226,9 @@ struct Avx2 {
 
 }  // namespace
 
-void decode_group_avx2(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
+void decode_group_avx2(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
                        uint32_t num_tiles, LaneValues* out) {
-  TileDecoder<Avx2>::decode(tables, group, tiles, num_tiles, out);
+  TileDecoder<Avx2>::decode(tables, groups, tiles, num_tiles, out);
 }
 
 }  // namespace nwc

@@ -8,21 +8,41 @@
 namespace nwc {
 namespace {
 
-// The entries of four pairs of positions, a block of 128 bits each.
-[[gnu::always_inline]] inline __m512i load_pairs(const uint64_t* packed, const uint64_t* pairs) {
-  const auto load = [&](int i) {
-    const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(packed + static_cast<uint32_t>(pairs[i])));
-    return _mm_loadh_pd(first, reinterpret_cast<const double*>(packed + (pairs[i] >> 32)));
-  };
-  const __m256d lo = _mm256_insertf128_pd(_mm256_castpd128_pd256(load(0)), load(2), 1);
-  const __m256d hi = _mm256_insertf128_pd(_mm256_castpd128_pd256(load(4)), load(6), 1);
-  return _mm512_castpd_si512(_mm512_insertf64x4(_mm512_castpd256_pd512(lo), hi, 1));
-}
+// Entries of DecodeTables::packed at 32 positions of 16 bits.
+class EntryLoader {
+ public:
+  /// at: written just now. Few wide loads, because each waits for it and is tried again and again.
+  [[gnu::always_inline]] inline EntryLoader(const uint64_t* packed, const uint16_t* at) : packed_(packed) {
+    for (uint32_t i = 0; i < 8; ++i) __builtin_memcpy(&at_[i], at + 4 * i, sizeof at_[i]);
+  }
+  /// Of lanes first and second of each eight, a block of 128 bits.
+  [[gnu::always_inline]] inline __m512i operator()(uint32_t first, uint32_t second) const {
+    const __m256d low =
+        _mm256_insertf128_pd(_mm256_castpd128_pd256(load(first, second)), load(first + 8, second + 8), 1);
+    const __m128d third = load(first + 16, second + 16), last = load(first + 24, second + 24);
+    const __m256d high = _mm256_insertf128_pd(_mm256_castpd128_pd256(third), last, 1);
+    return _mm512_castpd_si512(_mm512_insertf64x4(_mm512_castpd256_pd512(low), high, 1));
+  }
+
+ private:
+  [[gnu::always_inline]] inline const double* entry(uint32_t lane) const {
+    return reinterpret_cast<const double*>(packed_ + static_cast<uint16_t>(at_[lane / 4] >> (16 * (lane % 4))));
+  }
+  [[gnu::always_inline]] inline __m128d load(uint32_t first, uint32_t second) const {
+    return _mm_loadh_pd(_mm_load_sd(entry(first)), entry(second));
+  }
+
+  const uint64_t* packed_;
+  uint64_t at_[8];
+};
 
 struct Avx512 {
   using Half = __m512i;
   using Mask = __mmask32;
   using Active = __mmask32;
+  struct Loaded {
+    __m512i even[2], odd[2];  ///< of lanes 0 2, 4 6 of eight; 1 3, 5 7
+  };
   using Escapes = __mmask32;
   static constexpr int kHalves = 1;
 
@@ -59,7 +79,7 @@ struct Avx512 {
   static Half choose(const T* first, const T* second, Mask odd) {
     return _mm512_mask_blend_epi16(odd, load(first), load(second));
   }
-  static void store(int16_t* p, Half x) { _mm512_store_si512(p, x); }
+  static void store(void* p, Half x) { _mm512_store_si512(p, x); }
   static void store_bytes(uint8_t* p, Half x) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi16_epi8(x));
   }
@@ -76,29 +96,31 @@ struct Avx512 {
   static Mask not_below(Half a, Half b) { return _mm512_cmpge_epi16_mask(a, b); }
   static Half select(Mask mask, Half a, Half b) { return _mm512_mask_blend_epi16(mask, b, a); }
 
-  [[gnu::always_inline]] static inline void load_entries(const uint64_t* packed, Half low, Half table,
-                                                         Entries<Avx512>* e) {
-    // table << 16 | bucket << 9, and then table << 7 | bucket: lanes 0-3, 8-11, ..., and 4-7, 12-15, ...
-    const __m512i bucket = _mm512_and_si512(_mm512_slli_epi16(low, 4), _mm512_set1_epi16(static_cast<short>(0xfe00)));
-    const __m512i first = _mm512_srli_epi32(_mm512_unpacklo_epi16(bucket, table), 9);
-    const __m512i second = _mm512_srli_epi32(_mm512_unpackhi_epi16(bucket, table), 9);
-    // Lanes k and k + 4 of eight side by side: k = 0 and 1, and k = 2 and 3. One load brings two positions, which then
-    // cost less than a load each. What follows works within eight lanes, that is 128 bits.
-    alignas(64) uint64_t pairs[16];
-    _mm512_store_si512(pairs, _mm512_unpacklo_epi32(first, second));
-    _mm512_store_si512(pairs + 8, _mm512_unpackhi_epi32(first, second));
-    // Else GCC takes the positions out of the registers, with a shuffle each, and shuffles are what is scarce.
-    __asm__("" : "+m"(pairs));
-    const __m512i x0 = load_pairs(packed, pairs), x1 = load_pairs(packed, pairs + 1);
-    const __m512i x2 = load_pairs(packed, pairs + 8), x3 = load_pairs(packed, pairs + 9);
-    const __m512i a = _mm512_unpacklo_epi16(x0, x2), b = _mm512_unpacklo_epi16(x1, x3);  // 0 2 and 1 3
-    const __m512i c = _mm512_unpackhi_epi16(x0, x2), d = _mm512_unpackhi_epi16(x1, x3);  // 4 6 and 5 7
-    const __m512i ab = _mm512_unpacklo_epi16(a, b), cd = _mm512_unpacklo_epi16(c, d);    // fields 0 and 1
-    e->own_freq = _mm512_unpacklo_epi64(ab, cd);
-    e->alias_freq = _mm512_unpackhi_epi64(ab, cd);
-    const __m512i ab2 = _mm512_unpackhi_epi16(a, b), cd2 = _mm512_unpackhi_epi16(c, d);
-    e->alias_rank = _mm512_unpacklo_epi64(ab2, cd2);
-    e->cutoff_and_alias = _mm512_unpackhi_epi64(ab2, cd2);
+  static Half positions(Half low, Half table) {
+    return _mm512_ternarylogic_epi32(_mm512_srli_epi16(low, 5), _mm512_slli_epi16(table, 7), _mm512_set1_epi16(127),
+                                     0xec);  // a & c | b
+  }
+  [[gnu::always_inline]] static inline Loaded load_entries(const uint64_t* packed, const uint16_t* at) {
+    const EntryLoader load(packed, at);
+    return {{load(0, 2), load(4, 6)}, {load(1, 3), load(5, 7)}};
+  }
+  [[gnu::always_inline]] static inline Entries<Avx512> split_entries(const Loaded& x) {
+    const auto fields = [](const __m512i* pair, auto shuffle) {
+      return _mm512_castps_si512(shuffle(_mm512_castsi512_ps(pair[0]), _mm512_castsi512_ps(pair[1])));
+    };
+    const auto low = [](__m512 a, __m512 b) { return _mm512_shuffle_ps(a, b, 0x88); };
+    const auto high = [](__m512 a, __m512 b) { return _mm512_shuffle_ps(a, b, 0xdd); };
+    // Two fields of a lane in 32 bits; then lanes of even and odd number side by side, field by field.
+    const __m512i even01 = fields(x.even, low), even23 = fields(x.even, high);
+    const __m512i odd01 = fields(x.odd, low), odd23 = fields(x.odd, high);
+    const __mmask32 upper = 0xaaaaaaaa;
+    const auto first = [&](__m512i a, __m512i b) {
+      return _mm512_mask_blend_epi16(upper, a, _mm512_slli_epi32(b, 16));
+    };
+    const auto second = [&](__m512i a, __m512i b) {
+      return _mm512_mask_blend_epi16(upper, _mm512_srli_epi32(a, 16), b);
+    };
+    return {first(even01, odd01), second(even01, odd01), first(even23, odd23), second(even23, odd23)};
   }
 
   [[gnu::always_inline]] static inline void multiply(Half freq, Half rank, Half* low, Half* high) {
@@ -147,9 +169,9 @@ struct Avx512 {
 
 }  // namespace
 
-void decode_group_avx512(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
+void decode_group_avx512(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
                          uint32_t num_tiles, LaneValues* out) {
-  TileDecoder<Avx512>::decode(tables, group, tiles, num_tiles, out);
+  TileDecoder<Avx512>::decode(tables, groups, tiles, num_tiles, out);
 }
 
 }  // namespace nwc

@@ -208,9 +208,9 @@ struct Neon {
 
 }  // namespace
 
-void decode_group_neon(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles,
+void decode_group_neon(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
                        uint32_t num_tiles, LaneValues* out) {
-  TileDecoder<Neon>::decode(tables, group, tiles, num_tiles, out);
+  TileDecoder<Neon>::decode(tables, groups, tiles, num_tiles, out);
 }
 
 }  // namespace nwc

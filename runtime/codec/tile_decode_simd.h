@@ -116,10 +116,11 @@ struct TileDecoder {
   /// kTiles tiles in turns: each hides the latency of the other's chain from state to state. Their registers may well
   /// live in memory, that chain is longer.
   template <int kTiles, bool kTrellis>
-  static void decode_tiles(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles,
+  static void decode_tiles(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
                            LaneValues* out) {
     Tile t[kTiles];
     for (int i = 0; i < kTiles; ++i) {
+      const ColumnGroup& g = *groups[i];
       t[i].active = V::active(g.active);
       V::load_states(tiles[i]->state, t[i].state);
       const uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
@@ -130,6 +131,7 @@ struct TileDecoder {
     }
     for (uint32_t c = 0; c < kChunk; ++c) {
       for (int i = 0; i < kTiles; ++i) {
+        const ColumnGroup& g = *groups[i];
         const uint32_t context = t[i].context[c];
         if ((g.raw_contexts >> context & 1u) != 0) {
           raw_step<kTrellis>(tables, g, context, t[i].active, &t[i], out[i].q[c]);
@@ -139,6 +141,7 @@ struct TileDecoder {
       }
     }
     for (int i = 0; i < kTiles; ++i) {
+      const ColumnGroup& g = *groups[i];
       V::store_states(t[i].state, g.active, tiles[i]->state);
       uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
       for (int h = 0; kTrellis && h < kHalves; ++h)
@@ -147,17 +150,20 @@ struct TileDecoder {
     }
   }
 
+  /// In pairs: what a third and a fourth tile at once would bring has not been measured.
   template <bool kTrellis>
-  static void decode_group(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles,
+  static void decode_group(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
                            uint32_t num_tiles, LaneValues* out) {
-    num_tiles == 1 ? decode_tiles<1, kTrellis>(tables, g, tiles, out)
-                   : decode_tiles<2, kTrellis>(tables, g, tiles, out);
+    for (uint32_t i = 0; i < num_tiles; i += 2) {
+      i + 1 < num_tiles ? decode_tiles<2, kTrellis>(tables, groups + i, tiles + i, out + i)
+                        : decode_tiles<1, kTrellis>(tables, groups + i, tiles + i, out + i);
+    }
   }
 
-  static void decode(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
-                     LaneValues* out) {
-    tables.trellis ? decode_group<true>(tables, group, tiles, num_tiles, out)
-                   : decode_group<false>(tables, group, tiles, num_tiles, out);
+  static void decode(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
+                     uint32_t num_tiles, LaneValues* out) {
+    tables.trellis ? decode_group<true>(tables, groups, tiles, num_tiles, out)
+                   : decode_group<false>(tables, groups, tiles, num_tiles, out);
   }
 };
 

@@ -7,9 +7,15 @@
 // frequency (13 bits) and a state without its slot (20 bits) then takes three multiplications of 16 bits, and in return
 // nothing is ever widened or narrowed. What is looked up has 64 bits a lane (DecodeTables::packed); every lane loads
 // its own, for gather instructions are slow where they work around gather data sampling, and tables are too many for
-// registers. Functions of V:
+// registers. Positions of entries have 16 bits, too (LookupTables::wide).
+//
+// A step of a tile is a chain of about 90 cycles: position, look-up, multiplication, words. Processors find the work
+// to fill them with only within a few hundred instructions, so that tiles take turns by phases: while one tile's
+// entries are on their way, another one's are computed with. Functions of V:
 //   load(p), choose(first, second, odd)   a Half from uint8_t, uint16_t or int16_t; from `second` in the odd lanes
-//   load_entries(packed, low, table, e)   the entries of the states' buckets, field by field: of DecodeTables::packed
+//   positions(low, table)                 table << 7 | the state's bucket
+//   load_entries(packed, at)              16 entries a register of 256 bits, in the order that split_entries wants
+//   split_entries(loaded)                 field by field: of DecodeTables::packed
 //   not_below(a, b), select(mask, a, b)   a >= b (both below 2^15) as a mask; a where the mask is set, else b
 //   multiply(freq, low, high, rank)       the new state, in place: freq * (state >> 12) + rank
 //   take_raw                              the lowest bits of the states, which lose them
@@ -27,6 +33,9 @@ template <typename V>
 struct TileRegisters {
   typename V::Half low[V::kHalves], high[V::kHalves];  ///< of the states
   typename V::Half trellis[V::kHalves];                ///< state of each column's trellis
+  typename V::Mask odd[V::kHalves];                    ///< lanes whose next symbol is of bank 1
+  typename V::Active active;
+  const ColumnGroup* group;
   const uint8_t* next;
   const uint8_t* context;
 };
@@ -41,10 +50,14 @@ template <typename V>
 struct TileDecoder {
   using Half = typename V::Half;
   using Mask = typename V::Mask;
-  using Active = typename V::Active;
+  using Loaded = typename V::Loaded;
   using Tile = TileRegisters<V>;
   static constexpr int kHalves = V::kHalves;
   static constexpr uint32_t kPerHalf = kNumLanes / kHalves;  ///< lanes
+
+  struct alignas(64) Positions {
+    uint16_t at[kNumLanes];
+  };
 
   /// of_bank[bank of the lane][context][lane], for the lanes of Half number h.
   template <bool kTrellis, typename T>
@@ -58,18 +71,36 @@ struct TileDecoder {
     }
   }
 
-  /// One step of one tile.
+  /// First phase of a step: where the entries lie.
   template <bool kTrellis>
-  [[gnu::always_inline]] static inline void step(const LookupTables& tables, const ColumnGroup& g, uint32_t c,
-                                                 const Active& active, Tile* t, int16_t* out) {
+  [[gnu::always_inline]] static inline void find(uint32_t c, Tile* t, Positions* positions) {
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) {
+      t->odd[h] = kTrellis ? V::odd_lanes(t->trellis[h]) : V::no_lanes();
+      const Half table = by_bank<kTrellis>(t->group->table, t->context[c], t->odd[h], h);
+      V::store(positions->at + kPerHalf * static_cast<uint32_t>(h), V::positions(t->low[h], table));
+    }
+    // Else GCC takes the positions out of the registers, with a shuffle each, and shuffles are what is scarce.
+    __asm__("" : "+m"(*positions));
+  }
+
+  /// Second phase: brings them.
+  [[gnu::always_inline]] static inline void fetch(const uint64_t* packed, const Positions& positions, Loaded* loaded) {
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h)
+      loaded[h] = V::load_entries(packed, positions.at + kPerHalf * static_cast<uint32_t>(h));
+  }
+
+  /// Third phase: everything else.
+  template <bool kTrellis>
+  [[gnu::always_inline]] static inline void advance(const LookupTables& tables, uint32_t c, const Loaded* loaded,
+                                                    Tile* t, int16_t* out) {
+    const ColumnGroup& g = *t->group;
     const uint32_t context = t->context[c];
-    Mask odd[kHalves];
     Half k[kHalves], freq[kHalves];
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
-      odd[h] = kTrellis ? V::odd_lanes(t->trellis[h]) : V::no_lanes();
-      Entries<V> e;
-      V::load_entries(tables.packed, t->low[h], by_bank<kTrellis>(g.table, context, odd[h], h), &e);
+      const Entries<V> e = V::split_entries(loaded[h]);
       const Half p = V::mask_bits(t->low[h], 31);
       const Half bucket = V::mask_bits(V::template shift_right<5>(t->low[h]), 127);
       const Mask alias = V::not_below(p, V::mask_bits(e.cutoff_and_alias, 63));
@@ -77,64 +108,90 @@ struct TileDecoder {
       k[h] = V::select(alias, V::template shift_right<8>(e.cutoff_and_alias), bucket);
       V::multiply(V::mask_bits(freq[h], 0x1fff), V::add_where(alias, p, e.alias_rank), &t->low[h], &t->high[h]);
     }
-    V::renormalise(active, t->low, t->high, &t->next);
-    const typename V::Escapes escapes = V::escapes(freq, active);
+    V::renormalise(t->active, t->low, t->high, &t->next);
+    const typename V::Escapes escapes = V::escapes(freq, t->active);
 #pragma GCC unroll 2
-    for (int h = 0; h < kHalves; ++h) k[h] = V::add(k[h], by_bank<kTrellis>(g.min, context, odd[h], h));
+    for (int h = 0; h < kHalves; ++h) k[h] = V::add(k[h], by_bank<kTrellis>(g.min, context, t->odd[h], h));
     if ((g.raw_contexts >> context & 1u) != 0) {
 #pragma GCC unroll 2
       for (int h = 0; h < kHalves; ++h) {
-        const Half bits = by_bank<kTrellis>(g.raw_bits, context, odd[h], h);
+        const Half bits = by_bank<kTrellis>(g.raw_bits, context, t->odd[h], h);
         V::take_raw(V::unless_escape(bits, freq[h]), &k[h], &t->low[h], &t->high[h]);
       }
-      V::renormalise(active, t->low, t->high, &t->next);
+      V::renormalise(t->active, t->low, t->high, &t->next);
     }
     if (__builtin_expect(V::any(escapes), 0)) V::take_escapes(escapes, k, &t->next);
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
-      if constexpr (kTrellis) k[h] = V::pass_trellis(tables, odd[h], k[h], &t->trellis[h]);
+      if constexpr (kTrellis) k[h] = V::pass_trellis(tables, t->odd[h], k[h], &t->trellis[h]);
       V::store(out + kPerHalf * static_cast<uint32_t>(h), k[h]);
     }
   }
 
-  /// kTiles tiles in turns: each hides the latency of the other's chain from state to state.
+  /// The phases of kTiles tiles in turns.
   template <int kTiles, bool kTrellis>
-  static void decode_tiles(const LookupTables& tables, const ColumnGroup& g, LaneStates* const* tiles,
-                           LaneValues* out) {
+  [[gnu::always_inline]] static inline void run(const LookupTables& from, Tile* t, LaneValues* out) {
+    const LookupTables tables = from;  // which stores of values cannot change
+    Positions positions[kTiles];
+    Loaded loaded[kTiles][kHalves];
+#pragma GCC unroll 4
+    for (int i = 0; i < kTiles; ++i) find<kTrellis>(0, &t[i], &positions[i]);
+    if (kTiles > 1) fetch(tables.packed, positions[0], loaded[0]);
+    for (uint32_t c = 0; c < kChunk; ++c) {
+      const uint32_t after = c + 1 < kChunk ? c + 1 : c;  // what the last step finds is not used
+#pragma GCC unroll 4
+      for (int i = 0; i < kTiles; ++i) {
+        const int other = i + 1 < kTiles ? i + 1 : 0;
+        fetch(tables.packed, positions[other], loaded[other]);
+        advance<kTrellis>(tables, c, loaded[i], &t[i], out[i].q[c]);
+        find<kTrellis>(after, &t[i], &positions[i]);
+      }
+    }
+  }
+
+  template <int kTiles, bool kTrellis>
+  [[gnu::noinline]] static void decode_tiles(const LookupTables& tables, const ColumnGroup* const* groups,
+                                             LaneStates* const* tiles, LaneValues* out) {
     Tile t[kTiles];
-    const Active active = V::active(g.active);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int i = 0; i < kTiles; ++i) {
       V::load_states(tiles[i]->state, t[i].low, t[i].high);
-      const uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
+      const uint8_t* trellis = tiles[i]->trellis + groups[i]->slot * kNumLanes;
       for (int h = 0; kTrellis && h < kHalves; ++h)
         t[i].trellis[h] = V::load(trellis + kPerHalf * static_cast<uint32_t>(h));
+      t[i].active = V::active(groups[i]->active);
+      t[i].group = groups[i];
       t[i].next = tiles[i]->next;
       t[i].context = tiles[i]->context;
     }
-    for (uint32_t c = 0; c < kChunk; ++c) {
-#pragma GCC unroll 2
-      for (int i = 0; i < kTiles; ++i) step<kTrellis>(tables, g, c, active, &t[i], out[i].q[c]);
-    }
-#pragma GCC unroll 2
+    run<kTiles, kTrellis>(tables, t, out);
+#pragma GCC unroll 4
     for (int i = 0; i < kTiles; ++i) {
-      V::store_states(t[i].low, t[i].high, g.active, tiles[i]->state);
-      uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
+      V::store_states(t[i].low, t[i].high, groups[i]->active, tiles[i]->state);
+      uint8_t* trellis = tiles[i]->trellis + groups[i]->slot * kNumLanes;
       for (int h = 0; kTrellis && h < kHalves; ++h)
         V::store_bytes(trellis + kPerHalf * static_cast<uint32_t>(h), t[i].trellis[h]);
       tiles[i]->next = t[i].next;
     }
   }
 
-  static void decode(const LookupTables& tables, const ColumnGroup& group, LaneStates* const* tiles, uint32_t num_tiles,
-                     LaneValues* out) {
-    if (num_tiles == 2) {
-      tables.trellis ? decode_tiles<2, true>(tables, group, tiles, out)
-                     : decode_tiles<2, false>(tables, group, tiles, out);
-    } else {
-      tables.trellis ? decode_tiles<1, true>(tables, group, tiles, out)
-                     : decode_tiles<1, false>(tables, group, tiles, out);
+  template <bool kTrellis>
+  static void decode_group(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
+                           uint32_t num_tiles, LaneValues* out) {
+    switch (num_tiles) {
+      case 1: return decode_tiles<1, kTrellis>(tables, groups, tiles, out);
+      case 2: return decode_tiles<2, kTrellis>(tables, groups, tiles, out);
+      case 3: return decode_tiles<3, kTrellis>(tables, groups, tiles, out);
+      default: return decode_tiles<4, kTrellis>(tables, groups, tiles, out);
     }
+  }
+
+  static void decode(const LookupTables& tables, const ColumnGroup* const* groups, LaneStates* const* tiles,
+                     uint32_t num_tiles, LaneValues* out) {
+    static_assert(kTilesAtOnce == 4);
+    if (tables.wide) return decode_group_scalar(tables, groups, tiles, num_tiles, out);
+    tables.trellis ? decode_group<true>(tables, groups, tiles, num_tiles, out)
+                   : decode_group<false>(tables, groups, tiles, num_tiles, out);
   }
 };
 

@@ -3,8 +3,16 @@
 #include <algorithm>
 
 namespace nwc {
+
+uint32_t contexts_of(ContextKind kind, std::span<const uint8_t> row_class, uint64_t begin, uint64_t end) {
+  if (kind == ContextKind::kChannel) return 0xffff;
+  uint32_t contexts = 1;  // of rows beyond the last
+  for (uint64_t r = begin; r < std::min<uint64_t>(end, row_class.size()); ++r) contexts |= 1u << row_class[r];
+  return contexts;
+}
+
 void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, const uint8_t* level, const float* scale,
-                         uint32_t width, std::vector<ColumnGroup>* out) {
+                         uint32_t width, uint32_t contexts, std::vector<ColumnGroup>* out) {
   const size_t slots = (width + kNumLanes - 1) / kNumLanes;
   if (out->capacity() < slots) std::vector<ColumnGroup>().swap(*out);  // never both, nor more than is needed
   out->resize(slots);
@@ -14,6 +22,7 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
     g.active = std::min(kNumLanes, width - j * kNumLanes);
     g.raw_contexts = 0;
     g.any_shrink = false;
+    const uint16_t* map[kNumLanes];  // of the lanes' levels
     for (uint32_t l = 0; l < kNumLanes; ++l) {
       const uint32_t column = j * kNumLanes + std::min(l, g.active - 1);  // resting lanes copy the last one
       const uint32_t L = level[column];
@@ -22,16 +31,22 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
       g.step[l] = codec == nullptr ? 1.0f : codec->step[L];
       g.shrink[l] = codec == nullptr ? 0.0f : codec->shrink[L];
       g.any_shrink |= g.shrink[l] != 0;
-      const uint16_t* map = tables.context_map.data() + size_t{L} * kNumContexts * tables.num_banks;
-      for (uint32_t c = 0; c < kNumContexts; ++c) {
-        for (uint32_t b = 0; b < tables.num_banks; ++b) {
-          const uint16_t table = map[c * tables.num_banks + b];
+      map[l] = tables.context_map.data() + size_t{L} * kNumContexts * tables.num_banks;
+    }
+    for (uint32_t c = 0; c < kNumContexts; ++c) {
+      if ((contexts >> c & 1u) == 0) continue;
+      uint32_t raw = 0;
+      for (uint32_t b = 0; b < tables.num_banks; ++b) {
+        for (uint32_t l = 0; l < kNumLanes; ++l) {
+          const uint16_t table = map[l][c * tables.num_banks + b];
+          const uint32_t info = tables.info[table], raw_bits = info >> 16 & 15u;
           g.table[b][c][l] = table;
-          g.min[b][c][l] = static_cast<int16_t>(tables.info[table] & 0xffffu);
-          g.raw_bits[b][c][l] = static_cast<uint8_t>(tables.info[table] >> 16 & 15u);
-          g.raw_contexts |= uint32_t{g.raw_bits[b][c][l] != 0} << c;
+          g.min[b][c][l] = static_cast<int16_t>(info & 0xffffu);
+          g.raw_bits[b][c][l] = static_cast<uint8_t>(raw_bits);
+          raw |= raw_bits;
         }
       }
+      g.raw_contexts |= uint32_t{raw != 0} << c;
     }
     g.any_raw_bits = g.raw_contexts != 0;
   }

@@ -14,7 +14,8 @@ namespace nwc {
 
 inline LookupTables lookup_tables(const DecodeTables& tables) {
   const Trellis none, *trellis = tables.trellis != nullptr ? tables.trellis : &none;
-  return {&tables, tables.packed.data(), tables.trellis != nullptr, trellis->on_odd, trellis->parity};
+  return {&tables,         tables.packed.data(), tables.trellis != nullptr,
+          trellis->on_odd, trellis->parity,      tables.packed.size() > UINT16_MAX + size_t{1}};
 }
 
 /// The second index of the context map in the step of a tensor's row. row_class: [m]; rows beyond its end are of class
@@ -24,10 +25,13 @@ inline uint8_t context_of(ContextKind kind, std::span<const uint8_t> row_class, 
   return row < row_class.size() ? row_class[row] : uint8_t{0};
 }
 
-/// The columns of a tile, slot by slot. level: [width]; scale: [width], or empty (then 1); codec: null leaves step
-/// and shrink unset.
+/// Bit c: some of a tensor's rows, or some of these rows [begin, end) of it, is of context c.
+uint32_t contexts_of(ContextKind kind, std::span<const uint8_t> row_class, uint64_t begin, uint64_t end);
+
+/// The columns of a tile, slot by slot. level: [width]; scale: [width], or null (then 1); codec: null sets step to 1
+/// and shrink to 0. contexts: bit c for context c; what is known of others is not filled in.
 void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, const uint8_t* level, const float* scale,
-                         uint32_t width, std::vector<ColumnGroup>* out);
+                         uint32_t width, uint32_t contexts, std::vector<ColumnGroup>* out);
 
 /// One tile's payload, copied into memory that the kernels may overread.
 class TileStream {

@@ -9,13 +9,15 @@ void TileConsumer::row_block(const TileGeometry&, uint32_t, uint32_t, uint32_t) 
 
 void TileWorkers::prepare(uint32_t count) {
   while (workers_.size() < count) workers_.push_back(std::make_unique<TileWorker>());
-  for (auto& worker : workers_) worker->walk = nullptr;
+  for (auto& worker : workers_) {
+    for (TileWorker::ColumnBand& band : worker->bands) band.walk = nullptr;
+  }
 }
 
 uint64_t tile_worker_bytes(const TensorRecord& record) {
   const TileGeometry tile = tile_grid(record).tile(0);
   const uint64_t payload = uint64_t{tile.slots()} * tile.row_blocks() * kMaxGroupBytes + kNumLanes * sizeof(uint32_t);
-  return 2 * (std::min(payload, record.size) + kPayloadPadding) + tile.slots() * sizeof(ColumnGroup) +
+  return kTilesAtOnce * (std::min(payload, record.size) + kPayloadPadding + tile.slots() * sizeof(ColumnGroup)) +
          sizeof(TileWorker);
 }
 
@@ -31,7 +33,9 @@ TileWalk::TileWalk(const NwcFile& file, const DecodeTables& tables, const Tensor
       band_begin_(band_begin),
       band_end_(band_end),
       options_(options),
-      consumer_(consumer) {}
+      consumer_(consumer),
+      contexts_(contexts_of(tables.context_kind, coded.row_class, band_begin * grid_.tile_rows,
+                            band_end * grid_.tile_rows)) {}
 
 Status TileWalk::run(Runner& runner, TileWorkers* workers) {
   TileWalk* const self = this;
@@ -40,17 +44,23 @@ Status TileWalk::run(Runner& runner, TileWorkers* workers) {
 }
 
 Status TileWalk::run_all(std::span<TileWalk* const> walks, Runner& runner, TileWorkers* workers) {
+  uint64_t fewest = 0;  // units
+  for (const TileWalk* walk : walks) fewest += ceil_div(walk->num_tiles(), kTilesAtOnce);
+  // Where there are few, all workers get as many.
+  const uint64_t multiple = fewest < uint64_t{8} * runner.num_workers() ? runner.num_workers() : 1;
   std::vector<uint64_t> end;  // of the units of each walk
-  for (const TileWalk* walk : walks) {
-    end.push_back((end.empty() ? 0 : end.back()) + walk->num_units());
-    if (end.back() > UINT32_MAX)
+  for (TileWalk* walk : walks) {
+    const uint64_t units = ceil_div(ceil_div(walk->num_tiles(), kTilesAtOnce), multiple) * multiple;
+    walk->num_units_ = std::min(units, walk->num_tiles());
+    end.push_back((end.empty() ? 0 : end.back()) + walk->num_units_);
+    if (walk->num_tiles() > UINT32_MAX || end.back() > UINT32_MAX)
       return limit_error(str_cat("tensor '", walk->record_.name, "': more than 2^32 tiles at once"));
   }
   if (walks.empty()) return {};
   workers->prepare(runner.num_workers());
   parallel_for(runner, static_cast<uint32_t>(end.back()), [&](uint32_t unit, uint32_t worker) {
     const size_t i = static_cast<size_t>(std::upper_bound(end.begin(), end.end(), unit) - end.begin());
-    walks[i]->run_unit(unit - (i == 0 ? 0 : end[i - 1]), worker, workers);
+    walks[i]->decode_unit(unit - (i == 0 ? 0 : end[i - 1]), worker, &(*workers)[worker]);
   });
   return {};
 }
@@ -61,40 +71,53 @@ Status TileWalk::status() const {
   return error_;
 }
 
-void TileWalk::run_unit(uint64_t unit, uint32_t worker, TileWorkers* workers) {
-  const uint64_t band = band_begin_ + unit % units_per_column() * 2;
-  decode_unit(unit / units_per_column(), band, std::min<uint64_t>(2, band_end_ - band), worker, &(*workers)[worker]);
+void TileWalk::decode_unit(uint64_t unit, uint32_t worker, TileWorker* w) {
+  if (cancelled_) return;
+  // Tiles [begin, end) in order of column bands, then row bands.
+  const uint64_t begin = unit * num_tiles() / num_units_, end = (unit + 1) * num_tiles() / num_units_;
+  const uint64_t row_bands = band_end_ - band_begin_;
+  const uint64_t first_band = begin / row_bands, last_band = (end - 1) / row_bands;
+  Tile tiles[kTilesAtOnce];
+  uint32_t count = 0;
+  bool ready = true;
+  for (uint64_t t = begin; t < end; ++t) {
+    const uint64_t column_band = t / row_bands;
+    const uint64_t number = (band_begin_ + t % row_bands) * grid_.tiles_per_row() + column_band;
+    // Tiles before the first bad one are always decoded, so that the error does not depend on the threads.
+    if (number > first_bad_) continue;
+    const TileGeometry g = grid_.tile(number);
+    TileWorker::ColumnBand* band = std::find_if(std::begin(w->bands), std::end(w->bands), [&](const auto& b) {
+      return b.walk == this && b.number == column_band;
+    });
+    if (band == std::end(w->bands)) {  // in place of one that this unit has no tile in
+      band = std::find_if(std::begin(w->bands), std::end(w->bands), [&](const auto& b) {
+        return b.walk != this || b.number < first_band || b.number > last_band;
+      });
+      build_column_groups(tables_, &*file_.codec(), coded_.level.data() + g.col, coded_.scale.data() + g.col, g.width,
+                          contexts_, &band->groups);
+      band->walk = this;
+      band->number = column_band;
+      for (ColumnGroup& group : band->groups) group.band = static_cast<uint32_t>(band - w->bands);
+      consumer_.column_band(g, band->groups, worker);
+    }
+    tiles[count] = {number, g, band->groups, &w->streams[count], count};
+    ready = check(number, load(number, tiles[count].stream)) && ready;
+    ++count;
+  }
+  const std::span<Tile> all(tiles, count);
+  if (ready && decode_tiles(all, worker, w)) {
+    for (const Tile& tile : all) check(tile.number, tile.stream->finish());
+  } else {
+    for (const Tile& tile : all) decode_alone(tile, worker, w);  // to tell which is damaged
+  }
+  report(end - begin);
 }
 
-void TileWalk::decode_unit(uint64_t column_band, uint64_t row_band, uint64_t count, uint32_t worker, TileWorker* w) {
-  // Tiles before the first bad one are always decoded, so that the error does not depend on the threads.
-  if (cancelled_ || tile_number(column_band, row_band) > first_bad_) return;
-  if (w->walk != this || w->groups_of != column_band) {
-    const TileGeometry g = grid_.tile(column_band);
-    build_column_groups(tables_, &*file_.codec(), coded_.level.data() + g.col, coded_.scale.data() + g.col, g.width,
-                        &w->groups);
-    w->walk = this;
-    w->groups_of = column_band;
-    consumer_.column_band(g, w->groups, worker);
-  }
-  bool ready = true;
-  for (uint64_t i = 0; i < count && ready; ++i) {
-    const uint64_t t = tile_number(column_band, row_band + i);
-    ready = check(t, load(t, &w->streams[i]));
-  }
-  if (ready && count == 2 && !decode_tiles(column_band, row_band, 2, worker, w)) {
-    // One of the two ran out of words: again, one after the other, to tell which.
-    for (uint64_t i = 0; i < 2 && ready; ++i) ready = w->streams[i].begin().ok();
-    for (uint64_t i = 0; i < 2 && ready; ++i) {
-      if (i == 1) std::swap(w->streams[0], w->streams[1]);
-      decode_tiles(column_band, row_band + i, 1, worker, w);
-      ready = check(tile_number(column_band, row_band + i), w->streams[0].finish());
-    }
-  } else if (ready) {
-    if (count == 1) decode_tiles(column_band, row_band, 1, worker, w);
-    for (uint64_t i = 0; i < count; ++i) check(tile_number(column_band, row_band + i), w->streams[i].finish());
-  }
-  report(count);
+void TileWalk::decode_alone(Tile tile, uint32_t worker, TileWorker* w) {
+  if (tile.number > first_bad_ || !check(tile.number, load(tile.number, tile.stream))) return;
+  tile.i = 0;
+  decode_tiles({&tile, 1}, worker, w);
+  check(tile.number, tile.stream->finish());
 }
 
 Status TileWalk::load(uint64_t t, TileStream* stream) {
@@ -112,25 +135,40 @@ Status TileWalk::load(uint64_t t, TileStream* stream) {
   return stream->begin();
 }
 
-// The first `count` streams, which hold the tiles of row_band, row_band + 1. False if one ran out of words.
-bool TileWalk::decode_tiles(uint64_t column_band, uint64_t row_band, uint64_t count, uint32_t worker, TileWorker* w) {
-  TileGeometry geometry[2];
-  LaneStates* lanes[2] = {w->streams[0].lanes(), w->streams[1].lanes()};
+// False if one ran out of words.
+bool TileWalk::decode_tiles(std::span<Tile> tiles, uint32_t worker, TileWorker* w) {
   const LookupTables lookup = lookup_tables(tables_);
-  for (uint64_t i = 0; i < count; ++i) geometry[i] = grid_.tile(tile_number(column_band, row_band + i));
-  for (uint32_t r = 0; r < geometry[0].row_blocks(); ++r) {
-    // Only the last row band is lower than the others, and it comes second.
-    const uint32_t num = count == 2 && r < geometry[1].row_blocks() ? 2 : 1;
-    for (uint32_t i = 0; i < num; ++i)
-      w->streams[i].begin_row_block(tables_.context_kind, coded_.row_class, geometry[i].row + uint64_t{r} * kChunk);
-    for (const ColumnGroup& group : w->groups) {
-      kernels_.decode(lookup, group, lanes, num, w->values);
-      for (uint32_t i = 0; i < num; ++i) {
-        if (w->streams[i].ran_out()) return false;
-        consumer_.group(geometry[i], r, i, group, w->values[i], worker);
+  uint32_t row_blocks = 0;
+  size_t slots = 0;
+  for (const Tile& tile : tiles) {
+    row_blocks = std::max(row_blocks, tile.geometry.row_blocks());
+    slots = std::max(slots, tile.groups.size());
+  }
+  for (uint32_t r = 0; r < row_blocks; ++r) {
+    for (const Tile& tile : tiles)
+      tile.stream->begin_row_block(tables_.context_kind, coded_.row_class, tile.geometry.row + uint64_t{r} * kChunk);
+    for (size_t slot = 0; slot < slots; ++slot) {
+      // Tiles at the lower and right edge are smaller.
+      const Tile* at_work[kTilesAtOnce];
+      const ColumnGroup* groups[kTilesAtOnce];
+      LaneStates* lanes[kTilesAtOnce];
+      uint32_t num = 0;
+      for (const Tile& tile : tiles) {
+        if (r >= tile.geometry.row_blocks() || slot >= tile.groups.size()) continue;
+        at_work[num] = &tile;
+        groups[num] = &tile.groups[slot];
+        lanes[num++] = tile.stream->lanes();
+      }
+      if (num != 0) kernels_.decode(lookup, groups, lanes, num, w->values);
+      for (uint32_t n = 0; n < num; ++n) {
+        const Tile& tile = *at_work[n];
+        if (tile.stream->ran_out()) return false;
+        consumer_.group(tile.geometry, r, tile.i, *groups[n], w->values[n], worker);
       }
     }
-    for (uint32_t i = 0; i < num; ++i) consumer_.row_block(geometry[i], r, i, worker);
+    for (const Tile& tile : tiles) {
+      if (r < tile.geometry.row_blocks()) consumer_.row_block(tile.geometry, r, tile.i, worker);
+    }
   }
   return true;
 }

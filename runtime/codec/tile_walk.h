@@ -12,14 +12,14 @@
 
 namespace nwc {
 
-/// The user of the values. Calls with the same `worker` do not overlap. Tiles are decoded in pairs, one above the
-/// other, or alone; `i` is 1 for the lower tile of a pair and 0 for any other. If a tile of a pair turns out to be
-/// damaged, both are decoded again, one after the other, and row blocks that were handed over are handed over again.
+/// The user of the values. Calls with the same `worker` do not overlap. A worker decodes up to kTilesAtOnce tiles at
+/// once, of which `i` is the number. If one of them turns out to be damaged, all are decoded again, one after the other
+/// as number 0, and row blocks that were handed over are handed over again.
 class TileConsumer {
  public:
   virtual ~TileConsumer() = default;
-  /// Called before the worker's first tile of a column band. groups: the band's columns, slot by slot; they are valid
-  /// until the next such call.
+  /// Called before the worker's first tile of a column band. groups: the band's columns, slot by slot; all have the
+  /// band's number, and they are valid until another call with that number.
   virtual void column_band(const TileGeometry& tile, std::span<const ColumnGroup> groups, uint32_t worker);
   /// Takes the values of rows 16 row_block to 16 row_block + 15 of the tile in the columns of `group`.
   virtual void group(const TileGeometry& tile, uint32_t row_block, uint32_t i, const ColumnGroup& group,
@@ -30,11 +30,14 @@ class TileConsumer {
 
 /// Memory that a worker keeps from unit to unit. It may be kept from walk to walk, too.
 struct TileWorker {
-  TileStream streams[2];
-  std::vector<ColumnGroup> groups;
-  const class TileWalk* walk = nullptr;  ///< and the column band of it that `groups` describes
-  uint64_t groups_of = UINT64_MAX;
-  LaneValues values[2];
+  struct ColumnBand {
+    std::vector<ColumnGroup> groups;
+    const class TileWalk* walk = nullptr;  ///< and the column band of it that `groups` describes
+    uint64_t number = 0;
+  };
+  TileStream streams[kTilesAtOnce];
+  ColumnBand bands[kTilesAtOnce];
+  LaneValues values[kTilesAtOnce];
 };
 /// Upper estimate of what a worker takes for the tiles of a tensor.
 uint64_t tile_worker_bytes(const TensorRecord& record);
@@ -48,8 +51,8 @@ class TileWorkers {
   std::vector<std::unique_ptr<TileWorker>> workers_;
 };
 
-/// Decodes the tiles of row bands [band_begin, band_end) in units of two row bands of one column band: they share their
-/// columns, and two at once hide each other's latency. Everything referred to must outlive the walk.
+/// Decodes the tiles of row bands [band_begin, band_end), column band by column band, in units of up to kTilesAtOnce
+/// tiles. Everything referred to must outlive the walk.
 class TileWalk {
  public:
   TileWalk(const NwcFile& file, const DecodeTables& tables, const TensorRecord& record, const CodedTensor& coded,
@@ -63,15 +66,19 @@ class TileWalk {
   Status status() const;
 
  private:
-  uint64_t units_per_column() const { return ceil_div(band_end_ - band_begin_, 2); }
-  uint64_t num_units() const { return units_per_column() * grid_.tiles_per_row(); }
-  void run_unit(uint64_t unit, uint32_t worker, TileWorkers* workers);
-  uint64_t tile_number(uint64_t column_band, uint64_t row_band) const {
-    return row_band * grid_.tiles_per_row() + column_band;
-  }
-  void decode_unit(uint64_t column_band, uint64_t row_band, uint64_t count, uint32_t worker, TileWorker* w);
+  /// A tile at work.
+  struct Tile {
+    uint64_t number;  ///< in the file
+    TileGeometry geometry;
+    std::span<const ColumnGroup> groups;
+    TileStream* stream;
+    uint32_t i;
+  };
+  uint64_t num_tiles() const { return (band_end_ - band_begin_) * grid_.tiles_per_row(); }
+  void decode_unit(uint64_t unit, uint32_t worker, TileWorker* w);
   Status load(uint64_t tile, TileStream* stream);
-  bool decode_tiles(uint64_t column_band, uint64_t row_band, uint64_t count, uint32_t worker, TileWorker* w);
+  bool decode_tiles(std::span<Tile> tiles, uint32_t worker, TileWorker* w);
+  void decode_alone(Tile tile, uint32_t worker, TileWorker* w);
   bool check(uint64_t tile, const Status& status);
   void report(uint64_t tiles);
 
@@ -84,9 +91,10 @@ class TileWalk {
   const uint64_t band_begin_, band_end_;
   const TensorDecodeOptions& options_;
   TileConsumer& consumer_;
+  const uint32_t contexts_;  ///< of the rows
   std::mutex mutex_;
   Status error_;
-  uint64_t done_ = 0;
+  uint64_t num_units_ = 0, done_ = 0;
   std::atomic<uint64_t> first_bad_{UINT64_MAX};
   std::atomic<bool> cancelled_{false};
 };

@@ -17,6 +17,9 @@
 namespace nwc {
 namespace {
 
+/// Layers that the system may read from the disk while one is decoded.
+constexpr uint32_t kLayersAhead = 2;
+
 class ForwardCpu final : public Forward {
  public:
   explicit ForwardCpu(const ForwardInputs& in)
@@ -150,6 +153,9 @@ Status ForwardCpu::load(const Progress& progress) {
     return progress.report(done, steps) ? Status() : Status(StatusCode::kCancelled, "loading the model was cancelled");
   };
   NWC_TRY(report(0));
+  if (embedding_.size() != 0) source_.will_decode(layout_.embedding);
+  if (head_.size() != 0) source_.will_decode(layout_.head);
+  for (uint32_t l = 0; l < kLayersAhead; ++l) source_.will_decode_layer(l);
   NWC_TRY(source_.decode_vectors(vectors_.as<float>()));
   const uint32_t position_rows = model_.ends.position_rows;
   if (position_rows != 0) {
@@ -164,6 +170,7 @@ Status ForwardCpu::load(const Progress& progress) {
   }
   NWC_TRY(report(1));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
+    source_.will_decode_layer(l + kLayersAhead);
     NWC_TRY(source_.decode_layer(l, {resident_.data() + layer_at_[l], static_cast<size_t>(resident_layer(l))}));
     NWC_TRY(report(uint64_t{l} + 2));
   }
@@ -396,7 +403,10 @@ Status ForwardCpu::run_layers(uint32_t tokens) {
     }
     if (plan_.mode == SessionMode::kFused) {
       const Buffer& buffer = stream_buffers_[0];
-      if (tokens > 1) NWC_TRY(source_.decode_layer(l, MutableBytes(buffer.data(), buffer.size())));
+      if (tokens > 1) {
+        source_.will_decode_layer(l + 1);
+        NWC_TRY(source_.decode_layer(l, MutableBytes(buffer.data(), buffer.size())));
+      }
       NWC_TRY(run_layer(l, tokens > 1 ? buffer.data() : nullptr, tokens));
       continue;
     }

@@ -61,6 +61,12 @@ Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout,
   } else {
     forms.emplace(file);
   }
+  // Side information lies all over the file: the disk gives it in one go if it knows of all of it.
+  for (const size_t tensor : all_tensors(layout)) {
+    const TensorRecord& record = file.tensors()[tensor];
+    if (forms && record.storage == Storage::kCoded)
+      file.reader().will_read(file.data_offset() + record.offset, record.side_size + 8 * tile_grid(record).num_tiles());
+  }
   const auto hold_one = [&](size_t tensor) {
     return hold(file, forms ? &*forms : nullptr, tensor, held.which, check_crc);
   };

@@ -71,6 +71,16 @@ Status WeightSource::decode_held(size_t tensor, const HeldMatrix& held, uint64_t
   return {};
 }
 
+void WeightSource::will_decode(size_t tensor) const {
+  const TensorRecord& record = file_.tensors()[tensor];
+  file_.reader().will_read(file_.data_offset() + record.offset, record.size);
+}
+
+void WeightSource::will_decode_layer(uint32_t layer) const {
+  if (layer >= layout_.layers.size()) return;
+  for (const PlacedMatrix& m : layout_.layers[layer].matrices) will_decode(m.tensor);
+}
+
 Status WeightSource::decode_matrix(size_t tensor, const HeldMatrix& held, MutableBytes out) {
   return decode_held(tensor, held, 0, file_.tensors()[tensor].rows(), out);
 }
@@ -111,6 +121,7 @@ Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
 }
 
 Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out) {
+  if (piece == 0) will_decode_layer(layer + 1);
   const std::vector<PlacedMatrix>& matrices = layout_.layers[layer].matrices;
   for (const PlacedMatrix& m : matrices) {
     // Tiles are decoded in pairs, one above the other. What shares one checksum is one piece.

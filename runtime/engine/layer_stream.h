@@ -40,6 +40,9 @@ class WeightSource {
   Status decode_layer(uint32_t layer, MutableBytes out);
   /// The same in pieces 0, 1, ... of a few milliseconds each. True: it was the last one.
   Result<bool> decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out);
+  /// A tensor, or a layer, if there is one of that number, will be decoded soon: its bytes of the file are asked for.
+  void will_decode(size_t tensor) const;
+  void will_decode_layer(uint32_t layer) const;
   /// All rows of a matrix, in this form.
   Status decode_matrix(size_t tensor, const HeldMatrix& held, MutableBytes out);
   /// Rows [begin, end) of a matrix.

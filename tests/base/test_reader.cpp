@@ -45,9 +45,13 @@ class ReaderTest : public ::testing::TestWithParam<const char*> {
 
 TEST_P(ReaderTest, ReadsEveryRange) {
   const auto reader = make();
+  // Hints say nothing, whatever they name.
+  reader->will_read(kContent.size() + 1, 1);
+  reader->will_read(1, UINT64_MAX);
   ASSERT_EQ(reader->size(), kContent.size());
   for (size_t begin = 0; begin <= kContent.size(); ++begin) {
     for (size_t end = begin; end <= kContent.size(); ++end) {
+      reader->will_read(begin, end - begin);
       const std::vector<uint8_t> want(kContent.begin() + static_cast<ptrdiff_t>(begin),
                                       kContent.begin() + static_cast<ptrdiff_t>(end));
       std::vector<uint8_t> got(end - begin);

@@ -98,7 +98,7 @@ TEST(DecodeTables, DescribesLevels) {
   std::vector<uint8_t> level(96, 0);
   level[40] = 1;
   level[95] = 2;
-  build_column_groups(d, nullptr, level.data(), nullptr, 96, &groups);
+  build_column_groups(d, nullptr, level.data(), nullptr, 96, ~0u, &groups);
   ASSERT_EQ(groups.size(), 3u);
   EXPECT_EQ(groups[0].raw_contexts, 0u);
   EXPECT_EQ(groups[1].raw_contexts, 0xaaaau);
