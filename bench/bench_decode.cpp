@@ -8,6 +8,7 @@
 #include "bench/coded_file.h"
 #include "bench/device_layer.h"
 #include "bench/synthetic_model.h"
+#include "runtime/codec/integer_decode.h"
 #include "runtime/codec/synthesis_plan.h"
 #include "runtime/codec/tensor_decode.h"
 #include "runtime/codec/tile_stream.h"
@@ -128,9 +129,29 @@ void write_symbols(const DecodeOptions& o) {
   if (!file.flush()) check(io_error(o.symbols + ": cannot be written"));
 }
 
+/// The coded tensors of a file in one of the forms that sessions hold integers in; empty if the codec has none.
+std::vector<IntegerForm> integer_forms(const CodedFile& f, IntegerWeights which) {
+  std::vector<IntegerForm> forms;
+  if (why_not_integers(*f.file->codec()) != nullptr) return forms;
+  const IntegerForms choice(*f.file);
+  for (const size_t t : f.coded) {
+    auto form = choice.choose(t, which, false);
+    check(form.status());
+    forms.push_back(std::move(form).value());
+  }
+  return forms;
+}
+
 void measure_file(const DecodeOptions& o, Runner& runner, Report* report) {
   const CodedFile f = open_coded_file(o.file);
-  AlignedBytes output(2 * f.largest + 63);
+  const std::pair<std::string, std::vector<IntegerForm>> integers[] = {
+      {"tensor to q8", integer_forms(f, IntegerWeights::kQ8)},
+      {"tensor to packed", integer_forms(f, IntegerWeights::kPacked)}};
+  uint64_t most = 2 * f.largest;
+  for (const auto& of_kind : integers) {
+    for (const IntegerForm& form : of_kind.second) most = std::max(most, form.bytes);
+  }
+  AlignedBytes output(most + 63);
   for (const CpuLevel cpu : kCpuLevels) {
     if (cpu > detect_cpu_level()) continue;
     TensorDecodeOptions options;
@@ -149,6 +170,18 @@ void measure_file(const DecodeOptions& o, Runner& runner, Report* report) {
                         check(decoder.decode_rows(t, 0, rows, Dtype::kF16, output.bytes(), runner, options));
                       }
                     }});
+    for (const auto& of_kind : integers) {
+      const std::vector<IntegerForm>* forms = &of_kind.second;
+      if (forms->empty()) continue;
+      r.name = of_kind.first;
+      jobs.push_back({r, [&, forms] {
+                        for (size_t i = 0; i < f.coded.size(); ++i) {
+                          const IntegerForm& form = (*forms)[i];
+                          const IntegerRequest request{f.coded[i], &form, 0, form.rows, output.bytes(), true};
+                          check(decode_integers(decoder, {&request, 1}, runner, options));
+                        }
+                      }});
+    }
     report->measure(jobs);
   }
 }
