@@ -420,8 +420,8 @@ void add_run(CLI::App& app, Context& context) {
   command
       ->add_option(
           "--weights", options->weights,
-          "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits; on the "
-          "CPU), f16, bf16, f32; auto: packed where the codec allows it, else f16, and f32 for models that are "
+          "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits), "
+          "f16, bf16, f32; auto: packed where the codec allows it, else f16, and f32 for models that are "
           "not compressed")
       ->check(CLI::IsMember(kWeights))
       ->capture_default_str();

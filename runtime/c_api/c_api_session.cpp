@@ -208,7 +208,7 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     NWC_ASSIGN_OR_RETURN(SessionParams internal, session_params(p, s->compute_runner->num_workers()));
     // A plan that does not fit ends here, before a device is touched or a second set of threads started.
     NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(file, internal));
-    if (internal.compute == Compute::kCpu) internal.held = plan.held;
+    internal.held = plan.held;
     const bool streams = streamed_layers(*file.model(), plan) != 0;
     if (streams && p.runner == nullptr) s->decode_runner = make_thread_pool(p.num_threads);
     Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;

@@ -55,10 +55,11 @@ class IntegerWriter final : public TileConsumer {
 };
 
 /// Factors of the columns over a power of two near the largest, which the rows' scales get: so sums stay in the range
-/// of f32 wherever the weights do.
-void fill_scales(const CodecRecord& codec, const CodedTensor& coded, const IntegerForm& form, uint8_t* out) {
-  float* factor = reinterpret_cast<float*>(out + form.factor_at);
-  float* row_scale = reinterpret_cast<float*>(out + form.row_scale_at);
+/// of f32 wherever the weights do. scales: what lies in the form from row_scale_at on.
+void fill_scales(const CodecRecord& codec, const CodedTensor& coded, const IntegerForm& form, uint8_t* scales) {
+  const auto part = [&](uint64_t at) { return reinterpret_cast<float*>(scales + (at - form.row_scale_at)); };
+  float* factor = part(form.factor_at);
+  float* row_scale = part(form.row_scale_at);
   double largest = 0;
   const auto exact = [&](uint64_t j) {
     return static_cast<double>(coded.scale[j]) * static_cast<double>(codec.step[coded.level[j]]);
@@ -67,7 +68,7 @@ void fill_scales(const CodecRecord& codec, const CodedTensor& coded, const Integ
   const int exponent = largest > 0 ? std::ilogb(largest) : 0;
   for (uint64_t j = 0; j < form.padded_cols(); ++j)
     factor[j] = j < form.cols ? static_cast<float>(std::ldexp(exact(j), -exponent)) : 0.0f;
-  float* shrink = reinterpret_cast<float*>(out + form.shrink_at);
+  float* shrink = part(form.shrink_at);
   for (uint64_t j = 0; form.shrinks && j < form.padded_cols(); ++j)
     shrink[j] = j < form.cols ? factor[j] * codec.shrink[coded.level[j]] : 0.0f;
   for (uint64_t i = 0; i < form.row_blocks() * kChunk; ++i) {
@@ -110,7 +111,7 @@ class IntegerPart {
   Status load(TensorDecoder& decoder) {
     const bool all = r_.row_begin == 0 && r_.row_end == r_.form->rows;
     NWC_ASSIGN_OR_RETURN(coded_, decoder.side(r_.tensor, r_.check_crc, !all));
-    if (r_.row_begin == 0) fill_scales(*decoder.file().codec(), *coded_, *r_.form, r_.out.data());
+    if (r_.row_begin == 0) fill_scales(*decoder.file().codec(), *coded_, *r_.form, r_.out.data() + r_.form->row_scale_at);
     return {};
   }
 
@@ -152,6 +153,12 @@ class IntegerPart {
 constexpr uint64_t kTaskBlocks = 256;
 
 }  // namespace
+
+Status integer_scales(const NwcFile& file, size_t tensor, const IntegerForm& form, bool check_crc, uint8_t* out) {
+  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file.load_coded(tensor, check_crc));
+  fill_scales(*file.codec(), coded, form, out);
+  return {};
+}
 
 Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> requests, Runner& runner,
                        const TensorDecodeOptions& options) {

@@ -35,6 +35,10 @@ Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> r
 /// Upper estimate of what decode_integers takes for outliers while it works. tile_cols: of the tensor.
 uint64_t integer_decode_bytes(const IntegerForm& form, uint64_t tile_cols, uint32_t num_workers);
 
+/// Scales of rows, factors and shrinkage of a coded tensor as they lie in its form from row_scale_at up to begin_at, to
+/// out. errors: those of load_coded
+Status integer_scales(const NwcFile& file, size_t tensor, const IntegerForm& form, bool check_crc, uint8_t* out);
+
 /// One row as floating-point numbers, out [form.cols]: row_scale * factor * q. data: what decode_integers wrote.
 void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, float* out);
 

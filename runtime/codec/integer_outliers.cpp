@@ -17,6 +17,7 @@ void FoundOutliers::add(const LaneValues& values, uint32_t bits, const uint32_t*
   for (; columns != 0; columns &= columns - 1) {
     const uint32_t l = static_cast<uint32_t>(std::countr_zero(columns));
     for (uint32_t r = 0; r < kChunk; ++r) {
+      if ((over[r] >> l & 1u) == 0) continue;
       const int32_t q = values.q[r][l];
       for (int32_t rest = q - std::clamp(q, -bias, bias - 1); rest != 0;) {
         const int32_t part = std::clamp(rest, -kMostRest, kMostRest);

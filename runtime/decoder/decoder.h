@@ -36,7 +36,7 @@ class Decoder {
   virtual DeviceDecoder* on_device() { return nullptr; }
   /// Raw tensors are converted between float types; a raw tensor of another type: kUnsupported.
   virtual Status decode(const DecodeRequest& request) = 0;
-  /// Does decode_integers work? On a device it does not.
+  /// Does decode_integers work? On a device it does not, whose DeviceDecoder has integers_to_device.
   virtual bool decodes_integers() const { return false; }
   /// errors: kUnsupported (decodes_integers() is false), those of decode_integers (runtime/codec/integer_decode.h)
   virtual Status decode_integers(std::span<const IntegerRequest> requests);
@@ -86,6 +86,8 @@ Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile& file, Runn
 /// The most that such a decoder holds for its own use, on host and device together, side information of the tensors
 /// included.
 uint64_t vulkan_decoder_bytes(const NwcFile& file, const VulkanOptions& options);
+/// What it holds besides once it has decoded tensors to integers in its device's memory.
+uint64_t vulkan_integer_bytes(const NwcFile& file, const VulkanOptions& options);
 
 /// Whether an error is the device's (kDevice, kDeviceLost, kOutOfMemory), so that the CPU can do the same work. Errors
 /// of the input or of the caller would come back from the CPU.

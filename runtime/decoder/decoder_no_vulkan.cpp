@@ -8,6 +8,7 @@ Result<std::unique_ptr<Decoder>> create_vulkan_decoder(const NwcFile&, Runner&, 
 }
 
 uint64_t vulkan_decoder_bytes(const NwcFile&, const VulkanOptions&) { return 0; }
+uint64_t vulkan_integer_bytes(const NwcFile&, const VulkanOptions&) { return 0; }
 
 std::vector<VulkanDeviceInfo> list_vulkan_devices() { return {}; }
 

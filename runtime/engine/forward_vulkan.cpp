@@ -13,6 +13,7 @@
 #include "runtime/engine/layer_ops_self_test_vulkan.h"
 #include "runtime/engine/layer_stream.h"
 #include "runtime/engine/memory_plan.h"
+#include "runtime/engine/weights_vulkan.h"
 #include "runtime/graph/rope.h"
 
 namespace nwc {
@@ -33,10 +34,10 @@ class ForwardVulkan final : public Forward {
         decoder_(decoder),
         device_(decoder.device()),
         ops_(device_, params_.kv_dtype),
-        host_source_(file_, decoder, layout_, nullptr, params_.weight_dtype, params_.check_crc,
+        weights_(in, decoder, ops_),
+        host_source_(file_, decoder, layout_, nullptr, weights_.float_type(), params_.check_crc,
                      in.runner.num_workers()),
-        rotary_(model_, plan_.context),
-        checked_(file_) {}
+        rotary_(model_, plan_.context) {}
 
   Status allocate();
   Status load(const Progress& progress);
@@ -47,13 +48,6 @@ class ForwardVulkan final : public Forward {
 
  private:
   Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind);
-  DeviceMatrix matrix(const DeviceBuffer& buffer, uint64_t element, uint64_t rows, uint64_t cols) const {
-    return {&buffer, element * dtype_size(params_.weight_dtype), params_.weight_dtype, static_cast<uint32_t>(rows),
-            static_cast<uint32_t>(cols)};
-  }
-  Status decode_rows(size_t tensor, uint64_t begin, uint64_t end, const DeviceBuffer& out);
-  Status decode_layer(uint32_t layer, const DeviceBuffer& out);
-  Status decode(std::span<DeviceDecodeRequest> requests);
   Status upload(const DeviceBuffer& to, uint64_t bytes);
   Status embed_on_host(std::span<const uint32_t> tokens);
   Status begin_batch(std::span<const uint32_t> tokens);
@@ -87,9 +81,9 @@ class ForwardVulkan final : public Forward {
   DeviceDecoder& decoder_;
   VulkanDevice& device_;
   const LayerOps ops_;
+  DeviceWeights weights_;
   WeightSource host_source_;  ///< for what the host reads: norms, embedding rows
   const RotaryTables rotary_;
-  CheckedRows checked_;
   SessionSizes sizes_;
   uint64_t allocated_ = 0;
 
@@ -113,7 +107,7 @@ Status ForwardVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind)
 }
 
 Status ForwardVulkan::allocate() {
-  sizes_ = session_sizes(file_, layout_, params_, nullptr, plan_.context, plan_.batch);
+  sizes_ = session_sizes(file_, layout_, params_, plan_.held.get(), plan_.context, plan_.batch);
   const auto on_device = [this](DeviceBuffer& buffer, uint64_t bytes) {
     return get(buffer, bytes, MemoryKind::kDevice);
   };
@@ -121,7 +115,7 @@ Status ForwardVulkan::allocate() {
   if (model_.ends.position_rows != 0) NWC_TRY(on_device(positions_, sizes_.positions));
   layers_.resize(plan_.resident_layers);
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
-    NWC_TRY(on_device(layers_[l], layer_bytes(layout_, params_.weight_dtype, l)));
+    NWC_TRY(on_device(layers_[l], weights_.layer_bytes(l)));
   }
   if (streamed_layers(model_, plan_) != 0) {
     for (DeviceBuffer& buffer : stream_buffers_) NWC_TRY(on_device(buffer, sizes_.layer));
@@ -148,33 +142,6 @@ Status ForwardVulkan::allocate() {
   NWC_TRY(get(readback_, sizes_.logits, MemoryKind::kReadback));
   NWC_ASSIGN_OR_RETURN(batch_, CommandBatch::create(device_, decoder_.pipelines()));
   return {};
-}
-
-Status ForwardVulkan::decode(std::span<DeviceDecodeRequest> requests) {
-  for (DeviceDecodeRequest& r : requests) {
-    r.check_crc = params_.check_crc && checked_.any_unchecked(r.tensor, r.row_begin, r.row_end);
-  }
-  NWC_TRY(decoder_.decode_to_device(requests));
-  for (const DeviceDecodeRequest& r : requests) {
-    if (r.check_crc) checked_.mark(r.tensor, r.row_begin, r.row_end);
-  }
-  return {};
-}
-
-Status ForwardVulkan::decode_rows(size_t tensor, uint64_t begin, uint64_t end, const DeviceBuffer& out) {
-  const uint64_t bytes = (end - begin) * file_.tensors()[tensor].cols() * dtype_size(params_.weight_dtype);
-  DeviceDecodeRequest request{tensor, begin, end, params_.weight_dtype, BufferView(&out, 0, bytes)};
-  return decode({&request, 1});
-}
-
-Status ForwardVulkan::decode_layer(uint32_t layer, const DeviceBuffer& out) {
-  const uint64_t element = dtype_size(params_.weight_dtype);
-  std::vector<DeviceDecodeRequest> requests;
-  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
-    const uint64_t bytes = uint64_t{m.rows} * m.cols * element;
-    requests.push_back({m.tensor, 0, m.rows, params_.weight_dtype, BufferView(&out, m.offset * element, bytes)});
-  }
-  return decode(requests);
 }
 
 // The first bytes of upload_ to a buffer.
@@ -208,12 +175,13 @@ Status ForwardVulkan::load(const Progress& progress) {
     batch_->barrier();
     NWC_TRY(batch_->submit_and_wait());
   }
-  if (model_.ends.position_rows != 0) NWC_TRY(decode_rows(layout_.positions, 0, model_.ends.position_rows, positions_));
-  if (plan_.embedding_resident) NWC_TRY(decode_rows(layout_.embedding, 0, model_.vocab_size, embedding_));
-  if (head_.size() != 0) NWC_TRY(decode_rows(layout_.head, 0, model_.vocab_size, head_));
+  if (model_.ends.position_rows != 0)
+    NWC_TRY(weights_.decode_rows(layout_.positions, 0, model_.ends.position_rows, positions_));
+  if (plan_.embedding_resident) NWC_TRY(weights_.decode_embedding(embedding_));
+  if (head_.size() != 0) NWC_TRY(weights_.decode_head(head_));
   NWC_TRY(report(1));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
-    NWC_TRY(decode_layer(l, layers_[l]));
+    NWC_TRY(weights_.decode_layer(l, layers_[l]));
     NWC_TRY(report(uint64_t{l} + 2));
   }
   if (!products.empty()) {
@@ -226,7 +194,7 @@ Status ForwardVulkan::load(const Progress& progress) {
   if (streamed_layers(model_, plan_) != 0) {
     NWC_ASSIGN_OR_RETURN(stream_, LayerStream::start(plan_.resident_layers, model_.num_layers,
                                                      [this](uint32_t layer, uint32_t, uint32_t slot) -> Result<bool> {
-                                                       NWC_TRY(decode_layer(layer, stream_buffers_[slot]));
+                                                       NWC_TRY(weights_.decode_layer(layer, stream_buffers_[slot]));
                                                        return true;
                                                      }));
   }
@@ -237,7 +205,7 @@ Status ForwardVulkan::load(const Progress& progress) {
 Status ForwardVulkan::embed_on_host(std::span<const uint32_t> tokens) {
   const uint32_t n = model_.hidden_size;
   float* x = reinterpret_cast<float*>(upload_.mapped().data());
-  const MutableBytes row(row_.data(), size_t{n} * dtype_size(params_.weight_dtype));
+  const MutableBytes row(row_.data(), size_t{n} * dtype_size(weights_.float_type()));
   for (size_t t = 0; t < tokens.size(); ++t) {
     const size_t at = static_cast<size_t>(std::find(tokens.begin(), tokens.end(), tokens[t]) - tokens.begin());
     if (at < t) {
@@ -246,10 +214,10 @@ Status ForwardVulkan::embed_on_host(std::span<const uint32_t> tokens) {
     }
     NWC_TRY(host_source_.decode_rows(layout_.embedding, tokens[t], uint64_t{tokens[t]} + 1, row));
     const auto halves = [&](uint32_t i) { return reinterpret_cast<const uint16_t*>(row.data())[i]; };
-    if (params_.weight_dtype == Dtype::kF32) {
+    if (weights_.float_type() == Dtype::kF32) {
       std::memcpy(x + t * n, row.data(), row.size());
     } else {
-      const bool f16 = params_.weight_dtype == Dtype::kF16;
+      const bool f16 = weights_.float_type() == Dtype::kF16;
       for (uint32_t i = 0; i < n; ++i) x[t * n + i] = f16 ? f16_to_f32(halves(i)) : bf16_to_f32(halves(i));
     }
   }
@@ -279,12 +247,11 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
   batch_->barrier();
   const uint32_t n = model_.hidden_size, rows = model_.ends.position_rows;
   if (plan_.embedding_resident) {
-    const DeviceMatrix embedding = matrix(embedding_, 0, model_.vocab_size, n);
-    NWC_TRY(ops_.embed(*batch_, embedding, inputs_, 0, count, x_, model_.ends.embedding_scale, false));
+    NWC_TRY(weights_.embed(*batch_, embedding_, inputs_, count, x_));
     batch_->barrier();
   }
   if (rows != 0) {
-    NWC_TRY(ops_.embed(*batch_, matrix(positions_, 0, rows, n), inputs_, plan_.batch, count, x_, 1, true));
+    NWC_TRY(ops_.embed(*batch_, weights_.rows(positions_, rows, n), inputs_, plan_.batch, count, x_, 1, true));
     batch_->barrier();
   }
   return {};
@@ -295,9 +262,8 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
 Status ForwardVulkan::multiply(uint32_t layer, Linear linear, const DeviceBuffer* weights, uint32_t tokens,
                                const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add) {
   if (weights == nullptr) return multiply_coded(layer, linear, tokens, in, out, out_stride, add);
-  const LayerLayout::Product p = layout_.layers[layer].product(linear);
-  return ops_.matmul(*batch_, matrix(*weights, p.offset, p.rows, p.cols), tokens,
-                     {&in, 0, static_cast<uint32_t>(p.cols)}, {&out, 0, out_stride}, add);
+  const uint32_t cols = layout_.layers[layer].linear(linear).front().cols;
+  return weights_.multiply(*batch_, layer, linear, *weights, tokens, {&in, 0, cols}, {&out, 0, out_stride}, add);
 }
 
 Status ForwardVulkan::multiply_coded(uint32_t layer, Linear linear, uint32_t tokens, const DeviceBuffer& in,
@@ -314,9 +280,8 @@ Status ForwardVulkan::multiply_coded(uint32_t layer, Linear linear, uint32_t tok
     } else {
       // Decoded now: whatever still reads the buffer has to be done.
       NWC_TRY(next_submission());
-      NWC_TRY(decode_rows(tensor, 0, rows, stream_buffers_[0]));
-      NWC_TRY(ops_.matmul(*batch_, matrix(stream_buffers_[0], 0, rows, cols), tokens, {&in, 0, cols},
-                          {&out, static_cast<uint32_t>(at), out_stride}, add));
+      NWC_ASSIGN_OR_RETURN(const DeviceMatrix matrix, weights_.decode_floats(layer, m, stream_buffers_[0]));
+      NWC_TRY(ops_.matmul(*batch_, matrix, tokens, {&in, 0, cols}, {&out, static_cast<uint32_t>(at), out_stride}, add));
       batch_->barrier();
     }
     at += rows;
@@ -421,7 +386,7 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
       NWC_TRY(record_layer(l, l < plan_.resident_layers ? &layers_[l] : nullptr, count));
     } else if (plan_.mode == SessionMode::kFused) {
       NWC_TRY(next_submission());
-      NWC_TRY(decode_layer(l, stream_buffers_[0]));
+      NWC_TRY(weights_.decode_layer(l, stream_buffers_[0]));
       NWC_TRY(record_layer(l, &stream_buffers_[0], count));
     } else {
       NWC_ASSIGN_OR_RETURN(const uint32_t slot, stream_->acquire(l));
@@ -445,13 +410,11 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
 Status ForwardVulkan::logits_of(uint32_t first, uint32_t count, float* out) {
   const uint32_t n = model_.hidden_size, vocab = model_.vocab_size;
   const DeviceRows hidden{&normed_, first * n, n};
-  const auto multiply = [&](const DeviceBuffer& weights, uint32_t begin, uint32_t rows) {
-    return ops_.matmul(*batch_, matrix(weights, 0, rows, n), count, hidden, {&logits_, begin, vocab}, false);
-  };
   NWC_TRY(batch_->begin());
   batch_->barrier();
   if (plan_.head_resident) {
-    NWC_TRY(multiply(model_.tied_embeddings ? embedding_ : head_, 0, vocab));
+    const DeviceBuffer& output = model_.tied_embeddings ? embedding_ : head_;
+    NWC_TRY(weights_.multiply_output(*batch_, output, count, hidden, {&logits_, 0, vocab}));
   } else if (fused_ != nullptr && coded(layout_.head)) {
     const uint64_t offset = uint64_t{first} * n * sizeof(float);
     const VulkanFusedProduct::Product product{
@@ -460,8 +423,8 @@ Status ForwardVulkan::logits_of(uint32_t first, uint32_t count, float* out) {
   } else {
     for (uint32_t begin = 0; begin < vocab; begin += sizes_.head_band_rows) {
       const uint32_t rows = std::min(sizes_.head_band_rows, vocab - begin);
-      NWC_TRY(decode_rows(layout_.head, begin, uint64_t{begin} + rows, head_band_));
-      NWC_TRY(multiply(head_band_, begin, rows));
+      NWC_TRY(weights_.decode_rows(layout_.head, begin, uint64_t{begin} + rows, head_band_));
+      NWC_TRY(ops_.matmul(*batch_, weights_.rows(head_band_, rows, n), count, hidden, {&logits_, begin, vocab}, false));
       if (begin + rows == vocab) break;
       NWC_TRY(batch_->submit_and_wait());
       NWC_TRY(batch_->begin());
@@ -507,10 +470,16 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
   }
   const MemoryPlan& plan = inputs.plan;
   const SessionSizes sizes =
-      session_sizes(inputs.file, inputs.layout, inputs.params, nullptr, plan.context, plan.batch);
+      session_sizes(inputs.file, inputs.layout, inputs.params, plan.held.get(), plan.context, plan.batch);
   NWC_TRY(LayerOps::check(inputs.layout, decoder->device().info(), sizes, plan.context, plan.batch));
-  NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.layout.model.blocks,
-                          inputs.params.weight_dtype, inputs.params.kv_dtype));
+  const Dtype floats = plan.held == nullptr ? inputs.params.weight_dtype : Dtype::kF32;
+  NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.layout.model.blocks, floats,
+                          inputs.params.kv_dtype));
+  if (plan.held != nullptr) {
+    for (const bool shrinks : {false, true}) {
+      if (plan.held->any_that(shrinks)) NWC_TRY(check_integer_ops(decoder->device(), decoder->pipelines(), shrinks));
+    }
+  }
   auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder);
   NWC_TRY(forward->allocate());
   NWC_TRY(forward->load(progress));

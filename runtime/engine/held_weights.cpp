@@ -3,18 +3,20 @@
 #include <algorithm>
 #include <optional>
 
+#include "runtime/codec/device_form.h"
+
 namespace nwc {
 namespace {
 
 /// forms: null where the codec's weights are no integers.
 Result<HeldMatrix> hold(const NwcFile& file, const IntegerForms* forms, size_t tensor, IntegerWeights which,
-                        bool check_crc) {
+                        bool on_device, bool check_crc) {
   const TensorRecord& record = file.tensors()[tensor];
   HeldMatrix held;
   held.integers = forms != nullptr && record.storage == Storage::kCoded && record.cols() <= kMaxIntegerCols;
   if (held.integers) {
     NWC_ASSIGN_OR_RETURN(held.form, forms->choose(tensor, which, check_crc));
-    held.bytes = held.form.bytes;
+    held.bytes = on_device ? DeviceForm(held.form).bytes : held.form.bytes;
     return held;
   }
   const bool short_float =
@@ -36,6 +38,14 @@ const char* integer_weights_name(IntegerWeights which) {
   return "unknown";
 }
 
+bool HeldWeights::any_that(bool shrinks) const {
+  const auto does = [&](const HeldMatrix& m) { return m.integers && m.form.shrinks == shrinks; };
+  for (const Layer& layer : layers) {
+    if (std::any_of(layer.matrices.begin(), layer.matrices.end(), does)) return true;
+  }
+  return does(embedding) || does(head);
+}
+
 uint64_t HeldWeights::max_layer_bytes() const {
   uint64_t most = 0;
   for (const Layer& layer : layers) most = std::max(most, layer.bytes);
@@ -51,9 +61,11 @@ double HeldWeights::bytes_per_weight(const ModelLayout& layout) const {
   return static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, weights));
 }
 
-Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool check_crc) {
+Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
+                                 bool check_crc) {
   HeldWeights held;
   held.which = held_as(which);
+  held.on_device = on_device;
   const char* why_not = file.codec() ? why_not_integers(*file.codec()) : "nothing is coded";
   std::optional<IntegerForms> forms;
   if (why_not != nullptr) {
@@ -68,7 +80,7 @@ Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout,
       file.reader().will_read(file.data_offset() + record.offset, record.side_size + 8 * tile_grid(record).num_tiles());
   }
   const auto hold_one = [&](size_t tensor) {
-    return hold(file, forms ? &*forms : nullptr, tensor, held.which, check_crc);
+    return hold(file, forms ? &*forms : nullptr, tensor, held.which, on_device, check_crc);
   };
   for (const LayerLayout& layer : layout.layers) {
     HeldWeights::Layer& to = held.layers.emplace_back();

@@ -17,6 +17,7 @@ struct HeldMatrix {
 
 struct HeldWeights {
   IntegerWeights which = IntegerWeights::kNone;  ///< kQ8 or kPacked
+  bool on_device = false;                        ///< integers are DeviceForms
   struct Layer {
     std::vector<HeldMatrix> matrices;  ///< as LayerLayout::matrices
     uint64_t bytes = 0;
@@ -30,6 +31,8 @@ struct HeldWeights {
   const HeldMatrix& matrix(const ModelLayout& layout, uint32_t layer, const PlacedMatrix& m) const {
     return layers[layer].matrices[static_cast<size_t>(&m - layout.layers[layer].matrices.data())];
   }
+  /// Is there a matrix of integers whose codec shrinks, or does not?
+  bool any_that(bool shrinks) const;
   uint64_t max_layer_bytes() const;
   /// Bytes of a weight of the matrices that are multiplied by.
   double bytes_per_weight(const ModelLayout& layout) const;
@@ -40,8 +43,10 @@ constexpr IntegerWeights held_as(IntegerWeights which) {
   return which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
 }
 
-/// which: not kNone. Reads the side information of coded tensors. errors: those of load_coded
-Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool check_crc);
+/// which: not kNone; on_device: as DeviceForms. Reads the side information of coded tensors. errors: those of
+/// load_coded
+Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
+                                 bool check_crc);
 
 const char* integer_weights_name(IntegerWeights which);  ///< "q8", "packed"
 

@@ -11,4 +11,7 @@ namespace nwc {
 Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, std::span<const BlockSpec> blocks,
                        Dtype weight_dtype, Dtype kv_dtype);
 
+/// Likewise, the kernels for weights that are integers; shrinks: those of codecs that shrink.
+Status check_integer_ops(VulkanDevice& device, PipelineCache& pipelines, bool shrinks);
+
 }  // namespace nwc

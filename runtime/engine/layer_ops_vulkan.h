@@ -1,6 +1,7 @@
 // The steps of the forward pass, recorded for a Vulkan device: the twins of kernels_cpu.h, rope.h and attention.h.
 #pragma once
 
+#include "runtime/codec/device_form.h"
 #include "runtime/codec/fused_product.h"
 #include "runtime/engine/file_layout.h"
 #include "runtime/engine/memory_plan.h"
@@ -14,6 +15,13 @@ struct DeviceMatrix {
   uint64_t offset = 0;        ///< bytes; a multiple of 4
   Dtype dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16
   uint32_t rows = 0, cols = 0;
+};
+
+/// A weight matrix as integers in device memory, a DeviceForm (runtime/codec/device_form.h).
+struct IntegerWeightsView {
+  const DeviceBuffer* buffer = nullptr;
+  uint64_t offset = 0;  ///< bytes; a multiple of 64
+  const IntegerForm* form = nullptr;
 };
 
 /// f32 activations [tokens][stride] in device memory.
@@ -40,6 +48,8 @@ class LayerOps {
   /// x [tokens][hidden] = (add: +=) scale times rows of the embedding; ids: u32 [token_at + tokens].
   Status embed(CommandBatch& batch, const DeviceMatrix& embedding, const DeviceBuffer& ids, uint32_t token_at,
                uint32_t tokens, const DeviceBuffer& x, float scale, bool add) const;
+  Status embed(CommandBatch& batch, const IntegerWeightsView& embedding, const DeviceBuffer& ids, uint32_t token_at,
+               uint32_t tokens, const DeviceBuffer& x, float scale, bool add) const;
   struct Norm {
     NormKind kind = NormKind::kRms;
     float eps = 0;
@@ -55,6 +65,8 @@ class LayerOps {
                   const DeviceRows& y) const;
   /// out [tokens][w.rows] = (add: +=) in [tokens][w.cols] w^T.
   Status matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tokens, const DeviceRows& in,
+                const DeviceRows& out, bool add) const;
+  Status matmul(CommandBatch& batch, const IntegerWeightsView& w, uint32_t tokens, const DeviceRows& in,
                 const DeviceRows& out, bool add) const;
   /// Rotates queries in place, and keys into the layer's cache, beside the values. angles: f32 rows of
   /// RotaryTables::angles, angles.at being where the kind's table begins. kept: positions that the cache holds.
@@ -77,6 +89,8 @@ class LayerOps {
   };
   /// Bands of rows that the device can bind, of at most max_rows.
   std::vector<Band> bands(const DeviceMatrix& w, uint64_t max_rows) const;
+  /// Bands of row blocks, whose first_word counts from their units on.
+  std::vector<Band> bands(const IntegerWeightsView& w, uint64_t max_blocks) const;
 
   const VulkanDevice& device_;
   const Dtype kv_dtype_;

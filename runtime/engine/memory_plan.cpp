@@ -74,7 +74,7 @@ uint64_t decoder_scratch(const NwcFile& file, const ModelLayout& layout, const S
   if (params.compute == Compute::kVulkan) {
     VulkanOptions options;
     options.max_window_bytes = params.device_window_bytes;
-    return vulkan_decoder_bytes(file, options);
+    return vulkan_decoder_bytes(file, options) + (held != nullptr ? vulkan_integer_bytes(file, options) : 0);
   }
   const std::vector<size_t> tensors = all_tensors(layout);
   const bool viewable = file.reader().view(0, 1) != nullptr;
@@ -359,12 +359,12 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
       params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
   std::shared_ptr<const HeldWeights> held;
   std::string integers_note;
-  if (params.integers != IntegerWeights::kNone && params.compute == Compute::kVulkan) {
-    integers_note = "a device holds decoded weights as floating-point numbers";
-  } else if (params.held != nullptr && params.held->which == held_as(params.integers)) {  // of a plan for the CPU
+  const bool on_device = params.compute == Compute::kVulkan;
+  if (params.held != nullptr && params.held->which == held_as(params.integers) &&
+      params.held->on_device == on_device) {  // of an earlier plan
     held = params.held;
   } else if (params.integers != IntegerWeights::kNone) {
-    NWC_ASSIGN_OR_RETURN(HeldWeights weights, hold_weights(file, layout, params.integers, params.check_crc));
+    NWC_ASSIGN_OR_RETURN(HeldWeights weights, hold_weights(file, layout, params.integers, on_device, params.check_crc));
     integers_note = weights.why_not;
     if (integers_note.empty()) held = std::make_shared<const HeldWeights>(std::move(weights));
   }

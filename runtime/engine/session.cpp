@@ -55,6 +55,7 @@ bool cpu_may_do_it(const Status& status) {
 
 // Plans, allocates and loads.
 Status Session::Impl::start(const Progress& progress) {
+  if (params.compute == Compute::kCpu && !decoder.decodes_integers()) params.integers = IntegerWeights::kNone;
   NWC_ASSIGN_OR_RETURN(plan, plan_session(file, layout, params));
   params.weight_dtype = plan.weight_dtype;
   if (!plan.integers_note.empty())
@@ -75,6 +76,13 @@ Status Session::Impl::start(const Progress& progress) {
     logger.log(LogLevel::kWarning, str_cat("weights are not held as ", packed ? "packed integers" : "bytes", ": ",
                                            made.status().message()));
     params.integers = packed ? IntegerWeights::kQ8 : IntegerWeights::kNone;
+    return start(progress);
+  }
+  const StatusCode code = made.status().code();
+  if (vulkan && plan.integers != IntegerWeights::kNone &&
+      (code == StatusCode::kUnsupported || code == StatusCode::kDevice)) {
+    logger.log(LogLevel::kWarning, str_cat("weights are not held as integers: ", made.status().message()));
+    params.integers = IntegerWeights::kNone;
     return start(progress);
   }
   NWC_TRY(made.status());
@@ -119,7 +127,6 @@ Result<std::unique_ptr<Session>> Session::create(const NwcFile& file, Decoder& d
   NWC_ASSIGN_OR_RETURN(ModelLayout layout, resolve_file_layout(file));
   SessionParams actual = params;
   actual.num_threads = runner.num_workers();
-  if (!decoder.decodes_integers()) actual.integers = IntegerWeights::kNone;
   auto impl = std::make_unique<Impl>(file, decoder, runner, actual, std::move(layout), logger);
   Status status = impl->start(progress);
   if (actual.compute == Compute::kVulkan && actual.cpu_fallback && cpu_may_do_it(status)) {

@@ -41,7 +41,7 @@ struct SessionParams {
   uint64_t memory_budget_bytes = 0;  ///< 0: none. Hard: MemoryPlan::total never exceeds it
   Dtype weight_dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
   bool fit_weight_dtype = false;     ///< kF16 becomes kBf16 for a model whose weights f16 cannot hold
-  /// Other than kNone, on the CPU: coded weights are held as integers where they are some, which is exact, and all
+  /// Other than kNone: coded weights are held as integers where they are some, which is exact, and all
   /// others in the smallest type that holds them exactly; weight_dtype counts only where no weights are integers.
   IntegerWeights integers = IntegerWeights::kNone;
   /// MemoryPlan::held of an earlier plan of the same file for the CPU, which is taken as it is; or null: it is worked

@@ -13,8 +13,9 @@ namespace nwc {
   X(kRansBallot16, rans_decode_ballot16) X(kRansShared16, rans_decode_shared16) \
   X(kProductBallot, rans_product_ballot) X(kProductShared, rans_product_shared) \
   X(kSynthesisMlp, synthesis_mlp) X(kSynthesisMlpProduct, synthesis_mlp_product) X(kConvertHalf, convert_half) \
-  X(kFusedReduce, fused_reduce) \
+  X(kIntegersPack, integers_pack) X(kFusedReduce, fused_reduce) \
   X(kEmbedRows, embed_rows) X(kNormRows, norm_rows) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
+  X(kIntegersRows, integers_rows) X(kIntegersFew, integers_few) X(kIntegersMany, integers_many) \
   X(kRopeStore, rope_store) X(kAttention, attention) X(kAttentionReduce, attention_reduce) \
   X(kActivate, activate) X(kAddRows, add_rows)
 // clang-format on

@@ -2,7 +2,8 @@
 // or weights in f32, f16 or bf16. All of it happens in registers and a little shared memory; no intermediate result goes
 // through a buffer. With NWC_STORAGE16 only f16 and bf16 are possible, and they are written one by one.
 //
-// Bindings 2 and 3: output, whose first row is row_begin (of values a multiple of 16), and status of each tile.
+// Bindings 2 and 3: output, whose first row is row_begin (of values a multiple of 16), and status of each tile. Values
+// are written 16 of a column at a time: out_stride is columns from row block to row block, out_at a uvec4.
 #include "consume.glsl"
 
 #ifdef NWC_STORAGE16
@@ -140,7 +141,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
     if (lane >= kNumLanes || column >= t.width) continue;
     if (kConsumer == kConsumeValues) {
       const uint row_block = t.first_block + block - pc.row_begin / kChunk;
-      const uint at = (row_block * pc.width + t.first_column + column) * (kPairs / 4u);
+      const uint at = pc.out_at + (row_block * pc.out_stride + t.first_column + column) * (kPairs / 4u);
       for (uint i = 0; i < kPairs / 4u; ++i) {
         values[at + i] =
             uvec4(chunk_words[chunk_at(place, 4u * i, lane)], chunk_words[chunk_at(place, 4u * i + 1u, lane)],

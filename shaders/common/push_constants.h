@@ -43,8 +43,9 @@ struct RansPush {
   NWC_UINT(num_levels, 0)
   NWC_UINT(row_begin, 0)   // weights and partial results are written of the window's rows [row_begin, row_end), values
   NWC_UINT(row_end, 0)     // from row_begin on
-  NWC_UINT(out_at, 0)      // element of the output that row row_begin begins with; even where two make a word
-  NWC_UINT(out_stride, 0)  // elements from row to row
+  NWC_UINT(out_at, 0)      // element of the output that row row_begin begins with; even where two make a word; of values
+                           // the first of four words
+  NWC_UINT(out_stride, 0)  // elements from row to row; of values columns from row block to row block
   NWC_UINT(x_at, 0)        // products: element of x that the window's first column is multiplied by
   NWC_UINT(x_stride, 0)    // elements from vector to vector
   NWC_UINT(num_vectors, 1) // at most kBatch
@@ -143,6 +144,61 @@ struct MatmulPush {
   NWC_UINT(y_stride, 0)
   NWC_UINT(num_tokens, 0) // of matmul_few at most kTokens
   NWC_UINT(add, 0)        // 1: y += instead of y =
+};
+
+// integers_pack.comp. Units, outliers and what is looked up of a tensor: runtime/codec/device_form.h. "Index" is one of
+// words in the binding of everything behind the units, unless it says more.
+struct PackPush {
+  NWC_UINT(rows, 0)         // of the tensor
+  NWC_UINT(cols, 0)
+  NWC_UINT(num_units, 0)    // of a row block
+  NWC_UINT(block_words, 0)  // of a row block's units
+  NWC_UINT(first_block, 0)  // row block of the tensor that the values begin with
+  NWC_UINT(weight_at, 0)    // word of its units in the binding of the units
+  NWC_UINT(units_at, 0)     // index of the units' entries
+  NWC_UINT(ranges_at, 0)    // index of the row blocks' ends of outliers
+  NWC_UINT(count_at, 0)     // index of the number of outliers and the word that says that they are too many
+  NWC_UINT(outliers_at, 0)  // index of the outliers
+  NWC_UINT(max_outliers, 0)
+};
+
+// integers_few.comp and integers_many.comp. Indices as in PackPush.
+struct IntegersPush {
+  NWC_UINT(rows, 0)         // of the band
+  NWC_UINT(cols, 0)
+  NWC_UINT(num_units, 0)
+  NWC_UINT(block_wide, 0)   // four words: of a row block's units
+  NWC_UINT(weight_at, 0)    // four words in front of the band's first row block
+  NWC_UINT(row_scale_at, 0) // index of the band's first row's
+  NWC_UINT(factor_at, 0)
+  NWC_UINT(shrink_at, 0)
+  NWC_UINT(units_at, 0)
+  NWC_UINT(ranges_at, 0)    // of the band's first row block
+  NWC_UINT(outliers_at, 0)
+  NWC_UINT(x_at, 0)
+  NWC_UINT(x_stride, 0)     // elements from token to token
+  NWC_UINT(y_at, 0)
+  NWC_UINT(y_stride, 0)
+  NWC_UINT(num_tokens, 0)   // of integers_few at most kTokens
+  NWC_UINT(add, 0)          // 1: y += instead of y =
+};
+
+// integers_rows.comp. Indices as in PackPush.
+struct IntegerRowsPush {
+  NWC_UINT(cols, 0)
+  NWC_UINT(block_words, 0)
+  NWC_UINT(weight_at, 0)    // words in front of the band's first row block
+  NWC_UINT(first_row, 0)    // the number of the band's first row
+  NWC_UINT(num_rows, 0)
+  NWC_UINT(row_scale_at, 0) // index of the band's first row's
+  NWC_UINT(factor_at, 0)
+  NWC_UINT(shrink_at, 0)
+  NWC_UINT(units_at, 0)
+  NWC_UINT(ranges_at, 0)    // of the band's first row block
+  NWC_UINT(outliers_at, 0)
+  NWC_UINT(token_at, 0)     // index in tokens of the first
+  NWC_UINT(add, 0)          // 1: x += instead of x =
+  NWC_FLOAT(scale, 1)
 };
 
 // rope_store.comp.

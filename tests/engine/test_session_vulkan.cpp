@@ -100,6 +100,63 @@ TEST(SessionVulkan, LogitsAgreeWithTheCpu) {
   }
 }
 
+// Integers are the weights: logits are those of f32, in every mode, whatever goes through the layers together.
+TEST(SessionVulkan, IntegersGiveTheLogitsOfF32) {
+  const std::vector<uint32_t> tokens = random_tokens(70, 1024, 3);
+  SessionParams params;
+  params.batch = 32;
+  params.context = 128;
+  params.device_window_bytes = 1 << 20;
+  params.weight_dtype = params.kv_dtype = Dtype::kF32;
+  const auto open = [] { return std::move(NwcFile::open(make_owned_reader(compressed_bytes()))).value(); };
+  VulkanSession exact;
+  exact.open(open(), params);
+  NWC_NEED_DEVICE(exact.status);
+  const std::vector<float> expected = all_logits(*exact.session, tokens);
+  for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
+    SessionParams priced = params;
+    priced.compute = Compute::kVulkan;
+    priced.integers = which;
+    const Result<MemoryPlan> plan = plan_session(*open(), priced);
+    ASSERT_TRUE(plan.ok()) << plan.status().message();
+    EXPECT_EQ(plan->integers, which);
+    EXPECT_LT(plan->weights * 100, exact.session->plan().weights * (which == IntegerWeights::kQ8 ? 40 : 35));
+    struct Case {
+      SessionMode mode;
+      uint64_t budget;
+    };
+    for (const auto& [mode, budget] :
+         {Case{SessionMode::kResident, 0}, Case{SessionMode::kStreamed, plan->needed_streamed},
+          Case{SessionMode::kCached, (plan->needed_resident + plan->needed_streamed) / 2},
+          Case{SessionMode::kFused, 0}}) {
+      params.integers = which;
+      params.mode = mode;
+      params.memory_budget_bytes = budget;
+      VulkanSession vulkan;
+      vulkan.open(open(), params);
+      ASSERT_TRUE(vulkan.status.ok()) << vulkan.status.message();
+      EXPECT_EQ(vulkan.session->compute(), Compute::kVulkan);
+      EXPECT_EQ(vulkan.session->plan().integers, which);
+      EXPECT_EQ(vulkan.session->plan().mode, mode);
+      EXPECT_LE(vulkan.session->plan().total, budget == 0 ? UINT64_MAX : budget);
+      EXPECT_LE(vulkan.session->allocated_bytes(), vulkan.session->plan().total);
+      std::vector<float> logits(expected.size());
+      size_t done = 0;
+      for (const size_t step : {1u, 2u, 3u, 5u, 8u, 9u, 1u, 33u, 8u}) {
+        ASSERT_TRUE(vulkan.session
+                        ->eval(std::span(tokens).subspan(done, step), LogitsWanted::kAll,
+                               std::span(logits).subspan(done * 1024))
+                        .ok());
+        done += step;
+      }
+      ASSERT_EQ(done, tokens.size());
+      expect_near(logits, expected, kTolerance / 2);
+      EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
+      EXPECT_TRUE(vulkan.log.warnings.empty()) << vulkan.log.warnings.front();
+    }
+  }
+}
+
 TEST(SessionVulkan, EveryModeAgreesOnACodedModel) {
   const std::vector<uint32_t> tokens = random_tokens(70, 1024, 2);
   SessionParams params;

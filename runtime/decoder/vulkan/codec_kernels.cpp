@@ -34,6 +34,17 @@ WeightsOutput weights_output(const WindowSlot& slot, const WindowRun& run, uint6
   return {{run.out.buffer, begin, end - begin}, (run.out.offset - begin) / element, run.out_stride};
 }
 
+/// Four words, and columns from row block to row block.
+WeightsOutput values_output(const WindowSlot& slot, const WindowRun& run, uint64_t alignment) {
+  const WindowLayout& layout = *run.layout;
+  if (run.path.has_values()) return {slot.values_view(run), 0, layout.width};
+  if (run.out.buffer == nullptr) return {slot.result_view(run), 0, layout.width};
+  const uint64_t begin = run.out.offset / alignment * alignment;
+  const uint64_t end = run.out.offset + ((layout.blocks - 1) * run.out_stride + layout.width) * kChunk * 2;
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a device says what its offsets are multiples of.
+  return {{run.out.buffer, begin, end - begin}, (run.out.offset - begin) / 16, run.out_stride};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& device, PipelineCache& pipelines,
@@ -104,7 +115,8 @@ WindowPath VulkanKernels::path(bool values_only, Dtype dtype, const TileGrid& gr
   if (!values_only) synthesis_->route(&path);
   if (path.convert) return path;
   // One binding has to hold the rows of a window.
-  const uint64_t band_bytes = std::min<uint64_t>(grid.tile_rows, grid.m) * grid.n * dtype_size(dtype);
+  const uint64_t band_bytes = std::min<uint64_t>(grid.tile_rows, align_up(grid.m, kChunk)) * grid.n *
+                              (values_only ? sizeof(int16_t) : dtype_size(dtype));
   path.direct = read_back ? device_.info().quirks.software : band_bytes <= device_.info().max_storage_range / 2;
   return path;
 }
@@ -149,6 +161,7 @@ RansPush VulkanKernels::rans_push(const WindowLayout& layout, const TensorContex
   push.row_scale_at = layout.row_scale_at;
   push.network_at = layout.network_at;
   push.num_levels = contexts.num_levels;
+  push.out_stride = layout.width;  // of values in a window of their own
   return push;
 }
 
@@ -160,7 +173,10 @@ Status VulkanKernels::dispatch_rans(WindowSlot& slot, const WindowRun& run) {
   RansPush push = rans_push(*run.layout, *run.contexts);
   BufferView out = slot.status_view(run);  // where there is no other
   if (run.path.rans == Consumer::kValues) {
-    out = run.path.has_values() ? slot.values_view(run) : slot.result_view(run);
+    const WeightsOutput values = values_output(slot, run, device_.info().offset_alignment);
+    out = values.view;
+    push.out_at = static_cast<uint32_t>(values.at);
+    push.out_stride = static_cast<uint32_t>(values.stride);
   } else if (run.path.rans != Consumer::kNothing) {
     const WeightsOutput weights = weights_output(slot, run, device_.info().offset_alignment);
     out = weights.view;
@@ -220,9 +236,11 @@ Status VulkanKernels::submit(WindowSlot& slot, std::span<const WindowRun> runs, 
     if (run.out.buffer == nullptr) {
       batch.copy(slot.scratch(), from, slot.readback(), run.at.result_back, run.result_bytes());
     } else {
-      const uint64_t size = dtype_size(run.path.dtype);
-      batch.copy_rows(slot.scratch(), from, *run.out.buffer, run.out.offset, run.row_end - run.row_begin,
-                      run.layout->width * size, run.out_stride * size);
+      const bool values = run.path.values_only;
+      const uint64_t size = values ? kChunk * 2 : dtype_size(run.path.dtype);
+      batch.copy_rows(slot.scratch(), from, *run.out.buffer, run.out.offset,
+                      values ? run.layout->blocks : run.row_end - run.row_begin, run.layout->width * size,
+                      run.out_stride * size);
     }
   }
   return slot.submit();

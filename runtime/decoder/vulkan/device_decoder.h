@@ -15,6 +15,15 @@ struct DeviceDecodeRequest {
   bool check_crc = true;
 };
 
+/// All rows of a coded tensor as integers in device memory, laid out as a DeviceForm (runtime/codec/device_form.h) from
+/// out.offset on, a multiple of 64.
+struct DeviceIntegerRequest {
+  size_t tensor = 0;
+  const IntegerForm* form = nullptr;
+  BufferView out;
+  bool check_crc = true;
+};
+
 class DeviceDecoder : public Decoder {
  public:
   DeviceDecoder* on_device() final { return this; }
@@ -23,6 +32,10 @@ class DeviceDecoder : public Decoder {
   /// on the one before. Batches that the caller submits afterwards see the result; batches submitted before finish
   /// reading `out` first. Progress in tiles. Errors and retries as for decode(); after an error `out` is unspecified.
   virtual Status decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress = {}) = 0;
+
+  /// Likewise, as integers. Nothing else may use the outputs meanwhile.
+  /// errors: as above; kLimit (more outliers than a form has room for)
+  virtual Status integers_to_device(std::span<const DeviceIntegerRequest> requests) = 0;
 
   /// For work that shares the device, its kernels and the file, as VulkanFusedProduct does.
   virtual DeviceContext& context() = 0;

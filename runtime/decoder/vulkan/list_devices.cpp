@@ -10,6 +10,10 @@ uint64_t vulkan_decoder_bytes(const NwcFile& file, const VulkanOptions& options)
   return VulkanDecoder::max_scratch_bytes(file, options);
 }
 
+uint64_t vulkan_integer_bytes(const NwcFile& file, const VulkanOptions& options) {
+  return VulkanDecoder::max_integer_bytes(file, options);
+}
+
 std::vector<VulkanDeviceInfo> list_vulkan_devices() {
   std::vector<VulkanDeviceInfo> out;
   const auto instance = VulkanInstance::create(false, Logger{});

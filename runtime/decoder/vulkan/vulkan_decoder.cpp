@@ -12,6 +12,22 @@ Status needs_cpu(const std::string& what) {
   return Status(StatusCode::kDeviceLost, str_cat(what, ": the Vulkan device was lost: decode on the CPU"));
 }
 
+Status check_integer_request(const NwcFile& file, const DeviceIntegerRequest& request) {
+  if (request.tensor >= file.tensors().size() || file.tensors()[request.tensor].storage != Storage::kCoded)
+    return invalid_argument(str_cat("tensor ", request.tensor, " is not a coded one"));
+  const TensorRecord& record = file.tensors()[request.tensor];
+  const IntegerForm* form = request.form;
+  if (form == nullptr || form->rows != record.rows() || form->cols != record.cols())
+    return invalid_argument(str_cat(record.name, ": the form is another tensor's"));
+  const BufferView& out = request.out;
+  if (out.buffer == nullptr || out.offset % 64 != 0)
+    return invalid_argument(str_cat(record.name, ": the output must be a buffer, from a multiple of 64 bytes on"));
+  const uint64_t need = DeviceForm(*form).bytes;
+  if (out.size >= need && out.buffer->size() >= out.offset && out.buffer->size() - out.offset >= need) return {};
+  return Status(StatusCode::kBufferTooSmall,
+                str_cat(record.name, ": needs ", need, " bytes of the device's buffer, there are ", out.size));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<VulkanDecoder>> VulkanDecoder::create(const NwcFile& file, Runner& runner,
@@ -82,6 +98,26 @@ Status VulkanDecoder::decode_to_device(std::span<const DeviceDecodeRequest> requ
   return run_jobs(jobs, progress);
 }
 
+Status VulkanDecoder::integers_to_device(std::span<const DeviceIntegerRequest> requests) {
+  for (const DeviceIntegerRequest& request : requests) {
+    NWC_TRY(check_integer_request(context_->file, request));
+  }
+  const std::lock_guard<std::mutex> lock(integers_mutex_);
+  return integers_.decode(requests, [this](std::span<const DeviceDecodeRequest> parts) {
+    std::vector<DecodeJob> jobs;
+    for (const DeviceDecodeRequest& part : parts) {
+      DecodeJob& job = jobs.emplace_back();
+      job.tensor = part.tensor;
+      job.row_begin = part.row_begin;
+      job.row_end = part.row_end;
+      job.values_only = true;
+      job.check_crc = part.check_crc;
+      job.device = part.out;
+    }
+    return run_jobs(jobs, {});
+  });
+}
+
 Status VulkanDecoder::run_jobs(std::span<const DecodeJob> jobs, const Progress& progress) {
   if (jobs.empty()) return {};
   const std::lock_guard<std::mutex> lock(context_->mutex);
@@ -132,12 +168,13 @@ Result<double> VulkanDecoder::time_device_copy(uint64_t bytes, int repetitions) 
 }
 
 uint64_t VulkanDecoder::device_bytes() const {
-  return stream_->device_bytes() +
+  return stream_->device_bytes() + integers_.device_bytes() +
          (context_->kernels == nullptr ? 0 : context_->kernels->device_bytes() + context_->test_slot->device_bytes());
 }
 
 uint64_t VulkanDecoder::host_bytes() const {
-  return stream_->host_bytes() + (context_->test_slot == nullptr ? 0 : context_->test_slot->host_bytes());
+  return stream_->host_bytes() + integers_.host_bytes() +
+         (context_->test_slot == nullptr ? 0 : context_->test_slot->host_bytes());
 }
 
 uint64_t VulkanDecoder::max_scratch_bytes(const NwcFile& file, const VulkanOptions& options) {

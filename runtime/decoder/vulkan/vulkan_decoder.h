@@ -2,6 +2,7 @@
 #pragma once
 
 #include "runtime/decoder/vulkan/device_decoder.h"
+#include "runtime/decoder/vulkan/device_integers.h"
 #include "runtime/decoder/vulkan/window_stream.h"
 
 namespace nwc {
@@ -17,6 +18,8 @@ class VulkanDecoder final : public DeviceDecoder {
   Status decode_values(size_t tensor, std::span<int16_t> out) override;
   Status decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress = {}) override;
 
+  Status integers_to_device(std::span<const DeviceIntegerRequest> requests) override;
+
   DeviceContext& context() override { return *context_; }
   void set_timed(bool timed) override { stream_->set_timed(timed); }
   double last_device_seconds() const override { return stream_->kernel_seconds(); }
@@ -27,6 +30,10 @@ class VulkanDecoder final : public DeviceDecoder {
   /// The most that device_bytes() and host_bytes() come to together with these options, side information of all
   /// tensors included.
   static uint64_t max_scratch_bytes(const NwcFile& file, const VulkanOptions& options);
+  /// What integers_to_device() adds to it.
+  static uint64_t max_integer_bytes(const NwcFile& file, const VulkanOptions& options) {
+    return DeviceIntegers::max_bytes(file, options.max_window_bytes);
+  }
 
   /// Messages of the validation layer so far, and whether it is on.
   uint64_t validation_messages() const { return context_->device->instance().validation_messages(); }
@@ -34,7 +41,7 @@ class VulkanDecoder final : public DeviceDecoder {
   const DeviceInfo& device_info() const { return context_->device->info(); }
 
  private:
-  explicit VulkanDecoder(std::unique_ptr<DeviceContext> context) : context_(std::move(context)) {}
+  explicit VulkanDecoder(std::unique_ptr<DeviceContext> context) : context_(std::move(context)), integers_(*context_) {}
 
   /// Tries every variant that works, in windows as large as the device can take.
   Status run_jobs(std::span<const DecodeJob> jobs, const Progress& progress);
@@ -42,6 +49,8 @@ class VulkanDecoder final : public DeviceDecoder {
 
   const std::unique_ptr<DeviceContext> context_;
   std::unique_ptr<WindowStream> stream_;
+  std::mutex integers_mutex_;  ///< taken before the context's
+  DeviceIntegers integers_;
 };
 
 }  // namespace nwc

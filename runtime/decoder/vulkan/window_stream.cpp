@@ -178,9 +178,10 @@ Status WindowStream::add_windows(const std::shared_ptr<Source>& source) {
     run.row_end = std::min(job.row_end, layout.row + layout.rows) - layout.row;
     run.synthesis_level_at = layout.level_at;
     if (!read_back) {
-      const uint64_t at = (layout.row + run.row_begin - job.row_begin) * grid.n + layout.col;
+      const uint64_t row = layout.row + run.row_begin - job.row_begin;
       run.out = job.device;
-      run.out.offset += at * dtype_size(job.dtype);
+      run.out.offset += job.values_only ? (row / kChunk * grid.n + layout.col) * kChunk * sizeof(int16_t)
+                                        : (row * grid.n + layout.col) * dtype_size(job.dtype);
       run.out_stride = grid.n;
     }
     NWC_TRY(add(std::move(piece), run));

@@ -18,11 +18,11 @@ namespace nwc {
 struct DecodeJob {
   size_t tensor = 0;
   uint64_t row_begin = 0, row_end = 0;
-  bool values_only = false;  ///< reconstruction indices, [row block][column][16]
+  bool values_only = false;  ///< reconstruction indices, [row block][column][16], of whole bands of tiles
   Dtype dtype = Dtype::kF32;
   bool check_crc = true;
   uint8_t* host = nullptr;  ///< or:
-  BufferView device;        ///< coded tensors' values go to the host only, raw tensors to the device only
+  BufferView device;        ///< values: from a multiple of 32 bytes on; raw tensors go to the device only
 };
 
 class WindowStream {

@@ -509,10 +509,10 @@ enum {
   NWC_PRECISION_F32 = 1,
   NWC_PRECISION_F16 = 2, /* is kept for such weights, too, and the log warns */
   NWC_PRECISION_BF16 = 3,
-  /* For weights alone, and on the CPU: coded weights are held as the integers that they are, exactly, in one byte (Q8),
-   * or in as many bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). Products
-   * round their inputs to 16 bits. Where the codec's weights are not integers times scales, and on a device, F16 is
-   * taken, and the log warns. */
+  /* For weights alone: coded weights are held as the integers that they are, exactly, in one byte (Q8), or in as many
+   * bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). On the CPU products round
+   * their inputs to 16 bits. Where the codec's weights are not integers times scales, F16 is taken, and the log warns.
+   */
   NWC_PRECISION_Q8 = 4,
   NWC_PRECISION_PACKED = 5
 };

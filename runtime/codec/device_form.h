@@ -1,0 +1,31 @@
+// How the integers of a tensor lie in the memory of a device: as an IntegerForm says, and behind that what its kernels
+// look up.
+#pragma once
+
+#include "runtime/base/checked.h"
+#include "runtime/codec/integer_form.h"
+
+namespace nwc {
+
+/// Places behind the form's own parts, in bytes. Where an IntegerForm has the beginnings of the row blocks' outliers, a
+/// device leaves a gap: it finds a place for each row block's outliers when it meets them, in any order, so that both
+/// ends are written down.
+struct DeviceForm {
+  explicit DeviceForm(const IntegerForm& form) {
+    units_at = form.bytes;
+    ranges_at = units_at + align_up(form.units() * sizeof(uint32_t), 64);
+    count_at = ranges_at + form.row_blocks() * 2 * sizeof(uint32_t);
+    bytes = align_up(count_at + 2 * sizeof(uint32_t), 64);
+  }
+  uint64_t units_at = 0;   ///< u32 [units], device_unit()
+  uint64_t ranges_at = 0;  ///< u32 [row blocks][2], first outlier and the one behind the last
+  uint64_t count_at = 0;   ///< u32: outliers of the tensor; u32: other than 0 where they were too many
+  uint64_t bytes = 0;
+};
+
+/// A unit's entry: its bits, and how many times 64 bytes lie in front of it in the row block, from bit 4 on.
+constexpr uint32_t device_unit(uint64_t offset, uint32_t bits) {
+  return static_cast<uint32_t>(offset / 64) << 4 | bits;
+}
+
+}  // namespace nwc

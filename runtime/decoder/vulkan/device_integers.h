@@ -1,0 +1,53 @@
+// Coded tensors to integers in a device's memory: values come out of the rANS kernel, another kernel packs them.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "runtime/codec/device_form.h"
+#include "runtime/decoder/vulkan/device_decoder.h"
+
+namespace nwc {
+
+/// Dispatches integers_pack over row blocks of a tensor: values [row blocks][cols][16] from values.offset on become
+/// units, and outliers, of row block first_block and the ones behind it, in a DeviceForm from out.offset on. values and
+/// out begin at multiples of 64 bytes. The kernel counts outliers on from what the form holds.
+Status dispatch_pack(CommandBatch& batch, const IntegerForm& form, uint64_t first_block, uint64_t row_blocks,
+                     const BufferView& values, const BufferView& out, uint64_t offset_alignment);
+
+/// Sends known values through integers_pack. errors: kDevice (a wrong answer), kOutOfMemory, kDeviceLost
+Status check_pack(VulkanDevice& device, PipelineCache& pipelines);
+
+class DeviceIntegers {
+ public:
+  DeviceIntegers(DeviceContext& context) : context_(context) {}
+
+  /// Rows of values at a time, and how they come to the device.
+  using DecodeValues = std::function<Status(std::span<const DeviceDecodeRequest> values)>;
+  /// See DeviceDecoder::integers_to_device. One call at a time.
+  Status decode(std::span<const DeviceIntegerRequest> requests, const DecodeValues& decode_values);
+  uint64_t device_bytes() const { return values_.size(); }
+  uint64_t host_bytes() const { return upload_.size() + readback_.size(); }
+  /// The most that both come to.
+  static uint64_t max_bytes(const NwcFile& file, uint64_t window_bytes);
+
+ private:
+  /// Rows of a request, whole bands of tiles, and where their values lie.
+  struct Piece {
+    size_t request = 0;
+    uint64_t row_begin = 0, row_end = 0, values_at = 0, values_bytes = 0;
+  };
+  Status write_heads(std::span<const DeviceIntegerRequest> requests);
+  Status pack(std::span<const DeviceIntegerRequest> requests, std::span<const Piece> pieces);
+  Status check_counts(std::span<const DeviceIntegerRequest> requests);
+  Status make_room(DeviceBuffer* buffer, uint64_t bytes, MemoryKind kind);
+
+  DeviceContext& context_;
+  bool checked_ = false;  ///< that the kernel answers rightly
+  DeviceBuffer values_, upload_, readback_;
+  std::unique_ptr<CommandBatch> batch_;  // after the buffers: what is in flight ends before they do
+};
+
+}  // namespace nwc

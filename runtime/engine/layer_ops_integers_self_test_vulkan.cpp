@@ -1,0 +1,162 @@
+// The known-answer test of the kernels that multiply by integers and look rows of them up.
+#include <cmath>
+#include <cstring>
+
+#include "runtime/base/str_cat.h"
+#include "runtime/decoder/vulkan/device_integers.h"
+#include "runtime/engine/layer_ops_self_test_vulkan.h"
+
+namespace nwc {
+namespace {
+
+// Neither fills its last row block or unit; 9 units are more than a workgroup takes at a time.
+constexpr uint32_t kRows = 35, kCols = 264;
+constexpr uint8_t kBits[] = {4, 5, 6, 8, 6, 5, 4, 8, 5};
+constexpr float kTolerance = 1e-4f;
+
+/// Multiples of 1/8 below 1.
+float number(uint32_t seed, uint32_t i) {
+  const uint32_t mixed = (i * 2654435761u + seed * 40503u) >> 16;
+  return (static_cast<float>(mixed % 15) - 7) / 8;
+}
+
+/// A small tensor of integers, outliers among them, and the weights that it stands for.
+struct KnownIntegers {
+  explicit KnownIntegers(bool shrinks) {
+    form.rows = kRows;
+    form.cols = kCols;
+    form.shrinks = shrinks;
+    form.bits.assign(std::begin(kBits), std::end(kBits));
+    const auto place = [this](uint64_t size) {
+      const uint64_t at = form.bytes;
+      form.bytes = align_up(at + size, 64);
+      return at;
+    };
+    for (const uint8_t bits : form.bits) form.row_block_bytes += unit_bytes(bits);
+    place(form.row_blocks() * form.row_block_bytes);
+    form.row_scale_at = place(form.row_blocks() * kChunk * sizeof(float));
+    form.factor_at = place(form.padded_cols() * sizeof(float));
+    form.shrink_at = place(form.padded_cols() * sizeof(float));
+    form.begin_at = place(0);
+    form.max_outliers = 512;
+    form.outliers_at = place(form.max_outliers * sizeof(Outlier));
+    head.resize(DeviceForm(form).bytes);
+    const auto put = [this](uint64_t at, auto value) { std::memcpy(head.data() + at, &value, sizeof value); };
+    std::vector<float> factor(kCols), shrink(kCols);
+    for (uint32_t j = 0; j < kCols; ++j) {
+      factor[j] = j % 31 == 4 ? 0.0f : 1.25f + number(1, j);
+      shrink[j] = factor[j] * 0.25f;
+      put(form.factor_at + j * sizeof(float), factor[j]);
+      put(form.shrink_at + j * sizeof(float), shrink[j]);
+    }
+    uint64_t at = 0;
+    for (uint32_t u = 0; u < form.units(); at += unit_bytes(form.bits[u]), ++u)
+      put(DeviceForm(form).units_at + u * sizeof(uint32_t), device_unit(at, form.bits[u]));
+    values.resize(form.row_blocks() * kChunk * kCols);
+    weights.resize(kRows * kCols);
+    for (uint32_t i = 0; i < kRows; ++i) {
+      const float scale = 0.5f + number(2, i) / 4;
+      put(form.row_scale_at + i * sizeof(float), scale);
+      for (uint32_t j = 0; j < kCols; ++j) {
+        const uint32_t mixed = ((i * kCols + j) * 2654435761u) >> 16;
+        const int32_t q =
+            mixed % 101 == 3 ? static_cast<int32_t>(mixed % 801) - 400 : static_cast<int32_t>(mixed % 15) - 7;
+        values[(i / kChunk * kCols + j) * kChunk + i % kChunk] = static_cast<int16_t>(q);
+        const float sign = static_cast<float>((q > 0) - (q < 0));
+        weights[i * kCols + j] = (static_cast<float>(q) * factor[j] - (shrinks ? sign * shrink[j] : 0)) * scale;
+      }
+    }
+  }
+
+  IntegerForm form;
+  std::vector<uint8_t> head;  ///< a DeviceForm without its units and outliers
+  std::vector<int16_t> values;
+  std::vector<float> weights;
+};
+
+class SelfTest {
+ public:
+  SelfTest(VulkanDevice& device, CommandBatch& batch) : device_(device), batch_(batch), ops_(device, Dtype::kF32) {}
+
+  Status run(bool shrinks) {
+    const KnownIntegers known(shrinks);
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer memory, buffer(known.head.data(), known.head.size()));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer values, buffer(known.values.data(), known.values.size() * 2));
+    NWC_TRY(batch_.begin());
+    NWC_TRY(dispatch_pack(batch_, known.form, 0, known.form.row_blocks(), &values, &memory,
+                          device_.info().offset_alignment));
+    batch_.barrier();
+    NWC_TRY(batch_.submit_and_wait());
+    const IntegerWeightsView view{&memory, 0, &known.form};
+    for (const uint32_t tokens : {1u, kFewTokens, kFewTokens + 1}) NWC_TRY(check_matmul(known, view, tokens));
+    return check_embed(known, view);
+  }
+
+ private:
+  Result<DeviceBuffer> buffer(const void* bytes, uint64_t size) {
+    NWC_ASSIGN_OR_RETURN(DeviceBuffer made, DeviceBuffer::create(device_, size, MemoryKind::kUpload));
+    std::memcpy(made.mapped().data(), bytes, static_cast<size_t>(size));
+    NWC_TRY(made.flush());
+    return made;
+  }
+
+  template <typename Record>
+  Status compare(const char* kernel, const DeviceBuffer& out, const std::vector<float>& expected, Record&& record) {
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer readback, DeviceBuffer::create(device_, out.size(), MemoryKind::kReadback));
+    NWC_TRY(batch_.begin());
+    NWC_TRY(record());
+    batch_.barrier();
+    batch_.copy(out, 0, readback, 0, out.size());
+    batch_.barrier();
+    NWC_TRY(batch_.submit_and_wait());
+    NWC_TRY(readback.invalidate());
+    const float* got = reinterpret_cast<const float*>(readback.mapped().data());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (std::abs(got[i] - expected[i]) <= kTolerance * (64 + std::abs(expected[i]))) continue;
+      return Status(StatusCode::kDevice, str_cat(device_.info().name, ": the kernel ", kernel,
+                                                 " does not compute rightly: hold weights as floating-point numbers"));
+    }
+    return {};
+  }
+
+  Status check_matmul(const KnownIntegers& known, const IntegerWeightsView& view, uint32_t tokens) {
+    std::vector<float> x(size_t{tokens} * kCols), y(size_t{tokens} * kRows);
+    for (uint32_t i = 0; i < x.size(); ++i) x[i] = number(3, i);
+    for (uint32_t i = 0; i < y.size(); ++i) y[i] = number(4, i);
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer in, buffer(x.data(), x.size() * sizeof(float)));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer out, buffer(y.data(), y.size() * sizeof(float)));
+    for (uint32_t t = 0; t < tokens; ++t) {
+      for (uint32_t r = 0; r < kRows; ++r) {
+        for (uint32_t j = 0; j < kCols; ++j) y[t * kRows + r] += x[t * kCols + j] * known.weights[r * kCols + j];
+      }
+    }
+    return compare(tokens > kFewTokens ? "integers_many" : "integers_few", out, y, [&] {
+      return ops_.matmul(batch_, view, tokens, {&in, 0, kCols}, {&out, 0, kRows}, true);
+    });
+  }
+
+  Status check_embed(const KnownIntegers& known, const IntegerWeightsView& view) {
+    const uint32_t ids[] = {kRows - 1, 0, 5, 18};
+    std::vector<float> expected;
+    for (const uint32_t id : ids) {
+      for (uint32_t j = 0; j < kCols; ++j) expected.push_back(2 * known.weights[id * kCols + j]);
+    }
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer id_buffer, buffer(ids, sizeof ids));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer x, buffer(expected.data(), expected.size() * sizeof(float)));
+    return compare("integers_rows", x, expected,
+                   [&] { return ops_.embed(batch_, view, id_buffer, 0, std::size(ids), x, 2, false); });
+  }
+
+  VulkanDevice& device_;
+  CommandBatch& batch_;
+  const LayerOps ops_;
+};
+
+}  // namespace
+
+Status check_integer_ops(VulkanDevice& device, PipelineCache& pipelines, bool shrinks) {
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, pipelines));
+  return SelfTest(device, *batch).run(shrinks);
+}
+
+}  // namespace nwc
