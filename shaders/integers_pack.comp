@@ -136,6 +136,7 @@ void main() {
     const uint range = pc.ranges_at + 2u * (pc.first_block + block);
     rest[range] = first;
     rest[range + 1u] = first + total;
+    atomicAdd(rest[pc.count_at + 2u], 1u);
   }
   barrier();
   if (total != 0u) write_outliers();

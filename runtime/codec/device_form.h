@@ -7,6 +7,8 @@
 
 namespace nwc {
 
+inline constexpr uint32_t kDeviceCounts = 3;
+
 /// Places behind the form's own parts, in bytes. Where an IntegerForm has the beginnings of the row blocks' outliers, a
 /// device leaves a gap: it finds a place for each row block's outliers when it meets them, in any order, so that both
 /// ends are written down.
@@ -15,11 +17,12 @@ struct DeviceForm {
     units_at = form.bytes;
     ranges_at = units_at + align_up(form.units() * sizeof(uint32_t), 64);
     count_at = ranges_at + form.row_blocks() * 2 * sizeof(uint32_t);
-    bytes = align_up(count_at + 2 * sizeof(uint32_t), 64);
+    bytes = align_up(count_at + kDeviceCounts * sizeof(uint32_t), 64);
   }
   uint64_t units_at = 0;   ///< u32 [units], device_unit()
   uint64_t ranges_at = 0;  ///< u32 [row blocks][2], first outlier and the one behind the last
-  uint64_t count_at = 0;   ///< u32: outliers of the tensor; u32: other than 0 where they were too many
+  /// u32: outliers of the tensor; u32: other than 0 where they were too many; u32: row blocks that were packed
+  uint64_t count_at = 0;
   uint64_t bytes = 0;
 };
 

@@ -11,7 +11,8 @@ namespace nwc {
 Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, std::span<const BlockSpec> blocks,
                        Dtype weight_dtype, Dtype kv_dtype);
 
-/// Likewise, the kernels for weights that are integers; shrinks: those of codecs that shrink.
+/// Likewise, the kernels for weights that are integers; shrinks: those of codecs that shrink. errors: kUnsupported
+/// (a kernel answers wrongly), those of LayerOps
 Status check_integer_ops(VulkanDevice& device, PipelineCache& pipelines, bool shrinks);
 
 }  // namespace nwc

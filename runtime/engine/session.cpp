@@ -11,7 +11,7 @@ namespace nwc {
 
 struct Session::Impl {
   Impl(const NwcFile& f, Decoder& d, Runner& r, const SessionParams& p, ModelLayout l, const Logger& g)
-      : file(f), decoder(d), runner(r), params(p), layout(std::move(l)), logger(g) {}
+      : file(f), decoder(d), runner(r), params(p), wanted(p.integers), layout(std::move(l)), logger(g) {}
 
   Status start(const Progress& progress);
   Status start_on_cpu(const Status& why);
@@ -33,7 +33,8 @@ struct Session::Impl {
   const NwcFile& file;
   Decoder& decoder;
   Runner& runner;
-  SessionParams params;  ///< compute: where the forward pass runs now
+  SessionParams params;         ///< compute: where the forward pass runs now
+  const IntegerWeights wanted;  ///< params.integers as they were given
   const ModelLayout layout;
   const Logger logger;
   MemoryPlan plan;
@@ -78,9 +79,8 @@ Status Session::Impl::start(const Progress& progress) {
     params.integers = packed ? IntegerWeights::kQ8 : IntegerWeights::kNone;
     return start(progress);
   }
-  const StatusCode code = made.status().code();
-  if (vulkan && plan.integers != IntegerWeights::kNone &&
-      (code == StatusCode::kUnsupported || code == StatusCode::kDevice)) {
+  // The device, or a driver's compiler, fails at them.
+  if (vulkan && plan.integers != IntegerWeights::kNone && made.status().code() == StatusCode::kUnsupported) {
     logger.log(LogLevel::kWarning, str_cat("weights are not held as integers: ", made.status().message()));
     params.integers = IntegerWeights::kNone;
     return start(progress);
@@ -96,6 +96,7 @@ Status Session::Impl::start_on_cpu(const Status& why) {
              str_cat("the model runs on the CPU from now on, since ", decoder.name(), " failed: ", why.message()));
   forward.reset();
   params.compute = Compute::kCpu;
+  params.integers = wanted;
   params.context = plan.context;
   params.batch = plan.batch;
   NWC_TRY(start({}));

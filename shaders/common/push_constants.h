@@ -157,7 +157,8 @@ struct PackPush {
   NWC_UINT(weight_at, 0)    // word of its units in the binding of the units
   NWC_UINT(units_at, 0)     // index of the units' entries
   NWC_UINT(ranges_at, 0)    // index of the row blocks' ends of outliers
-  NWC_UINT(count_at, 0)     // index of the number of outliers and the word that says that they are too many
+  NWC_UINT(count_at, 0)     // index of the number of outliers, of the word that says that they are too many, and of the
+                            // number of row blocks packed
   NWC_UINT(outliers_at, 0)  // index of the outliers
   NWC_UINT(max_outliers, 0)
 };

@@ -151,13 +151,22 @@ TEST_F(CApiFaults, KernelThatFailsInTheMiddleIsReplaced) {
   create(NWC_BACKEND_AUTO, NWC_WEIGHTS_RESIDENT, {});
   const std::vector<float> want = logits();
   const std::string device = name();
-  FaultyVulkan faults;
-  faults.batches_until_skip = self_test_batches_ + 10;
-  create(NWC_BACKEND_AUTO, NWC_WEIGHTS_RESIDENT, faults);
-  EXPECT_EQ(faulty_vulkan()->skipped, 1u);
-  EXPECT_EQ(warnings("quarantined Vulkan kernel"), 1u);
-  expect_same(logits(), want);
-  EXPECT_EQ(name(), another_kernel() ? device : name());
+  size_t replaced = 0, floats = 0;
+  for (int64_t batch = 4; batch < 44; batch += 3) {  // self-tests of kernels, values and units of layers
+    FaultyVulkan faults;
+    faults.batches_until_skip = self_test_batches_ + batch;
+    create(NWC_BACKEND_AUTO, NWC_WEIGHTS_RESIDENT, faults);
+    if (faulty_vulkan()->skipped == 0)
+      break;  // the session is made before that, and what follows proves itself no more
+    const size_t quarantined = warnings("quarantined Vulkan kernel");
+    const size_t without_integers = warnings("weights are not held as integers");
+    replaced += quarantined;
+    floats += without_integers;
+    EXPECT_LE(distance(logits(), want), kTolerance) << "batch " << batch;
+    EXPECT_TRUE(quarantined == 0 || !another_kernel() || name() == device);
+  }
+  EXPECT_GE(replaced, 1u);
+  EXPECT_GE(floats, 1u) << "units that are not packed are seen";
 }
 
 TEST_F(CApiFaults, WrongLayerKernelsLeaveTheModelToTheCpu) {

@@ -34,7 +34,7 @@ class DeviceDecoder : public Decoder {
   virtual Status decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress = {}) = 0;
 
   /// Likewise, as integers. Nothing else may use the outputs meanwhile.
-  /// errors: as above; kLimit (more outliers than a form has room for)
+  /// errors: as above; kLimit (more outliers than a form has room for); kUnsupported (the kernel that packs them fails)
   virtual Status integers_to_device(std::span<const DeviceIntegerRequest> requests) = 0;
 
   /// For work that shares the device, its kernels and the file, as VulkanFusedProduct does.

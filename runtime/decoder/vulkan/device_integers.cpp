@@ -54,7 +54,7 @@ uint64_t DeviceIntegers::max_bytes(const NwcFile& file, uint64_t window_bytes) {
     // Scales of rows, factors, shrinkage, entries of units.
     heads += (record.rows() + 3 * record.cols()) * sizeof(float) + 1024;
   }
-  return align_up(values, kBindingAlignment) + heads + file.tensors().size() * 2 * sizeof(uint32_t);
+  return align_up(values, kBindingAlignment) + heads + file.tensors().size() * kDeviceCounts * sizeof(uint32_t);
 }
 
 Status DeviceIntegers::make_room(DeviceBuffer* buffer, uint64_t bytes, MemoryKind kind) {
@@ -80,7 +80,7 @@ Status DeviceIntegers::write_heads(std::span<const DeviceIntegerRequest> request
     size += parts.back().bytes;
     parts.push_back({size, device.units_at, form.units() * sizeof(uint32_t), i});
     size = align_up(size + parts.back().bytes, 64);
-    parts.push_back({size, device.count_at, 2 * sizeof(uint32_t), i});
+    parts.push_back({size, device.count_at, kDeviceCounts * sizeof(uint32_t), i});
     size = align_up(size + parts.back().bytes, 64);
   }
   NWC_TRY(make_room(&upload_, size, MemoryKind::kUpload));
@@ -95,7 +95,7 @@ Status DeviceIntegers::write_heads(std::span<const DeviceIntegerRequest> request
       std::memcpy(units + u * sizeof entry, &entry, sizeof entry);
       at += unit_bytes(form.bits[u]);
     }
-    std::memset(upload_.mapped().data() + parts[3 * i + 2].from, 0, 2 * sizeof(uint32_t));
+    std::memset(upload_.mapped().data() + parts[3 * i + 2].from, 0, kDeviceCounts * sizeof(uint32_t));
   }
   NWC_TRY(upload_.flush());
   NWC_TRY(batch_->begin());
@@ -130,23 +130,28 @@ Status DeviceIntegers::pack(std::span<const DeviceIntegerRequest> requests, std:
 
 Status DeviceIntegers::check_counts(std::span<const DeviceIntegerRequest> requests) {
   if (batch_->in_flight()) NWC_TRY(batch_->wait());
-  NWC_TRY(make_room(&readback_, requests.size() * 2 * sizeof(uint32_t), MemoryKind::kReadback));
+  NWC_TRY(make_room(&readback_, requests.size() * kDeviceCounts * sizeof(uint32_t), MemoryKind::kReadback));
   NWC_TRY(batch_->begin());
   batch_->barrier();
   for (size_t i = 0; i < requests.size(); ++i) {
     const BufferView& out = requests[i].out;
     const uint64_t from = out.offset + DeviceForm(*requests[i].form).count_at;
-    batch_->copy(*out.buffer, from, readback_, i * 2 * sizeof(uint32_t), 2 * sizeof(uint32_t));
+    batch_->copy(*out.buffer, from, readback_, i * kDeviceCounts * sizeof(uint32_t), kDeviceCounts * sizeof(uint32_t));
   }
   batch_->barrier();
   NWC_TRY(batch_->submit_and_wait());
   NWC_TRY(readback_.invalidate());
   for (size_t i = 0; i < requests.size(); ++i) {
-    uint32_t counts[2];
+    uint32_t counts[kDeviceCounts];
     std::memcpy(counts, readback_.mapped().data() + i * sizeof counts, sizeof counts);
+    const IntegerForm& form = *requests[i].form;
+    if (counts[2] != form.row_blocks()) {
+      return unsupported(str_cat(context_.device->info().name, ": the kernel integers_pack has left out ",
+                                 form.row_blocks() - counts[2], " of ", form.row_blocks(), " row blocks"));
+    }
     if (counts[1] == 0) continue;
     return limit_error(str_cat("tensor '", context_.file.tensors()[requests[i].tensor].name, "': more than ",
-                               requests[i].form->max_outliers, " weights are larger than the tables of the codec say"));
+                               form.max_outliers, " weights are larger than the tables of the codec say"));
   }
   return {};
 }
@@ -280,9 +285,7 @@ Status check_pack(VulkanDevice& device, PipelineCache& pipelines) {
       right = right && (row >= kRows || sums[i] == values[i]);
     }
     if (right) continue;
-    return Status(StatusCode::kDevice, str_cat(device.info().name,
-                                               ": the kernel integers_pack does not compute rightly"
-                                               ": hold weights as floating-point numbers"));
+    return unsupported(str_cat(device.info().name, ": the kernel integers_pack does not compute rightly"));
   }
   return {};
 }

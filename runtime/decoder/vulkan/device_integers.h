@@ -17,7 +17,7 @@ namespace nwc {
 Status dispatch_pack(CommandBatch& batch, const IntegerForm& form, uint64_t first_block, uint64_t row_blocks,
                      const BufferView& values, const BufferView& out, uint64_t offset_alignment);
 
-/// Sends known values through integers_pack. errors: kDevice (a wrong answer), kOutOfMemory, kDeviceLost
+/// Sends known values through integers_pack. errors: kUnsupported (a wrong answer), kOutOfMemory, kDeviceLost
 Status check_pack(VulkanDevice& device, PipelineCache& pipelines);
 
 class DeviceIntegers {
