@@ -110,6 +110,12 @@ void measure_vulkan(const DecodeOptions& o, const SyntheticOptions& wanted, Runn
     jobs.push_back({r, [&] { seconds = on_device->decode(); }, true, {}, [&] { return seconds; }});
     r.name = "device copy of the decoded bytes";
     jobs.push_back({r, [&] { seconds = on_device->copy(); }, true, {}, [&] { return seconds; }});
+    for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
+      if (!on_device->has_integers()) continue;
+      r.name = which == IntegerWeights::kQ8 ? "tensor to q8 in device memory" : "tensor to packed in device memory";
+      const auto work = [&, which] { seconds = on_device->decode_integers(which); };
+      jobs.push_back({r, work, true, {}, [&] { return seconds; }});
+    }
     report->measure(jobs, Against{2, "ratio_device_copy"});
   }
   // Not in turn with the others: a decoder that switches between outputs in host and in device memory makes its buffers

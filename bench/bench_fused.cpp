@@ -78,6 +78,12 @@ void measure_vulkan(const FusedOptions& o, const SyntheticOptions& wanted, Runne
     add("f16 product", [&] { return layer->product(batch); });
     add("decode, then multiply", [&] { return layer->decode() + layer->product(batch); });
     if (layer->can_fuse()) add("fused product", [&] { return layer->fused(batch); });
+    for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
+      if (!layer->has_integers()) continue;
+      layer->decode_integers(which);
+      add(which == IntegerWeights::kQ8 ? "q8 product" : "packed product",
+          [&layer, which, batch] { return layer->integer_product(which, batch); });
+    }
     report->measure(jobs, Against{0, "ratio_f16_product"});
   }
 }

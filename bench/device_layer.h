@@ -14,11 +14,15 @@ class DeviceLayer {
   ~DeviceLayer();
 
   // Each returns what the device's clock says of its kernels or copies; 0 if it has no clock.
-  double decode();                   ///< all of it to f16
-  double copy();                     ///< as many bytes as decode() writes
-  double product(uint32_t vectors);  ///< with f16 weights
-  double fused(uint32_t vectors);    ///< from the payload
-  bool can_fuse() const;             ///< not with a network
+  double decode();                               ///< all of it to f16
+  double copy();                                 ///< as many bytes as decode() writes
+  double product(uint32_t vectors);              ///< with f16 weights
+  double fused(uint32_t vectors);                ///< from the payload
+  bool has_integers() const;                     ///< the codec's weights are integers
+  double decode_integers(IntegerWeights which);  ///< kQ8 or kPacked: all of it to that form
+  /// With weights in a form that decode_integers() has made.
+  double integer_product(IntegerWeights which, uint32_t vectors);
+  bool can_fuse() const;  ///< not with a network
 
  private:
   struct Impl;

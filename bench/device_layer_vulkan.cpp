@@ -11,14 +11,24 @@ T value_of(Result<T> result) {
   return std::move(result).value();
 }
 
+/// Symbols of synthetic layers are a little wider than their tables say.
+constexpr double kOutlierRoom = 16;
+
 }  // namespace
 
 struct DeviceLayer::Impl {
+  const NwcFile& file;
   DeviceDecoder& decoder;
   uint32_t rows, cols;
   DeviceBuffer weights, copy, x, y;
   std::unique_ptr<CommandBatch> batch;
   std::unique_ptr<VulkanFusedProduct> fused{};
+  struct Held {
+    IntegerForm form{};
+    DeviceBuffer buffer{};
+  };
+  Held q8{}, packed{};
+  Held& held(IntegerWeights which) { return which == IntegerWeights::kQ8 ? q8 : packed; }
 
   template <typename F>
   double timed(const F& record) {
@@ -46,7 +56,7 @@ std::unique_ptr<DeviceLayer> DeviceLayer::create(const SyntheticModel& m, Decode
     if (!buffer.ok()) return nullptr;
     buffers.push_back(std::move(buffer).value());
   }
-  auto impl = std::make_unique<Impl>(Impl{*vulkan, rows, cols, std::move(buffers[0]), std::move(buffers[1]),
+  auto impl = std::make_unique<Impl>(Impl{*m.file, *vulkan, rows, cols, std::move(buffers[0]), std::move(buffers[1]),
                                           std::move(buffers[2]), std::move(buffers[3]),
                                           value_of(CommandBatch::create(vulkan->device(), vulkan->pipelines()))});
   impl->timed([&] {
@@ -87,6 +97,29 @@ double DeviceLayer::product(uint32_t vectors) {
 double DeviceLayer::fused(uint32_t vectors) {
   const VulkanFusedProduct::Product job{0, vectors, &impl_->x, impl_->cols, &impl_->y, impl_->rows, false};
   return impl_->timed([&] { check(impl_->fused->record(*impl_->batch, {&job, 1})); });
+}
+
+bool DeviceLayer::has_integers() const { return why_not_integers(*impl_->file.codec()) == nullptr; }
+
+double DeviceLayer::decode_integers(IntegerWeights which) {
+  Impl::Held& held = impl_->held(which);
+  if (held.buffer.size() == 0) {
+    held.form = value_of(IntegerForms(impl_->file).choose(0, which, false, kOutlierRoom));
+    held.buffer =
+        value_of(DeviceBuffer::create(impl_->decoder.device(), DeviceForm(held.form).bytes, MemoryKind::kDevice));
+  }
+  const DeviceIntegerRequest request{0, &held.form, &held.buffer};
+  check(impl_->decoder.integers_to_device({&request, 1}));
+  return impl_->decoder.last_device_seconds();
+}
+
+double DeviceLayer::integer_product(IntegerWeights which, uint32_t vectors) {
+  const LayerOps ops(impl_->decoder.device(), Dtype::kF16);
+  const Impl::Held& held = impl_->held(which);
+  return impl_->timed([&] {
+    check(ops.matmul(*impl_->batch, IntegerWeightsView{&held.buffer, 0, &held.form}, vectors,
+                     {&impl_->x, 0, impl_->cols}, {&impl_->y, 0, impl_->rows}, false));
+  });
 }
 
 bool DeviceLayer::can_fuse() const { return impl_->fused != nullptr; }

@@ -5,10 +5,10 @@ Parts, in order; each has a limit of its own, and what hangs costs no more than 
   device        which driver works, the device's limits, how decoders start with and without each optional feature
   verify        coded models decoded on the device and on the CPU, compared weight by weight
   tests         every Vulkan test, each in a process of its own
-  decode        4096 x 4096 to f16 in device memory, for every preset, against a copy of as many bytes
-  fused         products of 1 to 8 vectors from the payload against those with f16 weights
+  decode        4096 x 4096 to f16, q8 and packed in device memory, for every preset, against a copy of the f16
+  fused         products of 1 to 8 vectors from the payload, and with q8 and packed weights, against those with f16
   attention     one layer's to 4,096 positions, split over them and not, against a copy of the keys and values
-  tokens        tokens per second of gutenlm by mode
+  tokens        tokens per second of gutenlm by mode, and resident as f16 and q8
   tokens-large  the same of a model of about a thousand million random weights, which is made here
   nvcomp        nvCOMP's ANS decoder on the same values, where its Python package is
   variants      every Vulkan test again without each of the device's optional features
@@ -269,10 +269,11 @@ class Check:
         if not any("pieces" in r["name"] for r in found):
             part["problems"].append("split attention was not measured")
 
-    def measure_tokens(self, part, model, modes, end):
+    def measure_tokens(self, part, model, modes, end, weights=None):
         few = ["--seconds", 2, "--generate", 2, "--prompt", 8] if self.o.rehearse else ["--seconds", 6]
-        found = self.records(part, ["tokens", model, *few, "--mode", *modes], end, lambda r:
-                             f"{r['name']}: {r['tokens_per_second']:.1f} tokens/s, loaded in "
+        found = self.records(part, ["tokens", model, *few, "--mode", *modes,
+                                     *(["--weights", weights] if weights else [])], end, lambda r:
+                             f"{r['name']}{', ' + weights if weights else ''}: {r['tokens_per_second']:.1f} tokens/s, loaded in "
                              f"{r['load_seconds']:.2f} s, {r['weights'] / 1e6:.1f} M weights")
         if len(found) != 2 * len(modes):
             part["problems"].append(f"{model.name}: a mode failed (see the log)")
@@ -281,6 +282,8 @@ class Check:
         modes = ["fused"] if self.o.rehearse else ["resident", "fused", "cached", "streamed", "fused-cached"]
         for path in sorted((self.folder / "models").glob("gutenlm*.nwc"))[:1 if self.o.rehearse else None]:
             self.measure_tokens(part, path, modes, end)
+            for weights in ["q8"] if self.o.rehearse else ["f16", "q8"]:
+                self.measure_tokens(part, path, ["resident"], end, weights)
 
     def tokens_large(self, part, end, work):
         path = pathlib.Path(work) / "large.nwc"
@@ -292,6 +295,8 @@ class Check:
             return
         for mode in ["resident"] if self.o.rehearse else ["resident", "fused", "streamed", "cached"]:
             self.measure_tokens(part, path, [mode], end)
+        if not self.o.rehearse:
+            self.measure_tokens(part, path, ["resident"], end, "f16")
         path.unlink()
 
     def nvcomp(self, part, end):

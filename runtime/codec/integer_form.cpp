@@ -86,7 +86,7 @@ std::vector<IntegerForms::Shares> IntegerForms::shares_by_level(const CodedTenso
   return levels;
 }
 
-Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bool check_crc) const {
+Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bool check_crc, double room) const {
   const TensorRecord& record = file_.tensors()[tensor];
   assert(record.cols() <= kMaxIntegerCols);
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(tensor, check_crc));
@@ -115,7 +115,8 @@ Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bo
   const uint64_t weights = form.rows * form.cols;
   const double expected =
       kOutlierRoom * outliers * static_cast<double>(form.rows) + kOutlierShare * static_cast<double>(weights);
-  form.max_outliers = std::min(weights, static_cast<uint64_t>(expected) + kOutliersPerRowBlock * form.row_blocks());
+  form.max_outliers =
+      std::min(weights, static_cast<uint64_t>(room * expected) + kOutliersPerRowBlock * form.row_blocks());
   const auto place = [&form](uint64_t size) {
     const uint64_t at = form.bytes;
     form.bytes = align_up(at + size, 64);

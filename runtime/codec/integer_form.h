@@ -78,8 +78,9 @@ class IntegerForms {
   explicit IntegerForms(const NwcFile& file);
 
   /// Chooses the bits of a coded tensor's units from the frequencies of its symbols, so that bits and outliers together
-  /// are few. which: kQ8 or kPacked; the tensor has at most kMaxIntegerCols columns. errors: those of load_coded
-  Result<IntegerForm> choose(size_t tensor, IntegerWeights which, bool check_crc) const;
+  /// are few. which: kQ8 or kPacked; the tensor has at most kMaxIntegerCols columns. room: for so many times as many
+  /// outliers as a file needs whose symbols are as frequent as its tables say. errors: those of load_coded
+  Result<IntegerForm> choose(size_t tensor, IntegerWeights which, bool check_crc, double room = 1) const;
 
  private:
   /// Of integers that do not fit, by kIntegerBits.

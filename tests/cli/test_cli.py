@@ -160,7 +160,7 @@ class Cli(CliCase):
         self.assertRegex(done.stderr,
                          r"warning: mode streamed is expected to take .* per token: [\d,]+ weights .* "
                          r"--mode resident \(")
-        self.assertRegex(self.check(OK, *args, "--warn-above", 1e-9, "--memory", "3600K").stderr, "give it memory")
+        self.assertRegex(self.check(OK, *args, "--warn-above", 1e-9, "--memory", "3900K").stderr, "give it memory")
         self.assertNotIn("warning", self.check(OK, *args, "--warn-above", 0).stderr)
 
     def test_bad_files(self):

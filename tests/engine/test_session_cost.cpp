@@ -8,7 +8,7 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kHidden = 64, kInner = 128, kVocab = 512, kLayers = 3;
+constexpr uint32_t kHidden = 64, kInner = 128, kVocab = 512, kLayers = 12;
 constexpr uint64_t kLayerWeights = 4 * kHidden * kHidden + 3 * kHidden * kInner;
 constexpr uint64_t kHeadWeights = kVocab * kHidden;
 

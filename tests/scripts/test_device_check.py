@@ -83,8 +83,10 @@ class Rehearsal(unittest.TestCase):
             self.assertEqual({t["result"] for t in parts[name]["tests"]} - {"skipped"}, {"passed"})
         self.assertTrue(any("ratio_device_copy" in r for r in parts["decode"]["records"]))
         self.assertTrue(any("ratio_f16_product" in r for r in parts["fused"]["records"]))
+        self.assertTrue(any(r["name"] == "tensor to packed in device memory" for r in parts["decode"]["records"]))
+        self.assertTrue(any(r["name"] == "packed product" for r in parts["fused"]["records"]))
         self.assertTrue(any("64 pieces" in r["name"] for r in parts["attention"]["records"]))
-        self.assertEqual(len(parts["tokens"]["records"]), 2)
+        self.assertEqual(len(parts["tokens"]["records"]), 4)  # fused, and resident as q8
         self.assertEqual(sorted(f.name for f in out.iterdir()), [f"device_check.{e}" for e in ("json", "log", "txt")])
 
     def test_parts_that_find_no_time_are_said(self):

@@ -108,10 +108,19 @@ Status DeviceIntegers::write_heads(std::span<const DeviceIntegerRequest> request
   return batch_->submit_and_wait();
 }
 
+// For what is in flight, if something is.
+Status DeviceIntegers::wait() {
+  if (!batch_->in_flight()) return {};
+  NWC_TRY(batch_->wait());
+  if (timed_) kernel_seconds_ += batch_->seconds();
+  return {};
+}
+
 Status DeviceIntegers::pack(std::span<const DeviceIntegerRequest> requests, std::span<const Piece> pieces) {
-  if (batch_->in_flight()) NWC_TRY(batch_->wait());
+  NWC_TRY(wait());
   NWC_TRY(batch_->begin());
   batch_->barrier();
+  if (timed_) NWC_TRY(batch_->start_clock());
   const uint64_t alignment = context_.device->info().offset_alignment;
   for (const Piece& piece : pieces) {
     const DeviceIntegerRequest& request = requests[piece.request];
@@ -124,12 +133,13 @@ Status DeviceIntegers::pack(std::span<const DeviceIntegerRequest> requests, std:
                             alignment));
     }
   }
+  if (timed_) batch_->stop_clock();
   batch_->barrier();
   return batch_->submit();
 }
 
 Status DeviceIntegers::check_counts(std::span<const DeviceIntegerRequest> requests) {
-  if (batch_->in_flight()) NWC_TRY(batch_->wait());
+  NWC_TRY(wait());
   NWC_TRY(make_room(&readback_, requests.size() * kDeviceCounts * sizeof(uint32_t), MemoryKind::kReadback));
   NWC_TRY(batch_->begin());
   batch_->barrier();
@@ -157,6 +167,7 @@ Status DeviceIntegers::check_counts(std::span<const DeviceIntegerRequest> reques
 }
 
 Status DeviceIntegers::decode(std::span<const DeviceIntegerRequest> requests, const DecodeValues& decode_values) {
+  kernel_seconds_ = 0;
   if (requests.empty()) return {};
   if (batch_ == nullptr) {
     NWC_ASSIGN_OR_RETURN(batch_, CommandBatch::create(*context_.device, *context_.pipelines));
@@ -170,7 +181,7 @@ Status DeviceIntegers::decode(std::span<const DeviceIntegerRequest> requests, co
   uint64_t used = 0;
   const auto flush = [&]() -> Status {
     if (pieces.empty()) return {};
-    if (batch_->in_flight()) NWC_TRY(batch_->wait());
+    NWC_TRY(wait());
     NWC_TRY(make_room(&values_, used, MemoryKind::kDevice));
     std::vector<DeviceDecodeRequest> values;
     for (const Piece& piece : pieces) {

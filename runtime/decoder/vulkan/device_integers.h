@@ -28,6 +28,9 @@ class DeviceIntegers {
   using DecodeValues = std::function<Status(std::span<const DeviceDecodeRequest> values)>;
   /// See DeviceDecoder::integers_to_device. One call at a time.
   Status decode(std::span<const DeviceIntegerRequest> requests, const DecodeValues& decode_values);
+  /// As WindowStream: the device's time of the packing of the last call.
+  void set_timed(bool timed) { timed_ = timed; }
+  double kernel_seconds() const { return kernel_seconds_; }
   uint64_t device_bytes() const { return values_.size(); }
   uint64_t host_bytes() const { return upload_.size() + readback_.size(); }
   /// The most that both come to.
@@ -41,10 +44,13 @@ class DeviceIntegers {
   };
   Status write_heads(std::span<const DeviceIntegerRequest> requests);
   Status pack(std::span<const DeviceIntegerRequest> requests, std::span<const Piece> pieces);
+  Status wait();
   Status check_counts(std::span<const DeviceIntegerRequest> requests);
   Status make_room(DeviceBuffer* buffer, uint64_t bytes, MemoryKind kind);
 
   DeviceContext& context_;
+  bool timed_ = false;
+  double kernel_seconds_ = 0;
   bool checked_ = false;  ///< that the kernel answers rightly
   DeviceBuffer values_, upload_, readback_;
   std::unique_ptr<CommandBatch> batch_;  // after the buffers: what is in flight ends before they do

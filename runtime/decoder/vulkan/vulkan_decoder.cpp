@@ -103,7 +103,8 @@ Status VulkanDecoder::integers_to_device(std::span<const DeviceIntegerRequest> r
     NWC_TRY(check_integer_request(context_->file, request));
   }
   const std::lock_guard<std::mutex> lock(integers_mutex_);
-  return integers_.decode(requests, [this](std::span<const DeviceDecodeRequest> parts) {
+  double seconds = 0;
+  const Status status = integers_.decode(requests, [&](std::span<const DeviceDecodeRequest> parts) -> Status {
     std::vector<DecodeJob> jobs;
     for (const DeviceDecodeRequest& part : parts) {
       DecodeJob& job = jobs.emplace_back();
@@ -114,8 +115,12 @@ Status VulkanDecoder::integers_to_device(std::span<const DeviceIntegerRequest> r
       job.check_crc = part.check_crc;
       job.device = part.out;
     }
-    return run_jobs(jobs, {});
+    NWC_TRY(run_jobs(jobs, {}));
+    seconds += last_seconds_;
+    return {};
   });
+  last_seconds_ = seconds + integers_.kernel_seconds();
+  return status;
 }
 
 Status VulkanDecoder::run_jobs(std::span<const DecodeJob> jobs, const Progress& progress) {
@@ -126,6 +131,7 @@ Status VulkanDecoder::run_jobs(std::span<const DecodeJob> jobs, const Progress& 
   Status failure;
   for (;;) {
     Status status = run_smaller(jobs, progress);
+    last_seconds_ = stream_->kernel_seconds();
     if (status.code() != StatusCode::kDevice) return status;
     if (!stream_->last_variant()) return failure.ok() ? status : failure;
     context_->self_test->quarantine(*stream_->last_variant(), status.message());

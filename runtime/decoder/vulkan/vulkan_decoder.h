@@ -21,8 +21,11 @@ class VulkanDecoder final : public DeviceDecoder {
   Status integers_to_device(std::span<const DeviceIntegerRequest> requests) override;
 
   DeviceContext& context() override { return *context_; }
-  void set_timed(bool timed) override { stream_->set_timed(timed); }
-  double last_device_seconds() const override { return stream_->kernel_seconds(); }
+  void set_timed(bool timed) override {
+    stream_->set_timed(timed);
+    integers_.set_timed(timed);
+  }
+  double last_device_seconds() const override { return last_seconds_; }
   Result<double> time_device_copy(uint64_t bytes, int repetitions = 5) override;
   uint64_t device_bytes() const override;
   uint64_t host_bytes() const override;
@@ -51,6 +54,7 @@ class VulkanDecoder final : public DeviceDecoder {
   std::unique_ptr<WindowStream> stream_;
   std::mutex integers_mutex_;  ///< taken before the context's
   DeviceIntegers integers_;
+  double last_seconds_ = 0;
 };
 
 }  // namespace nwc
