@@ -1,7 +1,7 @@
 #version 450
 // y[t][r] = sum_j x[t][j] W[r][j] for up to 8 tokens, W as units of integers: memory-bound, every weight is read once. Must
 // match multiply_integers (runtime/engine/integer_product.h) within rounding; inputs are f32 here.
-// Bindings: 0 units, 1 x f32, 2 y f32, 3 everything behind the units. Workgroup: 128, kBlocks row blocks; invocations are
+// Bindings: 0 units, 1 x f32, 2 y f32, 3 everything behind the units. Workgroup: 128, a row block; invocations are
 // 8 units, in turns, by 4 pairs of groups of columns by 4 rows of 4.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -12,7 +12,6 @@
 layout(local_size_x = 128) in;
 layout(constant_id = 0) const uint kTokens = 1;  // 1, 2, 4 or 8
 layout(constant_id = 1) const uint kShrinks = 0;
-layout(constant_id = 2) const uint kBlocks = 1;
 layout(std430, set = 0, binding = 0) readonly buffer Units { uvec4 wide_units[]; };
 layout(std430, set = 0, binding = 1) readonly buffer X { float x[]; };
 layout(std430, set = 0, binding = 2) buffer Y { float y[]; };
@@ -26,7 +25,7 @@ const uint kShrunk = kTokens * kVectors;
 const uint kStaged = (kShrinks != 0u ? 2u : 1u) * kTokens * kVectors;
 // Inputs times factors and, behind them, times shrinkage; after the products, sums of all invocations: at most 16 KiB.
 shared vec4 staged[kStaged > 128u ? kStaged : 128u];
-vec4 sum[kBlocks * kTokens];  // of four rows
+vec4 sum[kTokens];  // of four rows
 
 float rest_number(uint at) { return uintBitsToFloat(rest[at]); }
 float input_at(uint token, uint column) { return x[pc.x_at + min(token, pc.num_tokens - 1u) * pc.x_stride + column]; }
@@ -50,39 +49,35 @@ void stage_inputs(uint first) {
 }
 
 // Words of four rows; vector: of the staged inputs of their four columns.
-void add_words(uint b, uvec4 words, uint bias, uint vector) {
+void add_words(uvec4 words, uint bias, uint vector) {
   [[unroll]] for (uint r = 0u; r < 4u; ++r) {
     const vec4 q = word_numbers(words[r], bias);
     [[unroll]] for (uint t = 0u; t < kTokens; ++t) {
       float product = dot(q, staged[t * kVectors + vector]);
       if (kShrinks != 0u) product -= dot(sign(q), staged[kShrunk + t * kVectors + vector]);
-      sum[b * kTokens + t][r] += product;
+      sum[t][r] += product;
     }
   }
 }
 
-void add_unit(uint b, uint at, uint entry, uint pair, uint four, uint vector) {
+void add_unit(uint at, uint entry, uint pair, uint four, uint vector) {
   const uint bits = unit_bits(entry), bias = unit_bias(entry);
-  const uvec4 low = wide_units[at + (bits == 8u ? 8u : 4u) * pair + four];
-  uvec4 even = low & 0x0f0f0f0fu, odd = (low >> 4) & 0x0f0f0f0fu;
+  uvec4 even, odd;
   if (bits == 8u) {
-    even = low;
+    even = wide_units[at + 8u * pair + four];
     odd = wide_units[at + 8u * pair + 4u + four];
-  } else if (bits == 5u) {
-    const uvec4 high = wide_units[at + 16u + four] >> (2u * pair);
-    even |= (high & 0x01010101u) << 4;
-    odd |= (high & 0x02020202u) << 3;
-  } else if (bits == 6u) {
-    const uvec4 high = wide_units[at + 16u + (pair >> 1) * 4u + four] >> (4u * (pair & 1u));
-    even |= (high & 0x03030303u) << 4;
-    odd |= (high & 0x0c0c0c0cu) << 2;
+  } else {
+    const uvec4 low = wide_units[at + 4u * pair + four];
+    const uvec4 high = bits == 4u ? uvec4(0u) : wide_units[at + 4u * upper_block(bits, 2u * pair) + four];
+    even = join_words(bits, 2u * pair, low, high);
+    odd = join_words(bits, 2u * pair + 1u, low, high);
   }
-  add_words(b, even, bias, vector);
-  add_words(b, odd, bias, vector + 1u);
+  add_words(even, bias, vector);
+  add_words(odd, bias, vector + 1u);
 }
 
 // Of the four rows of this invocation, every 32nd.
-void add_outliers(uint b, uint block, uint four, uint turn) {
+void add_outliers(uint block, uint four, uint turn) {
   const uint end = rest[pc.ranges_at + 2u * block + 1u];
   for (uint i = rest[pc.ranges_at + 2u * block] + turn; i < end; i += 32u) {
     const uint outlier = rest[pc.outliers_at + i];
@@ -90,49 +85,43 @@ void add_outliers(uint b, uint block, uint four, uint turn) {
     if ((row >> 2) != four) continue;
     const vec4 one = vec4(equal(uvec4(row & 3u), uvec4(0u, 1u, 2u, 3u)));
     const float factor = rest_number(pc.factor_at + column) * float(outlier_rest(outlier));
-    [[unroll]] for (uint t = 0u; t < kTokens; ++t) sum[b * kTokens + t] += one * scaled(factor, t, column);
+    [[unroll]] for (uint t = 0u; t < kTokens; ++t) sum[t] += one * scaled(factor, t, column);
   }
 }
 
 void main() {
   const uint self = gl_LocalInvocationIndex;
   const uint four = self & 3u, pair = (self >> 2) & 3u, turn = self >> 4;
-  const uint block0 = gl_WorkGroupID.x * kBlocks, num_blocks = (pc.rows + kChunk - 1u) / kChunk;
-  for (uint i = 0u; i < kBlocks * kTokens; ++i) sum[i] = vec4(0.0);
+  const uint block = gl_WorkGroupID.x;
+  for (uint i = 0u; i < kTokens; ++i) sum[i] = vec4(0.0);
   [[dont_unroll]] for (uint unit0 = 0u; unit0 < pc.num_units; unit0 += kUnitsAtATime) {
     stage_inputs(unit0 * kUnitCols);
     barrier();
     const uint unit = unit0 + turn;
     if (unit < pc.num_units) {
       const uint entry = rest[pc.units_at + unit];
-      [[unroll]] for (uint b = 0u; b < kBlocks; ++b) {
-        const uint block = min(block0 + b, num_blocks - 1u);
-        add_unit(b, pc.weight_at + block * pc.block_wide + unit_wide(entry), entry, pair, four, turn * 8u + 2u * pair);
-      }
+      add_unit(pc.weight_at + block * pc.block_wide + unit_wide(entry), entry, pair, four, turn * 8u + 2u * pair);
     }
     barrier();
   }
-  for (uint b = 0u; b < kBlocks; ++b) {
-    const uint block = min(block0 + b, num_blocks - 1u);
-    add_outliers(b, block, four, self >> 2);
-    [[unroll]] for (uint t = 0u; t < kTokens; ++t) {
-      staged[self] = sum[b * kTokens + t];
-      barrier();
-      // 32 partial sums of each row: first eight invocations a row add four, then one adds the eight.
-      const uint row = self >> 3, part = self & 7u;
-      float some = 0.0;
-      for (uint i = 0u; i < 4u; ++i) some += staged[(part * 4u + i) * 4u + (row >> 2)][row & 3u];
-      barrier();
-      staged[(self >> 2)][self & 3u] = some;
-      barrier();
-      const uint to = (block0 + b) * kChunk + self;
-      if (self < kChunk && to < pc.rows && t < pc.num_tokens) {
-        const vec4 low = staged[2u * self], high = staged[2u * self + 1u];
-        const float total = dot(low + high, vec4(1.0)) * rest_number(pc.row_scale_at + to);
-        const uint at = pc.y_at + t * pc.y_stride + to;
-        y[at] = pc.add != 0u ? y[at] + total : total;
-      }
-      barrier();
+  add_outliers(block, four, self >> 2);
+  [[unroll]] for (uint t = 0u; t < kTokens; ++t) {
+    staged[self] = sum[t];
+    barrier();
+    // 32 partial sums of each row: first eight invocations a row add four, then one adds the eight.
+    const uint row = self >> 3, part = self & 7u;
+    float some = 0.0;
+    for (uint i = 0u; i < 4u; ++i) some += staged[(part * 4u + i) * 4u + (row >> 2)][row & 3u];
+    barrier();
+    staged[(self >> 2)][self & 3u] = some;
+    barrier();
+    const uint to = block * kChunk + self;
+    if (self < kChunk && to < pc.rows && t < pc.num_tokens) {
+      const vec4 low = staged[2u * self], high = staged[2u * self + 1u];
+      const float total = dot(low + high, vec4(1.0)) * rest_number(pc.row_scale_at + to);
+      const uint at = pc.y_at + t * pc.y_stride + to;
+      y[at] = pc.add != 0u ? y[at] + total : total;
     }
+    barrier();
   }
 }

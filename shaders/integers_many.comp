@@ -44,12 +44,9 @@ void load_weights(uint row0, uint depth) {
   if (bits == 8u) {
     words = wide_units[at + 4u * group + four];
   } else {
-    words = (wide_units[at + 4u * (group >> 1) + four] >> (4u * (group & 1u))) & 0x0f0f0f0fu;
-    if (bits == 5u) {
-      words |= ((wide_units[at + 16u + four] >> group) & 0x01010101u) << 4;
-    } else if (bits == 6u) {
-      words |= ((wide_units[at + 16u + (group >> 2) * 4u + four] >> (2u * (group & 3u))) & 0x03030303u) << 4;
-    }
+    const uvec4 low = wide_units[at + 4u * (group >> 1) + four];
+    const uvec4 high = bits == 4u ? uvec4(0u) : wide_units[at + 4u * upper_block(bits, group) + four];
+    words = join_words(bits, group, low, high);
   }
   put_words(words, unit_bias(entry), own * kChunk + 4u * four, depth, 4u * group);
 }

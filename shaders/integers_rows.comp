@@ -21,13 +21,9 @@ float rest_number(uint at) { return uintBitsToFloat(rest[at]); }
 // Columns 4 group .. 4 group + 3 of a unit's row.
 uint unit_word(uint at, uint bits, uint group, uint row) {
   if (bits == 8u) return units[at + kChunk * group + row];
-  uint word = (units[at + kChunk * (group >> 1) + row] >> (4u * (group & 1u))) & 0x0f0f0f0fu;
-  if (bits == 5u) {
-    word |= ((units[at + 4u * kChunk + row] >> group) & 0x01010101u) << 4;
-  } else if (bits == 6u) {
-    word |= ((units[at + (4u + (group >> 2)) * kChunk + row] >> (2u * (group & 3u))) & 0x03030303u) << 4;
-  }
-  return word;
+  const uint low = units[at + kChunk * (group >> 1) + row];
+  const uint high = bits == 4u ? 0u : units[at + kChunk * upper_block(bits, group) + row];
+  return join_words(bits, group, uvec4(low), uvec4(high)).x;
 }
 
 void main() {

@@ -26,9 +26,16 @@ struct DeviceForm {
   uint64_t bytes = 0;
 };
 
-/// A unit's entry: its bits, and how many times 64 bytes lie in front of it in the row block, from bit 4 on.
-constexpr uint32_t device_unit(uint64_t offset, uint32_t bits) {
-  return static_cast<uint32_t>(offset / 64) << 4 | bits;
+/// Entries of the units, as they lie from units_at on: bits, and from bit 4 on how many times 64 bytes lie in front of
+/// a unit in its row block.
+inline std::vector<uint32_t> device_units(const IntegerForm& form) {
+  std::vector<uint32_t> entries;
+  uint32_t at = 0;
+  for (const uint8_t bits : form.bits) {
+    entries.push_back(at / 64 << 4 | bits);
+    at += unit_bytes(bits);
+  }
+  return entries;
 }
 
 }  // namespace nwc

@@ -24,6 +24,22 @@ constexpr uint64_t kOutliersPerRowBlock = 2;
 
 }  // namespace
 
+void IntegerForm::place_parts() {
+  row_block_bytes = bytes = 0;
+  for (const uint8_t b : bits) row_block_bytes += unit_bytes(b);
+  const auto place = [this](uint64_t size) {
+    const uint64_t at = bytes;
+    bytes = align_up(at + size, 64);
+    return at;
+  };
+  place(row_blocks() * row_block_bytes);
+  row_scale_at = place(row_blocks() * kChunk * sizeof(float));
+  factor_at = place(padded_cols() * sizeof(float));
+  shrink_at = place(shrinks ? padded_cols() * sizeof(float) : 0);
+  begin_at = place((row_blocks() + 1) * sizeof(uint32_t));
+  outliers_at = place(max_outliers * sizeof(Outlier));
+}
+
 const char* why_not_integers(const CodecRecord& codec) {
   if (!codec.synthesis.is_identity()) return "the codec's synthesis is not the identity";
   return nullptr;
@@ -109,7 +125,6 @@ Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bo
       if (cost(b) < cost(best)) best = b;
     }
     form.bits.push_back(kIntegerBits[best]);
-    form.row_block_bytes += unit_bytes(kIntegerBits[best]);
     outliers += columns[best];
   }
   const uint64_t weights = form.rows * form.cols;
@@ -117,17 +132,7 @@ Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bo
       kOutlierRoom * outliers * static_cast<double>(form.rows) + kOutlierShare * static_cast<double>(weights);
   form.max_outliers =
       std::min(weights, static_cast<uint64_t>(room * expected) + kOutliersPerRowBlock * form.row_blocks());
-  const auto place = [&form](uint64_t size) {
-    const uint64_t at = form.bytes;
-    form.bytes = align_up(at + size, 64);
-    return at;
-  };
-  place(form.row_blocks() * form.row_block_bytes);
-  form.row_scale_at = place(form.row_blocks() * kChunk * sizeof(float));
-  form.factor_at = place(form.padded_cols() * sizeof(float));
-  form.shrink_at = place(form.shrinks ? form.padded_cols() * sizeof(float) : 0);
-  form.begin_at = place((form.row_blocks() + 1) * sizeof(uint32_t));
-  form.outliers_at = place(form.max_outliers * sizeof(Outlier));
+  form.place_parts();
   return form;
 }
 

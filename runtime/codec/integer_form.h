@@ -65,6 +65,8 @@ struct IntegerForm {
 
   uint64_t row_blocks() const { return (rows + kChunk - 1) / kChunk; }
   uint32_t units() const { return static_cast<uint32_t>(bits.size()); }
+  /// Sets row_block_bytes, the places of all parts and bytes, which follow from the other members.
+  void place_parts();
   uint64_t padded_cols() const { return uint64_t{units()} * kUnitCols; }
 };
 

@@ -4,6 +4,7 @@
 
 #include "runtime/base/str_cat.h"
 #include "runtime/decoder/vulkan/device_integers.h"
+#include "runtime/engine/kernel_answers_vulkan.h"
 #include "runtime/engine/layer_ops_self_test_vulkan.h"
 
 namespace nwc {
@@ -27,19 +28,8 @@ struct KnownIntegers {
     form.cols = kCols;
     form.shrinks = shrinks;
     form.bits.assign(std::begin(kBits), std::end(kBits));
-    const auto place = [this](uint64_t size) {
-      const uint64_t at = form.bytes;
-      form.bytes = align_up(at + size, 64);
-      return at;
-    };
-    for (const uint8_t bits : form.bits) form.row_block_bytes += unit_bytes(bits);
-    place(form.row_blocks() * form.row_block_bytes);
-    form.row_scale_at = place(form.row_blocks() * kChunk * sizeof(float));
-    form.factor_at = place(form.padded_cols() * sizeof(float));
-    form.shrink_at = place(form.padded_cols() * sizeof(float));
-    form.begin_at = place(0);
     form.max_outliers = 512;
-    form.outliers_at = place(form.max_outliers * sizeof(Outlier));
+    form.place_parts();
     head.resize(DeviceForm(form).bytes);
     const auto put = [this](uint64_t at, auto value) { std::memcpy(head.data() + at, &value, sizeof value); };
     std::vector<float> factor(kCols), shrink(kCols);
@@ -47,11 +37,10 @@ struct KnownIntegers {
       factor[j] = j % 31 == 4 ? 0.0f : 1.25f + number(1, j);
       shrink[j] = factor[j] * 0.25f;
       put(form.factor_at + j * sizeof(float), factor[j]);
-      put(form.shrink_at + j * sizeof(float), shrink[j]);
+      if (shrinks) put(form.shrink_at + j * sizeof(float), shrink[j]);
     }
-    uint64_t at = 0;
-    for (uint32_t u = 0; u < form.units(); at += unit_bytes(form.bits[u]), ++u)
-      put(DeviceForm(form).units_at + u * sizeof(uint32_t), device_unit(at, form.bits[u]));
+    const std::vector<uint32_t> units = device_units(form);
+    std::memcpy(head.data() + DeviceForm(form).units_at, units.data(), units.size() * sizeof units[0]);
     values.resize(form.row_blocks() * kChunk * kCols);
     weights.resize(kRows * kCols);
     for (uint32_t i = 0; i < kRows; ++i) {
@@ -83,8 +72,8 @@ class SelfTest {
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer memory, buffer(known.head.data(), known.head.size()));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer values, buffer(known.values.data(), known.values.size() * 2));
     NWC_TRY(batch_.begin());
-    NWC_TRY(dispatch_pack(batch_, known.form, 0, known.form.row_blocks(), &values, &memory,
-                          device_.info().offset_alignment));
+    const DeviceFormView out(&memory, 0, known.form, device_.info().offset_alignment);
+    NWC_TRY(dispatch_pack(batch_, out, 0, known.form.row_blocks(), &values));
     batch_.barrier();
     NWC_TRY(batch_.submit_and_wait());
     const IntegerWeightsView view{&memory, 0, &known.form};
@@ -93,29 +82,13 @@ class SelfTest {
   }
 
  private:
-  Result<DeviceBuffer> buffer(const void* bytes, uint64_t size) {
-    NWC_ASSIGN_OR_RETURN(DeviceBuffer made, DeviceBuffer::create(device_, size, MemoryKind::kUpload));
-    std::memcpy(made.mapped().data(), bytes, static_cast<size_t>(size));
-    NWC_TRY(made.flush());
-    return made;
-  }
+  Result<DeviceBuffer> buffer(const void* bytes, uint64_t size) { return answers_.buffer(bytes, size); }
 
   template <typename Record>
   Status compare(const char* kernel, const DeviceBuffer& out, const std::vector<float>& expected, Record&& record) {
-    NWC_ASSIGN_OR_RETURN(const DeviceBuffer readback, DeviceBuffer::create(device_, out.size(), MemoryKind::kReadback));
-    NWC_TRY(batch_.begin());
-    NWC_TRY(record());
-    batch_.barrier();
-    batch_.copy(out, 0, readback, 0, out.size());
-    batch_.barrier();
-    NWC_TRY(batch_.submit_and_wait());
-    NWC_TRY(readback.invalidate());
-    const float* got = reinterpret_cast<const float*>(readback.mapped().data());
-    for (size_t i = 0; i < expected.size(); ++i) {
-      if (std::abs(got[i] - expected[i]) <= kTolerance * (64 + std::abs(expected[i]))) continue;
-      return unsupported(str_cat(device_.info().name, ": the kernel ", kernel, " does not compute rightly"));
-    }
-    return {};
+    NWC_ASSIGN_OR_RETURN(const bool right, answers_.match(out, expected, kTolerance, 64, record));
+    if (right) return {};
+    return unsupported(str_cat(device_.info().name, ": the kernel ", kernel, " does not compute rightly"));
   }
 
   Status check_matmul(const KnownIntegers& known, const IntegerWeightsView& view, uint32_t tokens) {
@@ -148,6 +121,7 @@ class SelfTest {
 
   VulkanDevice& device_;
   CommandBatch& batch_;
+  const KernelAnswers answers_{device_, batch_};
   const LayerOps ops_;
 };
 

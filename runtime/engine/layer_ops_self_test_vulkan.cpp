@@ -8,6 +8,7 @@
 #include "runtime/base/half.h"
 #include "runtime/base/str_cat.h"
 #include "runtime/engine/attention_split.h"
+#include "runtime/engine/kernel_answers_vulkan.h"
 
 namespace nwc {
 namespace {
@@ -61,15 +62,8 @@ class SelfTest {
     return spec;
   }
 
-  Result<DeviceBuffer> buffer(const void* bytes, uint64_t size) {
-    NWC_ASSIGN_OR_RETURN(DeviceBuffer made, DeviceBuffer::create(device_, size, MemoryKind::kUpload));
-    if (bytes != nullptr) std::memcpy(made.mapped().data(), bytes, static_cast<size_t>(size));
-    NWC_TRY(made.flush());
-    return made;
-  }
-  Result<DeviceBuffer> floats(const std::vector<float>& values) {
-    return buffer(values.data(), values.size() * sizeof(float));
-  }
+  Result<DeviceBuffer> buffer(const void* bytes, uint64_t size) { return answers_.buffer(bytes, size); }
+  Result<DeviceBuffer> floats(const std::vector<float>& values) { return answers_.floats(values); }
   Result<DeviceBuffer> weights(const std::vector<float>& values) {
     if (weight_dtype_ == Dtype::kF32) return floats(values);
     std::vector<uint16_t> halves(values.size());
@@ -82,21 +76,10 @@ class SelfTest {
   /// Records with `record`, runs, and compares the buffer's first floats.
   template <typename Record>
   Status compare(const char* kernel, const DeviceBuffer& out, const std::vector<float>& expected, Record&& record) {
-    NWC_ASSIGN_OR_RETURN(const DeviceBuffer readback, DeviceBuffer::create(device_, out.size(), MemoryKind::kReadback));
-    NWC_TRY(batch_.begin());
-    NWC_TRY(record());
-    batch_.barrier();
-    batch_.copy(out, 0, readback, 0, out.size());
-    batch_.barrier();
-    NWC_TRY(batch_.submit_and_wait());
-    NWC_TRY(readback.invalidate());
-    const float* got = reinterpret_cast<const float*>(readback.mapped().data());
-    for (size_t i = 0; i < expected.size(); ++i) {
-      if (std::abs(got[i] - expected[i]) <= kTolerance * (1 + std::abs(expected[i]))) continue;
-      return Status(StatusCode::kDevice, str_cat(device_.info().name, ": the kernel ", kernel,
-                                                 " does not compute rightly: run the model on the CPU"));
-    }
-    return {};
+    NWC_ASSIGN_OR_RETURN(const bool right, answers_.match(out, expected, kTolerance, 1, record));
+    if (right) return {};
+    return Status(StatusCode::kDevice, str_cat(device_.info().name, ": the kernel ", kernel,
+                                               " does not compute rightly: run the model on the CPU"));
   }
 
   Status check_matmul(uint32_t tokens, bool add) {
@@ -257,6 +240,7 @@ class SelfTest {
 
   VulkanDevice& device_;
   CommandBatch& batch_;
+  const KernelAnswers answers_{device_, batch_};
   const Dtype weight_dtype_, kv_dtype_;
   const LayerOps ops_;
 };

@@ -1,8 +1,8 @@
 // The steps of the forward pass, recorded for a Vulkan device: the twins of kernels_cpu.h, rope.h and attention.h.
 #pragma once
 
-#include "runtime/codec/device_form.h"
 #include "runtime/codec/fused_product.h"
+#include "runtime/decoder/vulkan/device_integers.h"
 #include "runtime/engine/file_layout.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/vulkan/submit.h"
@@ -90,7 +90,7 @@ class LayerOps {
   /// Bands of rows that the device can bind, of at most max_rows.
   std::vector<Band> bands(const DeviceMatrix& w, uint64_t max_rows) const;
   /// Bands of row blocks, whose first_word counts from their units on.
-  std::vector<Band> bands(const IntegerWeightsView& w, uint64_t max_blocks) const;
+  std::vector<Band> bands(const DeviceFormView& w, uint64_t max_blocks) const;
 
   const VulkanDevice& device_;
   const Dtype kv_dtype_;

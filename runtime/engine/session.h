@@ -44,8 +44,8 @@ struct SessionParams {
   /// Other than kNone: coded weights are held as integers where they are some, which is exact, and all
   /// others in the smallest type that holds them exactly; weight_dtype counts only where no weights are integers.
   IntegerWeights integers = IntegerWeights::kNone;
-  /// MemoryPlan::held of an earlier plan of the same file for the CPU, which is taken as it is; or null: it is worked
-  /// out from side information.
+  /// MemoryPlan::held of an earlier plan of the same file, which is taken as it is where it is of the same `compute` and
+  /// form; else, and if it is null, it is worked out from side information.
   std::shared_ptr<const HeldWeights> held;
   Dtype kv_dtype = Dtype::kF16;  ///< kF32 or kF16
   uint32_t batch = 0;            ///< most tokens that pass through the layers together; 0: chosen by the plan

@@ -9,6 +9,16 @@ uint unit_words(uint entry) { return (entry >> 4) * 16u; }
 uint unit_wide(uint entry) { return (entry >> 4) * 4u; }
 uint unit_bias(uint entry) { return 1u << (unit_bits(entry) - 1u); }
 
+// With less than 8 bits: of 64 bytes of the unit, the number of those that hold a group's bits above the lower four, and
+// the four integers of words of these and of the words with the lower bits.
+uint upper_block(uint bits, uint group) { return bits == 6u ? 4u + (group >> 2) : 4u; }
+uvec4 join_words(uint bits, uint group, uvec4 low, uvec4 high) {
+  const uvec4 words = (low >> (4u * (group & 1u))) & 0x0f0f0f0fu;
+  if (bits == 5u) return words | (((high >> group) & 0x01010101u) << 4);
+  if (bits == 6u) return words | (((high >> (2u * (group & 3u))) & 0x03030303u) << 4);
+  return words;
+}
+
 // An outlier: integers_pack.comp writes what runtime/codec/integer_form.h describes.
 uint outlier_column(uint outlier) { return outlier & 0xffffu; }
 uint outlier_row(uint outlier) { return (outlier >> 16) & 15u; }

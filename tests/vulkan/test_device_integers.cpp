@@ -41,24 +41,10 @@ class DeviceIntegersTest : public ::testing::Test {
   IntegerForm form(size_t tensor, uint32_t bits) const {
     IntegerForm f = std::move(IntegerForms(*file_).choose(tensor, IntegerWeights::kPacked, true).value());
     if (bits == 0) return f;
-    f.row_block_bytes = 0;
-    for (size_t u = 0; u < f.bits.size(); ++u) {
+    for (size_t u = 0; u < f.bits.size(); ++u)
       f.bits[u] = bits == kBytes ? 8 : kIntegerBits[(bits + u) % std::size(kIntegerBits)];
-      f.row_block_bytes += unit_bytes(f.bits[u]);
-    }
     f.max_outliers = bits == kBytes ? 6000 : 20 * f.rows * f.cols;  // a value of 16 bits can be as many
-    f.bytes = 0;
-    const auto place = [&f](uint64_t size) {
-      const uint64_t at = f.bytes;
-      f.bytes = align_up(at + size, 64);
-      return at;
-    };
-    place(f.row_blocks() * f.row_block_bytes);
-    f.row_scale_at = place(f.row_blocks() * kChunk * sizeof(float));
-    f.factor_at = place(f.padded_cols() * sizeof(float));
-    f.shrink_at = place(f.shrinks ? f.padded_cols() * sizeof(float) : 0);
-    f.begin_at = place((f.row_blocks() + 1) * sizeof(uint32_t));
-    f.outliers_at = place(f.max_outliers * sizeof(Outlier));
+    f.place_parts();
     return f;
   }
 

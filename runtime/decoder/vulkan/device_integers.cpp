@@ -19,30 +19,35 @@ uint64_t values_budget(uint64_t window_bytes) { return window_bytes / 2; }
 
 }  // namespace
 
-Status dispatch_pack(CommandBatch& batch, const IntegerForm& form, uint64_t first_block, uint64_t row_blocks,
-                     const BufferView& values, const BufferView& out, uint64_t offset_alignment) {
-  const DeviceForm device(form);
-  const uint64_t units = out.offset + first_block * form.row_block_bytes;
-  const uint64_t units_bound = units / offset_alignment * offset_alignment;
-  const uint64_t rest_bound = (out.offset + form.row_scale_at) / offset_alignment * offset_alignment;
-  const auto index = [&](uint64_t at) { return static_cast<uint32_t>((out.offset + at - rest_bound) / 4); };
+DeviceFormView::DeviceFormView(const DeviceBuffer* buffer, uint64_t at, const IntegerForm& f, uint64_t offset_alignment)
+    : form(f), device(f), offset(at), alignment(offset_alignment) {
+  const uint64_t bound = (at + f.row_scale_at) / alignment * alignment;
+  rest = BufferView(buffer, bound, at + device.bytes - bound);
+}
+
+DeviceFormView::Units DeviceFormView::units(uint64_t first_block, uint64_t row_blocks) const {
+  const uint64_t begin = offset + first_block * form.row_block_bytes, bound = begin / alignment * alignment;
+  return {BufferView(rest.buffer, bound, begin - bound + row_blocks * form.row_block_bytes),
+          static_cast<uint32_t>((begin - bound) / 4)};
+}
+
+Status dispatch_pack(CommandBatch& batch, const DeviceFormView& out, uint64_t first_block, uint64_t row_blocks,
+                     const BufferView& values) {
+  const IntegerForm& form = out.form;
+  const DeviceFormView::Units units = out.units(first_block, row_blocks);
   const PackPush push{.rows = static_cast<uint32_t>(form.rows),
                       .cols = static_cast<uint32_t>(form.cols),
                       .num_units = form.units(),
                       .block_words = static_cast<uint32_t>(form.row_block_bytes / 4),
                       .first_block = static_cast<uint32_t>(first_block),
-                      .weight_at = static_cast<uint32_t>((units - units_bound) / 4),
-                      .units_at = index(device.units_at),
-                      .ranges_at = index(device.ranges_at),
-                      .count_at = index(device.count_at),
-                      .outliers_at = index(form.outliers_at),
+                      .weight_at = units.first_word,
+                      .units_at = out.index(out.device.units_at),
+                      .ranges_at = out.index(out.device.ranges_at),
+                      .count_at = out.index(out.device.count_at),
+                      .outliers_at = out.index(form.outliers_at),
                       .max_outliers = static_cast<uint32_t>(form.max_outliers)};
-  return batch.dispatch({ShaderId::kIntegersPack, {}, 0},
-                        {values,
-                         {out.buffer, units_bound, units - units_bound + row_blocks * form.row_block_bytes},
-                         {out.buffer, rest_bound, out.offset + device.bytes - rest_bound},
-                         nullptr},
-                        push, static_cast<uint32_t>(row_blocks));
+  return batch.dispatch({ShaderId::kIntegersPack, {}, 0}, {values, units.view, out.rest, nullptr}, push,
+                        static_cast<uint32_t>(row_blocks));
 }
 
 uint64_t DeviceIntegers::max_bytes(const NwcFile& file, uint64_t window_bytes) {
@@ -88,13 +93,8 @@ Status DeviceIntegers::write_heads(std::span<const DeviceIntegerRequest> request
     const IntegerForm& form = *requests[i].form;
     uint8_t* const scales = upload_.mapped().data() + parts[3 * i].from;
     NWC_TRY(integer_scales(context_.file, requests[i].tensor, form, requests[i].check_crc, scales));
-    uint8_t* const units = upload_.mapped().data() + parts[3 * i + 1].from;
-    uint64_t at = 0;
-    for (uint32_t u = 0; u < form.units(); ++u) {
-      const uint32_t entry = device_unit(at, form.bits[u]);
-      std::memcpy(units + u * sizeof entry, &entry, sizeof entry);
-      at += unit_bytes(form.bits[u]);
-    }
+    const std::vector<uint32_t> units = device_units(form);
+    std::memcpy(upload_.mapped().data() + parts[3 * i + 1].from, units.data(), units.size() * sizeof units[0]);
     std::memset(upload_.mapped().data() + parts[3 * i + 2].from, 0, kDeviceCounts * sizeof(uint32_t));
   }
   NWC_TRY(upload_.flush());
@@ -121,16 +121,16 @@ Status DeviceIntegers::pack(std::span<const DeviceIntegerRequest> requests, std:
   NWC_TRY(batch_->begin());
   batch_->barrier();
   if (timed_) NWC_TRY(batch_->start_clock());
-  const uint64_t alignment = context_.device->info().offset_alignment;
   for (const Piece& piece : pieces) {
     const DeviceIntegerRequest& request = requests[piece.request];
+    const BufferView& out = request.out;
+    const DeviceFormView view(out.buffer, out.offset, *request.form, context_.device->info().offset_alignment);
     const uint64_t blocks = ceil_div(piece.row_end - piece.row_begin, kChunk);
     const uint64_t block_values = request.form->cols * kChunk * sizeof(int16_t);
     for (uint64_t done = 0; done < blocks; done += kMaxGroups) {
       const uint64_t count = std::min<uint64_t>(kMaxGroups, blocks - done);
       const BufferView values(&values_, piece.values_at + done * block_values, count * block_values);
-      NWC_TRY(dispatch_pack(*batch_, *request.form, piece.row_begin / kChunk + done, count, values, request.out,
-                            alignment));
+      NWC_TRY(dispatch_pack(*batch_, view, piece.row_begin / kChunk + done, count, values));
     }
   }
   if (timed_) batch_->stop_clock();
@@ -183,14 +183,15 @@ Status DeviceIntegers::decode(std::span<const DeviceIntegerRequest> requests, co
     if (pieces.empty()) return {};
     NWC_TRY(wait());
     NWC_TRY(make_room(&values_, used, MemoryKind::kDevice));
-    std::vector<DeviceDecodeRequest> values;
+    std::vector<DecodeJob> values;
     for (const Piece& piece : pieces) {
-      DeviceDecodeRequest& part = values.emplace_back();
-      part.tensor = requests[piece.request].tensor;
-      part.row_begin = piece.row_begin;
-      part.row_end = piece.row_end;
-      part.out = BufferView(&values_, piece.values_at, piece.values_bytes);
-      part.check_crc = requests[piece.request].check_crc;
+      DecodeJob& job = values.emplace_back();
+      job.tensor = requests[piece.request].tensor;
+      job.row_begin = piece.row_begin;
+      job.row_end = piece.row_end;
+      job.values_only = true;
+      job.check_crc = requests[piece.request].check_crc;
+      job.device = BufferView(&values_, piece.values_at, piece.values_bytes);
     }
     NWC_TRY(decode_values(values));
     NWC_TRY(pack(requests, pieces));
@@ -227,11 +228,8 @@ Status check_pack(VulkanDevice& device, PipelineCache& pipelines) {
     form.rows = kRows;
     form.cols = kCols;
     form.bits.assign(bits, bits + 2);
-    form.row_block_bytes = unit_bytes(bits[0]) + unit_bytes(bits[1]);
-    form.row_scale_at = form.row_blocks() * form.row_block_bytes;
     form.max_outliers = 128;
-    form.outliers_at = form.row_scale_at;
-    form.bytes = form.outliers_at + form.max_outliers * sizeof(Outlier);
+    form.place_parts();
     const DeviceForm layout(form);
     std::vector<int16_t> values(form.row_blocks() * kChunk * kCols);
     for (size_t i = 0; i < values.size(); ++i) {
@@ -243,16 +241,16 @@ Status check_pack(VulkanDevice& device, PipelineCache& pipelines) {
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer memory, DeviceBuffer::create(device, size, MemoryKind::kDevice));
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer readback, DeviceBuffer::create(device, size, MemoryKind::kReadback));
     std::memset(upload.mapped().data(), 0, size);
-    const uint32_t entries[2] = {device_unit(0, bits[0]), device_unit(unit_bytes(bits[0]), bits[1])};
-    std::memcpy(upload.mapped().data() + layout.units_at, entries, sizeof entries);
+    const std::vector<uint32_t> units = device_units(form);
+    std::memcpy(upload.mapped().data() + layout.units_at, units.data(), units.size() * sizeof units[0]);
     std::memcpy(upload.mapped().data() + values_at, values.data(), values.size() * 2);
     NWC_TRY(upload.flush());
     NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, pipelines));
     NWC_TRY(batch->begin());
     batch->copy(upload, 0, memory, 0, size);
     batch->barrier();
-    NWC_TRY(dispatch_pack(*batch, form, 0, form.row_blocks(), {&memory, values_at, values.size() * 2},
-                          {&memory, 0, layout.bytes}, device.info().offset_alignment));
+    const DeviceFormView view(&memory, 0, form, device.info().offset_alignment);
+    NWC_TRY(dispatch_pack(*batch, view, 0, form.row_blocks(), {&memory, values_at, values.size() * 2}));
     batch->barrier();
     batch->copy(memory, 0, readback, 0, size);
     batch->barrier();

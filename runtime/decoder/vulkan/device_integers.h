@@ -8,14 +8,33 @@
 
 #include "runtime/codec/device_form.h"
 #include "runtime/decoder/vulkan/device_decoder.h"
+#include "runtime/decoder/vulkan/window_stream.h"
 
 namespace nwc {
 
+/// A DeviceForm in a buffer, from a multiple of 64 bytes on. Kernels see its units in bands of row blocks, and all else
+/// in one binding.
+struct DeviceFormView {
+  DeviceFormView(const DeviceBuffer* buffer, uint64_t offset, const IntegerForm& form, uint64_t offset_alignment);
+  struct Units {
+    BufferView view;
+    uint32_t first_word = 0;  ///< of the first row block within the view
+  };
+  Units units(uint64_t first_block, uint64_t row_blocks) const;
+  /// The word in `rest` of what lies at so many bytes of the form.
+  uint32_t index(uint64_t at) const { return static_cast<uint32_t>((offset + at - rest.offset) / 4); }
+
+  const IntegerForm& form;
+  const DeviceForm device;
+  const uint64_t offset, alignment;
+  BufferView rest;
+};
+
 /// Dispatches integers_pack over row blocks of a tensor: values [row blocks][cols][16] from values.offset on become
-/// units, and outliers, of row block first_block and the ones behind it, in a DeviceForm from out.offset on. values and
-/// out begin at multiples of 64 bytes. The kernel counts outliers on from what the form holds.
-Status dispatch_pack(CommandBatch& batch, const IntegerForm& form, uint64_t first_block, uint64_t row_blocks,
-                     const BufferView& values, const BufferView& out, uint64_t offset_alignment);
+/// units, and outliers, of row block first_block and the ones behind it. The kernel counts outliers on from what the
+/// form holds.
+Status dispatch_pack(CommandBatch& batch, const DeviceFormView& out, uint64_t first_block, uint64_t row_blocks,
+                     const BufferView& values);
 
 /// Sends known values through integers_pack. errors: kUnsupported (a wrong answer), kOutOfMemory, kDeviceLost
 Status check_pack(VulkanDevice& device, PipelineCache& pipelines);
@@ -24,8 +43,8 @@ class DeviceIntegers {
  public:
   DeviceIntegers(DeviceContext& context) : context_(context) {}
 
-  /// Rows of values at a time, and how they come to the device.
-  using DecodeValues = std::function<Status(std::span<const DeviceDecodeRequest> values)>;
+  /// Decodes values to the device's memory.
+  using DecodeValues = std::function<Status(std::span<const DecodeJob> values)>;
   /// See DeviceDecoder::integers_to_device. One call at a time.
   Status decode(std::span<const DeviceIntegerRequest> requests, const DecodeValues& decode_values);
   /// As WindowStream: the device's time of the packing of the last call.

@@ -104,17 +104,7 @@ Status VulkanDecoder::integers_to_device(std::span<const DeviceIntegerRequest> r
   }
   const std::lock_guard<std::mutex> lock(integers_mutex_);
   double seconds = 0;
-  const Status status = integers_.decode(requests, [&](std::span<const DeviceDecodeRequest> parts) -> Status {
-    std::vector<DecodeJob> jobs;
-    for (const DeviceDecodeRequest& part : parts) {
-      DecodeJob& job = jobs.emplace_back();
-      job.tensor = part.tensor;
-      job.row_begin = part.row_begin;
-      job.row_end = part.row_end;
-      job.values_only = true;
-      job.check_crc = part.check_crc;
-      job.device = part.out;
-    }
+  const Status status = integers_.decode(requests, [&](std::span<const DecodeJob> jobs) -> Status {
     NWC_TRY(run_jobs(jobs, {}));
     seconds += last_seconds_;
     return {};
