@@ -114,8 +114,8 @@ void add_eval(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
   sub->add_option("--weights", command->weights,
-                  "What decoded weights are held as: f32, f16, bf16, or the coded integers as q8 or packed (default: "
-                  "f32; with --memory f16)")
+                  "What decoded weights are held as: f32, f16, bf16, or the coded integers as q8 or packed, where "
+                  "there is a network rounded to 8 bits (default: f32; with --memory f16)")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8", "packed"}));
   sub->add_option("--memory", command->memory, "Hard memory budget of the model, like 600M; the KV cache is f16 then");
   sub->add_flag("--write-card", command->write_card, "Store the figures in the file's quality card");

@@ -99,6 +99,7 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
           {"batch", plan.batch},
           {"resident_layers", plan.num_resident_layers},
           {"weights", weights_name(plan.weight_precision)},
+          {"weights_requantized", plan.weights_requantized != 0},
           {"weight_bytes", plan.weight_bytes},
           {"stream_buffer_bytes", plan.stream_buffer_bytes},
           {"kv_cache_bytes", plan.kv_cache_bytes},
@@ -111,8 +112,9 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
 }
 
 void print_plan(FILE* out, const nwc_session_plan& plan) {
-  fmt::print(out, "memory plan: {} mode, {} of {} layers resident as {}, context {}\n", mode_name(plan.mode),
-             plan.num_resident_layers, plan.num_layers, weights_name(plan.weight_precision), plan.context);
+  fmt::print(out, "memory plan: {} mode, {} of {} layers resident as {}{}, context {}\n", mode_name(plan.mode),
+             plan.num_resident_layers, plan.num_layers, weights_name(plan.weight_precision),
+             plan.weights_requantized != 0 ? " (requantized)" : "", plan.context);
   fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
              format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
              format_bytes(plan.activation_bytes), format_bytes(plan.decoder_bytes), format_bytes(plan.total_bytes));
@@ -418,11 +420,12 @@ void add_run(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
   command
-      ->add_option(
-          "--weights", options->weights,
-          "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits), "
-          "f16, bf16, f32; auto: packed where the codec allows it, else f16, and f32 for models that are "
-          "not compressed")
+      ->add_option("--weights", options->weights,
+                   "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits; where "
+                   "a network "
+                   "makes the weights, these rounded to 8 bits), f16, bf16, f32; auto: packed where that is exact, "
+                   "else f16, and "
+                   "f32 for models that are not compressed")
       ->check(CLI::IsMember(kWeights))
       ->capture_default_str();
   command->add_option(

@@ -133,6 +133,7 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
                          : plan.weight_dtype == Dtype::kF32         ? NWC_PRECISION_F32
                          : plan.weight_dtype == Dtype::kF16         ? NWC_PRECISION_F16
                                                                     : NWC_PRECISION_BF16;
+  out.weights_requantized = plan.requantized ? 1 : 0;
   return out;
 }
 

@@ -7,6 +7,7 @@
 
 #include "runtime/codec/integer_outliers.h"
 #include "runtime/codec/integer_pack.h"
+#include "runtime/codec/integer_requantize.h"
 #include "runtime/codec/tile_walk.h"
 
 namespace nwc {
@@ -14,8 +15,8 @@ namespace {
 
 class IntegerWriter final : public TileConsumer {
  public:
-  IntegerWriter(const IntegerForm& form, CpuLevel cpu, uint64_t most_outliers, uint8_t* out, uint32_t num_workers)
-      : form_(form), pack_(unit_packer(cpu)), out_(out), found_(num_workers, most_outliers) {
+  IntegerWriter(const IntegerForm& form, CpuLevel cpu, uint8_t* out, FoundOutliers* found)
+      : form_(form), pack_(unit_packer(cpu)), out_(out), found_(*found) {
     uint64_t next = 0;
     for (const uint8_t bits : form.bits) {
       unit_at_.push_back(next);
@@ -44,14 +45,12 @@ class IntegerWriter final : public TileConsumer {
     found_.end_run(g.row / kChunk + r, worker, i);
   }
 
-  FoundOutliers& found() { return found_; }
-
  private:
   const IntegerForm& form_;
   const PackUnit pack_;
   uint8_t* const out_;
   std::vector<uint64_t> unit_at_;
-  FoundOutliers found_;
+  FoundOutliers& found_;
 };
 
 /// Factors of the columns over a power of two near the largest, which the rows' scales get: so sums stay in the range
@@ -61,8 +60,9 @@ void fill_scales(const CodecRecord& codec, const CodedTensor& coded, const Integ
   float* factor = part(form.factor_at);
   float* row_scale = part(form.row_scale_at);
   double largest = 0;
-  const auto exact = [&](uint64_t j) {
-    return static_cast<double>(coded.scale[j]) * static_cast<double>(codec.step[coded.level[j]]);
+  const auto exact = [&](uint64_t j) {  // block scales have the step in them
+    const double step = form.requantized ? 1 : static_cast<double>(codec.step[coded.level[j]]);
+    return static_cast<double>(coded.scale[j]) * step;
   };
   for (uint64_t j = 0; j < form.cols; ++j) largest = std::max(largest, exact(j));
   const int exponent = largest > 0 ? std::ilogb(largest) : 0;
@@ -111,16 +111,23 @@ class IntegerPart {
   Status load(TensorDecoder& decoder) {
     const bool all = r_.row_begin == 0 && r_.row_end == r_.form->rows;
     NWC_ASSIGN_OR_RETURN(coded_, decoder.side(r_.tensor, r_.check_crc, !all));
-    if (r_.row_begin == 0) fill_scales(*decoder.file().codec(), *coded_, *r_.form, r_.out.data() + r_.form->row_scale_at);
+    if (r_.row_begin == 0)
+      fill_scales(*decoder.file().codec(), *coded_, *r_.form, r_.out.data() + r_.form->row_scale_at);
     return {};
   }
 
-  TileWalk* start(TensorDecoder& decoder, uint32_t num_workers) {
+  TileWalk* start(TensorDecoder& decoder, uint32_t num_workers, const RequantizeWorkers& requantize) {
     const TensorRecord& record = decoder.file().tensors()[r_.tensor];
     who_ = str_cat("tensor '", record.name, "'");
     if (r_.row_begin == 0) begin()[0] = 0;
     room_ = r_.form->max_outliers - std::min<uint64_t>(r_.form->max_outliers, begin()[first_block()]);
-    writer_.emplace(*r_.form, options_.cpu, room_, r_.out.data(), num_workers);
+    found_.emplace(num_workers, room_);
+    if (r_.form->requantized) {
+      writer_ =
+          std::make_unique<RequantizedWriter>(decoder.synthesis(), *r_.form, options_.cpu, r_.out.data(), requantize);
+    } else {
+      writer_ = std::make_unique<IntegerWriter>(*r_.form, options_.cpu, r_.out.data(), &*found_);
+    }
     walk_.emplace(decoder.file(), decoder.tables(), record, *coded_, r_.row_begin / record.tile_rows,
                   ceil_div(r_.row_end, record.tile_rows), options_, *writer_);
     return &*walk_;
@@ -128,9 +135,9 @@ class IntegerPart {
 
   Status finish() {
     NWC_TRY(walk_->status());
-    if (writer_->found().too_many())
+    if (found_->too_many())
       return limit_error(str_cat(who_, ": more than ", room_, " weights are larger than the tables of the codec say"));
-    writer_->found().place(first_block(), end_block(), begin(), outliers());
+    found_->place(first_block(), end_block(), begin(), outliers());
     return {};
   }
 
@@ -145,7 +152,8 @@ class IntegerPart {
   std::shared_ptr<const CodedTensor> coded_;
   std::string who_;
   uint64_t room_ = 0;
-  std::optional<IntegerWriter> writer_;
+  std::optional<FoundOutliers> found_;
+  std::unique_ptr<TileConsumer> writer_;
   std::optional<TileWalk> walk_;
 };
 
@@ -171,8 +179,13 @@ Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> r
   std::vector<Status> loaded(num);
   parallel_for(runner, num, [&](uint32_t i, uint32_t) { loaded[i] = parts[i].load(decoder); });
   for (const Status& status : loaded) NWC_TRY(status);
+  RequantizeWorkers requantize;
+  if (std::any_of(requests.begin(), requests.end(), [](const IntegerRequest& r) { return r.form->requantized; })) {
+    for (uint32_t w = 0; w < runner.num_workers(); ++w)
+      requantize.push_back(std::make_unique<RequantizeWorker>(decoder.synthesis().width));
+  }
   std::vector<TileWalk*> walks;
-  for (IntegerPart& part : parts) walks.push_back(part.start(decoder, runner.num_workers()));
+  for (IntegerPart& part : parts) walks.push_back(part.start(decoder, runner.num_workers(), requantize));
   TileWorkers workers;
   NWC_TRY(TileWalk::run_all(walks, runner, &workers));
   struct Task {

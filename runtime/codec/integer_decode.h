@@ -4,7 +4,7 @@
 // 64 g + 4 r + c: 8 groups of 64 bytes. With 8 bits that is how it lies in memory. Of fewer, the lower four bits of
 // groups 2 i and 2 i + 1 share the bytes of block i (the even group has the lower half), and behind the four blocks
 // come the upper bits: for 5 bits one block, bit g of each byte is group g's; for 6 bits two blocks, of which number g
-// / 4 has group g's two bits at 2 (g mod 4).
+// / 4 has group g's two bits at 2 (g mod 4). The block scale of row r in unit u of a row block is number 16 u + r.
 #pragma once
 
 #include "runtime/base/bytes.h"
@@ -39,7 +39,8 @@ uint64_t integer_decode_bytes(const IntegerForm& form, uint64_t tile_cols, uint3
 /// out. errors: those of load_coded
 Status integer_scales(const NwcFile& file, size_t tensor, const IntegerForm& form, bool check_crc, uint8_t* out);
 
-/// One row as floating-point numbers, out [form.cols]: row_scale * factor * q. data: what decode_integers wrote.
+/// One row as floating-point numbers, out [form.cols]: row_scale * factor * q, times the block scale if there are some.
+/// data: what decode_integers wrote.
 void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, float* out);
 
 /// The integers of a unit with their bias, bytes[512] in the order above. The readable twin of what the kernels do.

@@ -27,6 +27,7 @@ constexpr uint64_t kOutliersPerRowBlock = 2;
 void IntegerForm::place_parts() {
   row_block_bytes = bytes = 0;
   for (const uint8_t b : bits) row_block_bytes += unit_bytes(b);
+  if (requantized) row_block_bytes += align_up(uint64_t{units()} * kChunk * sizeof(uint16_t), 64);
   const auto place = [this](uint64_t size) {
     const uint64_t at = bytes;
     bytes = align_up(at + size, 64);
@@ -43,6 +44,16 @@ void IntegerForm::place_parts() {
 const char* why_not_integers(const CodecRecord& codec) {
   if (!codec.synthesis.is_identity()) return "the codec's synthesis is not the identity";
   return nullptr;
+}
+
+IntegerForm requantized_form(uint64_t rows, uint64_t cols) {
+  IntegerForm form;
+  form.rows = rows;
+  form.cols = cols;
+  form.requantized = true;
+  form.bits.assign(static_cast<size_t>(ceil_div(cols, kUnitCols)), uint8_t{8});
+  form.place_parts();
+  return form;
 }
 
 IntegerForms::Shares IntegerForms::shares_of(const FrequencyTable& t, bool trellis, uint32_t bank) {
@@ -62,7 +73,8 @@ IntegerForms::Shares IntegerForms::shares_of(const FrequencyTable& t, bool trell
   return shares;
 }
 
-IntegerForms::IntegerForms(const NwcFile& file) : file_(file), of_level_(file.codec()->num_levels) {
+IntegerForms::IntegerForms(const NwcFile& file)
+    : file_(file), requantized_(why_not_integers(*file.codec()) != nullptr), of_level_(file.codec()->num_levels) {
   const CodecRecord& codec = *file.codec();
   std::vector<std::array<Shares, 2>> of_table(codec.tables.size());
   for (size_t t = 0; t < codec.tables.size(); ++t) {
@@ -105,6 +117,7 @@ std::vector<IntegerForms::Shares> IntegerForms::shares_by_level(const CodedTenso
 Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bool check_crc, double room) const {
   const TensorRecord& record = file_.tensors()[tensor];
   assert(record.cols() <= kMaxIntegerCols);
+  if (requantized_) return requantized_form(record.rows(), record.cols());
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(tensor, check_crc));
   const std::vector<Shares> shares = shares_by_level(coded);
   IntegerForm form;

@@ -5,6 +5,10 @@
 // integer q: y_i = row_scale_i * (sum_j q_ij * (factor_j * x_j) - sum_j sign(q_ij) * (shrink_j * factor_j * x_j)),
 // where most codecs do not shrink, and the second sum is left out. So integers hold the weights exactly, in a byte or
 // less.
+//
+// What another synthesis makes of the integers is rounded once more: a block of one row and a unit's 32 columns has a
+// scale of its own, and weight (i, j) is row_scale_i * factor_j * block_scale_ij * q_ij with |q_ij| <= 127
+// (integer_requantize.h). Such forms are called requantized.
 #pragma once
 
 #include <array>
@@ -53,13 +57,15 @@ enum class IntegerWeights : uint8_t {
 
 /// How the integers of one coded tensor lie in memory: units in order of row blocks and columns, row scales, column
 /// factors and, with `shrinks`, shrink times factor of the columns, for each row block where its outliers begin, and
-/// the outliers. Parts are aligned to 64 bytes.
+/// the outliers. Parts are aligned to 64 bytes. With `requantized` all units have 8 bits, and the block scales of a row
+/// block, bf16 [units][16], lie behind its units; there is neither shrinkage nor an outlier.
 struct IntegerForm {
   uint64_t rows = 0, cols = 0;
   std::vector<uint8_t> bits;  ///< of the units of each row block, [ceil(cols / 32)]
   uint64_t row_block_bytes = 0;
   uint64_t row_scale_at = 0, factor_at = 0, shrink_at = 0, begin_at = 0, outliers_at = 0;  ///< f32 (3), u32, Outlier
   bool shrinks = false;
+  bool requantized = false;
   uint64_t max_outliers = 0;
   uint64_t bytes = 0;
 
@@ -68,10 +74,16 @@ struct IntegerForm {
   /// Sets row_block_bytes, the places of all parts and bytes, which follow from the other members.
   void place_parts();
   uint64_t padded_cols() const { return uint64_t{units()} * kUnitCols; }
+  /// Bytes in front of a row block's block scales, with `requantized`.
+  uint64_t block_scales_at() const { return uint64_t{units()} * kUnitWeights; }
 };
 
-/// Why the weights of this codec are not integers times scales; nullptr if they are.
+/// Why the weights of this codec are not integers times scales; nullptr if they are. Forms of a codec whose weights are
+/// not are requantized.
 const char* why_not_integers(const CodecRecord& codec);
+
+/// The form of a matrix whose weights are rounded to 8 bits. cols: at most kMaxIntegerCols
+IntegerForm requantized_form(uint64_t rows, uint64_t cols);
 
 /// Chooses forms for the tensors of one file, which must outlive it. What follows from the codec alone is made once.
 class IntegerForms {
@@ -80,8 +92,9 @@ class IntegerForms {
   explicit IntegerForms(const NwcFile& file);
 
   /// Chooses the bits of a coded tensor's units from the frequencies of its symbols, so that bits and outliers together
-  /// are few. which: kQ8 or kPacked; the tensor has at most kMaxIntegerCols columns. room: for so many times as many
-  /// outliers as a file needs whose symbols are as frequent as its tables say. errors: those of load_coded
+  /// are few; a requantized form is the same for kQ8 and kPacked. which: kQ8 or kPacked; the tensor has at most
+  /// kMaxIntegerCols columns. room: for so many times as many outliers as a file needs whose symbols are as frequent as
+  /// its tables say. errors: those of load_coded
   Result<IntegerForm> choose(size_t tensor, IntegerWeights which, bool check_crc, double room = 1) const;
 
  private:
@@ -91,6 +104,7 @@ class IntegerForms {
   std::vector<Shares> shares_by_level(const CodedTensor& coded) const;
 
   const NwcFile& file_;
+  const bool requantized_;
   std::vector<std::array<Shares, kNumContexts>> of_level_;  ///< by context, the mean over the banks
 };
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "runtime/base/half.h"
 #include "runtime/codec/integer_decode.h"
 #include "runtime/codec/integer_pack.h"
 
@@ -36,15 +37,17 @@ void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, flo
   const float* shrink = reinterpret_cast<const float*>(data + form.shrink_at);
   const float scale = reinterpret_cast<const float*>(data + form.row_scale_at)[row];
   const uint8_t* unit = data + block * form.row_block_bytes;
+  const uint16_t* block_scales = reinterpret_cast<const uint16_t*>(unit + form.block_scales_at());
   for (uint32_t u = 0; u < form.units(); unit += unit_bytes(form.bits[u]), ++u) {
     uint8_t bytes[kUnitWeights];
     unpack_unit(form.bits[u], unit, bytes);
     const uint64_t first = uint64_t{u} * kUnitCols, count = std::min<uint64_t>(kUnitCols, form.cols - first);
+    const float own = form.requantized ? bf16_to_f32(block_scales[u * kChunk + r]) * scale : scale;
     for (uint32_t l = 0; l < count; ++l) {
       const int32_t q = int32_t{bytes[kGroupBytes * (l / 4) + 4 * r + l % 4]} - integer_bias(form.bits[u]);
       const float sign = static_cast<float>((q > 0) - (q < 0));
       const float shrunk = form.shrinks ? sign * shrink[first + l] : 0.0f;
-      out[first + l] = (static_cast<float>(q) * factor[first + l] - shrunk) * scale;
+      out[first + l] = (static_cast<float>(q) * factor[first + l] - shrunk) * own;
     }
   }
   const uint32_t* begin = reinterpret_cast<const uint32_t*>(data + form.begin_at) + block;

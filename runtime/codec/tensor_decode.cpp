@@ -189,6 +189,7 @@ TensorDecoder::TensorDecoder(const NwcFile& file, const DecodeTables& tables)
 TensorDecoder::~TensorDecoder() = default;
 const NwcFile& TensorDecoder::file() const { return impl_->file; }
 const DecodeTables& TensorDecoder::tables() const { return impl_->tables; }
+const SynthesisView& TensorDecoder::synthesis() const { return impl_->plan->view(); }
 Result<std::shared_ptr<const CodedTensor>> TensorDecoder::side(size_t tensor, bool check_crc, bool part) {
   return impl_->side_of(tensor, check_crc, part ? Impl::Part::kMany : Impl::Part::kAll);
 }

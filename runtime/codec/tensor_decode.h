@@ -18,6 +18,8 @@ struct TensorDecodeOptions {
   Progress progress;      ///< in tiles
 };
 
+struct SynthesisView;  // runtime/codec/lane_kernels.h
+
 /// Decodes the coded tensors of one file, any number of times. What all of them need, the synthesis network as the
 /// kernels want it, is made once. Side information and directory stay in memory for the last kKeptRows tensors of which
 /// rows of one band of tiles were looked up, so that a further row costs the tiles that hold it and nothing that grows
@@ -35,6 +37,8 @@ class TensorDecoder {
                      const TensorDecodeOptions& options);
   const NwcFile& file() const;
   const DecodeTables& tables() const;
+  /// The file has a codec.
+  const SynthesisView& synthesis() const;
   /// Side information of a coded tensor. part: more of it will be asked for, so that it stays in memory.
   Result<std::shared_ptr<const CodedTensor>> side(size_t tensor, bool check_crc, bool part);
   /// How often side information has been read. Tests count it.

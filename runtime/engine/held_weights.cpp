@@ -8,7 +8,7 @@
 namespace nwc {
 namespace {
 
-/// forms: null where the codec's weights are no integers.
+/// forms: null where no weights are held as integers.
 Result<HeldMatrix> hold(const NwcFile& file, const IntegerForms* forms, size_t tensor, IntegerWeights which,
                         bool on_device, bool check_crc) {
   const TensorRecord& record = file.tensors()[tensor];
@@ -67,6 +67,8 @@ Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout,
   held.which = held_as(which);
   held.on_device = on_device;
   const char* why_not = file.codec() ? why_not_integers(*file.codec()) : "nothing is coded";
+  held.requantized = file.codec() && why_not != nullptr && which != IntegerWeights::kAuto && !on_device;
+  if (held.requantized) why_not = nullptr;
   std::optional<IntegerForms> forms;
   if (why_not != nullptr) {
     held.why_not = why_not;

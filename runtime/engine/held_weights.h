@@ -18,6 +18,7 @@ struct HeldMatrix {
 struct HeldWeights {
   IntegerWeights which = IntegerWeights::kNone;  ///< kQ8 or kPacked
   bool on_device = false;                        ///< integers are DeviceForms
+  bool requantized = false;                      ///< integers are the codec's weights rounded once more (IntegerForm)
   struct Layer {
     std::vector<HeldMatrix> matrices;  ///< as LayerLayout::matrices
     uint64_t bytes = 0;
@@ -43,8 +44,8 @@ constexpr IntegerWeights held_as(IntegerWeights which) {
   return which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
 }
 
-/// which: not kNone; on_device: as DeviceForms. Reads the side information of coded tensors. errors: those of
-/// load_coded
+/// which: not kNone; on_device: as DeviceForms. kAuto takes integers only where they are the weights exactly, and so do
+/// devices, which have no kernels for others. Reads the side information of coded tensors. errors: those of load_coded
 Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
                                  bool check_crc);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "runtime/base/half.h"
 #include "runtime/codec/integer_decode.h"
 
 namespace nwc {
@@ -40,9 +41,31 @@ void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t t
   }
 }
 
+void dot_scaled(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens,
+                float (*y)[kIntegerRows]) {
+  for (uint32_t t = 0; t < tokens; ++t) {
+    for (uint32_t r = 0; r < kIntegerRows; ++r) {
+      float total = 0;
+      for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
+        float block = 0;
+        for (uint32_t u = first; u < weights.num_units && u < first + kUnitsPerBlock; ++u) {
+          const uint8_t* row = weights.units + size_t{u} * kUnitWeights + size_t{4} * r;
+          uint32_t sum = static_cast<uint32_t>(inputs[t].correction[u]);
+          for (uint32_t c = 0; c < kUnitCols; ++c)
+            sum += static_cast<uint32_t>(int32_t{row[c / 4 * 64 + c % 4]} * inputs[t].value[u * kUnitCols + c]);
+          const float exact = static_cast<float>(static_cast<int32_t>(sum));
+          block = std::fma(exact, bf16_to_f32(weights.scales[u * kIntegerRows + r]), block);
+        }
+        total = std::fma(block, inputs[t].scale[first / kUnitsPerBlock], total);
+      }
+      y[t][r] = total;
+    }
+  }
+}
+
 }  // namespace
 
-const IntegerKernels kScalarIntegers = {false, dot<false>, dot<true>};
+const IntegerKernels kScalarIntegers = {false, dot<false>, dot<true>, dot_scaled};
 
 const IntegerKernels& integer_kernels(CpuLevel level) {
 #if defined(__x86_64__)

@@ -3,7 +3,8 @@
 // The inputs times their columns' factors become integers of 16 bits with one scale for kInputBlock columns, so that a
 // block's sum of products is exact in 32 bits. The sums of the blocks, as f32 times their scale, are added in order by
 // fused multiply-adds. So every instruction set gives the same result to the bit, whatever the number of tokens or
-// threads is.
+// threads is. Where a unit's rows have scales of their own, the sum of a block is that of its units' exact sums times
+// these scales, added in order by fused multiply-adds, too.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +30,7 @@ struct IntegerInputs {
   const int16_t* value = nullptr;  ///< [padded columns]
   const int8_t* digits = nullptr;  ///< [padded columns / 4][hi, lo][4]: value = 256 hi + lo
   const float* scale = nullptr;    ///< [blocks]
-  /// [blocks]: minus the sum of value times the bias of its unit's integers, modulo 2^32.
+  /// [blocks], for dot_scaled [units]: minus the sum of value times the bias of its unit's integers, modulo 2^32.
   const int32_t* correction = nullptr;
 };
 
@@ -38,6 +39,7 @@ struct IntegerRowBlock {
   const uint8_t* units = nullptr;
   const uint8_t* bits = nullptr;  ///< [num_units]
   uint32_t num_units = 0;
+  const uint16_t* scales = nullptr;  ///< bf16 [num_units][16], for dot_scaled, whose units have 8 bits
 };
 
 struct IntegerKernels {
@@ -47,6 +49,9 @@ struct IntegerKernels {
   /// The same with the signs of the integers, -1, 0 and 1, in their place, and a bias of 1.
   void (*dot_signs)(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens,
                     float (*y)[kIntegerRows]);
+  /// The same as dot() with scales for the rows of each unit.
+  void (*dot_scaled)(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens,
+                     float (*y)[kIntegerRows]);
 };
 
 /// The table of the best level up to `level` that this build and machine have.

@@ -76,6 +76,12 @@ template <uint32_t kTokens>
   }
 }
 
+/// Of eight rows: the sums of both halves of each, and what their inputs add to all.
+[[gnu::always_inline]] inline __m256 row_sums(const __m256i* halves, int32_t correction) {
+  const __m256i pairs = _mm256_hadd_epi32(halves[0], halves[1]);  // rows 0 1 4 5 2 3 6 7
+  return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), _mm256_set1_epi32(correction)));
+}
+
 template <uint32_t kTokens, bool kSigns>
 void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, float (*y)[kIntegerRows]) {
   __m256 total[kTokens][2];
@@ -105,11 +111,9 @@ void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, flo
     }
     for (uint32_t t = 0; t < kTokens; ++t) {
       const __m256 scale = _mm256_set1_ps(inputs[t].scale[block]);
-      const __m256i correction = _mm256_set1_epi32(inputs[t].correction[block]);
       for (uint32_t h = 0; h < 2; ++h) {
-        const __m256i pairs = _mm256_hadd_epi32(sum[t][2 * h], sum[t][2 * h + 1]);  // rows 0 1 4 5 2 3 6 7
-        const __m256i rows = _mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), correction);
-        total[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(rows), scale, total[t][h]);
+        const __m256 exact = row_sums(sum[t] + 2 * h, inputs[t].correction[block]);
+        total[t][h] = _mm256_fmadd_ps(exact, scale, total[t][h]);
       }
     }
   }
@@ -124,9 +128,49 @@ void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t t
   if (tokens == 1) dot_tokens<1, kSigns>(weights, inputs, y);
 }
 
+template <uint32_t kTokens>
+void dot_scaled_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, float (*y)[kIntegerRows]) {
+  __m256 total[kTokens][2], in_block[kTokens][2];
+  const int16_t* x[kTokens];
+  for (uint32_t t = 0; t < kTokens; ++t) {
+    total[t][0] = total[t][1] = in_block[t][0] = in_block[t][1] = _mm256_setzero_ps();
+    x[t] = inputs[t].value;
+  }
+  for (uint32_t u = 0; u < weights.num_units; ++u) {
+    __m256i sum[kTokens][4];
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      for (__m256i& s : sum[t]) s = _mm256_setzero_si256();
+    }
+    add_unit<kTokens>(weights.units + size_t{512} * u, x, sum);
+    const bool last = u % kUnitsPerBlock == kUnitsPerBlock - 1 || u + 1 == weights.num_units;
+    for (uint32_t h = 0; h < 2; ++h) {
+      const __m128i* const from = reinterpret_cast<const __m128i*>(weights.scales + size_t{16} * u + 8 * h);
+      const __m256 scales = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(from)), 16));
+      for (uint32_t t = 0; t < kTokens; ++t) {
+        const __m256 exact = row_sums(sum[t] + 2 * h, inputs[t].correction[u]);
+        in_block[t][h] = _mm256_fmadd_ps(exact, scales, in_block[t][h]);
+        if (!last) continue;
+        const __m256 scale = _mm256_set1_ps(inputs[t].scale[u / kUnitsPerBlock]);
+        total[t][h] = _mm256_fmadd_ps(in_block[t][h], scale, total[t][h]);
+        in_block[t][h] = _mm256_setzero_ps();
+      }
+    }
+    for (uint32_t t = 0; t < kTokens; ++t) x[t] += kUnitColumns;
+  }
+  for (uint32_t t = 0; t < kTokens; ++t) {
+    for (uint32_t h = 0; h < 2; ++h) _mm256_storeu_ps(y[t] + 8 * h, total[t][h]);
+  }
+}
+
+void dot_scaled(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens,
+                float (*y)[kIntegerRows]) {
+  for (; tokens >= kTile; tokens -= kTile, inputs += kTile, y += kTile) dot_scaled_tokens<kTile>(weights, inputs, y);
+  if (tokens == 1) dot_scaled_tokens<1>(weights, inputs, y);
+}
+
 }  // namespace
 
-const IntegerKernels kAvx2Integers = {false, dot<false>, dot<true>};
+const IntegerKernels kAvx2Integers = {false, dot<false>, dot<true>, dot_scaled};
 
 }  // namespace nwc
 #endif

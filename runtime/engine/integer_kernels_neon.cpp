@@ -20,6 +20,22 @@ inline uint8x16_t load_rows(const uint8_t* unit, uint32_t bits, uint32_t g, uint
   return vorrq_u8(rows, vandq_u8(upper, vdupq_n_u8(static_cast<uint8_t>(((1u << width) - 1) << 4))));
 }
 
+/// Four columns of four rows.
+[[gnu::always_inline]] inline void add_rows(uint8x16_t rows, int16x4_t four, int32x4_t* sum) {
+  const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(rows)));
+  const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(rows)));
+  sum[0] = vmlal_s16(sum[0], vget_low_s16(low), four);
+  sum[1] = vmlal_s16(sum[1], vget_high_s16(low), four);
+  sum[2] = vmlal_s16(sum[2], vget_low_s16(high), four);
+  sum[3] = vmlal_s16(sum[3], vget_high_s16(high), four);
+}
+
+/// Of four rows, and what their inputs add to all.
+[[gnu::always_inline]] inline float32x4_t row_sums(const int32x4_t* sum, int32_t correction) {
+  const int32x4_t a = vpaddq_s32(sum[0], sum[1]), b = vpaddq_s32(sum[2], sum[3]);
+  return vcvtq_f32_s32(vaddq_s32(vpaddq_s32(a, b), vdupq_n_s32(correction)));
+}
+
 template <bool kSigns>
 void dot_token(const IntegerRowBlock& weights, const IntegerInputs& inputs, float* y) {
   float32x4_t total[4];
@@ -41,21 +57,13 @@ void dot_token(const IntegerRowBlock& weights, const IntegerInputs& inputs, floa
             const uint8x16_t low = vdupq_n_u8(static_cast<uint8_t>((1u << (bits - 1)) - 1));
             rows = vsubq_u8(vminq_u8(vmaxq_u8(rows, low), vaddq_u8(low, vdupq_n_u8(2))), low);
           }
-          const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(rows)));
-          const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(rows)));
-          sum[r] = vmlal_s16(sum[r], vget_low_s16(low), four);
-          sum[r + 1] = vmlal_s16(sum[r + 1], vget_high_s16(low), four);
-          sum[r + 2] = vmlal_s16(sum[r + 2], vget_low_s16(high), four);
-          sum[r + 3] = vmlal_s16(sum[r + 3], vget_high_s16(high), four);
+          add_rows(rows, four, sum + r);
         }
       }
       unit += 64 * bits;
     }
-    for (uint32_t h = 0; h < 4; ++h) {
-      const int32x4_t a = vpaddq_s32(sum[4 * h], sum[4 * h + 1]), b = vpaddq_s32(sum[4 * h + 2], sum[4 * h + 3]);
-      const int32x4_t exact = vaddq_s32(vpaddq_s32(a, b), vdupq_n_s32(inputs.correction[block]));
-      total[h] = vfmaq_n_f32(total[h], vcvtq_f32_s32(exact), inputs.scale[block]);
-    }
+    for (uint32_t h = 0; h < 4; ++h)
+      total[h] = vfmaq_n_f32(total[h], row_sums(sum + 4 * h, inputs.correction[block]), inputs.scale[block]);
   }
   for (uint32_t h = 0; h < 4; ++h) vst1q_f32(y + 4 * h, total[h]);
 }
@@ -65,9 +73,38 @@ void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t t
   for (uint32_t t = 0; t < tokens; ++t) dot_token<kSigns>(weights, inputs[t], y[t]);
 }
 
+void dot_scaled_token(const IntegerRowBlock& weights, const IntegerInputs& inputs, float* y) {
+  float32x4_t total[4], in_block[4];
+  for (uint32_t h = 0; h < 4; ++h) total[h] = in_block[h] = vdupq_n_f32(0);
+  const uint8_t* unit = weights.units;
+  const int16_t* x = inputs.value;
+  for (uint32_t u = 0; u < weights.num_units; ++u, unit += 512) {
+    int32x4_t sum[kIntegerRows];
+    for (int32x4_t& s : sum) s = vdupq_n_s32(0);
+    for (uint32_t g = 0; g < 8; ++g, x += 4) {
+      const int16x4_t four = vld1_s16(x);
+      for (uint32_t r = 0; r < kIntegerRows; r += 4) add_rows(vld1q_u8(unit + 64 * g + 4 * r), four, sum + r);
+    }
+    const bool last = u % kUnitsPerBlock == kUnitsPerBlock - 1 || u + 1 == weights.num_units;
+    for (uint32_t h = 0; h < 4; ++h) {
+      const uint32x4_t scales = vshll_n_u16(vld1_u16(weights.scales + size_t{16} * u + 4 * h), 16);
+      in_block[h] = vfmaq_f32(in_block[h], row_sums(sum + 4 * h, inputs.correction[u]), vreinterpretq_f32_u32(scales));
+      if (!last) continue;
+      total[h] = vfmaq_n_f32(total[h], in_block[h], inputs.scale[u / kUnitsPerBlock]);
+      in_block[h] = vdupq_n_f32(0);
+    }
+  }
+  for (uint32_t h = 0; h < 4; ++h) vst1q_f32(y + 4 * h, total[h]);
+}
+
+void dot_scaled(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens,
+                float (*y)[kIntegerRows]) {
+  for (uint32_t t = 0; t < tokens; ++t) dot_scaled_token(weights, inputs[t], y[t]);
+}
+
 }  // namespace
 
-const IntegerKernels kNeonIntegers = {false, dot<false>, dot<true>};
+const IntegerKernels kNeonIntegers = {false, dot<false>, dot<true>, dot_scaled};
 
 }  // namespace nwc
 #endif

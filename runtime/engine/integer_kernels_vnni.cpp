@@ -88,9 +88,31 @@ template <uint32_t kBits, bool kSigns, uint32_t kTokens>
   });
 }
 
+template <uint32_t kTokens>
+[[gnu::always_inline]] inline void begin_sums(const IntegerInputs* inputs, uint32_t at, Sums<kTokens>* sums) {
+#pragma GCC unroll 8
+  for (uint32_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+    for (uint32_t c = 0; c < Sums<kTokens>::kChains; ++c) {
+      sums->hi[t][c] = _mm512_setzero_si512();
+      sums->lo[t][c] = c == 0 ? _mm512_set1_epi32(inputs[t].correction[at]) : _mm512_setzero_si512();
+    }
+  }
+}
+
+template <uint32_t kTokens>
+[[gnu::always_inline]] inline __m512 row_sums(const Sums<kTokens>& sums, uint32_t t) {
+  __m512i hi = sums.hi[t][0], lo = sums.lo[t][0];
+#pragma GCC unroll 4
+  for (uint32_t c = 1; c < Sums<kTokens>::kChains; ++c) {
+    hi = _mm512_add_epi32(hi, sums.hi[t][c]);
+    lo = _mm512_add_epi32(lo, sums.lo[t][c]);
+  }
+  return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(hi, 8), lo));
+}
+
 template <uint32_t kTokens, bool kSigns>
 void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, float (*y)[kIntegerRows]) {
-  constexpr uint32_t kChains = Sums<kTokens>::kChains;
   __m512 total[kTokens];
   const int8_t* digits[kTokens];
 #pragma GCC unroll 8
@@ -102,14 +124,7 @@ void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, flo
   for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
     const uint32_t block = first / kUnitsPerBlock;
     Sums<kTokens> sums;
-#pragma GCC unroll 8
-    for (uint32_t t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 4
-      for (uint32_t c = 0; c < kChains; ++c) {
-        sums.hi[t][c] = _mm512_setzero_si512();
-        sums.lo[t][c] = c == 0 ? _mm512_set1_epi32(inputs[t].correction[block]) : _mm512_setzero_si512();
-      }
-    }
+    begin_sums(inputs, block, &sums);
     const uint32_t left = weights.num_units - first, units = left < kUnitsPerBlock ? left : kUnitsPerBlock;
     for (uint32_t u = 0; u < units; ++u) {
       const uint32_t bits = weights.bits[first + u];
@@ -127,16 +142,8 @@ void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, flo
       for (uint32_t t = 0; t < kTokens; ++t) digits[t] += 2 * kUnitColumns;
     }
 #pragma GCC unroll 8
-    for (uint32_t t = 0; t < kTokens; ++t) {
-      __m512i hi = sums.hi[t][0], lo = sums.lo[t][0];
-#pragma GCC unroll 4
-      for (uint32_t c = 1; c < kChains; ++c) {
-        hi = _mm512_add_epi32(hi, sums.hi[t][c]);
-        lo = _mm512_add_epi32(lo, sums.lo[t][c]);
-      }
-      const __m512 exact = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(hi, 8), lo));
-      total[t] = _mm512_fmadd_ps(exact, _mm512_set1_ps(inputs[t].scale[block]), total[t]);
-    }
+    for (uint32_t t = 0; t < kTokens; ++t)
+      total[t] = _mm512_fmadd_ps(row_sums(sums, t), _mm512_set1_ps(inputs[t].scale[block]), total[t]);
   }
 #pragma GCC unroll 8
   for (uint32_t t = 0; t < kTokens; ++t) _mm512_storeu_ps(y[t], total[t]);
@@ -156,9 +163,47 @@ void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t t
   for (; tokens != 0; --tokens, ++inputs, ++y) dot_tokens<1, kSigns>(weights, inputs, y);
 }
 
+template <uint32_t kTokens>
+void dot_scaled_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, float (*y)[kIntegerRows]) {
+  __m512 total[kTokens], in_block[kTokens];
+  const int8_t* digits[kTokens];
+#pragma GCC unroll 8
+  for (uint32_t t = 0; t < kTokens; ++t) {
+    total[t] = in_block[t] = _mm512_setzero_ps();
+    digits[t] = inputs[t].digits;
+  }
+  for (uint32_t u = 0; u < weights.num_units; ++u) {
+    Sums<kTokens> sums;
+    begin_sums(inputs, u, &sums);
+    add_unit<8, false, kTokens>(weights.units + size_t{512} * u, digits, &sums);
+    const __m256i bf16 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights.scales + size_t{16} * u));
+    const __m512 scales = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));
+#pragma GCC unroll 8
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      in_block[t] = _mm512_fmadd_ps(row_sums(sums, t), scales, in_block[t]);
+      digits[t] += 2 * kUnitColumns;
+    }
+    if (u % kUnitsPerBlock != kUnitsPerBlock - 1 && u + 1 != weights.num_units) continue;
+#pragma GCC unroll 8
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      total[t] = _mm512_fmadd_ps(in_block[t], _mm512_set1_ps(inputs[t].scale[u / kUnitsPerBlock]), total[t]);
+      in_block[t] = _mm512_setzero_ps();
+    }
+  }
+#pragma GCC unroll 8
+  for (uint32_t t = 0; t < kTokens; ++t) _mm512_storeu_ps(y[t], total[t]);
+}
+
+void dot_scaled(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens,
+                float (*y)[kIntegerRows]) {
+  constexpr uint32_t kMost = 4;
+  for (; tokens >= kMost; tokens -= kMost, inputs += kMost, y += kMost) dot_scaled_tokens<kMost>(weights, inputs, y);
+  for (; tokens != 0; --tokens, ++inputs, ++y) dot_scaled_tokens<1>(weights, inputs, y);
+}
+
 }  // namespace
 
-const IntegerKernels kVnniIntegers = {true, dot<false>, dot<true>};
+const IntegerKernels kVnniIntegers = {true, dot<false>, dot<true>, dot_scaled};
 
 }  // namespace nwc
 #endif

@@ -23,7 +23,7 @@ struct InputArea {
   uint8_t* at = nullptr;
   uint64_t cols = 0;  ///< padded to whole blocks
   uint64_t blocks() const { return cols / kInputBlock; }
-  uint64_t token_bytes() const { return align_up(4 * cols + 8 * blocks(), 64); }
+  uint64_t token_bytes() const { return align_up(4 * cols + 4 * blocks() * (1 + kUnitsPerBlock), 64); }
   int16_t* value(uint32_t t) const { return reinterpret_cast<int16_t*>(at + t * token_bytes()); }
   int8_t* digits(uint32_t t) const { return reinterpret_cast<int8_t*>(at + t * token_bytes() + 2 * cols); }
   float* scale(uint32_t t) const { return reinterpret_cast<float*>(at + t * token_bytes() + 4 * cols); }
@@ -70,12 +70,13 @@ void quantize(const IntegerForm& form, const float* factor, bool signs, const fl
     to.scale(token)[block] = std::isfinite(most) ? (usable ? step : 0.0f) : std::nanf("");
     uint32_t correction = 0;
     for (uint32_t u = 0; u < kUnitsPerBlock && block * kUnitsPerBlock + u < form.units(); ++u) {
+      if (form.requantized) correction = 0;
       int32_t sum = 0;
       for (uint32_t j = 0; j < kUnitCols; ++j) sum += q[u * kUnitCols + j];
       const int32_t bias = signs ? 1 : integer_bias(form.bits[block * kUnitsPerBlock + u]);
       correction -= static_cast<uint32_t>(sum) * static_cast<uint32_t>(bias);
+      to.correction(token)[form.requantized ? block * kUnitsPerBlock + u : block] = static_cast<int32_t>(correction);
     }
-    to.correction(token)[block] = static_cast<int32_t>(correction);
     if (!digits) continue;
     int8_t* d = digit + 2 * first;
     for (uint32_t j = 0; j < kInputBlock; j += 4, d += 8) {
@@ -96,14 +97,16 @@ void multiply_rows(const IntegerKernels& kernels, const IntegerMatrix& m, const 
   const uint32_t* outliers_begin = reinterpret_cast<const uint32_t*>(m.data + form.begin_at);
   const Outlier* outliers = reinterpret_cast<const Outlier*>(m.data + form.outliers_at);
   for (uint64_t block = begin; block < end; ++block) {
-    const IntegerRowBlock weights{m.data + block * form.row_block_bytes, form.bits.data(), form.units()};
+    const uint8_t* units = m.data + block * form.row_block_bytes;
+    const IntegerRowBlock weights{units, form.bits.data(), form.units(),
+                                  reinterpret_cast<const uint16_t*>(units + form.block_scales_at())};
     const uint32_t rows = static_cast<uint32_t>(std::min<uint64_t>(kChunk, form.rows - block * kChunk));
     for (uint32_t t0 = 0; t0 < tokens; t0 += kIntegerTokens) {
       const uint32_t count = std::min(kIntegerTokens, tokens - t0);
       IntegerInputs in[kIntegerTokens];
       alignas(64) float y[kIntegerTokens][kIntegerRows];
       for (uint32_t t = 0; t < count; ++t) in[t] = inputs.token(t0 + t);
-      kernels.dot(weights, in, count, y);
+      (form.requantized ? kernels.dot_scaled : kernels.dot)(weights, in, count, y);
       if (form.shrinks) {
         IntegerInputs shrunk[kIntegerTokens];
         alignas(64) float less[kIntegerTokens][kIntegerRows];

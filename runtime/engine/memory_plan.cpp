@@ -100,6 +100,7 @@ class Planner {
     const SessionSizes s = session_sizes(file_, layout_, params_, held_.get(), plan.context, plan.batch);
     plan.held = held_;
     plan.integers = held_ == nullptr ? IntegerWeights::kNone : held_->which;
+    plan.requantized = held_ != nullptr && held_->requantized;
     plan.weights = s.vectors + s.positions + resident_bytes(plan.resident_layers) +
                    (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0);
     const bool fused = plan.mode == SessionMode::kFused;
@@ -360,8 +361,8 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
   std::shared_ptr<const HeldWeights> held;
   std::string integers_note;
   const bool on_device = params.compute == Compute::kVulkan;
-  if (params.held != nullptr && params.held->which == held_as(params.integers) &&
-      params.held->on_device == on_device) {  // of an earlier plan
+  if (params.held != nullptr && params.held->which == held_as(params.integers) && params.held->on_device == on_device &&
+      !(params.held->requantized && params.integers == IntegerWeights::kAuto)) {  // of an earlier plan
     held = params.held;
   } else if (params.integers != IntegerWeights::kNone) {
     NWC_ASSIGN_OR_RETURN(HeldWeights weights, hold_weights(file, layout, params.integers, on_device, params.check_crc));

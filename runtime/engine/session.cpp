@@ -64,6 +64,12 @@ Status Session::Impl::start(const Progress& progress) {
                str_cat("weights are held as ", dtype_name(plan.weight_dtype), ": ", plan.integers_note));
   if (!plan.weight_warning.empty()) logger.log(LogLevel::kWarning, plan.weight_warning);
   const bool vulkan = params.compute == Compute::kVulkan;
+  if (plan.integers != IntegerWeights::kNone) {
+    logger.log(LogLevel::kInfo, str_cat("weights: ", integer_weights_name(plan.integers), ", ",
+                                        plan.requantized ? "rounded to 8 bits with a scale for 32 columns of a row"
+                                                         : "the codec's integers, exactly",
+                                        ", ", plan.weights, " bytes resident"));
+  }
   logger.log(LogLevel::kInfo,
              str_cat("session: mode ", session_mode_name(plan.mode), ", ", plan.resident_layers, " of ",
                      layout.model.num_layers, " layers resident, context ", plan.context, ", batch ", plan.batch, ", ",

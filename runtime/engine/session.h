@@ -41,11 +41,13 @@ struct SessionParams {
   uint64_t memory_budget_bytes = 0;  ///< 0: none. Hard: MemoryPlan::total never exceeds it
   Dtype weight_dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16: how decoded weights are held; arithmetic is f32
   bool fit_weight_dtype = false;     ///< kF16 becomes kBf16 for a model whose weights f16 cannot hold
-  /// Other than kNone: coded weights are held as integers where they are some, which is exact, and all
-  /// others in the smallest type that holds them exactly; weight_dtype counts only where no weights are integers.
+  /// Other than kNone: coded weights are held as integers, and all others in the smallest type that holds them exactly;
+  /// weight_dtype counts only where no weights are integers. What the codec's synthesis makes of its integers, unless
+  /// it is the identity, kQ8 and kPacked round to 8 bits, on the CPU; kAuto takes weight_dtype instead, and so do
+  /// devices.
   IntegerWeights integers = IntegerWeights::kNone;
-  /// MemoryPlan::held of an earlier plan of the same file, which is taken as it is where it is of the same `compute` and
-  /// form; else, and if it is null, it is worked out from side information.
+  /// MemoryPlan::held of an earlier plan of the same file, which is taken as it is where it is of the same `compute`
+  /// and form; else, and if it is null, it is worked out from side information.
   std::shared_ptr<const HeldWeights> held;
   Dtype kv_dtype = Dtype::kF16;  ///< kF32 or kF16
   uint32_t batch = 0;            ///< most tokens that pass through the layers together; 0: chosen by the plan
@@ -68,6 +70,7 @@ struct MemoryPlan {
   bool head_resident = false;        ///< false: the output head is decoded in bands of rows for every batch
   Dtype weight_dtype = Dtype::kF16;  ///< what is taken
   IntegerWeights integers = IntegerWeights::kNone;  ///< kQ8 or kPacked: what coded weights are held as; or kNone
+  bool requantized = false;                         ///< the integers are weights rounded to 8 bits, not the codec's own
   std::shared_ptr<const HeldWeights> held;          ///< unless kNone
   std::string integers_note;   ///< why weights are not held as integers, though they were asked for; empty: no reason
   std::string weight_warning;  ///< why f16 is not taken, or should not have been asked for; empty: no reason
@@ -96,6 +99,8 @@ enum class LogitsWanted : uint8_t { kNone, kLast, kAll };
 /// split into calls changes them only by the rounding of f32 sums, and so does Compute::kVulkan, which adds in another
 /// order. kFused does not round the weights that it multiplies by to weight_dtype, as the other modes do: its logits
 /// differ by the effect of that rounding, in some random models by more than 6 % of the largest (tests/fuzz/README.md).
+/// With integers, rows of an embedding and bands of a head that do not stay are f32: modes that keep them differ from
+/// those that do not by the rounding of f32 sums and of inputs, and of requantized weights.
 class Session {
  public:
   /// file, decoder and runner must outlive the session. With streamed layers the decoder is called from a thread of the

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "runtime/base/checked.h"
+#include "runtime/base/half.h"
 #include "runtime/codec/integer_decode.h"
 #include "runtime/engine/integer_product.h"
 
@@ -16,6 +17,22 @@ struct Synthetic {
   IntegerForm form;
   std::vector<uint8_t> data;
 };
+Synthetic requantized(uint64_t rows, uint64_t cols, std::mt19937& random) {
+  Synthetic s;
+  const IntegerForm& f = s.form = requantized_form(rows, cols);
+  s.data.resize(f.bytes);
+  std::normal_distribution<float> normal;
+  for (uint64_t b = 0; b < f.row_blocks(); ++b) {
+    uint8_t* block = s.data.data() + b * f.row_block_bytes;
+    for (uint64_t i = 0; i < f.block_scales_at(); ++i) block[i] = static_cast<uint8_t>(1 + random() % 255);
+    uint16_t* scales = reinterpret_cast<uint16_t*>(block + f.block_scales_at());
+    for (uint64_t i = 0; i < uint64_t{f.units()} * kChunk; ++i) scales[i] = f32_to_bf16(std::abs(normal(random)));
+  }
+  for (uint64_t i = 0; i < rows; ++i) reinterpret_cast<float*>(s.data.data() + f.row_scale_at)[i] = normal(random);
+  for (uint64_t j = 0; j < cols; ++j) reinterpret_cast<float*>(s.data.data() + f.factor_at)[j] = normal(random);
+  return s;
+}
+
 Synthetic synthetic(uint64_t rows, uint64_t cols, std::mt19937& random, bool shrinks = false) {
   Synthetic s;
   IntegerForm& f = s.form;
@@ -56,8 +73,19 @@ TEST(IntegerProduct, EveryLevelGivesTheSameWithinTheStatedBound) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
   const auto runner = make_thread_pool(2);
-  for (const auto& [rows, cols] : {std::pair{33u, 40u}, {16u, 128u}, {100u, 577u}, {192u, 1536u}}) {
-    const Synthetic s = synthetic(rows, cols, random, cols % 3 == 1);
+  struct Case {
+    uint32_t rows, cols;
+    bool requantized;
+  };
+  for (const auto& [rows, cols, scaled] : {Case{33, 40, false},
+                                           {16, 128, false},
+                                           {100, 577, false},
+                                           {192, 1536, false},
+                                           {33, 40, true},
+                                           {16, 128, true},
+                                           {100, 577, true},
+                                           {192, 1536, true}}) {
+    const Synthetic s = scaled ? requantized(rows, cols, random) : synthetic(rows, cols, random, cols % 3 == 1);
     for (const uint32_t tokens : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 19u, 67u}) {
       std::vector<float> x(size_t{tokens} * cols);
       for (float& v : x) v = normal(random) * (random() % 50 == 0 ? 100.0f : 1.0f);
@@ -100,20 +128,21 @@ TEST(IntegerProduct, EveryLevelGivesTheSameWithinTheStatedBound) {
 TEST(IntegerProduct, InputsThatAreNotFiniteDoNotVanish) {
   std::mt19937 random(6);
   const auto runner = make_thread_pool(1);
-  const Synthetic s = synthetic(16, 64, random);
-  std::vector<uint8_t> scratch(integer_scratch(64, 1) + 64);
-  uint8_t* aligned = scratch.data() + (0 - reinterpret_cast<uintptr_t>(scratch.data())) % 64;
-  for (const float bad : {INFINITY, static_cast<float>(NAN)}) {
-    std::vector<float> x(64, 1.0f), y(16);
-    x[17] = bad;
+  for (const Synthetic& s : {synthetic(16, 64, random), requantized(16, 64, random)}) {
+    std::vector<uint8_t> scratch(integer_scratch(64, 1) + 64);
+    uint8_t* aligned = scratch.data() + (0 - reinterpret_cast<uintptr_t>(scratch.data())) % 64;
+    for (const float bad : {INFINITY, static_cast<float>(NAN)}) {
+      std::vector<float> x(64, 1.0f), y(16);
+      x[17] = bad;
+      const IntegerMatrix m{&s.form, s.data.data(), y.data()};
+      multiply_integers(detect_cpu_level(), *runner, {&m, 1}, 1, x.data(), 64, 16, aligned);
+      for (const float v : y) EXPECT_TRUE(std::isnan(v));
+    }
+    std::vector<float> x(64, 0.0f), y(16, NAN);
     const IntegerMatrix m{&s.form, s.data.data(), y.data()};
     multiply_integers(detect_cpu_level(), *runner, {&m, 1}, 1, x.data(), 64, 16, aligned);
-    for (const float v : y) EXPECT_TRUE(std::isnan(v));
+    for (const float v : y) EXPECT_EQ(v, 0.0f);
   }
-  std::vector<float> x(64, 0.0f), y(16, NAN);
-  const IntegerMatrix m{&s.form, s.data.data(), y.data()};
-  multiply_integers(detect_cpu_level(), *runner, {&m, 1}, 1, x.data(), 64, 16, aligned);
-  for (const float v : y) EXPECT_EQ(v, 0.0f);
 }
 
 }  // namespace

@@ -104,6 +104,60 @@ TEST(SessionCoded, IntegersGiveTheLogitsOfF32) {
   }
 }
 
+// With a network integers are its weights, rounded: for those who ask for it, and by less than the codec changed.
+TEST(SessionCoded, ANetworksWeightsAreRequantized) {
+  const std::vector<uint8_t> bytes = network_compressed_bytes();
+  const std::vector<uint32_t> tokens = random_tokens(70, 1024, 3);
+  SessionParams params;
+  params.batch = 32;
+  params.weight_dtype = params.kv_dtype = Dtype::kF32;
+  CodedSession exact = open_coded(bytes, params, true);
+  ASSERT_TRUE(exact.status.ok()) << exact.status.message();
+  const std::vector<float> expected = all_logits(*exact.session, tokens);
+  Bench original = make_bench(load_model(NWC_SOURCE_DIR "/models/gutenlm-2.6m"), params);
+  const double coding = largest_difference(all_logits(*original.session, tokens), expected);
+  params.weight_dtype = Dtype::kF16;
+  CodedSession half = open_coded(bytes, params, true);
+  const uint64_t half_bytes = half.session->plan().weights;
+  std::vector<float> q8;
+  for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
+    params.integers = which;
+    params.mode = SessionMode::kResident;
+    CodedSession resident = open_coded(bytes, params, true);
+    ASSERT_TRUE(resident.status.ok()) << resident.status.message();
+    const MemoryPlan& plan = resident.session->plan();
+    EXPECT_EQ(plan.integers, which);
+    EXPECT_TRUE(plan.requantized);
+    EXPECT_EQ(plan.integers_note, "");
+    EXPECT_LT(plan.weights * 10, half_bytes * 6);
+    EXPECT_LE(resident.session->allocated_bytes(), plan.total);
+    const std::vector<float> logits = all_logits(*resident.session, tokens);
+    EXPECT_LT(largest_difference(logits, expected), coding / 5);
+    if (q8.empty()) q8 = logits;
+    EXPECT_EQ(logits, q8) << "packed holds the same";
+    params.mode = SessionMode::kStreamed;
+    CodedSession streamed = open_coded(bytes, params, false);
+    ASSERT_TRUE(streamed.status.ok()) << streamed.status.message();
+    EXPECT_EQ(all_logits(*streamed.session, tokens), logits);
+  }
+  params.mode = SessionMode::kAuto;
+  auto file = NwcFile::open(make_owned_reader(bytes));
+  const auto asked = plan_session(**file, params);
+  ASSERT_TRUE(asked.ok() && asked->held != nullptr);
+  params.held = asked->held;
+  params.integers = IntegerWeights::kAuto;
+  const auto chosen = plan_session(**file, params);
+  ASSERT_TRUE(chosen.ok());
+  EXPECT_EQ(chosen->integers, IntegerWeights::kNone);
+  EXPECT_EQ(chosen->weights, half_bytes);
+  params.integers = IntegerWeights::kQ8;
+  params.compute = Compute::kVulkan;
+  const auto device = plan_session(**file, params);
+  ASSERT_TRUE(device.ok());
+  EXPECT_EQ(device->integers, IntegerWeights::kNone);
+  EXPECT_NE(device->integers_note, "");
+}
+
 TEST(SessionCoded, APlanTakesOverWhatAnEarlierOneFoundOut) {
   auto file = NwcFile::open(make_owned_reader(compressed_bytes()));
   ASSERT_TRUE(file.ok());

@@ -510,9 +510,11 @@ enum {
   NWC_PRECISION_F16 = 2, /* is kept for such weights, too, and the log warns */
   NWC_PRECISION_BF16 = 3,
   /* For weights alone: coded weights are held as the integers that they are, exactly, in one byte (Q8), or in as many
-   * bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). On the CPU products round
-   * their inputs to 16 bits. Where the codec's weights are not integers times scales, F16 is taken, and the log warns.
-   */
+   * bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). On the CPU products
+   * round their inputs to 16 bits. Where the codec's weights are not integers times scales, both round them to 8 bits
+   * with a scale for 32 columns of a row (nwc_session_plan::weights_requantized), which changes a weight by at most
+   * 1/252 of the largest of these columns, each by its column's scale; on a Vulkan device F16 is taken instead, and the
+   * log warns. */
   NWC_PRECISION_Q8 = 4,
   NWC_PRECISION_PACKED = 5
 };
@@ -565,7 +567,7 @@ typedef struct nwc_session_plan {
   uint64_t needed_streamed_bytes;    /* the least total_bytes of STREAMED with the same context */
   uint64_t needed_fused_bytes;       /* the least total_bytes of FUSED with the same context */
   nwc_precision weight_precision;    /* the chosen type, never DEFAULT */
-  uint32_t reserved;                 /* 0 */
+  uint32_t weights_requantized; /* 1: Q8 or PACKED are not the codec's integers, but its weights rounded to 8 bits */
 } nwc_session_plan;
 static inline void nwc_session_plan_init(nwc_session_plan* plan) {
   memset(plan, 0, sizeof *plan);
