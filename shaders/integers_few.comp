@@ -6,17 +6,14 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common/constants.glsl"
-#include "common/integers.glsl"
 #include "common/push_constants.h"
+#include "common/integers_product.glsl"
 
 layout(local_size_x = 128) in;
 layout(constant_id = 0) const uint kTokens = 1;  // 1, 2, 4 or 8
 layout(constant_id = 1) const uint kShrinks = 0;
-layout(std430, set = 0, binding = 0) readonly buffer Units { uvec4 wide_units[]; };
 layout(std430, set = 0, binding = 1) readonly buffer X { float x[]; };
 layout(std430, set = 0, binding = 2) buffer Y { float y[]; };
-layout(std430, set = 0, binding = 3) readonly buffer Rest { uint rest[]; };
-layout(push_constant) uniform Parameters { IntegersPush pc; };
 
 const uint kUnitsAtATime = 8u;
 const uint kColumns = kUnitsAtATime * kUnitCols;  // that are staged together
@@ -27,7 +24,6 @@ const uint kStaged = (kShrinks != 0u ? 2u : 1u) * kTokens * kVectors;
 shared vec4 staged[kStaged > 128u ? kStaged : 128u];
 vec4 sum[kTokens];  // of four rows
 
-float rest_number(uint at) { return uintBitsToFloat(rest[at]); }
 float input_at(uint token, uint column) { return x[pc.x_at + min(token, pc.num_tokens - 1u) * pc.x_stride + column]; }
 
 // A column whose factor is 0 adds nothing, whatever x is.
@@ -61,19 +57,10 @@ void add_words(uvec4 words, uint bias, uint vector) {
 }
 
 void add_unit(uint at, uint entry, uint pair, uint four, uint vector) {
-  const uint bits = unit_bits(entry), bias = unit_bias(entry);
   uvec4 even, odd;
-  if (bits == 8u) {
-    even = wide_units[at + 8u * pair + four];
-    odd = wide_units[at + 8u * pair + 4u + four];
-  } else {
-    const uvec4 low = wide_units[at + 4u * pair + four];
-    const uvec4 high = bits == 4u ? uvec4(0u) : wide_units[at + 4u * upper_block(bits, 2u * pair) + four];
-    even = join_words(bits, 2u * pair, low, high);
-    odd = join_words(bits, 2u * pair + 1u, low, high);
-  }
-  add_words(even, bias, vector);
-  add_words(odd, bias, vector + 1u);
+  load_pair(at, unit_bits(entry), pair, four, even, odd);
+  add_words(even, unit_bias(entry), vector);
+  add_words(odd, unit_bias(entry), vector + 1u);
 }
 
 // Of the four rows of this invocation, every 32nd.

@@ -63,6 +63,9 @@ struct VulkanOptions {
   /// Optional features of the device not to be used, "ballot,storage16" or "all" (runtime/vulkan/device_features.h);
   /// those in the environment variable NWC_VULKAN_DISABLE come on top.
   std::string disabled_features;
+  /// Features to be used wherever the device has them, even if it is not said to gain by them: "dot_product"; those in
+  /// NWC_VULKAN_FORCE come on top.
+  std::string forced_features;
   /// Where compiled kernels are kept from run to run (runtime/vulkan/pipeline_file.h); empty: nowhere.
   std::string cache_directory;
   /// Test hook of the start-up self-test: pretend that these variants answer wrongly (bit 0 ballot, bit 1 shared).

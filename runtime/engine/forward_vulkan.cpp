@@ -25,7 +25,7 @@ constexpr uint64_t kMaxSubmissionMacsSoftware = 10'000'000'000;
 
 class ForwardVulkan final : public Forward {
  public:
-  ForwardVulkan(const ForwardInputs& in, DeviceDecoder& decoder)
+  ForwardVulkan(const ForwardInputs& in, DeviceDecoder& decoder, IntegerProducts products)
       : file_(in.file),
         params_(in.params),
         layout_(in.layout),
@@ -33,7 +33,7 @@ class ForwardVulkan final : public Forward {
         model_(layout_.model),
         decoder_(decoder),
         device_(decoder.device()),
-        ops_(device_, params_.kv_dtype),
+        ops_(device_, params_.kv_dtype, products),
         weights_(in, decoder, ops_),
         host_source_(file_, decoder, layout_, nullptr, weights_.float_type(), params_.check_crc,
                      in.runner.num_workers()),
@@ -475,12 +475,12 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
   const Dtype floats = plan.held == nullptr ? inputs.params.weight_dtype : Dtype::kF32;
   NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.layout.model.blocks, floats,
                           inputs.params.kv_dtype));
+  IntegerProducts products = IntegerProducts::kFloats;
   if (plan.held != nullptr) {
-    for (const bool shrinks : {false, true}) {
-      if (plan.held->any_that(shrinks)) NWC_TRY(check_integer_ops(decoder->device(), decoder->pipelines(), shrinks));
-    }
+    NWC_ASSIGN_OR_RETURN(products, choose_integer_products(decoder->device(), decoder->pipelines(),
+                                                           plan.held->any_that(false), plan.held->any_that(true)));
   }
-  auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder);
+  auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder, products);
   NWC_TRY(forward->allocate());
   NWC_TRY(forward->load(progress));
   return std::unique_ptr<Forward>(std::move(forward));

@@ -13,7 +13,7 @@ namespace {
 // Neither fills its last row block or unit; 9 units are more than a workgroup takes at a time.
 constexpr uint32_t kRows = 35, kCols = 264;
 constexpr uint8_t kBits[] = {4, 5, 6, 8, 6, 5, 4, 8, 5};
-constexpr float kTolerance = 1e-4f;
+constexpr float kTolerance = 1e-4f;  // dot products round inputs as well: by 2^-16 of the largest
 
 /// Multiples of 1/8 below 1.
 float number(uint32_t seed, uint32_t i) {
@@ -65,7 +65,8 @@ struct KnownIntegers {
 
 class SelfTest {
  public:
-  SelfTest(VulkanDevice& device, CommandBatch& batch) : device_(device), batch_(batch), ops_(device, Dtype::kF32) {}
+  SelfTest(VulkanDevice& device, CommandBatch& batch, IntegerProducts products)
+      : device_(device), batch_(batch), products_(products), ops_(device, Dtype::kF32, products) {}
 
   Status run(bool shrinks) {
     const KnownIntegers known(shrinks);
@@ -77,7 +78,10 @@ class SelfTest {
     batch_.barrier();
     NWC_TRY(batch_.submit_and_wait());
     const IntegerWeightsView view{&memory, 0, &known.form};
-    for (const uint32_t tokens : {1u, kFewTokens, kFewTokens + 1}) NWC_TRY(check_matmul(known, view, tokens));
+    for (const uint32_t tokens : {1u, 2u, kFewTokens, kFewTokens + 1}) {
+      if (tokens == 2 && products_ == IntegerProducts::kFloats) continue;  // between the two others in every respect
+      NWC_TRY(check_matmul(known, view, tokens));
+    }
     return check_embed(known, view);
   }
 
@@ -102,7 +106,10 @@ class SelfTest {
         for (uint32_t j = 0; j < kCols; ++j) y[t * kRows + r] += x[t * kCols + j] * known.weights[r * kCols + j];
       }
     }
-    return compare(tokens > kFewTokens ? "integers_many" : "integers_few", out, y, [&] {
+    const bool dots = products_ == IntegerProducts::kDots;
+    const char* const few = dots ? "integers_few_dot" : "integers_few";
+    const char* const many = dots ? "integers_many_dot" : "integers_many";
+    return compare(tokens > kFewTokens ? many : few, out, y, [&] {
       return ops_.matmul(batch_, view, tokens, {&in, 0, kCols}, {&out, 0, kRows}, true);
     });
   }
@@ -122,14 +129,29 @@ class SelfTest {
   VulkanDevice& device_;
   CommandBatch& batch_;
   const KernelAnswers answers_{device_, batch_};
+  const IntegerProducts products_;
   const LayerOps ops_;
 };
 
 }  // namespace
 
-Status check_integer_ops(VulkanDevice& device, PipelineCache& pipelines, bool shrinks) {
+Result<IntegerProducts> choose_integer_products(VulkanDevice& device, PipelineCache& pipelines, bool plain,
+                                                bool shrinking) {
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, pipelines));
-  return SelfTest(device, *batch).run(shrinks);
+  const auto check = [&](IntegerProducts products) -> Status {
+    SelfTest test(device, *batch, products);
+    if (plain) NWC_TRY(test.run(false));
+    return shrinking ? test.run(true) : Status();
+  };
+  if (device.info().dot_product) {
+    Status status = check(IntegerProducts::kDots);
+    if (status.ok()) return IntegerProducts::kDots;
+    if (status.code() == StatusCode::kDeviceLost) return status;
+    device.instance().log().log(LogLevel::kWarning,
+                                str_cat("integers are multiplied as floating-point numbers: ", status.message()));
+  }
+  NWC_TRY(check(IntegerProducts::kFloats));
+  return IntegerProducts::kFloats;
 }
 
 }  // namespace nwc

@@ -8,7 +8,7 @@
 namespace nwc {
 namespace {
 
-constexpr uint32_t kTileTokens = 32, kTileRows = 64;  // shaders/common/matmul_tile.glsl
+constexpr uint32_t kTileTokens = 32, kTileRows = 64;  // shaders/common/matmul_sums.glsl
 constexpr uint32_t kRowsGroup = 64;                   // shaders/integers_rows.comp, four numbers an invocation
 
 uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uint32_t>(ceil_div(items, per_group)); }
@@ -80,11 +80,17 @@ Status LayerOps::matmul(CommandBatch& batch, const IntegerWeightsView& w, uint32
                             .add = add ? 1u : 0u};
     const Bindings bindings{band.view, in.buffer, out.buffer, view.rest};
     const uint32_t shrinks = form.shrinks ? 1 : 0;
-    if (few) {
+    if (few && products_ == IntegerProducts::kDots) {
+      const uint32_t together = std::min(std::bit_ceil(tokens), form.shrinks ? 2u : 4u);
+      NWC_TRY(batch.dispatch({ShaderId::kIntegersFewDot, {together, shrinks}, 0}, bindings, push,
+                             {groups_for(tokens, together), groups_for(band.rows, kChunk), 1}));
+    } else if (few) {
       NWC_TRY(batch.dispatch({ShaderId::kIntegersFew, {std::bit_ceil(tokens), shrinks}, 0}, bindings, push,
                              groups_for(band.rows, kChunk)));
     } else {
-      NWC_TRY(batch.dispatch({ShaderId::kIntegersMany, {shrinks}, 0}, bindings, push,
+      const bool dots = products_ == IntegerProducts::kDots;
+      const ShaderId shader = dots ? ShaderId::kIntegersManyDot : ShaderId::kIntegersMany;
+      NWC_TRY(batch.dispatch({shader, {shrinks}, 0}, bindings, push,
                              {groups_for(band.rows, kTileRows), groups_for(tokens, kTileTokens), 1}));
     }
   }

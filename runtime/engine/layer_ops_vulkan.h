@@ -31,6 +31,10 @@ struct DeviceRows {
   uint32_t stride = 0;  ///< floats from token to token
 };
 
+/// How weights that are integers are multiplied: as f32, by f32 inputs, or as bytes by inputs that become integers of
+/// 16 bits as on the CPU (integer_product.h), which takes DeviceInfo::dot_product.
+enum class IntegerProducts : uint8_t { kFloats, kDots };
+
 /// Tokens that go through the memory-bound product, which reads every weight once; more are multiplied in tiles.
 inline constexpr uint32_t kFewTokens = kMaxFusedBatch;
 
@@ -38,7 +42,8 @@ inline constexpr uint32_t kFewTokens = kMaxFusedBatch;
 /// what this one writes. errors: those of CommandBatch::dispatch (a pipeline cannot be made)
 class LayerOps {
  public:
-  LayerOps(const VulkanDevice& device, Dtype kv_dtype) : device_(device), kv_dtype_(kv_dtype) {}
+  LayerOps(const VulkanDevice& device, Dtype kv_dtype, IntegerProducts products = IntegerProducts::kFloats)
+      : device_(device), kv_dtype_(kv_dtype), products_(products) {}
 
   /// Can these kernels run this model, with buffers of these sizes (SessionSizes) for so many positions and so many
   /// tokens at a time? errors: kUnsupported, naming what the kernels or the device cannot take, and what they could
@@ -94,6 +99,7 @@ class LayerOps {
 
   const VulkanDevice& device_;
   const Dtype kv_dtype_;
+  const IntegerProducts products_;
 };
 
 }  // namespace nwc

@@ -33,6 +33,14 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
     storage16.pNext = const_cast<void*>(chain);
     chain = &storage16;
   }
+  VkPhysicalDeviceShaderIntegerDotProductFeaturesKHR dots{};
+  dots.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES_KHR;
+  dots.shaderIntegerDotProduct = VK_TRUE;
+  if (info.dot_product) {
+    extensions.push_back(VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
+    dots.pNext = const_cast<void*>(chain);
+    chain = &dots;
+  }
   if (info.host_import) extensions.push_back(VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
   if (info.portability_subset) extensions.push_back("VK_KHR_portability_subset");
 

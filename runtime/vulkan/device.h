@@ -54,6 +54,7 @@ struct DeviceInfo {
   bool storage16 = false;       ///< storageBuffer16BitAccess
   bool host_import = false;     ///< VK_EXT_external_memory_host
   bool pipeline_cache = false;
+  bool dot_product = false;          ///< VK_KHR_shader_integer_dot_product, of words of four bytes
   uint64_t import_alignment = 0;     ///< of addresses and sizes of imported memory
   uint32_t timestamp_bits = 0;       ///< that count in the queue's timestamps; 0: it has none
   double timestamp_nanoseconds = 0;  ///< of one tick
@@ -67,18 +68,26 @@ struct DeviceInfo {
   FeatureMask features() const;
 };
 
+/// Features that count as absent, and those that are used wherever a device has them, whether or not it is said to gain
+/// by them: kDotProduct.
+struct FeatureChoice {
+  FeatureMask disabled = 0, forced = 0;
+};
+
 const char* device_type_name(VkPhysicalDeviceType type);
 
 /// Every device, usable or not, best first: usable ones before others, then by type (discrete, integrated, virtual,
-/// CPU) and memory. `disabled` features count as absent.
-Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, FeatureMask disabled = 0);
+/// CPU) and memory.
+Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, const FeatureChoice& features = {});
 
 struct DeviceChoice {
   int index = -1;        ///< in the driver's order; -1: any
   std::string name;      ///< substring of the name; empty: any. Environment variable NWC_VULKAN_DEVICE replaces it (a
                          ///< number: the index)
   bool software = true;  ///< software renderers may be chosen, too
-  std::string disabled;  ///< names of features for parse_features; those in NWC_VULKAN_DISABLE come on top
+  // Names of features for parse_features, FeatureChoice's; those in NWC_VULKAN_DISABLE and NWC_VULKAN_FORCE come on
+  // top.
+  std::string disabled, forced;
 };
 /// Errors: kNoDevice, with every device's reject reason; kInvalidArgument if no feature has such a name.
 Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice);

@@ -16,6 +16,7 @@ enum class DeviceFeature : uint32_t {
   kStorage16 = 1u << 2,      ///< 16-bit numbers in storage buffers
   kHostImport = 1u << 3,     ///< the host's memory, a mapped file's too, as a source of copies
   kPipelineCache = 1u << 4,  ///< compiled pipelines kept from run to run
+  kDotProduct = 1u << 5,     ///< dot products of four bytes, where the device says that it is fast at them
 };
 
 /// Bits of DeviceFeature.

@@ -14,6 +14,7 @@ namespace {
 constexpr uint32_t kMinSharedMemory = 16384;
 constexpr uint32_t kMinInvocations = 128;
 constexpr uint32_t kVendorIntel = 0x8086;
+constexpr uint32_t kDotSharedMemory = 32768;  // integers_few_dot and integers_many_dot take 20 KiB at most
 
 /// The names of a device's extensions.
 class ExtensionList {
@@ -73,14 +74,16 @@ void choose_subgroup_size(const VkPhysicalDeviceSubgroupSizeControlPropertiesEXT
   if (!known || (info->quirks.subgroup_size_varies && !info->size_control)) info->ballot = false;
 }
 
-/// Reads the device's properties of subgroups, 16-bit storage and host memory. Disabled features count as absent.
-void query_features(const InstanceFunctions& fn, const ExtensionList& extensions, FeatureMask disabled,
+/// Reads the device's properties of subgroups, 16-bit storage, host memory and dot products.
+void query_features(const InstanceFunctions& fn, const ExtensionList& extensions, const FeatureChoice& choice,
                     DeviceInfo* info) {
-  const auto wanted = [&](DeviceFeature feature) { return !has(disabled, feature); };
+  const auto wanted = [&](DeviceFeature feature) { return !has(choice.disabled, feature); };
   info->size_control =
       wanted(DeviceFeature::kSizeControl) && extensions.has(VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
   info->host_import = wanted(DeviceFeature::kHostImport) && extensions.has(VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
   info->pipeline_cache = wanted(DeviceFeature::kPipelineCache);
+  info->dot_product = wanted(DeviceFeature::kDotProduct) && info->max_shared_memory >= kDotSharedMemory &&
+                      extensions.has(VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
 
   VkPhysicalDeviceMaintenance3Properties allocation{};
   allocation.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES;
@@ -115,6 +118,16 @@ void query_features(const InstanceFunctions& fn, const ExtensionList& extensions
     host.pNext = properties.pNext;
     properties.pNext = &host;
   }
+  VkPhysicalDeviceShaderIntegerDotProductPropertiesKHR dot_speed{};
+  dot_speed.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES_KHR;
+  VkPhysicalDeviceShaderIntegerDotProductFeaturesKHR dots{};
+  dots.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES_KHR;
+  if (info->dot_product) {
+    dot_speed.pNext = properties.pNext;
+    properties.pNext = &dot_speed;
+    dots.pNext = features.pNext;
+    features.pNext = &dots;
+  }
   fn.vkGetPhysicalDeviceProperties2(info->physical, &properties);
   fn.vkGetPhysicalDeviceFeatures2(info->physical, &features);
 
@@ -126,13 +139,17 @@ void query_features(const InstanceFunctions& fn, const ExtensionList& extensions
   info->storage16 = wanted(DeviceFeature::kStorage16) && storage16.storageBuffer16BitAccess == VK_TRUE;
   info->size_control = control.subgroupSizeControl == VK_TRUE;
   info->full_subgroups = control.computeFullSubgroups == VK_TRUE;
+  info->dot_product =
+      dots.shaderIntegerDotProduct == VK_TRUE && (dot_speed.integerDotProduct4x8BitPackedSignedAccelerated == VK_TRUE ||
+                                                  has(choice.forced, DeviceFeature::kDotProduct));
   const VkSubgroupFeatureFlags ballot = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_BALLOT_BIT;
   info->ballot = wanted(DeviceFeature::kBallot) && (subgroups.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0 &&
                  (subgroups.supportedOperations & ballot) == ballot;
   choose_subgroup_size(sizes, subgroups.subgroupSize, info);
 }
 
-DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint32_t index, FeatureMask disabled) {
+DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint32_t index,
+                   const FeatureChoice& choice) {
   const InstanceFunctions& fn = instance.fn();
   DeviceInfo info;
   info.physical = device;
@@ -161,7 +178,7 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   }
   const ExtensionList extensions(fn, device);
   info.portability_subset = extensions.has("VK_KHR_portability_subset");
-  query_features(fn, extensions, disabled, &info);
+  query_features(fn, extensions, choice, &info);
 
   VkPhysicalDeviceMemoryProperties memory{};
   fn.vkGetPhysicalDeviceMemoryProperties(device, &memory);
@@ -183,6 +200,16 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   return info;
 }
 
+/// Those named, and those that the environment names.
+Result<FeatureMask> features_named(const std::string& names, const char* variable) {
+  NWC_ASSIGN_OR_RETURN(const FeatureMask mask, parse_features(names));
+  const char* const more = std::getenv(variable);
+  if (more == nullptr) return mask;
+  const auto parsed = parse_features(more);
+  if (!parsed.ok()) return parsed.status().with_context(variable);
+  return mask | *parsed;
+}
+
 int type_rank(VkPhysicalDeviceType type) {
   switch (type) {
     case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return 0;
@@ -199,7 +226,7 @@ FeatureMask DeviceInfo::features() const {
   const auto bit = [](bool there, DeviceFeature feature) { return there ? static_cast<FeatureMask>(feature) : 0; };
   return bit(ballot, DeviceFeature::kBallot) | bit(size_control, DeviceFeature::kSizeControl) |
          bit(storage16, DeviceFeature::kStorage16) | bit(host_import, DeviceFeature::kHostImport) |
-         bit(pipeline_cache, DeviceFeature::kPipelineCache);
+         bit(pipeline_cache, DeviceFeature::kPipelineCache) | bit(dot_product, DeviceFeature::kDotProduct);
 }
 
 const char* device_type_name(VkPhysicalDeviceType type) {
@@ -212,7 +239,7 @@ const char* device_type_name(VkPhysicalDeviceType type) {
   }
 }
 
-Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, FeatureMask disabled) {
+Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, const FeatureChoice& features) {
   NWC_ASSIGN_OR_RETURN(const std::vector<VkPhysicalDevice> handles, instance.physical_devices());
   std::vector<DeviceInfo> devices;
   const auto better = [](const DeviceInfo& a, const DeviceInfo& b) {
@@ -221,7 +248,7 @@ Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, Fea
     return a.local_memory > b.local_memory;
   };
   for (size_t i = 0; i < handles.size(); ++i) {
-    DeviceInfo info = inspect(instance, handles[i], static_cast<uint32_t>(i), disabled);
+    DeviceInfo info = inspect(instance, handles[i], static_cast<uint32_t>(i), features);
     const auto place =
         std::find_if(devices.begin(), devices.end(), [&](const DeviceInfo& d) { return better(info, d); });
     devices.insert(place, std::move(info));
@@ -230,13 +257,10 @@ Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, Fea
 }
 
 Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice) {
-  NWC_ASSIGN_OR_RETURN(FeatureMask disabled, parse_features(choice.disabled));
-  if (const char* more = std::getenv("NWC_VULKAN_DISABLE"); more != nullptr) {
-    const auto parsed = parse_features(more);
-    if (!parsed.ok()) return parsed.status().with_context("NWC_VULKAN_DISABLE");
-    disabled |= *parsed;
-  }
-  NWC_ASSIGN_OR_RETURN(const std::vector<DeviceInfo> devices, list_devices(instance, disabled));
+  FeatureChoice features;
+  NWC_ASSIGN_OR_RETURN(features.disabled, features_named(choice.disabled, "NWC_VULKAN_DISABLE"));
+  NWC_ASSIGN_OR_RETURN(features.forced, features_named(choice.forced, "NWC_VULKAN_FORCE"));
+  NWC_ASSIGN_OR_RETURN(const std::vector<DeviceInfo> devices, list_devices(instance, features));
   if (devices.empty()) return Status(StatusCode::kNoDevice, "Vulkan lists no device: install a driver");
   int index = choice.index;
   std::string name = choice.name;

@@ -16,6 +16,7 @@ namespace nwc {
   X(kIntegersPack, integers_pack) X(kFusedReduce, fused_reduce) \
   X(kEmbedRows, embed_rows) X(kNormRows, norm_rows) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
   X(kIntegersRows, integers_rows) X(kIntegersFew, integers_few) X(kIntegersMany, integers_many) \
+  X(kIntegersFewDot, integers_few_dot) X(kIntegersManyDot, integers_many_dot) \
   X(kRopeStore, rope_store) X(kAttention, attention) X(kAttentionReduce, attention_reduce) \
   X(kActivate, activate) X(kAddRows, add_rows)
 // clang-format on

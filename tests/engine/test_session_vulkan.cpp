@@ -18,6 +18,7 @@ struct VulkanSession {
   testing::LogLines log;
   Status status;
   uint64_t storage_range_limit = UINT64_MAX;
+  std::string forced_features;
 
   void open(std::unique_ptr<NwcFile> opened, SessionParams params) {
     file = std::move(opened);
@@ -27,6 +28,7 @@ struct VulkanSession {
     options.validation = true;
     options.max_window_bytes = params.device_window_bytes;
     options.storage_range_limit = storage_range_limit;
+    options.forced_features = forced_features;
     auto vulkan = create_vulkan_decoder(*file, *decode_runner, options, log.logger());
     status = vulkan.status();
     if (!vulkan.ok()) return;
@@ -100,7 +102,8 @@ TEST(SessionVulkan, LogitsAgreeWithTheCpu) {
   }
 }
 
-// Integers are the weights: logits are those of f32, in every mode, whatever goes through the layers together.
+// Integers are the weights: logits are those of f32, in every mode, whatever goes through the layers together. Products
+// are dot products of bytes where there are any; without features they are those of f32.
 TEST(SessionVulkan, IntegersGiveTheLogitsOfF32) {
   const std::vector<uint32_t> tokens = random_tokens(70, 1024, 3);
   SessionParams params;
@@ -109,6 +112,7 @@ TEST(SessionVulkan, IntegersGiveTheLogitsOfF32) {
   params.device_window_bytes = 1 << 20;
   params.weight_dtype = params.kv_dtype = Dtype::kF32;
   VulkanSession vulkan;  // all sessions share its decoder, so that kernels are compiled once
+  vulkan.forced_features = "dot_product";
   vulkan.open(std::move(NwcFile::open(make_owned_reader(compressed_bytes()))).value(), params);
   NWC_NEED_DEVICE(vulkan.status);
   const std::vector<float> expected = all_logits(*vulkan.session, tokens);

@@ -77,11 +77,20 @@ bool damage(std::vector<uint32_t>* code) {
          operation(kOpFAdd, kOpFSub) || operation(kOpIAdd, kOpISub);
 }
 
+bool has_dots(const std::vector<uint32_t>& code) {
+  constexpr uint32_t kOpSDot = 4450;
+  for (size_t at = 5; at < code.size() && code[at] >> 16 != 0; at += code[at] >> 16) {
+    if ((code[at] & 0xffffu) == kOpSDot) return true;
+  }
+  return false;
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device, const VkShaderModuleCreateInfo* info,
                                              const VkAllocationCallbacks* allocator, VkShaderModule* out) {
   const uint32_t number = faults.modules++;
-  if (number >= 32 || (faults.damaged_modules >> number & 1u) == 0) return next_module(device, info, allocator, out);
   std::vector<uint32_t> code(info->pCode, info->pCode + info->codeSize / 4);
+  const bool meant = number < 32 && (faults.damaged_modules >> number & 1u) != 0;
+  if (!meant && !(faults.damages_dots && has_dots(code))) return next_module(device, info, allocator, out);
   if (damage(&code)) ++faults.damaged;
   VkShaderModuleCreateInfo damaged = *info;
   damaged.pCode = code.data();

@@ -11,6 +11,7 @@ struct FaultyVulkan {
   /// 0: none. The device stays.
   uint32_t refuse_from = 0, refuse_every = 0;
   uint32_t damaged_modules = 0;  ///< bit i: the shader module created as number i computes wrongly
+  bool damages_dots = false;     ///< and so do all that have dot products of bytes
   /// So many command buffers are recorded as they should be; the next one lacks its first dispatch. -1: all are.
   int64_t batches_until_skip = -1;
   bool allocations_fail = false;  ///< vkAllocateMemory gives VK_ERROR_OUT_OF_DEVICE_MEMORY

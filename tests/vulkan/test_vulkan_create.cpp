@@ -129,6 +129,31 @@ TEST_F(VulkanCreate, EveryFeatureCanBeSwitchedOff) {
   EXPECT_EQ(decoder.status().message().rfind("NWC_VULKAN_DISABLE", 0), 0u) << decoder.status().message();
 }
 
+TEST_F(VulkanCreate, FeaturesCanBeForced) {
+  unsetenv("NWC_VULKAN_DISABLE");
+  const auto instance = VulkanInstance::create(false, {});
+  NWC_NEED_DEVICE(instance.status());
+  DeviceChoice choice;
+  choice.forced = "dot_product";
+  const auto forced = choose_device(**instance, choice);
+  NWC_NEED_DEVICE(forced.status());
+  choice.disabled = choice.forced;
+  const auto both = choose_device(**instance, choice);
+  ASSERT_TRUE(both.ok()) << both.status().message();
+  EXPECT_FALSE(both->dot_product) << "what is switched off stays so";
+  EXPECT_EQ(both->features() | static_cast<FeatureMask>(DeviceFeature::kDotProduct),
+            forced->features() | static_cast<FeatureMask>(DeviceFeature::kDotProduct));
+  setenv("NWC_VULKAN_FORCE", "dots", 1);
+  const auto wrong = choose_device(**instance, {});
+  EXPECT_EQ(wrong.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(wrong.status().message().rfind("NWC_VULKAN_FORCE", 0), 0u) << wrong.status().message();
+  setenv("NWC_VULKAN_FORCE", "dot_product", 1);
+  const auto named = choose_device(**instance, {});
+  unsetenv("NWC_VULKAN_FORCE");
+  ASSERT_TRUE(named.ok()) << named.status().message();
+  EXPECT_EQ(named->features(), forced->features());
+}
+
 TEST_F(VulkanCreate, AutoTakesNoSoftwareRenderer) {
   bool gpu = false;
   for (const VulkanDeviceInfo& device : list_vulkan_devices())

@@ -12,7 +12,7 @@ Result<std::unique_ptr<DeviceContext>> DeviceContext::create(const NwcFile& file
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<VulkanInstance> instance, VulkanInstance::create(options.validation, log));
   NWC_ASSIGN_OR_RETURN(DeviceInfo info,
                        choose_device(*instance, {options.device_index, options.device_name, options.software_renderers,
-                                                 options.disabled_features}));
+                                                 options.disabled_features, options.forced_features}));
   info.max_storage_range = std::min(info.max_storage_range, options.storage_range_limit);
   NWC_ASSIGN_OR_RETURN(self->device, VulkanDevice::create(std::move(instance), info));
   self->device->set_allocation_limit(options.allocation_limit);
