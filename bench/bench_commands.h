@@ -58,15 +58,12 @@ std::optional<BackendDecoder> open_vulkan(const NwcFile& file, Runner& runner, c
 std::optional<SyntheticOptions> affordable_layer(const SyntheticOptions& layer, Runner& runner,
                                                  const std::string& device, const Report& report);
 
-/// A form in which sessions hold decoded weights.
-struct WeightForm {
-  const char* name;
-  nwc_precision precision;
-};
-inline constexpr WeightForm kWeightForms[] = {
-    {"f32", NWC_PRECISION_F32}, {"f16", NWC_PRECISION_F16},       {"bf16", NWC_PRECISION_BF16},
-    {"q8", NWC_PRECISION_Q8},   {"packed", NWC_PRECISION_PACKED},
-};
+/// What sessions can be asked to hold decoded weights as.
+inline std::vector<std::string> weight_forms() {
+  std::vector<std::string> names;
+  for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p) names.emplace_back(nwc_precision_string(p));
+  return names;
+}
 
 inline void add_preset_option(CLI::App* command, std::vector<std::string>* presets) {
   command->add_option("--preset", *presets, "Synthesis networks")

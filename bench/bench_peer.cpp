@@ -18,7 +18,7 @@ struct PeerOptions {
 
 [[noreturn]] void run_peer(const PeerOptions& o, std::vector<std::string> further) {
   std::string forms;
-  for (const WeightForm& form : kWeightForms) forms += std::string(forms.empty() ? "" : ",") + form.name;
+  for (const std::string& form : weight_forms()) forms += (forms.empty() ? "" : ",") + form;
   std::vector<std::string> arguments = {
       o.python,  o.script, "--bench",  std::filesystem::read_symlink("/proc/self/exe"),
       "--forms", forms,    "--python", o.python};

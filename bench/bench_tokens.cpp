@@ -76,8 +76,8 @@ nwc_session_params make_params(const TokenOptions& o, const nwc_model* model) {
   params.device_name = o.backend.device.empty() ? nullptr : o.backend.device.c_str();
   params.num_threads = o.threads;
   params.context = o.context;
-  for (const WeightForm& form : kWeightForms) {
-    if (o.weights == form.name) params.weight_precision = form.precision;
+  for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p) {
+    if (o.weights == nwc_precision_string(p)) params.weight_precision = p;
   }
   params.mode = o.child == "resident"                             ? NWC_WEIGHTS_RESIDENT
                 : o.child == "cached"                             ? NWC_WEIGHTS_CACHED
@@ -294,10 +294,8 @@ void add_tokens(CLI::App* app) {
   command->add_option("--seconds", o->seconds, "About so long for a mode, with fewer tokens where that is not enough")
       ->capture_default_str();
   command->add_flag("--fill", o->fill, "Fill the KV cache before the peak is read");
-  std::vector<std::string> forms;
-  for (const WeightForm& form : kWeightForms) forms.push_back(form.name);
   command->add_option("--weights", o->weights, "Form of decoded weights (default: what sessions choose)")
-      ->check(CLI::IsMember(forms));
+      ->check(CLI::IsMember(weight_forms()));
   command->add_option("--child", o->child)->group("");
   command->add_option("--child-backend", o->child_backend)->group("");
   command->callback([o] { run_tokens(*o); });

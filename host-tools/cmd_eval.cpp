@@ -8,6 +8,7 @@
 
 #include "host-tools/cli.h"
 #include "host-tools/quality.h"
+#include "runtime/engine/weight_type.h"
 #include "trainer/eval/multiple_choice.h"
 
 namespace nwc::cli {
@@ -71,12 +72,10 @@ Status eval(EvalCommand& command, Context& context) {
     params.weight_dtype = params.kv_dtype = Dtype::kF16;
   }
   if (!command.weights.empty()) {
-    params.integers = command.weights == "q8"       ? IntegerWeights::kQ8
-                      : command.weights == "packed" ? IntegerWeights::kPacked
-                                                    : IntegerWeights::kNone;
-    params.weight_dtype = command.weights == "f32"    ? Dtype::kF32
-                          : command.weights == "bf16" ? Dtype::kBf16
-                                                      : Dtype::kF16;
+    const auto is_asked = [&](const WeightTypeInfo& type) { return type.name == command.weights; };
+    const auto type = std::find_if(std::begin(kWeightTypes), std::end(kWeightTypes), is_asked);
+    ask_for(static_cast<WeightType>(type - std::begin(kWeightTypes)), &params);
+    params.fit_weight_dtype = false;  // what is measured is what was asked for
   }
   if (!command.choices.empty()) return eval_choices(command, context);
   if (command.request.text.empty()) return invalid_argument("give a text with --text, or questions with --choices");

@@ -87,10 +87,12 @@ const char* mode_name(nwc_weight_mode mode) {
   return kModes[std::min<uint32_t>(mode, NWC_WEIGHTS_FUSED)];
 }
 
-const std::vector<std::string> kWeights = {"auto", "f32", "f16", "bf16", "q8", "packed"};  // as nwc_precision
-
-const char* weights_name(nwc_precision precision) {
-  return kWeights[std::min<size_t>(precision, kWeights.size() - 1)].c_str();
+/// As --weights has them, by nwc_precision.
+std::vector<std::string> weight_names() {
+  std::vector<std::string> names;
+  for (nwc_precision p = NWC_PRECISION_DEFAULT; p <= NWC_PRECISION_PACKED; ++p)
+    names.emplace_back(nwc_precision_string(p));
+  return names;
 }
 
 nlohmann::json plan_json(const nwc_session_plan& plan) {
@@ -98,7 +100,7 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
           {"context", plan.context},
           {"batch", plan.batch},
           {"resident_layers", plan.num_resident_layers},
-          {"weights", weights_name(plan.weight_precision)},
+          {"weights", nwc_precision_string(plan.weight_precision)},
           {"weights_requantized", plan.weights_requantized != 0},
           {"weight_bytes", plan.weight_bytes},
           {"stream_buffer_bytes", plan.stream_buffer_bytes},
@@ -113,7 +115,7 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
 
 void print_plan(FILE* out, const nwc_session_plan& plan) {
   fmt::print(out, "memory plan: {} mode, {} of {} layers resident as {}{}, context {}\n", mode_name(plan.mode),
-             plan.num_resident_layers, plan.num_layers, weights_name(plan.weight_precision),
+             plan.num_resident_layers, plan.num_layers, nwc_precision_string(plan.weight_precision),
              plan.weights_requantized != 0 ? " (requantized)" : "", plan.context);
   fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
              format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
@@ -137,7 +139,8 @@ Status session_params(const RunOptions& options, const Context& context, bool co
                  : options.mode == "cached"   ? NWC_WEIGHTS_CACHED
                  : options.mode == "fused"    ? NWC_WEIGHTS_FUSED
                                               : NWC_WEIGHTS_AUTO;
-  const auto weights = std::find(kWeights.begin(), kWeights.end(), options.weights) - kWeights.begin();
+  const std::vector<std::string> names = weight_names();
+  const auto weights = std::find(names.begin(), names.end(), options.weights) - names.begin();
   params->weight_precision = static_cast<nwc_precision>(weights);
   // An uncompressed model may hold numbers that f16 cannot: keep it exact.
   if (!compressed && options.weights == "auto") params->weight_precision = NWC_PRECISION_F32;
@@ -426,7 +429,7 @@ void add_run(CLI::App& app, Context& context) {
                    "makes the weights, these rounded to 8 bits), f16, bf16, f32; auto: packed where that is exact, "
                    "else f16, and "
                    "f32 for models that are not compressed")
-      ->check(CLI::IsMember(kWeights))
+      ->check(CLI::IsMember(weight_names()))
       ->capture_default_str();
   command->add_option(
       "--memory", options->memory,

@@ -1,6 +1,7 @@
 // nwc_session_make_estimate: what a session would take in time.
 #include "runtime/c_api/handles.h"
 #include "runtime/engine/session_cost.h"
+#include "runtime/engine/weight_type.h"
 
 using namespace nwc;
 using namespace nwc::c_api;
@@ -34,7 +35,7 @@ nwc_status nwc_session_make_estimate(const nwc_model* model, const nwc_session_p
     NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder,
                          create_decoder(file, *runner, backend_of(p), log.logger()));
     NWC_ASSIGN_OR_RETURN(const SessionRates rates, measure_session_rates(file, *decoder, *runner));
-    const Dtype dtype = p.weight_precision == NWC_PRECISION_F32 ? Dtype::kF32 : Dtype::kF16;
+    const Dtype dtype = kWeightTypes[p.weight_precision].floats;
     NWC_ASSIGN_OR_RETURN(const SessionCost cost, session_cost(file, to_plan(c_plan), dtype, rates));
     nwc_session_estimate out{};
     out.mac_per_weight = cost.mac_per_weight;

@@ -8,6 +8,7 @@
 #include "runtime/engine/generate.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/engine/session.h"
+#include "runtime/engine/weight_type.h"
 #include "runtime/model/tokenizer.h"
 
 // Members are destroyed last to first: session and decoder go before the runners and the file that they use.
@@ -34,24 +35,16 @@ static_assert(NWC_WEIGHTS_CACHED == static_cast<uint32_t>(SessionMode::kCached) 
               NWC_WEIGHTS_STREAMED == static_cast<uint32_t>(SessionMode::kStreamed) &&
               NWC_WEIGHTS_RESIDENT == static_cast<uint32_t>(SessionMode::kResident));
 
-Result<Dtype> dtype_of(nwc_precision precision, const char* field) {
-  switch (precision) {
-    case NWC_PRECISION_DEFAULT:
-    case NWC_PRECISION_F16: return Dtype::kF16;
-    case NWC_PRECISION_F32: return Dtype::kF32;
-    case NWC_PRECISION_BF16: return Dtype::kBf16;
-    default: return invalid_argument(str_cat(field, " ", precision, " does not exist"));
-  }
-}
+static_assert(NWC_PRECISION_DEFAULT == static_cast<uint32_t>(WeightType::kAuto) &&
+              NWC_PRECISION_F32 == static_cast<uint32_t>(WeightType::kF32) &&
+              NWC_PRECISION_F16 == static_cast<uint32_t>(WeightType::kF16) &&
+              NWC_PRECISION_BF16 == static_cast<uint32_t>(WeightType::kBf16) &&
+              NWC_PRECISION_Q8 == static_cast<uint32_t>(WeightType::kQ8) &&
+              NWC_PRECISION_PACKED == static_cast<uint32_t>(WeightType::kPacked) &&
+              kNumWeightTypes == NWC_PRECISION_PACKED + 1);
 
-/// What weights are held as: integers, or else floating-point numbers.
-IntegerWeights integers_of(nwc_precision precision) {
-  switch (precision) {
-    case NWC_PRECISION_DEFAULT: return IntegerWeights::kAuto;
-    case NWC_PRECISION_Q8: return IntegerWeights::kQ8;
-    case NWC_PRECISION_PACKED: return IntegerWeights::kPacked;
-    default: return IntegerWeights::kNone;
-  }
+Status no_such(const char* field, nwc_precision precision) {
+  return invalid_argument(str_cat(field, " ", precision, " does not exist"));
 }
 
 /// Where layers will be computed, as far as can be said before a device is opened.
@@ -77,12 +70,10 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   out.mode = static_cast<SessionMode>(p.mode);
   out.memory_budget_bytes = p.memory_budget_bytes;
   out.device_window_bytes = window_bytes_within(p.memory_budget_bytes);
-  out.integers = integers_of(p.weight_precision);
-  nwc_precision floats = p.weight_precision;
-  if (out.integers != IntegerWeights::kNone) floats = NWC_PRECISION_DEFAULT;
-  NWC_ASSIGN_OR_RETURN(out.weight_dtype, dtype_of(floats, "weight_precision"));
-  out.fit_weight_dtype = floats == NWC_PRECISION_DEFAULT;
-  NWC_ASSIGN_OR_RETURN(out.kv_dtype, dtype_of(p.kv_precision, "kv_precision"));
+  if (p.weight_precision >= kNumWeightTypes) return no_such("weight_precision", p.weight_precision);
+  ask_for(static_cast<WeightType>(p.weight_precision), &out);
+  if (p.kv_precision > NWC_PRECISION_BF16) return no_such("kv_precision", p.kv_precision);
+  out.kv_dtype = kWeightTypes[p.kv_precision].floats;
   out.batch = p.batch;
   out.num_threads = num_threads;
   out.check_crc = p.skip_checksums == 0;
@@ -128,11 +119,7 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
   out.needed_resident_bytes = plan.needed_resident;
   out.needed_streamed_bytes = plan.needed_streamed;
   out.needed_fused_bytes = plan.needed_fused;
-  out.weight_precision = plan.integers == IntegerWeights::kQ8       ? NWC_PRECISION_Q8
-                         : plan.integers == IntegerWeights::kPacked ? NWC_PRECISION_PACKED
-                         : plan.weight_dtype == Dtype::kF32         ? NWC_PRECISION_F32
-                         : plan.weight_dtype == Dtype::kF16         ? NWC_PRECISION_F16
-                                                                    : NWC_PRECISION_BF16;
+  out.weight_precision = static_cast<nwc_precision>(weight_type(plan));
   out.weights_requantized = plan.requantized ? 1 : 0;
   return out;
 }
@@ -178,6 +165,10 @@ Result<StopStrings> stop_strings(const nwc_generate_params& p, const Tokenizer* 
 
 using namespace nwc;
 using namespace nwc::c_api;
+
+const char* nwc_precision_string(nwc_precision precision) {
+  return precision < kNumWeightTypes ? kWeightTypes[precision].name : "?";
+}
 
 nwc_status nwc_session_make_plan(const nwc_model* model, const nwc_session_params* params,
                                  const nwc_error_detail* error, nwc_session_plan* out_plan) {

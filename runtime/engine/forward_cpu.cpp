@@ -8,8 +8,7 @@
 #include "runtime/codec/integer_decode.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/forward.h"
-#include "runtime/engine/integer_product.h"
-#include "runtime/engine/kernels_cpu.h"
+#include "runtime/engine/held_product.h"
 #include "runtime/engine/layer_stream.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/graph/rope.h"
@@ -31,9 +30,9 @@ class ForwardCpu final : public Forward {
         model_(layout_.model),
         level_(std::min(params_.max_cpu, detect_cpu_level())),
         kernels_(kernel_table(level_)),
-        held_(in.plan.held.get()),
-        row_dtype_(held_ != nullptr ? Dtype::kF32 : params_.weight_dtype),
-        source_(file_, in.decoder, layout_, held_, row_dtype_, params_.check_crc, runner_.num_workers()),
+        held_(*in.plan.held),
+        row_dtype_(held_.row_dtype()),
+        source_(file_, in.decoder, layout_, held_, params_.check_crc, runner_.num_workers()),
         rotary_(model_, plan_.context) {}
 
   Status allocate();
@@ -55,19 +54,12 @@ class ForwardCpu final : public Forward {
   Status linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens);
   Status multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
                   size_t stride, float* out);
-  void multiply_held(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
-                     size_t stride, float* out);
   Status multiply_by_head(uint32_t first, uint32_t count, float* out);
   Status fused_multiply(size_t tensor, const float* in, float* out);
 
-  WeightView view(const uint8_t* weights, uint64_t offset, uint64_t rows, uint64_t cols) const {
-    return {weights + offset * dtype_size(row_dtype_), row_dtype_, static_cast<uint32_t>(rows),
-            static_cast<uint32_t>(cols)};
-  }
+  HeldProduct product() { return {level_, kernels_, runner_, scratch_.as<float>(), integers_.data()}; }
   /// Bytes of a resident layer.
-  uint64_t resident_layer(uint32_t l) const {
-    return held_ != nullptr ? Buffer::rounded(held_->layers[l].bytes) : layer_bytes(layout_, params_.weight_dtype, l);
-  }
+  uint64_t resident_layer(uint32_t l) const { return Buffer::rounded(held_.layers[l].bytes); }
   const float* vector(uint32_t at) const { return at == kNoVector ? nullptr : vectors_.as<float>() + at; }
   void widen_row(Dtype dtype, const uint8_t* row, float* out) const;
   Buffer& slot(Slot s) {
@@ -84,8 +76,8 @@ class ForwardCpu final : public Forward {
   const ModelRecord& model_;
   const CpuLevel level_;
   const KernelTable& kernels_;
-  const HeldWeights* const held_;  ///< or null: all weights are of row_dtype_
-  const Dtype row_dtype_;          ///< of rows that are looked up, and of bands of the head
+  const HeldWeights& held_;
+  const Dtype row_dtype_;
   WeightSource source_;
   const RotaryTables rotary_;
   SessionSizes sizes_;
@@ -143,11 +135,6 @@ Status ForwardCpu::allocate() {
 
 Status ForwardCpu::load(const Progress& progress) {
   const auto bytes = [](const Buffer& buffer) { return MutableBytes(buffer.data(), buffer.size()); };
-  const auto load_matrix = [&](size_t tensor, const HeldMatrix* held, const Buffer& buffer) {
-    if (held != nullptr) return source_.decode_matrix(tensor, *held, bytes(buffer));
-    const size_t size = size_t{model_.vocab_size} * model_.hidden_size * dtype_size(row_dtype_);
-    return source_.decode_rows(tensor, 0, model_.vocab_size, MutableBytes(buffer.data(), size));
-  };
   const uint64_t steps = uint64_t{plan_.resident_layers} + 1;
   const auto report = [&](uint64_t done) {
     return progress.report(done, steps) ? Status() : Status(StatusCode::kCancelled, "loading the model was cancelled");
@@ -162,12 +149,8 @@ Status ForwardCpu::load(const Progress& progress) {
     const size_t size = size_t{position_rows} * model_.hidden_size * dtype_size(row_dtype_);
     NWC_TRY(source_.decode_rows(layout_.positions, 0, position_rows, MutableBytes(positions_.data(), size)));
   }
-  if (embedding_.size() != 0) {
-    NWC_TRY(load_matrix(layout_.embedding, held_ != nullptr ? &held_->embedding : nullptr, embedding_));
-  }
-  if (head_.size() != 0) {
-    NWC_TRY(load_matrix(layout_.head, held_ != nullptr ? &held_->head : nullptr, head_));
-  }
+  if (embedding_.size() != 0) NWC_TRY(source_.decode_matrix(layout_.embedding, held_.embedding, bytes(embedding_)));
+  if (head_.size() != 0) NWC_TRY(source_.decode_matrix(layout_.head, held_.head, bytes(head_)));
   NWC_TRY(report(1));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     source_.will_decode_layer(l + kLayersAhead);
@@ -205,10 +188,10 @@ Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
   for (size_t t = 0; t < tokens.size(); ++t) {
     float* out = x_.as<float>() + t * n;
     if (plan_.embedding_resident) {
-      if (held_ != nullptr && held_->embedding.integers) {
-        integer_row(held_->embedding.form, embedding_.data(), tokens[t], out);
+      if (held_.embedding.integers) {
+        integer_row(held_.embedding.form, embedding_.data(), tokens[t], out);
       } else {
-        const Dtype dtype = held_ != nullptr ? held_->embedding.dtype : row_dtype_;
+        const Dtype dtype = held_.embedding.dtype;
         widen_row(dtype, embedding_.data() + size_t{tokens[t]} * n * dtype_size(dtype), out);
       }
       continue;
@@ -250,51 +233,28 @@ Status ForwardCpu::fused_multiply(size_t tensor, const float* in, float* out) {
   return {};
 }
 
-// The same with weights that are held in forms of their own.
-void ForwardCpu::multiply_held(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
-                               size_t stride, float* out) {
-  const LayerLayout& at = layout_.layers[layer];
-  const size_t rows = at.product(linear).rows;
-  IntegerMatrix integers[kMostMatrices];
-  size_t count = 0;
-  for (const PlacedMatrix& m : at.linear(linear)) {
-    const HeldMatrix& held = held_->matrix(layout_, layer, m);
-    if (held.integers) {
-      integers[count++] = {&held.form, weights + held.offset, out};
-    } else {
-      const WeightView floats{weights + held.offset, held.dtype, m.rows, m.cols};
-      matmul(kernels_, runner_, tokens, in, stride, floats, out, rows, scratch_.as<float>());
-    }
-    out += m.rows;
-  }
-  if (count != 0) multiply_integers(level_, runner_, {integers, count}, tokens, in, stride, rows, integers_.data());
-}
-
 // out [tokens][rows of all] = in [tokens][cols] times the matrices of one product. weights: the layer's, or null:
 // decode or multiply each now, for one token.
 Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
                             size_t stride, float* out) {
   const LayerLayout& at = layout_.layers[layer];
-  const auto [offset, rows, cols] = at.product(linear);
-  if (weights != nullptr && held_ != nullptr) {
-    multiply_held(layer, linear, weights, tokens, in, stride, out);
-    return {};
-  }
   if (weights != nullptr) {
-    matmul(kernels_, runner_, tokens, in, stride, view(weights, offset, rows, cols), out, rows, scratch_.as<float>());
+    HeldView views[kMostMatrices];
+    size_t count = 0;
+    for (const PlacedMatrix& m : at.linear(linear)) {
+      const HeldMatrix& held = held_.matrix(layout_, layer, m);
+      views[count++] = {&held, weights + held.offset};
+    }
+    product().multiply({views, count}, tokens, in, stride, out, at.product(linear).rows);
     return {};
   }
   for (const PlacedMatrix& m : at.linear(linear)) {
     if (file_.tensors()[m.tensor].storage == Storage::kCoded) {
       NWC_TRY(fused_multiply(m.tensor, in, out));
     } else {
-      HeldMatrix held;
-      held.dtype = params_.weight_dtype;
-      if (held_ != nullptr) held = held_->matrix(layout_, layer, m);
-      uint8_t* decoded = stream_buffers_[0].data();
-      NWC_TRY(source_.decode_matrix(m.tensor, held, MutableBytes(decoded, stream_buffers_[0].size())));
-      const WeightView floats{decoded, held.dtype, m.rows, m.cols};
-      matmul(kernels_, runner_, 1, in, cols, floats, out, m.rows, scratch_.as<float>());
+      const HeldView view{&held_.matrix(layout_, layer, m), stream_buffers_[0].data()};
+      NWC_TRY(source_.decode_matrix(m.tensor, *view.held, {stream_buffers_[0].data(), stream_buffers_[0].size()}));
+      product().multiply({&view, 1}, 1, in, m.cols, out, m.rows);
     }
     out += m.rows;
   }
@@ -429,27 +389,10 @@ Status ForwardCpu::run_layers(uint32_t tokens) {
 
 Status ForwardCpu::multiply_by_head(uint32_t first, uint32_t count, float* out) {
   const float* hidden = normed_.as<float>() + size_t{first} * model_.hidden_size;
-  const auto multiply_band = [&](const uint8_t* weights, uint32_t begin, uint32_t rows) {
-    matmul(kernels_, runner_, count, hidden, model_.hidden_size, view(weights, 0, rows, model_.hidden_size),
-           out + begin, model_.vocab_size, scratch_.as<float>());
-  };
   if (plan_.head_resident) {
     const LayerStream::Running running(stream_.get());  // decodes the next token's first layers meanwhile
-    const uint8_t* weights = model_.tied_embeddings ? embedding_.data() : head_.data();
-    if (held_ == nullptr) {
-      multiply_band(weights, 0, model_.vocab_size);
-      return {};
-    }
-    const HeldMatrix& output = held_->output(layout_);
-    if (output.integers) {
-      const IntegerMatrix matrix{&output.form, weights, out};
-      multiply_integers(level_, runner_, {&matrix, 1}, count, hidden, model_.hidden_size, model_.vocab_size,
-                        integers_.data());
-    } else {
-      const WeightView floats{weights, output.dtype, model_.vocab_size, model_.hidden_size};
-      matmul(kernels_, runner_, count, hidden, model_.hidden_size, floats, out, model_.vocab_size,
-             scratch_.as<float>());
-    }
+    const HeldView view{&held_.output(layout_), model_.tied_embeddings ? embedding_.data() : head_.data()};
+    product().multiply({&view, 1}, count, hidden, model_.hidden_size, out, model_.vocab_size);
     return {};
   }
   if (count == 1 && fused_ != nullptr && file_.tensors()[layout_.head].storage == Storage::kCoded)
@@ -459,7 +402,9 @@ Status ForwardCpu::multiply_by_head(uint32_t first, uint32_t count, float* out) 
     const uint32_t rows = std::min(sizes_.head_band_rows, model_.vocab_size - begin);
     NWC_TRY(source_.decode_rows(layout_.head, begin, uint64_t{begin} + rows,
                                 MutableBytes(head_band_.data(), static_cast<size_t>(rows * row_bytes))));
-    multiply_band(head_band_.data(), begin, rows);
+    const WeightView band{head_band_.data(), row_dtype_, rows, model_.hidden_size};
+    matmul(kernels_, runner_, count, hidden, model_.hidden_size, band, out + begin, model_.vocab_size,
+           scratch_.as<float>());
   }
   return {};
 }

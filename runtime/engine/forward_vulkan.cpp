@@ -35,8 +35,7 @@ class ForwardVulkan final : public Forward {
         device_(decoder.device()),
         ops_(device_, params_.kv_dtype, products),
         weights_(in, decoder, ops_),
-        host_source_(file_, decoder, layout_, nullptr, weights_.float_type(), params_.check_crc,
-                     in.runner.num_workers()),
+        host_source_(file_, decoder, layout_, *in.plan.held, params_.check_crc, in.runner.num_workers()),
         rotary_(model_, plan_.context) {}
 
   Status allocate();
@@ -107,7 +106,7 @@ Status ForwardVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind)
 }
 
 Status ForwardVulkan::allocate() {
-  sizes_ = session_sizes(file_, layout_, params_, plan_.held.get(), plan_.context, plan_.batch);
+  sizes_ = session_sizes(file_, layout_, params_, *plan_.held, plan_.context, plan_.batch);
   const auto on_device = [this](DeviceBuffer& buffer, uint64_t bytes) {
     return get(buffer, bytes, MemoryKind::kDevice);
   };
@@ -470,13 +469,12 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
   }
   const MemoryPlan& plan = inputs.plan;
   const SessionSizes sizes =
-      session_sizes(inputs.file, inputs.layout, inputs.params, plan.held.get(), plan.context, plan.batch);
+      session_sizes(inputs.file, inputs.layout, inputs.params, *plan.held, plan.context, plan.batch);
   NWC_TRY(LayerOps::check(inputs.layout, decoder->device().info(), sizes, plan.context, plan.batch));
-  const Dtype floats = plan.held == nullptr ? inputs.params.weight_dtype : Dtype::kF32;
-  NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.layout.model.blocks, floats,
+  NWC_TRY(check_layer_ops(decoder->device(), decoder->pipelines(), inputs.layout.model.blocks, plan.held->row_dtype(),
                           inputs.params.kv_dtype));
   IntegerProducts products = IntegerProducts::kFloats;
-  if (plan.held != nullptr) {
+  if (plan.held->any_integers()) {
     NWC_ASSIGN_OR_RETURN(products, choose_integer_products(decoder->device(), decoder->pipelines(),
                                                            plan.held->any_that(false), plan.held->any_that(true)));
   }

@@ -1,21 +1,21 @@
 #include "runtime/engine/held_weights.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "runtime/codec/device_form.h"
 
 namespace nwc {
 namespace {
 
-/// forms: null where no weights are held as integers.
-Result<HeldMatrix> hold(const NwcFile& file, const IntegerForms* forms, size_t tensor, IntegerWeights which,
+Result<HeldMatrix> hold(const NwcFile& file, const IntegerForms& forms, size_t tensor, IntegerWeights which,
                         bool on_device, bool check_crc) {
   const TensorRecord& record = file.tensors()[tensor];
   HeldMatrix held;
-  held.integers = forms != nullptr && record.storage == Storage::kCoded && record.cols() <= kMaxIntegerCols;
+  held.rows = static_cast<uint32_t>(record.rows());
+  held.cols = static_cast<uint32_t>(record.cols());
+  held.integers = record.storage == Storage::kCoded && record.cols() <= kMaxIntegerCols;
   if (held.integers) {
-    NWC_ASSIGN_OR_RETURN(held.form, forms->choose(tensor, which, check_crc));
+    NWC_ASSIGN_OR_RETURN(held.form, forms.choose(tensor, which, check_crc));
     held.bytes = on_device ? DeviceForm(held.form).bytes : held.form.bytes;
     return held;
   }
@@ -27,16 +27,6 @@ Result<HeldMatrix> hold(const NwcFile& file, const IntegerForms* forms, size_t t
 }
 
 }  // namespace
-
-const char* integer_weights_name(IntegerWeights which) {
-  switch (which) {
-    case IntegerWeights::kNone: return "none";
-    case IntegerWeights::kQ8: return "q8";
-    case IntegerWeights::kPacked: return "packed";
-    case IntegerWeights::kAuto: return "auto";
-  }
-  return "unknown";
-}
 
 bool HeldWeights::any_that(bool shrinks) const {
   const auto does = [&](const HeldMatrix& m) { return m.integers && m.form.shrinks == shrinks; };
@@ -61,29 +51,42 @@ double HeldWeights::bytes_per_weight(const ModelLayout& layout) const {
   return static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, weights));
 }
 
-Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
-                                 bool check_crc) {
+HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype) {
+  const uint64_t size = dtype_size(dtype);
+  HeldWeights held;
+  held.floats = dtype;
+  for (const LayerLayout& layer : layout.layers) {
+    HeldWeights::Layer& to = held.layers.emplace_back();
+    to.bytes = layer.elements * size;
+    for (const PlacedMatrix& m : layer.matrices)
+      to.matrices.push_back({false, dtype, {}, m.rows, m.cols, m.offset * size, uint64_t{m.rows} * m.cols * size});
+  }
+  const ModelRecord& model = layout.model;
+  held.embedding = {
+      false, dtype, {}, model.vocab_size, model.hidden_size, 0, uint64_t{model.vocab_size} * model.hidden_size * size};
+  if (!model.tied_embeddings) held.head = held.embedding;
+  return held;
+}
+
+const char* why_no_integers(const NwcFile& file, IntegerWeights which, bool on_device) {
+  if (!file.codec()) return "nothing is coded";
+  return which == IntegerWeights::kAuto || on_device ? why_not_integers(*file.codec()) : nullptr;
+}
+
+Result<HeldWeights> hold_integers(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
+                                  bool check_crc) {
   HeldWeights held;
   held.which = held_as(which);
   held.on_device = on_device;
-  const char* why_not = file.codec() ? why_not_integers(*file.codec()) : "nothing is coded";
-  held.requantized = file.codec() && why_not != nullptr && which != IntegerWeights::kAuto && !on_device;
-  if (held.requantized) why_not = nullptr;
-  std::optional<IntegerForms> forms;
-  if (why_not != nullptr) {
-    held.why_not = why_not;
-  } else {
-    forms.emplace(file);
-  }
+  held.requantized = why_not_integers(*file.codec()) != nullptr;
+  const IntegerForms forms(file);
   // Side information lies all over the file: the disk gives it in one go if it knows of all of it.
   for (const size_t tensor : all_tensors(layout)) {
     const TensorRecord& record = file.tensors()[tensor];
-    if (forms && record.storage == Storage::kCoded)
+    if (record.storage == Storage::kCoded)
       file.reader().will_read(file.data_offset() + record.offset, record.side_size + 8 * tile_grid(record).num_tiles());
   }
-  const auto hold_one = [&](size_t tensor) {
-    return hold(file, forms ? &*forms : nullptr, tensor, held.which, on_device, check_crc);
-  };
+  const auto hold_one = [&](size_t tensor) { return hold(file, forms, tensor, held.which, on_device, check_crc); };
   for (const LayerLayout& layer : layout.layers) {
     HeldWeights::Layer& to = held.layers.emplace_back();
     for (const PlacedMatrix& m : layer.matrices) {

@@ -1,5 +1,5 @@
-// How decoded weights are held in memory where that is not one floating-point type for all: which matrices are
-// integers, and where each lies.
+// How decoded weights are held in memory: which matrices are integers, of what type the others are, and where each
+// lies.
 #pragma once
 
 #include "runtime/codec/integer_form.h"
@@ -9,14 +9,23 @@ namespace nwc {
 
 struct HeldMatrix {
   bool integers = false;
-  Dtype dtype = Dtype::kF32;  ///< without integers: the smallest type that holds the stored numbers exactly
+  Dtype dtype = Dtype::kF32;  ///< without integers
   IntegerForm form;           ///< with integers
-  uint64_t offset = 0;        ///< bytes in front of it in the layer's buffer, a multiple of 64
+  uint32_t rows = 0, cols = 0;
+  uint64_t offset = 0;  ///< bytes in front of it in the layer's buffer
   uint64_t bytes = 0;
+
+  /// Are both floats, of which these are further rows of the same matrix?
+  bool continues(const HeldMatrix& before) const {
+    return !integers && !before.integers && dtype == before.dtype && cols == before.cols &&
+           offset == before.offset + uint64_t{before.rows} * cols * dtype_size(dtype);
+  }
 };
 
 struct HeldWeights {
-  IntegerWeights which = IntegerWeights::kNone;  ///< kQ8 or kPacked
+  IntegerWeights which = IntegerWeights::kNone;  ///< kQ8 or kPacked: floats beside integers are of the smallest type
+                                                 ///< that holds the stored numbers exactly, and lie at multiples of 64
+  Dtype floats = Dtype::kF32;                    ///< with kNone: of all
   bool on_device = false;                        ///< integers are DeviceForms
   bool requantized = false;                      ///< integers are the codec's weights rounded once more (IntegerForm)
   struct Layer {
@@ -25,8 +34,10 @@ struct HeldWeights {
   };
   std::vector<Layer> layers;
   HeldMatrix embedding, head;  ///< head: empty where tied
-  std::string why_not;         ///< why some coded matrices are not integers; empty: all are
 
+  bool any_integers() const { return which != IntegerWeights::kNone; }
+  /// Of rows that are looked up, and of bands of the head. Beside integers f32, which is as exact.
+  Dtype row_dtype() const { return any_integers() ? Dtype::kF32 : floats; }
   const HeldMatrix& output(const ModelLayout& layout) const { return layout.model.tied_embeddings ? embedding : head; }
   /// m: one of the layout's matrices of that layer.
   const HeldMatrix& matrix(const ModelLayout& layout, uint32_t layer, const PlacedMatrix& m) const {
@@ -44,11 +55,14 @@ constexpr IntegerWeights held_as(IntegerWeights which) {
   return which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
 }
 
-/// which: not kNone; on_device: as DeviceForms. kAuto takes integers only where they are the weights exactly, and so do
-/// devices, which have no kernels for others. Reads the side information of coded tensors. errors: those of load_coded
-Result<HeldWeights> hold_weights(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
-                                 bool check_crc);
+/// All of them floats of one type, without gaps.
+HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype);
 
-const char* integer_weights_name(IntegerWeights which);  ///< "q8", "packed"
+/// Why hold_integers() cannot be called; nullptr: it can. on_device: as DeviceForms. kAuto takes integers only where
+/// they are the weights exactly, and so do devices, which have no kernels for others.
+const char* why_no_integers(const NwcFile& file, IntegerWeights which, bool on_device);
+/// Reads the side information of coded tensors. errors: those of load_coded
+Result<HeldWeights> hold_integers(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
+                                  bool check_crc);
 
 }  // namespace nwc

@@ -32,13 +32,12 @@ void CheckedRows::mark(size_t tensor, uint64_t begin, uint64_t end) {
   for (uint64_t b = begin / band; b * band < end; ++b) checked_[tensor][static_cast<size_t>(b)] = true;
 }
 
-WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, const HeldWeights* held,
-                           Dtype dtype, bool check_crc, uint32_t num_workers)
+WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, const HeldWeights& held,
+                           bool check_crc, uint32_t num_workers)
     : decoder_(decoder),
       file_(file),
       layout_(layout),
       held_(held),
-      dtype_(dtype),
       check_crc_(check_crc),
       piece_weights_(num_workers * kPieceWeightsPerWorker),
       checked_(file) {}
@@ -86,13 +85,13 @@ Status WeightSource::decode_matrix(size_t tensor, const HeldMatrix& held, Mutabl
 }
 
 Status WeightSource::decode_rows(size_t tensor, uint64_t begin, uint64_t end, MutableBytes out) {
-  return decode(tensor, begin, end, dtype_, out);
+  return decode(tensor, begin, end, held_.row_dtype(), out);
 }
 
-Status WeightSource::decode_held_layer(uint32_t layer, MutableBytes out) {
+Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
   std::vector<IntegerRequest> requests;
   for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
-    const HeldMatrix& held = held_->matrix(layout_, layer, m);
+    const HeldMatrix& held = held_.matrix(layout_, layer, m);
     const MutableBytes to = out.subspan(held.offset, held.bytes);
     if (held.integers) {
       requests.push_back(
@@ -105,17 +104,6 @@ Status WeightSource::decode_held_layer(uint32_t layer, MutableBytes out) {
   NWC_TRY(decoder_.decode_integers(requests));
   for (const IntegerRequest& r : requests) {
     if (r.check_crc) checked_.mark(r.tensor, r.row_begin, r.row_end);
-  }
-  return {};
-}
-
-Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
-  if (held_ != nullptr) return decode_held_layer(layer, out);
-  const uint32_t size = dtype_size(dtype_);
-  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
-    const size_t offset = static_cast<size_t>(m.offset * size);
-    const size_t bytes = static_cast<size_t>(uint64_t{m.rows} * m.cols * size);
-    NWC_TRY(decode(m.tensor, 0, m.rows, dtype_, out.subspan(offset, bytes)));
   }
   return {};
 }
@@ -133,17 +121,9 @@ Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, Mu
       continue;
     }
     const uint64_t begin = piece * most, end = std::min<uint64_t>(m.rows, begin + most);
-    const bool last = &m == &matrices.back() && end == m.rows;
-    if (held_ != nullptr) {
-      const HeldMatrix& held = held_->matrix(layout_, layer, m);
-      NWC_TRY(decode_held(m.tensor, held, begin, end, out.subspan(held.offset, held.bytes)));
-      return last;
-    }
-    const uint64_t row_bytes = uint64_t{m.cols} * dtype_size(dtype_), offset = m.offset * dtype_size(dtype_);
-    NWC_TRY(decode(
-        m.tensor, begin, end, dtype_,
-        out.subspan(static_cast<size_t>(offset + begin * row_bytes), static_cast<size_t>((end - begin) * row_bytes))));
-    return last;
+    const HeldMatrix& held = held_.matrix(layout_, layer, m);
+    NWC_TRY(decode_held(m.tensor, held, begin, end, out.subspan(held.offset, held.bytes)));
+    return &m == &matrices.back() && end == m.rows;
   }
   return true;
 }

@@ -27,13 +27,13 @@ class CheckedRows {
   std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
 };
 
-/// Decodes parts of the model in one dtype, or as HeldWeights says. One call at a time; with a LayerStream, the owner's
+/// Decodes parts of the model as HeldWeights says. One call at a time; with a LayerStream, the owner's
 /// calls are made while the stream is paused, so that no call waits for more than a piece of a matrix. Checksums are
 /// verified the first time a part is touched.
 class WeightSource {
  public:
-  /// held: of whole matrices and layers, or null; dtype: of everything else. num_workers: of the decoder's runner.
-  WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, const HeldWeights* held, Dtype dtype,
+  /// num_workers: of the decoder's runner.
+  WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, const HeldWeights& held,
                bool check_crc, uint32_t num_workers);
 
   /// out: the layer's matrices as ModelLayout says.
@@ -45,21 +45,19 @@ class WeightSource {
   void will_decode_layer(uint32_t layer) const;
   /// All rows of a matrix, in this form.
   Status decode_matrix(size_t tensor, const HeldMatrix& held, MutableBytes out);
-  /// Rows [begin, end) of a matrix.
+  /// Rows [begin, end) of a matrix as HeldWeights::row_dtype.
   Status decode_rows(size_t tensor, uint64_t begin, uint64_t end, MutableBytes out);
   /// All gains and biases in f32, [ModelLayout::vector_elements].
   Status decode_vectors(float* out);
 
  private:
   Status decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out);
-  Status decode_held_layer(uint32_t layer, MutableBytes out);
   Status decode_held(size_t tensor, const HeldMatrix& held, uint64_t begin, uint64_t end, MutableBytes out);
 
   Decoder& decoder_;
   const NwcFile& file_;
   const ModelLayout& layout_;
-  const HeldWeights* const held_;
-  const Dtype dtype_;
+  const HeldWeights& held_;
   const bool check_crc_;
   const uint64_t piece_weights_;
   CheckedRows checked_;

@@ -70,17 +70,17 @@ uint64_t integer_scratch(const NwcFile& file, const ModelLayout& layout, const H
 }
 
 uint64_t decoder_scratch(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
-                         const HeldWeights* held, uint32_t workers) {
+                         const HeldWeights& held, uint32_t workers) {
   if (params.compute == Compute::kVulkan) {
     VulkanOptions options;
     options.max_window_bytes = params.device_window_bytes;
-    return vulkan_decoder_bytes(file, options) + (held != nullptr ? vulkan_integer_bytes(file, options) : 0);
+    return vulkan_decoder_bytes(file, options) + (held.any_integers() ? vulkan_integer_bytes(file, options) : 0);
   }
   const std::vector<size_t> tensors = all_tensors(layout);
   const bool viewable = file.reader().view(0, 1) != nullptr;
   uint64_t most = 0;
   for (const size_t tensor : tensors) most = std::max(most, tensor_scratch(file, tensor, workers, viewable));
-  if (held != nullptr) most = std::max(most, integer_scratch(file, layout, *held, workers));
+  if (held.any_integers()) most = std::max(most, integer_scratch(file, layout, held, workers));
   return TensorDecoder::kept_bytes(file, tensors) + most + kInflateBytes;
 }
 
@@ -93,14 +93,14 @@ class Planner {
         params_(params),
         held_(std::move(held)),
         workers_(num_workers(params)),
-        decoder_scratch_(decoder_scratch(file, layout, params, held_.get(), workers_)) {}
+        decoder_scratch_(decoder_scratch(file, layout, params, *held_, workers_)) {}
 
   /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.
   MemoryPlan price(MemoryPlan plan) const {
-    const SessionSizes s = session_sizes(file_, layout_, params_, held_.get(), plan.context, plan.batch);
+    const SessionSizes s = session_sizes(file_, layout_, params_, *held_, plan.context, plan.batch);
     plan.held = held_;
-    plan.integers = held_ == nullptr ? IntegerWeights::kNone : held_->which;
-    plan.requantized = held_ != nullptr && held_->requantized;
+    plan.integers = held_->which;
+    plan.requantized = held_->requantized;
     plan.weights = s.vectors + s.positions + resident_bytes(plan.resident_layers) +
                    (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0);
     const bool fused = plan.mode == SessionMode::kFused;
@@ -126,7 +126,6 @@ class Planner {
     return plan;
   }
   uint64_t resident_bytes(uint32_t layers) const {
-    if (held_ == nullptr) return resident_layer_bytes(layout_, params_.weight_dtype, layers);
     uint64_t bytes = 0;
     for (uint32_t l = 0; l < layers; ++l) bytes += Buffer::rounded(held_->layers[l].bytes);
     return bytes;
@@ -277,35 +276,21 @@ const char* session_mode_name(SessionMode mode) {
   return "unknown";
 }
 
-uint64_t layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layer) {
-  return Buffer::rounded(layout.layers[layer].elements * dtype_size(dtype));
-}
-
-uint64_t resident_layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layers) {
-  uint64_t sum = 0;
-  for (uint32_t l = 0; l < layers; ++l) sum += layer_bytes(layout, dtype, l);
-  return sum;
-}
-
 uint64_t device_cache_bytes(const BlockSpec& block, uint32_t context, uint32_t batch, Dtype dtype) {
   return Buffer::rounded(2 * uint64_t{block.num_kv_heads} * kept_positions(block, context, batch) * block.head_dim *
                          dtype_size(dtype));
 }
 
 SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
-                           const HeldWeights* held, uint32_t context, uint32_t batch) {
+                           const HeldWeights& held, uint32_t context, uint32_t batch) {
   const ModelRecord& m = layout.model;
-  // Rows that are looked up beside integers are f32, which is as exact.
-  const uint64_t element = held != nullptr ? sizeof(float) : dtype_size(params.weight_dtype);
+  const uint64_t element = dtype_size(held.row_dtype());
   const auto floats = [&](uint64_t per_token) { return Buffer::rounded(batch * per_token * sizeof(float)); };
   SessionSizes s;
-  s.layer = Buffer::rounded(layout.max_layer_elements() * element);
-  s.embedding = Buffer::rounded(uint64_t{m.vocab_size} * m.hidden_size * element);
-  s.head = m.tied_embeddings ? 0 : s.embedding;
-  if (held != nullptr) {
-    s.layer = Buffer::rounded(held->max_layer_bytes());
-    s.embedding = Buffer::rounded(held->embedding.bytes);
-    s.head = Buffer::rounded(held->head.bytes);
+  s.layer = Buffer::rounded(held.max_layer_bytes());
+  s.embedding = Buffer::rounded(held.embedding.bytes);
+  s.head = Buffer::rounded(held.head.bytes);
+  if (held.any_integers()) {
     uint64_t widest = m.hidden_size;
     for (const LayerLayout& layer : layout.layers) {
       for (const PlacedMatrix& matrix : layer.matrices) widest = std::max<uint64_t>(widest, matrix.cols);
@@ -361,13 +346,17 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
   std::shared_ptr<const HeldWeights> held;
   std::string integers_note;
   const bool on_device = params.compute == Compute::kVulkan;
-  if (params.held != nullptr && params.held->which == held_as(params.integers) && params.held->on_device == on_device &&
-      !(params.held->requantized && params.integers == IntegerWeights::kAuto)) {  // of an earlier plan
-    held = params.held;
-  } else if (params.integers != IntegerWeights::kNone) {
-    NWC_ASSIGN_OR_RETURN(HeldWeights weights, hold_weights(file, layout, params.integers, on_device, params.check_crc));
-    integers_note = weights.why_not;
-    if (integers_note.empty()) held = std::make_shared<const HeldWeights>(std::move(weights));
+  const char* const why_not = why_no_integers(file, params.integers, on_device);
+  if (params.integers == IntegerWeights::kNone || why_not != nullptr) {
+    held = std::make_shared<const HeldWeights>(hold_floats(layout, params.weight_dtype));
+    if (params.integers != IntegerWeights::kNone) integers_note = why_not;
+  } else if (params.held != nullptr && params.held->which == held_as(params.integers) &&
+             params.held->on_device == on_device) {
+    held = params.held;  // of an earlier plan
+  } else {
+    NWC_ASSIGN_OR_RETURN(HeldWeights weights,
+                         hold_integers(file, layout, params.integers, on_device, params.check_crc));
+    held = std::make_shared<const HeldWeights>(std::move(weights));
   }
   const Planner planner(file, layout, params, held);
   const MemoryPlan least_resident = planner.least(SessionMode::kResident, context);
@@ -379,10 +368,13 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
     plan.needed_fused = least_fused.total;
     plan.weight_dtype = params.weight_dtype;
     if (params.integers != IntegerWeights::kAuto) plan.integers_note = integers_note;
-    if (held != nullptr || params.weight_dtype != Dtype::kF16) return plan;
+    if (held->any_integers() || params.weight_dtype != Dtype::kF16) return plan;
     plan.weight_warning = why_not_f16(file, layout);
     if (plan.weight_warning.empty()) return plan;
-    if (params.fit_weight_dtype) plan.weight_dtype = Dtype::kBf16;  // of the same size: no other number changes
+    if (params.fit_weight_dtype) {  // of the same size: no other number changes
+      plan.weight_dtype = Dtype::kBf16;
+      plan.held = std::make_shared<const HeldWeights>(hold_floats(layout, Dtype::kBf16));
+    }
     plan.weight_warning += params.fit_weight_dtype ? ": bf16 is taken" : ": ask for bf16 or f32 instead";
     return plan;
   };

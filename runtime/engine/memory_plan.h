@@ -33,16 +33,13 @@ struct SessionSizes {
 };
 /// Rows of logits that a device computes at a time.
 inline constexpr uint32_t kDeviceLogitRows = 8;
-/// held: of a plan with integers, or null.
+/// held: of the plan.
 SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
-                           const HeldWeights* held, uint32_t context, uint32_t batch);
+                           const HeldWeights& held, uint32_t context, uint32_t batch);
 
 /// plan_session with the layout already resolved.
 Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, const SessionParams& params);
 
-/// Bytes of the matrices of layers 0 .. layers - 1, each in its own buffer.
-uint64_t resident_layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layers);
-uint64_t layer_bytes(const ModelLayout& layout, Dtype dtype, uint32_t layer);
 /// A device's KV cache of one layer, keys and values.
 uint64_t device_cache_bytes(const BlockSpec& block, uint32_t context, uint32_t batch, Dtype dtype);
 

@@ -6,6 +6,7 @@
 #include "runtime/base/str_cat.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/memory_plan.h"
+#include "runtime/engine/weight_type.h"
 
 namespace nwc {
 
@@ -65,7 +66,7 @@ Status Session::Impl::start(const Progress& progress) {
   if (!plan.weight_warning.empty()) logger.log(LogLevel::kWarning, plan.weight_warning);
   const bool vulkan = params.compute == Compute::kVulkan;
   if (plan.integers != IntegerWeights::kNone) {
-    logger.log(LogLevel::kInfo, str_cat("weights: ", integer_weights_name(plan.integers), ", ",
+    logger.log(LogLevel::kInfo, str_cat("weights: ", info_of(weight_type(plan)).name, ", ",
                                         plan.requantized ? "rounded to 8 bits with a scale for 32 columns of a row"
                                                          : "the codec's integers, exactly",
                                         ", ", plan.weights, " bytes resident"));

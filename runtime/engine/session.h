@@ -71,7 +71,7 @@ struct MemoryPlan {
   Dtype weight_dtype = Dtype::kF16;  ///< what is taken
   IntegerWeights integers = IntegerWeights::kNone;  ///< kQ8 or kPacked: what coded weights are held as; or kNone
   bool requantized = false;                         ///< the integers are weights rounded to 8 bits, not the codec's own
-  std::shared_ptr<const HeldWeights> held;          ///< unless kNone
+  std::shared_ptr<const HeldWeights> held;
   std::string integers_note;   ///< why weights are not held as integers, though they were asked for; empty: no reason
   std::string weight_warning;  ///< why f16 is not taken, or should not have been asked for; empty: no reason
   uint64_t weights = 0;        ///< resident: layers, embedding, head, norms

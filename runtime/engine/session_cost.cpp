@@ -77,10 +77,11 @@ Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dt
   cost.load_seconds = seconds(cost.resident_weights, rates.decoded_weights);
   cost.decode_seconds_per_token =
       seconds(cost.weights_per_token, plan.mode == SessionMode::kFused ? rates.fused_weights : rates.decoded_weights);
-  cost.multiply_seconds_per_token = seconds(
-      static_cast<uint64_t>(static_cast<double>(multiplied) *
-                            (plan.held != nullptr ? plan.held->bytes_per_weight(layout) : dtype_size(weight_dtype))),
-      rates.memory_bytes);
+  cost.multiply_seconds_per_token =
+      seconds(static_cast<uint64_t>(static_cast<double>(multiplied) * (plan.integers != IntegerWeights::kNone
+                                                                           ? plan.held->bytes_per_weight(layout)
+                                                                           : dtype_size(weight_dtype))),
+              rates.memory_bytes);
   return cost;
 }
 

@@ -9,15 +9,12 @@ DeviceWeights::DeviceWeights(const ForwardInputs& inputs, DeviceDecoder& decoder
     : file_(inputs.file),
       params_(inputs.params),
       layout_(inputs.layout),
-      held_(inputs.plan.held.get()),
+      held_(*inputs.plan.held),
       decoder_(decoder),
       ops_(ops),
       checked_(file_) {}
 
-uint64_t DeviceWeights::layer_bytes(uint32_t layer) const {
-  if (held_ != nullptr) return Buffer::rounded(held_->layers[layer].bytes);
-  return nwc::layer_bytes(layout_, params_.weight_dtype, layer);
-}
+uint64_t DeviceWeights::layer_bytes(uint32_t layer) const { return Buffer::rounded(held_.layers[layer].bytes); }
 
 Status DeviceWeights::decode(Requests requests) {
   const auto unchecked = [this](size_t tensor, uint64_t begin, uint64_t end) {
@@ -48,32 +45,22 @@ void DeviceWeights::add(Requests* requests, size_t tensor, const HeldMatrix& hel
 
 Status DeviceWeights::decode_layer(uint32_t layer, const DeviceBuffer& out) {
   Requests requests;
-  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
-    if (held_ != nullptr) {
-      add(&requests, m.tensor, held_->matrix(layout_, layer, m), out);
-    } else {
-      const uint64_t element = dtype_size(params_.weight_dtype), bytes = uint64_t{m.rows} * m.cols * element;
-      requests.floats.push_back(
-          {m.tensor, 0, m.rows, params_.weight_dtype, BufferView(&out, m.offset * element, bytes)});
-    }
-  }
+  for (const PlacedMatrix& m : layout_.layers[layer].matrices)
+    add(&requests, m.tensor, held_.matrix(layout_, layer, m), out);
   return decode(std::move(requests));
 }
 
-Status DeviceWeights::decode_whole(size_t tensor, const HeldMatrix* held, const DeviceBuffer& out) {
-  if (held == nullptr) return decode_rows(tensor, 0, file_.tensors()[tensor].rows(), out);
+Status DeviceWeights::decode_whole(size_t tensor, const HeldMatrix& held, const DeviceBuffer& out) {
   Requests requests;
-  add(&requests, tensor, *held, out);
+  add(&requests, tensor, held, out);
   return decode(std::move(requests));
 }
 
 Status DeviceWeights::decode_embedding(const DeviceBuffer& out) {
-  return decode_whole(layout_.embedding, held_ == nullptr ? nullptr : &held_->embedding, out);
+  return decode_whole(layout_.embedding, held_.embedding, out);
 }
 
-Status DeviceWeights::decode_head(const DeviceBuffer& out) {
-  return decode_whole(layout_.head, held_ == nullptr ? nullptr : &held_->head, out);
-}
+Status DeviceWeights::decode_head(const DeviceBuffer& out) { return decode_whole(layout_.head, held_.head, out); }
 
 Status DeviceWeights::decode_rows(size_t tensor, uint64_t begin, uint64_t end, const DeviceBuffer& out) {
   const uint64_t bytes = (end - begin) * file_.tensors()[tensor].cols() * dtype_size(float_type());
@@ -83,7 +70,7 @@ Status DeviceWeights::decode_rows(size_t tensor, uint64_t begin, uint64_t end, c
 }
 
 Result<DeviceMatrix> DeviceWeights::decode_floats(uint32_t layer, const PlacedMatrix& m, const DeviceBuffer& out) {
-  const Dtype dtype = held_ == nullptr ? params_.weight_dtype : held_->matrix(layout_, layer, m).dtype;
+  const Dtype dtype = held_.matrix(layout_, layer, m).dtype;
   const uint64_t bytes = uint64_t{m.rows} * m.cols * dtype_size(dtype);
   Requests requests;
   requests.floats.push_back({m.tensor, 0, m.rows, dtype, BufferView(&out, 0, bytes)});
@@ -95,9 +82,7 @@ Status DeviceWeights::embed(CommandBatch& batch, const DeviceBuffer& embedding, 
                             uint32_t tokens, const DeviceBuffer& x) const {
   const ModelRecord& model = layout_.model;
   const float scale = model.ends.embedding_scale;
-  if (held_ == nullptr)
-    return ops_.embed(batch, rows(embedding, model.vocab_size, model.hidden_size), ids, 0, tokens, x, scale, false);
-  const HeldMatrix& held = held_->embedding;
+  const HeldMatrix& held = held_.embedding;
   if (held.integers)
     return ops_.embed(batch, IntegerWeightsView{&embedding, held.offset, &held.form}, ids, 0, tokens, x, scale, false);
   const DeviceMatrix matrix{&embedding, held.offset, held.dtype, model.vocab_size, model.hidden_size};
@@ -107,38 +92,43 @@ Status DeviceWeights::embed(CommandBatch& batch, const DeviceBuffer& embedding, 
 namespace {
 
 Status multiply_held(const LayerOps& ops, CommandBatch& batch, const HeldMatrix& held, const DeviceBuffer& weights,
-                     uint32_t rows, uint32_t cols, uint32_t tokens, const DeviceRows& in, const DeviceRows& out,
-                     bool add) {
+                     uint32_t rows, uint32_t tokens, const DeviceRows& in, const DeviceRows& out, bool add) {
   if (held.integers)
     return ops.matmul(batch, IntegerWeightsView{&weights, held.offset, &held.form}, tokens, in, out, add);
-  return ops.matmul(batch, DeviceMatrix{&weights, held.offset, held.dtype, rows, cols}, tokens, in, out, add);
+  return ops.matmul(batch, DeviceMatrix{&weights, held.offset, held.dtype, rows, held.cols}, tokens, in, out, add);
 }
 
 }  // namespace
 
 Status DeviceWeights::multiply(CommandBatch& batch, uint32_t layer, Linear linear, const DeviceBuffer& weights,
                                uint32_t tokens, const DeviceRows& in, const DeviceRows& out, bool add) const {
-  const LayerLayout& placed = layout_.layers[layer];
-  if (held_ == nullptr) {
-    const LayerLayout::Product p = placed.product(linear);
-    const DeviceMatrix all{&weights, p.offset * dtype_size(params_.weight_dtype), params_.weight_dtype,
-                           static_cast<uint32_t>(p.rows), static_cast<uint32_t>(p.cols)};
-    return ops_.matmul(batch, all, tokens, in, out, add);
-  }
   DeviceRows part = out;
-  for (const PlacedMatrix& m : placed.linear(linear)) {
-    const HeldMatrix& held = held_->matrix(layout_, layer, m);
-    NWC_TRY(multiply_held(ops_, batch, held, weights, m.rows, m.cols, tokens, in, part, add));
-    part.at += m.rows;
+  const HeldMatrix* first = nullptr;  // floats of one type without a gap are one matrix
+  uint32_t rows = 0;
+  const auto flush = [&]() -> Status {
+    if (first == nullptr) return {};
+    NWC_TRY(multiply_held(ops_, batch, *first, weights, rows, tokens, in, part, add));
+    part.at += rows;
+    return {};
+  };
+  const HeldMatrix* before = nullptr;
+  for (const PlacedMatrix& m : layout_.layers[layer].linear(linear)) {
+    const HeldMatrix& held = held_.matrix(layout_, layer, m);
+    if (before == nullptr || !held.continues(*before)) {
+      NWC_TRY(flush());
+      first = &held;
+      rows = 0;
+    }
+    rows += held.rows;
+    before = &held;
   }
-  return {};
+  return flush();
 }
 
 Status DeviceWeights::multiply_output(CommandBatch& batch, const DeviceBuffer& weights, uint32_t tokens,
                                       const DeviceRows& in, const DeviceRows& out) const {
-  const uint32_t vocab = layout_.model.vocab_size, cols = layout_.model.hidden_size;
-  if (held_ == nullptr) return ops_.matmul(batch, rows(weights, vocab, cols), tokens, in, out, false);
-  return multiply_held(ops_, batch, held_->output(layout_), weights, vocab, cols, tokens, in, out, false);
+  const HeldMatrix& held = held_.output(layout_);
+  return multiply_held(ops_, batch, held, weights, held.rows, tokens, in, out, false);
 }
 
 }  // namespace nwc

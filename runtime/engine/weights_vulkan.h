@@ -1,5 +1,4 @@
-// Where a model's matrices lie in the memory of a device, and in what form: floating-point numbers of one type, or what
-// the plan's HeldWeights say.
+// Where a model's matrices lie in the memory of a device, in the forms that the plan's HeldWeights say.
 #pragma once
 
 #include "runtime/decoder/vulkan/device_decoder.h"
@@ -15,7 +14,7 @@ class DeviceWeights {
   DeviceWeights(const ForwardInputs& inputs, DeviceDecoder& decoder, const LayerOps& ops);
 
   /// Of rows that are looked up and of bands of the head.
-  Dtype float_type() const { return held_ == nullptr ? params_.weight_dtype : Dtype::kF32; }
+  Dtype float_type() const { return held_.row_dtype(); }
   /// Bytes of a layer's buffer.
   uint64_t layer_bytes(uint32_t layer) const;
 
@@ -48,12 +47,12 @@ class DeviceWeights {
   };
   void add(Requests* requests, size_t tensor, const HeldMatrix& held, const DeviceBuffer& out) const;
   Status decode(Requests requests);
-  Status decode_whole(size_t tensor, const HeldMatrix* held, const DeviceBuffer& out);
+  Status decode_whole(size_t tensor, const HeldMatrix& held, const DeviceBuffer& out);
 
   const NwcFile& file_;
   const SessionParams& params_;
   const ModelLayout& layout_;
-  const HeldWeights* const held_;
+  const HeldWeights& held_;
   DeviceDecoder& decoder_;
   const LayerOps& ops_;
   CheckedRows checked_;

@@ -1,5 +1,5 @@
 // A session takes no more from the heap than its plan says, in every mode, at the least budget.
-#include "runtime/engine/held_weights.h"
+#include "runtime/engine/weight_type.h"
 #include "tests/engine/coded_model.h"
 #include "tests/heap_watch.h"
 
@@ -48,7 +48,7 @@ TEST(PlannedHeap, SessionsStayWithinTheirBudget) {
         ASSERT_TRUE((*session)->eval(std::span(tokens).first(1), LogitsWanted::kLast, logits).ok());
       });
       EXPECT_LE(growth, params.memory_budget_bytes + kSlack)
-          << session_mode_name(mode) << ", " << integer_weights_name(integers);
+          << session_mode_name(mode) << ", " << info_of(weight_type(integers, Dtype::kF16)).name;
     }
   }
 }

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "runtime/engine/layer_stream.h"
+#include "runtime/engine/weight_type.h"
 #include "tests/engine/coded_model.h"
 
 namespace nwc::test {
@@ -36,7 +37,8 @@ TEST(SessionCoded, LayersComeInPieces) {
   CodedSession c = open_coded(compressed_bytes(), params, true);
   const auto layout = resolve_file_layout(*c.file);
   ASSERT_TRUE(layout.ok());
-  WeightSource source(*c.file, *c.decoder, *layout, nullptr, Dtype::kF32, true, 0);  // no workers: the smallest pieces
+  const HeldWeights held = hold_floats(*layout, Dtype::kF32);
+  WeightSource source(*c.file, *c.decoder, *layout, held, true, 0);  // no workers: the smallest pieces
   std::vector<uint8_t> whole(layout->max_layer_elements() * 4), pieces(whole.size());
   for (const uint32_t l : {0u, 1u}) {
     ASSERT_TRUE(source.decode_layer(l, whole).ok());
@@ -80,7 +82,7 @@ TEST(SessionCoded, IntegersGiveTheLogitsOfF32) {
     EXPECT_LT(plan.weights * 10, half.session->plan().weights * (which == IntegerWeights::kQ8 ? 7 : 6));
     EXPECT_LE(resident.session->allocated_bytes(), plan.total);
     const std::vector<float> logits = all_logits(*resident.session, tokens);
-    EXPECT_LT(largest_difference(logits, expected), half_off / 2) << integer_weights_name(which);
+    EXPECT_LT(largest_difference(logits, expected), half_off / 2) << info_of(weight_type(which, Dtype::kF16)).name;
     params.mode = SessionMode::kStreamed;
     for (const bool share_runner : {false, true}) {
       CodedSession streamed = open_coded(compressed_bytes(), params, share_runner);
