@@ -141,6 +141,7 @@ class IntegerPart {
     return {};
   }
 
+  const std::string& who() const { return who_; }
   uint64_t first_block() const { return r_.row_begin / kChunk; }
   uint64_t end_block() const { return ceil_div(r_.row_end, kChunk); }
   uint32_t* begin() const { return reinterpret_cast<uint32_t*>(r_.out.data() + r_.form->begin_at); }
@@ -198,11 +199,16 @@ Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> r
     for (uint64_t b = parts[i].first_block(); b < parts[i].end_block(); b += kTaskBlocks)
       tasks.push_back({&parts[i], b});
   }
+  std::vector<uint8_t> exact(tasks.size());
   parallel_for(runner, static_cast<uint32_t>(tasks.size()), [&](uint32_t t, uint32_t) {
     const IntegerPart& part = *tasks[t].part;
     const uint64_t to = std::min(part.end_block(), tasks[t].from + kTaskBlocks);
-    FoundOutliers::sort(tasks[t].from, to, part.begin(), part.outliers());
+    exact[t] = FoundOutliers::sort(tasks[t].from, to, part.begin(), part.outliers());
   });
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    if (exact[t] == 0)
+      return limit_error(str_cat(tasks[t].part->who(), ": weights are too large to be added up exactly"));
+  }
   return {};
 }
 

@@ -28,7 +28,7 @@ struct IntegerRequest {
 /// Decodes different tensors together, so that all workers have something to do until the end. The result depends
 /// neither on the runner nor on the parts. Side information of a tensor that is decoded in parts is read once.
 /// errors: those of decode_tensor_rows, of the first request that has one; kLimit (more outliers than the form has room
-/// for)
+/// for, or larger ones than kMostRestOfRow)
 Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> requests, Runner& runner,
                        const TensorDecodeOptions& options);
 

@@ -47,6 +47,8 @@ class Outlier {
 /// A larger rest is several outliers of the same place.
 inline constexpr int32_t kMostRest = 2047;
 inline constexpr uint64_t kMaxIntegerCols = 65536;
+/// Products add up so many columns exactly, in 32 bits. So the rests of a row of them may come to no more than this.
+inline constexpr uint32_t kExactCols = 128, kMostRestOfRow = 49000;
 
 enum class IntegerWeights : uint8_t {
   kNone = 0,    ///< weights are held as floating-point numbers

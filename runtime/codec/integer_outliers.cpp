@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <utility>
 
 #include "runtime/base/checked.h"
@@ -56,14 +57,34 @@ void FoundOutliers::place(uint64_t first, uint64_t end, uint32_t* begin, Outlier
   }
 }
 
-void FoundOutliers::sort(uint64_t first, uint64_t end, const uint32_t* begin, Outlier* out) {
+namespace {
+
+/// Of a row block, in order of columns.
+bool sums_are_exact(const Outlier* outlier, const Outlier* end) {
+  while (outlier != end) {
+    uint32_t rest[kChunk] = {};
+    const uint32_t end_column = outlier->column() / kExactCols * kExactCols + kExactCols;
+    for (; outlier != end && outlier->column() < end_column; ++outlier) {
+      uint32_t& of_row = rest[outlier->row()];
+      of_row += static_cast<uint32_t>(std::abs(outlier->rest()));
+      if (of_row > kMostRestOfRow) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+bool FoundOutliers::sort(uint64_t first, uint64_t end, const uint32_t* begin, Outlier* out) {
   const auto key = [](const Outlier& o) {
     return o.column() << 16 | o.row() << 12 | static_cast<uint32_t>(o.rest() + kMostRest + 1);
   };
   const auto less = [&](const Outlier& a, const Outlier& b) { return key(a) < key(b); };
   for (uint64_t b = first; b < end; ++b) {  // those of one worker are in order already
     if (!std::is_sorted(out + begin[b], out + begin[b + 1], less)) std::sort(out + begin[b], out + begin[b + 1], less);
+    if (!sums_are_exact(out + begin[b], out + begin[b + 1])) return false;
   }
+  return true;
 }
 
 uint64_t FoundOutliers::bytes(const IntegerForm& form, uint64_t tile_cols, uint32_t num_workers) {

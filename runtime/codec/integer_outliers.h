@@ -25,8 +25,8 @@ class FoundOutliers {
   /// Writes those of row blocks [first, end) in order of the row blocks: out[begin[b] .. begin[b + 1]) are of row block
   /// b. begin[first] is given. Room: `most`, which the caller has made sure of.
   void place(uint64_t first, uint64_t end, uint32_t* begin, Outlier* out) const;
-  /// Puts those of each row block in order of columns, then rows.
-  static void sort(uint64_t first, uint64_t end, const uint32_t* begin, Outlier* out);
+  /// Puts those of each row block in order of columns, then rows. False: a row has more than kMostRestOfRow.
+  static bool sort(uint64_t first, uint64_t end, const uint32_t* begin, Outlier* out);
 
   /// Upper estimate of the memory that so many take.
   static uint64_t bytes(const IntegerForm& form, uint64_t tile_cols, uint32_t num_workers);

@@ -1,23 +1,30 @@
 // The scalar kernel, which is the reference, and the choice among its twins.
 #include "runtime/engine/integer_kernels.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "runtime/base/half.h"
 #include "runtime/codec/integer_decode.h"
+#include "runtime/engine/integer_kernels_outliers.h"
 
 namespace nwc {
 namespace {
 
-static_assert(kUnitColumns == kUnitCols && kIntegerRows == kChunk);
+static_assert(kUnitColumns == kUnitCols && kIntegerRows == kChunk && kInputBlock == kExactCols);
+static_assert((int64_t{kMostRestOfRow} + 128 * kExactCols) * kLargestInput <= INT32_MAX);
 
 template <bool kSigns>
 void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens, float (*y)[kIntegerRows]) {
   std::memset(y, 0, tokens * sizeof *y);
   const uint8_t* unit = weights.units;
+  const uint32_t* outlier[kIntegerTokens];
+  std::fill_n(outlier, tokens, weights.outliers);
   for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
     uint32_t sum[kIntegerTokens][kIntegerRows] = {};
+    for (uint32_t t = 0; !kSigns && t < tokens; ++t)
+      outlier_sums<1>(weights, inputs + t, first / kUnitsPerBlock, outlier + t, sum + t);
     for (uint32_t u = first; u < weights.num_units && u < first + kUnitsPerBlock; ++u) {
       uint8_t bytes[kUnitWeights];
       unpack_unit(weights.bits[u], unit, bytes);

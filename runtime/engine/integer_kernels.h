@@ -1,10 +1,11 @@
 // Products with integer weights (runtime/codec/integer_form.h), one table of functions per instruction set.
 //
 // The inputs times their columns' factors become integers of 16 bits with one scale for kInputBlock columns, so that a
-// block's sum of products is exact in 32 bits. The sums of the blocks, as f32 times their scale, are added in order by
-// fused multiply-adds. So every instruction set gives the same result to the bit, whatever the number of tokens or
-// threads is. Where a unit's rows have scales of their own, the sum of a block is that of its units' exact sums times
-// these scales, added in order by fused multiply-adds, too.
+// block's sum of products, those of outliers included, is exact in 32 bits. What the sums are does not depend on the
+// bits of the units, either. The sums of the blocks, as f32 times their scale, are added in order by fused
+// multiply-adds. So every instruction set gives the same result to the bit, whatever the number of tokens or threads
+// is. Where a unit's rows have scales of their own, the sum of a block is that of its units' exact sums times these
+// scales, added in order by fused multiply-adds, too.
 #pragma once
 
 #include <cstddef>
@@ -39,12 +40,14 @@ struct IntegerRowBlock {
   const uint8_t* units = nullptr;
   const uint8_t* bits = nullptr;  ///< [num_units]
   uint32_t num_units = 0;
+  const uint32_t* outliers = nullptr;  ///< for dot(), in order of columns, up to outliers_end
+  const uint32_t* outliers_end = nullptr;
   const uint16_t* scales = nullptr;  ///< bf16 [num_units][16], for dot_scaled, whose units have 8 bits
 };
 
 struct IntegerKernels {
   bool wants_digits;
-  /// y[tokens][16] = sums over all columns, before row scales and outliers. tokens: 1 to kIntegerTokens.
+  /// y[tokens][16] = sums over all columns, before row scales. tokens: 1 to kIntegerTokens.
   void (*dot)(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens, float (*y)[kIntegerRows]);
   /// The same with the signs of the integers, -1, 0 and 1, in their place, and a bias of 1.
   void (*dot_signs)(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens,

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "runtime/engine/integer_kernels.h"
+#include "runtime/engine/integer_kernels_outliers.h"
 
 namespace nwc {
 namespace {
@@ -76,10 +76,10 @@ template <uint32_t kTokens>
   }
 }
 
-/// Of eight rows: the sums of both halves of each, and what their inputs add to all.
-[[gnu::always_inline]] inline __m256 row_sums(const __m256i* halves, int32_t correction) {
+/// Of eight rows: the sums of both halves of each, and what comes on top.
+[[gnu::always_inline]] inline __m256 row_sums(const __m256i* halves, __m256i more) {
   const __m256i pairs = _mm256_hadd_epi32(halves[0], halves[1]);  // rows 0 1 4 5 2 3 6 7
-  return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), _mm256_set1_epi32(correction)));
+  return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), more));
 }
 
 template <uint32_t kTokens, bool kSigns>
@@ -91,8 +91,11 @@ void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, flo
     x[t] = inputs[t].value;
   }
   const uint8_t* unit = weights.units;
+  const uint32_t* outlier = weights.outliers;
   for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
     const uint32_t block = first / kUnitsPerBlock;
+    alignas(32) uint32_t beyond[kTokens][kIntegerRows];
+    const bool any_beyond = !kSigns && outlier_sums<kTokens>(weights, inputs, block, &outlier, beyond);
     __m256i sum[kTokens][4];
     for (uint32_t t = 0; t < kTokens; ++t) {
       for (__m256i& s : sum[t]) s = _mm256_setzero_si256();
@@ -112,7 +115,10 @@ void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, flo
     for (uint32_t t = 0; t < kTokens; ++t) {
       const __m256 scale = _mm256_set1_ps(inputs[t].scale[block]);
       for (uint32_t h = 0; h < 2; ++h) {
-        const __m256 exact = row_sums(sum[t] + 2 * h, inputs[t].correction[block]);
+        __m256i more = _mm256_set1_epi32(inputs[t].correction[block]);
+        if (any_beyond)
+          more = _mm256_add_epi32(more, _mm256_load_si256(reinterpret_cast<const __m256i*>(beyond[t] + 8 * h)));
+        const __m256 exact = row_sums(sum[t] + 2 * h, more);
         total[t][h] = _mm256_fmadd_ps(exact, scale, total[t][h]);
       }
     }
@@ -147,7 +153,7 @@ void dot_scaled_tokens(const IntegerRowBlock& weights, const IntegerInputs* inpu
       const __m128i* const from = reinterpret_cast<const __m128i*>(weights.scales + size_t{16} * u + 8 * h);
       const __m256 scales = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(from)), 16));
       for (uint32_t t = 0; t < kTokens; ++t) {
-        const __m256 exact = row_sums(sum[t] + 2 * h, inputs[t].correction[u]);
+        const __m256 exact = row_sums(sum[t] + 2 * h, _mm256_set1_epi32(inputs[t].correction[u]));
         in_block[t][h] = _mm256_fmadd_ps(exact, scales, in_block[t][h]);
         if (!last) continue;
         const __m256 scale = _mm256_set1_ps(inputs[t].scale[u / kUnitsPerBlock]);

@@ -3,7 +3,7 @@
 
 #include <arm_neon.h>
 
-#include "runtime/engine/integer_kernels.h"
+#include "runtime/engine/integer_kernels_outliers.h"
 
 namespace nwc {
 namespace {
@@ -30,10 +30,10 @@ inline uint8x16_t load_rows(const uint8_t* unit, uint32_t bits, uint32_t g, uint
   sum[3] = vmlal_s16(sum[3], vget_high_s16(high), four);
 }
 
-/// Of four rows, and what their inputs add to all.
-[[gnu::always_inline]] inline float32x4_t row_sums(const int32x4_t* sum, int32_t correction) {
+/// Of four rows, and what comes on top.
+[[gnu::always_inline]] inline float32x4_t row_sums(const int32x4_t* sum, int32x4_t more) {
   const int32x4_t a = vpaddq_s32(sum[0], sum[1]), b = vpaddq_s32(sum[2], sum[3]);
-  return vcvtq_f32_s32(vaddq_s32(vpaddq_s32(a, b), vdupq_n_s32(correction)));
+  return vcvtq_f32_s32(vaddq_s32(vpaddq_s32(a, b), more));
 }
 
 template <bool kSigns>
@@ -42,8 +42,11 @@ void dot_token(const IntegerRowBlock& weights, const IntegerInputs& inputs, floa
   for (float32x4_t& t : total) t = vdupq_n_f32(0);
   const uint8_t* unit = weights.units;
   const int16_t* x = inputs.value;
+  const uint32_t* outlier = weights.outliers;
   for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
     const uint32_t block = first / kUnitsPerBlock;
+    uint32_t beyond[1][kIntegerRows];
+    const bool any_beyond = !kSigns && outlier_sums<1>(weights, &inputs, block, &outlier, beyond);
     int32x4_t sum[kIntegerRows];
     for (int32x4_t& s : sum) s = vdupq_n_s32(0);
     const uint32_t left = weights.num_units - first, units = left < kUnitsPerBlock ? left : kUnitsPerBlock;
@@ -62,8 +65,11 @@ void dot_token(const IntegerRowBlock& weights, const IntegerInputs& inputs, floa
       }
       unit += 64 * bits;
     }
-    for (uint32_t h = 0; h < 4; ++h)
-      total[h] = vfmaq_n_f32(total[h], row_sums(sum + 4 * h, inputs.correction[block]), inputs.scale[block]);
+    for (uint32_t h = 0; h < 4; ++h) {
+      int32x4_t more = vdupq_n_s32(inputs.correction[block]);
+      if (any_beyond) more = vaddq_s32(more, vreinterpretq_s32_u32(vld1q_u32(beyond[0] + 4 * h)));
+      total[h] = vfmaq_n_f32(total[h], row_sums(sum + 4 * h, more), inputs.scale[block]);
+    }
   }
   for (uint32_t h = 0; h < 4; ++h) vst1q_f32(y + 4 * h, total[h]);
 }
@@ -88,7 +94,8 @@ void dot_scaled_token(const IntegerRowBlock& weights, const IntegerInputs& input
     const bool last = u % kUnitsPerBlock == kUnitsPerBlock - 1 || u + 1 == weights.num_units;
     for (uint32_t h = 0; h < 4; ++h) {
       const uint32x4_t scales = vshll_n_u16(vld1_u16(weights.scales + size_t{16} * u + 4 * h), 16);
-      in_block[h] = vfmaq_f32(in_block[h], row_sums(sum + 4 * h, inputs.correction[u]), vreinterpretq_f32_u32(scales));
+      in_block[h] = vfmaq_f32(in_block[h], row_sums(sum + 4 * h, vdupq_n_s32(inputs.correction[u])),
+                              vreinterpretq_f32_u32(scales));
       if (!last) continue;
       total[h] = vfmaq_n_f32(total[h], in_block[h], inputs.scale[u / kUnitsPerBlock]);
       in_block[h] = vdupq_n_f32(0);

@@ -5,7 +5,7 @@
 
 #include <immintrin.h>
 
-#include "runtime/engine/integer_kernels.h"
+#include "runtime/engine/integer_kernels_outliers.h"
 
 namespace nwc {
 namespace {
@@ -121,10 +121,17 @@ void dot_tokens(const IntegerRowBlock& weights, const IntegerInputs* inputs, flo
     digits[t] = inputs[t].digits;
   }
   const uint8_t* unit = weights.units;
+  const uint32_t* outlier = weights.outliers;
   for (uint32_t first = 0; first < weights.num_units; first += kUnitsPerBlock) {
     const uint32_t block = first / kUnitsPerBlock;
     Sums<kTokens> sums;
     begin_sums(inputs, block, &sums);
+    alignas(64) uint32_t beyond[kTokens][kIntegerRows];
+    if (!kSigns && outlier_sums<kTokens>(weights, inputs, block, &outlier, beyond)) {
+#pragma GCC unroll 8
+      for (uint32_t t = 0; t < kTokens; ++t)
+        sums.lo[t][0] = _mm512_add_epi32(sums.lo[t][0], _mm512_load_si512(beyond[t]));
+    }
     const uint32_t left = weights.num_units - first, units = left < kUnitsPerBlock ? left : kUnitsPerBlock;
     for (uint32_t u = 0; u < units; ++u) {
       const uint32_t bits = weights.bits[first + u];

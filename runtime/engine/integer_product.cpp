@@ -95,10 +95,14 @@ void multiply_rows(const IntegerKernels& kernels, const IntegerMatrix& m, const 
   const IntegerForm& form = *m.form;
   const float* row_scale = reinterpret_cast<const float*>(m.data + form.row_scale_at);
   const uint32_t* outliers_begin = reinterpret_cast<const uint32_t*>(m.data + form.begin_at);
-  const Outlier* outliers = reinterpret_cast<const Outlier*>(m.data + form.outliers_at);
+  const uint32_t* outliers = reinterpret_cast<const uint32_t*>(m.data + form.outliers_at);
   for (uint64_t block = begin; block < end; ++block) {
     const uint8_t* units = m.data + block * form.row_block_bytes;
-    const IntegerRowBlock weights{units, form.bits.data(), form.units(),
+    const IntegerRowBlock weights{units,
+                                  form.bits.data(),
+                                  form.units(),
+                                  outliers + outliers_begin[block],
+                                  outliers + outliers_begin[block + 1],
                                   reinterpret_cast<const uint16_t*>(units + form.block_scales_at())};
     const uint32_t rows = static_cast<uint32_t>(std::min<uint64_t>(kChunk, form.rows - block * kChunk));
     for (uint32_t t0 = 0; t0 < tokens; t0 += kIntegerTokens) {
@@ -117,11 +121,6 @@ void multiply_rows(const IntegerKernels& kernels, const IntegerMatrix& m, const 
         }
       }
       for (uint32_t t = 0; t < count; ++t) {
-        for (uint32_t i = outliers_begin[block]; i < outliers_begin[block + 1]; ++i) {
-          const Outlier& o = outliers[i];
-          const float rest = static_cast<float>(o.rest() * in[t].value[o.column()]);
-          y[t][o.row()] += rest * in[t].scale[o.column() / kInputBlock];
-        }
         float* out = m.y + (t0 + t) * ldy + block * kChunk;
         for (uint32_t r = 0; r < rows; ++r) out[r] = y[t][r] * row_scale[block * kChunk + r];
       }

@@ -24,7 +24,7 @@ uint64_t integer_scratch(uint64_t cols, uint32_t tokens);
 /// y[t][rows] = x[t][cols] W^T for each of the matrices. y of row i is within 2^-16 sum_b max_j |factor_j x_j| sum_j
 /// (|q_ij| + shrink_j) row_scale_i, over blocks b of kInputBlock columns j, of the exact product with the decoded
 /// weights, and the rounding of f32 sums. The result depends neither on the runner, nor on the instruction set, nor on
-/// other tokens. ldx, ldy: strides in floats.
+/// the bits of the units, nor on other tokens. ldx, ldy: strides in floats.
 void multiply_integers(CpuLevel level, Runner& runner, std::span<const IntegerMatrix> matrices, uint32_t tokens,
                        const float* x, size_t ldx, size_t ldy, uint8_t* scratch);
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/codec/integer_decode.h"
+#include "runtime/codec/integer_outliers.h"
 #include "runtime/codec/integer_pack.h"
 
 namespace nwc::test {
@@ -85,6 +86,19 @@ TEST(IntegerPack, OneIntegerAtTheEdgeOrBeyondItIsFoundAnywhere) {
       }
     }
   }
+}
+
+// Products add up outliers in 32 bits, so that files whose sums do not fit are left to other forms.
+TEST(IntegerOutliers, RowsOfLargeRestsAreNoticed) {
+  std::vector<Outlier> outliers;
+  const uint32_t begin[] = {0, 24, 48};
+  for (uint32_t i = 0; i < 24; ++i) outliers.emplace_back(200 - i, i % 3, kMostRest);
+  for (uint32_t i = 0; i < 24; ++i) outliers.emplace_back(104 + i, 5, i % 2 == 0 ? kMostRest : -kMostRest);
+  EXPECT_TRUE(FoundOutliers::sort(0, 1, begin, outliers.data()));
+  EXPECT_EQ(outliers[0].column(), 177u);
+  EXPECT_FALSE(FoundOutliers::sort(1, 2, begin, outliers.data())) << "24 of one row in a block";
+  for (uint32_t i = 24; i < 48; ++i) outliers[i] = Outlier(116 + i - 24, 5, kMostRest);
+  EXPECT_TRUE(FoundOutliers::sort(0, 2, begin, outliers.data())) << "12 each in two blocks";
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Products with integers on every instruction set: the same to the bit, and within the stated bound.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -65,6 +66,8 @@ Synthetic synthetic(uint64_t rows, uint64_t cols, std::mt19937& random, bool shr
     Outlier& o = reinterpret_cast<Outlier*>(s.data.data() + f.outliers_at)[i];
     const int32_t rest = static_cast<int32_t>(random() % 2000) - 1000;
     o = Outlier(static_cast<uint32_t>(random() % cols), static_cast<uint32_t>(random() % 16), rest);
+    const auto before = [](const Outlier& a, const Outlier& b) { return a.column() < b.column(); };
+    if (i % 3 == 2) std::sort(&o - 2, &o + 1, before);
   }
   return s;
 }
