@@ -1,5 +1,8 @@
 #include "runtime/vulkan/device.h"
 
+#include <algorithm>
+#include <span>
+
 namespace nwc {
 
 Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<VulkanInstance> instance,
@@ -9,12 +12,25 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
   self->info_ = info;
   const InstanceFunctions& fn = self->instance_->fn();
 
-  const float priority = 1.0f;
-  VkDeviceQueueCreateInfo queue{};
-  queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
-  queue.queueFamilyIndex = info.queue_family;
-  queue.queueCount = 1;
-  queue.pQueuePriorities = &priority;
+  self->queues_[0].place = info.queue;
+  for (size_t i = 0; i < info.decode_queues.size(); ++i) self->queues_[1 + i].place = info.decode_queues[i];
+  const std::span<DeviceQueue> queues(self->queues_.data(), 1 + info.decode_queues.size());
+  // Those of a family are numbered from 0 on.
+  const float priorities[1 + kDecodeQueues] = {1.0f, 1.0f, 1.0f};
+  std::vector<VkDeviceQueueCreateInfo> wanted;
+  for (const DeviceQueue& queue : queues) {
+    const auto same = [&](const VkDeviceQueueCreateInfo& w) { return w.queueFamilyIndex == queue.place.family; };
+    auto found = std::find_if(wanted.begin(), wanted.end(), same);
+    if (found == wanted.end()) {
+      VkDeviceQueueCreateInfo family{};
+      family.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
+      family.queueFamilyIndex = queue.place.family;
+      family.pQueuePriorities = priorities;
+      found = wanted.insert(wanted.end(), family);
+      self->families_.push_back(queue.place.family);
+    }
+    ++found->queueCount;
+  }
 
   std::vector<const char*> extensions;
   VkPhysicalDeviceSubgroupSizeControlFeaturesEXT control{};
@@ -47,14 +63,15 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
   VkDeviceCreateInfo create{};
   create.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
   create.pNext = chain;
-  create.queueCreateInfoCount = 1;
-  create.pQueueCreateInfos = &queue;
+  create.queueCreateInfoCount = static_cast<uint32_t>(wanted.size());
+  create.pQueueCreateInfos = wanted.data();
   create.enabledExtensionCount = static_cast<uint32_t>(extensions.size());
   create.ppEnabledExtensionNames = extensions.data();
   NWC_TRY(vk_status(fn.vkCreateDevice(info.physical, &create, nullptr, &self->handle_), "vkCreateDevice"));
   NWC_TRY(VulkanLibrary::load_device(self->handle_, fn, &self->fn_));
   self->info_.host_import = info.host_import && self->fn_.vkGetMemoryHostPointerPropertiesEXT != nullptr;
-  self->fn_.vkGetDeviceQueue(self->handle_, info.queue_family, 0, &self->queue_);
+  for (DeviceQueue& queue : queues)
+    self->fn_.vkGetDeviceQueue(self->handle_, queue.place.family, queue.place.index, &queue.handle);
   fn.vkGetPhysicalDeviceMemoryProperties(info.physical, &self->memory_);
   return self;
 }

@@ -33,6 +33,15 @@ struct DriverIdentity {
   uint32_t vendor = 0, device = 0, driver_version = 0;
 };
 
+/// A queue of a device, or the place of one.
+struct QueuePlace {
+  uint32_t family = 0;
+  uint32_t index = 0;           ///< in the family
+  uint32_t timestamp_bits = 0;  ///< that count in the queue's timestamps; 0: it has none
+};
+/// Decoding takes this many at most: one for each of the windows that are in flight at a time.
+inline constexpr uint32_t kDecodeQueues = 2;
+
 /// The properties of a device that the decoder has to know.
 struct DeviceInfo {
   VkPhysicalDevice physical = VK_NULL_HANDLE;
@@ -41,8 +50,9 @@ struct DeviceInfo {
   std::string driver;
   VkPhysicalDeviceType type = VK_PHYSICAL_DEVICE_TYPE_OTHER;
   uint32_t api_version = 0;
-  uint32_t queue_family = 0;
-  uint64_t local_memory = 0;  ///< bytes of the largest device-local heap
+  QueuePlace queue;
+  std::vector<QueuePlace> decode_queues;  ///< further ones; none: `queue` does everything
+  uint64_t local_memory = 0;              ///< bytes of the largest device-local heap
   uint64_t max_storage_range = 0;
   uint32_t offset_alignment = kBindingAlignment;  ///< of storage-buffer bindings; on no device more
   uint64_t max_allocation = 0;
@@ -56,7 +66,6 @@ struct DeviceInfo {
   bool pipeline_cache = false;
   bool dot_product = false;          ///< VK_KHR_shader_integer_dot_product, of words of four bytes
   uint64_t import_alignment = 0;     ///< of addresses and sizes of imported memory
-  uint32_t timestamp_bits = 0;       ///< that count in the queue's timestamps; 0: it has none
   double timestamp_nanoseconds = 0;  ///< of one tick
   bool portability_subset = false;
   uint32_t subgroup_size = 0;  ///< the size that the ballot kernel is built for
@@ -92,7 +101,15 @@ struct DeviceChoice {
 /// Errors: kNoDevice, with every device's reject reason; kInvalidArgument if no feature has such a name.
 Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice);
 
-/// A logical device with one compute queue.
+/// A queue that commands can be submitted to. Queues do not wait for each other: who hands over what one has written to
+/// another waits for the first on the host before he submits to the second.
+struct DeviceQueue {
+  QueuePlace place;
+  VkQueue handle = VK_NULL_HANDLE;
+  std::mutex mutex;  ///< held by a thread that uses the queue
+};
+
+/// A logical device with a compute queue, and more of them for decoding where there are any.
 class VulkanDevice {
  public:
   static Result<std::unique_ptr<VulkanDevice>> create(std::unique_ptr<VulkanInstance> instance, const DeviceInfo& info);
@@ -103,9 +120,14 @@ class VulkanDevice {
   const DeviceInfo& info() const { return info_; }
   const DeviceFunctions& fn() const { return fn_; }
   VkDevice handle() const { return handle_; }
-  /// A thread that uses the queue holds its mutex.
-  VkQueue queue() const { return queue_; }
-  std::mutex& queue_mutex() { return queue_mutex_; }
+  DeviceQueue& queue() { return queues_[0]; }
+  /// For windows of number i, i + 1, ... in turn: queue() where there is no other.
+  DeviceQueue& decode_queue(size_t i) {
+    const size_t others = info_.decode_queues.size();
+    return queues_[others == 0 ? 0 : 1 + i % others];
+  }
+  /// Families of all queues, which share every buffer.
+  const std::vector<uint32_t>& families() const { return families_; }
   const VulkanInstance& instance() const { return *instance_; }
   const VkPhysicalDeviceMemoryProperties& memory() const { return memory_; }
 
@@ -130,10 +152,10 @@ class VulkanDevice {
   DeviceInfo info_;
   DeviceFunctions fn_;
   VkDevice handle_ = VK_NULL_HANDLE;
-  VkQueue queue_ = VK_NULL_HANDLE;
   VkPhysicalDeviceMemoryProperties memory_{};
   uint64_t allocation_limit_ = UINT64_MAX;
-  std::mutex queue_mutex_;
+  std::array<DeviceQueue, 1 + kDecodeQueues> queues_;
+  std::vector<uint32_t> families_;
   std::atomic<bool> lost_{false}, abandoned_{false};
 };
 

@@ -8,6 +8,17 @@
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
+namespace {
+
+/// Queues of every family may use the buffer. For buffers, other than for images, that costs nothing.
+void share(const VulkanDevice& device, VkBufferCreateInfo* info) {
+  const std::vector<uint32_t>& families = device.families();
+  info->sharingMode = families.size() > 1 ? VK_SHARING_MODE_CONCURRENT : VK_SHARING_MODE_EXCLUSIVE;
+  info->queueFamilyIndexCount = families.size() > 1 ? static_cast<uint32_t>(families.size()) : 0;
+  info->pQueueFamilyIndices = families.data();
+}
+
+}  // namespace
 
 std::vector<uint32_t> candidate_types(const VkPhysicalDeviceMemoryProperties& memory, uint32_t allowed,
                                       MemoryKind kind) {
@@ -54,7 +65,7 @@ Result<DeviceBuffer> DeviceBuffer::create(VulkanDevice& device, uint64_t size, M
   info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
   info.size = buffer.size_;
   info.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
-  info.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
+  share(device, &info);
   NWC_TRY(vk_status(fn.vkCreateBuffer(device.handle(), &info, nullptr, &buffer.buffer_), "vkCreateBuffer"));
   VkMemoryRequirements needs{};
   fn.vkGetBufferMemoryRequirements(device.handle(), buffer.buffer_, &needs);
@@ -122,7 +133,7 @@ Result<DeviceBuffer> DeviceBuffer::import_host(VulkanDevice& device, Bytes bytes
   info.pNext = &external;
   info.size = buffer.size_;
   info.usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT;
-  info.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
+  share(device, &info);
   NWC_TRY(vk_status(fn.vkCreateBuffer(device.handle(), &info, nullptr, &buffer.buffer_), "vkCreateBuffer"));
   VkMemoryRequirements needs{};
   fn.vkGetBufferMemoryRequirements(device.handle(), buffer.buffer_, &needs);

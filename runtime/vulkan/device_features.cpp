@@ -8,10 +8,10 @@ namespace nwc {
 namespace {
 
 // In the order of the bits.
-constexpr std::string_view kNames[] = {"ballot",      "size_control",   "storage16",
-                                       "host_import", "pipeline_cache", "dot_product"};
+constexpr std::string_view kNames[] = {"ballot",         "size_control", "storage16", "host_import",
+                                       "pipeline_cache", "dot_product",  "queues"};
 constexpr FeatureMask kAll = (1u << std::size(kNames)) - 1;
-static_assert(kAll == 2 * static_cast<FeatureMask>(DeviceFeature::kDotProduct) - 1);
+static_assert(kAll == 2 * static_cast<FeatureMask>(DeviceFeature::kQueues) - 1);
 
 }  // namespace
 

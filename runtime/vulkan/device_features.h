@@ -17,6 +17,7 @@ enum class DeviceFeature : uint32_t {
   kHostImport = 1u << 3,     ///< the host's memory, a mapped file's too, as a source of copies
   kPipelineCache = 1u << 4,  ///< compiled pipelines kept from run to run
   kDotProduct = 1u << 5,     ///< dot products of four bytes, where the device says that it is fast at them
+  kQueues = 1u << 6,         ///< further queues, on which decoding does not wait for other work
 };
 
 /// Bits of DeviceFeature.

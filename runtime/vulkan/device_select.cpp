@@ -35,22 +35,34 @@ class ExtensionList {
   std::vector<VkExtensionProperties> names_;
 };
 
-/// A compute family without graphics is preferred: its work does not wait for anyone's frames.
-bool find_compute_queue(const InstanceFunctions& fn, VkPhysicalDevice device, DeviceInfo* info) {
+/// A compute family without graphics is preferred: its work does not wait for anyone's frames. Further queues are the
+/// family's own, else another's.
+bool find_compute_queues(const InstanceFunctions& fn, VkPhysicalDevice device, bool several, DeviceInfo* info) {
   uint32_t count = 0;
   fn.vkGetPhysicalDeviceQueueFamilyProperties(device, &count, nullptr);
   std::vector<VkQueueFamilyProperties> families(count);
   fn.vkGetPhysicalDeviceQueueFamilyProperties(device, &count, families.data());
+  const auto computes = [&](uint32_t i) {
+    return families[i].queueCount != 0 && (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) != 0;
+  };
   bool found = false;
   for (uint32_t i = 0; i < count; ++i) {
-    if (families[i].queueCount == 0 || (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) == 0) continue;
+    if (!computes(i)) continue;
     const bool dedicated = (families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT) == 0;
-    if (!found || dedicated) {
-      info->queue_family = i;
-      info->timestamp_bits = families[i].timestampValidBits;
-    }
+    if (!found || dedicated) info->queue = {i, 0, families[i].timestampValidBits};
     found = true;
     if (dedicated) break;
+  }
+  if (!found || !several) return found;
+  const uint32_t own = info->queue.family;
+  const auto take = [&](uint32_t family, uint32_t first) {
+    const uint32_t end = std::min(first + kDecodeQueues, families[family].queueCount);
+    for (uint32_t i = first; i < end; ++i)
+      info->decode_queues.push_back({family, i, families[family].timestampValidBits});
+  };
+  take(own, 1);
+  for (uint32_t i = 0; i < count && info->decode_queues.empty(); ++i) {
+    if (i != own && computes(i)) take(i, 0);
   }
   return found;
 }
@@ -187,7 +199,7 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
       info.local_memory = std::max<uint64_t>(info.local_memory, memory.memoryHeaps[i].size);
     }
   }
-  if (!find_compute_queue(fn, device, &info)) {
+  if (!find_compute_queues(fn, device, !has(choice.disabled, DeviceFeature::kQueues), &info)) {
     info.reject_reason = "has no compute queue";
   } else if (info.max_shared_memory < kMinSharedMemory) {
     info.reject_reason = str_cat("has ", info.max_shared_memory, " bytes of shared memory, 16384 are required");
@@ -226,7 +238,8 @@ FeatureMask DeviceInfo::features() const {
   const auto bit = [](bool there, DeviceFeature feature) { return there ? static_cast<FeatureMask>(feature) : 0; };
   return bit(ballot, DeviceFeature::kBallot) | bit(size_control, DeviceFeature::kSizeControl) |
          bit(storage16, DeviceFeature::kStorage16) | bit(host_import, DeviceFeature::kHostImport) |
-         bit(pipeline_cache, DeviceFeature::kPipelineCache) | bit(dot_product, DeviceFeature::kDotProduct);
+         bit(pipeline_cache, DeviceFeature::kPipelineCache) | bit(dot_product, DeviceFeature::kDotProduct) |
+         bit(!decode_queues.empty(), DeviceFeature::kQueues);
 }
 
 const char* device_type_name(VkPhysicalDeviceType type) {

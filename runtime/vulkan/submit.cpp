@@ -12,13 +12,14 @@ constexpr uint32_t kSetsPerPool = 32;
 
 }  // namespace
 
-Result<std::unique_ptr<CommandBatch>> CommandBatch::create(VulkanDevice& device, PipelineCache& pipelines) {
-  std::unique_ptr<CommandBatch> self(new CommandBatch(device, pipelines));
+Result<std::unique_ptr<CommandBatch>> CommandBatch::create(VulkanDevice& device, PipelineCache& pipelines,
+                                                           DeviceQueue* queue) {
+  std::unique_ptr<CommandBatch> self(new CommandBatch(device, pipelines, queue == nullptr ? device.queue() : *queue));
   const DeviceFunctions& fn = device.fn();
   VkCommandPoolCreateInfo pool{};
   pool.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO;
   pool.flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT;
-  pool.queueFamilyIndex = device.info().queue_family;
+  pool.queueFamilyIndex = self->queue_.place.family;
   NWC_TRY(vk_status(fn.vkCreateCommandPool(device.handle(), &pool, nullptr, &self->pool_), "vkCreateCommandPool"));
   VkCommandBufferAllocateInfo allocate{};
   allocate.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO;
@@ -78,7 +79,10 @@ Status CommandBatch::begin() {
   VkCommandBufferBeginInfo begin{};
   begin.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO;
   begin.flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT;
-  return vk_status(fn.vkBeginCommandBuffer(commands_, &begin), "vkBeginCommandBuffer");
+  NWC_TRY(vk_status(fn.vkBeginCommandBuffer(commands_, &begin), "vkBeginCommandBuffer"));
+  // What other queues have written, and the host has waited for, becomes visible here.
+  if (!device_.info().decode_queues.empty()) barrier();
+  return {};
 }
 
 void CommandBatch::copy(const DeviceBuffer& from, uint64_t from_offset, const DeviceBuffer& to, uint64_t to_offset,
@@ -159,7 +163,7 @@ Status CommandBatch::dispatch(const PipelineKey& key, const Bindings& bindings, 
 }
 
 Status CommandBatch::start_clock() {
-  if (device_.info().timestamp_bits == 0) return {};
+  if (queue_.place.timestamp_bits == 0) return {};
   const DeviceFunctions& fn = device_.fn();
   if (clock_ == VK_NULL_HANDLE) {
     VkQueryPoolCreateInfo info{};
@@ -185,7 +189,7 @@ double CommandBatch::seconds() const {
   const VkResult r = device_.fn().vkGetQueryPoolResults(device_.handle(), clock_, 0, 2, sizeof ticks, ticks.data(),
                                                         sizeof ticks[0], VK_QUERY_RESULT_64_BIT);
   if (r != VK_SUCCESS) return 0;
-  const uint32_t bits = device_.info().timestamp_bits;
+  const uint32_t bits = queue_.place.timestamp_bits;
   const uint64_t valid = bits >= 64 ? UINT64_MAX : (uint64_t{1} << bits) - 1;
   return static_cast<double>((ticks[1] - ticks[0]) & valid) * device_.info().timestamp_nanoseconds * 1e-9;
 }
@@ -198,8 +202,8 @@ Status CommandBatch::submit() {
   submit.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
   submit.commandBufferCount = 1;
   submit.pCommandBuffers = &commands_;
-  const std::lock_guard<std::mutex> lock(device_.queue_mutex());
-  if (const VkResult r = fn.vkQueueSubmit(device_.queue(), 1, &submit, fence_); r != VK_SUCCESS) {
+  const std::lock_guard<std::mutex> lock(queue_.mutex);
+  if (const VkResult r = fn.vkQueueSubmit(queue_.handle, 1, &submit, fence_); r != VK_SUCCESS) {
     if (r == VK_ERROR_DEVICE_LOST) device_.set_lost();
     return vk_status(r, "vkQueueSubmit");
   }

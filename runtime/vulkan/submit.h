@@ -37,11 +37,14 @@ struct PushView {
 };
 
 /// One command buffer and one fence: at most one batch is in flight. Not thread-safe; several batches may be in flight
-/// from several threads, and those run in the order in which they were submitted, without waiting for each other except
-/// at barriers.
+/// from several threads. Those of one queue run in the order in which they were submitted, without waiting for each
+/// other except at barriers; those of different queues know nothing of each other, but see everything that was waited
+/// for before they were submitted.
 class CommandBatch {
  public:
-  static Result<std::unique_ptr<CommandBatch>> create(VulkanDevice& device, PipelineCache& pipelines);
+  /// queue: of the device; null: its first one.
+  static Result<std::unique_ptr<CommandBatch>> create(VulkanDevice& device, PipelineCache& pipelines,
+                                                      DeviceQueue* queue = nullptr);
   ~CommandBatch();
   CommandBatch(const CommandBatch&) = delete;
   CommandBatch& operator=(const CommandBatch&) = delete;
@@ -81,10 +84,12 @@ class CommandBatch {
  private:
   Result<VkDescriptorSet> next_set();
 
-  CommandBatch(VulkanDevice& device, PipelineCache& pipelines) : device_(device), pipelines_(pipelines) {}
+  CommandBatch(VulkanDevice& device, PipelineCache& pipelines, DeviceQueue& queue)
+      : device_(device), pipelines_(pipelines), queue_(queue) {}
 
   VulkanDevice& device_;
   PipelineCache& pipelines_;
+  DeviceQueue& queue_;
   VkCommandPool pool_ = VK_NULL_HANDLE;
   VkCommandBuffer commands_ = VK_NULL_HANDLE;
   VkFence fence_ = VK_NULL_HANDLE;

@@ -1,6 +1,7 @@
 // Sessions on a Vulkan device against the same sessions on the CPU.
 #include "runtime/decoder/vulkan/vulkan_decoder.h"
 #include "tests/engine/coded_model.h"
+#include "tests/vulkan/faulty_vulkan.h"
 #include "tests/vulkan/vulkan_fixture.h"
 
 namespace nwc::test {
@@ -50,6 +51,18 @@ float deviation(std::span<const float> x) {
 void expect_near(std::span<const float> logits, std::span<const float> expected, float tolerance = kTolerance) {
   EXPECT_LT(largest_difference(logits, expected), tolerance * deviation(expected));
 }
+
+struct FaultyQueues {
+  FaultyQueues() {
+    setenv("NWC_VULKAN_LIBRARY", NWC_FAULTY_VULKAN, 1);
+    reset_faulty_vulkan();
+    faulty_vulkan()->queues = 3;
+  }
+  ~FaultyQueues() {
+    unsetenv("NWC_VULKAN_LIBRARY");
+    reset_faulty_vulkan();
+  }
+};
 
 std::vector<ModelRecord> records() {
   ModelRecord untied = small_record();
@@ -111,6 +124,8 @@ TEST(SessionVulkan, IntegersGiveTheLogitsOfF32) {
   params.context = 128;
   params.device_window_bytes = 1 << 20;
   params.weight_dtype = params.kv_dtype = Dtype::kF32;
+  // Layers are decoded on queues of their own, which the device has or only says to have.
+  const FaultyQueues queues;
   VulkanSession vulkan;  // all sessions share its decoder, so that kernels are compiled once
   vulkan.forced_features = "dot_product";
   vulkan.open(std::move(NwcFile::open(make_owned_reader(compressed_bytes()))).value(), params);

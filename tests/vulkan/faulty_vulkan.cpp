@@ -5,6 +5,7 @@
 #include <vulkan/vulkan.h>
 
 #include <algorithm>
+#include <mutex>
 #include <vector>
 
 namespace {
@@ -14,6 +15,11 @@ PFN_vkGetInstanceProcAddr next_instance;
 PFN_vkGetDeviceProcAddr next_device;
 PFN_vkGetPhysicalDeviceProperties next_properties;
 PFN_vkGetPhysicalDeviceProperties2 next_properties2;
+PFN_vkGetPhysicalDeviceQueueFamilyProperties next_families;
+PFN_vkCreateDevice next_create;
+PFN_vkGetDeviceQueue next_queue;
+PFN_vkCreateCommandPool next_pool;
+PFN_vkCreateBuffer next_buffer;
 PFN_vkQueueSubmit next_submit;
 PFN_vkCreateShaderModule next_module;
 PFN_vkAllocateMemory next_allocate;
@@ -40,12 +46,93 @@ VKAPI_ATTR void VKAPI_CALL get_properties2(VkPhysicalDevice device, VkPhysicalDe
   disguise(&out->properties);
 }
 
+// Queues that the device does not have: their handles are places here.
+char made_up[2];
+uint32_t real_families = 0, first_queues = 0;  // of the device that was asked last
+bool uses_second_family = false;
+VkQueue first_queue = VK_NULL_HANDLE;
+std::mutex first_queue_mutex;
+
+VKAPI_ATTR void VKAPI_CALL get_families(VkPhysicalDevice device, uint32_t* count, VkQueueFamilyProperties* out) {
+  if (faults.queues <= 1 || out == nullptr) {
+    next_families(device, count, out);
+    real_families = *count;
+    if (faults.queues > 1 && faults.second_family) ++*count;
+    return;
+  }
+  *count = real_families;
+  next_families(device, count, out);
+  first_queues = out[0].queueCount;
+  if (!faults.second_family) {
+    out[0].queueCount = std::max(first_queues, faults.queues);
+    return;
+  }
+  out[real_families] = out[0];
+  out[0].queueCount = 1;
+  out[real_families].queueCount = faults.queues - 1;
+  *count = real_families + 1;
+}
+
+bool is_made_up(uint32_t family, uint32_t index) {
+  return faults.queues > 1 && (family >= real_families || (family == 0 && index >= first_queues));
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL create_device(VkPhysicalDevice physical, const VkDeviceCreateInfo* info,
+                                             const VkAllocationCallbacks* allocator, VkDevice* out) {
+  VkDeviceCreateInfo own = *info;
+  std::vector<VkDeviceQueueCreateInfo> queues(info->pQueueCreateInfos,
+                                              info->pQueueCreateInfos + info->queueCreateInfoCount);
+  std::erase_if(queues, [](const VkDeviceQueueCreateInfo& q) { return is_made_up(q.queueFamilyIndex, 0); });
+  uses_second_family = queues.size() != info->queueCreateInfoCount;
+  for (VkDeviceQueueCreateInfo& q : queues) {
+    while (is_made_up(q.queueFamilyIndex, q.queueCount - 1)) --q.queueCount;
+  }
+  own.queueCreateInfoCount = static_cast<uint32_t>(queues.size());
+  own.pQueueCreateInfos = queues.data();
+  return next_create(physical, &own, allocator, out);
+}
+
+VKAPI_ATTR void VKAPI_CALL get_queue(VkDevice device, uint32_t family, uint32_t index, VkQueue* out) {
+  if (is_made_up(family, index)) {
+    *out = reinterpret_cast<VkQueue>(&made_up[(index + (family == 0 ? 1 : 0)) % 2]);
+    return;
+  }
+  next_queue(device, family, index, out);
+  if (index == 0) first_queue = *out;
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL create_pool(VkDevice device, const VkCommandPoolCreateInfo* info,
+                                           const VkAllocationCallbacks* allocator, VkCommandPool* out) {
+  VkCommandPoolCreateInfo own = *info;
+  if (is_made_up(own.queueFamilyIndex, 0)) own.queueFamilyIndex = 0;
+  return next_pool(device, &own, allocator, out);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL create_buffer(VkDevice device, const VkBufferCreateInfo* info,
+                                             const VkAllocationCallbacks* allocator, VkBuffer* out) {
+  VkBufferCreateInfo own = *info;
+  if (uses_second_family) {
+    // Queues of both families use every buffer.
+    if (own.sharingMode != VK_SHARING_MODE_CONCURRENT || own.queueFamilyIndexCount != 2) return VK_ERROR_UNKNOWN;
+    own.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
+    own.queueFamilyIndexCount = 0;
+  }
+  return next_buffer(device, &own, allocator, out);
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL submit(VkQueue queue, uint32_t count, const VkSubmitInfo* infos, VkFence fence) {
   const int64_t number = faults.submits++;
   if (faults.submits_until_lost >= 0 && number >= faults.submits_until_lost) return VK_ERROR_DEVICE_LOST;
   if (faults.refuse_every != 0 && number >= faults.refuse_from &&
       (number - faults.refuse_from) % faults.refuse_every == faults.refuse_every - 1) {
     return VK_ERROR_OUT_OF_HOST_MEMORY;
+  }
+  const std::lock_guard<std::mutex> lock(first_queue_mutex);
+  for (uint32_t i = 0; i < 2; ++i) {
+    if (queue != reinterpret_cast<VkQueue>(&made_up[i])) continue;
+    queue = first_queue;
+    ++faults.made_up_submits[i];
+    break;
   }
   return next_submit(queue, count, infos, fence);
 }
@@ -170,6 +257,9 @@ PFN_vkVoidFunction intercept(PFN_vkVoidFunction found, F own, F* next) {
 
 VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_proc(VkDevice device, const char* name) {
   const PFN_vkVoidFunction found = next_device(device, name);
+  if (strcmp(name, "vkGetDeviceQueue") == 0) return intercept(found, &get_queue, &next_queue);
+  if (strcmp(name, "vkCreateCommandPool") == 0) return intercept(found, &create_pool, &next_pool);
+  if (strcmp(name, "vkCreateBuffer") == 0) return intercept(found, &create_buffer, &next_buffer);
   if (strcmp(name, "vkQueueSubmit") == 0) return intercept(found, &submit, &next_submit);
   if (strcmp(name, "vkCreateShaderModule") == 0) return intercept(found, &create_module, &next_module);
   if (strcmp(name, "vkAllocateMemory") == 0) return intercept(found, &allocate, &next_allocate);
@@ -198,6 +288,9 @@ vkGetInstanceProcAddr(VkInstance instance, const char* name) {
   }
   const PFN_vkVoidFunction found = next_instance(instance, name);
   if (strcmp(name, "vkGetDeviceProcAddr") == 0) return intercept(found, &get_device_proc, &next_device);
+  if (strcmp(name, "vkGetPhysicalDeviceQueueFamilyProperties") == 0)
+    return intercept(found, &get_families, &next_families);
+  if (strcmp(name, "vkCreateDevice") == 0) return intercept(found, &create_device, &next_create);
   if (strcmp(name, "vkGetPhysicalDeviceProperties") == 0) return intercept(found, &get_properties, &next_properties);
   if (strcmp(name, "vkGetPhysicalDeviceProperties2") == 0) return intercept(found, &get_properties2, &next_properties2);
   return found;

@@ -5,7 +5,11 @@
 #include <stdint.h>
 
 struct FaultyVulkan {
-  bool hardware = false;            ///< software renderers say that they are a virtual GPU
+  bool hardware = false;  ///< software renderers say that they are a virtual GPU
+  /// The device says that it has so many queues at least, all in the first family, or the first one and the others in a
+  /// second family. Those that it does not have are one of it.
+  uint32_t queues = 1;
+  bool second_family = false;
   int64_t submits_until_lost = -1;  ///< so many calls of vkQueueSubmit succeed, then VK_ERROR_DEVICE_LOST; -1: all
   /// Of the calls of vkQueueSubmit from number refuse_from on, every refuse_every-th gives VK_ERROR_OUT_OF_HOST_MEMORY;
   /// 0: none. The device stays.
@@ -22,6 +26,7 @@ struct FaultyVulkan {
   bool cache_data_fails = false;  ///< no pipeline cache is made of data
 
   // Counted since reset().
+  uint32_t made_up_submits[2] = {};  ///< to queues that the device does not have
   uint32_t submits = 0, modules = 0, damaged = 0, batches = 0, skipped = 0, waits = 0, caches = 0, imports = 0;
   uint64_t cache_data_given = 0;  ///< bytes, to the last pipeline cache
 };

@@ -70,14 +70,13 @@ class DeviceDecode : public ::testing::Test {
     NWC_TRY(batch->begin());
     batch->fill(buffer, end, kUntouched * 0x01010101u);
     batch->barrier();
-    NWC_TRY(batch->submit());
+    NWC_TRY(batch->submit_and_wait());
     std::vector<DeviceDecodeRequest> requests;
     for (size_t i = 0; i < parts.size(); ++i) {
       const Part& p = parts[i];
       requests.push_back({p.tensor, p.row_begin, p.row_end, p.dtype, {&buffer, at[i], part_bytes(p)}, true});
     }
     const Status status = vulkan_->decode_to_device(requests, progress);
-    NWC_TRY(batch->wait());
     NWC_TRY(status);
     NWC_TRY(batch->begin());
     batch->copy(buffer, 0, readback, 0, end);
@@ -157,7 +156,7 @@ TEST_F(DeviceDecode, TheDeviceTakesTheTime) {
   ASSERT_TRUE(decode(everything(Dtype::kF16), &got).ok());
   const auto copy = vulkan_->time_device_copy(1 << 20);
   ASSERT_TRUE(copy.ok()) << copy.status().message();
-  const bool has_clock = vulkan_->device_info().timestamp_bits != 0;
+  const bool has_clock = vulkan_->device_info().queue.timestamp_bits != 0;
   EXPECT_EQ(vulkan_->last_device_seconds() > 0, has_clock);
   EXPECT_EQ(*copy > 0, has_clock);
   EXPECT_EQ(got, expected(everything(Dtype::kF16)));

@@ -15,7 +15,11 @@ using testing::LogLines;
 class DeviceIntegersTest : public ::testing::Test {
  protected:
   void open() {
-    const CodecRecord codec = testing::random_codec({3, 6});
+    CodecRecord codec = testing::random_codec({3, 6});
+    // The identity: of other codecs the weights are not the integers.
+    std::vector<float>& skip = codec.synthesis.skip_weight;
+    for (size_t i = 0; i < skip.size(); ++i) skip[i] = i % (kChunk + 1) == 0 ? 1.0f : 0.0f;
+    codec.codec_id = compute_codec_id(codec);
     bytes_ = testing::model_file(codec, {testing::coded_tensor(codec, {"first", 70, 133, 32, 64, true, 1}),
                                          testing::coded_tensor(codec, {"second", 19, 64, 16, 32, false, 2}),
                                          testing::coded_tensor(codec, {"third", 128, 130, 64, 64, true, 3})});
@@ -148,6 +152,35 @@ TEST_F(DeviceIntegersTest, AreThoseOfTheCpu) {
     const uint64_t held = vulkan_->device_bytes() + vulkan_->host_bytes();
     EXPECT_LE(held,
               VulkanDecoder::max_scratch_bytes(*file_, options) + VulkanDecoder::max_integer_bytes(*file_, options));
+  }
+}
+
+// On a device with several queues, here one that only says so: windows are decoded on two of their own, values are
+// packed on one of those, and the caller's work is on another.
+TEST_F(DeviceIntegersTest, OnQueuesOfTheirOwn) {
+  open();
+  if (std::getenv("NWC_VULKAN_DISABLE") != nullptr) GTEST_SKIP() << "without features there is one queue";
+  setenv("NWC_VULKAN_LIBRARY", NWC_FAULTY_VULKAN, 1);
+  for (const bool second_family : {false, true}) {
+    SCOPED_TRACE(second_family ? "in a second family" : "in one family");
+    reset_faulty_vulkan();
+    faulty_vulkan()->queues = 3;
+    faulty_vulkan()->second_family = second_family;
+    VulkanOptions options;
+    options.max_window_bytes = 1 << 16;
+    NWC_NEED_DEVICE(start(options));
+    EXPECT_EQ(vulkan_->device_info().decode_queues.size(), kDecodeQueues);
+    const std::vector<IntegerForm> forms = {form(0, 0), form(1, 0), form(2, 0)};
+    std::vector<std::vector<uint8_t>> got;
+    const Status status = on_device(forms, &got);
+    ASSERT_TRUE(status.ok()) << status.message();
+    expect_same(forms, got);
+    const uint32_t* const submits = faulty_vulkan()->made_up_submits;
+    if (submits[0] + submits[1] == 0) continue;  // the device has so many
+    EXPECT_EQ(vulkan_->device().families().size(), second_family ? 2u : 1u);
+    EXPECT_GT(submits[0], 1u);
+    EXPECT_GT(submits[1], 1u);
+    EXPECT_GT(faulty_vulkan()->submits, submits[0] + submits[1]) << "there is work of others";
   }
 }
 

@@ -29,11 +29,12 @@ class DeviceDecoder : public Decoder {
   DeviceDecoder* on_device() final { return this; }
 
   /// All of it, coded tensors and raw ones, many to a submission; the host prepares a submission while the device works
-  /// on the one before. Batches that the caller submits afterwards see the result; batches submitted before finish
-  /// reading `out` first. Progress in tiles. Errors and retries as for decode(); after an error `out` is unspecified.
+  /// on the one before. Batches that the caller submits afterwards see the result. Nothing else may use the outputs
+  /// meanwhile, nor a batch that has not been waited for: decoding has queues of its own where the device has several.
+  /// Progress in tiles. Errors and retries as for decode(); after an error `out` is unspecified.
   virtual Status decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress = {}) = 0;
 
-  /// Likewise, as integers. Nothing else may use the outputs meanwhile.
+  /// Likewise, as integers.
   /// errors: as above; kLimit (more outliers than a form has room for); kUnsupported (the kernel that packs them fails)
   virtual Status integers_to_device(std::span<const DeviceIntegerRequest> requests) = 0;
 
@@ -43,9 +44,9 @@ class DeviceDecoder : public Decoder {
   PipelineCache& pipelines() { return *context().pipelines; }
 
   /// For measurements: with set_timed(true) the device takes the time of the kernels of each decode, from when their
-  /// input is in device memory until values or weights are. Times of submissions are added up; copies and the host's
-  /// work are left out. last_device_seconds() is that of the last call, and 0 where nothing was coded, timed, or the
-  /// device has no timestamps.
+  /// input is in device memory until values or weights are. Times of submissions are added up, also where two of them
+  /// overlap; copies and the host's work are left out. last_device_seconds() is that of the last call, and 0 where
+  /// nothing was coded, timed, or the device has no timestamps.
   virtual void set_timed(bool timed) = 0;
   virtual double last_device_seconds() const = 0;
   /// The least of several times of a copy of so many bytes within device memory: what the device could do at best.

@@ -170,7 +170,8 @@ Status DeviceIntegers::decode(std::span<const DeviceIntegerRequest> requests, co
   kernel_seconds_ = 0;
   if (requests.empty()) return {};
   if (batch_ == nullptr) {
-    NWC_ASSIGN_OR_RETURN(batch_, CommandBatch::create(*context_.device, *context_.pipelines));
+    NWC_ASSIGN_OR_RETURN(
+        batch_, CommandBatch::create(*context_.device, *context_.pipelines, &context_.device->decode_queue(0)));
   }
   if (!checked_) NWC_TRY(check_pack(*context_.device, *context_.pipelines));
   checked_ = true;

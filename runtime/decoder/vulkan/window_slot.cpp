@@ -17,9 +17,9 @@ uint64_t WindowRun::slot_bytes() const {
 }
 
 Result<std::unique_ptr<WindowSlot>> WindowSlot::create(VulkanDevice& device, PipelineCache& pipelines,
-                                                       uint64_t budget_bytes) {
+                                                       uint64_t budget_bytes, DeviceQueue* queue) {
   std::unique_ptr<WindowSlot> self(new WindowSlot(device, budget_bytes));
-  NWC_ASSIGN_OR_RETURN(self->batch_, CommandBatch::create(device, pipelines));
+  NWC_ASSIGN_OR_RETURN(self->batch_, CommandBatch::create(device, pipelines, queue));
   return self;
 }
 
@@ -94,7 +94,7 @@ Status WindowSlot::begin(std::span<const WindowRun> runs) {
   if (status_bytes_ != 0) batch_->fill(scratch_, status_bytes_, kTileUntouched);
   if (window_input_bytes_ != 0 && !device_.info().quirks.software)
     batch_->copy(upload_, 0, scratch_, input_at_, window_input_bytes_);
-  // Commands that others have recorded before may still read the output.
+  // Commands that were submitted to this queue before may still use the output.
   batch_->barrier();
   for (const WindowRun& run : runs) {
     if (run.layout != nullptr || run.raw_bytes == 0) continue;

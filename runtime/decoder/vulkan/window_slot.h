@@ -44,7 +44,7 @@ class WindowSlot {
  public:
   /// Holds at most budget_bytes of host and device memory together, unless one window alone needs more.
   static Result<std::unique_ptr<WindowSlot>> create(VulkanDevice& device, PipelineCache& pipelines,
-                                                    uint64_t budget_bytes);
+                                                    uint64_t budget_bytes, DeviceQueue* queue = nullptr);
 
   /// Makes room and sets the runs' places. Not while the batch is in flight. Errors: kOutOfMemory, kDevice.
   Status prepare(std::span<WindowRun> runs);

@@ -42,8 +42,9 @@ Result<std::unique_ptr<WindowStream>> WindowStream::create(const NwcFile& file, 
                                                            PipelineCache& pipelines, uint64_t budget_bytes) {
   std::unique_ptr<WindowStream> self(new WindowStream(file, runner));
   self->slot_bytes_ = budget_bytes / kNumSlots;
-  for (auto& slot : self->slots_) {
-    NWC_ASSIGN_OR_RETURN(slot, WindowSlot::create(device, pipelines, self->slot_bytes_));
+  for (size_t i = 0; i < kNumSlots; ++i) {
+    NWC_ASSIGN_OR_RETURN(self->slots_[i],
+                         WindowSlot::create(device, pipelines, self->slot_bytes_, &device.decode_queue(i)));
   }
   return self;
 }
