@@ -95,6 +95,27 @@ std::vector<std::string> weight_names() {
   return names;
 }
 
+const char* choice_name(nwc_weight_choice choice) {
+  static const char* const kChoices[] = {"asked", "no_integers", "on_device", "smaller", "not_measured", "faster"};
+  return kChoices[std::min<uint32_t>(choice, NWC_WEIGHT_CHOICE_FASTER)];
+}
+
+/// What the forms of the weights come to, and why one is taken: a line, or none.
+std::string forms_text(const nwc_session_plan& plan) {
+  if (plan.q8_weight_bytes == 0) return {};
+  static const char* const kReasons[] = {
+      "as asked for", "", "as devices do", "as q8 does not fit into memory", "as nothing could be measured",
+      "as measured"};
+  std::string text = fmt::format("  all matrices as f16 {}, q8 {}, packed {}: {}, {}",
+                                 format_bytes(plan.f16_weight_bytes), format_bytes(plan.q8_weight_bytes),
+                                 format_bytes(plan.packed_weight_bytes), nwc_precision_string(plan.weight_precision),
+                                 kReasons[std::min<uint32_t>(plan.weight_choice, NWC_WEIGHT_CHOICE_FASTER)]);
+  if (plan.q8_weights_per_second > 0)
+    text += fmt::format(" (q8 {}, packed {})", format_weight_rate(plan.q8_weights_per_second),
+                        format_weight_rate(plan.packed_weights_per_second));
+  return text + "\n";
+}
+
 nlohmann::json plan_json(const nwc_session_plan& plan) {
   return {{"mode", mode_name(plan.mode)},
           {"context", plan.context},
@@ -102,6 +123,12 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
           {"resident_layers", plan.num_resident_layers},
           {"weights", nwc_precision_string(plan.weight_precision)},
           {"weights_requantized", plan.weights_requantized != 0},
+          {"weight_choice", choice_name(plan.weight_choice)},
+          {"f16_weight_bytes", plan.f16_weight_bytes},
+          {"q8_weight_bytes", plan.q8_weight_bytes},
+          {"packed_weight_bytes", plan.packed_weight_bytes},
+          {"q8_weights_per_second", plan.q8_weights_per_second},
+          {"packed_weights_per_second", plan.packed_weights_per_second},
           {"weight_bytes", plan.weight_bytes},
           {"stream_buffer_bytes", plan.stream_buffer_bytes},
           {"kv_cache_bytes", plan.kv_cache_bytes},
@@ -120,6 +147,7 @@ void print_plan(FILE* out, const nwc_session_plan& plan) {
   fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
              format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
              format_bytes(plan.activation_bytes), format_bytes(plan.decoder_bytes), format_bytes(plan.total_bytes));
+  fmt::print(out, "{}", forms_text(plan));
   fmt::print(out, "  resident would need {}, streamed at least {}, fused {}\n",
              format_bytes(plan.needed_resident_bytes), format_bytes(plan.needed_streamed_bytes),
              format_bytes(plan.needed_fused_bytes));
@@ -423,12 +451,12 @@ void add_run(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
       ->capture_default_str();
   command
-      ->add_option("--weights", options->weights,
-                   "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits; where "
-                   "a network "
-                   "makes the weights, these rounded to 8 bits), f16, bf16, f32; auto: packed where that is exact, "
-                   "else f16, and "
-                   "f32 for models that are not compressed")
+      ->add_option(
+          "--weights", options->weights,
+          "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits; of a "
+          "codec with a network its weights, rounded to 8 bits), f16, bf16, f32; auto: where the integers are "
+          "exact, the faster one of packed and q8, measured in some 30 ms, or packed where q8 does not fit into "
+          "--memory; else f16, and f32 for models that are not compressed")
       ->check(CLI::IsMember(weight_names()))
       ->capture_default_str();
   command->add_option(

@@ -1,42 +1,24 @@
 // nwc_session_make_estimate: what a session would take in time.
-#include "runtime/c_api/handles.h"
+#include "runtime/c_api/session_plan.h"
 #include "runtime/engine/session_cost.h"
-#include "runtime/engine/weight_type.h"
 
 using namespace nwc;
 using namespace nwc::c_api;
 
-namespace {
-
-/// What session_cost needs of a plan.
-MemoryPlan to_plan(const nwc_session_plan& in) {
-  MemoryPlan plan;
-  plan.mode = static_cast<SessionMode>(in.mode);
-  plan.resident_layers = in.num_resident_layers;
-  plan.embedding_resident = in.embedding_resident != 0;
-  plan.head_resident = in.head_resident != 0;
-  return plan;
-}
-
-}  // namespace
-
 nwc_status nwc_session_make_estimate(const nwc_model* model, const nwc_session_params* params,
                                      const nwc_error_detail* error, nwc_session_estimate* out_estimate) {
-  nwc_session_plan c_plan;
-  nwc_session_plan_init(&c_plan);
-  if (const nwc_status status = nwc_session_make_plan(model, params, error, &c_plan); status != NWC_STATUS_OK)
-    return status;
   return make(error, [&]() -> Status {
+    if (model == nullptr) return null_argument("model");
     nwc_session_params p;
     NWC_TRY(read_struct(params, "nwc_session_params", &p));
     const NwcFile& file = model->state->file();
     const LogTarget log{p.log, p.log_user};
     NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner, create_runner(p.runner, p.num_threads));
+    NWC_ASSIGN_OR_RETURN(const PlannedSession planned, plan_of(file, p, runner.get()));
     NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder,
                          create_decoder(file, *runner, backend_of(p), log.logger()));
     NWC_ASSIGN_OR_RETURN(const SessionRates rates, measure_session_rates(file, *decoder, *runner));
-    const Dtype dtype = kWeightTypes[p.weight_precision].floats;
-    NWC_ASSIGN_OR_RETURN(const SessionCost cost, session_cost(file, to_plan(c_plan), dtype, rates));
+    NWC_ASSIGN_OR_RETURN(const SessionCost cost, session_cost(file, planned.plan, planned.plan.weight_dtype, rates));
     nwc_session_estimate out{};
     out.mac_per_weight = cost.mac_per_weight;
     out.decode_weights_per_second = rates.decoded_weights;

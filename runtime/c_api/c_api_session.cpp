@@ -4,7 +4,7 @@
 #include <thread>
 
 #include "runtime/base/str_cat.h"
-#include "runtime/c_api/handles.h"
+#include "runtime/c_api/session_plan.h"
 #include "runtime/engine/generate.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/engine/session.h"
@@ -35,6 +35,12 @@ static_assert(NWC_WEIGHTS_CACHED == static_cast<uint32_t>(SessionMode::kCached) 
               NWC_WEIGHTS_STREAMED == static_cast<uint32_t>(SessionMode::kStreamed) &&
               NWC_WEIGHTS_RESIDENT == static_cast<uint32_t>(SessionMode::kResident));
 
+static_assert(NWC_WEIGHT_CHOICE_ASKED == static_cast<uint32_t>(WeightChoice::kAsked) &&
+              NWC_WEIGHT_CHOICE_NO_INTEGERS == static_cast<uint32_t>(WeightChoice::kNoIntegers) &&
+              NWC_WEIGHT_CHOICE_ON_DEVICE == static_cast<uint32_t>(WeightChoice::kOnDevice) &&
+              NWC_WEIGHT_CHOICE_SMALLER == static_cast<uint32_t>(WeightChoice::kSmaller) &&
+              NWC_WEIGHT_CHOICE_NOT_MEASURED == static_cast<uint32_t>(WeightChoice::kNotMeasured) &&
+              NWC_WEIGHT_CHOICE_FASTER == static_cast<uint32_t>(WeightChoice::kFaster));
 static_assert(NWC_PRECISION_DEFAULT == static_cast<uint32_t>(WeightType::kAuto) &&
               NWC_PRECISION_F32 == static_cast<uint32_t>(WeightType::kF32) &&
               NWC_PRECISION_F16 == static_cast<uint32_t>(WeightType::kF16) &&
@@ -121,8 +127,41 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
   out.needed_fused_bytes = plan.needed_fused;
   out.weight_precision = static_cast<nwc_precision>(weight_type(plan));
   out.weights_requantized = plan.requantized ? 1 : 0;
+  out.weight_choice = static_cast<nwc_weight_choice>(plan.choice);
+  out.f16_weight_bytes = plan.f16_bytes;
+  out.q8_weight_bytes = plan.q8_bytes;
+  out.packed_weight_bytes = plan.packed_bytes;
+  out.q8_weights_per_second = plan.q8_per_second;
+  out.packed_weights_per_second = plan.packed_per_second;
   return out;
 }
+
+}  // namespace
+
+Result<PlannedSession> plan_of(const NwcFile& file, const nwc_session_params& p, Runner* runner) {
+  const uint32_t num_threads = runner != nullptr     ? runner->num_workers()
+                               : p.runner != nullptr ? p.runner->num_workers
+                               : p.num_threads != 0  ? p.num_threads
+                                                     : std::max(1u, std::thread::hardware_concurrency());
+  PlannedSession out;
+  NWC_ASSIGN_OR_RETURN(out.params, session_params(p, num_threads));
+  NWC_ASSIGN_OR_RETURN(out.plan, plan_session(file, out.params));
+  out.params.forms = out.plan.forms;
+  if (out.plan.choice != WeightChoice::kNotMeasured) return out;
+  // Less than the session will take, and free again before that.
+  const uint64_t bytes = std::min(out.plan.q8_bytes, out.plan.weights);
+  std::unique_ptr<Runner> own;
+  if (runner == nullptr) {
+    NWC_ASSIGN_OR_RETURN(own, create_runner(p.runner, p.num_threads));
+    runner = own.get();
+  }
+  const CpuLevel level = std::min(out.params.max_cpu, detect_cpu_level());
+  out.params.integer_rates = measured_integer_rates(level, *runner, bytes);
+  NWC_ASSIGN_OR_RETURN(out.plan, plan_session(file, out.params));
+  return out;
+}
+
+namespace {
 
 Result<SamplerParams> sampler_params(const nwc_generate_params& p) {
   if (p.reserved != 0) return invalid_argument("nwc_generate_params.reserved is not 0");
@@ -176,12 +215,8 @@ nwc_status nwc_session_make_plan(const nwc_model* model, const nwc_session_param
     if (model == nullptr) return null_argument("model");
     nwc_session_params p;
     NWC_TRY(read_struct(params, "nwc_session_params", &p));
-    const uint32_t num_threads = p.runner != nullptr  ? p.runner->num_workers
-                                 : p.num_threads != 0 ? p.num_threads
-                                                      : std::max(1u, std::thread::hardware_concurrency());
-    NWC_ASSIGN_OR_RETURN(const SessionParams internal, session_params(p, num_threads));
-    NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(model->state->file(), internal));
-    return write_struct(to_c(model->state->file(), plan), "nwc_session_plan", out_plan);
+    NWC_ASSIGN_OR_RETURN(const PlannedSession planned, plan_of(model->state->file(), p, nullptr));
+    return write_struct(to_c(model->state->file(), planned.plan), "nwc_session_plan", out_plan);
   });
 }
 
@@ -197,11 +232,10 @@ nwc_status nwc_session_create(const nwc_model* model, const nwc_session_params* 
     s->state = model->state;
     s->log = {p.log, p.log_user};
     NWC_ASSIGN_OR_RETURN(s->compute_runner, create_runner(p.runner, p.num_threads));
-    NWC_ASSIGN_OR_RETURN(SessionParams internal, session_params(p, s->compute_runner->num_workers()));
     // A plan that does not fit ends here, before a device is touched or a second set of threads started.
-    NWC_ASSIGN_OR_RETURN(const MemoryPlan plan, plan_session(file, internal));
-    internal.held = plan.held;
-    const bool streams = streamed_layers(*file.model(), plan) != 0;
+    NWC_ASSIGN_OR_RETURN(PlannedSession planned, plan_of(file, p, s->compute_runner.get()));
+    SessionParams& internal = planned.params;
+    const bool streams = streamed_layers(*file.model(), planned.plan) != 0;
     if (streams && p.runner == nullptr) s->decode_runner = make_thread_pool(p.num_threads);
     Runner& decode_runner = s->decode_runner == nullptr ? *s->compute_runner : *s->decode_runner;
     NWC_ASSIGN_OR_RETURN(s->decoder, create_decoder(file, decode_runner, backend_of(p), s->log.logger()));

@@ -116,9 +116,24 @@ std::vector<IntegerForms::Shares> IntegerForms::shares_by_level(const CodedTenso
 
 Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bool check_crc, double room) const {
   const TensorRecord& record = file_.tensors()[tensor];
-  assert(record.cols() <= kMaxIntegerCols);
   if (requantized_) return requantized_form(record.rows(), record.cols());
   NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(tensor, check_crc));
+  return form_of(record, coded, which, room);
+}
+
+Result<IntegerForms::Both> IntegerForms::choose_both(size_t tensor, bool check_crc) const {
+  const TensorRecord& record = file_.tensors()[tensor];
+  if (requantized_) {
+    const IntegerForm form = requantized_form(record.rows(), record.cols());
+    return Both{form, form};
+  }
+  NWC_ASSIGN_OR_RETURN(const CodedTensor coded, file_.load_coded(tensor, check_crc));
+  return Both{form_of(record, coded, IntegerWeights::kQ8, 1), form_of(record, coded, IntegerWeights::kPacked, 1)};
+}
+
+IntegerForm IntegerForms::form_of(const TensorRecord& record, const CodedTensor& coded, IntegerWeights which,
+                                  double room) const {
+  assert(record.cols() <= kMaxIntegerCols);
   const std::vector<Shares> shares = shares_by_level(coded);
   IntegerForm form;
   form.rows = record.rows();
@@ -141,8 +156,8 @@ Result<IntegerForm> IntegerForms::choose(size_t tensor, IntegerWeights which, bo
     outliers += columns[best];
   }
   const uint64_t weights = form.rows * form.cols;
-  const double expected =
-      kOutlierRoom * outliers * static_cast<double>(form.rows) + kOutlierShare * static_cast<double>(weights);
+  form.expected_outliers = outliers * static_cast<double>(form.rows);
+  const double expected = kOutlierRoom * form.expected_outliers + kOutlierShare * static_cast<double>(weights);
   form.max_outliers =
       std::min(weights, static_cast<uint64_t>(room * expected) + kOutliersPerRowBlock * form.row_blocks());
   form.place_parts();

@@ -69,6 +69,7 @@ struct IntegerForm {
   bool shrinks = false;
   bool requantized = false;
   uint64_t max_outliers = 0;
+  double expected_outliers = 0;  ///< if symbols are as frequent as the tables say
   uint64_t bytes = 0;
 
   uint64_t row_blocks() const { return (rows + kChunk - 1) / kChunk; }
@@ -98,8 +99,14 @@ class IntegerForms {
   /// kMaxIntegerCols columns. room: for so many times as many outliers as a file needs whose symbols are as frequent as
   /// its tables say. errors: those of load_coded
   Result<IntegerForm> choose(size_t tensor, IntegerWeights which, bool check_crc, double room = 1) const;
+  /// Both at once: side information is read once.
+  struct Both {
+    IntegerForm q8, packed;
+  };
+  Result<Both> choose_both(size_t tensor, bool check_crc) const;
 
  private:
+  IntegerForm form_of(const TensorRecord& record, const CodedTensor& coded, IntegerWeights which, double room) const;
   /// Of integers that do not fit, by kIntegerBits.
   using Shares = std::array<double, std::size(kIntegerBits)>;
   static Shares shares_of(const FrequencyTable& table, bool trellis, uint32_t bank);

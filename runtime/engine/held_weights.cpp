@@ -7,23 +7,31 @@
 namespace nwc {
 namespace {
 
-Result<HeldMatrix> hold(const NwcFile& file, const IntegerForms& forms, size_t tensor, IntegerWeights which,
-                        bool on_device, bool check_crc) {
+struct BothMatrices {
+  HeldMatrix q8, packed;
+};
+
+Result<BothMatrices> hold(const NwcFile& file, const IntegerForms& forms, size_t tensor, bool on_device,
+                          bool check_crc) {
   const TensorRecord& record = file.tensors()[tensor];
   HeldMatrix held;
   held.rows = static_cast<uint32_t>(record.rows());
   held.cols = static_cast<uint32_t>(record.cols());
   held.integers = record.storage == Storage::kCoded && record.cols() <= kMaxIntegerCols;
   if (held.integers) {
-    NWC_ASSIGN_OR_RETURN(held.form, forms.choose(tensor, which, check_crc));
-    held.bytes = on_device ? DeviceForm(held.form).bytes : held.form.bytes;
-    return held;
+    NWC_ASSIGN_OR_RETURN(IntegerForms::Both both, forms.choose_both(tensor, check_crc));
+    const auto as = [&](IntegerForm form) {
+      held.bytes = on_device ? DeviceForm(form).bytes : form.bytes;
+      held.form = std::move(form);
+      return held;
+    };
+    return BothMatrices{as(std::move(both.q8)), as(std::move(both.packed))};
   }
   const bool short_float =
       record.storage != Storage::kCoded && (record.dtype == Dtype::kF16 || record.dtype == Dtype::kBf16);
   if (short_float) held.dtype = record.dtype;
   held.bytes = align_up(record.num_elements() * dtype_size(held.dtype), 64);
-  return held;
+  return BothMatrices{held, held};
 }
 
 }  // namespace
@@ -42,13 +50,31 @@ uint64_t HeldWeights::max_layer_bytes() const {
   return most;
 }
 
-double HeldWeights::bytes_per_weight(const ModelLayout& layout) const {
-  uint64_t bytes = output(layout).bytes, weights = uint64_t{layout.model.vocab_size} * layout.model.hidden_size;
-  for (size_t l = 0; l < layers.size(); ++l) {
-    bytes += layers[l].bytes;
-    weights += layout.layers[l].elements;
+uint64_t HeldWeights::bytes() const {
+  uint64_t sum = embedding.bytes + head.bytes;
+  for (const Layer& layer : layers) sum += layer.bytes;
+  return sum;
+}
+
+double HeldWeights::product_seconds(const ModelLayout& layout, const IntegerRates& rates) const {
+  const auto of = [&](const HeldMatrix& m) { return m.integers ? nwc::product_seconds(m.form, rates) : 0.0; };
+  double seconds = of(output(layout));
+  for (const Layer& layer : layers) {
+    for (const HeldMatrix& matrix : layer.matrices) seconds += of(matrix);
   }
-  return static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, weights));
+  return seconds;
+}
+
+uint64_t HeldWeights::multiplied_weights(const ModelLayout& layout) const {
+  uint64_t weights = uint64_t{layout.model.vocab_size} * layout.model.hidden_size;
+  for (const LayerLayout& layer : layout.layers) weights += layer.elements;
+  return std::max<uint64_t>(1, weights);
+}
+
+double HeldWeights::bytes_per_weight(const ModelLayout& layout) const {
+  uint64_t bytes = output(layout).bytes;
+  for (const Layer& layer : layers) bytes += layer.bytes;
+  return static_cast<double>(bytes) / static_cast<double>(multiplied_weights(layout));
 }
 
 HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype) {
@@ -73,12 +99,12 @@ const char* why_no_integers(const NwcFile& file, IntegerWeights which, bool on_d
   return which == IntegerWeights::kAuto || on_device ? why_not_integers(*file.codec()) : nullptr;
 }
 
-Result<HeldWeights> hold_integers(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
-                                  bool check_crc) {
-  HeldWeights held;
-  held.which = held_as(which);
-  held.on_device = on_device;
-  held.requantized = why_not_integers(*file.codec()) != nullptr;
+Result<HeldForms> hold_integers(const NwcFile& file, const ModelLayout& layout, bool on_device, bool check_crc) {
+  HeldForms held;
+  held.q8.which = IntegerWeights::kQ8;
+  held.packed.which = IntegerWeights::kPacked;
+  held.q8.on_device = held.packed.on_device = on_device;
+  held.q8.requantized = held.packed.requantized = why_not_integers(*file.codec()) != nullptr;
   const IntegerForms forms(file);
   // Side information lies all over the file: the disk gives it in one go if it knows of all of it.
   for (const size_t tensor : all_tensors(layout)) {
@@ -86,20 +112,28 @@ Result<HeldWeights> hold_integers(const NwcFile& file, const ModelLayout& layout
     if (record.storage == Storage::kCoded)
       file.reader().will_read(file.data_offset() + record.offset, record.side_size + 8 * tile_grid(record).num_tiles());
   }
-  const auto hold_one = [&](size_t tensor) { return hold(file, forms, tensor, held.which, on_device, check_crc); };
+  const auto place = [](HeldMatrix matrix, HeldWeights::Layer* to) {
+    matrix.offset = to->bytes;
+    to->bytes += matrix.bytes;
+    to->matrices.push_back(std::move(matrix));
+  };
   for (const LayerLayout& layer : layout.layers) {
-    HeldWeights::Layer& to = held.layers.emplace_back();
+    held.q8.layers.emplace_back();
+    held.packed.layers.emplace_back();
     for (const PlacedMatrix& m : layer.matrices) {
-      NWC_ASSIGN_OR_RETURN(HeldMatrix matrix, hold_one(m.tensor));
-      matrix.offset = to.bytes;
-      to.bytes += matrix.bytes;
-      to.matrices.push_back(std::move(matrix));
+      NWC_ASSIGN_OR_RETURN(BothMatrices both, hold(file, forms, m.tensor, on_device, check_crc));
+      place(std::move(both.q8), &held.q8.layers.back());
+      place(std::move(both.packed), &held.packed.layers.back());
     }
   }
-  NWC_ASSIGN_OR_RETURN(held.embedding, hold_one(layout.embedding));
-  if (!layout.model.tied_embeddings) {
-    NWC_ASSIGN_OR_RETURN(held.head, hold_one(layout.head));
-  }
+  const auto hold_end = [&](size_t tensor, HeldMatrix* q8, HeldMatrix* packed) -> Status {
+    NWC_ASSIGN_OR_RETURN(BothMatrices both, hold(file, forms, tensor, on_device, check_crc));
+    *q8 = std::move(both.q8);
+    *packed = std::move(both.packed);
+    return {};
+  };
+  NWC_TRY(hold_end(layout.embedding, &held.q8.embedding, &held.packed.embedding));
+  if (!layout.model.tied_embeddings) NWC_TRY(hold_end(layout.head, &held.q8.head, &held.packed.head));
   return held;
 }
 

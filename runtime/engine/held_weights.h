@@ -4,6 +4,7 @@
 
 #include "runtime/codec/integer_form.h"
 #include "runtime/engine/file_layout.h"
+#include "runtime/engine/integer_rates.h"
 
 namespace nwc {
 
@@ -46,14 +47,14 @@ struct HeldWeights {
   /// Is there a matrix of integers whose codec shrinks, or does not?
   bool any_that(bool shrinks) const;
   uint64_t max_layer_bytes() const;
-  /// Bytes of a weight of the matrices that are multiplied by.
+  /// Of all matrices.
+  uint64_t bytes() const;
+  /// Of a token's products with the integers, by these rates.
+  double product_seconds(const ModelLayout& layout, const IntegerRates& rates) const;
+  /// Of the matrices that are multiplied by.
+  uint64_t multiplied_weights(const ModelLayout& layout) const;
   double bytes_per_weight(const ModelLayout& layout) const;
 };
-
-/// What kAuto stands for, or else itself.
-constexpr IntegerWeights held_as(IntegerWeights which) {
-  return which == IntegerWeights::kAuto ? IntegerWeights::kPacked : which;
-}
 
 /// All of them floats of one type, without gaps.
 HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype);
@@ -61,8 +62,12 @@ HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype);
 /// Why hold_integers() cannot be called; nullptr: it can. on_device: as DeviceForms. kAuto takes integers only where
 /// they are the weights exactly, and so do devices, which have no kernels for others.
 const char* why_no_integers(const NwcFile& file, IntegerWeights which, bool on_device);
+/// What the same weights are as kQ8 and as kPacked.
+struct HeldForms {
+  HeldWeights q8, packed;
+  const HeldWeights& as(IntegerWeights which) const { return which == IntegerWeights::kQ8 ? q8 : packed; }
+};
 /// Reads the side information of coded tensors. errors: those of load_coded
-Result<HeldWeights> hold_integers(const NwcFile& file, const ModelLayout& layout, IntegerWeights which, bool on_device,
-                                  bool check_crc);
+Result<HeldForms> hold_integers(const NwcFile& file, const ModelLayout& layout, bool on_device, bool check_crc);
 
 }  // namespace nwc

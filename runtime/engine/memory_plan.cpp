@@ -339,25 +339,11 @@ std::vector<size_t> fused_matrices(const NwcFile& file, const ModelLayout& layou
   return coded_matrices(layout, file, plan.resident_layers, !plan.head_resident);
 }
 
-Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, const SessionParams& params) {
-  NWC_TRY(check_params(layout.model, params));
-  const uint32_t context =
-      params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
-  std::shared_ptr<const HeldWeights> held;
-  std::string integers_note;
-  const bool on_device = params.compute == Compute::kVulkan;
-  const char* const why_not = why_no_integers(file, params.integers, on_device);
-  if (params.integers == IntegerWeights::kNone || why_not != nullptr) {
-    held = std::make_shared<const HeldWeights>(hold_floats(layout, params.weight_dtype));
-    if (params.integers != IntegerWeights::kNone) integers_note = why_not;
-  } else if (params.held != nullptr && params.held->which == held_as(params.integers) &&
-             params.held->on_device == on_device) {
-    held = params.held;  // of an earlier plan
-  } else {
-    NWC_ASSIGN_OR_RETURN(HeldWeights weights,
-                         hold_integers(file, layout, params.integers, on_device, params.check_crc));
-    held = std::make_shared<const HeldWeights>(std::move(weights));
-  }
+namespace {
+
+/// With weights in one form.
+Result<MemoryPlan> plan_with(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
+                             const std::shared_ptr<const HeldWeights>& held, uint32_t context) {
   const Planner planner(file, layout, params, held);
   const MemoryPlan least_resident = planner.least(SessionMode::kResident, context);
   const MemoryPlan least_streamed = planner.least(SessionMode::kStreamed, context);
@@ -367,7 +353,6 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
     plan.needed_streamed = least_streamed.total;
     plan.needed_fused = least_fused.total;
     plan.weight_dtype = params.weight_dtype;
-    if (params.integers != IntegerWeights::kAuto) plan.integers_note = integers_note;
     if (held->any_integers() || params.weight_dtype != Dtype::kF16) return plan;
     plan.weight_warning = why_not_f16(file, layout);
     if (plan.weight_warning.empty()) return plan;
@@ -396,6 +381,62 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
   }
   return planner.over_budget(context,
                              may_fuse && least_fused.total < least_streamed.total ? least_fused : least_streamed);
+}
+
+/// How much faster kQ8 has to be than kPacked to be worth its memory.
+constexpr double kWorthwhile = 1.05;
+
+}  // namespace
+
+Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, const SessionParams& params) {
+  NWC_TRY(check_params(layout.model, params));
+  const uint32_t context =
+      params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
+  const bool on_device = params.compute == Compute::kVulkan, choose = params.integers == IntegerWeights::kAuto;
+  const char* const why_not = why_no_integers(file, params.integers, on_device);
+  if (params.integers == IntegerWeights::kNone || why_not != nullptr) {
+    const auto held = std::make_shared<const HeldWeights>(hold_floats(layout, params.weight_dtype));
+    NWC_ASSIGN_OR_RETURN(MemoryPlan plan, plan_with(file, layout, params, held, context));
+    if (choose) plan.choice = WeightChoice::kNoIntegers;
+    if (params.integers != IntegerWeights::kNone && !choose) plan.integers_note = why_not;
+    plan.f16_bytes = hold_floats(layout, Dtype::kF16).bytes();
+    return plan;
+  }
+  std::shared_ptr<const HeldForms> forms = params.forms;
+  if (forms == nullptr || forms->q8.on_device != on_device) {
+    NWC_ASSIGN_OR_RETURN(HeldForms made, hold_integers(file, layout, on_device, params.check_crc));
+    forms = std::make_shared<const HeldForms>(std::move(made));
+  }
+  const auto plan_as = [&](IntegerWeights which) {
+    return plan_with(file, layout, params, std::shared_ptr<const HeldWeights>(forms, &forms->as(which)), context);
+  };
+  NWC_ASSIGN_OR_RETURN(MemoryPlan plan, plan_as(choose ? IntegerWeights::kPacked : params.integers));
+  const IntegerRates& rates = params.integer_rates;
+  const bool measured = rates.measured() && !on_device;
+  const double q8_seconds = measured ? forms->q8.product_seconds(layout, rates) : 0;
+  const double packed_seconds = measured ? forms->packed.product_seconds(layout, rates) : 0;
+  if (choose && on_device) {
+    plan.choice = WeightChoice::kOnDevice;
+  } else if (choose) {
+    Result<MemoryPlan> q8 = plan_as(IntegerWeights::kQ8);
+    const bool both_stay =
+        q8.ok() && q8->mode == SessionMode::kResident && plan.mode == SessionMode::kResident && q8->batch == plan.batch;
+    plan.choice = !both_stay ? WeightChoice::kSmaller : measured ? WeightChoice::kFaster : WeightChoice::kNotMeasured;
+    if (plan.choice == WeightChoice::kFaster && q8_seconds * kWorthwhile < packed_seconds) {
+      plan = std::move(q8).value();
+      plan.choice = WeightChoice::kFaster;
+    }
+  }
+  plan.forms = forms;
+  plan.f16_bytes = hold_floats(layout, Dtype::kF16).bytes();
+  plan.q8_bytes = forms->q8.bytes();
+  plan.packed_bytes = forms->packed.bytes();
+  if (measured) {
+    const double weights = static_cast<double>(forms->q8.multiplied_weights(layout));
+    plan.q8_per_second = weights / q8_seconds;
+    plan.packed_per_second = weights / packed_seconds;
+  }
+  return plan;
 }
 
 Result<MemoryPlan> plan_session(const NwcFile& file, const SessionParams& params) {

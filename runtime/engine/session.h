@@ -7,10 +7,12 @@
 #include <string>
 
 #include "runtime/decoder/decoder.h"
+#include "runtime/engine/integer_rates.h"
 
 namespace nwc {
 
-struct HeldWeights;  // runtime/engine/held_weights.h
+struct HeldForms;    // runtime/engine/held_weights.h
+struct HeldWeights;  // likewise
 
 /// Which weights stay in memory.
 enum class SessionMode : uint8_t {
@@ -45,10 +47,13 @@ struct SessionParams {
   /// weight_dtype counts only where no weights are integers. What the codec's synthesis makes of its integers, unless
   /// it is the identity, kQ8 and kPacked round to 8 bits, on the CPU; kAuto takes weight_dtype instead, and so do
   /// devices.
+  /// kAuto is kQ8 where all weights stay in memory either way, and integer_rates say that it is faster by more than a
+  /// twentieth; else kPacked. Both give the same logits.
   IntegerWeights integers = IntegerWeights::kNone;
-  /// MemoryPlan::held of an earlier plan of the same file, which is taken as it is where it is of the same `compute`
-  /// and form; else, and if it is null, it is worked out from side information.
-  std::shared_ptr<const HeldWeights> held;
+  IntegerRates integer_rates;  ///< of this machine, for the CPU; measured_integer_rates() has them
+  /// MemoryPlan::forms of an earlier plan of the same file, which are taken as they are where they are of the same
+  /// `compute`; else, and if null, they are worked out from side information.
+  std::shared_ptr<const HeldForms> forms;
   Dtype kv_dtype = Dtype::kF16;  ///< kF32 or kF16
   uint32_t batch = 0;            ///< most tokens that pass through the layers together; 0: chosen by the plan
   uint64_t device_window_bytes =
@@ -59,6 +64,16 @@ struct SessionParams {
   bool file_in_memory = false;           ///< the file's bytes occupy memory: count them against the budget
 };
 inline constexpr uint32_t kDefaultContextCap = 8192;
+
+/// Why weights are held as they are.
+enum class WeightChoice : uint8_t {
+  kAsked = 0,        ///< by name
+  kNoIntegers = 1,   ///< kAuto: coded weights are not integers times scales, or there are none
+  kOnDevice = 2,     ///< kAuto: a device takes kPacked
+  kSmaller = 3,      ///< kAuto: not all weights would stay in memory as kQ8
+  kNotMeasured = 4,  ///< kAuto: kPacked, since there are no rates
+  kFaster = 5,       ///< kAuto: by measured rates
+};
 
 /// What a session will allocate, in bytes. Computed from the metadata alone.
 struct MemoryPlan {
@@ -72,6 +87,10 @@ struct MemoryPlan {
   IntegerWeights integers = IntegerWeights::kNone;  ///< kQ8 or kPacked: what coded weights are held as; or kNone
   bool requantized = false;                         ///< the integers are weights rounded to 8 bits, not the codec's own
   std::shared_ptr<const HeldWeights> held;
+  std::shared_ptr<const HeldForms> forms;  ///< null: coded weights cannot be, or are not asked to be, integers
+  WeightChoice choice = WeightChoice::kAsked;
+  uint64_t f16_bytes = 0, q8_bytes = 0, packed_bytes = 0;  ///< of all matrices in a form; 0: not worked out
+  double q8_per_second = 0, packed_per_second = 0;         ///< weights of products by integer_rates; 0: there are none
   std::string integers_note;   ///< why weights are not held as integers, though they were asked for; empty: no reason
   std::string weight_warning;  ///< why f16 is not taken, or should not have been asked for; empty: no reason
   uint64_t weights = 0;        ///< resident: layers, embedding, head, norms

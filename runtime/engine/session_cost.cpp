@@ -77,6 +77,11 @@ Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dt
   cost.load_seconds = seconds(cost.resident_weights, rates.decoded_weights);
   cost.decode_seconds_per_token =
       seconds(cost.weights_per_token, plan.mode == SessionMode::kFused ? rates.fused_weights : rates.decoded_weights);
+  if (const double rate = plan.integers == IntegerWeights::kQ8 ? plan.q8_per_second : plan.packed_per_second;
+      plan.integers != IntegerWeights::kNone && rate > 0) {
+    cost.multiply_seconds_per_token = seconds(multiplied, rate);
+    return cost;
+  }
   cost.multiply_seconds_per_token =
       seconds(static_cast<uint64_t>(static_cast<double>(multiplied) * (plan.integers != IntegerWeights::kNone
                                                                            ? plan.held->bytes_per_weight(layout)

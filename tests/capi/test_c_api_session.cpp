@@ -118,6 +118,45 @@ TEST_F(CApiSession, PlansAddUpAndAreKept) {
   EXPECT_EQ(nwc_session_make_plan(model_, &p, &detail_, &none), NWC_STATUS_BUDGET);
 }
 
+TEST_F(CApiSession, PlansSayWhyWeightsAreHeldAsTheyAre) {
+  nwc_session_params p = params();
+  p.mode = NWC_WEIGHTS_RESIDENT;
+  const nwc_session_plan chosen = plan_for(p);
+  EXPECT_EQ(chosen.weight_choice, NWC_WEIGHT_CHOICE_FASTER);
+  EXPECT_TRUE(chosen.weight_precision == NWC_PRECISION_PACKED || chosen.weight_precision == NWC_PRECISION_Q8);
+  EXPECT_EQ(chosen.weights_requantized, 0u);
+  EXPECT_GT(chosen.packed_weight_bytes, 0u);
+  EXPECT_LT(chosen.packed_weight_bytes, chosen.q8_weight_bytes);
+  EXPECT_LT(chosen.q8_weight_bytes, chosen.f16_weight_bytes);
+  EXPECT_GT(chosen.q8_weights_per_second, 0);
+  EXPECT_GT(chosen.packed_weights_per_second, 0);
+  const bool q8 = chosen.q8_weights_per_second > 1.05 * chosen.packed_weights_per_second;
+  EXPECT_EQ(chosen.weight_precision, q8 ? NWC_PRECISION_Q8 : NWC_PRECISION_PACKED);
+  create(p);
+  nwc_session_plan kept = zeroed<nwc_session_plan>();
+  ASSERT_EQ(nwc_session_get_plan(session_, &kept), NWC_STATUS_OK);
+  EXPECT_EQ(kept.weight_precision, chosen.weight_precision);
+  EXPECT_EQ(kept.weight_choice, chosen.weight_choice);
+  EXPECT_EQ(kept.q8_weights_per_second, chosen.q8_weights_per_second) << "measured once a process";
+  const std::vector<float> logits = last_logits();
+  for (const nwc_precision asked : {NWC_PRECISION_Q8, NWC_PRECISION_PACKED}) {
+    p.weight_precision = asked;
+    const nwc_session_plan plan = plan_for(p);
+    EXPECT_EQ(plan.weight_choice, NWC_WEIGHT_CHOICE_ASKED);
+    EXPECT_EQ(plan.weight_precision, asked);
+    EXPECT_EQ(plan.q8_weights_per_second, 0) << "not measured";
+    EXPECT_EQ(plan.q8_weight_bytes, chosen.q8_weight_bytes);
+    create(p);
+    EXPECT_EQ(last_logits(), logits);
+  }
+  p.weight_precision = NWC_PRECISION_F16;
+  EXPECT_EQ(plan_for(p).weight_choice, NWC_WEIGHT_CHOICE_ASKED);
+  EXPECT_EQ(plan_for(p).q8_weight_bytes, 0u);
+  p.weight_precision = NWC_PRECISION_DEFAULT;
+  p.mode = NWC_WEIGHTS_STREAMED;
+  EXPECT_EQ(plan_for(p).weight_choice, NWC_WEIGHT_CHOICE_SMALLER);
+}
+
 TEST_F(CApiSession, EveryModeAnswersTheSame) {
   nwc_session_params p = params();
   p.mode = NWC_WEIGHTS_RESIDENT;

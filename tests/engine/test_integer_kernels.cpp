@@ -9,6 +9,7 @@
 #include "runtime/base/half.h"
 #include "runtime/codec/integer_decode.h"
 #include "runtime/engine/integer_product.h"
+#include "runtime/engine/integer_rates.h"
 
 namespace nwc::test {
 namespace {
@@ -146,6 +147,20 @@ TEST(IntegerProduct, InputsThatAreNotFiniteDoNotVanish) {
     multiply_integers(detect_cpu_level(), *runner, {&m, 1}, 1, x.data(), 64, 16, aligned);
     for (const float v : y) EXPECT_EQ(v, 0.0f);
   }
+}
+
+TEST(IntegerRates, AreMeasuredOnceAndAddUp) {
+  const auto runner = make_thread_pool(2);
+  const IntegerRates rates = measured_integer_rates(detect_cpu_level(), *runner, 1 << 20);
+  ASSERT_TRUE(rates.measured());
+  for (const double rate : rates.per_second) EXPECT_GT(rate, 0);
+  const IntegerRates again = measured_integer_rates(detect_cpu_level(), *runner, 1 << 20);
+  EXPECT_TRUE(std::equal(std::begin(rates.per_second), std::end(rates.per_second), again.per_second));
+  IntegerForm form;
+  form.rows = 20;  // two row blocks
+  form.cols = 64;
+  form.bits = {4, 8};
+  EXPECT_DOUBLE_EQ(product_seconds(form, {{1, 2, 3, 4}}), 32 * 32 / 1.0 + 32 * 32 / 4.0);
 }
 
 }  // namespace

@@ -148,8 +148,8 @@ TEST(SessionCoded, ANetworksWeightsAreRequantized) {
   params.mode = SessionMode::kAuto;
   auto file = NwcFile::open(make_owned_reader(bytes));
   const auto asked = plan_session(**file, params);
-  ASSERT_TRUE(asked.ok() && asked->held != nullptr);
-  params.held = asked->held;
+  ASSERT_TRUE(asked.ok() && asked->forms != nullptr);
+  params.forms = asked->forms;
   params.integers = IntegerWeights::kAuto;
   const auto chosen = plan_session(**file, params);
   ASSERT_TRUE(chosen.ok());
@@ -169,17 +169,76 @@ TEST(SessionCoded, APlanTakesOverWhatAnEarlierOneFoundOut) {
   SessionParams params;
   params.integers = IntegerWeights::kAuto;
   const auto first = plan_session(**file, params);
-  ASSERT_TRUE(first.ok() && first->held != nullptr);
-  params.held = first->held;
+  ASSERT_TRUE(first.ok() && first->forms != nullptr);
+  params.forms = first->forms;
   const auto again = plan_session(**file, params);
   ASSERT_TRUE(again.ok());
   EXPECT_EQ(again->held, first->held);
   EXPECT_EQ(again->total, first->total);
-  params.integers = IntegerWeights::kQ8;  // which it says nothing about
+  params.integers = IntegerWeights::kQ8;
   const auto bytes = plan_session(**file, params);
   ASSERT_TRUE(bytes.ok());
   EXPECT_EQ(bytes->integers, IntegerWeights::kQ8);
+  EXPECT_EQ(bytes->held.get(), &first->forms->q8);
   EXPECT_GT(bytes->weights, first->weights);
+}
+
+// auto takes the form that is the faster one by the rates that it is given, where both fit.
+TEST(SessionCoded, AutoChoosesByRatesAndBudget) {
+  auto file = NwcFile::open(make_owned_reader(compressed_bytes()));
+  ASSERT_TRUE(file.ok());
+  SessionParams params;
+  params.integers = IntegerWeights::kAuto;
+  params.batch = 16;
+  const auto plan = [&](WeightChoice choice, IntegerWeights which) {
+    const auto made = plan_session(**file, params);
+    EXPECT_TRUE(made.ok()) << made.status().message();
+    EXPECT_EQ(made->choice, choice);
+    EXPECT_EQ(made->integers, which);
+    EXPECT_EQ(made->held->which, which);
+    EXPECT_LT(made->packed_bytes, made->q8_bytes);
+    EXPECT_LT(made->q8_bytes, made->f16_bytes);
+    EXPECT_LE(made->weights,
+              which == IntegerWeights::kQ8 ? made->q8_bytes + (64 << 10) : made->packed_bytes + (64 << 10));
+    return *made;
+  };
+  const MemoryPlan unmeasured = plan(WeightChoice::kNotMeasured, IntegerWeights::kPacked);
+  EXPECT_EQ(unmeasured.q8_per_second, 0);
+  IntegerRates& rates = params.integer_rates;
+  std::fill(std::begin(rates.per_second), std::end(rates.per_second), 1e9);
+  const MemoryPlan even = plan(WeightChoice::kFaster, IntegerWeights::kPacked);
+  EXPECT_NEAR(even.q8_per_second, 1e9, 5e7);
+  EXPECT_LE(even.packed_per_second, even.q8_per_second) << "it has more outliers";
+  rates.per_second[3] = 2e9;  // 8 bits
+  const MemoryPlan q8 = plan(WeightChoice::kFaster, IntegerWeights::kQ8);
+  EXPECT_GT(q8.q8_per_second, 1.05 * q8.packed_per_second);
+  params.memory_budget_bytes = q8.total - 1;
+  plan(WeightChoice::kSmaller, IntegerWeights::kPacked);
+  params.memory_budget_bytes = q8.total;
+  plan(WeightChoice::kFaster, IntegerWeights::kQ8);
+  rates.per_second[3] = 1e8;
+  plan(WeightChoice::kFaster, IntegerWeights::kPacked);
+  params.memory_budget_bytes = 0;
+  params.mode = SessionMode::kStreamed;
+  rates.per_second[3] = 2e9;
+  plan(WeightChoice::kSmaller, IntegerWeights::kPacked);
+  params.mode = SessionMode::kAuto;
+  params.integers = IntegerWeights::kPacked;
+  plan(WeightChoice::kAsked, IntegerWeights::kPacked);
+
+  // Sessions do as their plans say, to the same logits.
+  params.integers = IntegerWeights::kAuto;
+  const std::vector<uint32_t> tokens = random_tokens(40, 1024, 3);
+  std::vector<float> logits;
+  for (const double q8_rate : {2e9, 1e8}) {
+    rates.per_second[3] = q8_rate;
+    CodedSession made = open_coded(compressed_bytes(), params, true);
+    ASSERT_TRUE(made.status.ok()) << made.status.message();
+    EXPECT_EQ(made.session->plan().integers, q8_rate > 1e9 ? IntegerWeights::kQ8 : IntegerWeights::kPacked);
+    const std::vector<float> of_form = all_logits(*made.session, tokens);
+    if (logits.empty()) logits = of_form;
+    EXPECT_EQ(of_form, logits);
+  }
 }
 
 TEST(SessionCoded, StreamedEqualsResidentEqualsDecodedFirst) {

@@ -503,8 +503,9 @@ enum {
 /* The type in which decoded weights and the KV cache are held. Arithmetic is always in f32. */
 typedef uint32_t nwc_precision;
 enum {
-  /* For weights PACKED where that is possible. Else it takes F16; if F16 would make weights infinite, or round most
-   * weights of a matrix to 0 or coarsely, it takes BF16 and the log warns. For the KV cache: F16. */
+  /* For weights PACKED or Q8, which give the same results, where that is exact (nwc_weight_choice). Else it takes F16;
+   * if F16 would make weights infinite, or round most weights of a matrix to 0 or coarsely, it takes BF16 and the log
+   * warns. For the KV cache: F16. */
   NWC_PRECISION_DEFAULT = 0,
   NWC_PRECISION_F32 = 1,
   NWC_PRECISION_F16 = 2, /* is kept for such weights, too, and the log warns */
@@ -546,6 +547,20 @@ static inline void nwc_session_params_init(nwc_session_params* params) {
   params->struct_size = (uint32_t)sizeof *params;
 }
 
+typedef uint32_t nwc_weight_choice;
+/* Why weights are held as they are. */
+enum {
+  NWC_WEIGHT_CHOICE_ASKED = 0, /* by name */
+  NWC_WEIGHT_CHOICE_NO_INTEGERS =
+      1,                           /* DEFAULT: the codec's weights are not integers times scales, or nothing is coded */
+  NWC_WEIGHT_CHOICE_ON_DEVICE = 2, /* DEFAULT: a Vulkan device takes PACKED */
+  NWC_WEIGHT_CHOICE_SMALLER = 3,   /* DEFAULT: PACKED, as not all weights would stay in memory as Q8 */
+  NWC_WEIGHT_CHOICE_NOT_MEASURED = 4, /* DEFAULT: PACKED, as there was no memory to measure with */
+  /* DEFAULT: Q8 if it is faster by more than a twentieth, else PACKED. Products of both are measured on made-up weights
+   * of the model's size, or 48 MiB if it is larger, once a process and number of threads, in some 30 ms. */
+  NWC_WEIGHT_CHOICE_FASTER = 5
+};
+
 /* The memory that a session will take, computed from the metadata before anything is allocated. The model itself, that
  * is, metadata and tokenizer, is not counted. */
 typedef struct nwc_session_plan {
@@ -570,6 +585,13 @@ typedef struct nwc_session_plan {
   uint64_t needed_fused_bytes;       /* the least total_bytes of FUSED with the same context */
   nwc_precision weight_precision;    /* the chosen type, never DEFAULT */
   uint32_t weights_requantized; /* 1: Q8 or PACKED are not the codec's integers, but its weights rounded to 8 bits */
+  nwc_weight_choice weight_choice;
+  uint32_t reserved;         /* 0 */
+  uint64_t f16_weight_bytes; /* of all matrices together in this form */
+  uint64_t q8_weight_bytes;  /* 0: not worked out, as are the others */
+  uint64_t packed_weight_bytes;
+  double q8_weights_per_second; /* measured, of products of one token; 0: not measured */
+  double packed_weights_per_second;
 } nwc_session_plan;
 static inline void nwc_session_plan_init(nwc_session_plan* plan) {
   memset(plan, 0, sizeof *plan);
