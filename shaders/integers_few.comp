@@ -12,6 +12,7 @@
 layout(local_size_x = 128) in;
 layout(constant_id = 0) const uint kTokens = 1;  // 1, 2, 4 or 8
 layout(constant_id = 1) const uint kShrinks = 0;
+layout(constant_id = 2) const uint kScaled = 0;  // there are block scales
 layout(std430, set = 0, binding = 1) readonly buffer X { float x[]; };
 layout(std430, set = 0, binding = 2) buffer Y { float y[]; };
 
@@ -44,23 +45,23 @@ void stage_inputs(uint first) {
   }
 }
 
-// Words of four rows; vector: of the staged inputs of their four columns.
-void add_words(uvec4 words, uint bias, uint vector) {
+// Words of four rows, with these block scales; vector: of the staged inputs of their four columns.
+void add_words(uvec4 words, uint bias, vec4 scale, uint vector) {
   [[unroll]] for (uint r = 0u; r < 4u; ++r) {
     const vec4 q = word_numbers(words[r], bias);
     [[unroll]] for (uint t = 0u; t < kTokens; ++t) {
       float product = dot(q, staged[t * kVectors + vector]);
       if (kShrinks != 0u) product -= dot(sign(q), staged[kShrunk + t * kVectors + vector]);
-      sum[t][r] += product;
+      sum[t][r] += kScaled != 0u ? product * scale[r] : product;
     }
   }
 }
 
-void add_unit(uint at, uint entry, uint pair, uint four, uint vector) {
+void add_unit(uint at, uint entry, vec4 scale, uint pair, uint four, uint vector) {
   uvec4 even, odd;
   load_pair(at, unit_bits(entry), pair, four, even, odd);
-  add_words(even, unit_bias(entry), vector);
-  add_words(odd, unit_bias(entry), vector + 1u);
+  add_words(even, unit_bias(entry), scale, vector);
+  add_words(odd, unit_bias(entry), scale, vector + 1u);
 }
 
 // Of the four rows of this invocation, every 32nd.
@@ -87,7 +88,9 @@ void main() {
     const uint unit = unit0 + turn;
     if (unit < pc.num_units) {
       const uint entry = rest[pc.units_at + unit];
-      add_unit(pc.weight_at + block * pc.block_wide + unit_wide(entry), entry, pair, four, turn * 8u + 2u * pair);
+      const uint at = pc.weight_at + block * pc.block_wide;
+      const vec4 scale = kScaled != 0u ? load_scales(at, unit, four) : vec4(1.0);
+      add_unit(at + unit_wide(entry), entry, scale, pair, four, turn * 8u + 2u * pair);
     }
     barrier();
   }

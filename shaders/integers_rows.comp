@@ -10,6 +10,7 @@
 
 layout(local_size_x = 64) in;
 layout(constant_id = 0) const uint kShrinks = 0;
+layout(constant_id = 1) const uint kScaled = 0;  // there are block scales
 layout(std430, set = 0, binding = 0) readonly buffer Units { uint units[]; };
 layout(std430, set = 0, binding = 1) readonly buffer Tokens { uint tokens[]; };
 layout(std430, set = 0, binding = 2) buffer X { float x[]; };
@@ -48,6 +49,11 @@ void main() {
     if (c >= 4u || outlier_row(outlier) != own) continue;
     const float more = rest_number(pc.factor_at + column + c) * float(outlier_rest(outlier));
     w += vec4(equal(uvec4(c), uvec4(0u, 1u, 2u, 3u))) * more;
+  }
+  if (kScaled != 0u) {
+    const uint scales_at = pc.weight_at + block * pc.block_words + (pc.cols + kUnitCols - 1u) / kUnitCols * 128u;
+    const uint two = units[scales_at + (column / kUnitCols * kChunk + own) / 2u];
+    w *= uintBitsToFloat((own & 1u) == 0u ? two << 16 : two & 0xffff0000u);
   }
   w *= pc.scale * rest_number(pc.row_scale_at + row);
   for (uint c = 0u; c < 4u && column + c < pc.cols; ++c) {

@@ -116,7 +116,7 @@ class IntegerPart {
     return {};
   }
 
-  TileWalk* start(TensorDecoder& decoder, uint32_t num_workers, const RequantizeWorkers& requantize) {
+  TileWalk* start(TensorDecoder& decoder, uint32_t num_workers, RequantizeWorkers* requantize) {
     const TensorRecord& record = decoder.file().tensors()[r_.tensor];
     who_ = str_cat("tensor '", record.name, "'");
     if (r_.row_begin == 0) begin()[0] = 0;
@@ -182,11 +182,11 @@ Status decode_integers(TensorDecoder& decoder, std::span<const IntegerRequest> r
   for (const Status& status : loaded) NWC_TRY(status);
   RequantizeWorkers requantize;
   if (std::any_of(requests.begin(), requests.end(), [](const IntegerRequest& r) { return r.form->requantized; })) {
-    for (uint32_t w = 0; w < runner.num_workers(); ++w)
-      requantize.push_back(std::make_unique<RequantizeWorker>(decoder.synthesis().width));
+    requantize.prepare(runner.num_workers(), decoder.synthesis().width);
   }
   std::vector<TileWalk*> walks;
-  for (IntegerPart& part : parts) walks.push_back(part.start(decoder, runner.num_workers(), requantize));
+  walks.reserve(num);
+  for (IntegerPart& part : parts) walks.push_back(part.start(decoder, runner.num_workers(), &requantize));
   TileWorkers workers;
   NWC_TRY(TileWalk::run_all(walks, runner, &workers));
   struct Task {

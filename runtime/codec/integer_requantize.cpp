@@ -45,14 +45,15 @@ void requantize_rows(const LaneWeights& weights, uint32_t columns, LaneValues* q
 
 void RequantizedWriter::group(const TileGeometry& g, uint32_t r, uint32_t, const ColumnGroup& group,
                               const LaneValues& values, uint32_t worker) {
-  RequantizeWorker& w = *workers_[worker];
-  kernels_.synthesize(net_, group, values, w.scratch.data(), &w.weights);
+  LaneWeights* const weights = workers_->weights(worker);
+  LaneValues* const q = workers_->q(worker);
+  kernels_.synthesize(net_, group, values, workers_->scratch(worker), weights);
   const uint64_t row_block = g.row / kChunk + r, unit = g.col / kUnitCols + group.slot;
   uint8_t* const block = out_ + row_block * form_.row_block_bytes;
   uint16_t* const scales = reinterpret_cast<uint16_t*>(block + form_.block_scales_at()) + unit * kChunk;
-  requantize_rows(w.weights, group.active, &w.q, scales);
+  requantize_rows(*weights, group.active, q, scales);
   uint32_t over[kChunk];  // none is
-  pack_(w.q, 8, block + unit * unit_bytes(8), over);
+  pack_(*q, 8, block + unit * unit_bytes(8), over);
 }
 
 }  // namespace nwc

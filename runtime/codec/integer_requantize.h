@@ -2,9 +2,6 @@
 // (integer_form.h). Internal to runtime/codec.
 #pragma once
 
-#include <memory>
-#include <vector>
-
 #include "runtime/codec/integer_form.h"
 #include "runtime/codec/integer_pack.h"
 #include "runtime/codec/synthesis_plan.h"
@@ -18,20 +15,30 @@ namespace nwc {
 /// scale that is no number, and so does what it is multiplied by.
 void requantize_rows(const LaneWeights& weights, uint32_t columns, LaneValues* q, uint16_t* scales);
 
-/// What a worker needs for that.
-struct RequantizeWorker {
-  explicit RequantizeWorker(uint32_t width) : scratch(width) {}
-  SynthesisScratch scratch;
-  LaneWeights weights;
-  LaneValues q;
+/// What workers need for that.
+class RequantizeWorkers {
+ public:
+  void prepare(uint32_t count, uint32_t width) {
+    scratch_ = synthesis_scratch_floats(width);
+    memory_.grow(count * stride());
+  }
+  float* scratch(uint32_t worker) { return memory_.data() + worker * stride(); }
+  LaneWeights* weights(uint32_t worker) { return reinterpret_cast<LaneWeights*>(scratch(worker) + scratch_); }
+  LaneValues* q(uint32_t worker) { return reinterpret_cast<LaneValues*>(weights(worker) + 1); }
+
+ private:
+  /// Floats of a worker; a multiple of 64 bytes, as are the parts.
+  uint64_t stride() const { return scratch_ + (sizeof(LaneWeights) + sizeof(LaneValues)) / sizeof(float); }
+
+  uint64_t scratch_ = 0;
+  AlignedFloats memory_;
 };
-using RequantizeWorkers = std::vector<std::unique_ptr<RequantizeWorker>>;
 
 /// Writes a tensor's units and block scales. What it refers to must outlive it.
 class RequantizedWriter final : public TileConsumer {
  public:
   RequantizedWriter(const SynthesisView& net, const IntegerForm& form, CpuLevel cpu, uint8_t* out,
-                    const RequantizeWorkers& workers)
+                    RequantizeWorkers* workers)
       : net_(net), form_(form), kernels_(lane_kernels(cpu)), pack_(unit_packer(cpu)), out_(out), workers_(workers) {}
 
   void group(const TileGeometry& g, uint32_t r, uint32_t i, const ColumnGroup& group, const LaneValues& values,
@@ -43,7 +50,7 @@ class RequantizedWriter final : public TileConsumer {
   const LaneKernels kernels_;
   const PackUnit pack_;
   uint8_t* const out_;
-  const RequantizeWorkers& workers_;
+  RequantizeWorkers* const workers_;
 };
 
 }  // namespace nwc

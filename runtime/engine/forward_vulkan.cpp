@@ -475,8 +475,9 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
                           inputs.params.kv_dtype));
   IntegerProducts products = IntegerProducts::kFloats;
   if (plan.held->any_integers()) {
-    NWC_ASSIGN_OR_RETURN(products, choose_integer_products(decoder->device(), decoder->pipelines(),
-                                                           plan.held->any_that(false), plan.held->any_that(true)));
+    NWC_ASSIGN_OR_RETURN(products,
+                         choose_integer_products(decoder->device(), decoder->pipelines(), plan.held->any_that(false),
+                                                 plan.held->any_that(true), plan.requantized));
   }
   auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder, products);
   NWC_TRY(forward->allocate());

@@ -37,7 +37,7 @@ Result<BothMatrices> hold(const NwcFile& file, const IntegerForms& forms, size_t
 }  // namespace
 
 bool HeldWeights::any_that(bool shrinks) const {
-  const auto does = [&](const HeldMatrix& m) { return m.integers && m.form.shrinks == shrinks; };
+  const auto does = [&](const HeldMatrix& m) { return m.integers && !m.form.requantized && m.form.shrinks == shrinks; };
   for (const Layer& layer : layers) {
     if (std::any_of(layer.matrices.begin(), layer.matrices.end(), does)) return true;
   }
@@ -94,9 +94,9 @@ HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype) {
   return held;
 }
 
-const char* why_no_integers(const NwcFile& file, IntegerWeights which, bool on_device) {
+const char* why_no_integers(const NwcFile& file, IntegerWeights which) {
   if (!file.codec()) return "nothing is coded";
-  return which == IntegerWeights::kAuto || on_device ? why_not_integers(*file.codec()) : nullptr;
+  return which == IntegerWeights::kAuto ? why_not_integers(*file.codec()) : nullptr;
 }
 
 Result<HeldForms> hold_integers(const NwcFile& file, const ModelLayout& layout, bool on_device, bool check_crc) {

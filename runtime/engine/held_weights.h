@@ -44,7 +44,7 @@ struct HeldWeights {
   const HeldMatrix& matrix(const ModelLayout& layout, uint32_t layer, const PlacedMatrix& m) const {
     return layers[layer].matrices[static_cast<size_t>(&m - layout.layers[layer].matrices.data())];
   }
-  /// Is there a matrix of integers whose codec shrinks, or does not?
+  /// Is there a matrix of the codec's integers that shrinks, or does not?
   bool any_that(bool shrinks) const;
   uint64_t max_layer_bytes() const;
   /// Of all matrices.
@@ -59,9 +59,8 @@ struct HeldWeights {
 /// All of them floats of one type, without gaps.
 HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype);
 
-/// Why hold_integers() cannot be called; nullptr: it can. on_device: as DeviceForms. kAuto takes integers only where
-/// they are the weights exactly, and so do devices, which have no kernels for others.
-const char* why_no_integers(const NwcFile& file, IntegerWeights which, bool on_device);
+/// Why hold_integers() cannot be called; nullptr: it can. kAuto takes integers only where they are the weights exactly.
+const char* why_no_integers(const NwcFile& file, IntegerWeights which);
 /// What the same weights are as kQ8 and as kPacked.
 struct HeldForms {
   HeldWeights q8, packed;

@@ -21,15 +21,17 @@ float number(uint32_t seed, uint32_t i) {
   return (static_cast<float>(mixed % 15) - 7) / 8;
 }
 
-/// A small tensor of integers, outliers among them, and the weights that it stands for.
+/// A small tensor of integers, outliers among them or with block scales, and the weights that it stands for.
 struct KnownIntegers {
-  explicit KnownIntegers(bool shrinks) {
-    form.rows = kRows;
-    form.cols = kCols;
-    form.shrinks = shrinks;
-    form.bits.assign(std::begin(kBits), std::end(kBits));
-    form.max_outliers = 512;
-    form.place_parts();
+  explicit KnownIntegers(bool shrinks, bool requantized = false) {
+    form = requantized_form(kRows, kCols);
+    if (!requantized) {
+      form.requantized = false;
+      form.shrinks = shrinks;
+      form.bits.assign(std::begin(kBits), std::end(kBits));
+      form.max_outliers = 512;
+      form.place_parts();
+    }
     head.resize(DeviceForm(form).bytes);
     const auto put = [this](uint64_t at, auto value) { std::memcpy(head.data() + at, &value, sizeof value); };
     std::vector<float> factor(kCols), shrink(kCols);
@@ -48,6 +50,10 @@ struct KnownIntegers {
       put(form.row_scale_at + i * sizeof(float), scale);
       for (uint32_t j = 0; j < kCols; ++j) {
         const uint32_t mixed = ((i * kCols + j) * 2654435761u) >> 16;
+        if (requantized) {
+          put_scaled(i, j, mixed, factor[j] * scale);
+          continue;
+        }
         const int32_t q =
             mixed % 101 == 3 ? static_cast<int32_t>(mixed % 801) - 400 : static_cast<int32_t>(mixed % 15) - 7;
         values[(i / kChunk * kCols + j) * kChunk + i % kChunk] = static_cast<int16_t>(q);
@@ -57,9 +63,20 @@ struct KnownIntegers {
     }
   }
 
+  /// Block scales are powers of two. The largest weight of a row and unit lies a little below 127 of them, so that how
+  /// a device divides does not matter; its integer is 127 nevertheless.
+  void put_scaled(uint32_t row, uint32_t column, uint32_t mixed, float scale) {
+    const float step = scale / static_cast<float>(8u << (row + column / kUnitCols) % 3);
+    const bool largest = column % kUnitCols == 5;  // never a column of factor 0
+    const float q = largest ? 127.0f : static_cast<float>(static_cast<int32_t>(mixed % 201) - 100);
+    weights[row * kCols + column] = q * step;
+    floats.push_back((largest ? 126.9f : q) * step);
+  }
+
   IntegerForm form;
   std::vector<uint8_t> head;  ///< a DeviceForm without its units and outliers
   std::vector<int16_t> values;
+  std::vector<float> floats;  ///< with block scales: what is rounded to the weights
   std::vector<float> weights;
 };
 
@@ -68,13 +85,15 @@ class SelfTest {
   SelfTest(VulkanDevice& device, CommandBatch& batch, IntegerProducts products)
       : device_(device), batch_(batch), products_(products), ops_(device, Dtype::kF32, products) {}
 
-  Status run(bool shrinks) {
-    const KnownIntegers known(shrinks);
+  Status run(const KnownIntegers& known) {
+    const bool requantized = known.form.requantized;
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer memory, buffer(known.head.data(), known.head.size()));
-    NWC_ASSIGN_OR_RETURN(const DeviceBuffer values, buffer(known.values.data(), known.values.size() * 2));
+    NWC_ASSIGN_OR_RETURN(const DeviceBuffer values,
+                         requantized ? buffer(known.floats.data(), known.floats.size() * sizeof(float))
+                                     : buffer(known.values.data(), known.values.size() * 2));
     NWC_TRY(batch_.begin());
     const DeviceFormView out(&memory, 0, known.form, device_.info().offset_alignment);
-    NWC_TRY(dispatch_pack(batch_, out, 0, known.form.row_blocks(), &values));
+    NWC_TRY((requantized ? dispatch_requantize : dispatch_pack)(batch_, out, 0, known.form.row_blocks(), &values));
     batch_.barrier();
     NWC_TRY(batch_.submit_and_wait());
     const IntegerWeightsView view{&memory, 0, &known.form};
@@ -136,13 +155,14 @@ class SelfTest {
 }  // namespace
 
 Result<IntegerProducts> choose_integer_products(VulkanDevice& device, PipelineCache& pipelines, bool plain,
-                                                bool shrinking) {
+                                                bool shrinking, bool requantized) {
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<CommandBatch> batch, CommandBatch::create(device, pipelines));
   const auto check = [&](IntegerProducts products) -> Status {
     SelfTest test(device, *batch, products);
-    if (plain) NWC_TRY(test.run(false));
-    return shrinking ? test.run(true) : Status();
+    if (plain) NWC_TRY(test.run(KnownIntegers(false)));
+    return shrinking ? test.run(KnownIntegers(true)) : Status();
   };
+  if (requantized) NWC_TRY(SelfTest(device, *batch, IntegerProducts::kFloats).run(KnownIntegers(false, true)));
   if (device.info().dot_product) {
     Status status = check(IntegerProducts::kDots);
     if (status.ok()) return IntegerProducts::kDots;

@@ -49,8 +49,8 @@ Status LayerOps::embed(CommandBatch& batch, const IntegerWeightsView& embedding,
                                .token_at = token_at,
                                .add = add ? 1u : 0u,
                                .scale = scale};
-    NWC_TRY(batch.dispatch({ShaderId::kIntegersRows, {form.shrinks ? 1u : 0u}, 0}, {band.view, &ids, &x, view.rest},
-                           push, {groups_for(form.cols, 4 * kRowsGroup), tokens, 1}));
+    NWC_TRY(batch.dispatch({ShaderId::kIntegersRows, {form.shrinks ? 1u : 0u, form.requantized ? 1u : 0u}, 0},
+                           {band.view, &ids, &x, view.rest}, push, {groups_for(form.cols, 4 * kRowsGroup), tokens, 1}));
   }
   return {};
 }
@@ -79,18 +79,19 @@ Status LayerOps::matmul(CommandBatch& batch, const IntegerWeightsView& w, uint32
                             .num_tokens = tokens,
                             .add = add ? 1u : 0u};
     const Bindings bindings{band.view, in.buffer, out.buffer, view.rest};
-    const uint32_t shrinks = form.shrinks ? 1 : 0;
-    if (few && products_ == IntegerProducts::kDots) {
+    const uint32_t shrinks = form.shrinks ? 1 : 0, scaled = form.requantized ? 1 : 0;
+    const bool dots = products_ == IntegerProducts::kDots && !form.requantized;
+    if (few && dots) {
       const uint32_t together = std::min(std::bit_ceil(tokens), form.shrinks ? 2u : 4u);
       NWC_TRY(batch.dispatch({ShaderId::kIntegersFewDot, {together, shrinks}, 0}, bindings, push,
                              {groups_for(tokens, together), groups_for(band.rows, kChunk), 1}));
     } else if (few) {
-      NWC_TRY(batch.dispatch({ShaderId::kIntegersFew, {std::bit_ceil(tokens), shrinks}, 0}, bindings, push,
+      NWC_TRY(batch.dispatch({ShaderId::kIntegersFew, {std::bit_ceil(tokens), shrinks, scaled}, 0}, bindings, push,
                              groups_for(band.rows, kChunk)));
     } else {
-      const bool dots = products_ == IntegerProducts::kDots;
-      const ShaderId shader = dots ? ShaderId::kIntegersManyDot : ShaderId::kIntegersMany;
-      NWC_TRY(batch.dispatch({shader, {shrinks}, 0}, bindings, push,
+      const PipelineKey variant = dots ? PipelineKey{ShaderId::kIntegersManyDot, {shrinks}, 0}
+                                       : PipelineKey{ShaderId::kIntegersMany, {shrinks, scaled}, 0};
+      NWC_TRY(batch.dispatch(variant, bindings, push,
                              {groups_for(band.rows, kTileRows), groups_for(tokens, kTileTokens), 1}));
     }
   }

@@ -11,11 +11,11 @@ namespace nwc {
 Status check_layer_ops(VulkanDevice& device, PipelineCache& pipelines, std::span<const BlockSpec> blocks,
                        Dtype weight_dtype, Dtype kv_dtype);
 
-/// Likewise, the kernels for weights that are integers, plain ones, those of codecs that shrink, or both. Returns dot
-/// products where the device has them and they answer rightly; if they do not, the log says why, and products are those
-/// of floating-point numbers. errors: kUnsupported (a kernel for which there is no other answers wrongly), those of
-/// LayerOps
+/// Likewise, the kernels for weights that are integers, plain ones, those of codecs that shrink, and those with block
+/// scales. Returns dot products where the device has them and they answer rightly; if they do not, the log says why,
+/// and products are those of floating-point numbers. errors: kUnsupported (a kernel for which there is no other answers
+/// wrongly), those of LayerOps
 Result<IntegerProducts> choose_integer_products(VulkanDevice& device, PipelineCache& pipelines, bool plain,
-                                                bool shrinking);
+                                                bool shrinking, bool requantized = false);
 
 }  // namespace nwc

@@ -393,7 +393,7 @@ Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, 
   const uint32_t context =
       params.context != 0 ? params.context : std::min(layout.model.max_positions, kDefaultContextCap);
   const bool on_device = params.compute == Compute::kVulkan, choose = params.integers == IntegerWeights::kAuto;
-  const char* const why_not = why_no_integers(file, params.integers, on_device);
+  const char* const why_not = why_no_integers(file, params.integers);
   if (params.integers == IntegerWeights::kNone || why_not != nullptr) {
     const auto held = std::make_shared<const HeldWeights>(hold_floats(layout, params.weight_dtype));
     NWC_ASSIGN_OR_RETURN(MemoryPlan plan, plan_with(file, layout, params, held, context));

@@ -45,8 +45,7 @@ struct SessionParams {
   bool fit_weight_dtype = false;     ///< kF16 becomes kBf16 for a model whose weights f16 cannot hold
   /// Other than kNone: coded weights are held as integers, and all others in the smallest type that holds them exactly;
   /// weight_dtype counts only where no weights are integers. What the codec's synthesis makes of its integers, unless
-  /// it is the identity, kQ8 and kPacked round to 8 bits, on the CPU; kAuto takes weight_dtype instead, and so do
-  /// devices.
+  /// it is the identity, kQ8 and kPacked round to 8 bits; kAuto takes weight_dtype instead.
   /// kAuto is kQ8 where all weights stay in memory either way, and integer_rates say that it is faster by more than a
   /// twentieth; else kPacked. Both give the same logits.
   IntegerWeights integers = IntegerWeights::kNone;

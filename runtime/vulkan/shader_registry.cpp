@@ -15,6 +15,7 @@ namespace {
 #include "shaders/integers_many.spv.h"
 #include "shaders/integers_many_dot.spv.h"
 #include "shaders/integers_pack.spv.h"
+#include "shaders/integers_requantize.spv.h"
 #include "shaders/integers_rows.spv.h"
 #include "shaders/matmul_few.spv.h"
 #include "shaders/matmul_many.spv.h"

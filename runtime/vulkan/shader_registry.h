@@ -13,7 +13,7 @@ namespace nwc {
   X(kRansBallot16, rans_decode_ballot16) X(kRansShared16, rans_decode_shared16) \
   X(kProductBallot, rans_product_ballot) X(kProductShared, rans_product_shared) \
   X(kSynthesisMlp, synthesis_mlp) X(kSynthesisMlpProduct, synthesis_mlp_product) X(kConvertHalf, convert_half) \
-  X(kIntegersPack, integers_pack) X(kFusedReduce, fused_reduce) \
+  X(kIntegersPack, integers_pack) X(kIntegersRequantize, integers_requantize) X(kFusedReduce, fused_reduce) \
   X(kEmbedRows, embed_rows) X(kNormRows, norm_rows) X(kMatmulFew, matmul_few) X(kMatmulMany, matmul_many) \
   X(kIntegersRows, integers_rows) X(kIntegersFew, integers_few) X(kIntegersMany, integers_many) \
   X(kIntegersFewDot, integers_few_dot) X(kIntegersManyDot, integers_many_dot) \

@@ -9,6 +9,13 @@ layout(push_constant) uniform Parameters { IntegersPush pc; };
 
 float rest_number(uint at) { return uintBitsToFloat(rest[at]); }
 
+// Where there are block scales: those of rows 4 four .. 4 four + 3 of a unit, in a row block at wide_units[at].
+vec4 load_scales(uint at, uint unit, uint four) {
+  const uvec4 wide = wide_units[at + pc.num_units * 32u + 2u * unit + (four >> 1)];
+  const uvec2 two = (four & 1u) == 0u ? wide.xy : wide.zw;
+  return uintBitsToFloat(uvec4(two.x << 16, two.x & 0xffff0000u, two.y << 16, two.y & 0xffff0000u));
+}
+
 // Words of rows 4 four .. 4 four + 3 of a unit that begins at wide_units[at]: of one group of four columns, and of groups
 // 2 pair and 2 pair + 1, which are read together.
 uvec4 load_words(uint at, uint bits, uint group, uint four) {

@@ -163,6 +163,20 @@ struct PackPush {
   NWC_UINT(max_outliers, 0)
 };
 
+// integers_requantize.comp. Indices as in PackPush.
+struct RequantizePush {
+  NWC_UINT(rows, 0)         // of the tensor
+  NWC_UINT(cols, 0)
+  NWC_UINT(num_units, 0)
+  NWC_UINT(block_words, 0)
+  NWC_UINT(first_block, 0)
+  NWC_UINT(weight_at, 0)
+  NWC_UINT(row_scale_at, 0) // index of the tensor's first row's
+  NWC_UINT(factor_at, 0)
+  NWC_UINT(ranges_at, 0)
+  NWC_UINT(count_at, 0)
+};
+
 // integers_few.comp and integers_many.comp. Indices as in PackPush.
 struct IntegersPush {
   NWC_UINT(rows, 0)         // of the band

@@ -159,8 +159,8 @@ TEST(SessionCoded, ANetworksWeightsAreRequantized) {
   params.compute = Compute::kVulkan;
   const auto device = plan_session(**file, params);
   ASSERT_TRUE(device.ok());
-  EXPECT_EQ(device->integers, IntegerWeights::kNone);
-  EXPECT_NE(device->integers_note, "");
+  EXPECT_EQ(device->integers, IntegerWeights::kQ8);
+  EXPECT_TRUE(device->requantized);
 }
 
 TEST(SessionCoded, APlanTakesOverWhatAnEarlierOneFoundOut) {

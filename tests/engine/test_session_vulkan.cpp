@@ -276,6 +276,39 @@ TEST(SessionVulkan, FusedAgreesWithANetwork) {
   EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
 }
 
+// What a network gives is rounded to the same 8 bits as on the CPU, but for weights that lie half way.
+TEST(SessionVulkan, ANetworksWeightsAreRequantized) {
+  const std::vector<uint8_t> bytes = network_compressed_bytes();
+  const std::vector<uint32_t> tokens = random_tokens(20, 1024, 5);
+  SessionParams params;
+  params.integers = IntegerWeights::kQ8;
+  params.kv_dtype = Dtype::kF32;
+  params.batch = 12;  // both kernels
+  params.context = 32;
+  params.device_window_bytes = 1 << 20;
+  const auto open = [&] { return std::move(NwcFile::open(make_owned_reader(std::vector<uint8_t>(bytes)))).value(); };
+  const std::unique_ptr<NwcFile> file = open();
+  const std::unique_ptr<Runner> runner = make_thread_pool(2);
+  const std::unique_ptr<Decoder> decoder = std::move(create_cpu_decoder(*file, *runner, detect_cpu_level())).value();
+  const auto cpu = std::move(Session::create(*file, *decoder, *runner, params)).value();
+  ASSERT_TRUE(cpu->plan().requantized);
+  VulkanSession vulkan;
+  vulkan.open(open(), params);
+  NWC_NEED_DEVICE(vulkan.status);
+  const MemoryPlan plan = vulkan.session->plan();
+  EXPECT_EQ(plan.integers, IntegerWeights::kQ8);
+  EXPECT_TRUE(plan.requantized);
+  EXPECT_LE(vulkan.session->allocated_bytes() + plan.decoder_scratch, plan.total);
+  const std::vector<float> logits = all_logits(*vulkan.session, tokens);
+  expect_near(logits, all_logits(*cpu, tokens), 0.01f);
+  params.compute = Compute::kVulkan;
+  params.mode = SessionMode::kStreamed;
+  auto streamed = Session::create(*vulkan.file, *vulkan.decoder, *vulkan.runner, params, vulkan.log.logger());
+  ASSERT_TRUE(streamed.ok()) << streamed.status().message();
+  EXPECT_EQ(all_logits(**streamed, tokens), logits);
+  EXPECT_TRUE(vulkan.log.errors.empty()) << vulkan.log.errors.front();
+}
+
 // A kernel that sees a part of the KV cache alone computes wrong logits of late positions and says nothing: such
 // sessions are refused, and the message says what is possible.
 TEST(SessionVulkan, WhatTheDeviceCannotBindIsRefused) {

@@ -9,9 +9,9 @@
 namespace nwc {
 namespace {
 
-/// Bytes of values of so many rows.
-uint64_t values_bytes(const TensorRecord& record, uint64_t rows) {
-  return align_up(rows, kChunk) * record.cols() * sizeof(int16_t);
+/// Bytes of so many rows as the kernel wants them: values, or weights that it rounds.
+uint64_t values_bytes(const TensorRecord& record, bool requantized, uint64_t rows) {
+  return requantized ? rows * record.cols() * sizeof(float) : align_up(rows, kChunk) * record.cols() * sizeof(int16_t);
 }
 
 /// What values may take at a time, but for a band of tiles, which is the least.
@@ -50,12 +50,32 @@ Status dispatch_pack(CommandBatch& batch, const DeviceFormView& out, uint64_t fi
                         static_cast<uint32_t>(row_blocks));
 }
 
+Status dispatch_requantize(CommandBatch& batch, const DeviceFormView& out, uint64_t first_block, uint64_t row_blocks,
+                           const BufferView& weights) {
+  const IntegerForm& form = out.form;
+  const DeviceFormView::Units units = out.units(first_block, row_blocks);
+  const RequantizePush push{.rows = static_cast<uint32_t>(form.rows),
+                            .cols = static_cast<uint32_t>(form.cols),
+                            .num_units = form.units(),
+                            .block_words = static_cast<uint32_t>(form.row_block_bytes / 4),
+                            .first_block = static_cast<uint32_t>(first_block),
+                            .weight_at = units.first_word,
+                            .row_scale_at = out.index(form.row_scale_at),
+                            .factor_at = out.index(form.factor_at),
+                            .ranges_at = out.index(out.device.ranges_at),
+                            .count_at = out.index(out.device.count_at)};
+  return batch.dispatch({ShaderId::kIntegersRequantize, {}, 0}, {weights, units.view, out.rest, nullptr}, push,
+                        static_cast<uint32_t>(row_blocks));
+}
+
 uint64_t DeviceIntegers::max_bytes(const NwcFile& file, uint64_t window_bytes) {
+  const bool requantized = file.codec() && why_not_integers(*file.codec()) != nullptr;
   uint64_t values = 0, heads = 0;
   for (const TensorRecord& record : file.tensors()) {
     if (record.storage != Storage::kCoded || record.cols() > kMaxIntegerCols) continue;
-    const uint64_t band = values_bytes(record, std::min<uint64_t>(record.tile_rows, record.rows()));
-    values = std::max({values, band, std::min(values_budget(window_bytes), values_bytes(record, record.rows()))});
+    const uint64_t band = values_bytes(record, requantized, std::min<uint64_t>(record.tile_rows, record.rows()));
+    const uint64_t all = values_bytes(record, requantized, record.rows());
+    values = std::max({values, band, std::min(values_budget(window_bytes), all)});
     // Scales of rows, factors, shrinkage, entries of units.
     heads += (record.rows() + 3 * record.cols()) * sizeof(float) + 1024;
   }
@@ -126,11 +146,13 @@ Status DeviceIntegers::pack(std::span<const DeviceIntegerRequest> requests, std:
     const BufferView& out = request.out;
     const DeviceFormView view(out.buffer, out.offset, *request.form, context_.device->info().offset_alignment);
     const uint64_t blocks = ceil_div(piece.row_end - piece.row_begin, kChunk);
-    const uint64_t block_values = request.form->cols * kChunk * sizeof(int16_t);
+    const bool requantized = request.form->requantized;
+    const uint64_t block_values = request.form->cols * kChunk * (requantized ? sizeof(float) : sizeof(int16_t));
     for (uint64_t done = 0; done < blocks; done += kMaxGroups) {
-      const uint64_t count = std::min<uint64_t>(kMaxGroups, blocks - done);
-      const BufferView values(&values_, piece.values_at + done * block_values, count * block_values);
-      NWC_TRY(dispatch_pack(*batch_, view, piece.row_begin / kChunk + done, count, values));
+      const uint64_t count = std::min<uint64_t>(kMaxGroups, blocks - done), at = done * block_values;
+      const BufferView values(&values_, piece.values_at + at, std::min(count * block_values, piece.values_bytes - at));
+      const auto dispatch = requantized ? dispatch_requantize : dispatch_pack;
+      NWC_TRY(dispatch(*batch_, view, piece.row_begin / kChunk + done, count, values));
     }
   }
   if (timed_) batch_->stop_clock();
@@ -190,7 +212,7 @@ Status DeviceIntegers::decode(std::span<const DeviceIntegerRequest> requests, co
       job.tensor = requests[piece.request].tensor;
       job.row_begin = piece.row_begin;
       job.row_end = piece.row_end;
-      job.values_only = true;
+      job.values_only = !requests[piece.request].form->requantized;
       job.check_crc = requests[piece.request].check_crc;
       job.device = BufferView(&values_, piece.values_at, piece.values_bytes);
     }
@@ -202,7 +224,8 @@ Status DeviceIntegers::decode(std::span<const DeviceIntegerRequest> requests, co
   };
   for (size_t i = 0; i < requests.size(); ++i) {
     const TensorRecord& record = context_.file.tensors()[requests[i].tensor];
-    const uint64_t band = values_bytes(record, record.tile_rows);
+    const bool requantized = requests[i].form->requantized;
+    const uint64_t band = values_bytes(record, requantized, record.tile_rows);
     for (uint64_t row = 0; row < record.rows();) {
       if (used != 0 && used + band > room) NWC_TRY(flush());
       const uint64_t bands = std::max<uint64_t>(1, (room - std::min(room, used)) / band);
@@ -211,7 +234,7 @@ Status DeviceIntegers::decode(std::span<const DeviceIntegerRequest> requests, co
       piece.row_begin = row;
       piece.row_end = row = std::min(record.rows(), row + bands * record.tile_rows);
       piece.values_at = used;
-      piece.values_bytes = values_bytes(record, piece.row_end - piece.row_begin);
+      piece.values_bytes = values_bytes(record, requantized, piece.row_end - piece.row_begin);
       used = align_up(used + piece.values_bytes, kBindingAlignment);
       pieces.push_back(piece);
     }

@@ -36,6 +36,10 @@ struct DeviceFormView {
 Status dispatch_pack(CommandBatch& batch, const DeviceFormView& out, uint64_t first_block, uint64_t row_blocks,
                      const BufferView& values);
 
+/// Dispatches integers_requantize likewise. weights: f32 [rows of the row blocks][cols] before anything is rounded.
+Status dispatch_requantize(CommandBatch& batch, const DeviceFormView& out, uint64_t first_block, uint64_t row_blocks,
+                           const BufferView& weights);
+
 /// Sends known values through integers_pack. errors: kUnsupported (a wrong answer), kOutOfMemory, kDeviceLost
 Status check_pack(VulkanDevice& device, PipelineCache& pipelines);
 

@@ -514,8 +514,7 @@ enum {
    * bits as nearly all of some columns need (PACKED, about R + 2 bits where R bits are coded). On the CPU products
    * round their inputs to 16 bits. Where the codec's weights are not integers times scales, both round them to 8 bits
    * with a scale for 32 columns of a row (nwc_session_plan::weights_requantized), which changes a weight by at most
-   * 1/252 of the largest of these columns, each by its column's scale; on a Vulkan device F16 is taken instead, and the
-   * log warns. */
+   * 1/252 of the largest of these columns, each by its column's scale. */
   NWC_PRECISION_Q8 = 4,
   NWC_PRECISION_PACKED = 5
 };
@@ -555,7 +554,7 @@ enum {
       1,                           /* DEFAULT: the codec's weights are not integers times scales, or nothing is coded */
   NWC_WEIGHT_CHOICE_ON_DEVICE = 2, /* DEFAULT: a Vulkan device takes PACKED */
   NWC_WEIGHT_CHOICE_SMALLER = 3,   /* DEFAULT: PACKED, as not all weights would stay in memory as Q8 */
-  NWC_WEIGHT_CHOICE_NOT_MEASURED = 4, /* DEFAULT: PACKED, as there was no memory to measure with */
+  NWC_WEIGHT_CHOICE_NOT_MEASURED = 4, /* DEFAULT: PACKED, as there was no memory to measure with, or a device failed */
   /* DEFAULT: Q8 if it is faster by more than a twentieth, else PACKED. Products of both are measured on made-up weights
    * of the model's size, or 48 MiB if it is larger, once a process and number of threads, in some 30 ms. */
   NWC_WEIGHT_CHOICE_FASTER = 5
