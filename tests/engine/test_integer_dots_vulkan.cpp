@@ -2,6 +2,7 @@
 // which blocks of columns are added up.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -37,11 +38,15 @@ struct Integers {
       put(form.factor_at, j, factor);
       if (shrinks) put(form.shrink_at, j, factor * 0.3f);
     }
+    std::vector<Outlier> all;
     for (uint32_t i = 0; i < outliers; ++i) {
-      const Outlier o(static_cast<uint32_t>(rng() % cols), static_cast<uint32_t>(rng() % kChunk),
-                      static_cast<int32_t>(rng() % 4095) - 2047);
-      std::memcpy(data() + form.outliers_at + i * sizeof o, &o, sizeof o);
+      all.emplace_back(static_cast<uint32_t>(rng() % cols), static_cast<uint32_t>(rng() % kChunk),
+                       static_cast<int32_t>(rng() % 4095) - 2047);
     }
+    const auto before = [](const Outlier& a, const Outlier& b) { return a.column() < b.column(); };
+    std::sort(all.begin(), all.end() - outliers / 8, before);  // of each row block, as the CPU's products want them
+    std::sort(all.end() - outliers / 8, all.end(), before);
+    std::memcpy(data() + form.outliers_at, all.data(), all.size() * sizeof(Outlier));
     const std::vector<uint32_t> units = device_units(form);
     std::memcpy(data() + device.units_at, units.data(), units.size() * sizeof units[0]);
     // Most outliers are the first row block's, the others the second one's.
