@@ -23,9 +23,10 @@ BackendDecoder open_cpu(const NwcFile& file, Runner& runner) {
 }
 
 std::optional<BackendDecoder> open_vulkan(const NwcFile& file, Runner& runner, const std::string& device,
-                                          const Report& report) {
+                                          const Report& report, uint32_t tiles) {
   VulkanOptions options;
   options.device_name = device;
+  options.tiles_per_workgroup = tiles;
   auto decoder = create_vulkan_decoder(file, runner, options, {});
   if (!decoder.ok()) {
     report.note("Vulkan left out: " + decoder.status().message());

@@ -50,8 +50,9 @@ struct BackendDecoder {
   std::unique_ptr<Decoder> decoder;
 };
 BackendDecoder open_cpu(const NwcFile& file, Runner& runner);
+/// tiles: that a workgroup decodes.
 std::optional<BackendDecoder> open_vulkan(const NwcFile& file, Runner& runner, const std::string& device,
-                                          const Report& report);
+                                          const Report& report, uint32_t tiles = 1);
 
 /// The layer, or as much of it as a slow device decodes in some tenths of a second. Not there, with a note, if the
 /// device is not, or takes seconds for 64 columns.

@@ -22,6 +22,7 @@ struct DecodeOptions : CommonOptions {
   std::vector<double> bits = {4};
   std::vector<std::string> presets = {"identity", "linear", "small", "paper"};
   std::string symbols, file;
+  uint32_t tiles = 1;
 };
 
 /// Output as tensor libraries allocate it.
@@ -89,7 +90,7 @@ void measure_vulkan(const DecodeOptions& o, const SyntheticOptions& wanted, Runn
   const auto layer = affordable_layer(wanted, runner, o.backend.device, *report);
   if (!layer) return;
   const auto m = make_synthetic(*layer);
-  const auto device = open_vulkan(*m->file, runner, o.backend.device, *report);
+  const auto device = open_vulkan(*m->file, runner, o.backend.device, *report, o.tiles);
   if (!device) return;
   Record r = m->record;
   r.name = "tensor to f16";
@@ -235,6 +236,9 @@ void add_decode(CLI::App* app) {
   add_layer_options(command, &o->layer, &o->bits);
   add_preset_option(command, &o->presets);
   o->backend.add_to(command);
+  command->add_option("--tiles", o->tiles, "Tiles that a workgroup of a Vulkan device decodes, which share its tables")
+      ->check(CLI::Range(1, 4))
+      ->capture_default_str();
   command->add_option("--file", o->file, "Measure the coded tensors of this model file, on the CPU");
   command->add_option("--symbols", o->symbols, "Write the values of a layer, a byte each, to this file and end");
   command->callback([o] { run_decode(*o); });

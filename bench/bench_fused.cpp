@@ -64,10 +64,12 @@ void measure_vulkan(const FusedOptions& o, const SyntheticOptions& wanted, Runne
   const auto device = open_vulkan(*m->file, runner, o.backend.device, *report);
   const auto layer = device ? DeviceLayer::create(*m, *device->decoder) : nullptr;
   if (layer == nullptr) return;
-  for (const uint32_t batch : o.batches) {
+  std::vector<uint32_t> batches = o.batches;
+  if (layer->has_integers()) batches.push_back(DeviceLayer::kMostVectors);  // a prompt's
+  for (const uint32_t batch : batches) {
     double seconds = 0;  // by the device's clock
     std::vector<Job> jobs;
-    const auto add = [&](const char* name, const std::function<double()>& work) {
+    const auto add = [&](const std::string& name, const std::function<double()>& work) {
       Record r = m->record;
       r.name = name + (batch == 1 ? "" : " of " + std::to_string(batch));
       r.backend = device->backend;
@@ -76,13 +78,19 @@ void measure_vulkan(const FusedOptions& o, const SyntheticOptions& wanted, Runne
       jobs.push_back({r, [&seconds, work] { seconds = work(); }, true, {}, [&seconds] { return seconds; }});
     };
     add("f16 product", [&] { return layer->product(batch); });
-    add("decode, then multiply", [&] { return layer->decode() + layer->product(batch); });
-    if (layer->can_fuse()) add("fused product", [&] { return layer->fused(batch); });
+    if (batch <= kMaxFusedBatch) {
+      add("decode, then multiply", [&] { return layer->decode() + layer->product(batch); });
+      if (layer->can_fuse()) add("fused product", [&] { return layer->fused(batch); });
+    }
     for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
       if (!layer->has_integers()) continue;
       layer->decode_integers(which);
-      add(which == IntegerWeights::kQ8 ? "q8 product" : "packed product",
-          [&layer, which, batch] { return layer->integer_product(which, batch); });
+      for (const bool dots : {false, true}) {
+        if (dots && !layer->has_dots()) continue;
+        const std::string name = which == IntegerWeights::kQ8 ? "q8 product" : "packed product";
+        add(name + (dots ? " by dots" : ""),
+            [&layer, which, batch, dots] { return layer->integer_product(which, batch, dots); });
+      }
     }
     report->measure(jobs, Against{0, "ratio_f16_product"});
   }

@@ -13,6 +13,9 @@ class DeviceLayer {
   static std::unique_ptr<DeviceLayer> create(const SyntheticModel& model, Decoder& decoder);
   ~DeviceLayer();
 
+  /// Vectors that a product can have: fused(), those of a few tokens; others, a prompt's.
+  static constexpr uint32_t kMostVectors = 128;
+
   // Each returns what the device's clock says of its kernels or copies; 0 if it has no clock.
   double decode();                               ///< all of it to f16
   double copy();                                 ///< as many bytes as decode() writes
@@ -20,8 +23,9 @@ class DeviceLayer {
   double fused(uint32_t vectors);                ///< from the payload
   bool has_integers() const;                     ///< the codec's weights are integers
   double decode_integers(IntegerWeights which);  ///< kQ8 or kPacked: all of it to that form
-  /// With weights in a form that decode_integers() has made.
-  double integer_product(IntegerWeights which, uint32_t vectors);
+  /// With weights in a form that decode_integers() has made. dots: by dot products of bytes, if the device has_dots().
+  double integer_product(IntegerWeights which, uint32_t vectors, bool dots);
+  bool has_dots() const;
   bool can_fuse() const;  ///< not with a network
 
  private:

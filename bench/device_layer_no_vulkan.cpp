@@ -12,7 +12,8 @@ double DeviceLayer::product(uint32_t) { return 0; }
 double DeviceLayer::fused(uint32_t) { return 0; }
 bool DeviceLayer::has_integers() const { return false; }
 double DeviceLayer::decode_integers(IntegerWeights) { return 0; }
-double DeviceLayer::integer_product(IntegerWeights, uint32_t) { return 0; }
+double DeviceLayer::integer_product(IntegerWeights, uint32_t, bool) { return 0; }
+bool DeviceLayer::has_dots() const { return false; }
 bool DeviceLayer::can_fuse() const { return false; }
 
 }  // namespace nwc::bench

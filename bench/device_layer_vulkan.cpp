@@ -50,8 +50,8 @@ std::unique_ptr<DeviceLayer> DeviceLayer::create(const SyntheticModel& m, Decode
   const TensorRecord& tensor = m.file->tensors()[0];
   const uint32_t rows = static_cast<uint32_t>(tensor.rows()), cols = static_cast<uint32_t>(tensor.cols());
   std::vector<DeviceBuffer> buffers;
-  for (const uint64_t bytes : {2 * tensor.num_elements(), 2 * tensor.num_elements(),
-                               uint64_t{4} * cols * kMaxFusedBatch, uint64_t{4} * rows * kMaxFusedBatch}) {
+  for (const uint64_t bytes : {2 * tensor.num_elements(), 2 * tensor.num_elements(), uint64_t{4} * cols * kMostVectors,
+                               uint64_t{4} * rows * kMostVectors}) {
     auto buffer = DeviceBuffer::create(vulkan->device(), bytes, MemoryKind::kDevice);
     if (!buffer.ok()) return nullptr;
     buffers.push_back(std::move(buffer).value());
@@ -113,14 +113,16 @@ double DeviceLayer::decode_integers(IntegerWeights which) {
   return impl_->decoder.last_device_seconds();
 }
 
-double DeviceLayer::integer_product(IntegerWeights which, uint32_t vectors) {
-  const LayerOps ops(impl_->decoder.device(), Dtype::kF16);
+double DeviceLayer::integer_product(IntegerWeights which, uint32_t vectors, bool dots) {
+  const LayerOps ops(impl_->decoder.device(), Dtype::kF16, dots ? IntegerProducts::kDots : IntegerProducts::kFloats);
   const Impl::Held& held = impl_->held(which);
   return impl_->timed([&] {
     check(ops.matmul(*impl_->batch, IntegerWeightsView{&held.buffer, 0, &held.form}, vectors,
                      {&impl_->x, 0, impl_->cols}, {&impl_->y, 0, impl_->rows}, false));
   });
 }
+
+bool DeviceLayer::has_dots() const { return impl_->decoder.device().info().dot_product; }
 
 bool DeviceLayer::can_fuse() const { return impl_->fused != nullptr; }
 

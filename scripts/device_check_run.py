@@ -8,6 +8,8 @@ Parts, in order; each has a limit of its own, and what hangs costs no more than 
   decode        4096 x 4096 to f16, q8 and packed in device memory, for every preset, against a copy of the f16
   fused         products of 1 to 8 vectors from the payload, and with q8 and packed weights, against those with f16
   attention     one layer's to 4,096 positions, split over them and not, against a copy of the keys and values
+  choices       what is chosen by guess: dot products of bytes, several tiles a workgroup, queues for decoding, with and
+                without
   tokens        tokens per second of gutenlm by mode, and resident as f16 and q8
   tokens-large  the same of a model of about a thousand million random weights, which is made here
   nvcomp        nvCOMP's ANS decoder on the same values, where its Python package is
@@ -234,9 +236,12 @@ class Check:
         if bad or not counts["passed"]:
             part["problems"].append(", ".join(bad) or "no test was run")
 
-    def records(self, part, command, end, show):
+    def records(self, part, command, end, show, env=None, note=None):
+        """note: goes to the records under "choice"."""
         options = ["--threads", self.cores, "--backend", "vulkan", "--json", "--repeat", 3 if self.o.rehearse else 7]
-        found = self.json_of(part, [self.bench, *command, *options], end) or []
+        found = self.json_of(part, [self.bench, *command, *options], end, dict(self.env, **(env or {}))) or []
+        for r in found if note else []:
+            r["choice"] = note
         part.setdefault("records", []).extend(found)
         for r in found:
             self.say("   " + show(r))
@@ -261,6 +266,38 @@ class Check:
         self.layers(part, end, ["fused", "--batch", *batches], lambda r:
                     f"{r['name']}, {r['preset']}, {r['quantizer']}: {1e6 * r['seconds_median']:.0f} us, "
                     f"{r.get('ratio_f16_product', 1):.2f} f16 products")
+
+    def choices(self, part, end):
+        """Each choice in turn, in one part, so that one look compares them. Dot products are measured wherever the device
+        can run them, also where it does not claim to be fast."""
+        few = self.o.rehearse
+        size = ["--rows", 1024, "--cols", 64] if few else []
+        products = self.records(part, ["fused", "--batch", *([1] if few else [1, 4, 8]), "--bits", 4, "--preset", "identity",
+                                       "--only", " product", *size], end, lambda r:
+                                f"{r['name']}, {r['quantizer']}: {1e6 * r['seconds_median']:.0f} us",
+                                {"NWC_VULKAN_FORCE": "dot_product"}, "products")
+        decoding = []
+        for tiles in (1, 2) if few else (1, 2, 4):
+            decoding += self.records(part, ["decode", "--bits", 4, "--preset", "linear", "--tiles", tiles, "--only",
+                                            "in device memory", *size], end, lambda r:
+                                     f"{r['name']}, {r['quantizer']}, tiles a workgroup: {tiles}: "
+                                     f"{1e6 * r['seconds_median']:.0f} us", None, f"tiles a workgroup: {tiles}")
+        model = next((self.folder / "models").glob("gutenlm-3*.nwc"))
+        short = ["--seconds", 2, "--generate", 2, "--prompt", 8] if few else ["--seconds", 4]
+        streamed = []
+        for disabled in ("", "queues"):
+            # Four windows, so that two of them can be at work at a time.
+            if not few:
+                self.records(part, ["decode", "--bits", 4, "--preset", "linear", "--rows", 16384, "--cols", 8192, "--only",
+                                    "upload included"], end, lambda r:
+                             f"{r['name']}, 16384 x 8192, {r['quantizer']}{without(disabled)}: "
+                             f"{1e6 * r['seconds_median']:.0f} us", {"NWC_VULKAN_DISABLE": disabled},
+                             f"decoding{without(disabled)}")
+            streamed += self.records(part, ["tokens", model, *short, "--mode", "streamed"], end, lambda r:
+                                     f"{r['name']}{without(disabled)}: {r['tokens_per_second']:.1f} tokens/s",
+                                     {"NWC_VULKAN_DISABLE": disabled}, f"streamed{without(disabled)}")
+        if not products or not decoding or not streamed:
+            part["problems"].append("a choice was not measured (see the log)")
 
     def attention(self, part, end):
         few = ["--shape", "9x3x64"] if self.o.rehearse else ["--tokens", 1, 128]
@@ -326,6 +363,7 @@ class Check:
         self.part("decode", 100, self.decode)
         self.part("fused", 80, self.fused)
         self.part("attention", 40, self.attention)
+        self.part("choices", 90, self.choices)
         self.part("tokens", 60, self.tokens)
         self.part("tokens-large", 90, lambda part, end: self.tokens_large(part, end, work))
         self.part("nvcomp", 40, self.nvcomp)

@@ -72,8 +72,8 @@ class Rehearsal(unittest.TestCase):
         result, found, out = self.run_check("--rehearse", "--minutes", "25")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         parts = {p["name"]: p for p in found["parts"]}
-        self.assertEqual(list(parts), ["device", "verify", "tests", "decode", "fused", "attention", "tokens",
-                                       "tokens-large", "nvcomp", "variants"])
+        self.assertEqual(list(parts), ["device", "verify", "tests", "decode", "fused", "attention", "choices",
+                                       "tokens", "tokens-large", "nvcomp", "variants"])
         self.assertGreater(parts["device"]["report"]["devices"][0]["max_storage_range"], 0)
         disabled = {d["disabled"] for d in parts["device"]["report"]["decoders"]}
         self.assertIn("ballot", disabled)
@@ -85,6 +85,10 @@ class Rehearsal(unittest.TestCase):
         self.assertTrue(any("ratio_f16_product" in r for r in parts["fused"]["records"]))
         self.assertTrue(any(r["name"] == "tensor to packed in device memory" for r in parts["decode"]["records"]))
         self.assertTrue(any(r["name"] == "packed product" for r in parts["fused"]["records"]))
+        choices = {r["choice"] for r in parts["choices"]["records"]}
+        self.assertEqual(choices, {"products", "tiles a workgroup: 1", "tiles a workgroup: 2", "streamed",
+                                   "streamed without queues"})
+        self.assertTrue(any(r["name"] == "packed product by dots of 128" for r in parts["choices"]["records"]))
         self.assertTrue(any("64 pieces" in r["name"] for r in parts["attention"]["records"]))
         self.assertEqual(len(parts["tokens"]["records"]), 4)  # fused, and resident as q8
         self.assertEqual(sorted(f.name for f in out.iterdir()), [f"device_check.{e}" for e in ("json", "log", "txt")])
