@@ -49,7 +49,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
   for (uint b = 0; b < kLanesPerInvocation; ++b) {
     const uint lane = lane_of(b);
     const uint column = slot * kNumLanes + lane;
-    if (lane < kNumLanes && column < t.width) add_chunk(t, place, lane, column);
+    if (column < t.width) add_chunk(t, place, lane, column);
   }
 }
 
@@ -61,15 +61,13 @@ uint partial_at(Tile t, uint v, uint row) {
 // After a row block. The skip commutes with the sum over columns, so it is applied to the sums of all lanes.
 void end_block(Tile t, uint place, uint block) {
   const uint self = invocation_of_tile();
-  const uint count = min(invocations_per_tile(), kNumLanes);  // a power of two
+  const uint count = invocations_per_tile();  // a power of two
   const uint row0 = (t.first_block + block) * kChunk;
   [[unroll]] for (uint v = 0; v < kBatch; ++v) {
     [[unroll]] for (uint part = 0; part < 2u; ++part) {
       tile_barrier();
-      if (self < count) {
-        [[unroll]] for (uint i = 0; i < kPairs; ++i) {
-          chunk_words[chunk_at(place, i, self)] = floatBitsToUint(sums[v * kChunk + part * kPairs + i]);
-        }
+      [[unroll]] for (uint i = 0; i < kPairs; ++i) {
+        chunk_words[chunk_at(place, i, self)] = floatBitsToUint(sums[v * kChunk + part * kPairs + i]);
       }
       tile_barrier();
       for (uint i = self; i < kPairs; i += count) {
@@ -87,7 +85,7 @@ void end_block(Tile t, uint place, uint block) {
       } else {
         for (uint c = 0; c < kChunk; ++c) y += matrix[i * (kChunk / 4u) + (c >> 2)][c & 3u] * latent_sums[place * kChunk + c];
       }
-      if (v < pc.num_vectors && is_wanted(row0 + i)) partials[partial_at(t, v, row0 + i)] = y;
+      if (t.width != 0u && v < pc.num_vectors && is_wanted(row0 + i)) partials[partial_at(t, v, row0 + i)] = y;
     }
   }
   tile_barrier();

@@ -111,7 +111,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
   for (uint b = 0; b < kLanesPerInvocation; ++b) {
     const uint lane = lane_of(b);
     const uint column = slot * kNumLanes + lane;
-    if (lane < kNumLanes && column < t.width) write_weights(t, place, lane, block, column);
+    if (column < t.width) write_weights(t, place, lane, block, column);
   }
 }
 #else
@@ -138,7 +138,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
   for (uint b = 0; b < kLanesPerInvocation; ++b) {
     const uint lane = lane_of(b);
     const uint column = slot * kNumLanes + lane;
-    if (lane >= kNumLanes || column >= t.width) continue;
+    if (column >= t.width) continue;
     if (kConsumer == kConsumeValues) {
       const uint row_block = t.first_block + block - pc.row_begin / kChunk;
       const uint at = pc.out_at + (row_block * pc.out_stride + t.first_column + column) * (kPairs / 4u);
@@ -156,7 +156,7 @@ void consume_slot(Tile t, uint place, uint block, uint slot) {
     for (uint b = 0; b < kLanesPerInvocation; ++b) {
       const uint lane = lane_of(b);
       const uint column = slot * kNumLanes + lane;
-      if (lane < kNumLanes && column < t.width) write_half_pairs(t, place, lane, block, column);
+      if (column < t.width) write_half_pairs(t, place, lane, block, column);
     }
     tile_barrier();
   }

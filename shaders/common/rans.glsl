@@ -82,6 +82,8 @@ const uint kRing = 256;
 const uint kWordsPerStep = 96;  // that one step can use: 32 lanes renormalise twice and escape
 shared uint ring[kStaged * kTilesPerGroup * kRing + 1];
 
+bool is_short(uint next, uint staged) { return (next >> 1) + kStepsPerRefill * kWordsPerStep / 2u >= staged; }
+
 uint load_stream(Tile t, uint i) {
   return 2u * i < t.num_words ? window_data[t.payload + t.lanes + i] : 0u;
 }

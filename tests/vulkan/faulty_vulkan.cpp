@@ -44,6 +44,10 @@ VKAPI_ATTR void VKAPI_CALL get_properties(VkPhysicalDevice device, VkPhysicalDev
 VKAPI_ATTR void VKAPI_CALL get_properties2(VkPhysicalDevice device, VkPhysicalDeviceProperties2* out) {
   next_properties2(device, out);
   disguise(&out->properties);
+  for (auto* next = static_cast<VkBaseOutStructure*>(out->pNext); next != nullptr; next = next->pNext) {
+    if (faults.subgroup_size == 0 || next->sType != VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES) continue;
+    reinterpret_cast<VkPhysicalDeviceSubgroupProperties*>(next)->subgroupSize = faults.subgroup_size;
+  }
 }
 
 // Queues that the device does not have: their handles are places here.
@@ -175,6 +179,15 @@ bool has_dots(const std::vector<uint32_t>& code) {
 VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device, const VkShaderModuleCreateInfo* info,
                                              const VkAllocationCallbacks* allocator, VkShaderModule* out) {
   const uint32_t number = faults.modules++;
+  for (const FaultyVulkan::Swap& swap : faults.swaps) {
+    if (swap.from == nullptr || info->codeSize != swap.from_bytes) continue;
+    if (memcmp(info->pCode, swap.from, swap.from_bytes) != 0) continue;
+    ++faults.swapped;
+    VkShaderModuleCreateInfo other = *info;
+    other.pCode = swap.to;
+    other.codeSize = swap.to_bytes;
+    return next_module(device, &other, allocator, out);
+  }
   std::vector<uint32_t> code(info->pCode, info->pCode + info->codeSize / 4);
   const bool meant = number < 32 && (faults.damaged_modules >> number & 1u) != 0;
   if (!meant && !(faults.damages_dots && has_dots(code))) return next_module(device, info, allocator, out);

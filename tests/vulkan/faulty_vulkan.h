@@ -15,7 +15,14 @@ struct FaultyVulkan {
   /// 0: none. The device stays.
   uint32_t refuse_from = 0, refuse_every = 0;
   uint32_t damaged_modules = 0;  ///< bit i: the shader module created as number i computes wrongly
-  bool damages_dots = false;     ///< and so do all that have dot products of bytes
+  /// Shaders that are given to the driver in place of others, by their words; and not 0: the size that subgroups are
+  /// said to have.
+  struct Swap {
+    const uint32_t *from = nullptr, *to = nullptr;
+    uint32_t from_bytes = 0, to_bytes = 0;
+  } swaps[3];
+  uint32_t subgroup_size = 0;
+  bool damages_dots = false;  ///< and so do all that have dot products of bytes
   /// So many command buffers are recorded as they should be; the next one lacks its first dispatch. -1: all are.
   int64_t batches_until_skip = -1;
   bool allocations_fail = false;  ///< vkAllocateMemory gives VK_ERROR_OUT_OF_DEVICE_MEMORY
@@ -27,6 +34,7 @@ struct FaultyVulkan {
 
   // Counted since reset().
   uint32_t made_up_submits[2] = {};  ///< to queues that the device does not have
+  uint32_t swapped = 0;
   uint32_t submits = 0, modules = 0, damaged = 0, batches = 0, skipped = 0, waits = 0, caches = 0, imports = 0;
   uint64_t cache_data_given = 0;  ///< bytes, to the last pipeline cache
 };

@@ -56,10 +56,11 @@ Result<std::unique_ptr<VulkanKernels>> VulkanKernels::create(VulkanDevice& devic
   self->staged_ = stream_staging < 0 ? !device.info().quirks.software : stream_staging != 0;
 
   // Several tiles can share one copy of the tables. A tile a workgroup is faster on the device that was measured: it
-  // spreads a window's few tiles over all multiprocessors.
+  // spreads a window's few tiles over all multiprocessors. A subgroup of more than 32 has several tiles in any case.
   const DeviceInfo& info = device.info();
   const uint32_t most = std::clamp(128 / std::max(1u, info.subgroup_size), 1u, info.max_subgroups);
-  self->tiles_per_workgroup_ = std::clamp(options.tiles_per_workgroup, 1u, most);
+  const uint32_t together = self->tiles_together_ = std::max(1u, info.subgroup_size / kNumLanes);
+  self->tiles_per_workgroup_ = together * std::clamp(groups_for(options.tiles_per_workgroup, together), 1u, most);
 
   std::vector<AliasTable> alias = tables.alias;
   alias.insert(alias.end(), extra.begin(), extra.end());
@@ -131,7 +132,7 @@ PipelineKey VulkanKernels::rans_pipeline(const RansVariant& variant) const {
   } else {
     key.shader = variant.ballot ? ShaderId::kRansBallot : ShaderId::kRansShared;
   }
-  key.constants = {variant.ballot ? s * tiles_per_workgroup_ : kNumLanes,
+  key.constants = {variant.ballot ? s * (tiles_per_workgroup_ / tiles_together_) : kNumLanes,
                    variant.shared_tables,
                    static_cast<uint32_t>(variant.consumer),
                    synthesis_->is_identity() ? 1u : 0u,

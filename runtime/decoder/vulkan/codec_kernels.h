@@ -62,7 +62,8 @@ class VulkanKernels {
 
   VulkanDevice& device_;
   PipelineCache& pipelines_;
-  uint32_t tiles_per_workgroup_ = 1;
+  uint32_t tiles_together_ = 1;       ///< of a subgroup
+  uint32_t tiles_per_workgroup_ = 1;  ///< a multiple of it
   bool staged_ = false;
   std::unique_ptr<DeviceSynthesis> synthesis_;
   DeviceBuffer tables_;

@@ -1,0 +1,6 @@
+#version 450
+// rans_product_ballot.comp with a workgroup in place of a subgroup.
+#extension GL_GOOGLE_include_directive : require
+#define NWC_PRODUCT
+#define NWC_EMULATED_SUBGROUP
+#include "../../../shaders/common/rans_ballot.glsl"
