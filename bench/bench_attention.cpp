@@ -89,7 +89,7 @@ void measure_cpu(const Measured& m, Runner& runner, Report* report) {
     jobs.push_back({r, [&, cpu] {
                       layer = (layer + 1) % m.layers;
                       attend(kernel_table(cpu), runner, m.block, cache, layer, m.positions - m.tokens, m.tokens,
-                             rows.data(), stride, out.data(), scratch.data(), scratch_stride);
+                             rows.data(), stride, nullptr, out.data(), scratch.data(), scratch_stride);
                     }});
   }
   report->measure(jobs);

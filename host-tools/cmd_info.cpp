@@ -113,7 +113,9 @@ nlohmann::json model_json(const ModelRecord& m) {
           {"head_dim", m.block().head_dim},
           {"max_positions", m.max_positions},
           {"rope_theta", m.block().rope.theta},
-          {"tied_embeddings", m.tied_embeddings}};
+          {"tied_embeddings", m.tied_embeddings},
+          {"num_experts", m.block(m.num_layers - 1).experts.num_experts},
+          {"experts_per_token", m.block(m.num_layers - 1).experts.per_token}};
 }
 
 /// Why a section that is there cannot be used; empty where it can, or is not there.
@@ -247,9 +249,13 @@ void print_model(const InfoCommand& command, const NwcFile& file, const ModelInf
              format_count(info.total_weights), info.bpw_file, compressed ? "file" : "uncompressed model");
   if (file.model()) {
     const ModelRecord& m = *file.model();
+    const ExpertSpec& experts = m.block(m.num_layers - 1).experts;  // the first layers of some mixtures are dense
     fmt::print("  model: {} layers, {} wide, {} heads ({} KV), FFN {}, vocabulary {}, {} positions\n", m.num_layers,
-               m.hidden_size, m.block().num_heads, m.block().num_kv_heads, m.block().intermediate_size, m.vocab_size,
-               m.max_positions);
+               m.hidden_size, m.block().num_heads, m.block().num_kv_heads,
+               experts.num_experts != 0 ? fmt::format("{} of {} experts of {}", experts.per_token, experts.num_experts,
+                                                      experts.intermediate_size)
+                                        : fmt::format("{}", m.block().intermediate_size),
+               m.vocab_size, m.max_positions);
   }
   for (const std::string& why : {unusable(file, SectionType::kModel, file.model_status()),
                                  unusable(file, SectionType::kTokenizer, file.tokenizer_status())}) {

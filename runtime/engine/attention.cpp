@@ -116,10 +116,18 @@ void cap_scores(float scale, float cap, float* row, uint32_t n) {
   for (uint32_t i = 0; i < n; ++i) row[i] = cap * std::tanh(scale * row[i] / cap);
 }
 
+/// softmax in place, of scores that were multiplied by `factor`. Returns the logarithm of the sum of exponentials.
+float softmax_of(const KernelTable& kernels, float factor, float* row, uint32_t n) {
+  const float largest = largest_of(row, n);
+  kernels.softmax(row, n, factor);
+  // The largest score's exponential was 1 before the division by their sum.
+  return factor * largest - std::log(largest_of(row, n));
+}
+
 /// One token and a long context: the positions are split as well as the heads, and the pieces merged.
 void attend_in_pieces(const KernelTable& kernels, Runner& runner, const BlockSpec& block, const KvCache& cache,
-                      uint32_t layer, uint32_t position, const float* queries, float* out, float* scratch,
-                      size_t scratch_stride) {
+                      uint32_t layer, uint32_t position, const float* queries, const float* sinks, float* out,
+                      float* scratch, size_t scratch_stride) {
   const uint32_t dim = block.head_dim, heads = block.num_kv_heads, group = block.num_heads / heads;
   const uint32_t oldest = oldest_seen(block, position), first_block = oldest / kCacheBlock;
   const uint32_t blocks = position / kCacheBlock + 1 - first_block, pieces = num_pieces(blocks);
@@ -149,11 +157,7 @@ void attend_in_pieces(const KernelTable& kernels, Runner& runner, const BlockSpe
       float* row = scores + size_t{g} * kStride;
       if (block.attention_softcap != 0) cap_scores(scale, block.attention_softcap, row + begin, end - begin);
       const float factor = block.attention_softcap != 0 ? 1.0f : scale;
-      const float largest = largest_of(row + begin, end - begin);
-      kernels.softmax(row + begin, end - begin, factor);
-      // The largest score's exponential was 1 before the division by their sum.
-      const float share = largest_of(row + begin, end - begin);
-      sums[g * pieces * size + dim] = factor * largest - std::log(share);
+      sums[g * pieces * size + dim] = softmax_of(kernels, factor, row + begin, end - begin);
       std::fill(row, row + begin, 0.0f);
     }
     for (uint32_t b = from; b < to; ++b) {
@@ -168,7 +172,9 @@ void attend_in_pieces(const KernelTable& kernels, Runner& runner, const BlockSpe
     const float* const sums = partials + size_t{h} * pieces * size;
     float largest = sums[dim], total = 0;
     for (uint32_t p = 1; p < pieces; ++p) largest = std::max(largest, sums[p * size + dim]);
+    if (sinks != nullptr) largest = std::max(largest, sinks[h]);
     for (uint32_t p = 0; p < pieces; ++p) total += std::exp(sums[p * size + dim] - largest);
+    if (sinks != nullptr) total += std::exp(sinks[h] - largest);
     std::fill_n(out, dim, 0.0f);
     for (uint32_t p = 0; p < pieces; ++p) {
       const float weight = std::exp(sums[p * size + dim] - largest) / total;
@@ -192,14 +198,14 @@ uint64_t attention_scratch(const ModelLayout& layout, uint32_t context, uint32_t
 }
 
 void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, const KvCache& cache, uint32_t layer,
-            uint32_t position, uint32_t tokens, const float* qkv, size_t qkv_stride, float* out, float* scratch,
-            size_t scratch_stride) {
+            uint32_t position, uint32_t tokens, const float* qkv, size_t qkv_stride, const float* sinks, float* out,
+            float* scratch, size_t scratch_stride) {
   const uint32_t dim = block.head_dim, heads = block.num_kv_heads;
   const uint32_t group = block.num_heads / heads;
   const size_t out_stride = size_t{block.num_heads} * dim;
   const float scale = score_scale(block);
   if (tokens == 1 && position / kCacheBlock + 1 - oldest_seen(block, position) / kCacheBlock > kPieceBlocks) {
-    return attend_in_pieces(kernels, runner, block, cache, layer, position, qkv, out, scratch, scratch_stride);
+    return attend_in_pieces(kernels, runner, block, cache, layer, position, qkv, sinks, out, scratch, scratch_stride);
   }
   const uint32_t token_blocks = static_cast<uint32_t>(ceil_div(tokens, kAttentionTokens));
 
@@ -235,11 +241,14 @@ void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, 
         float* row = scores + (size_t{g} * count + t) * stride;
         const uint32_t own = position + first + t;
         const uint32_t begin = oldest_seen(block, own) - origin, end = own + 1 - origin;
-        if (block.attention_softcap != 0) {
-          cap_scores(scale, block.attention_softcap, row + begin, end - begin);
-          kernels.softmax(row + begin, end - begin, 1.0f);
+        if (block.attention_softcap != 0) cap_scores(scale, block.attention_softcap, row + begin, end - begin);
+        const float factor = block.attention_softcap != 0 ? 1.0f : scale;
+        if (sinks == nullptr) {
+          kernels.softmax(row + begin, end - begin, factor);
         } else {
-          kernels.softmax(row + begin, end - begin, scale);
+          const float log_sum = softmax_of(kernels, factor, row + begin, end - begin);
+          const float share = 1 / (1 + std::exp(sinks[head * group + g] - log_sum));
+          for (uint32_t i = begin; i < end; ++i) row[i] *= share;
         }
         std::fill(row, row + begin, 0.0f);
         std::fill(row + end, row + length, 0.0f);

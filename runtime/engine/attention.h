@@ -62,9 +62,10 @@ class KvCache {
 uint64_t attention_scratch(const ModelLayout& layout, uint32_t context, uint32_t batch);
 
 /// Causal attention of `tokens` tokens at positions position, position + 1, ... whose keys and values are stored.
-/// shapes: qkv [tokens][qkv_stride], queries first; out [tokens][num_heads * head_dim]
+/// shapes: qkv [tokens][qkv_stride], queries first; out [tokens][num_heads * head_dim]; sinks [num_heads], logits that
+/// take part in each softmax and have no value, or nullptr
 void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, const KvCache& cache, uint32_t layer,
-            uint32_t position, uint32_t tokens, const float* qkv, size_t qkv_stride, float* out, float* scratch,
-            size_t scratch_stride);
+            uint32_t position, uint32_t tokens, const float* qkv, size_t qkv_stride, const float* sinks, float* out,
+            float* scratch, size_t scratch_stride);
 
 }  // namespace nwc

@@ -35,6 +35,7 @@ std::vector<size_t> all_tensors(const ModelLayout& layout) {
   if (layout.model.ends.position_rows != 0) tensors.push_back(layout.positions);
   for (const LayerLayout& layer : layout.layers) {
     for (const PlacedMatrix& m : layer.matrices) tensors.push_back(m.tensor);
+    for (const PlacedMatrix& m : layer.expert_matrices) tensors.push_back(m.tensor);
   }
   for (const VectorPlace& vector : layout.vectors) tensors.push_back(vector.tensor);
   return tensors;

@@ -30,6 +30,7 @@ class Forward {
   virtual Status logits(uint32_t first, uint32_t count, float* out) = 0;
   /// Does the cache still hold what a token at position `to` sees, after positions up to from - 1 went through?
   virtual bool can_go_back(size_t from, size_t to) const = 0;
+  virtual ExpertStats expert_stats() const { return {}; }
   /// Bytes that are allocated now, on whatever side.
   virtual uint64_t allocated_bytes() const = 0;
 };

@@ -7,6 +7,7 @@
 #include "runtime/codec/fused_product.h"
 #include "runtime/codec/integer_decode.h"
 #include "runtime/engine/attention.h"
+#include "runtime/engine/experts_cpu.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/held_product.h"
 #include "runtime/engine/layer_stream.h"
@@ -40,6 +41,7 @@ class ForwardCpu final : public Forward {
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
   bool can_go_back(size_t from, size_t to) const override;
+  ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
   uint64_t allocated_bytes() const override { return allocated_; }
 
  private:
@@ -63,8 +65,8 @@ class ForwardCpu final : public Forward {
   const float* vector(uint32_t at) const { return at == kNoVector ? nullptr : vectors_.as<float>() + at; }
   void widen_row(Dtype dtype, const uint8_t* row, float* out) const;
   Buffer& slot(Slot s) {
-    Buffer* const buffers[kNumSlots] = {&x_, &normed_, &branch_, &qkv_, &attention_, &inner_};
-    return *buffers[static_cast<uint32_t>(s)];
+    Buffer* const buffers[] = {&x_, &normed_, &branch_, &qkv_, &attention_, &inner_};
+    return *buffers[static_cast<uint32_t>(s)];  // kRouted is the experts' own
   }
   uint32_t width(uint32_t layer, Slot s) const { return slot_width(layout_.block(layer), model_.hidden_size, s); }
 
@@ -88,6 +90,7 @@ class ForwardCpu final : public Forward {
   std::vector<uint64_t> layer_at_;  ///< bytes in front of each
   Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, integers_, scratch_;
   KvCache cache_;
+  std::unique_ptr<ExpertsCpu> experts_;  ///< of a mixture
   struct Fused {
     explicit Fused(const NwcFile& file) : tables(build_decode_tables(*file.codec())), product(file, tables) {}
     const DecodeTables tables;
@@ -130,7 +133,10 @@ Status ForwardCpu::allocate() {
   NWC_TRY(get(inner_, sizes_.gate_up, "the MLP's activations"));
   NWC_TRY(get(angles_, sizes_.angles, "the rotary angles"));
   NWC_TRY(get(integers_, sizes_.integers, "inputs of products with integers"));
-  return get(scratch_, runner_.num_workers() * sizes_.worker_scratch, "the threads' scratch memory");
+  NWC_TRY(get(scratch_, runner_.num_workers() * sizes_.worker_scratch, "the threads' scratch memory"));
+  if (plan_.num_experts == 0) return {};
+  experts_ = std::make_unique<ExpertsCpu>(file_, layout_, plan_, source_, product());
+  return experts_->allocate(sizes_, &allocated_);
 }
 
 Status ForwardCpu::load(const Progress& progress) {
@@ -155,6 +161,7 @@ Status ForwardCpu::load(const Progress& progress) {
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     source_.will_decode_layer(l + kLayersAhead);
     NWC_TRY(source_.decode_layer(l, {resident_.data() + layer_at_[l], static_cast<size_t>(resident_layer(l))}));
+    if (plan_.num_experts != 0 && plan_.expert_slots == plan_.num_experts) NWC_TRY(experts_->load(l));
     NWC_TRY(report(uint64_t{l} + 2));
   }
   if (plan_.mode == SessionMode::kFused && file_.codec()) {
@@ -167,6 +174,7 @@ Status ForwardCpu::load(const Progress& progress) {
                                                        const MutableBytes out = bytes(stream_buffers_[slot]);
                                                        return source_.decode_layer_piece(layer, piece, out);
                                                      }));
+    if (experts_ != nullptr) experts_->set_stream(stream_.get());
   }
   return {};
 }
@@ -265,7 +273,7 @@ void ForwardCpu::norm(const Step& step, uint32_t layer, uint32_t tokens) {
   const BlockSpec& block = layout_.block(layer);
   const LayerLayout& at = layout_.layers[layer];
   const uint32_t n = model_.hidden_size;
-  const NormParams params{block.norm, block.norm_eps, vector(at.norm(step.gain)), vector(at.norm(step.bias))};
+  const NormParams params{block.norm, block.norm_eps, vector(at.vector(step.gain)), vector(at.vector(step.bias))};
   norm_rows(kernels_, runner_, tokens, n, params, rows_of(slot(step.in).as<float>(), n),
             rows_of(slot(step.out).as<float>(), n));
 }
@@ -279,7 +287,7 @@ void ForwardCpu::norm_queries_and_keys(uint32_t layer, uint32_t tokens) {
     const uint32_t width = keys ? block.kv_width() : block.q_width();
     const uint32_t n = whole ? width : block.head_dim, each = width / n;
     const Role role = keys ? Role::kKNorm : Role::kQNorm;
-    const NormParams params{block.norm, block.norm_eps, vector(at.norm(role)), nullptr};
+    const NormParams params{block.norm, block.norm_eps, vector(at.vector(role)), nullptr};
     const RowsView rows{from, n, each, this->width(layer, Slot::kQkv)};
     norm_rows(kernels_, runner_, tokens * each, n, params, rows, rows);
     from += width;
@@ -306,8 +314,9 @@ void ForwardCpu::store_and_attend(uint32_t layer, uint32_t tokens) {
     const float* key = qkv_.as<float>() + t * width + block.q_width();
     cache_.store(kernels_, layer, position_ + t, key, key + block.kv_width());
   });
-  attend(kernels_, runner_, block, cache_, layer, position_, tokens, qkv_.as<float>(), width, attention_.as<float>(),
-         scratch_.as<float>(), sizes_.worker_scratch / sizeof(float));
+  attend(kernels_, runner_, block, cache_, layer, position_, tokens, qkv_.as<float>(), width,
+         vector(layout_.layers[layer].vector(Role::kSinks)), attention_.as<float>(), scratch_.as<float>(),
+         sizes_.worker_scratch / sizeof(float));
 }
 
 Status ForwardCpu::linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens) {
@@ -329,7 +338,15 @@ Status ForwardCpu::run_step(const Step& step, uint32_t layer, const uint8_t* wei
     case StepKind::kRotate: rotate(layer, tokens); break;
     case StepKind::kAttend: store_and_attend(layer, tokens); break;
     case StepKind::kActivate:
-      activate(kernels_, runner_, tokens, block.intermediate_size, block.gated, block.activation, inner_.as<float>());
+      activate(kernels_, runner_, tokens, block.dense_width(), block, inner_.as<float>());
+      break;
+    case StepKind::kRoute: experts_->route(layer, tokens, slot(step.in).as<float>(), vectors_.as<float>()); break;
+    case StepKind::kExperts:
+      experts_->expect_next(layer, tokens, x_.as<float>(), vectors_.as<float>());
+      return experts_->run(layer, tokens, slot(step.in).as<float>(), vectors_.as<float>(), step.accumulate,
+                           slot(step.out).as<float>());
+    case StepKind::kShare:
+      experts_->share(layer, tokens, block.dense_width(), width(layer, Slot::kInner), inner_.as<float>());
       break;
     case StepKind::kAdd:
       add_rows(runner_, tokens, model_.hidden_size, step.scale, slot(step.out).as<float>(), slot(step.in).as<float>());

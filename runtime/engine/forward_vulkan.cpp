@@ -300,7 +300,7 @@ Status ForwardVulkan::record_norm(const Step& step, uint32_t layer, uint32_t tok
   const BlockSpec& block = layout_.block(layer);
   const LayerLayout& at = layout_.layers[layer];
   const uint32_t n = model_.hidden_size;
-  const LayerOps::Norm norm{block.norm, block.norm_eps, n, 1, at.norm(step.gain), at.norm(step.bias)};
+  const LayerOps::Norm norm{block.norm, block.norm_eps, n, 1, at.vector(step.gain), at.vector(step.bias)};
   return ops_.norm(*batch_, norm, tokens, {&slot(step.in, true), 0, n}, vectors_, {&slot(step.out, false), 0, n});
 }
 
@@ -313,7 +313,7 @@ Status ForwardVulkan::record_qk_norm(uint32_t layer, uint32_t tokens) {
     const uint32_t all = keys ? block.kv_width() : block.q_width();
     const uint32_t n = block.qk_norm == QkNorm::kWhole ? all : block.head_dim;
     const Role role = keys ? Role::kKNorm : Role::kQNorm;
-    const LayerOps::Norm norm{block.norm, block.norm_eps, n, all / n, at.norm(role), kNoVector};
+    const LayerOps::Norm norm{block.norm, block.norm_eps, n, all / n, at.vector(role), kNoVector};
     NWC_TRY(ops_.norm(*batch_, norm, tokens, {&qkv_, from, stride}, vectors_, {&qkv_, from, stride}));
     from += all;
   }
@@ -349,6 +349,10 @@ Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const Device
     case StepKind::kAdd:
       return ops_.add_rows(*batch_, tokens, n, step.scale, {&slot(step.out, false), 0, n},
                            {&slot(step.in, true), 0, n});
+    // LayerOps::check has refused these.
+    case StepKind::kRoute:
+    case StepKind::kExperts:
+    case StepKind::kShare: break;
   }
   return {};
 }

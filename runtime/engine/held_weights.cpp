@@ -40,6 +40,7 @@ bool HeldWeights::any_that(bool shrinks) const {
   const auto does = [&](const HeldMatrix& m) { return m.integers && !m.form.requantized && m.form.shrinks == shrinks; };
   for (const Layer& layer : layers) {
     if (std::any_of(layer.matrices.begin(), layer.matrices.end(), does)) return true;
+    if (std::any_of(layer.experts.begin(), layer.experts.end(), does)) return true;
   }
   return does(embedding) || does(head);
 }
@@ -50,31 +51,58 @@ uint64_t HeldWeights::max_layer_bytes() const {
   return most;
 }
 
+uint64_t HeldWeights::max_expert_bytes() const {
+  uint64_t most = 0;
+  for (const Layer& layer : layers) most = std::max(most, layer.expert_bytes);
+  return most;
+}
+
 uint64_t HeldWeights::bytes() const {
   uint64_t sum = embedding.bytes + head.bytes;
-  for (const Layer& layer : layers) sum += layer.bytes;
+  for (const Layer& layer : layers) {
+    sum += layer.bytes;
+    for (const HeldMatrix& matrix : layer.experts) sum += matrix.bytes;
+  }
   return sum;
 }
+
+namespace {
+
+/// Of a layer's experts, those that a token multiplies by.
+double share_of_experts(const ModelLayout& layout, size_t layer) {
+  const ExpertSpec& experts = layout.block(static_cast<uint32_t>(layer)).experts;
+  return experts.num_experts == 0 ? 0 : static_cast<double>(experts.per_token) / experts.num_experts;
+}
+
+}  // namespace
 
 double HeldWeights::product_seconds(const ModelLayout& layout, const IntegerRates& rates) const {
   const auto of = [&](const HeldMatrix& m) { return m.integers ? nwc::product_seconds(m.form, rates) : 0.0; };
   double seconds = of(output(layout));
-  for (const Layer& layer : layers) {
-    for (const HeldMatrix& matrix : layer.matrices) seconds += of(matrix);
+  for (size_t l = 0; l < layers.size(); ++l) {
+    double of_experts = 0;
+    for (const HeldMatrix& matrix : layers[l].matrices) seconds += of(matrix);
+    for (const HeldMatrix& matrix : layers[l].experts) of_experts += of(matrix);
+    seconds += share_of_experts(layout, l) * of_experts;
   }
   return seconds;
 }
 
 uint64_t HeldWeights::multiplied_weights(const ModelLayout& layout) const {
   uint64_t weights = uint64_t{layout.model.vocab_size} * layout.model.hidden_size;
-  for (const LayerLayout& layer : layout.layers) weights += layer.elements;
+  for (uint32_t l = 0; l < layout.layers.size(); ++l)
+    weights += layout.layers[l].elements + layout.layers[l].expert_elements * layout.block(l).experts.per_token;
   return std::max<uint64_t>(1, weights);
 }
 
 double HeldWeights::bytes_per_weight(const ModelLayout& layout) const {
-  uint64_t bytes = output(layout).bytes;
-  for (const Layer& layer : layers) bytes += layer.bytes;
-  return static_cast<double>(bytes) / static_cast<double>(multiplied_weights(layout));
+  double bytes = static_cast<double>(output(layout).bytes);
+  for (size_t l = 0; l < layers.size(); ++l) {
+    double of_experts = 0;
+    for (const HeldMatrix& matrix : layers[l].experts) of_experts += static_cast<double>(matrix.bytes);
+    bytes += static_cast<double>(layers[l].bytes) + share_of_experts(layout, l) * of_experts;
+  }
+  return bytes / static_cast<double>(multiplied_weights(layout));
 }
 
 HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype) {
@@ -86,6 +114,9 @@ HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype) {
     to.bytes = layer.elements * size;
     for (const PlacedMatrix& m : layer.matrices)
       to.matrices.push_back({false, dtype, {}, m.rows, m.cols, m.offset * size, uint64_t{m.rows} * m.cols * size});
+    to.expert_bytes = layer.expert_elements * size;
+    for (const PlacedMatrix& m : layer.expert_matrices)
+      to.experts.push_back({false, dtype, {}, m.rows, m.cols, m.offset * size, uint64_t{m.rows} * m.cols * size});
   }
   const ModelRecord& model = layout.model;
   held.embedding = {
@@ -117,6 +148,11 @@ Result<HeldForms> hold_integers(const NwcFile& file, const ModelLayout& layout, 
     to->bytes += matrix.bytes;
     to->matrices.push_back(std::move(matrix));
   };
+  const auto place_expert = [](HeldMatrix matrix, bool first, HeldWeights::Layer* to) {
+    matrix.offset = first ? 0 : to->experts.back().offset + to->experts.back().bytes;
+    to->expert_bytes = std::max(to->expert_bytes, matrix.offset + matrix.bytes);
+    to->experts.push_back(std::move(matrix));
+  };
   for (const LayerLayout& layer : layout.layers) {
     held.q8.layers.emplace_back();
     held.packed.layers.emplace_back();
@@ -124,6 +160,13 @@ Result<HeldForms> hold_integers(const NwcFile& file, const ModelLayout& layout, 
       NWC_ASSIGN_OR_RETURN(BothMatrices both, hold(file, forms, m.tensor, on_device, check_crc));
       place(std::move(both.q8), &held.q8.layers.back());
       place(std::move(both.packed), &held.packed.layers.back());
+    }
+    for (size_t i = 0; i < layer.expert_matrices.size(); ++i) {
+      const PlacedMatrix& m = layer.expert_matrices[i];
+      NWC_ASSIGN_OR_RETURN(BothMatrices both, hold(file, forms, m.tensor, on_device, check_crc));
+      const bool first = i % layer.per_expert == 0;
+      place_expert(std::move(both.q8), first, &held.q8.layers.back());
+      place_expert(std::move(both.packed), first, &held.packed.layers.back());
     }
   }
   const auto hold_end = [&](size_t tensor, HeldMatrix* q8, HeldMatrix* packed) -> Status {

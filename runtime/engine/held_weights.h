@@ -32,6 +32,8 @@ struct HeldWeights {
   struct Layer {
     std::vector<HeldMatrix> matrices;  ///< as LayerLayout::matrices
     uint64_t bytes = 0;
+    std::vector<HeldMatrix> experts;  ///< as LayerLayout::expert_matrices; each expert has a buffer of its own
+    uint64_t expert_bytes = 0;        ///< of the largest of them
   };
   std::vector<Layer> layers;
   HeldMatrix embedding, head;  ///< head: empty where tied
@@ -40,16 +42,20 @@ struct HeldWeights {
   /// Of rows that are looked up, and of bands of the head. Beside integers f32, which is as exact.
   Dtype row_dtype() const { return any_integers() ? Dtype::kF32 : floats; }
   const HeldMatrix& output(const ModelLayout& layout) const { return layout.model.tied_embeddings ? embedding : head; }
-  /// m: one of the layout's matrices of that layer.
+  /// m: one of the layout's matrices of that layer, or of its experts'.
   const HeldMatrix& matrix(const ModelLayout& layout, uint32_t layer, const PlacedMatrix& m) const {
-    return layers[layer].matrices[static_cast<size_t>(&m - layout.layers[layer].matrices.data())];
+    const LayerLayout& at = layout.layers[layer];
+    const bool of_expert = nwc::of_expert(m.role);
+    const PlacedMatrix* const first = of_expert ? at.expert_matrices.data() : at.matrices.data();
+    return (of_expert ? layers[layer].experts : layers[layer].matrices)[static_cast<size_t>(&m - first)];
   }
   /// Is there a matrix of the codec's integers that shrinks, or does not?
   bool any_that(bool shrinks) const;
   uint64_t max_layer_bytes() const;
+  uint64_t max_expert_bytes() const;
   /// Of all matrices.
   uint64_t bytes() const;
-  /// Of a token's products with the integers, by these rates.
+  /// Of a token's products with the integers, by these rates. Of a layer's experts a token takes a few, here and below.
   double product_seconds(const ModelLayout& layout, const IntegerRates& rates) const;
   /// Of the matrices that are multiplied by.
   uint64_t multiplied_weights(const ModelLayout& layout) const;

@@ -180,17 +180,25 @@ void add_bias(Runner& runner, uint32_t tokens, uint32_t n, const float* bias, fl
   });
 }
 
-void activate(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, bool gated,
-              MlpActivation activation, float* x) {
+void activate(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, const BlockSpec& block,
+              float* x) {
+  const bool gated = block.gated;
   // GELU by tanh is x sigmoid(2 z) with z = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel 2016).
   constexpr float kTwoSqrtTwoOverPi = 1.5957691216f;
   for_rows(runner, tokens, [&](uint32_t t) {
     float* row = x + size_t{t} * (gated ? 2 : 1) * n;
-    const float* up = gated ? row + n : nullptr;
+    float* const up = gated ? row + n : nullptr;
+    if (gated && block.clamp != 0) {
+      for (uint32_t i = 0; i < n; ++i) row[i] = std::min(row[i], block.clamp);
+      for (uint32_t i = 0; i < n; ++i) up[i] = std::clamp(up[i], -block.clamp, block.clamp);
+    }
+    if (gated && block.up_plus_one) {
+      for (uint32_t i = 0; i < n; ++i) up[i] += 1;
+    }
     const auto each = [&](auto&& f) {
       for (uint32_t i = 0; i < n; ++i) row[i] = f(row[i]) * (up != nullptr ? up[i] : 1.0f);
     };
-    switch (activation) {
+    switch (block.activation) {
       case MlpActivation::kSilu: kernels.sigmoid_gate(row, up, n, 1, 0); break;
       case MlpActivation::kQuickGelu: kernels.sigmoid_gate(row, up, n, 1.702f, 0); break;
       case MlpActivation::kGeluTanh:

@@ -54,9 +54,10 @@ void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float scale, float* x
 /// x[t][n] += bias[n].
 void add_bias(Runner& runner, uint32_t tokens, uint32_t n, const float* bias, float* x, size_t stride);
 
-/// gated: x[t][2 n] holds gate, then up, and its first half becomes activation(gate) * up. Else x[t][n] in place.
-void activate(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, bool gated,
-              MlpActivation activation, float* x);
+/// As the block's MLP does. Gated: x[t][2 n] holds gate, then up, and its first half becomes activation(gate) * up,
+/// both clamped before. Else x[t][n] in place.
+void activate(const KernelTable& kernels, Runner& runner, uint32_t tokens, uint32_t n, const BlockSpec& block,
+              float* x);
 
 /// x = softcap * tanh(scale * x / softcap); a softcap of 0 leaves out the cap.
 void cap_logits(float scale, float softcap, float* x, size_t n);

@@ -27,6 +27,9 @@ Status LayerOps::check(const ModelLayout& layout, const DeviceInfo& device, cons
                        uint32_t batch) {
   const ModelRecord& m = layout.model;
   for (const BlockSpec& block : m.blocks) {
+    if (block.experts.num_experts != 0) return unsupported("a mixture of experts runs on the CPU only");
+    if (block.sinks || block.clamp != 0 || block.up_plus_one)
+      return unsupported("attention sinks and clamped activations run on the CPU only");
     if (block.head_dim % 4 != 0 || block.head_dim > kMaxHeadDim) {
       return unsupported(
           str_cat("heads of ", block.head_dim, " numbers: the Vulkan kernels take multiples of 4 up to ", kMaxHeadDim));

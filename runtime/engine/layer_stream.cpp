@@ -88,24 +88,39 @@ Status WeightSource::decode_rows(size_t tensor, uint64_t begin, uint64_t end, Mu
   return decode(tensor, begin, end, held_.row_dtype(), out);
 }
 
-Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
-  std::vector<IntegerRequest> requests;
-  for (const PlacedMatrix& m : layout_.layers[layer].matrices) {
-    const HeldMatrix& held = held_.matrix(layout_, layer, m);
-    const MutableBytes to = out.subspan(held.offset, held.bytes);
-    if (held.integers) {
-      requests.push_back(
-          {m.tensor, &held.form, 0, m.rows, to, check_crc_ && checked_.any_unchecked(m.tensor, 0, m.rows)});
-    } else {
-      NWC_TRY(decode_matrix(m.tensor, held, to));
-    }
-  }
+// Integers are decoded later, together with those of other matrices.
+Status WeightSource::decode_floats(uint32_t layer, const PlacedMatrix& m, MutableBytes out,
+                                   std::vector<IntegerRequest>* integers) {
+  const HeldMatrix& held = held_.matrix(layout_, layer, m);
+  const MutableBytes to = out.subspan(held.offset, held.bytes);
+  if (!held.integers) return decode_matrix(m.tensor, held, to);
+  const bool check = check_crc_ && checked_.any_unchecked(m.tensor, 0, m.rows);
+  integers->push_back({m.tensor, &held.form, 0, m.rows, to, check});
+  return {};
+}
+
+Status WeightSource::decode_integers(std::span<const IntegerRequest> requests) {
   if (requests.empty()) return {};
   NWC_TRY(decoder_.decode_integers(requests));
   for (const IntegerRequest& r : requests) {
     if (r.check_crc) checked_.mark(r.tensor, r.row_begin, r.row_end);
   }
   return {};
+}
+
+Status WeightSource::decode_layer(uint32_t layer, MutableBytes out) {
+  std::vector<IntegerRequest> integers;
+  for (const PlacedMatrix& m : layout_.layers[layer].matrices) NWC_TRY(decode_floats(layer, m, out, &integers));
+  return decode_integers(integers);
+}
+
+Status WeightSource::decode_experts(uint32_t layer, std::span<const ExpertRequest> requests) {
+  std::vector<IntegerRequest> integers;
+  for (const ExpertRequest& request : requests) {
+    for (const PlacedMatrix& m : layout_.layers[layer].expert(request.expert))
+      NWC_TRY(decode_floats(layer, m, request.out, &integers));
+  }
+  return decode_integers(integers);
 }
 
 Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out) {
@@ -132,7 +147,7 @@ Status WeightSource::decode_vectors(float* out) {
   for (const VectorPlace& vector : layout_.vectors) {
     float* to = out + vector.at;
     const MutableBytes bytes(reinterpret_cast<uint8_t*>(to), size_t{vector.size} * sizeof(float));
-    NWC_TRY(decode(vector.tensor, 0, vector.size, Dtype::kF32, bytes));
+    NWC_TRY(decode(vector.tensor, 0, file_.tensors()[vector.tensor].rows(), Dtype::kF32, bytes));
     if (!vector.one_plus) continue;
     for (uint32_t i = 0; i < vector.size; ++i) to[i] += 1;
   }

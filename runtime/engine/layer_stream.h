@@ -27,6 +27,12 @@ class CheckedRows {
   std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
 };
 
+/// An expert of a layer, and where it is decoded to.
+struct ExpertRequest {
+  uint32_t expert = 0;
+  MutableBytes out;  ///< its matrices as ModelLayout says
+};
+
 /// Decodes parts of the model as HeldWeights says. One call at a time; with a LayerStream, the owner's
 /// calls are made while the stream is paused, so that no call waits for more than a piece of a matrix. Checksums are
 /// verified the first time a part is touched.
@@ -40,6 +46,8 @@ class WeightSource {
   Status decode_layer(uint32_t layer, MutableBytes out);
   /// The same in pieces 0, 1, ... of a few milliseconds each. True: it was the last one.
   Result<bool> decode_layer_piece(uint32_t layer, uint32_t piece, MutableBytes out);
+  /// Different experts of a layer, together.
+  Status decode_experts(uint32_t layer, std::span<const ExpertRequest> requests);
   /// A tensor, or a layer, if there is one of that number, will be decoded soon: its bytes of the file are asked for.
   void will_decode(size_t tensor) const;
   void will_decode_layer(uint32_t layer) const;
@@ -52,6 +60,8 @@ class WeightSource {
 
  private:
   Status decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out);
+  Status decode_floats(uint32_t layer, const PlacedMatrix& m, MutableBytes out, std::vector<IntegerRequest>* integers);
+  Status decode_integers(std::span<const IntegerRequest> requests);
   Status decode_held(size_t tensor, const HeldMatrix& held, uint64_t begin, uint64_t end, MutableBytes out);
 
   Decoder& decoder_;

@@ -58,13 +58,20 @@ uint64_t integer_scratch(const NwcFile& file, const ModelLayout& layout, const H
   uint64_t most = std::max(integer_scratch(file, {layout.embedding}, {&held.embedding}, workers),
                            integer_scratch(file, {layout.head}, {&held.output(layout)}, workers));
   for (uint32_t l = 0; l < layout.layers.size(); ++l) {
-    std::vector<size_t> tensors;
-    std::vector<const HeldMatrix*> matrices;
-    for (const PlacedMatrix& m : layout.layers[l].matrices) {
-      tensors.push_back(m.tensor);
-      matrices.push_back(&held.matrix(layout, l, m));
-    }
-    most = std::max(most, integer_scratch(file, tensors, matrices, workers));
+    const auto scratch_of = [&](std::span<const PlacedMatrix> matrices) {
+      std::vector<size_t> tensors;
+      std::vector<const HeldMatrix*> forms;
+      for (const PlacedMatrix& m : matrices) {
+        tensors.push_back(m.tensor);
+        forms.push_back(&held.matrix(layout, l, m));
+      }
+      return integer_scratch(file, tensors, forms, workers);
+    };
+    const LayerLayout& layer = layout.layers[l];
+    most = std::max(most, scratch_of(layer.matrices));
+    uint64_t expert = 0;
+    for (uint32_t e = 0; e < layer.num_experts(); ++e) expert = std::max(expert, scratch_of(layer.expert(e)));
+    most = std::max(most, expert * std::min(kExpertsAtOnce, layer.num_experts()));
   }
   return most;
 }
@@ -93,6 +100,7 @@ class Planner {
         params_(params),
         held_(std::move(held)),
         workers_(num_workers(params)),
+        num_experts_(static_cast<uint32_t>(layout.experts_before(layout.model.num_layers))),
         decoder_scratch_(decoder_scratch(file, layout, params, *held_, workers_)) {}
 
   /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.
@@ -102,7 +110,9 @@ class Planner {
     plan.integers = held_->which;
     plan.requantized = held_->requantized;
     plan.weights = s.vectors + s.positions + resident_bytes(plan.resident_layers) +
-                   (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0);
+                   (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0) +
+                   plan.expert_slots * s.expert;
+    plan.num_experts = num_experts_;
     const bool fused = plan.mode == SessionMode::kFused;
     plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer
                           : fused_layers(layout_.model, plan) != 0  ? s.layer
@@ -114,6 +124,8 @@ class Planner {
             ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.partials + s.gate_up +
                   s.activated + 2 * s.inputs + 2 * s.logits
             : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + s.integers + workers_ * s.worker_scratch;
+    if (num_experts_ != 0)
+      plan.activations += 2 * s.hidden + s.routed + s.router_logits + s.router_order + s.expert_inner;
     plan.decoder_scratch = decoder_scratch_;
     if (fused && params_.compute == Compute::kVulkan) {
       plan.weights += vulkan_fused_bytes(file_, fused_matrices(file_, layout_, plan), params_.device_window_bytes);
@@ -139,6 +151,7 @@ class Planner {
     plan.context = context;
     plan.batch = batch;
     plan.resident_layers = layout_.model.num_layers;
+    plan.expert_slots = num_experts_;
     plan.embedding_resident = plan.head_resident = true;
     return price(plan);
   }
@@ -147,6 +160,7 @@ class Planner {
     plan.mode = SessionMode::kStreamed;
     plan.context = context;
     plan.batch = batch;
+    plan.expert_slots = least_slots();
     // One or two layers fill the two buffers anyway: they stay.
     plan.resident_layers = layout_.model.num_layers <= 2 ? layout_.model.num_layers : 0;
     return price(plan);
@@ -156,6 +170,7 @@ class Planner {
     plan.mode = SessionMode::kFused;
     plan.context = context;
     plan.batch = batch;
+    plan.expert_slots = least_slots();
     return price(plan);
   }
   MemoryPlan least(SessionMode mode, uint32_t context) const {
@@ -164,8 +179,21 @@ class Planner {
            : mode == SessionMode::kFused  ? fused(context, batch)
                                           : streamed(context, batch);
   }
-  /// Spends what the budget leaves on embedding and head, which every batch needs, then (kCached, kFused) on layers.
+  /// Spends what the budget leaves on what every batch needs, embedding, head, then (kCached, kFused) layers, and then
+  /// on experts.
   MemoryPlan upgraded(MemoryPlan plan, bool cache_layers) const {
+    plan = with_dense_parts(std::move(plan), cache_layers);
+    if (num_experts_ == 0 || !cache_layers) return plan;
+    if (plan.mode == SessionMode::kStreamed) plan.mode = SessionMode::kCached;
+    const uint64_t slot = session_sizes(file_, layout_, params_, *held_, plan.context, plan.batch).expert;
+    uint64_t most = num_experts_;
+    if (params_.memory_budget_bytes != 0)
+      most =
+          std::min(most, plan.expert_slots + (params_.memory_budget_bytes - plan.total) / std::max<uint64_t>(1, slot));
+    plan.expert_slots = static_cast<uint32_t>(most);
+    return price(plan);
+  }
+  MemoryPlan with_dense_parts(MemoryPlan plan, bool cache_layers) const {
     const auto take = [&](MemoryPlan better) {
       better = price(better);
       if (fits(better)) plan = better;
@@ -207,13 +235,20 @@ class Planner {
     }
     return list;
   }
+  /// Slots that any token can do with: of its experts, none makes way for another.
+  uint32_t least_slots() const {
+    uint32_t most = 0;
+    for (const BlockSpec& block : layout_.model.blocks) most = std::max(most, block.experts.per_token);
+    return std::min(most, num_experts_);
+  }
   uint32_t least_batch(uint32_t context) const { return params_.batch != 0 ? std::min(params_.batch, context) : 1; }
 
   /// Products with coded weights need less memory than decoding layer by layer, and with a linear synthesis they are
   /// faster for single tokens (doc/measurements.md, "Memory and tokens by mode"). A network takes most of the time
   /// either way, and streaming overlaps it with the products.
   bool prefers_fused() const {
-    return file_.codec() && file_.codec()->synthesis.width == 0 && !coded_matrices(layout_, file_).empty();
+    return num_experts_ == 0 && file_.codec() && file_.codec()->synthesis.width == 0 &&
+           !coded_matrices(layout_, file_).empty();
   }
   std::optional<MemoryPlan> best_fused(uint32_t context) const {
     for (const uint32_t batch : batches(kStreamedBatches, context)) {
@@ -246,6 +281,7 @@ class Planner {
   const SessionParams& params_;
   const std::shared_ptr<const HeldWeights> held_;
   const uint32_t workers_;
+  const uint32_t num_experts_;
   const uint64_t decoder_scratch_;
 };
 
@@ -294,8 +330,21 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
     uint64_t widest = m.hidden_size;
     for (const LayerLayout& layer : layout.layers) {
       for (const PlacedMatrix& matrix : layer.matrices) widest = std::max<uint64_t>(widest, matrix.cols);
+      if (layer.per_expert != 0) widest = std::max<uint64_t>(widest, layer.expert(0).back().cols);
     }
     s.integers = Buffer::rounded(integer_scratch(widest, batch));
+  }
+  for (uint32_t l = 0; l < layout.layers.size(); ++l) {
+    if (layout.layers[l].num_experts() == 0) continue;
+    const ExpertSpec& experts = layout.block(l).experts;
+    const uint64_t weights = held.layers[l].expert_bytes;
+    s.expert = std::max(s.expert, Buffer::rounded(weights));
+    s.routed = std::max(s.routed, floats(2 * uint64_t{experts.per_token} + 1));
+    s.router_logits = std::max(s.router_logits, floats(experts.num_experts));
+    s.router_order = std::max(s.router_order, Buffer::rounded(experts.num_experts * sizeof(uint32_t)));
+    // The choice of the next layer's experts is tried there, too.
+    s.expert_inner = std::max(s.expert_inner, floats(std::max<uint64_t>(2 * uint64_t{experts.intermediate_size},
+                                                                        2 * uint64_t{experts.per_token} + 1)));
   }
   s.vectors = Buffer::rounded(uint64_t{layout.vector_elements} * sizeof(float));
   s.positions = Buffer::rounded(uint64_t{m.ends.position_rows} * m.hidden_size * element);
@@ -321,7 +370,7 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
     }
     uint32_t inner = 0;
     for (const BlockSpec& block : m.blocks) {
-      inner = std::max(inner, block.intermediate_size);
+      inner = std::max(inner, block.dense_width());
       s.partials = std::max(s.partials, Buffer::rounded(attention_partial_bytes(block, context, batch)));
     }
     s.activated = floats(inner);

@@ -24,6 +24,12 @@ struct SessionSizes {
   uint64_t angles = 0;          ///< [batch][RotaryTables::width()]
   uint64_t integers = 0;        ///< inputs of products with integers
   uint64_t worker_scratch = 0;  ///< per worker of the CPU
+  // Of a mixture of experts only:
+  uint64_t expert = 0;         ///< the largest expert's matrices
+  uint64_t routed = 0;         ///< [batch][2 per_token + 1]
+  uint64_t router_logits = 0;  ///< [batch][experts]
+  uint64_t router_order = 0;   ///< [experts]
+  uint64_t expert_inner = 0;   ///< [batch][2 experts' intermediate]
   // On a device only:
   uint64_t layer_cache = 0;  ///< the largest layer's part of the KV cache
   uint64_t activated = 0;    ///< [batch][intermediate]
@@ -31,6 +37,8 @@ struct SessionSizes {
   uint64_t inputs = 0;       ///< token ids, angles, embedding rows: on both sides
   uint64_t logits = 0;       ///< [kDeviceLogitRows][vocab]: on both sides
 };
+/// Experts that are decoded together, each on as many threads as there are.
+inline constexpr uint32_t kExpertsAtOnce = 8;
 /// Rows of logits that a device computes at a time.
 inline constexpr uint32_t kDeviceLogitRows = 8;
 /// held: of the plan.

@@ -228,6 +228,9 @@ const ModelRecord& Session::model() const { return impl_->layout.model; }
 const MemoryPlan& Session::plan() const { return impl_->plan; }
 CpuLevel Session::cpu() const { return impl_->cpu(); }
 Compute Session::compute() const { return impl_->params.compute; }
+ExpertStats Session::expert_stats() const {
+  return impl_->forward == nullptr ? ExpertStats() : impl_->forward->expert_stats();
+}
 uint64_t Session::allocated_bytes() const { return impl_->forward == nullptr ? 0 : impl_->forward->allocated_bytes(); }
 
 }  // namespace nwc

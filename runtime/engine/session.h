@@ -7,6 +7,7 @@
 #include <string>
 
 #include "runtime/decoder/decoder.h"
+#include "runtime/engine/expert_cache.h"
 #include "runtime/engine/integer_rates.h"
 
 namespace nwc {
@@ -80,6 +81,8 @@ struct MemoryPlan {
   uint32_t context = 0;
   uint32_t batch = 0;
   uint32_t resident_layers = 0;      ///< layers 0 .. resident_layers - 1 are kept decoded, the others streamed or fused
+  uint32_t num_experts = 0;          ///< of all layers; 0: the model is no mixture of experts
+  uint32_t expert_slots = 0;         ///< decoded experts that are kept, the last used ones; num_experts: all
   bool embedding_resident = false;   ///< false: embedding rows are decoded when a token needs them
   bool head_resident = false;        ///< false: the output head is decoded in bands of rows for every batch
   Dtype weight_dtype = Dtype::kF16;  ///< what is taken
@@ -162,6 +165,8 @@ class Session {
   uint32_t batch() const { return plan().batch; }
   CpuLevel cpu() const;
   Compute compute() const;  ///< where layers are computed now
+  /// What decoding experts took so far; all 0 for a model without any.
+  ExpertStats expert_stats() const;
   /// Bytes that the session itself holds now; at most plan().total minus decoder scratch and file.
   uint64_t allocated_bytes() const;
 

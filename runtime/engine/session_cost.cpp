@@ -30,6 +30,20 @@ double memory_rate(Runner& runner) {
   return 2.0 * kProbeRows * kProbeCols / std::max(best, 1e-9);
 }
 
+/// A token multiplies by the experts that it takes. Of those the plan keeps a share, which is taken to be what is found
+/// in memory: routers spread tokens evenly, more or less, so that the true share is higher.
+void add_experts(const ModelLayout& layout, const MemoryPlan& plan, SessionCost* cost, uint64_t* multiplied) {
+  const bool all = plan.expert_slots == plan.num_experts;
+  const double missing = plan.num_experts == 0 ? 0 : 1 - static_cast<double>(plan.expert_slots) / plan.num_experts;
+  for (uint32_t l = 0; l < layout.layers.size(); ++l) {
+    const LayerLayout& layer = layout.layers[l];
+    const uint64_t used = layer.expert_elements * layout.block(l).experts.per_token;
+    *multiplied += layer.num_experts() == 0 ? 0 : used;
+    if (all) cost->resident_weights += layer.expert_elements * layer.num_experts();
+    if (layer.num_experts() != 0) cost->weights_per_token += static_cast<uint64_t>(missing * static_cast<double>(used));
+  }
+}
+
 double seconds(uint64_t weights, double per_second) {
   return per_second > 0 ? static_cast<double>(weights) / per_second : 0;
 }
@@ -72,6 +86,7 @@ Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dt
   };
   for (uint32_t l = 0; l < layout.layers.size(); ++l)
     for (const PlacedMatrix& m : layout.layers[l].matrices) add(m.tensor, l < plan.resident_layers, true);
+  add_experts(layout, plan, &cost, &multiplied);
   add(layout.head, plan.head_resident, true);
   if (layout.head != layout.embedding) add(layout.embedding, plan.embedding_resident, false);
   cost.load_seconds = seconds(cost.resident_weights, rates.decoded_weights);

@@ -93,6 +93,7 @@ std::string why_not_f16(const NwcFile& file, const ModelLayout& layout) {
   if (layout.head != layout.embedding) tensors.push_back(layout.head);
   for (const LayerLayout& layer : layout.layers) {
     for (const PlacedMatrix& m : layer.matrices) tensors.push_back(m.tensor);
+    for (const PlacedMatrix& m : layer.expert_matrices) tensors.push_back(m.tensor);
   }
   for (const size_t tensor : tensors) {
     const TensorRecord& r = file.tensors()[tensor];

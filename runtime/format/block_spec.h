@@ -42,13 +42,17 @@ struct RopeSpec {
   bool operator==(const RopeSpec&) const = default;
 };
 
-/// Mixture of experts. Described, so that files may hold it; sessions do not run it yet.
+/// Mixture of experts (Shazeer et al. 2017): every token takes the `per_token` experts that its router's logits rank
+/// highest, of equal ones the first, and adds up what they give, times their weights.
 struct ExpertSpec {
   uint32_t num_experts = 0;  ///< 0: a dense MLP
-  uint32_t per_token = 0, intermediate_size = 0, shared_intermediate_size = 0;
+  uint32_t per_token = 0, intermediate_size = 0;
+  uint32_t shared_intermediate_size = 0;  ///< of the expert that every token takes besides; 0: there is none
   RouterKind router = RouterKind::kSoftmaxThenTopK;
-  bool normalized = false, router_bias = false, shared_gate = false;
-  float scale = 1;
+  bool normalized = false;   ///< a token's weights are divided by their sum
+  bool router_bias = false;  ///< is added to the logits
+  bool shared_gate = false;  ///< the shared expert counts by the sigmoid of a product with its input
+  float scale = 1;           ///< of the weights
   bool operator==(const ExpertSpec&) const = default;
 };
 
@@ -82,12 +86,17 @@ struct BlockSpec {
   bool gated = true;  ///< activation(gate) * up; else activation(up)
   bool mlp_bias = false;
   MlpActivation activation = MlpActivation::kSilu;
-  float clamp = 0;  ///< bound of gate and up before the activation; 0: none
+  float clamp = 0;           ///< bound of gate (above) and up (both sides) before the activation; 0: none
+  bool up_plus_one = false;  ///< activation(gate) * (up + 1) (GPT-OSS)
   ExpertSpec experts;
 
   uint32_t rope_dims() const {
     if (positions == Positions::kNone) return 0;
     return rope.dims != 0 ? rope.dims : head_dim;
+  }
+  /// Width of the MLP that all tokens take: the shared expert's in a mixture, where it may be 0.
+  uint32_t dense_width() const {
+    return experts.num_experts != 0 ? experts.shared_intermediate_size : intermediate_size;
   }
   uint32_t q_width() const { return num_heads * head_dim; }
   uint32_t kv_width() const { return num_kv_heads * head_dim; }
@@ -141,6 +150,7 @@ enum class Role : uint8_t {
   kKNorm = 41,
   kOutput = 42,  ///< [hidden][heads * head_dim]
   kOutputBias = 43,
+  kSinks = 44,   ///< [heads]
   kGate = 48,    ///< [intermediate][hidden]
   kUp = 49,      ///< [intermediate][hidden]
   kGateUp = 50,  ///< in place of the two: gate's rows, then up's
@@ -149,9 +159,21 @@ enum class Role : uint8_t {
   kUpBias = 53,
   kGateUpBias = 54,
   kDownBias = 55,
+  kRouter = 56,      ///< [experts][hidden]
+  kRouterBias = 57,  ///< [experts]
+  kSharedGate = 58,  ///< [1][hidden]; the shared expert's matrices are those of a dense MLP
+  // Matrices of one expert each, and the biases of all experts of a layer.
+  kExpertGate = 64,        ///< [experts' intermediate][hidden]
+  kExpertUp = 65,          ///< likewise
+  kExpertGateUp = 66,      ///< in place of the two: gate's rows, then up's
+  kExpertDown = 67,        ///< [hidden][experts' intermediate]
+  kExpertGateUpBias = 68,  ///< [experts][2 experts' intermediate]
+  kExpertDownBias = 69,    ///< [experts][hidden]
 };
 inline constexpr uint8_t kFirstLayerRole = 16;
-inline constexpr uint8_t kNumRoles = 56;  ///< above every role
-const char* role_name(Role role);         ///< nullptr for a value that is none
+inline constexpr uint8_t kNumRoles = 70;  ///< above every role
+/// Is there one tensor for each expert of each layer?
+constexpr bool of_expert(Role role) { return role >= Role::kExpertGate && role <= Role::kExpertDown; }
+const char* role_name(Role role);  ///< nullptr for a value that is none
 
 }  // namespace nwc

@@ -1,4 +1,5 @@
 // Names of roles and of tensors.
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/format/model_record.h"
@@ -33,6 +34,7 @@ const char* role_name(Role role) {
     case Role::kKNorm: return "k's norm";
     case Role::kOutput: return "attention output";
     case Role::kOutputBias: return "attention output's bias";
+    case Role::kSinks: return "attention sinks";
     case Role::kGate: return "gate";
     case Role::kUp: return "up";
     case Role::kGateUp: return "gate and up";
@@ -41,6 +43,15 @@ const char* role_name(Role role) {
     case Role::kUpBias: return "up's bias";
     case Role::kGateUpBias: return "gate's and up's bias";
     case Role::kDownBias: return "down's bias";
+    case Role::kRouter: return "router";
+    case Role::kRouterBias: return "router's bias";
+    case Role::kSharedGate: return "shared expert's gate";
+    case Role::kExpertGate: return "expert's gate";
+    case Role::kExpertUp: return "expert's up";
+    case Role::kExpertGateUp: return "expert's gate and up";
+    case Role::kExpertDown: return "expert's down";
+    case Role::kExpertGateUpBias: return "experts' gate's and up's bias";
+    case Role::kExpertDownBias: return "experts' down's bias";
   }
   return nullptr;
 }
@@ -76,12 +87,19 @@ float score_scale(const BlockSpec& block) {
   return 1.0f / std::sqrt(static_cast<float>(block.head_dim));
 }
 
-std::string ModelRecord::tensor_name(Role role, uint32_t layer) const {
+bool ModelRecord::has_experts() const {
+  return std::any_of(blocks.begin(), blocks.end(), [](const BlockSpec& b) { return b.experts.num_experts != 0; });
+}
+
+std::string ModelRecord::tensor_name(Role role, uint32_t layer, uint32_t expert) const {
   for (const TensorName& name : names.empty() ? llama_names() : names) {
     if (name.role != role) continue;
-    const size_t at = name.pattern.find("{}");
-    if (at == std::string::npos) return name.pattern;
-    return name.pattern.substr(0, at) + std::to_string(layer) + name.pattern.substr(at + 2);
+    std::string text = name.pattern;
+    for (const uint32_t number : {layer, expert}) {
+      const size_t at = text.find("{}");
+      if (at != std::string::npos) text.replace(at, 2, std::to_string(number));
+    }
+    return text;
   }
   return {};
 }

@@ -15,6 +15,7 @@ constexpr size_t kMaxLongFactors = 512;
 constexpr uint32_t kMaxVocab = 1u << 22;
 constexpr uint32_t kMaxWidth = 1u << 20;
 constexpr uint32_t kMaxHeads = 4096;
+constexpr uint32_t kMaxExperts = 4096;
 constexpr uint32_t kMaxHeadDim = 1024;
 constexpr uint32_t kMaxPositions = 1u << 24;
 constexpr size_t kMaxEosIds = 16;
@@ -89,6 +90,24 @@ Status validate_rope(const BlockSpec& block) {
   return check_count(rope.original_max_positions, kMaxPositions, "rope_original_max_positions");
 }
 
+Status validate_experts(const ExpertSpec& experts) {
+  if (experts.num_experts == 0) {
+    return experts == ExpertSpec() ? Status() : corrupt("model field num_experts is 0, but experts are described");
+  }
+  NWC_TRY(check_count(experts.num_experts, kMaxExperts, "num_experts"));
+  NWC_TRY(check_count(experts.per_token, kMaxExperts, "experts per token"));
+  if (experts.per_token > experts.num_experts) {
+    return corrupt(str_cat("model field experts per token is ", experts.per_token, ", the layer has ",
+                           experts.num_experts, " experts"));
+  }
+  NWC_TRY(check_count(experts.intermediate_size, kMaxWidth, "experts' intermediate_size"));
+  if (experts.shared_intermediate_size != 0)
+    NWC_TRY(check_count(experts.shared_intermediate_size, kMaxWidth, "shared expert's intermediate_size"));
+  if (experts.shared_gate && experts.shared_intermediate_size == 0)
+    return corrupt("the model describes a gate of a shared expert that it does not have");
+  return check_finite(experts.scale, "router's scale");
+}
+
 Status validate_block(const BlockSpec& block) {
   NWC_TRY(check_count(block.intermediate_size, kMaxWidth, "intermediate_size"));
   NWC_TRY(check_count(block.num_heads, kMaxHeads, "num_heads"));
@@ -114,6 +133,7 @@ Status validate_block(const BlockSpec& block) {
   NWC_TRY(check_not_negative(block.clamp, "clamp"));
   if (block.parallel == Parallel::kSharedNorm && !block.norm_before)
     return corrupt("model field parallel shares a norm that the block does not have");
+  NWC_TRY(validate_experts(block.experts));
   return validate_rope(block);
 }
 
@@ -186,10 +206,12 @@ bool fits_record_1(const ModelRecord& record) {
 
 Status check_runnable(const ModelRecord& record) {
   for (const BlockSpec& block : record.blocks) {
-    if (block.experts != ExpertSpec()) return unsupported("a mixture of experts is stored and decoded, not run");
     if (!block.causal) return unsupported("attention to later positions (an encoder) is not run");
-    if (block.sinks) return unsupported("attention sinks are not run");
-    if (block.clamp != 0) return unsupported("clamped activations are not run");
+    if (block.experts.num_experts != 0 && !block.gated) return unsupported("experts without a gate are not run");
+    if (block.experts.shared_intermediate_size != 0 && block.mlp_bias)
+      return unsupported("a shared expert with biases is not run");
+    if ((block.clamp != 0 || block.up_plus_one) && !block.gated)
+      return unsupported("clamped activations without a gate are not run");
   }
   return {};
 }

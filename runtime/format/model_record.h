@@ -15,7 +15,8 @@ namespace nwc {
 /// The most layers that a MODEL record has (doc/format_model.md).
 inline constexpr uint32_t kMaxModelLayers = 4096;
 
-/// Where the tensors of one role have their name: a pattern with "{}" for the layer's number.
+/// Where the tensors of one role have their name: a pattern with "{}" for the layer's number, and a second one for the
+/// expert's where each has a tensor of its own.
 struct TensorName {
   Role role = Role::kEmbedding;
   std::string pattern;
@@ -37,8 +38,11 @@ struct ModelRecord {
 
   const BlockSpec& block(uint32_t layer = 0) const { return blocks[block_kind.empty() ? 0 : block_kind[layer]]; }
   BlockSpec& block(uint32_t layer = 0) { return blocks[block_kind.empty() ? 0 : block_kind[layer]]; }
-  /// The name of a role's tensor, of a layer where the role is one of a layer's; empty: the model has no such tensor.
-  std::string tensor_name(Role role, uint32_t layer = 0) const;
+  /// The name of a role's tensor, of a layer where the role is one of a layer's, and of an expert where it is one of an
+  /// expert's; empty: the model has no such tensor.
+  std::string tensor_name(Role role, uint32_t layer = 0, uint32_t expert = 0) const;
+  /// Is any kind of block a mixture of experts?
+  bool has_experts() const;
   bool operator==(const ModelRecord&) const = default;
 };
 
@@ -46,8 +50,8 @@ struct ModelRecord {
 const std::vector<TensorName>& llama_names();
 /// Can version 1 of the record say it all? Writers use it then, so that readers of format 1.0 run the model.
 bool fits_record_1(const ModelRecord& record);
-/// Why no session can run this model, though the record is valid: experts, attention to later positions, and what else
-/// this version describes and does not compute. Names the field. OK: it can.
+/// Why no session can run this model, though the record is valid: attention to later positions, and what else this
+/// version describes and does not compute. Names the field. OK: it can.
 Status check_runnable(const ModelRecord& record);
 
 /// Checks ranges and relations (heads divide, limits of doc/format_model.md). Message names the field.

@@ -144,7 +144,7 @@ void positions(F& f, Spec& s) {
 
 template <typename F, typename Spec>
 void mlp(F& f, Spec& s) {
-  f.flags("MLP flags", {&s.gated, &s.mlp_bias});
+  f.flags("MLP flags", {&s.gated, &s.mlp_bias, &s.up_plus_one});
   f.choice("activation", s.activation, MlpActivation::kQuickGelu);
   f.reserved(2);
   f.value("intermediate_size", s.intermediate_size);
@@ -338,12 +338,16 @@ Status validate_names(const std::vector<TensorName>& names) {
   for (size_t i = 0; i < names.size(); ++i) {
     const TensorName& name = names[i];
     const std::string quoted = str_cat("the name of the ", role_name(name.role), ", \"", name.pattern, "\",");
-    const size_t at = name.pattern.find("{}");
     const bool of_layer = static_cast<uint8_t>(name.role) >= kFirstLayerRole;
+    const size_t places = !of_layer ? 0 : of_expert(name.role) ? 2 : 1;
+    size_t found = 0;
+    for (size_t at = name.pattern.find("{}"); at != std::string::npos; at = name.pattern.find("{}", at + 2)) ++found;
     if (name.pattern.empty() || name.pattern.size() > kMaxName)
       return corrupt(str_cat(quoted, " must have 1 to ", kMaxName, " bytes"));
-    if (of_layer != (at != std::string::npos) || (of_layer && name.pattern.find("{}", at + 2) != std::string::npos)) {
-      return corrupt(str_cat(quoted, of_layer ? " needs {} once, for the layer" : " must not have {}"));
+    if (found != places) {
+      return corrupt(str_cat(quoted, places == 0   ? " must not have {}"
+                                     : places == 1 ? " needs {} once, for the layer"
+                                                   : " needs {} twice, for the layer and the expert"));
     }
     const auto same = [&](const TensorName& other) { return other.role == name.role; };
     if (std::find_if(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), same) !=

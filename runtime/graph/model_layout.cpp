@@ -44,8 +44,8 @@ class Resolver {
  private:
   bool has(Role role) const { return !out_.model.tensor_name(role).empty(); }
 
-  Result<size_t> find(Role role, uint32_t layer, const Shape& shape) {
-    const std::string name = out_.model.tensor_name(role, layer);
+  Result<size_t> find(Role role, uint32_t layer, const Shape& shape, uint32_t expert = 0) {
+    const std::string name = out_.model.tensor_name(role, layer, expert);
     if (name.empty()) {
       return corrupt(str_cat("the model description does not say what the ", role_name(role), " is called"));
     }
@@ -62,7 +62,14 @@ class Resolver {
   }
 
   Status add_vector(Role role, uint32_t layer, uint32_t size, bool one_plus, uint32_t* at) {
-    NWC_ASSIGN_OR_RETURN(const size_t tensor, find(role, layer, {size}));
+    return add_vector(role, layer, Shape{size}, one_plus, at);
+  }
+  Status add_vector(Role role, uint32_t layer, const Shape& shape, bool one_plus, uint32_t* at) {
+    NWC_ASSIGN_OR_RETURN(const size_t tensor, find(role, layer, shape));
+    uint64_t count = 1;
+    for (const uint64_t d : shape) count *= d;  // of at most two sizes below 2^21
+    if (count > UINT32_MAX - 4) return limit_error("the model's norms and biases are too many");
+    const uint32_t size = static_cast<uint32_t>(count);
     if (size > UINT32_MAX - 4 - out_.vector_elements) return limit_error("the model's norms and biases are too many");
     if (at != nullptr) *at = out_.vector_elements;
     out_.vectors.push_back({role, tensor, size, out_.vector_elements, one_plus});
@@ -72,9 +79,9 @@ class Resolver {
 
   Status add_norm(Role gain, Role bias, uint32_t layer, const BlockSpec& spec, LayerLayout* to) {
     const uint32_t n = out_.model.hidden_size;
-    NWC_TRY(add_vector(gain, layer, n, spec.norm_one_plus, &to->norm_at[static_cast<size_t>(gain)]));
+    NWC_TRY(add_vector(gain, layer, n, spec.norm_one_plus, &to->vector_at[static_cast<size_t>(gain)]));
     if (!spec.norm_bias) return {};
-    return add_vector(bias, layer, n, false, &to->norm_at[static_cast<size_t>(bias)]);
+    return add_vector(bias, layer, n, false, &to->vector_at[static_cast<size_t>(bias)]);
   }
 
   struct Part {
@@ -105,34 +112,78 @@ class Resolver {
     return {};
   }
 
+  Status add_experts(uint32_t layer, const BlockSpec& s, LayerLayout* to) {
+    const uint32_t hidden = out_.model.hidden_size, experts = s.experts.num_experts;
+    const uint32_t inner = s.experts.intermediate_size;
+    const auto at = [&](Role role) { return &to->vector_at[static_cast<size_t>(role)]; };
+    NWC_TRY(add_vector(Role::kRouter, layer, Shape{experts, hidden}, false, at(Role::kRouter)));
+    if (s.experts.router_bias) NWC_TRY(add_vector(Role::kRouterBias, layer, experts, false, at(Role::kRouterBias)));
+    if (s.experts.shared_gate)
+      NWC_TRY(add_vector(Role::kSharedGate, layer, Shape{1, hidden}, false, at(Role::kSharedGate)));
+    if (s.mlp_bias) {
+      NWC_TRY(add_vector(Role::kExpertGateUpBias, layer, Shape{experts, 2 * uint64_t{inner}}, false,
+                         at(Role::kExpertGateUpBias)));
+      NWC_TRY(add_vector(Role::kExpertDownBias, layer, Shape{experts, hidden}, false, at(Role::kExpertDownBias)));
+    }
+    std::vector<std::pair<Role, Shape>> parts = {{Role::kExpertGate, {inner, hidden}},
+                                                 {Role::kExpertUp, {inner, hidden}}};
+    if (has(Role::kExpertGateUp)) parts = {{Role::kExpertGateUp, {2 * uint64_t{inner}, hidden}}};
+    parts.push_back({Role::kExpertDown, {hidden, inner}});
+    to->per_expert = static_cast<uint32_t>(parts.size());
+    for (uint32_t e = 0; e < experts; ++e) {
+      to->expert_elements = 0;
+      for (const auto& [role, shape] : parts) {
+        NWC_ASSIGN_OR_RETURN(const size_t tensor, find(role, layer, shape, e));
+        const uint32_t rows = static_cast<uint32_t>(shape[0]), cols = static_cast<uint32_t>(shape[1]);
+        to->expert_matrices.push_back({role, tensor, rows, cols, to->expert_elements});
+        to->expert_elements += uint64_t{rows} * cols;
+      }
+    }
+    return {};
+  }
+
+  /// The MLP that every token takes: of a mixture the shared expert, if there is one.
+  Status add_mlp(uint32_t layer, const BlockSpec& s, LayerLayout* to) {
+    const uint32_t inner = s.dense_width(), hidden = out_.model.hidden_size;
+    if (inner == 0) {
+      for (const Linear l : {Linear::kGateUp, Linear::kDown})
+        to->first[static_cast<size_t>(l) + 1] = static_cast<uint32_t>(to->matrices.size());
+      return {};
+    }
+    std::vector<Part> up = {{Role::kUp, Role::kUpBias, inner}};
+    if (s.gated) up.insert(up.begin(), {Role::kGate, Role::kGateBias, inner});
+    NWC_TRY(
+        add_linear(Linear::kGateUp, layer, up, {Role::kGateUp, Role::kGateUpBias, 2 * inner}, hidden, s.mlp_bias, to));
+    return add_linear(Linear::kDown, layer, {{Role::kDown, Role::kDownBias, hidden}}, {}, inner, s.mlp_bias, to);
+  }
+
   Status resolve_layer(uint32_t layer) {
     const ModelRecord& m = out_.model;
     LayerLayout to;
     to.kind = m.block_kind.empty() ? uint8_t{0} : m.block_kind[layer];
     to.first_vector = out_.vectors.size();
-    std::fill(std::begin(to.norm_at), std::end(to.norm_at), kNoVector);
+    std::fill(std::begin(to.vector_at), std::end(to.vector_at), kNoVector);
     std::fill(std::begin(to.bias_at), std::end(to.bias_at), kNoVector);
     const BlockSpec& s = m.blocks[to.kind];
-    const uint32_t q = s.q_width(), kv = s.kv_width(), inner = s.intermediate_size, hidden = m.hidden_size;
+    const uint32_t q = s.q_width(), kv = s.kv_width(), hidden = m.hidden_size;
     NWC_TRY(add_linear(Linear::kQkv, layer,
                        {{Role::kQ, Role::kQBias, q}, {Role::kK, Role::kKBias, kv}, {Role::kV, Role::kVBias, kv}},
                        {Role::kQkv, Role::kQkvBias, q + 2 * kv}, hidden, s.qkv_bias, &to));
     NWC_TRY(
         add_linear(Linear::kOutput, layer, {{Role::kOutput, Role::kOutputBias, hidden}}, {}, q, s.output_bias, &to));
-    std::vector<Part> up = {{Role::kUp, Role::kUpBias, inner}};
-    if (s.gated) up.insert(up.begin(), {Role::kGate, Role::kGateBias, inner});
-    NWC_TRY(
-        add_linear(Linear::kGateUp, layer, up, {Role::kGateUp, Role::kGateUpBias, 2 * inner}, hidden, s.mlp_bias, &to));
-    NWC_TRY(add_linear(Linear::kDown, layer, {{Role::kDown, Role::kDownBias, hidden}}, {}, inner, s.mlp_bias, &to));
+    NWC_TRY(add_mlp(layer, s, &to));
+    if (s.experts.num_experts != 0) NWC_TRY(add_experts(layer, s, &to));
+    if (s.sinks)
+      NWC_TRY(add_vector(Role::kSinks, layer, s.num_heads, false, &to.vector_at[static_cast<size_t>(Role::kSinks)]));
     for (const Step& step : out_.steps[to.kind]) {
       if (step.kind == StepKind::kNorm) NWC_TRY(add_norm(step.gain, step.bias, layer, s, &to));
     }
     if (s.qk_norm != QkNorm::kNone) {
       const bool whole = s.qk_norm == QkNorm::kWhole;
       NWC_TRY(add_vector(Role::kQNorm, layer, whole ? q : s.head_dim, s.norm_one_plus,
-                         &to.norm_at[static_cast<size_t>(Role::kQNorm)]));
+                         &to.vector_at[static_cast<size_t>(Role::kQNorm)]));
       NWC_TRY(add_vector(Role::kKNorm, layer, whole ? kv : s.head_dim, s.norm_one_plus,
-                         &to.norm_at[static_cast<size_t>(Role::kKNorm)]));
+                         &to.vector_at[static_cast<size_t>(Role::kKNorm)]));
     }
     to.end_vector = out_.vectors.size();
     out_.layers.push_back(std::move(to));
@@ -149,6 +200,12 @@ uint64_t ModelLayout::max_layer_elements() const {
   uint64_t most = 0;
   for (const LayerLayout& layer : layers) most = std::max(most, layer.elements);
   return most;
+}
+
+uint64_t ModelLayout::experts_before(uint32_t layer) const {
+  uint64_t count = 0;
+  for (uint32_t l = 0; l < layer; ++l) count += layers[l].num_experts();
+  return count;
 }
 
 bool ModelLayout::uses(Slot slot) const {

@@ -28,16 +28,22 @@ struct VectorPlace {
 inline constexpr uint32_t kNoVector = UINT32_MAX;
 
 struct LayerLayout {
-  uint8_t kind = 0;                      ///< index into ModelLayout::model.blocks
-  std::vector<PlacedMatrix> matrices;    ///< in the order in which they lie, without gaps
+  uint8_t kind = 0;                    ///< index into ModelLayout::model.blocks
+  std::vector<PlacedMatrix> matrices;  ///< in the order in which they lie, without gaps
+  /// Of all experts, those of expert e from e * per_expert on: gate, up (or both in one), down. Each expert is decoded
+  /// into a buffer of its own, in which its matrices lie without gaps.
+  std::vector<PlacedMatrix> expert_matrices;
+  uint32_t per_expert = 0;
+  uint64_t expert_elements = 0;          ///< of an expert's buffer
   uint32_t first[kNumLinears + 1] = {};  ///< matrices first[l] .. first[l + 1] - 1 are Linear l
   uint64_t elements = 0;                 ///< of the layer's buffer
-  uint32_t norm_at[kNumRoles] = {};      ///< of norms' gains and biases, by role: floats, or kNoVector
-  uint32_t bias_at[kNumLinears] = {};    ///< likewise, of the biases of a product together
-  size_t first_vector = 0;               ///< ModelLayout::vectors from here to end_vector - 1 are this layer's
+  /// Floats in front of a vector, by role, or kNoVector: gains and biases of norms, sinks, router, biases of experts.
+  uint32_t vector_at[kNumRoles] = {};
+  uint32_t bias_at[kNumLinears] = {};  ///< likewise, of the biases of a product together
+  size_t first_vector = 0;             ///< ModelLayout::vectors from here to end_vector - 1 are this layer's
   size_t end_vector = 0;
 
-  uint32_t norm(Role role) const { return norm_at[static_cast<size_t>(role)]; }
+  uint32_t vector(Role role) const { return vector_at[static_cast<size_t>(role)]; }
   uint32_t bias(Linear l) const { return bias_at[static_cast<size_t>(l)]; }
   /// The matrices of a product as one, which they are in the buffer.
   struct Product {
@@ -47,6 +53,12 @@ struct LayerLayout {
     const std::span<const PlacedMatrix> all = linear(l);
     const uint64_t begin = all.front().offset, cols = all.front().cols;
     return {begin, (all.back().offset - begin) / cols + all.back().rows, cols};
+  }
+  std::span<const PlacedMatrix> expert(uint32_t e) const {
+    return std::span(expert_matrices).subspan(size_t{e} * per_expert, per_expert);
+  }
+  uint32_t num_experts() const {
+    return per_expert == 0 ? 0 : static_cast<uint32_t>(expert_matrices.size() / per_expert);
   }
   std::span<const PlacedMatrix> linear(Linear l) const {
     const uint32_t i = static_cast<uint32_t>(l);
@@ -80,6 +92,8 @@ struct ModelLayout {
   const BlockSpec& block(uint32_t layer) const { return model.blocks[layers[layer].kind]; }
   std::span<const Step> layer_steps(uint32_t layer) const { return steps[layers[layer].kind]; }
   uint64_t max_layer_elements() const;
+  /// Experts of all layers in front of a layer, and of all of them for layers.size().
+  uint64_t experts_before(uint32_t layer) const;
   /// Does any step of any kind of block use this slot?
   bool uses(Slot slot) const;
   /// Numbers a token has in a slot, the most of any kind of block.

@@ -68,7 +68,23 @@ class Expander {
     branch(linear, in, gain, bias);
     add();
   }
+  void experts(Slot in) {
+    const bool shared = spec_.experts.shared_intermediate_size != 0;
+    steps_.push_back({StepKind::kRoute, in, Slot::kRouted});
+    if (shared) {
+      product(Linear::kGateUp, in, Slot::kInner);
+      in_place(StepKind::kActivate, Slot::kInner);
+      if (spec_.experts.shared_gate) in_place(StepKind::kShare, Slot::kInner);
+      product(Linear::kDown, Slot::kInner, Slot::kBranch);
+    }
+    Step step{StepKind::kExperts, in, Slot::kBranch};
+    step.accumulate = shared;
+    steps_.push_back(step);
+    if (spec_.norm_after) norm(Slot::kBranch, Slot::kBranch, Role::kMlpPostNorm, Role::kMlpPostNormBias);
+    add();
+  }
   void mlp(Slot in) {
+    if (spec_.experts.num_experts != 0) return experts(in);
     product(Linear::kGateUp, in, Slot::kInner);
     in_place(StepKind::kActivate, Slot::kInner);
     output(Linear::kDown, Slot::kInner, Role::kMlpPostNorm, Role::kMlpPostNormBias);
@@ -79,7 +95,7 @@ class Expander {
 };
 
 const char* slot_name(Slot slot) {
-  constexpr const char* kNames[kNumSlots] = {"residual", "normed", "branch", "qkv", "attended", "inner"};
+  constexpr const char* kNames[kNumSlots] = {"residual", "normed", "branch", "qkv", "attended", "inner", "routed"};
   return kNames[static_cast<uint32_t>(slot)];
 }
 
@@ -104,7 +120,8 @@ uint32_t slot_width(const BlockSpec& spec, uint32_t hidden_size, Slot slot) {
   switch (slot) {
     case Slot::kQkv: return spec.q_width() + 2 * spec.kv_width();
     case Slot::kAttended: return spec.q_width();
-    case Slot::kInner: return spec.gated ? 2 * spec.intermediate_size : spec.intermediate_size;
+    case Slot::kInner: return spec.gated ? 2 * spec.dense_width() : spec.dense_width();
+    case Slot::kRouted: return spec.experts.num_experts != 0 ? 2 * spec.experts.per_token + 1 : 0;
     default: return hidden_size;
   }
 }
@@ -126,6 +143,11 @@ std::string describe(const std::vector<Step>& steps) {
       case StepKind::kAdd:
         text += str_cat(out, " += ", step.scale == 1 ? "" : std::to_string(step.scale) + " * ", in);
         break;
+      case StepKind::kRoute: text += str_cat(out, " = route(", in, ")"); break;
+      case StepKind::kExperts:
+        text += str_cat(out, step.accumulate ? " += " : " = ", "experts(", in, ") by routed");
+        break;
+      case StepKind::kShare: text += str_cat(out, " = ", in, " by the shared expert's gate"); break;
     }
     text += "\n";
   }

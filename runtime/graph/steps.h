@@ -16,9 +16,12 @@ enum class Slot : uint8_t {
   kBranch,    ///< [hidden], what attention or the MLP is about to add
   kQkv,       ///< [q_width + 2 kv_width]: queries, keys, values
   kAttended,  ///< [q_width]
-  kInner,     ///< [intermediate], or gate and up beside each other [2 intermediate]
+  kInner,     ///< [intermediate], or gate and up beside each other [2 intermediate]; in a mixture the shared expert's
+  /// [2 per_token + 1]: numbers of the experts that a token takes, ascending, as u32; their weights; and by how much
+  /// the shared expert counts.
+  kRouted,
 };
-inline constexpr uint32_t kNumSlots = 6;
+inline constexpr uint32_t kNumSlots = 7;
 
 /// Linear layers that have the same input are one product: their rows lie one below the other.
 enum class Linear : uint8_t { kQkv = 0, kOutput = 1, kGateUp = 2, kDown = 3 };
@@ -32,6 +35,9 @@ enum class StepKind : uint8_t {
   kAttend,    ///< keys and values enter the cache; out = attention of the queries
   kActivate,  ///< in place: the first `intermediate` numbers become activation(gate) * up, or activation(up)
   kAdd,       ///< out += scale * in
+  kRoute,     ///< out = which experts a token takes
+  kExperts,   ///< out = what these experts make of in, by their weights, or out += that (accumulate)
+  kShare,     ///< in place: times what kRouted says of the shared expert
 };
 
 struct Step {
@@ -39,7 +45,7 @@ struct Step {
   Slot in = Slot::kResidual, out = Slot::kResidual;
   Linear linear = Linear::kQkv;                                       ///< kLinear
   Role gain = Role::kAttentionNorm, bias = Role::kAttentionNormBias;  ///< kNorm
-  bool accumulate = false;                                            ///< kLinear
+  bool accumulate = false;                                            ///< kLinear, kExperts
   float scale = 1;                                                    ///< kAdd
 };
 

@@ -51,7 +51,8 @@ TEST(Attention, OneTokenMatchesDoublePrecisionAtEveryLength) {
       for (const uint32_t threads : {1u, 2u, 5u}) {
         const auto runner = make_thread_pool(threads);
         std::vector<float> scratch(stride * runner->num_workers(), std::nanf("")), out(size_t{kHeads} * kDim);
-        attend(kernels, *runner, block, cache, 0, position, 1, row, kWidth, out.data(), scratch.data(), stride);
+        attend(kernels, *runner, block, cache, 0, position, 1, row, kWidth, nullptr, out.data(), scratch.data(),
+               stride);
         if (first.empty()) first = out;
         ASSERT_EQ(out, first) << "threads change the result at position " << position;
       }

@@ -95,8 +95,12 @@ TEST_P(FamiliesCoded, EveryModeComputesWithTheDecodedWeights) {
   size_t matrices = 0;
   for (size_t i = 0; i < c.file->tensors().size(); ++i) {
     const TensorRecord& t = c.file->tensors()[i];
-    EXPECT_EQ(t.storage == Storage::kCoded, t.shape.size() == 2) << t.name;
-    matrices += t.shape.size() == 2;
+    // Routers and what else is no matrix of weights stays as it is.
+    const bool matrix = t.shape.size() == 2 && !t.name.ends_with("mlp.gate.weight") &&
+                        !t.name.ends_with("block_sparse_moe.gate.weight") &&
+                        !t.name.ends_with("shared_expert_gate.weight");
+    EXPECT_EQ(t.storage == Storage::kCoded, matrix) << t.name;
+    matrices += matrix;
     PlainTensor plain{t.shape, Dtype::kF32, std::vector<uint8_t>(t.num_elements() * sizeof(float))};
     DecodeRequest request;
     request.tensor = i;

@@ -148,7 +148,7 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
                           return m.role == role;
                         })->tensor];
       };
-      const Vector normed = normalise(norm_tensor(layer.norm(Role::kAttentionNorm)), x, pass);
+      const Vector normed = normalise(norm_tensor(layer.vector(Role::kAttentionNorm)), x, pass);
       Vector q = multiply(tensor(Role::kQ), normed, pass), k = multiply(tensor(Role::kK), normed, pass);
       rotate(q, t);
       rotate(k, t);
@@ -182,7 +182,7 @@ std::vector<double> LlamaReference::logits(const std::vector<uint32_t>& tokens, 
         }
       }
       add(multiply(tensor(Role::kOutput), attention, pass));
-      const Vector inner = normalise(norm_tensor(layer.norm(Role::kMlpNorm)), x, pass);
+      const Vector inner = normalise(norm_tensor(layer.vector(Role::kMlpNorm)), x, pass);
       Vector gate = multiply(tensor(Role::kGate), inner, pass);
       const Vector up = multiply(tensor(Role::kUp), inner, pass);
       for (size_t i = 0; i < gate.size(); ++i)

@@ -213,9 +213,30 @@ TEST(ModelRecord, VersionTwoIsValidated) {
     EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
   }
   ModelRecord experts = gemma_like_record();
-  experts.blocks[0].experts.num_experts = 8;
+  ExpertSpec& spec = experts.blocks[0].experts;
+  spec = {.num_experts = 8, .per_token = 2, .intermediate_size = 16, .shared_intermediate_size = 24};
+  spec.shared_gate = true;
   EXPECT_TRUE(validate(experts).ok());
-  EXPECT_EQ(check_runnable(experts).code(), StatusCode::kUnsupported);
+  EXPECT_TRUE(check_runnable(experts).ok());
+  const std::pair<const char*, void (*)(ExpertSpec&)> wrong[] = {
+      {"experts per token", [](ExpertSpec& e) { e.per_token = 9; }},
+      {"experts per token", [](ExpertSpec& e) { e.per_token = 0; }},
+      {"num_experts", [](ExpertSpec& e) { e.num_experts = 0; }},
+      {"num_experts", [](ExpertSpec& e) { e.num_experts = 1u << 13; }},
+      {"intermediate_size", [](ExpertSpec& e) { e.intermediate_size = 0; }},
+      {"gate of a shared expert", [](ExpertSpec& e) { e.shared_intermediate_size = 0; }},
+      {"scale", [](ExpertSpec& e) { e.scale = 0; }},
+  };
+  for (const auto& [part, change] : wrong) {
+    ModelRecord record = experts;
+    change(record.blocks[0].experts);
+    EXPECT_NE(validate(record).message().find(part), std::string::npos) << validate(record).message();
+  }
+  const Result<ModelRecord> again = parse_model_record(serialize(experts), 0);
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(*again, experts);
+  experts.names = {{Role::kExpertDown, "layer.{}.down"}};
+  EXPECT_NE(validate(experts).message().find("needs {} twice"), std::string::npos) << validate(experts).message();
 }
 
 TEST(ModelRecord, RejectsAnotherVersion) {

@@ -12,8 +12,10 @@ import json
 import math
 import pathlib
 import sys
+import tempfile
 
 import numpy
+import safetensors.torch
 import torch
 import transformers
 
@@ -52,6 +54,12 @@ FAMILIES = {
         rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75, short_factor=LONG,
         long_factor=[2 * x for x in LONG]))),
     "smollm3": ("SmolLM3Config", dict(no_rope_layers=[1, 0, 1, 0])),
+    "mixtral": ("MixtralConfig", dict(num_local_experts=5, num_experts_per_tok=2, sliding_window=12)),
+    "qwen2_moe": ("Qwen2MoeConfig", dict(num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24,
+                                         shared_expert_intermediate_size=40)),
+    "qwen3_moe": ("Qwen3MoeConfig", dict(head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=24,
+                                         norm_topk_prob=True, mlp_only_layers=[1])),
+    "olmoe": ("OlmoeConfig", dict(num_experts=8, num_experts_per_tok=4)),
     "olmo2": ("Olmo2Config", dict()),
     "olmo3": ("Olmo3Config", dict(sliding_window=8, layer_types=["sliding_attention"] * 3 + ["full_attention"], rope_scaling=dict(
         rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16))),
@@ -89,6 +97,21 @@ def distribution(name, shape, one_plus):
     return 0.0, round(3.0 / math.sqrt(min(shape[-1], HIDDEN)), 4)
 
 
+def stored_tensors(model):
+    """The tensors as checkpoints have them, which is not always as the class holds them (experts)."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return safetensors.torch.load_file(folder + "/model.safetensors")
+
+
+def reloaded(model, tensors):
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        safetensors.torch.save_file(tensors, folder + "/model.safetensors", metadata={"format": "pt"})
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
+                                                                 attn_implementation="eager").eval()
+
+
 def make(name, config_class, options):
     common = dict(COMMON)
     if name.startswith("gpt_neox"):
@@ -98,14 +121,14 @@ def make(name, config_class, options):
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     one_plus = name.startswith("gemma")
     tensors = []
-    kept = {key: value for key, value in model.state_dict().items()
+    kept = {key: value for key, value in stored_tensors(model).items()
             if not (config.tie_word_embeddings and key in ("lm_head.weight", "embed_out.weight"))
             and not key.endswith((".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq"))}
     for key, value in sorted(kept.items()):
         mean, scale = distribution(key, value.shape, one_plus)
         tensors.append(dict(name=key, shape=list(value.shape), mean=mean, scale=scale))
-        value.copy_(torch.from_numpy(numbers(key, value.numel(), mean, scale)).reshape(value.shape))
-    model.tie_weights()
+        kept[key] = torch.from_numpy(numbers(key, value.numel(), mean, scale)).reshape(value.shape)
+    model = reloaded(model, kept)
     tokens = [(7 * i * i + 3 * i + 5) % VOCAB for i in range(TOKENS)]
     with torch.no_grad():
         logits = model(torch.tensor([tokens])).logits[0].float().numpy()

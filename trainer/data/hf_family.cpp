@@ -187,6 +187,99 @@ Status read_qwen(ConfigReader& c, bool qwen3, ModelRecord* m) {
 Status read_qwen2(ConfigReader& c, ModelRecord* m) { return read_qwen(c, false, m); }
 Status read_qwen3(ConfigReader& c, ModelRecord* m) { return read_qwen(c, true, m); }
 
+/// What the configurations of mixtures have in common. An expert is as wide as the key says, or else `width`.
+Status read_experts(ConfigReader& c, const char* width_key, const ExpertSpec& defaults, BlockSpec* b) {
+  ExpertSpec& e = b->experts;
+  e = defaults;
+  e.intermediate_size = b->intermediate_size;
+  for (const char* count : {"num_experts", "num_local_experts"}) NWC_TRY(c.get(count, &e.num_experts));
+  NWC_TRY(c.get("num_experts_per_tok", &e.per_token));
+  if (width_key != nullptr) NWC_TRY(c.get(width_key, &e.intermediate_size));
+  NWC_TRY(c.get("norm_topk_prob", &e.normalized));
+  for (const char* training_only : {"router_aux_loss_coef", "output_router_logits", "router_jitter_noise"})
+    c.find(training_only);
+  return {};
+}
+
+Status read_mixtral(ConfigReader& c, ModelRecord* m) {
+  BlockSpec b;
+  NWC_TRY(read_common(c, {.max_positions = 131072, .eps = 1e-5f}, m, &b));
+  if (!c.has("num_key_value_heads")) b.num_kv_heads = 8;
+  NWC_TRY(read_experts(c, nullptr, {.num_experts = 8, .per_token = 2, .normalized = true}, &b));
+  uint32_t window = 0;
+  NWC_TRY(read_window(c, 0, &window));
+  return set_windows(b, std::vector<bool>(m->num_layers, window != 0), window, m);
+}
+
+/// Which layers are dense, by two keys.
+Status read_dense_layers(ConfigReader& c, uint32_t layers, std::vector<bool>* dense) {
+  uint32_t step = 1;
+  NWC_TRY(c.get("decoder_sparse_step", &step));
+  if (step == 0) return corrupt("field \"decoder_sparse_step\" is 0");
+  const Json* only = c.find("mlp_only_layers");
+  if (only != nullptr && !only->is_array()) return corrupt("field \"mlp_only_layers\" must be a list");
+  for (uint32_t l = 0; l < layers; ++l) {
+    const bool named = only != nullptr && std::find(only->begin(), only->end(), Json(l)) != only->end();
+    dense->push_back(named || (l + 1) % step != 0);
+  }
+  return {};
+}
+
+Status read_qwen_moe(ConfigReader& c, bool qwen3, ModelRecord* m) {
+  BlockSpec b;
+  NWC_TRY(read_common(c, {.max_positions = 32768}, m, &b));
+  if (qwen3) {
+    b.qk_norm = QkNorm::kPerHead;
+    if (!c.has("num_key_value_heads")) b.num_kv_heads = 4;
+    NWC_TRY(
+        read_experts(c, "moe_intermediate_size", {.num_experts = 128, .per_token = 8, .intermediate_size = 768}, &b));
+    if (!c.has("moe_intermediate_size")) b.experts.intermediate_size = 768;
+  } else {
+    b.qkv_bias = true;
+    NWC_TRY(c.get("qkv_bias", &b.qkv_bias));
+    b.output_bias = false;
+    NWC_TRY(read_experts(c, "moe_intermediate_size", {.num_experts = 60, .per_token = 4}, &b));
+    if (!c.has("moe_intermediate_size")) b.experts.intermediate_size = 1408;
+    b.experts.shared_gate = true;
+    b.experts.shared_intermediate_size = 5632;
+    NWC_TRY(c.get("shared_expert_intermediate_size", &b.experts.shared_intermediate_size));
+  }
+  std::vector<bool> dense;
+  NWC_TRY(read_dense_layers(c, m->num_layers, &dense));
+  const bool any_dense = std::find(dense.begin(), dense.end(), true) != dense.end();
+  if (any_dense && b.experts.shared_intermediate_size != 0)
+    return unsupported("\"mlp_only_layers\" or \"decoder_sparse_step\": dense layers beside shared experts");
+  bool used = false;
+  NWC_TRY(c.get("use_sliding_window", &used));
+  uint32_t window = 0, first = 28;
+  NWC_TRY(c.get("max_window_layers", &first));
+  if (used) NWC_TRY(read_window(c, 4096, &window));
+  c.find("sliding_window");
+  std::vector<bool> slides;
+  NWC_TRY(read_layer_types(
+      c, m->num_layers, window, [&](uint32_t l) { return window != 0 && (qwen3 || l >= first); }, &slides));
+  std::vector<BlockSpec> layers(m->num_layers, b);
+  for (uint32_t l = 0; l < m->num_layers; ++l) {
+    if (slides[l] && window < m->max_positions) layers[l].window = window;
+    if (dense[l] || b.experts.num_experts == 0) {
+      layers[l].experts = ExpertSpec();
+    } else {
+      layers[l].intermediate_size = b.experts.intermediate_size;
+    }
+  }
+  return set_layers(layers, m);
+}
+Status read_qwen2_moe(ConfigReader& c, ModelRecord* m) { return read_qwen_moe(c, false, m); }
+Status read_qwen3_moe(ConfigReader& c, ModelRecord* m) { return read_qwen_moe(c, true, m); }
+
+Status read_olmoe(ConfigReader& c, ModelRecord* m) {
+  BlockSpec b;
+  NWC_TRY(read_common(c, {.max_positions = 4096, .eps = 1e-5f}, m, &b));
+  b.qk_norm = QkNorm::kWhole;
+  NWC_TRY(read_experts(c, nullptr, {.num_experts = 64, .per_token = 8}, &b));
+  return set_layers(std::vector<BlockSpec>(m->num_layers, b), m);
+}
+
 Status read_gemma(ConfigReader& c, bool gemma3, ModelRecord* m) {
   const Habits habits{.tied = true,
                       .max_positions = gemma3 ? 131072u : 8192u,
@@ -405,6 +498,10 @@ constexpr Family kFamilies[] = {
     {"Ministral3ForCausalLM", "ministral3", names_of_llama, read_ministral3, plain},
     {"Qwen2ForCausalLM", "qwen2", names_of_qk_norms, read_qwen2, plain},
     {"Qwen3ForCausalLM", "qwen3", names_of_qk_norms, read_qwen3, plain},
+    {"MixtralForCausalLM", "mixtral", names_of_mixtral, read_mixtral, plain},
+    {"Qwen2MoeForCausalLM", "qwen2_moe", names_of_qwen2_moe, read_qwen2_moe, plain},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", names_of_qwen3_moe, read_qwen3_moe, plain},
+    {"OlmoeForCausalLM", "olmoe", names_of_qwen3_moe, read_olmoe, plain},
     {"Gemma2ForCausalLM", "gemma2", names_of_gemma, read_gemma2, plain},
     {"Gemma3ForCausalLM", "gemma3_text", names_of_gemma, read_gemma3, plain},
     {"Phi3ForCausalLM", "phi3", names_of_phi3, read_phi3, plain},

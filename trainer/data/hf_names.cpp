@@ -38,6 +38,28 @@ std::vector<TensorName> names_of_qk_norms() {
               {{Role::kQNorm, kLayer + "self_attn.q_norm.weight"}, {Role::kKNorm, kLayer + "self_attn.k_norm.weight"}});
 }
 
+std::vector<TensorName> names_of_mixtral() {
+  const std::string moe = kLayer + "block_sparse_moe.";
+  return with(llama_names(), {{Role::kRouter, moe + "gate.weight"},
+                              {Role::kExpertGate, moe + "experts.{}.w1.weight"},
+                              {Role::kExpertUp, moe + "experts.{}.w3.weight"},
+                              {Role::kExpertDown, moe + "experts.{}.w2.weight"}});
+}
+
+std::vector<TensorName> names_of_qwen3_moe() {
+  return with(names_of_qk_norms(), {{Role::kRouter, kLayer + "mlp.gate.weight"},
+                                    {Role::kExpertGate, kLayer + "mlp.experts.{}.gate_proj.weight"},
+                                    {Role::kExpertUp, kLayer + "mlp.experts.{}.up_proj.weight"},
+                                    {Role::kExpertDown, kLayer + "mlp.experts.{}.down_proj.weight"}});
+}
+
+std::vector<TensorName> names_of_qwen2_moe() {
+  return with(names_of_qwen3_moe(), {{Role::kSharedGate, kLayer + "mlp.shared_expert_gate.weight"},
+                                     {Role::kGate, kLayer + "mlp.shared_expert.gate_proj.weight"},
+                                     {Role::kUp, kLayer + "mlp.shared_expert.up_proj.weight"},
+                                     {Role::kDown, kLayer + "mlp.shared_expert.down_proj.weight"}});
+}
+
 std::vector<TensorName> names_of_gemma() {
   return with(names_of_qk_norms(), {{Role::kAttentionPostNorm, kLayer + "post_attention_layernorm.weight"},
                                     {Role::kMlpNorm, kLayer + "pre_feedforward_layernorm.weight"},

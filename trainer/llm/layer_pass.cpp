@@ -77,6 +77,10 @@ void LayerPass<T>::run(const LayerGraph& graph, const LayerWeights<T>& w, const 
       out = value(op.base);
       out += static_cast<T>(op.step.scale) * in;
       break;
+    // ModelGraph::open has refused these.
+    case StepKind::kRoute:
+    case StepKind::kExperts:
+    case StepKind::kShare: break;
   }
 }
 
@@ -227,6 +231,9 @@ void LayerPass<T>::run_backward(const LayerGraph& graph, const LayerWeights<T>& 
       add_gradient(op.in, static_cast<T>(op.step.scale), dy);
       add_gradient(op.base, T(1), dy);
       break;
+    case StepKind::kRoute:
+    case StepKind::kExperts:
+    case StepKind::kShare: break;
   }
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kMinSide = 8;  ///< half of a chunk: below, more than half of what is coded would be padding
 
-constexpr uint32_t kNoRank = 12;  ///< of tensors of a layer that the model's description does not know
+constexpr uint32_t kNoRank = 14;  ///< of tensors of a layer that the model's description does not know
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -35,23 +35,27 @@ struct Place {
   Role role = Role::kEmbedding;
   uint32_t layer = 0;
 };
+/// Is the name the pattern with a number in each {}? The first number goes to *layer.
+bool matches(std::string_view pattern, std::string_view name, uint32_t* layer) {
+  bool first = true;
+  for (;;) {
+    const size_t hole = pattern.find("{}");
+    if (hole == std::string_view::npos) return name == pattern;
+    if (name.substr(0, hole) != pattern.substr(0, hole)) return false;
+    name.remove_prefix(hole);
+    pattern.remove_prefix(hole + 2);
+    uint32_t number = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+    if (error != std::errc()) return false;
+    name.remove_prefix(static_cast<size_t>(end - name.data()));
+    if (first) *layer = number;
+    first = false;
+  }
+}
 std::optional<Place> place_of(const ModelRecord& model, std::string_view name) {
   for (const TensorName& known : model.names.empty() ? llama_names() : model.names) {
-    const std::string_view pattern = known.pattern;
-    const size_t hole = pattern.find("{}");
-    if (hole == std::string_view::npos) {
-      if (name == pattern) return Place{known.role, 0};
-      continue;
-    }
-    const std::string_view before = pattern.substr(0, hole), after = pattern.substr(hole + 2);
-    if (name.size() <= before.size() + after.size() || name.substr(0, before.size()) != before ||
-        name.substr(name.size() - after.size()) != after)
-      continue;
-    const std::string_view digits = name.substr(before.size(), name.size() - before.size() - after.size());
     uint32_t layer = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), layer);
-    if (error == std::errc() && end == digits.data() + digits.size() && layer < model.num_layers)
-      return Place{known.role, layer};
+    if (matches(known.pattern, name, &layer) && layer < model.num_layers) return Place{known.role, layer};
   }
   return std::nullopt;
 }
@@ -77,16 +81,25 @@ uint32_t rank_in_layer(Role role) {
     case Role::kAttentionPostNormBias: return 6;
     case Role::kMlpNorm:
     case Role::kMlpNormBias: return 7;
+    case Role::kRouter:
+    case Role::kRouterBias:
+    case Role::kSharedGate: return 8;
     case Role::kGate:
     case Role::kGateBias:
     case Role::kGateUp:
-    case Role::kGateUpBias: return 8;
+    case Role::kGateUpBias: return 9;
     case Role::kUp:
-    case Role::kUpBias: return 9;
+    case Role::kUpBias: return 10;
     case Role::kDown:
-    case Role::kDownBias: return 10;
+    case Role::kDownBias: return 11;
+    case Role::kExpertGate:  // one expert's beside each other, by their names
+    case Role::kExpertUp:
+    case Role::kExpertGateUp:
+    case Role::kExpertDown:
+    case Role::kExpertGateUpBias:
+    case Role::kExpertDownBias: return 12;
     case Role::kMlpPostNorm:
-    case Role::kMlpPostNormBias: return 11;
+    case Role::kMlpPostNormBias: return 13;
     default: return kNoRank;
   }
 }
@@ -183,6 +196,7 @@ std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_el
   const std::vector<SourceTensor>& tensors = source.tensors();
   std::vector<PlannedTensor> plan(tensors.size());
   std::vector<uint32_t> rank(tensors.size(), 0);
+  std::vector<std::optional<Role>> roles(tensors.size());
   std::vector<size_t> by_name(tensors.size());
   std::iota(by_name.begin(), by_name.end(), size_t{0});
   std::sort(by_name.begin(), by_name.end(),
@@ -196,6 +210,7 @@ std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_el
       const std::string& name = tensors[t].name;
       const std::optional<Place> place = place_of(model, name);
       plan[i].source = t;
+      if (place) roles[t] = place->role;
       if (place && static_cast<uint8_t>(place->role) >= kFirstLayerRole) {
         plan[i].group = place->layer + 1;
         rank[t] = rank_in_layer(place->role);
@@ -223,6 +238,10 @@ std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_el
   for (PlannedTensor& p : plan) {
     p.split = choose_split(tensors[p.source].shape);
     p.why_raw = why_not_coded(tensors[p.source], p.split, min_elements);
+    // Few weights, and an error in them gives a token to other experts.
+    const std::optional<Role>& role = roles[p.source];
+    if (role == Role::kRouter || role == Role::kSharedGate) p.why_raw = "it decides about experts";
+    if (role == Role::kExpertGateUpBias || role == Role::kExpertDownBias) p.why_raw = "not a matrix";
     p.coded = p.why_raw.empty();
   }
   return plan;
