@@ -11,22 +11,22 @@ namespace {
 
 TEST(ExpertCache, WhatWasUsedLongestAgoMakesWay) {
   ExpertCache cache(10, 3);
-  for (const uint64_t expert : {4, 7, 9}) cache.place(expert);
+  for (const uint64_t expert : {4u, 7u, 9u}) cache.place(expert);
   cache.touch(cache.find(4));
   cache.place(1);
   EXPECT_EQ(cache.find(7), ExpertCache::kNone);
-  for (const uint64_t expert : {4, 9, 1}) EXPECT_NE(cache.find(expert), ExpertCache::kNone) << expert;
+  for (const uint64_t expert : {4u, 9u, 1u}) EXPECT_NE(cache.find(expert), ExpertCache::kNone) << expert;
 }
 
 TEST(ExpertCache, WhatCouldNotBeDecodedMakesWayFirst) {
   ExpertCache cache(10, 3);
-  for (const uint64_t expert : {4, 7, 9}) cache.place(expert);
+  for (const uint64_t expert : {4u, 7u, 9u}) cache.place(expert);
   const uint32_t slot = cache.find(9);
   cache.drop(9);
   cache.drop(9);
   EXPECT_EQ(cache.find(9), ExpertCache::kNone);
   EXPECT_EQ(cache.place(2), slot);
-  for (const uint64_t expert : {4, 7, 2}) EXPECT_NE(cache.find(expert), ExpertCache::kNone) << expert;
+  for (const uint64_t expert : {4u, 7u, 2u}) EXPECT_NE(cache.find(expert), ExpertCache::kNone) << expert;
 }
 
 /// Against a list that is searched from end to end.
