@@ -79,6 +79,10 @@ const std::map<std::string, std::string> kRefused = {
     {"gemma2", "attention scale"},        // 1 / sqrt(head_dim) but in the largest model
     {"gemma3", "attention scale"},
     {"smollm3", "layers without positions"},  // others than every fourth
+    {"mixtral", "experts"},
+    {"qwen2_moe", "experts"},
+    {"qwen3_moe", "experts"},
+    {"olmoe", "experts"},
 };
 
 // A GGUF file of the model holds all that the folder does, windows that llama.cpp does not look at included.

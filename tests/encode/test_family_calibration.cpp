@@ -173,8 +173,19 @@ TEST_P(FamilyPlan, LayersLieInTheOrderOfTheirUse) {
   EXPECT_EQ(plan[head].group, graph->model().tied_embeddings ? 0 : graph->num_layers() + 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, FamilyPlan, ::testing::ValuesIn(family_names()), [](const auto& i) { return i.param; });
-INSTANTIATE_TEST_SUITE_P(All, FamilyCalibration, ::testing::ValuesIn(family_names()),
+TEST(MixtureCalibration, IsRefused) {
+  for (const std::string& name : family_names()) {
+    if (!is_mixture(name)) continue;
+    const FamilyFixture fixture = make_family(name);
+    const auto graph = ModelGraph::open(FamilySource(fixture.folder), kContext);
+    EXPECT_EQ(graph.status().code(), StatusCode::kUnsupported) << name;
+    EXPECT_NE(graph.status().message().find("not calibrated"), std::string::npos) << graph.status().message();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FamilyPlan, ::testing::ValuesIn(dense_family_names()),
+                         [](const auto& i) { return i.param; });
+INSTANTIATE_TEST_SUITE_P(All, FamilyCalibration, ::testing::ValuesIn(dense_family_names()),
                          [](const auto& i) { return i.param; });
 
 }  // namespace
