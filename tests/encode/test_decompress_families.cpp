@@ -83,6 +83,9 @@ const std::map<std::string, std::string> kRefused = {
     {"qwen2_moe", "experts"},
     {"qwen3_moe", "experts"},
     {"olmoe", "experts"},
+    {"granite_moe", "experts"},
+    {"granite_moe_shared", "experts"},
+    {"gpt_oss", "experts"},
 };
 
 // A GGUF file of the model holds all that the folder does, windows that llama.cpp does not look at included.

@@ -86,7 +86,7 @@ class AttentionVulkan : public ::testing::Test {
     std::vector<float> scratch(stride), out(size_t{t.count} * block().q_width());
     const auto runner = make_thread_pool(1);
     attend(kernels_, *runner, block(), cpu_cache_, 0, t.position, t.count, rows_.data() + t.position * width_, width_,
-           out.data(), scratch.data(), stride);
+           nullptr, out.data(), scratch.data(), stride);
     return out;
   }
 

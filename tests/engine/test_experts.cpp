@@ -1,4 +1,6 @@
 // Mixtures of experts: the choice of experts, and results that do not depend on how many of them are kept decoded.
+#include <cmath>
+#include <random>
 #include <set>
 
 #include "runtime/engine/router.h"
@@ -120,6 +122,105 @@ TEST(Experts, GoesOnAfterAnExpertFailed) {
   EXPECT_EQ(bench.session->position(), 0u);
   bench.decoder->stop_failing();
   EXPECT_EQ(all_logits(*bench.session, f.tokens), wanted);
+}
+
+/// A folder with the fixture's config.json and these tensors.
+struct StoredTensor {
+  std::string name;
+  Dtype dtype = Dtype::kF32;
+  std::vector<uint64_t> shape;
+  std::vector<uint8_t> bytes;
+};
+void write_folder(const std::string& folder, const nlohmann::json& config, const std::vector<StoredTensor>& stored) {
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/config.json") << config.dump(1);
+  std::vector<SafetensorsTensor> tensors;
+  for (const StoredTensor& s : stored) {
+    SafetensorsTensor& t = tensors.emplace_back();
+    t.name = s.name;
+    t.dtype = s.dtype;
+    t.shape = s.shape;
+  }
+  const Status written = write_safetensors(folder + "/model.safetensors", tensors, {},
+                                           [&](size_t index, std::vector<uint8_t>* bytes) -> Status {
+                                             *bytes = stored[index].bytes;
+                                             return {};
+                                           });
+  EXPECT_TRUE(written.ok()) << written.message();
+}
+
+/// GPT-OSS as it is published: experts as MXFP4, each output's weights behind each other, where a checkpoint in BF16
+/// has them transposed. Both are the same model.
+TEST(Experts, ReadsMxfp4) {
+  if (family_names().front() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
+  const FamilyFixture f = make_family("gpt_oss");
+  nlohmann::json config = read_json(f.folder + "/config.json");
+  auto bare = open_model_source(f.folder + "/model.safetensors");
+  ASSERT_TRUE(bare.ok()) << bare.status().message();
+  std::vector<StoredTensor> as_mxfp4, as_f32;
+  std::mt19937 random(7);
+  for (size_t i = 0; i < (*bare)->tensors().size(); ++i) {
+    const SourceTensor& t = (*bare)->tensors()[i];
+    StoredTensor plain{t.name, t.dtype, t.shape, std::vector<uint8_t>(t.num_bytes())};
+    ASSERT_TRUE((*bare)->read_raw(i, plain.bytes).ok());
+    if (t.shape.size() == 3) {
+      const uint64_t experts = t.shape[0], in = t.shape[1], out = t.shape[2];
+      ASSERT_EQ(in % 32, 0u) << t.name;
+      StoredTensor blocks{t.name + "_blocks", Dtype::kU8, {experts, out, in / 32, 16}, {}};
+      StoredTensor scales{t.name + "_scales", Dtype::kU8, {experts, out, in / 32}, {}};
+      constexpr float kValues[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+      for (uint64_t e = 0; e < experts; ++e) {
+        for (uint64_t o = 0; o < out; ++o) {
+          for (uint64_t b = 0; b < in / 32; ++b) {
+            scales.bytes.push_back(static_cast<uint8_t>(122 + random() % 4));
+            for (uint64_t byte = 0; byte < 16; ++byte) {
+              const auto pair = static_cast<uint8_t>(random());
+              blocks.bytes.push_back(pair);
+              for (uint64_t half = 0; half < 2; ++half) {
+                const uint32_t code = half == 0 ? pair & 15u : pair >> 4;
+                const float sign = (code & 8) != 0 ? -1.0f : 1.0f;
+                const float value = sign * kValues[code & 7] * std::ldexp(1.0f, int{scales.bytes.back()} - 127);
+                const uint64_t column = b * 32 + 2 * byte + half;
+                store_le(&plain.bytes[((e * in + column) * out + o) * sizeof(float)], value);
+              }
+            }
+          }
+        }
+      }
+      as_mxfp4.push_back(std::move(blocks));
+      as_mxfp4.push_back(std::move(scales));
+    } else {
+      as_mxfp4.push_back(plain);
+    }
+    as_f32.push_back(std::move(plain));
+  }
+  const TempDir scratch;
+  write_folder(scratch.file("f32"), config, as_f32);
+  config["quantization_config"] = {{"quant_method", "mxfp4"}, {"modules_to_not_convert", {"lm_head"}}};
+  write_folder(scratch.file("mxfp4"), config, as_mxfp4);
+  auto plain = open_model_source(scratch.file("f32")), packed = open_model_source(scratch.file("mxfp4"));
+  ASSERT_TRUE(plain.ok() && packed.ok()) << plain.status().message() << packed.status().message();
+  ASSERT_TRUE((*packed)->model().has_value());
+  ASSERT_EQ((*plain)->tensors().size(), (*packed)->tensors().size());
+  for (size_t i = 0; i < (*plain)->tensors().size(); ++i) {
+    const SourceTensor& t = (*plain)->tensors()[i];
+    const std::optional<size_t> same = (*packed)->find(t.name);
+    ASSERT_TRUE(same) << t.name;
+    EXPECT_EQ(t.shape, (*packed)->tensors()[*same].shape) << t.name;
+    EXPECT_EQ((*plain)->read_f32(i).value(), (*packed)->read_f32(*same).value()) << t.name;
+  }
+  // Scales of another number of blocks.
+  for (StoredTensor& t : as_mxfp4) {
+    if (!t.name.ends_with("layers.2.mlp.experts.down_proj_scales")) continue;
+    t.shape[1] -= 1;
+    t.bytes.resize(t.shape[0] * t.shape[1] * t.shape[2]);
+  }
+  write_folder(scratch.file("damaged"), config, as_mxfp4);
+  const auto damaged = open_model_source(scratch.file("damaged"));
+  ASSERT_TRUE(damaged.ok()) << damaged.status().message();
+  EXPECT_FALSE((*damaged)->model().has_value());
+  EXPECT_NE((*damaged)->notes().front().text.find("down_proj_scales"), std::string::npos)
+      << (*damaged)->notes().front().text;
 }
 
 }  // namespace

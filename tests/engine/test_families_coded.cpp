@@ -96,9 +96,9 @@ TEST_P(FamiliesCoded, EveryModeComputesWithTheDecodedWeights) {
   for (size_t i = 0; i < c.file->tensors().size(); ++i) {
     const TensorRecord& t = c.file->tensors()[i];
     // Routers and what else is no matrix of weights stays as it is.
-    const bool matrix = t.shape.size() == 2 && !t.name.ends_with("mlp.gate.weight") &&
-                        !t.name.ends_with("block_sparse_moe.gate.weight") &&
-                        !t.name.ends_with("shared_expert_gate.weight");
+    const bool router = t.name.find("router") != std::string::npos || t.name.ends_with("mlp.gate.weight") ||
+                        t.name.ends_with("moe.gate.weight") || t.name.ends_with("shared_expert_gate.weight");
+    const bool matrix = t.shape.size() == 2 && !router && !t.name.ends_with("_bias");
     EXPECT_EQ(t.storage == Storage::kCoded, matrix) << t.name;
     matrices += matrix;
     PlainTensor plain{t.shape, Dtype::kF32, std::vector<uint8_t>(t.num_elements() * sizeof(float))};

@@ -60,6 +60,13 @@ FAMILIES = {
     "qwen3_moe": ("Qwen3MoeConfig", dict(head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=24,
                                          norm_topk_prob=True, mlp_only_layers=[1])),
     "olmoe": ("OlmoeConfig", dict(num_experts=8, num_experts_per_tok=4)),
+    "granite_moe": ("GraniteMoeConfig", dict(num_local_experts=5, num_experts_per_tok=2, residual_multiplier=0.4)),
+    "granite_moe_shared": ("GraniteMoeSharedConfig", dict(num_local_experts=5, num_experts_per_tok=2,
+                                                          shared_intermediate_size=40)),
+    "gpt_oss": ("GptOssConfig", dict(intermediate_size=64, num_local_experts=5, num_experts_per_tok=2, head_dim=16, sliding_window=8,
+                                     swiglu_limit=0.75, rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16, beta_fast=32.0,
+        beta_slow=1.0, truncate=False))),
     "olmo2": ("Olmo2Config", dict()),
     "olmo3": ("Olmo3Config", dict(sliding_window=8, layer_types=["sliding_attention"] * 3 + ["full_attention"], rope_scaling=dict(
         rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16))),

@@ -50,7 +50,7 @@ Status check_quantization(const Json& config) {
     const Json* value = find_field(config, key);
     if (value == nullptr) continue;
     const Json* method = find_field(*value, "quant_method");
-    if (is_fp8_in_blocks(*value)) continue;
+    if (is_fp8_in_blocks(*value) || (method != nullptr && *method == "mxfp4")) continue;
     return unsupported("\"" + std::string(key) + "\"" +
                        (method != nullptr ? " has \"quant_method\" " + short_json(*method) : std::string()) +
                        ": these weights are quantized in a form that is not read; use the original model");
@@ -143,6 +143,14 @@ std::optional<std::array<uint32_t, 2>> find_fp8_blocks(Bytes config_text) {
   std::array<uint32_t, 2> blocks{};
   for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<uint32_t>(*as_u64(size[i]));
   return blocks;
+}
+
+bool has_mxfp4_weights(Bytes config_text) {
+  size_t num_replaced = 0;
+  const Result<Json> config = parse_python_json(config_text, "config.json", &num_replaced);
+  const Json* quantization = config.ok() ? find_field(*config, "quantization_config") : nullptr;
+  const Json* method = quantization == nullptr ? nullptr : find_field(*quantization, "quant_method");
+  return method != nullptr && *method == "mxfp4";
 }
 
 Result<HfConfig> parse_hf_config(Bytes config_text, const Bytes* generation_config) {

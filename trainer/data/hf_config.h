@@ -23,6 +23,10 @@ struct HfConfig {
 /// "fp8" and "weight_block_size"), or nullopt. Whatever else the text holds is no matter.
 std::optional<std::array<uint32_t, 2>> find_fp8_blocks(Bytes config);
 
+/// Are experts stored as MXFP4 ("quantization_config" with "quant_method" "mxfp4")? Whatever else the text holds is no
+/// matter.
+bool has_mxfp4_weights(Bytes config);
+
 /// Reads the configuration of any family of hf_family.h, or the "text_config" of a multimodal model. Absent fields have
 /// the defaults of the family's class in transformers, except that the sizes have to be there, and that there is no end
 /// token.

@@ -57,18 +57,42 @@ void settle_names(const SafetensorsSource& source, ModelRecord* model) {
   }
 }
 
+// A tensor that has all experts of a layer is taken for as many tensors as there are experts.
+Status settle_experts(const Family& family, const ModelRecord& model, SafetensorsSource* source) {
+  for (const TensorName& name : model.names) {
+    if (!is_stacked(family.form(name.role))) continue;
+    for (uint32_t l = 0; l < model.num_layers; ++l) {
+      const std::optional<size_t> whole = source->find(stacked_name(name.pattern, l));
+      if (!whole) continue;  // resolving the layout says so
+      std::vector<std::string> names;
+      for (uint32_t e = 0; e < model.block(l).experts.num_experts; ++e)
+        names.push_back(model.tensor_name(name.role, l, e));
+      NWC_TRY(source->split_tensor(*whole, names));
+    }
+  }
+  return {};
+}
+
 // Tensors that a family's checkpoints hold in another form.
 Status settle_forms(const Family& family, const ModelRecord& model, SafetensorsSource* source) {
   std::unordered_map<std::string, size_t> index_of;
   for (const TensorName& name : model.names) {
     const SourceForm form = family.form(name.role);
-    if (form == SourceForm::kPlain) continue;
+    if (form == SourceForm::kPlain || form == SourceForm::kStacked) continue;
     if (index_of.empty()) {
       for (size_t i = 0; i < source->tensors().size(); ++i) index_of.emplace(source->tensors()[i].name, i);
     }
     for (uint32_t l = 0; l < model.num_layers; ++l) {
-      const auto tensor = index_of.find(model.tensor_name(name.role, l));
-      if (tensor != index_of.end()) NWC_TRY(source->set_form(tensor->second, form, model.block(l).num_heads));
+      for (uint32_t e = 0; e < (of_expert(name.role) ? model.block(l).experts.num_experts : 1); ++e) {
+        const auto tensor = index_of.find(model.tensor_name(name.role, l, e));
+        if (tensor == index_of.end()) continue;
+        // As MXFP4, GPT-OSS's weights lie as others' do, but for the pairs.
+        const bool mxfp4 = source->tensors()[tensor->second].stored_type == "MXFP4";
+        const SourceForm stored = !mxfp4                              ? form
+                                  : form == SourceForm::kStackedPairs ? SourceForm::kStackedPairRows
+                                                                      : SourceForm::kStacked;
+        if (stored != SourceForm::kStacked) NWC_TRY(source->set_form(tensor->second, stored, model.block(l).num_heads));
+      }
     }
   }
   return {};
@@ -113,6 +137,18 @@ Status settle_fp8(SafetensorsSource* source, Bytes config) {
   return {};
 }
 
+// Experts' weights as MXFP4 (GPT-OSS) become BF16.
+Status settle_mxfp4(SafetensorsSource* source, Bytes config) {
+  if (!has_mxfp4_weights(config)) return {};
+  NWC_ASSIGN_OR_RETURN(const size_t count, source->join_mxfp4());
+  if (count != 0) {
+    source->add_note(
+        {NoteKind::kRepaired, "quantization",
+         "MXFP4 weights are read as BF16, which holds them exactly, " + std::to_string(count) + " tensors"});
+  }
+  return {};
+}
+
 Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optional<uint32_t>* bos_id) {
   constexpr NoteKind kLeftOut = NoteKind::kModelLeftOut;
   if (!folder.has("config.json")) {
@@ -121,8 +157,10 @@ Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optiona
   }
   Result<std::vector<uint8_t>> config = folder.load("config.json");
   if (!config.ok()) return to_note(config.status(), kLeftOut, source);
-  const Status fp8 = settle_fp8(source, *config);
-  if (!fp8.ok()) return to_note(fp8, kLeftOut, source);
+  for (const auto& settle : {settle_fp8, settle_mxfp4}) {
+    const Status quantized = settle(source, *config);
+    if (!quantized.ok()) return to_note(quantized, kLeftOut, source);
+  }
   Result<std::vector<uint8_t>> generation = std::vector<uint8_t>();
   const bool has_generation = folder.has("generation_config.json");
   if (has_generation) generation = folder.load("generation_config.json");
@@ -135,9 +173,11 @@ Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optiona
 
   settle_names(*source, &parsed->model);
   NWC_TRY(settle_head(source, &parsed->model));
-  Status tensors = settle_forms(*parsed->family, parsed->model, source);
+  SafetensorsSource::Listing before = source->listing();
+  Status tensors = settle_experts(*parsed->family, parsed->model, source);
+  if (tensors.ok()) tensors = settle_forms(*parsed->family, parsed->model, source);
   if (tensors.ok()) tensors = resolve_source_layout(parsed->model, source->tensors()).status();
-  if (!tensors.ok()) source->reset_forms();  // without a description nobody could turn them back
+  if (!tensors.ok()) source->restore(std::move(before));  // without a description nobody could turn them back
   if (tensors.code() == StatusCode::kUnsupported) return to_note(tensors, kLeftOut, source);
   NWC_TRY(tensors);
   for (SourceNote& note : parsed->notes) source->add_note(std::move(note));

@@ -394,9 +394,13 @@ Status read_olmo3(ConfigReader& c, ModelRecord* m) {
   return set_layers(layers, m);
 }
 
-Status read_granite(ConfigReader& c, ModelRecord* m) {
+Status read_granite(ConfigReader& c, bool experts, bool shared, ModelRecord* m) {
   BlockSpec b;
   NWC_TRY(read_common(c, Habits(), m, &b));
+  if (experts) {
+    NWC_TRY(read_experts(c, nullptr, {.num_experts = 8, .per_token = 2, .router = RouterKind::kTopKThenSoftmax}, &b));
+    if (shared) NWC_TRY(c.get("shared_intermediate_size", &b.experts.shared_intermediate_size));
+  }
   float logits_scaling = 1;
   b.attention_scale = 1;
   NWC_TRY(c.get("embedding_multiplier", &m->ends.embedding_scale));
@@ -407,6 +411,41 @@ Status read_granite(ConfigReader& c, ModelRecord* m) {
   if (!(b.attention_scale > 0)) return not_positive("attention_multiplier", b.attention_scale);
   m->ends.logit_scale = 1 / logits_scaling;
   return set_layers(std::vector<BlockSpec>(m->num_layers, b), m);
+}
+
+Status read_granite_dense(ConfigReader& c, ModelRecord* m) { return read_granite(c, false, false, m); }
+Status read_granite_moe(ConfigReader& c, ModelRecord* m) { return read_granite(c, true, false, m); }
+Status read_granite_moe_shared(ConfigReader& c, ModelRecord* m) { return read_granite(c, true, true, m); }
+
+Status read_gpt_oss(ConfigReader& c, ModelRecord* m) {
+  BlockSpec b;
+  b.rope.theta = 150000;
+  NWC_TRY(read_common(c, {.max_positions = 131072, .eps = 1e-5f}, m, &b));
+  if (!c.has("num_key_value_heads")) b.num_kv_heads = 8;
+  if (!c.has("head_dim")) b.head_dim = 64;
+  bool bias = true;
+  NWC_TRY(c.get("attention_bias", &bias));
+  b.qkv_bias = b.output_bias = bias;
+  b.sinks = b.mlp_bias = b.up_plus_one = true;
+  NWC_TRY(read_experts(
+      c, nullptr, {.num_experts = 128, .per_token = 4, .router = RouterKind::kTopKThenSoftmax, .router_bias = true},
+      &b));
+  NWC_TRY(c.get("experts_per_token", &b.experts.per_token));
+  float alpha = 1.702f;
+  b.clamp = 7;
+  NWC_TRY(c.get("swiglu_limit", &b.clamp));
+  NWC_TRY(c.get("swiglu_alpha", &alpha));
+  if (alpha != 1.702f)
+    return unsupported("\"swiglu_alpha\" is " + std::to_string(alpha) +
+                       ", which the engine does not run (it runs 1.702)");
+  b.activation = MlpActivation::kQuickGelu;
+  uint32_t window = 0;
+  NWC_TRY(read_window(c, 128, &window));
+  std::vector<bool> slides;
+  NWC_TRY(read_layer_types(
+      c, m->num_layers, window, [&](uint32_t l) { return window != 0 && l % 2 == 0; }, &slides));
+  c.find("initial_context_length");  // of the older form of the rotary settings
+  return set_windows(b, slides, window, m);
 }
 
 Status read_starcoder2(ConfigReader& c, ModelRecord* m) {
@@ -484,6 +523,12 @@ Status read_gpt2(ConfigReader& c, ModelRecord* m) {
 }
 
 SourceForm plain(Role) { return SourceForm::kPlain; }
+SourceForm stacked(Role role) { return of_expert(role) ? SourceForm::kStacked : SourceForm::kPlain; }
+SourceForm gpt_oss_form(Role role) {
+  if (role == Role::kExpertGateUp) return SourceForm::kStackedPairs;
+  if (role == Role::kExpertDown) return SourceForm::kStackedTransposed;
+  return role == Role::kExpertGateUpBias ? SourceForm::kPairs : SourceForm::kPlain;
+}
 SourceForm gpt2_form(Role role) {
   const bool linear = role == Role::kQkv || role == Role::kOutput || role == Role::kUp || role == Role::kDown;
   return linear ? SourceForm::kTransposed : SourceForm::kPlain;
@@ -508,7 +553,10 @@ constexpr Family kFamilies[] = {
     {"SmolLM3ForCausalLM", "smollm3", names_of_llama, read_smollm3, plain},
     {"Olmo2ForCausalLM", "olmo2", names_of_olmo2, read_olmo2, plain},
     {"Olmo3ForCausalLM", "olmo3", names_of_olmo2, read_olmo3, plain},
-    {"GraniteForCausalLM", "granite", names_of_llama, read_granite, plain},
+    {"GraniteForCausalLM", "granite", names_of_llama, read_granite_dense, plain},
+    {"GraniteMoeForCausalLM", "granitemoe", names_of_granite_moe, read_granite_moe, stacked},
+    {"GraniteMoeSharedForCausalLM", "granitemoeshared", names_of_granite_moe, read_granite_moe_shared, stacked},
+    {"GptOssForCausalLM", "gpt_oss", names_of_gpt_oss, read_gpt_oss, gpt_oss_form},
     {"Starcoder2ForCausalLM", "starcoder2", names_of_starcoder2, read_starcoder2, plain},
     {"GPTNeoXForCausalLM", "gpt_neox", names_of_gpt_neox, read_gpt_neox, neox_form},
     {"GPT2LMHeadModel", "gpt2", names_of_gpt2, read_gpt2, gpt2_form},

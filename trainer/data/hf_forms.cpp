@@ -12,8 +12,11 @@ std::unordered_map<std::string, HeldForm> held_forms(const ModelRecord& model, B
   for (const TensorName& name : model.names) {
     const SourceForm form = parsed->family->form(name.role);
     if (form == SourceForm::kPlain) continue;
-    for (uint32_t l = 0; l < model.num_layers; ++l)
-      forms.emplace(model.tensor_name(name.role, l), HeldForm{form, model.block(l).num_heads, {}, false});
+    for (uint32_t l = 0; l < model.num_layers; ++l) {
+      const std::string held = is_stacked(form) ? stacked_name(name.pattern, l) : std::string();
+      for (uint32_t e = 0; e < (of_expert(name.role) ? model.block(l).experts.num_experts : 1); ++e)
+        forms.emplace(model.tensor_name(name.role, l, e), HeldForm{form, model.block(l).num_heads, held, false});
+    }
   }
   return forms;
 }

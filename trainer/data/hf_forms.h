@@ -11,8 +11,9 @@ namespace nwc {
 
 struct HeldForm {
   SourceForm form = SourceForm::kPlain;
-  uint32_t heads = 0;      ///< of kQkvByHead
-  std::string name;        ///< that the checkpoint has; empty: the model's own
+  uint32_t heads = 0;  ///< of kQkvByHead
+  /// That the checkpoint has; empty: the model's own. Experts that have the same one lie in one tensor.
+  std::string name;
   bool minus_one = false;  ///< a norm's gain, of which the checkpoint holds what is added to 1, in F32
 };
 

@@ -60,6 +60,29 @@ std::vector<TensorName> names_of_qwen2_moe() {
                                      {Role::kDown, kLayer + "mlp.shared_expert.down_proj.weight"}});
 }
 
+std::vector<TensorName> names_of_granite_moe() {
+  const std::string moe = kLayer + "block_sparse_moe.";
+  return with(without(llama_names(), {Role::kGate, Role::kUp, Role::kGateBias, Role::kUpBias, Role::kDownBias}),
+              {{Role::kRouter, moe + "router.layer.weight"},
+               {Role::kExpertGateUp, moe + "input_linear.{}.weight"},
+               {Role::kExpertDown, moe + "output_linear.{}.weight"},
+               {Role::kGateUp, kLayer + "shared_mlp.input_linear.weight"},
+               {Role::kDown, kLayer + "shared_mlp.output_linear.weight"}});
+}
+
+std::vector<TensorName> names_of_gpt_oss() {
+  const std::string mlp = kLayer + "mlp.";
+  return with(
+      without(llama_names(), {Role::kGate, Role::kUp, Role::kDown, Role::kGateBias, Role::kUpBias, Role::kDownBias}),
+      {{Role::kSinks, kLayer + "self_attn.sinks"},
+       {Role::kRouter, mlp + "router.weight"},
+       {Role::kRouterBias, mlp + "router.bias"},
+       {Role::kExpertGateUp, mlp + "experts.{}.gate_up_proj"},
+       {Role::kExpertDown, mlp + "experts.{}.down_proj"},
+       {Role::kExpertGateUpBias, mlp + "experts.gate_up_proj_bias"},
+       {Role::kExpertDownBias, mlp + "experts.down_proj_bias"}});
+}
+
 std::vector<TensorName> names_of_gemma() {
   return with(names_of_qk_norms(), {{Role::kAttentionPostNorm, kLayer + "post_attention_layernorm.weight"},
                                     {Role::kMlpNorm, kLayer + "pre_feedforward_layernorm.weight"},

@@ -10,6 +10,8 @@ std::vector<TensorName> names_of_qk_norms();  ///< Llama's, and norms of queries
 std::vector<TensorName> names_of_mixtral();
 std::vector<TensorName> names_of_qwen2_moe();
 std::vector<TensorName> names_of_qwen3_moe();  ///< of dense layers among the others, too
+std::vector<TensorName> names_of_granite_moe();  ///< the shared variant's, too
+std::vector<TensorName> names_of_gpt_oss();
 std::vector<TensorName> names_of_gemma();      ///< norms of inputs and outputs, and of queries and keys
 std::vector<TensorName> names_of_olmo2();      ///< norms of outputs, and of queries and keys
 std::vector<TensorName> names_of_phi3();       ///< fused q, k and v, fused gate and up

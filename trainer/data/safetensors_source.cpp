@@ -1,9 +1,12 @@
 #include "trainer/data/safetensors_source.h"
 
 #include <algorithm>
+#include <cmath>
+#include <string_view>
 #include <unordered_map>
 
 #include "runtime/base/checked.h"
+#include "runtime/base/half.h"
 #include "trainer/data/hf_source_files.h"
 #include "trainer/data/tensor_limits.h"
 
@@ -64,7 +67,9 @@ void SafetensorsSource::rename_tensor(const std::string& from, const std::string
 Result<bool> SafetensorsSource::same_content(size_t a, size_t b) const {
   constexpr uint64_t kStep = 4u << 20;
   if (tensors_[a].dtype != tensors_[b].dtype || tensors_[a].shape != tensors_[b].shape) return false;
-  if (places_[a].scales != kNoScales || places_[b].scales != kNoScales) return false;
+  for (const size_t t : {a, b}) {
+    if (places_[t].scales != kNoScales || places_[t].mx_scales != kNoMx) return false;
+  }
   const Place& one = places_[a];
   const Place& other = places_[b];
   std::vector<uint8_t> storage_a, storage_b;
@@ -109,6 +114,86 @@ Result<size_t> SafetensorsSource::multiply_block_scales(uint64_t block_rows, uin
   return used.size();
 }
 
+Status SafetensorsSource::split_tensor(size_t tensor, const std::vector<std::string>& names) {
+  const SourceTensor whole = tensors_[tensor];
+  Place place = places_[tensor];
+  if (whole.shape.size() < 2 || whole.shape[0] != names.size() || names.empty() || place.scales != kNoScales) {
+    return unsupported(quote_tensor(whole.name) + " of shape " + shape_text(whole.shape) + " does not hold " +
+                       std::to_string(names.size()) + " experts");
+  }
+  const uint64_t parts = names.size(), scale_bytes = whole.num_elements() / 32 / parts;
+  place.size_bytes /= parts;
+  for (const std::string& name : names) {
+    if (!names_.insert(name).second)
+      return unsupported(quote_tensor(name) + " is there, and in " + whole.name + ", too");
+    tensors_.push_back(whole);
+    SourceTensor& part = tensors_.back();
+    part.name = name;
+    part.shape.erase(part.shape.begin());
+    part.stored_bytes /= parts;
+    places_.push_back(place);
+    place.offset += place.size_bytes;
+    if (place.mx_scales != kNoMx) place.mx_scales += scale_bytes;
+  }
+  drop_tensor(whole.name);
+  return {};
+}
+
+Result<size_t> SafetensorsSource::join_mxfp4() {
+  constexpr std::string_view kBlocks = "_blocks", kScales = "_scales";
+  std::unordered_map<std::string, size_t> index_of;
+  for (size_t i = 0; i < tensors_.size(); ++i) index_of.emplace(tensors_[i].name, i);
+  std::unordered_set<std::string> used;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    SourceTensor& blocks = tensors_[i];
+    if (!blocks.name.ends_with(kBlocks) || blocks.dtype != Dtype::kU8) continue;
+    const std::string name = blocks.name.substr(0, blocks.name.size() - kBlocks.size());
+    const auto at = index_of.find(name + std::string(kScales));
+    if (at == index_of.end()) continue;
+    const SourceTensor& scales = tensors_[at->second];
+    std::vector<uint64_t> shape = blocks.shape;
+    const bool fit = shape.size() >= 3 && shape.back() == 16 && scales.dtype == Dtype::kU8 &&
+                     scales.shape == std::vector<uint64_t>(shape.begin(), shape.end() - 1);
+    if (!fit || index_of.count(name) != 0) {
+      return unsupported(quote_tensor(blocks.name) + " of shape " + shape_text(shape) + " and " +
+                         quote_tensor(scales.name) + " of shape " + shape_text(scales.shape) +
+                         " are not the blocks and scales of 4-bit weights");
+    }
+    shape.pop_back();
+    shape.back() *= 32;
+    places_[i].mx_scales = places_[at->second].offset;
+    places_[i].mx_file = places_[at->second].file;
+    names_.erase(blocks.name);
+    names_.insert(name);
+    used.insert(scales.name);
+    blocks.stored_bytes += scales.stored_bytes;
+    blocks = {name, Dtype::kBf16, "MXFP4", std::move(shape), blocks.stored_bytes};
+  }
+  keep_tensors([&](const std::string& name) { return used.count(name) == 0; });
+  return used.size();
+}
+
+Status SafetensorsSource::read_mxfp4(size_t tensor, MutableBytes out) const {
+  constexpr float kValues[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  const SourceTensor& info = tensors_[tensor];
+  Place scales_at = places_[tensor];
+  scales_at.offset = scales_at.mx_scales;
+  scales_at.file = scales_at.mx_file;
+  const size_t blocks = static_cast<size_t>(info.num_elements() / 32);
+  std::vector<uint8_t> packed(blocks * 16), scales(blocks);
+  NWC_TRY(read_at(places_[tensor], info.name, packed));
+  NWC_TRY(read_at(scales_at, info.name, scales));
+  for (size_t b = 0; b < blocks; ++b) {
+    const float scale = std::ldexp(1.0f, int{scales[b]} - 127);
+    for (size_t i = 0; i < 32; ++i) {
+      const uint8_t pair = packed[b * 16 + i / 2];
+      const float value = kValues[i % 2 == 0 ? pair & 15 : pair >> 4] * scale;
+      store_le(out.data() + (b * 32 + i) * sizeof(uint16_t), f32_to_bf16(value));
+    }
+  }
+  return {};
+}
+
 Status SafetensorsSource::read_at(const Place& place, const std::string& name, MutableBytes out) const {
   return files_[place.file]
       .reader->read(place.offset, out)
@@ -150,14 +235,14 @@ Status SafetensorsSource::read_raw(size_t tensor, MutableBytes out) const {
 
 Status SafetensorsSource::read_as_stored(size_t tensor, MutableBytes out) const {
   if (places_[tensor].scales != kNoScales) return read_scaled(tensor, out);
+  if (places_[tensor].mx_scales != kNoMx) return read_mxfp4(tensor, out);
   return read_at(places_[tensor], tensors_[tensor].name, out);
 }
 
-void SafetensorsSource::reset_forms() {
-  for (size_t i = 0; i < places_.size(); ++i) {
-    if (places_[i].form != SourceForm::kPlain) tensors_[i].shape = places_[i].shape;
-    places_[i].form = SourceForm::kPlain;
-  }
+void SafetensorsSource::restore(Listing listing) {
+  tensors_ = std::move(listing.tensors);
+  places_ = std::move(listing.places);
+  names_ = std::move(listing.names);
 }
 
 Status SafetensorsSource::set_form(size_t tensor, SourceForm form, uint32_t heads) {
@@ -178,7 +263,7 @@ Result<SourceFiles> SafetensorsSource::source_files() const {
 
 uint64_t SafetensorsSource::stored_bytes() const {
   uint64_t sum = 0;
-  for (const Place& place : places_) sum += place.size_bytes;
+  for (const Place& place : places_) sum += place.size_bytes + (place.mx_scales != kNoMx ? place.size_bytes / 16 : 0);
   for (const BlockScales& scales : scales_) sum += scales.place.size_bytes;
   return sum;
 }

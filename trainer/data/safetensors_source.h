@@ -11,6 +11,21 @@
 namespace nwc {
 
 class SafetensorsSource : public ModelSource {
+ private:
+  struct Place {
+    size_t file;
+    uint64_t offset;
+    uint64_t size_bytes;
+    size_t scales = kNoScales;   ///< index into scales_
+    uint64_t mx_scales = kNoMx;  ///< offset of the scales of MXFP4 blocks
+    size_t mx_file = 0;          ///< that they are in
+    SourceForm form = SourceForm::kPlain;
+    uint32_t heads = 0;                ///< of kQkvByHead
+    std::vector<uint64_t> shape = {};  ///< in the checkpoint, unless kPlain
+  };
+  static constexpr size_t kNoScales = SIZE_MAX;
+  static constexpr uint64_t kNoMx = UINT64_MAX;
+
  public:
   /// Opens `path` and adds its tensors, or those that `keep` takes by their names. errors: those of
   /// read_safetensors_header, kIo, kCorrupt (a name that another file has), each with `label` in front
@@ -28,8 +43,21 @@ class SafetensorsSource : public ModelSource {
   /// The tensor is read in the plain form from now on; its shape changes with it. heads: of kQkvByHead.
   /// errors: kUnsupported (a shape that the form cannot have; names the tensor)
   Status set_form(size_t tensor, SourceForm form, uint32_t heads);
-  /// Takes back what set_form did.
-  void reset_forms();
+  /// Parts of a tensor along its first dimension become tensors of their own, with these names.
+  /// errors: kUnsupported (not as many parts as names, scaled weights, a part's name that another tensor has)
+  Status split_tensor(size_t tensor, const std::vector<std::string>& names);
+  /// Takes each tensor X_blocks of 4-bit floats, 32 of them in 16 bytes, with a tensor X_scales of a power of two for
+  /// each (OCP Microscaling Formats, MXFP4) for the tensor X that they make together, in BF16, which is exact. Returns
+  /// how many there were. errors: kUnsupported (they do not fit; names the tensor)
+  Result<size_t> join_mxfp4();
+  /// What set_form and split_tensor change, so that it can be taken back.
+  struct Listing {
+    std::vector<SourceTensor> tensors;
+    std::vector<Place> places;
+    std::unordered_set<std::string> names;
+  };
+  Listing listing() const { return {tensors_, places_, names_}; }
+  void restore(Listing listing);
   void set_model(ModelRecord model) { model_ = std::move(model); }
   void set_tokenizer(TokenizerRecord tokenizer) { tokenizer_ = std::move(tokenizer); }
   /// The Hugging Face folder that source_files() reads.
@@ -49,16 +77,6 @@ class SafetensorsSource : public ModelSource {
     std::string label;
     std::unique_ptr<Reader> reader;
   };
-  struct Place {
-    size_t file;
-    uint64_t offset;
-    uint64_t size_bytes;
-    size_t scales = kNoScales;  ///< index into scales_
-    SourceForm form = SourceForm::kPlain;
-    uint32_t heads = 0;                ///< of kQkvByHead
-    std::vector<uint64_t> shape = {};  ///< in the checkpoint, unless kPlain
-  };
-  static constexpr size_t kNoScales = SIZE_MAX;
   struct BlockScales {
     Place place;
     Dtype weight_dtype;  ///< as stored
@@ -71,6 +89,7 @@ class SafetensorsSource : public ModelSource {
   Status read_at(const Place& place, const std::string& name, MutableBytes out) const;
   Status read_as_stored(size_t tensor, MutableBytes out) const;
   Status read_scaled(size_t tensor, MutableBytes out) const;
+  Status read_mxfp4(size_t tensor, MutableBytes out) const;
 
   std::string folder_;  // empty: none
   std::vector<File> files_;
