@@ -136,10 +136,9 @@ void write_symbols(const DecodeOptions& o) {
   if (!file.flush()) check(io_error(o.symbols + ": cannot be written"));
 }
 
-/// The coded tensors of a file in one of the forms that sessions hold integers in; empty if the codec has none.
+/// The coded tensors of a file in one of the forms that sessions hold integers in.
 std::vector<IntegerForm> integer_forms(const CodedFile& f, IntegerWeights which) {
   std::vector<IntegerForm> forms;
-  if (why_not_integers(*f.file->codec()) != nullptr) return forms;
   const IntegerForms choice(*f.file);
   for (const size_t t : f.coded) {
     auto form = choice.choose(t, which, false);
@@ -179,7 +178,6 @@ void measure_file(const DecodeOptions& o, Runner& runner, Report* report) {
                     }});
     for (const auto& of_kind : integers) {
       const std::vector<IntegerForm>* forms = &of_kind.second;
-      if (forms->empty()) continue;
       r.name = of_kind.first;
       jobs.push_back({r, [&, forms] {
                         for (size_t i = 0; i < f.coded.size(); ++i) {
