@@ -38,23 +38,27 @@ void integer_row(const IntegerForm& form, const uint8_t* data, uint64_t row, flo
   const float scale = reinterpret_cast<const float*>(data + form.row_scale_at)[row];
   const uint8_t* unit = data + block * form.row_block_bytes;
   const uint16_t* block_scales = reinterpret_cast<const uint16_t*>(unit + form.block_scales_at());
+  const uint32_t* begin = reinterpret_cast<const uint32_t*>(data + form.begin_at) + block;
+  const Outlier* outlier = reinterpret_cast<const Outlier*>(data + form.outliers_at) + begin[0];
+  const Outlier* const end = outlier + (begin[1] - begin[0]);
   for (uint32_t u = 0; u < form.units(); unit += unit_bytes(form.bits[u]), ++u) {
     uint8_t bytes[kUnitWeights];
     unpack_unit(form.bits[u], unit, bytes);
     const uint64_t first = uint64_t{u} * kUnitCols, count = std::min<uint64_t>(kUnitCols, form.cols - first);
+    int32_t q[kUnitCols], sign[kUnitCols];
+    for (uint32_t l = 0; l < kUnitCols; ++l) {
+      q[l] = int32_t{bytes[kGroupBytes * (l / 4) + 4 * r + l % 4]} - integer_bias(form.bits[u]);
+      sign[l] = (q[l] > 0) - (q[l] < 0);  // which what is beyond the unit's bits does not change
+    }
+    // To the integers, so that weights do not depend on the bits of the unit.
+    for (; outlier != end && outlier->column() < first + kUnitCols; ++outlier) {
+      if (outlier->row() == r) q[outlier->column() - first] += outlier->rest();
+    }
     const float own = form.requantized ? bf16_to_f32(block_scales[u * kChunk + r]) * scale : scale;
     for (uint32_t l = 0; l < count; ++l) {
-      const int32_t q = int32_t{bytes[kGroupBytes * (l / 4) + 4 * r + l % 4]} - integer_bias(form.bits[u]);
-      const float sign = static_cast<float>((q > 0) - (q < 0));
-      const float shrunk = form.shrinks ? sign * shrink[first + l] : 0.0f;
-      out[first + l] = (static_cast<float>(q) * factor[first + l] - shrunk) * own;
+      const float shrunk = form.shrinks ? static_cast<float>(sign[l]) * shrink[first + l] : 0.0f;
+      out[first + l] = (static_cast<float>(q[l]) * factor[first + l] - shrunk) * own;
     }
-  }
-  const uint32_t* begin = reinterpret_cast<const uint32_t*>(data + form.begin_at) + block;
-  const Outlier* outliers = reinterpret_cast<const Outlier*>(data + form.outliers_at);
-  for (uint32_t i = begin[0]; i < begin[1]; ++i) {
-    const uint32_t column = outliers[i].column();
-    if (outliers[i].row() == r) out[column] += static_cast<float>(outliers[i].rest()) * factor[column] * scale;
   }
 }
 

@@ -69,6 +69,7 @@ TEST(IntegerProduct, HoldsTheWeightsExactly) {
   ASSERT_EQ(why_not_integers(*c.file->codec()), nullptr);
   for (const size_t tensor : c.tensors) {
     const std::vector<float> w = decoded(c, tensor);
+    std::vector<std::vector<float>> rows;  // of the first form
     for (const IntegerWeights which : {IntegerWeights::kQ8, IntegerWeights::kPacked}) {
       const IntegerForm form = std::move(IntegerForms(*c.file).choose(tensor, which, true).value());
       Aligned data = integers(c, tensor, form);
@@ -79,6 +80,8 @@ TEST(IntegerProduct, HoldsTheWeightsExactly) {
           const float want = w[i * form.cols + j];
           ASSERT_NEAR(row[j], want, 4e-7f * std::abs(want)) << i << ", " << j;
         }
+        if (which == IntegerWeights::kQ8) rows.push_back(row);
+        ASSERT_EQ(row, rows[i]) << "the form is chosen by its speed";
       }
     }
   }
