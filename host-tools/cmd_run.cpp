@@ -121,6 +121,8 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
           {"context", plan.context},
           {"batch", plan.batch},
           {"resident_layers", plan.num_resident_layers},
+          {"experts", plan.num_experts},
+          {"expert_slots", plan.num_expert_slots},
           {"weights", nwc_precision_string(plan.weight_precision)},
           {"weights_requantized", plan.weights_requantized != 0},
           {"weight_choice", choice_name(plan.weight_choice)},
@@ -144,6 +146,8 @@ void print_plan(FILE* out, const nwc_session_plan& plan) {
   fmt::print(out, "memory plan: {} mode, {} of {} layers resident as {}{}, context {}\n", mode_name(plan.mode),
              plan.num_resident_layers, plan.num_layers, nwc_precision_string(plan.weight_precision),
              plan.weights_requantized != 0 ? " (requantized)" : "", plan.context);
+  if (plan.num_experts != 0)
+    fmt::print(out, "  {} of {} experts are kept decoded\n", plan.num_expert_slots, plan.num_experts);
   fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
              format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
              format_bytes(plan.activation_bytes), format_bytes(plan.decoder_bytes), format_bytes(plan.total_bytes));
@@ -268,6 +272,25 @@ void print_speed(const nwc_session* session, const nwc_session_plan& plan, size_
   fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n", tokens,
              seconds > 0 ? static_cast<double>(tokens) / seconds : 0, mode_name(plan.mode), nwc_session_name(session),
              format_bytes(plan.total_bytes));
+  nwc_expert_stats experts;
+  nwc_expert_stats_init(&experts);
+  if (plan.num_experts == 0 || nwc_session_get_expert_stats(session, &experts) != NWC_STATUS_OK) return;
+  const uint64_t needed = experts.hits + experts.misses;
+  fmt::print(stderr, "experts: {:.1f} % of {} lay in memory, {} read for the others in {:.2f} s\n",
+             needed != 0 ? 100.0 * static_cast<double>(experts.hits) / static_cast<double>(needed) : 0, needed,
+             format_bytes(experts.bytes_read), experts.stall_seconds);
+}
+
+nlohmann::json experts_json(const nwc_session* session) {
+  nwc_expert_stats experts;
+  nwc_expert_stats_init(&experts);
+  if (nwc_session_get_expert_stats(session, &experts) != NWC_STATUS_OK) return nullptr;
+  return {{"hits", experts.hits},
+          {"misses", experts.misses},
+          {"bytes_read", experts.bytes_read},
+          {"stall_seconds", experts.stall_seconds},
+          {"predicted", experts.predicted},
+          {"predicted_used", experts.predicted_used}};
 }
 
 /// One answer, or a conversation.
@@ -405,6 +428,7 @@ Status run(const RunOptions& options, Context& context) {
         {{"model", options.model},
          {"device", nwc_session_name(session.get())},
          {"plan", plan_json(plan)},
+         {"experts", experts_json(session.get())},
          {"process", process_json(before, process_memory())},
          {"prompt", prompt},
          {"text", generation.text},

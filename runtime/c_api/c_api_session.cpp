@@ -133,6 +133,8 @@ nwc_session_plan to_c(const NwcFile& file, const MemoryPlan& plan) {
   out.packed_weight_bytes = plan.packed_bytes;
   out.q8_weights_per_second = plan.q8_per_second;
   out.packed_weights_per_second = plan.packed_per_second;
+  out.num_experts = plan.num_experts;
+  out.num_expert_slots = plan.expert_slots;
   return out;
 }
 
@@ -261,6 +263,20 @@ const char* nwc_session_name(const nwc_session* session) {
 nwc_status nwc_session_get_plan(const nwc_session* session, nwc_session_plan* out_plan) {
   return call(session, [&](const nwc_session& s) {
     return write_struct(to_c(s.state->file(), s.session->plan()), "nwc_session_plan", out_plan);
+  });
+}
+
+nwc_status nwc_session_get_expert_stats(const nwc_session* session, nwc_expert_stats* out_stats) {
+  return call(session, [&](const nwc_session& s) {
+    const ExpertStats stats = s.session->expert_stats();
+    nwc_expert_stats out{};
+    out.hits = stats.hits;
+    out.misses = stats.misses;
+    out.bytes_read = stats.bytes_read;
+    out.stall_seconds = stats.stall_seconds;
+    out.predicted = stats.predicted;
+    out.predicted_used = stats.predicted_used;
+    return write_struct(out, "nwc_expert_stats", out_stats);
   });
 }
 

@@ -11,7 +11,7 @@ TEST(CApiBasics, VersionsAndStatusNames) {
   EXPECT_EQ(nwc_version_number(), NWC_VERSION_MAJOR * 1000000u + NWC_VERSION_MINOR * 1000u + NWC_VERSION_PATCH);
   EXPECT_EQ(nwc_version_string(), std::to_string(NWC_VERSION_MAJOR) + "." + std::to_string(NWC_VERSION_MINOR) + "." +
                                       std::to_string(NWC_VERSION_PATCH));
-  EXPECT_EQ(nwc_format_version(), 1003u);
+  EXPECT_EQ(nwc_format_version(), 1004u);
   std::set<std::string> names;
   for (const int s : {0, 10, 11, 12, 20, 21, 22, 40, 41, 42, 43, 60, 61, 62, 70, 71, 72, 80, 100})
     names.insert(nwc_status_string(static_cast<nwc_status>(s)));
@@ -67,6 +67,8 @@ TEST(CApiBasics, NullHandlesAreRefusedOrIgnored) {
   EXPECT_EQ(nwc_decoder_decode_layer(nullptr, 0, 0, nullptr, nullptr, &u, 4, nullptr), bad);
   EXPECT_EQ(nwc_session_make_plan(nullptr, nullptr, nullptr, &plan), bad);
   EXPECT_EQ(nwc_session_get_plan(nullptr, &plan), bad);
+  nwc_expert_stats experts = zeroed<nwc_expert_stats>();
+  EXPECT_EQ(nwc_session_get_expert_stats(nullptr, &experts), bad);
   EXPECT_EQ(nwc_session_truncate(nullptr, 0), bad);
   EXPECT_EQ(nwc_session_eval(nullptr, &u, 1, 0, nullptr, 0), bad);
   EXPECT_EQ(nwc_session_generate(nullptr, &u, 1, nullptr, nullptr, nullptr, nullptr), bad);

@@ -99,6 +99,10 @@ TEST_F(CApiSession, PlansAddUpAndAreKept) {
   nwc_session_plan kept = zeroed<nwc_session_plan>();
   ASSERT_EQ(nwc_session_get_plan(session_, &kept), NWC_STATUS_OK);
   EXPECT_EQ(kept.total_bytes, streamed.total_bytes);
+  EXPECT_EQ(kept.num_experts, 0u);
+  nwc_expert_stats experts = zeroed<nwc_expert_stats>();
+  ASSERT_EQ(nwc_session_get_expert_stats(session_, &experts), NWC_STATUS_OK);
+  EXPECT_EQ(experts.hits + experts.misses + experts.bytes_read, 0u);
 
   p = params();
   p.mode = NWC_WEIGHTS_STREAMED;

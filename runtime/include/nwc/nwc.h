@@ -591,6 +591,8 @@ typedef struct nwc_session_plan {
   uint64_t packed_weight_bytes;
   double q8_weights_per_second; /* measured, of products of one token; 0: not measured */
   double packed_weights_per_second;
+  uint32_t num_experts;      /* of all layers of a mixture of experts; 0: the model is none */
+  uint32_t num_expert_slots; /* decoded experts that are kept, the last used ones; num_experts: all */
 } nwc_session_plan;
 static inline void nwc_session_plan_init(nwc_session_plan* plan) {
   memset(plan, 0, sizeof *plan);
@@ -614,6 +616,23 @@ NWC_API const char* nwc_session_last_error(const nwc_session* session);
 /* Returns the name of the session's decoder. The string lives as long as the session. */
 NWC_API const char* nwc_session_name(const nwc_session* session);
 NWC_API nwc_status nwc_session_get_plan(const nwc_session* session, nwc_session_plan* out_plan);
+
+/* What the experts of a mixture took since the session was made; all 0 for other models. */
+typedef struct nwc_expert_stats {
+  uint32_t struct_size;
+  uint32_t reserved;       /* 0 */
+  uint64_t hits;           /* experts that a batch of tokens needed and that lay decoded in memory */
+  uint64_t misses;         /* experts that had to be decoded */
+  uint64_t bytes_read;     /* stored bytes of those */
+  double stall_seconds;    /* in which the tokens waited for them */
+  uint64_t predicted;      /* experts whose stored bytes were asked for before it was known that they are needed */
+  uint64_t predicted_used; /* of these, needed ones */
+} nwc_expert_stats;
+static inline void nwc_expert_stats_init(nwc_expert_stats* stats) {
+  memset(stats, 0, sizeof *stats);
+  stats->struct_size = (uint32_t)sizeof *stats;
+}
+NWC_API nwc_status nwc_session_get_expert_stats(const nwc_session* session, nwc_expert_stats* out_stats);
 
 /* Returns the length of the sequence: the tokens that were evaluated, or drawn and reported. */
 NWC_API uint32_t nwc_session_position(const nwc_session* session);
