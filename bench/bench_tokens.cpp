@@ -77,7 +77,7 @@ nwc_session_params make_params(const TokenOptions& o, const nwc_model* model) {
   params.num_threads = o.threads;
   params.context = o.context;
   for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p) {
-    if (o.weights == nwc_precision_string(p)) params.weight_precision = p;
+    if (o.weights == nwc_session_precision_string(p)) params.weight_precision = p;
   }
   params.mode = o.child == "resident"                             ? NWC_WEIGHTS_RESIDENT
                 : o.child == "cached"                             ? NWC_WEIGHTS_CACHED

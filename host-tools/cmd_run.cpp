@@ -91,7 +91,7 @@ const char* mode_name(nwc_weight_mode mode) {
 std::vector<std::string> weight_names() {
   std::vector<std::string> names;
   for (nwc_precision p = NWC_PRECISION_DEFAULT; p <= NWC_PRECISION_PACKED; ++p)
-    names.emplace_back(nwc_precision_string(p));
+    names.emplace_back(nwc_session_precision_string(p));
   return names;
 }
 
@@ -106,10 +106,11 @@ std::string forms_text(const nwc_session_plan& plan) {
   static const char* const kReasons[] = {
       "as asked for", "", "as devices do", "as q8 does not fit into memory", "as nothing could be measured",
       "as measured"};
-  std::string text = fmt::format("  all matrices as f16 {}, q8 {}, packed {}: {}, {}",
-                                 format_bytes(plan.f16_weight_bytes), format_bytes(plan.q8_weight_bytes),
-                                 format_bytes(plan.packed_weight_bytes), nwc_precision_string(plan.weight_precision),
-                                 kReasons[std::min<uint32_t>(plan.weight_choice, NWC_WEIGHT_CHOICE_FASTER)]);
+  std::string text =
+      fmt::format("  all matrices as f16 {}, q8 {}, packed {}: {}, {}", format_bytes(plan.f16_weight_bytes),
+                  format_bytes(plan.q8_weight_bytes), format_bytes(plan.packed_weight_bytes),
+                  nwc_session_precision_string(plan.weight_precision),
+                  kReasons[std::min<uint32_t>(plan.weight_choice, NWC_WEIGHT_CHOICE_FASTER)]);
   if (plan.q8_weights_per_second > 0)
     text += fmt::format(" (q8 {}, packed {})", format_weight_rate(plan.q8_weights_per_second),
                         format_weight_rate(plan.packed_weights_per_second));
@@ -123,7 +124,7 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
           {"resident_layers", plan.num_resident_layers},
           {"experts", plan.num_experts},
           {"expert_slots", plan.num_expert_slots},
-          {"weights", nwc_precision_string(plan.weight_precision)},
+          {"weights", nwc_session_precision_string(plan.weight_precision)},
           {"weights_requantized", plan.weights_requantized != 0},
           {"weight_choice", choice_name(plan.weight_choice)},
           {"f16_weight_bytes", plan.f16_weight_bytes},
@@ -144,7 +145,7 @@ nlohmann::json plan_json(const nwc_session_plan& plan) {
 
 void print_plan(FILE* out, const nwc_session_plan& plan) {
   fmt::print(out, "memory plan: {} mode, {} of {} layers resident as {}{}, context {}\n", mode_name(plan.mode),
-             plan.num_resident_layers, plan.num_layers, nwc_precision_string(plan.weight_precision),
+             plan.num_resident_layers, plan.num_layers, nwc_session_precision_string(plan.weight_precision),
              plan.weights_requantized != 0 ? " (requantized)" : "", plan.context);
   if (plan.num_experts != 0)
     fmt::print(out, "  {} of {} experts are kept decoded\n", plan.num_expert_slots, plan.num_experts);

@@ -207,7 +207,7 @@ Result<StopStrings> stop_strings(const nwc_generate_params& p, const Tokenizer* 
 using namespace nwc;
 using namespace nwc::c_api;
 
-const char* nwc_precision_string(nwc_precision precision) {
+const char* nwc_session_precision_string(nwc_precision precision) {
   return precision < kNumWeightTypes ? kWeightTypes[precision].name : "?";
 }
 

@@ -519,7 +519,7 @@ enum {
   NWC_PRECISION_PACKED = 5
 };
 /* Returns "auto" for DEFAULT, "f32", "f16", "bf16", "q8" or "packed", and "?" for an unknown number. */
-NWC_API const char* nwc_precision_string(nwc_precision precision);
+NWC_API const char* nwc_session_precision_string(nwc_precision precision);
 
 typedef struct nwc_session_params {
   uint32_t struct_size;
