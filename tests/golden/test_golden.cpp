@@ -63,7 +63,7 @@ TEST(Golden, EveryFileDecodesToItsValues) {
       EXPECT_EQ(describe(entry.path().string(), cpu), lines) << entry.path() << ", " << cpu_level_name(cpu);
     }
   }
-  EXPECT_GE(files, 13u);
+  EXPECT_GE(files, 14u);
 }
 
 Result<std::unique_ptr<NwcFile>> open_good(const std::string& name) {
@@ -142,6 +142,31 @@ TEST(Golden, ModelsTokenizersAndChatsAreDescribed) {
   EXPECT_EQ(file.chat()->format->name, "gemma");
   EXPECT_EQ(file.chat()->format->user_prefix, "<start_of_turn>user\n");
   EXPECT_EQ(file.chat()->format->stop, (std::vector<std::string>{"<end_of_turn>"}));
+}
+
+TEST(Golden, ExpertsAreDescribed) {
+  const Result<std::unique_ptr<NwcFile>> opened = open_good("experts-v1.4.nwc");
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const NwcFile& file = **opened;
+  EXPECT_EQ(file.container().minor_version(), 4);
+  ASSERT_TRUE(file.model()) << file.model_status().message();
+  const ModelRecord& model = *file.model();
+  EXPECT_TRUE(check_runnable(model).ok() && model.has_experts());
+  const BlockSpec& block = model.block(1);
+  EXPECT_TRUE(block.sinks && block.up_plus_one && block.mlp_bias);
+  EXPECT_EQ(block.clamp, 0.75f);
+  const ExpertSpec wanted{.num_experts = 2,
+                          .per_token = 1,
+                          .intermediate_size = 64,
+                          .router = RouterKind::kTopKThenSoftmax,
+                          .router_bias = true};
+  EXPECT_EQ(block.experts, wanted);
+  const std::string name = model.tensor_name(Role::kExpertGateUp, 1, 1);
+  EXPECT_EQ(name, "model.layers.1.mlp.experts.1.gate_up_proj");
+  ASSERT_TRUE(file.find(name));
+  EXPECT_EQ(file.tensors()[*file.find(name)].storage, Storage::kCoded);
+  EXPECT_EQ(file.tensors()[*file.find(name)].shape, (std::vector<uint64_t>{128, 32}));
+  EXPECT_NE(file.tensors()[*file.find(model.tensor_name(Role::kRouter, 0))].storage, Storage::kCoded);
 }
 
 }  // namespace

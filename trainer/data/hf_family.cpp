@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "trainer/data/hf_config_keys.h"
+#include "trainer/data/hf_family_experts.h"
+#include "trainer/data/hf_family_parts.h"
 #include "trainer/data/hf_names.h"
 #include "trainer/data/hf_rope.h"
 
@@ -11,120 +13,6 @@ namespace nwc {
 namespace {
 
 using Json = nlohmann::json;
-
-constexpr const char* kFull = "full_attention";
-constexpr const char* kSliding = "sliding_attention";
-
-/// Defaults of a family's configuration class in transformers, and the names of its keys where they differ.
-struct Habits {
-  bool tied = false;
-  uint32_t max_positions = 2048;
-  const char* eps_key = "rms_norm_eps";
-  float eps = 1e-6f;
-  const char* activation_key = "hidden_act";
-  const char* activation = "silu";
-};
-
-Status not_positive(const char* key, float value) {
-  return corrupt(std::string("field \"") + key + "\" is " + std::to_string(value) + ", it must be positive");
-}
-
-Status read_sizes(ConfigReader& c, const Habits& habits, ModelRecord* m, BlockSpec* b) {
-  NWC_TRY(c.require("vocab_size", &m->vocab_size));
-  NWC_TRY(c.require("hidden_size", &m->hidden_size));
-  NWC_TRY(c.require("intermediate_size", &b->intermediate_size));
-  NWC_TRY(c.require("num_hidden_layers", &m->num_layers));
-  NWC_TRY(c.require("num_attention_heads", &b->num_heads));
-  b->num_kv_heads = b->num_heads;
-  NWC_TRY(c.get("num_key_value_heads", &b->num_kv_heads));
-  b->head_dim = m->hidden_size / b->num_heads;
-  NWC_TRY(c.get("head_dim", &b->head_dim));
-  m->max_positions = habits.max_positions;
-  NWC_TRY(c.get("max_position_embeddings", &m->max_positions));
-  b->norm_eps = habits.eps;
-  NWC_TRY(c.get(habits.eps_key, &b->norm_eps));
-  m->tied_embeddings = habits.tied;
-  return c.get("tie_word_embeddings", &m->tied_embeddings);
-}
-
-Status read_activation(ConfigReader& c, const Habits& habits, BlockSpec* b) {
-  std::string name = habits.activation;
-  NWC_TRY(c.get(habits.activation_key, &name));
-  constexpr std::pair<const char*, MlpActivation> kKnown[] = {
-      {"silu", MlpActivation::kSilu},
-      {"swish", MlpActivation::kSilu},
-      {"gelu", MlpActivation::kGelu},
-      {"gelu_pytorch_tanh", MlpActivation::kGeluTanh},
-      {"gelu_new", MlpActivation::kGeluTanh},
-      {"gelu_fast", MlpActivation::kGeluTanh},
-      {"relu", MlpActivation::kRelu},
-      {"relu2", MlpActivation::kRelu2},
-      {"quick_gelu", MlpActivation::kQuickGelu},
-  };
-  for (const auto& [known, activation] : kKnown) {
-    if (name != known) continue;
-    b->activation = activation;
-    return {};
-  }
-  return unsupported(std::string("\"") + habits.activation_key + "\" is \"" + name +
-                     "\", an activation that the engine does not run");
-}
-
-/// The window that the configuration names; 0: none.
-Status read_window(ConfigReader& c, uint32_t fallback, uint32_t* window) {
-  *window = c.has("sliding_window") ? 0 : fallback;
-  if (c.find("sliding_window") == nullptr) return {};
-  NWC_TRY(c.get("sliding_window", window));
-  return *window != 0 ? Status() : corrupt("field \"sliding_window\" is 0: a token has to see itself");
-}
-
-/// For each layer: does it slide? From "layer_types" where that is there.
-template <typename F>
-Status read_layer_types(ConfigReader& c, uint32_t layers, uint32_t window, const F& fallback,
-                        std::vector<bool>* slides) {
-  const Json* types = c.find("layer_types");
-  if (types != nullptr && (!types->is_array() || types->size() != layers))
-    return corrupt("field \"layer_types\" must be a list with an entry for each of the " + std::to_string(layers) +
-                   " layers");
-  for (uint32_t l = 0; l < layers; ++l) {
-    if (types == nullptr) {
-      slides->push_back(fallback(l));
-      continue;
-    }
-    const Json& type = (*types)[l];
-    if (type != kFull && type != kSliding)
-      return unsupported("\"layer_types\" has a layer of type " + short_json(type));
-    if (type == kSliding && window == 0)
-      return unsupported("\"layer_types\" has a layer of type sliding_attention, but there is no \"sliding_window\"");
-    slides->push_back(type == kSliding);
-  }
-  return {};
-}
-
-/// Layers of `block`, those that slide with the window. A window that no text leaves is none.
-Status set_windows(const BlockSpec& block, const std::vector<bool>& slides, uint32_t window, ModelRecord* m) {
-  std::vector<BlockSpec> layers(m->num_layers, block);
-  for (uint32_t l = 0; l < m->num_layers; ++l) layers[l].window = slides[l] && window < m->max_positions ? window : 0;
-  return set_layers(layers, m);
-}
-
-Status check_layers(uint32_t layers) {
-  return layers <= kMaxModelLayers ? Status()
-                                   : limit_error("field \"num_hidden_layers\" is " + std::to_string(layers) +
-                                                 ", the limit is " + std::to_string(kMaxModelLayers));
-}
-
-/// Sizes, biases, activation, rotary positions: what most families share.
-Status read_common(ConfigReader& c, const Habits& habits, ModelRecord* m, BlockSpec* b) {
-  NWC_TRY(read_sizes(c, habits, m, b));
-  NWC_TRY(check_layers(m->num_layers));
-  NWC_TRY(read_activation(c, habits, b));
-  bool attention_bias = false;
-  NWC_TRY(c.get("attention_bias", &attention_bias));
-  b->qkv_bias = b->output_bias = attention_bias;
-  NWC_TRY(c.get("mlp_bias", &b->mlp_bias));
-  return read_rope(c, kFull, m, b);
-}
 
 Status read_llama(ConfigReader& c, ModelRecord* m) {
   BlockSpec b;
@@ -162,7 +50,6 @@ Status read_phi3(ConfigReader& c, ModelRecord* m) {
   return read_windowed(c, {.max_positions = 4096, .eps = 1e-5f}, 0, 0, m);
 }
 
-/// Qwen 2 and 3: the layers from max_window_layers on slide, if any do.
 Status read_qwen(ConfigReader& c, bool qwen3, ModelRecord* m) {
   BlockSpec b;
   NWC_TRY(read_common(c, {.max_positions = 32768}, m, &b));
@@ -173,112 +60,13 @@ Status read_qwen(ConfigReader& c, bool qwen3, ModelRecord* m) {
     b.qkv_bias = true;
     b.output_bias = false;
   }
-  bool used = false;
-  NWC_TRY(c.get("use_sliding_window", &used));
-  uint32_t window = 0, first = 28;
-  NWC_TRY(c.get("max_window_layers", &first));
-  if (used) NWC_TRY(read_window(c, 4096, &window));
-  c.find("sliding_window");
+  uint32_t window = 0;
   std::vector<bool> slides;
-  NWC_TRY(read_layer_types(
-      c, m->num_layers, window, [&](uint32_t l) { return window != 0 && l >= first; }, &slides));
+  NWC_TRY(read_qwen_windows(c, false, m->num_layers, &window, &slides));
   return set_windows(b, slides, window, m);
 }
 Status read_qwen2(ConfigReader& c, ModelRecord* m) { return read_qwen(c, false, m); }
 Status read_qwen3(ConfigReader& c, ModelRecord* m) { return read_qwen(c, true, m); }
-
-/// What the configurations of mixtures have in common. An expert is as wide as the key says, or else `width`.
-Status read_experts(ConfigReader& c, const char* width_key, const ExpertSpec& defaults, BlockSpec* b) {
-  ExpertSpec& e = b->experts;
-  e = defaults;
-  e.intermediate_size = b->intermediate_size;
-  for (const char* count : {"num_experts", "num_local_experts"}) NWC_TRY(c.get(count, &e.num_experts));
-  NWC_TRY(c.get("num_experts_per_tok", &e.per_token));
-  if (width_key != nullptr) NWC_TRY(c.get(width_key, &e.intermediate_size));
-  NWC_TRY(c.get("norm_topk_prob", &e.normalized));
-  for (const char* training_only : {"router_aux_loss_coef", "output_router_logits", "router_jitter_noise"})
-    c.find(training_only);
-  return {};
-}
-
-Status read_mixtral(ConfigReader& c, ModelRecord* m) {
-  BlockSpec b;
-  NWC_TRY(read_common(c, {.max_positions = 131072, .eps = 1e-5f}, m, &b));
-  if (!c.has("num_key_value_heads")) b.num_kv_heads = 8;
-  NWC_TRY(read_experts(c, nullptr, {.num_experts = 8, .per_token = 2, .normalized = true}, &b));
-  uint32_t window = 0;
-  NWC_TRY(read_window(c, 0, &window));
-  return set_windows(b, std::vector<bool>(m->num_layers, window != 0), window, m);
-}
-
-/// Which layers are dense, by two keys.
-Status read_dense_layers(ConfigReader& c, uint32_t layers, std::vector<bool>* dense) {
-  uint32_t step = 1;
-  NWC_TRY(c.get("decoder_sparse_step", &step));
-  if (step == 0) return corrupt("field \"decoder_sparse_step\" is 0");
-  const Json* only = c.find("mlp_only_layers");
-  if (only != nullptr && !only->is_array()) return corrupt("field \"mlp_only_layers\" must be a list");
-  for (uint32_t l = 0; l < layers; ++l) {
-    const bool named = only != nullptr && std::find(only->begin(), only->end(), Json(l)) != only->end();
-    dense->push_back(named || (l + 1) % step != 0);
-  }
-  return {};
-}
-
-Status read_qwen_moe(ConfigReader& c, bool qwen3, ModelRecord* m) {
-  BlockSpec b;
-  NWC_TRY(read_common(c, {.max_positions = 32768}, m, &b));
-  if (qwen3) {
-    b.qk_norm = QkNorm::kPerHead;
-    if (!c.has("num_key_value_heads")) b.num_kv_heads = 4;
-    NWC_TRY(
-        read_experts(c, "moe_intermediate_size", {.num_experts = 128, .per_token = 8, .intermediate_size = 768}, &b));
-    if (!c.has("moe_intermediate_size")) b.experts.intermediate_size = 768;
-  } else {
-    b.qkv_bias = true;
-    NWC_TRY(c.get("qkv_bias", &b.qkv_bias));
-    b.output_bias = false;
-    NWC_TRY(read_experts(c, "moe_intermediate_size", {.num_experts = 60, .per_token = 4}, &b));
-    if (!c.has("moe_intermediate_size")) b.experts.intermediate_size = 1408;
-    b.experts.shared_gate = true;
-    b.experts.shared_intermediate_size = 5632;
-    NWC_TRY(c.get("shared_expert_intermediate_size", &b.experts.shared_intermediate_size));
-  }
-  std::vector<bool> dense;
-  NWC_TRY(read_dense_layers(c, m->num_layers, &dense));
-  const bool any_dense = std::find(dense.begin(), dense.end(), true) != dense.end();
-  if (any_dense && b.experts.shared_intermediate_size != 0)
-    return unsupported("\"mlp_only_layers\" or \"decoder_sparse_step\": dense layers beside shared experts");
-  bool used = false;
-  NWC_TRY(c.get("use_sliding_window", &used));
-  uint32_t window = 0, first = 28;
-  NWC_TRY(c.get("max_window_layers", &first));
-  if (used) NWC_TRY(read_window(c, 4096, &window));
-  c.find("sliding_window");
-  std::vector<bool> slides;
-  NWC_TRY(read_layer_types(
-      c, m->num_layers, window, [&](uint32_t l) { return window != 0 && (qwen3 || l >= first); }, &slides));
-  std::vector<BlockSpec> layers(m->num_layers, b);
-  for (uint32_t l = 0; l < m->num_layers; ++l) {
-    if (slides[l] && window < m->max_positions) layers[l].window = window;
-    if (dense[l] || b.experts.num_experts == 0) {
-      layers[l].experts = ExpertSpec();
-    } else {
-      layers[l].intermediate_size = b.experts.intermediate_size;
-    }
-  }
-  return set_layers(layers, m);
-}
-Status read_qwen2_moe(ConfigReader& c, ModelRecord* m) { return read_qwen_moe(c, false, m); }
-Status read_qwen3_moe(ConfigReader& c, ModelRecord* m) { return read_qwen_moe(c, true, m); }
-
-Status read_olmoe(ConfigReader& c, ModelRecord* m) {
-  BlockSpec b;
-  NWC_TRY(read_common(c, {.max_positions = 4096, .eps = 1e-5f}, m, &b));
-  b.qk_norm = QkNorm::kWhole;
-  NWC_TRY(read_experts(c, nullptr, {.num_experts = 64, .per_token = 8}, &b));
-  return set_layers(std::vector<BlockSpec>(m->num_layers, b), m);
-}
 
 Status read_gemma(ConfigReader& c, bool gemma3, ModelRecord* m) {
   const Habits habits{.tied = true,
@@ -317,8 +105,8 @@ Status read_gemma(ConfigReader& c, bool gemma3, ModelRecord* m) {
   BlockSpec local = b;
   if (gemma3) {
     local.rope = RopeSpec();
-    if (c.find("rope_parameters") != nullptr && c.find("rope_parameters")->contains(kSliding)) {
-      NWC_TRY(read_rope(c, kSliding, m, &local));
+    if (c.find("rope_parameters") != nullptr && c.find("rope_parameters")->contains(kSlidingAttention)) {
+      NWC_TRY(read_rope(c, kSlidingAttention, m, &local));
     } else {
       local.rope.theta = 10000;
     }
@@ -387,65 +175,11 @@ Status read_olmo3(ConfigReader& c, ModelRecord* m) {
   local.rope = RopeSpec();
   local.rope.theta = b.rope.theta;
   const Json* rope = c.find("rope_parameters");
-  if (rope != nullptr && rope->contains(kSliding)) NWC_TRY(read_rope(c, kSliding, m, &local));
+  if (rope != nullptr && rope->contains(kSlidingAttention)) NWC_TRY(read_rope(c, kSlidingAttention, m, &local));
   local.window = window < m->max_positions ? window : 0;
   std::vector<BlockSpec> layers;
   for (uint32_t l = 0; l < m->num_layers; ++l) layers.push_back(slides[l] ? local : b);
   return set_layers(layers, m);
-}
-
-Status read_granite(ConfigReader& c, bool experts, bool shared, ModelRecord* m) {
-  BlockSpec b;
-  NWC_TRY(read_common(c, Habits(), m, &b));
-  if (experts) {
-    NWC_TRY(read_experts(c, nullptr, {.num_experts = 8, .per_token = 2, .router = RouterKind::kTopKThenSoftmax}, &b));
-    if (shared) NWC_TRY(c.get("shared_intermediate_size", &b.experts.shared_intermediate_size));
-  }
-  float logits_scaling = 1;
-  b.attention_scale = 1;
-  NWC_TRY(c.get("embedding_multiplier", &m->ends.embedding_scale));
-  NWC_TRY(c.get("logits_scaling", &logits_scaling));
-  NWC_TRY(c.get("residual_multiplier", &b.residual_scale));
-  NWC_TRY(c.get("attention_multiplier", &b.attention_scale));
-  if (!(logits_scaling > 0)) return not_positive("logits_scaling", logits_scaling);
-  if (!(b.attention_scale > 0)) return not_positive("attention_multiplier", b.attention_scale);
-  m->ends.logit_scale = 1 / logits_scaling;
-  return set_layers(std::vector<BlockSpec>(m->num_layers, b), m);
-}
-
-Status read_granite_dense(ConfigReader& c, ModelRecord* m) { return read_granite(c, false, false, m); }
-Status read_granite_moe(ConfigReader& c, ModelRecord* m) { return read_granite(c, true, false, m); }
-Status read_granite_moe_shared(ConfigReader& c, ModelRecord* m) { return read_granite(c, true, true, m); }
-
-Status read_gpt_oss(ConfigReader& c, ModelRecord* m) {
-  BlockSpec b;
-  b.rope.theta = 150000;
-  NWC_TRY(read_common(c, {.max_positions = 131072, .eps = 1e-5f}, m, &b));
-  if (!c.has("num_key_value_heads")) b.num_kv_heads = 8;
-  if (!c.has("head_dim")) b.head_dim = 64;
-  bool bias = true;
-  NWC_TRY(c.get("attention_bias", &bias));
-  b.qkv_bias = b.output_bias = bias;
-  b.sinks = b.mlp_bias = b.up_plus_one = true;
-  NWC_TRY(read_experts(
-      c, nullptr, {.num_experts = 128, .per_token = 4, .router = RouterKind::kTopKThenSoftmax, .router_bias = true},
-      &b));
-  NWC_TRY(c.get("experts_per_token", &b.experts.per_token));
-  float alpha = 1.702f;
-  b.clamp = 7;
-  NWC_TRY(c.get("swiglu_limit", &b.clamp));
-  NWC_TRY(c.get("swiglu_alpha", &alpha));
-  if (alpha != 1.702f)
-    return unsupported("\"swiglu_alpha\" is " + std::to_string(alpha) +
-                       ", which the engine does not run (it runs 1.702)");
-  b.activation = MlpActivation::kQuickGelu;
-  uint32_t window = 0;
-  NWC_TRY(read_window(c, 128, &window));
-  std::vector<bool> slides;
-  NWC_TRY(read_layer_types(
-      c, m->num_layers, window, [&](uint32_t l) { return window != 0 && l % 2 == 0; }, &slides));
-  c.find("initial_context_length");  // of the older form of the rotary settings
-  return set_windows(b, slides, window, m);
 }
 
 Status read_starcoder2(ConfigReader& c, ModelRecord* m) {
@@ -523,12 +257,6 @@ Status read_gpt2(ConfigReader& c, ModelRecord* m) {
 }
 
 SourceForm plain(Role) { return SourceForm::kPlain; }
-SourceForm stacked(Role role) { return of_expert(role) ? SourceForm::kStacked : SourceForm::kPlain; }
-SourceForm gpt_oss_form(Role role) {
-  if (role == Role::kExpertGateUp) return SourceForm::kStackedPairs;
-  if (role == Role::kExpertDown) return SourceForm::kStackedTransposed;
-  return role == Role::kExpertGateUpBias ? SourceForm::kPairs : SourceForm::kPlain;
-}
 SourceForm gpt2_form(Role role) {
   const bool linear = role == Role::kQkv || role == Role::kOutput || role == Role::kUp || role == Role::kDown;
   return linear ? SourceForm::kTransposed : SourceForm::kPlain;
@@ -554,8 +282,8 @@ constexpr Family kFamilies[] = {
     {"Olmo2ForCausalLM", "olmo2", names_of_olmo2, read_olmo2, plain},
     {"Olmo3ForCausalLM", "olmo3", names_of_olmo2, read_olmo3, plain},
     {"GraniteForCausalLM", "granite", names_of_llama, read_granite_dense, plain},
-    {"GraniteMoeForCausalLM", "granitemoe", names_of_granite_moe, read_granite_moe, stacked},
-    {"GraniteMoeSharedForCausalLM", "granitemoeshared", names_of_granite_moe, read_granite_moe_shared, stacked},
+    {"GraniteMoeForCausalLM", "granitemoe", names_of_granite_moe, read_granite_moe, stacked_form},
+    {"GraniteMoeSharedForCausalLM", "granitemoeshared", names_of_granite_moe, read_granite_moe_shared, stacked_form},
     {"GptOssForCausalLM", "gpt_oss", names_of_gpt_oss, read_gpt_oss, gpt_oss_form},
     {"Starcoder2ForCausalLM", "starcoder2", names_of_starcoder2, read_starcoder2, plain},
     {"GPTNeoXForCausalLM", "gpt_neox", names_of_gpt_neox, read_gpt_neox, neox_form},
