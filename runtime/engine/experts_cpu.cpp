@@ -32,7 +32,9 @@ Status ExpertsCpu::allocate(const SessionSizes& sizes, uint64_t* counter) {
   const auto get = [counter](Buffer& buffer, uint64_t bytes, const char* name) {
     return buffer.allocate(bytes, counter, name);
   };
-  NWC_TRY(slots_.allocate(cache_.slots() * slot_bytes_, counter, "decoded experts",
+  uint64_t slot_bytes = 0;
+  if (!checked_mul(cache_.slots(), slot_bytes_, &slot_bytes)) return limit_error("the model's experts are too large");
+  NWC_TRY(slots_.allocate(slot_bytes, counter, "decoded experts",
                           cache_.slots() == before_.back() ? Filled::kWhole : Filled::kPartly));
   NWC_TRY(get(routed_, sizes.routed, "the choice of experts"));
   NWC_TRY(get(logits_, sizes.router_logits, "the router's logits"));

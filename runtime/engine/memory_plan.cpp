@@ -109,9 +109,10 @@ class Planner {
     plan.held = held_;
     plan.integers = held_->which;
     plan.requantized = held_->requantized;
+    uint64_t experts = 0;
+    if (!checked_mul(plan.expert_slots, s.expert, &experts)) experts = UINT64_MAX / 4;  // no budget holds that
     plan.weights = s.vectors + s.positions + resident_bytes(plan.resident_layers) +
-                   (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0) +
-                   plan.expert_slots * s.expert;
+                   (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0) + experts;
     plan.num_experts = num_experts_;
     const bool fused = plan.mode == SessionMode::kFused;
     plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer
