@@ -360,7 +360,7 @@ TEST(Calibration, HostileModelsAreNamed) {
   }
   {
     EditedSource source;
-    source.record().block().experts.num_experts = 4;
+    source.record().block().experts = {.num_experts = 4, .per_token = 2, .intermediate_size = 8};
     EXPECT_EQ(status_of(source).code(), StatusCode::kUnsupported);
     EXPECT_NE(
         status_of(source).message().find("can be compressed without a text, but not calibrated: a mixture of experts"),

@@ -367,8 +367,7 @@ TEST(ModelGraph, NamesWhatItCannotUse) {
   testing::MemorySource nothing;
   EXPECT_NE(message_of(nothing, StatusCode::kUnsupported).find("description"), std::string::npos);
   ModelRecord record = tiny_record();
-  record.block().experts.num_experts = 4;
-  record.block().experts.per_token = 1;
+  record.block().experts = {.num_experts = 4, .per_token = 1, .intermediate_size = 8};
   EXPECT_NE(message_of(RandomSource(record), StatusCode::kUnsupported).find("experts"), std::string::npos);
   record = tiny_record();
   record.block().sinks = true;
