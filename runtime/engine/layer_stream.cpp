@@ -127,9 +127,8 @@ Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, Mu
   if (piece == 0) will_decode_layer(layer + 1);
   const std::vector<PlacedMatrix>& matrices = layout_.layers[layer].matrices;
   for (const PlacedMatrix& m : matrices) {
-    // Tiles are decoded in pairs, one above the other. What shares one checksum is one piece.
-    const uint64_t pair = 2 * checked_.band_rows(m.tensor);
-    const uint64_t most = align_up(std::max<uint64_t>(1, piece_weights_ / m.cols), pair);
+    // What shares one checksum is one piece.
+    const uint64_t most = piece_rows(piece_weights_, m.cols, checked_.band_rows(m.tensor));
     const uint64_t pieces = ceil_div(m.rows, most);
     if (piece >= pieces) {
       piece -= static_cast<uint32_t>(pieces);

@@ -1,6 +1,7 @@
 // Decoding weights for a session: whole layers, row ranges, and a background thread that stays one layer ahead.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -26,6 +27,13 @@ class CheckedRows {
   const NwcFile& file_;
   std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
 };
+
+/// Rows of a piece of a matrix of which `weights` are to be decoded at a time: whole pairs of bands of tiles, since
+/// tiles are decoded in pairs, one above the other. A band is any multiple of 16 rows.
+constexpr uint64_t piece_rows(uint64_t weights, uint64_t cols, uint64_t band_rows) {
+  const uint64_t pair = 2 * band_rows;
+  return ceil_div(std::max<uint64_t>(1, weights / cols), pair) * pair;
+}
 
 /// An expert of a layer, and where it is decoded to.
 struct ExpertRequest {

@@ -197,5 +197,20 @@ TEST(LayerStream, DecodesOncePerBatchAndChecksOnce) {
   EXPECT_EQ(unchecked.decoder->checks("model.norm.weight"), 0);
 }
 
+/// Bands are multiples of 16 rows, not powers of two: SmolLM2's have 288.
+TEST(LayerStream, PiecesAreWholePairsOfBands) {
+  for (const uint64_t band : {16u, 48u, 80u, 288u, 512u}) {
+    for (const uint64_t cols : {64u, 576u, 1536u, 65536u}) {
+      for (const uint64_t weights : {1u, 1u << 18, 1u << 19, 1000003u}) {
+        const uint64_t rows = piece_rows(weights, cols, band);
+        EXPECT_GT(rows, 0u);
+        EXPECT_EQ(rows % (2 * band), 0u) << band << ", " << cols << ", " << weights;
+        EXPECT_GE(rows, weights / cols);
+        EXPECT_LT(rows, weights / cols + 2 * band + 1);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace nwc::test
