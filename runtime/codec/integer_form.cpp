@@ -12,9 +12,6 @@ namespace {
 
 constexpr size_t kNumBits = std::size(kIntegerBits);
 
-/// What an outlier costs in bits: its entry, and the time that a product takes for it.
-/// (About as long as memory needs for 20 bytes.)
-constexpr double kOutlierBits = 8 * (sizeof(Outlier) + 20);
 /// Frequencies are at least 1 in 4096, however rare a symbol is: the rarest are taken to be rarer.
 constexpr double kLeastFrequency = 0.3;
 /// Room for outliers: as many as expected times this, and so many more of all weights, and of a row block.
@@ -147,7 +144,7 @@ IntegerForm IntegerForms::form_of(const TensorRecord& record, const CodedTensor&
       form.shrinks |= file_.codec()->shrink[coded.level[j]] != 0;
       for (size_t b = 0; b < kNumBits; ++b) columns[b] += shares[coded.level[j]][b];
     }
-    const auto cost = [&](size_t b) { return kIntegerBits[b] + kOutlierBits * columns[b] / kUnitCols; };
+    const auto cost = [&](size_t b) { return kIntegerBits[b] + 8 * kOutlierBytes * columns[b] / kUnitCols; };
     size_t best = kNumBits - 1;
     for (size_t b = 0; which == IntegerWeights::kPacked && b < kNumBits; ++b) {
       if (cost(b) < cost(best)) best = b;

@@ -44,6 +44,9 @@ class Outlier {
  private:
   uint32_t bits_ = 0;
 };
+/// What an outlier costs in bytes that are read: its entry, and the time that a product takes for it, about as long as
+/// memory needs for 20 bytes.
+inline constexpr double kOutlierBytes = sizeof(Outlier) + 20;
 /// A larger rest is several outliers of the same place.
 inline constexpr int32_t kMostRest = 2047;
 inline constexpr uint64_t kMaxIntegerCols = 65536;

@@ -9,9 +9,10 @@ namespace {
 /// Tokens of a batch that is asked which experts come next: a longer one needs most of them anyway.
 constexpr uint32_t kExpectTokens = 4;
 
+/// Experts of the layers in front of each, and of all of them.
 std::vector<uint64_t> count_before(const ModelLayout& layout) {
-  std::vector<uint64_t> before;
-  for (uint32_t l = 0; l <= layout.layers.size(); ++l) before.push_back(layout.experts_before(l));
+  std::vector<uint64_t> before = {0};
+  for (const LayerLayout& layer : layout.layers) before.push_back(before.back() + layer.num_experts());
   return before;
 }
 
@@ -92,17 +93,6 @@ Status ExpertsCpu::bring(uint32_t layer, std::span<const uint32_t> experts) {
   return status;
 }
 
-void ExpertsCpu::multiply(uint32_t layer, std::span<const PlacedMatrix> matrices, const uint8_t* weights,
-                          uint32_t tokens, const float* x, size_t ldx, float* y, size_t ldy) const {
-  HeldView views[kMostMatrices];
-  size_t count = 0;
-  for (const PlacedMatrix& m : matrices) {
-    const HeldMatrix& held = held_.matrix(layout_, layer, m);
-    views[count++] = {&held, weights + held.offset};
-  }
-  product_.multiply({views, count}, tokens, x, ldx, y, ldy);
-}
-
 void ExpertsCpu::compute(uint32_t layer, uint32_t expert, std::span<const Choice> choices, const float* in,
                          const float* vectors, float* out) {
   const BlockSpec& block = layout_.block(layer);
@@ -118,11 +108,13 @@ void ExpertsCpu::compute(uint32_t layer, uint32_t expert, std::span<const Choice
   }
   float* const activations = inner_.as<float>();
   float* const outputs = outputs_.as<float>();
-  multiply(layer, matrices.first(matrices.size() - 1), weights, tokens, x, hidden, activations, size_t{2} * inner);
+  product_.multiply(held_, layout_, layer, matrices.first(matrices.size() - 1), weights, tokens, x, hidden, activations,
+                    size_t{2} * inner);
   if (const float* bias = vector(vectors, layer, Role::kExpertGateUpBias); bias != nullptr)
     add_bias(product_.runner, tokens, 2 * inner, bias + size_t{expert} * 2 * inner, activations, size_t{2} * inner);
   activate(product_.kernels, product_.runner, tokens, inner, block, activations);
-  multiply(layer, matrices.last(1), weights, tokens, activations, size_t{2} * inner, outputs, hidden);
+  product_.multiply(held_, layout_, layer, matrices.last(1), weights, tokens, activations, size_t{2} * inner, outputs,
+                    hidden);
   if (const float* bias = vector(vectors, layer, Role::kExpertDownBias); bias != nullptr)
     add_bias(product_.runner, tokens, hidden, bias + size_t{expert} * hidden, outputs, hidden);
   for (uint32_t i = 0; i < tokens; ++i) {
@@ -196,7 +188,7 @@ void ExpertsCpu::expect_next(uint32_t layer, uint32_t tokens, const float* resid
   } else {
     std::copy_n(residual, size_t{tokens} * hidden, inputs);
   }
-  // The rows of routed_ are needed until this layer is done: its outputs' buffer is free until then.
+  // The rows of routed_ are needed until this layer is done; inner_ is free until its experts compute.
   float* const rows = inner_.as<float>();
   nwc::route(product_.kernels, product_.runner, block.experts, router(vectors, next), tokens, hidden, inputs,
              logits_.as<float>(), order_.as<uint32_t>(), product_.scratch, rows);

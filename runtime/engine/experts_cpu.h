@@ -50,9 +50,6 @@ class ExpertsCpu {
     return {vector(vectors, layer, Role::kRouter), vector(vectors, layer, Role::kRouterBias),
             vector(vectors, layer, Role::kSharedGate)};
   }
-  /// Some of an expert's matrices, which follow each other, times its inputs.
-  void multiply(uint32_t layer, std::span<const PlacedMatrix> matrices, const uint8_t* weights, uint32_t tokens,
-                const float* x, size_t ldx, float* y, size_t ldy) const;
   const uint8_t* slot(uint32_t s) const { return slots_.data() + s * slot_bytes_; }
 
   const NwcFile& file_;

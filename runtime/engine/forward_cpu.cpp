@@ -247,13 +247,8 @@ Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weight
                             size_t stride, float* out) {
   const LayerLayout& at = layout_.layers[layer];
   if (weights != nullptr) {
-    HeldView views[kMostMatrices];
-    size_t count = 0;
-    for (const PlacedMatrix& m : at.linear(linear)) {
-      const HeldMatrix& held = held_.matrix(layout_, layer, m);
-      views[count++] = {&held, weights + held.offset};
-    }
-    product().multiply({views, count}, tokens, in, stride, out, at.product(linear).rows);
+    product().multiply(held_, layout_, layer, at.linear(linear), weights, tokens, in, stride, out,
+                       at.product(linear).rows);
     return {};
   }
   for (const PlacedMatrix& m : at.linear(linear)) {

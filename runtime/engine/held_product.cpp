@@ -24,4 +24,16 @@ void HeldProduct::multiply(std::span<const HeldView> matrices, uint32_t tokens, 
   if (count != 0) multiply_integers(level, runner, {forms, count}, tokens, x, ldx, ldy, integers);
 }
 
+void HeldProduct::multiply(const HeldWeights& held, const ModelLayout& layout, uint32_t layer,
+                           std::span<const PlacedMatrix> matrices, const uint8_t* weights, uint32_t tokens,
+                           const float* x, size_t ldx, float* y, size_t ldy) const {
+  HeldView views[kMostMatrices];
+  size_t count = 0;
+  for (const PlacedMatrix& m : matrices) {
+    const HeldMatrix& matrix = held.matrix(layout, layer, m);
+    views[count++] = {&matrix, weights + matrix.offset};
+  }
+  multiply({views, count}, tokens, x, ldx, y, ldy);
+}
+
 }  // namespace nwc

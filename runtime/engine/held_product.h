@@ -23,6 +23,10 @@ struct HeldProduct {
   /// y[tokens][ldy] = x[tokens][ldx] times at most kMostMatrices matrices. Floats of one type without a gap are one.
   void multiply(std::span<const HeldView> matrices, uint32_t tokens, const float* x, size_t ldx, float* y,
                 size_t ldy) const;
+  /// The same of some of a layer's matrices, or of an expert's, that lie in `weights` as HeldWeights says.
+  void multiply(const HeldWeights& held, const ModelLayout& layout, uint32_t layer,
+                std::span<const PlacedMatrix> matrices, const uint8_t* weights, uint32_t tokens, const float* x,
+                size_t ldx, float* y, size_t ldy) const;
 };
 
 }  // namespace nwc

@@ -14,8 +14,6 @@ namespace {
 constexpr uint32_t kCols = 2048;
 constexpr uint32_t kPasses = 3;
 constexpr size_t kNumBits = std::size(kIntegerBits);
-/// A product takes as long for an outlier as for reading so many bytes (integer_form.cpp).
-constexpr double kOutlierBytes = 24;
 
 /// Units of so many bits that take `bytes`.
 IntegerForm form_of(uint8_t bits, uint64_t bytes) {

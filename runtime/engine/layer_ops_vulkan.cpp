@@ -26,8 +26,8 @@ uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uin
 Status LayerOps::check(const ModelLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
                        uint32_t batch) {
   const ModelRecord& m = layout.model;
+  if (m.has_experts()) return unsupported("a mixture of experts runs on the CPU only");
   for (const BlockSpec& block : m.blocks) {
-    if (block.experts.num_experts != 0) return unsupported("a mixture of experts runs on the CPU only");
     if (block.sinks || block.clamp != 0 || block.up_plus_one)
       return unsupported("attention sinks and clamped activations run on the CPU only");
     if (block.head_dim % 4 != 0 || block.head_dim > kMaxHeadDim) {

@@ -100,7 +100,7 @@ class Planner {
         params_(params),
         held_(std::move(held)),
         workers_(num_workers(params)),
-        num_experts_(static_cast<uint32_t>(layout.experts_before(layout.model.num_layers))),
+        num_experts_(static_cast<uint32_t>(layout.num_experts())),
         decoder_scratch_(decoder_scratch(file, layout, params, *held_, workers_)) {}
 
   /// Fills in every size that follows from mode, context, batch, resident_layers and the two flags.

@@ -38,9 +38,9 @@ void add_experts(const ModelLayout& layout, const MemoryPlan& plan, SessionCost*
   for (uint32_t l = 0; l < layout.layers.size(); ++l) {
     const LayerLayout& layer = layout.layers[l];
     const uint64_t used = layer.expert_elements * layout.block(l).experts.per_token;
-    *multiplied += layer.num_experts() == 0 ? 0 : used;
+    *multiplied += used;
     if (all) cost->resident_weights += layer.expert_elements * layer.num_experts();
-    if (layer.num_experts() != 0) cost->weights_per_token += static_cast<uint64_t>(missing * static_cast<double>(used));
+    cost->weights_per_token += static_cast<uint64_t>(missing * static_cast<double>(used));
   }
 }
 

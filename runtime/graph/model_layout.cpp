@@ -202,9 +202,9 @@ uint64_t ModelLayout::max_layer_elements() const {
   return most;
 }
 
-uint64_t ModelLayout::experts_before(uint32_t layer) const {
+uint64_t ModelLayout::num_experts() const {
   uint64_t count = 0;
-  for (uint32_t l = 0; l < layer; ++l) count += layers[l].num_experts();
+  for (const LayerLayout& layer : layers) count += layer.num_experts();
   return count;
 }
 

@@ -92,8 +92,8 @@ struct ModelLayout {
   const BlockSpec& block(uint32_t layer) const { return model.blocks[layers[layer].kind]; }
   std::span<const Step> layer_steps(uint32_t layer) const { return steps[layers[layer].kind]; }
   uint64_t max_layer_elements() const;
-  /// Experts of all layers in front of a layer, and of all of them for layers.size().
-  uint64_t experts_before(uint32_t layer) const;
+  /// Experts of all layers.
+  uint64_t num_experts() const;
   /// Does any step of any kind of block use this slot?
   bool uses(Slot slot) const;
   /// Numbers a token has in a slot, the most of any kind of block.

@@ -10,12 +10,12 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// What the configurations of mixtures have in common. An expert is as wide as the key
-/// says, or else as the configuration's MLP.
+/// What the configurations of mixtures have in common. An expert is as wide as the key says, else as the defaults do,
+/// or else as the configuration's MLP.
 Status read_experts(ConfigReader& c, const char* width_key, const ExpertSpec& defaults, BlockSpec* b) {
   ExpertSpec& e = b->experts;
   e = defaults;
-  e.intermediate_size = b->intermediate_size;
+  if (e.intermediate_size == 0) e.intermediate_size = b->intermediate_size;
   for (const char* count : {"num_experts", "num_local_experts"}) NWC_TRY(c.get(count, &e.num_experts));
   NWC_TRY(c.get("num_experts_per_tok", &e.per_token));
   if (width_key != nullptr) NWC_TRY(c.get(width_key, &e.intermediate_size));
@@ -47,13 +47,12 @@ Status read_qwen_moe(ConfigReader& c, bool qwen3, ModelRecord* m) {
     if (!c.has("num_key_value_heads")) b.num_kv_heads = 4;
     NWC_TRY(
         read_experts(c, "moe_intermediate_size", {.num_experts = 128, .per_token = 8, .intermediate_size = 768}, &b));
-    if (!c.has("moe_intermediate_size")) b.experts.intermediate_size = 768;
   } else {
     b.qkv_bias = true;
     NWC_TRY(c.get("qkv_bias", &b.qkv_bias));
     b.output_bias = false;
-    NWC_TRY(read_experts(c, "moe_intermediate_size", {.num_experts = 60, .per_token = 4}, &b));
-    if (!c.has("moe_intermediate_size")) b.experts.intermediate_size = 1408;
+    NWC_TRY(
+        read_experts(c, "moe_intermediate_size", {.num_experts = 60, .per_token = 4, .intermediate_size = 1408}, &b));
     b.experts.shared_gate = true;
     b.experts.shared_intermediate_size = 5632;
     NWC_TRY(c.get("shared_expert_intermediate_size", &b.experts.shared_intermediate_size));

@@ -10,8 +10,8 @@ namespace {
 
 /// The engine runs more than has a backward pass here.
 Status check_trainable(const ModelRecord& model) {
+  if (model.has_experts()) return unsupported("a mixture of experts is not calibrated yet");
   for (const BlockSpec& block : model.blocks) {
-    if (block.experts.num_experts != 0) return unsupported("a mixture of experts is not calibrated yet");
     if (block.sinks || block.clamp != 0 || block.up_plus_one)
       return unsupported("attention sinks and clamped activations are not calibrated yet");
   }
