@@ -119,7 +119,9 @@ TEST(GgufModel, NotesWhatTheEngineLacks) {
   };
   expect_note(GgufBuilder().string("general.architecture", "gemma"), "gemma");
   expect_note(GgufBuilder(), "architecture \"\"");
-  expect_note(model_keys().u32("llama.expert_count", 8), "experts");
+  expect_note(
+      model_keys().u32("llama.expert_count", 8).u32("llama.expert_group_count", 2).u32("llama.expert_used_count", 2),
+      "experts");
   expect_note(model_keys().u32("llama.rope.dimension_count", 2), "part of the head");
   expect_note(model_keys().string("llama.rope.scaling.type", "ntk"), "\"ntk\"");
   expect_note(model_keys().u32("llama.attention.value_length", 2), "different lengths");

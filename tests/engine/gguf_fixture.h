@@ -25,9 +25,33 @@ inline std::vector<std::string> gguf_family_names() {
   return names;
 }
 
+/// Half of the rows of each expert's matrix, or the even or odd ones, which may be columns before.
+inline std::vector<float> expert_half(const std::vector<float>& in, const std::vector<uint64_t>& shape,
+                                      const std::string& form) {
+  const size_t cols = static_cast<size_t>(shape.back()), rows = static_cast<size_t>(shape[shape.size() - 2]);
+  const bool turned = form.starts_with("turned"), odd = form.ends_with("odd");
+  const size_t height = turned ? cols : rows;
+  std::vector<float> out;
+  for (size_t at = 0; at < in.size(); at += rows * cols) {
+    if (form.ends_with("rows")) {
+      const auto begin = in.begin() + static_cast<ptrdiff_t>(at + (form == "first_rows" ? 0 : rows / 2 * cols));
+      out.insert(out.end(), begin, begin + static_cast<ptrdiff_t>(rows / 2 * cols));
+    } else if (turned) {
+      const size_t step = form == "turned" ? 1 : 2;
+      for (size_t row = odd ? 1 : 0; row < height; row += step)
+        for (size_t col = 0; col < rows; ++col) out.push_back(in[at + col * cols + row]);
+    } else {
+      for (size_t i = odd ? 1 : 0; i < rows * cols; i += 2) out.push_back(in[at + i]);
+    }
+  }
+  return out;
+}
+
 /// The numbers of a tensor in one of the forms that converters make.
 inline std::vector<float> in_form(const std::vector<float>& in, const std::vector<uint64_t>& shape,
                                   const std::string& form, size_t count) {
+  if (form.ends_with("rows") || form.ends_with("even") || form.ends_with("odd") || form == "turned")
+    return expert_half(in, shape, form);
   const size_t rows = static_cast<size_t>(shape[0]), cols = in.size() / rows;
   std::vector<float> out(in.size());
   for (size_t row = 0; row < rows; ++row) {
@@ -77,12 +101,17 @@ inline GgufFixture make_gguf_family(const std::string& name) {
       std::string tensor, form;
       size_t count = 0;
       words >> tensor >> form >> count;
-      const auto shape = sources[tensor]["shape"].get<std::vector<uint64_t>>();
-      size_t size = 1;
-      for (const uint64_t d : shape) size *= static_cast<size_t>(d);
-      const float mean = sources[tensor]["mean"], scale = sources[tensor]["scale"];
-      for (size_t k = 0; k < size; ++k) values.push_back(mean + scale * family_number(tensor, k));
-      values = in_form(values, shape, form, count);
+      const bool stack = form == "stack";  // count: of the experts, a tensor each
+      for (size_t part = 0; part < (stack ? count : 1); ++part) {
+        std::string one = tensor;
+        if (stack) one.replace(one.find("{}"), 2, std::to_string(part));
+        const auto shape = sources[one]["shape"].get<std::vector<uint64_t>>();
+        size_t size = 1;
+        for (const uint64_t d : shape) size *= static_cast<size_t>(d);
+        const float mean = sources[one]["mean"], scale = sources[one]["scale"];
+        for (size_t k = 0; k < size; ++k) values.push_back(mean + scale * family_number(one, k));
+        if (!stack) values = in_form(values, shape, form, count);
+      }
     }
     std::memcpy(f.file.data() + at, values.data(), values.size() * sizeof(float));
     at += (values.size() * sizeof(float) + 31) / 32 * 32;

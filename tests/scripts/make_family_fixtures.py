@@ -59,7 +59,7 @@ FAMILIES = {
                                          shared_expert_intermediate_size=40)),
     "qwen3_moe": ("Qwen3MoeConfig", dict(head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=24,
                                          norm_topk_prob=True, mlp_only_layers=[1])),
-    "olmoe": ("OlmoeConfig", dict(num_experts=8, num_experts_per_tok=4)),
+    "olmoe": ("OlmoeConfig", dict(num_key_value_heads=4, num_experts=8, num_experts_per_tok=4)),
     "granite_moe": ("GraniteMoeConfig", dict(num_local_experts=5, num_experts_per_tok=2, residual_multiplier=0.4)),
     "granite_moe_shared": ("GraniteMoeSharedConfig", dict(num_local_experts=5, num_experts_per_tok=2,
                                                           shared_intermediate_size=40)),

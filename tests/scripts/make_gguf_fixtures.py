@@ -47,6 +47,13 @@ CHANGES = {
     "gpt_neox": {"rotary_pct": 0.5},  # the older key, which the converter reads
     "gpt_neox_sequential": {"rotary_pct": 0.25},
     "gpt2": {"n_ctx": 64},
+    "mixtral": {"sliding_window": None},
+    "qwen2_moe": {},
+    "qwen3_moe": {"mlp_only_layers": [], "num_hidden_layers": 1},  # no dense layers among the others
+    "olmoe": {},
+    "granite_moe": {},
+    "granite_moe_shared": {},
+    "gpt_oss": {"swiglu_limit": 7.0},  # in no key
 }
 
 
@@ -74,7 +81,8 @@ def write_folder(folder, fixture, changes):
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     tensors = {t["name"]: families.numbers(t["name"], int(numpy.prod(t["shape"])), t["mean"],
                                            t["scale"]).reshape(t["shape"])
-               for t in fixture["tensors"]}
+               for t in fixture["tensors"]
+               if not any(f".layers.{layer}." in t["name"] for layer in range(config.get("num_hidden_layers", 99), 99))}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     write_tokenizer(folder)
     return config, tensors
@@ -111,6 +119,16 @@ def forms(data, heads, kv_heads):
         if data.shape[0] % (2 * count) == 0:
             halves = data.reshape(count, 2, data.shape[0] // count // 2, *data.shape[1:])
             yield f"rotary {data.shape[0] // count}", halves.swapaxes(1, 2).reshape(data.shape)
+    if data.ndim > 1:  # of each expert, if there are some
+        yield "first_rows", data[..., :data.shape[-2] // 2, :]
+        yield "second_rows", data[..., data.shape[-2] // 2:, :]
+        yield "even", data[..., ::2]
+        yield "odd", data[..., 1::2]
+    if data.ndim == 3:
+        turned = data.swapaxes(1, 2)
+        yield "turned", turned
+        yield "turned_even", turned[:, ::2]
+        yield "turned_odd", turned[:, 1::2]
     if data.shape[0] % (3 * heads) == 0:
         by_head = data.reshape(heads, 3, data.shape[0] // heads // 3, *data.shape[1:])
         yield f"by_head {heads}", by_head.swapaxes(0, 1).reshape(data.shape)
@@ -120,8 +138,11 @@ def origin(name, stored, tensors, config):
     heads = config.get("num_attention_heads", config.get("n_head"))
     kv_heads = config.get("num_key_value_heads") or heads
     for source, data in tensors.items():
-        if data.size != stored.size:
-            continue
+        if ".experts.0." in source:
+            pattern = source.replace(".experts.0.", ".experts.{}.")
+            parts = [tensors[pattern.format(e)] for e in range(sum(pattern.format(e) in tensors for e in range(99)))]
+            if numpy.array_equal(numpy.concatenate(parts).reshape(-1), stored):
+                return f"{pattern} stack {len(parts)}"
         for form, changed in forms(data, heads, kv_heads):
             if changed.size == stored.size and numpy.array_equal(numpy.ascontiguousarray(changed).reshape(-1), stored):
                 return f"{source} {form}"

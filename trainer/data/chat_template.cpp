@@ -58,9 +58,9 @@ std::optional<ChatTemplate> find_in_folder(const SourceRecord& source) {
 }
 
 std::optional<ChatTemplate> find_in_gguf(const SourceRecord& source, const TokenizerRecord* tokenizer) {
-  const Result<std::vector<GgufFile>> headers = open_kept_gguf(source);
-  if (!headers.ok()) return std::nullopt;
-  const Result<TokenizerConfig> config = read_gguf_tokenizer_config(headers->front());
+  const Result<GgufFile> header = open_kept_gguf(source);
+  if (!header.ok()) return std::nullopt;
+  const Result<TokenizerConfig> config = read_gguf_tokenizer_config(*header);
   if (!config.ok()) return std::nullopt;
   const auto& templates = config->chat_templates;
   const auto found =

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/data/gguf_experts.h"
 #include "trainer/data/gguf_model.h"
 #include "trainer/data/gguf_write.h"
 #include "trainer/data/hf_family.h"
@@ -10,69 +11,22 @@
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
+
 namespace {
 
-/// What a family's reader works with.
-struct Context {
-  const GgufFile& file;
-  std::string prefix;  ///< "gemma3."
-  ModelRecord* model;
-  BlockSpec block;  ///< sizes and rotary positions are read
-
-  template <typename T>
-  Status get(const char* key, T* out) const {
-    return file.get(prefix + key, out);
-  }
-  bool has_tensor(const char* name) const { return find_gguf_tensor(file, name) != nullptr; }
-  uint32_t layers() const { return model->num_layers; }
-};
-
-/// Layers of `full`, those that slide of `local` with the window that the file names. Which slide: the list in the
-/// file, or all but every n-th, where the file has the n.
-Status set_sliding(const Context& c, const BlockSpec& full, BlockSpec local, uint32_t n) {
-  NWC_TRY(c.get("attention.sliding_window", &local.window));
-  const std::string key = c.prefix + "attention.sliding_window_pattern";
-  std::vector<bool> slides;
-  if (c.file.is_array(key)) {
-    NWC_TRY(c.file.get(key, &slides));
-    if (slides.size() != c.layers()) return corrupt("metadata key \"" + key + "\" must have an entry for each layer");
-  } else {
-    NWC_TRY(c.file.get(key, &n));
-    for (uint32_t l = 0; l < c.layers(); ++l) slides.push_back(n == 0 || (l + 1) % n != 0);
-  }
-  const bool forgets = local.window != 0 && local.window < c.model->max_positions;
-  if (!forgets) local.window = 0;
-  std::vector<BlockSpec> layers;
-  for (uint32_t l = 0; l < c.layers(); ++l) layers.push_back(slides[l] ? local : full);
-  return set_layers(layers, c.model);
-}
-
-/// Every layer slides, unless the file says otherwise.
-Status uniform(const Context& c) { return set_sliding(c, c.block, c.block, 0); }
-
-void read_biases(Context& c) {
-  c.block.qkv_bias = c.has_tensor("blk.0.attn_q.bias") || c.has_tensor("blk.0.attn_qkv.bias");
-  c.block.output_bias = c.has_tensor("blk.0.attn_output.bias");
-  c.block.mlp_bias = c.has_tensor("blk.0.ffn_up.bias");
-}
+using Context = GgufContext;
 
 Status read_llama(Context& c) {
   read_biases(c);
+  ExpertSpec defaults;
+  defaults.normalized = true;
+  NWC_TRY(read_gguf_experts(c, defaults, &c.block));
   return uniform(c);
 }
 
 Status read_granite(Context& c) {
   read_biases(c);
-  float logits = 1;
-  NWC_TRY(c.get("embedding_scale", &c.model->ends.embedding_scale));
-  NWC_TRY(c.get("residual_scale", &c.block.residual_scale));
-  NWC_TRY(c.get("attention.scale", &c.block.attention_scale));
-  NWC_TRY(c.get("logit_scale", &logits));
-  if (!(logits > 0)) return corrupt("metadata key \"" + c.prefix + "logit_scale\" must be positive");
-  c.model->ends.logit_scale = 1 / logits;
-  bool rotary = true;
-  NWC_TRY(c.get("rope.scaling.finetuned", &rotary));
-  if (!rotary) c.block.positions = Positions::kNone;
+  NWC_TRY(read_granite_scales(c));
   return uniform(c);
 }
 
@@ -221,11 +175,12 @@ struct Row {
   GgufArchitecture architecture;
   Status (*read)(Context&);
 };
+constexpr GgufExperts kExpertsOnly = GgufExperts::kAlways;
 constexpr GgufFactors kAnyFactors = GgufFactors::kAny, kLongOnly = GgufFactors::kLong;
 // find_gguf_form takes the first that fits: Qwen 2 before Llama, which may have the same biases.
 constexpr Row kReaders[] = {
     {{.name = "qwen2", .square = true}, read_qwen2},
-    {{.name = "llama", .rotates_neighbours = true, .factors = kAnyFactors}, read_llama},
+    {{.name = "llama", .rotates_neighbours = true, .experts = GgufExperts::kMay, .factors = kAnyFactors}, read_llama},
     {{.name = "qwen3"}, read_qwen3},
     {{.name = "gemma2", .windows = true, .tied = true, .write = write_gemma2}, read_gemma2},
     {{.name = "gemma3", .windows = true, .write = write_gemma3}, read_gemma3},
@@ -237,6 +192,17 @@ constexpr Row kReaders[] = {
     {{.name = "starcoder2", .square = true}, read_starcoder2},
     {{.name = "gptneox", .square = true, .untied = true, .write = write_gptneox}, read_gptneox},
     {{.name = "gpt2", .square = true}, read_gpt2},
+    {{.name = "qwen2moe", .square = true, .untied = true, .experts = kExpertsOnly}, read_gguf_qwen2_moe},
+    {{.name = "qwen3moe", .experts = kExpertsOnly}, read_gguf_qwen3_moe},
+    {{.name = "olmoe", .square = true, .whole_kv = true, .untied = true, .experts = kExpertsOnly}, read_gguf_olmoe},
+    {{.name = "granitemoe",
+      .rotates_neighbours = true,
+      .experts = GgufExperts::kMay,
+      .factors = kAnyFactors,
+      .write = write_granite},
+     read_gguf_granite_moe},
+    {{.name = "gpt-oss", .windows = true, .rounded_ramp = true, .untied = true, .experts = kExpertsOnly},
+     read_gguf_gpt_oss},
 };
 
 }  // namespace
@@ -249,7 +215,8 @@ std::vector<TensorName> gguf_names() {
                                    {Role::kHead, "output.weight"},
                                    {Role::kHeadBias, "output.bias"},
                                    {Role::kQNorm, "blk.{}.attn_q_norm.weight"},
-                                   {Role::kKNorm, "blk.{}.attn_k_norm.weight"}};
+                                   {Role::kKNorm, "blk.{}.attn_k_norm.weight"},
+                                   {Role::kSinks, "blk.{}.attn_sinks.weight"}};
   constexpr std::tuple<Role, Role, const char*> kModules[] = {
       {Role::kAttentionNorm, Role::kAttentionNormBias, "attn_norm"},
       {Role::kAttentionPostNorm, Role::kAttentionPostNormBias, "post_attention_norm"},
@@ -284,8 +251,9 @@ const GgufArchitecture* find_gguf_architecture(const std::string& name) {
   return nullptr;
 }
 
-std::vector<TensorName> gguf_names(const GgufArchitecture& architecture, bool fused_qkv) {
+std::vector<TensorName> gguf_names(const GgufArchitecture& architecture, bool fused_qkv, bool experts) {
   std::vector<TensorName> names = gguf_names();
+  if (experts) names = with_expert_names(std::move(names), gguf_expert_names());
   const auto replace = [&](std::initializer_list<Role> old, std::initializer_list<TensorName> by) {
     std::erase_if(names, [&](const TensorName& n) { return std::find(old.begin(), old.end(), n.role) != old.end(); });
     names.insert(names.end(), by);
@@ -296,6 +264,10 @@ std::vector<TensorName> gguf_names(const GgufArchitecture& architecture, bool fu
   }
   if (architecture.fused) {
     replace({Role::kGate, Role::kUp, Role::kGateBias, Role::kUpBias}, {{Role::kGateUp, "blk.{}.ffn_up.weight"}});
+  }
+  if (std::string_view(architecture.name) ==
+      "gpt-oss") {  // named by its place behind attention, not in front of the MLP
+    replace({Role::kMlpNorm, Role::kAttentionPostNorm}, {{Role::kMlpNorm, "blk.{}.post_attention_norm.weight"}});
   }
   return names;
 }
@@ -314,7 +286,7 @@ Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
   const std::string prefix = architecture + ".";
   NWC_TRY(read_gguf_sizes(file, prefix, &model));
   BlockSpec& block = model.block();
-  NWC_TRY(refuse_gguf_features(file, prefix, model));
+  NWC_TRY(refuse_gguf_features(file, prefix, model, reader->architecture.experts));
   NWC_TRY(file.get(prefix + "attention.layer_norm_rms_epsilon", &block.norm_eps));
   NWC_TRY(file.get(prefix + "rope.dimension_count", &block.rope.dims));
   if (block.rope.dims == block.head_dim) block.rope.dims = 0;
@@ -325,9 +297,14 @@ Result<ModelRecord> parse_gguf_model(const GgufFile& file) {
   NWC_TRY(read_gguf_rope(file, prefix, &model));
   NWC_TRY(read_gguf_eos(file, &model));
   Context context{file, prefix, &model, block};
-  // Where neighbours rotate, the rows are put into another order, and the tensors get Hugging Face's names.
-  if (!neighbours) model.names = gguf_names(reader->architecture, context.has_tensor("blk.0.attn_qkv.weight"));
   NWC_TRY(reader->read(context));
+  // Where neighbours rotate, the rows are put into another order, and the tensors get Hugging Face's names.
+  const bool fused_qkv = context.has_tensor("blk.0.attn_qkv.weight");
+  if (!neighbours) {
+    model.names = gguf_names(reader->architecture, fused_qkv, model.has_experts());
+  } else if (model.has_experts()) {
+    model.names = with_expert_names(llama_names(), renamed_expert_names());
+  }
   NWC_TRY(validate(model));
   return model;
 }

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/data/gguf_experts.h"
 #include "trainer/data/gguf_model.h"
 #include "trainer/data/model_compare.h"
 #include "trainer/data/model_kinds.h"
+#include "trainer/data/source_form.h"
 
 namespace nwc {
 namespace {
@@ -68,11 +70,14 @@ void add_windows(const ModelRecord& model, const std::string& prefix, GgufMetada
 std::vector<std::string> missing_places(const ModelRecord& model, const GgufArchitecture& architecture) {
   std::vector<std::string> missing;
   const BlockSpec& block = model.block();
-  const bool fused = has_role(model, Role::kGateUp), fused_qkv = has_role(model, Role::kQkv);
+  // What a mixture has in one tensor can be taken apart.
+  const bool fused = has_role(model, Role::kGateUp) && !model.has_experts(), fused_qkv = has_role(model, Role::kQkv);
   if (fused != architecture.fused || (fused && !fused_qkv) || (fused_qkv && architecture.rotates_neighbours))
     missing.emplace_back("projections that are one tensor or are not");
   if (architecture.square && block.q_width() != model.hidden_size)
     missing.emplace_back("heads that are wider or narrower together than the hidden size");
+  if (architecture.whole_kv && block.num_kv_heads != block.num_heads)
+    missing.emplace_back("fewer heads of keys than of queries");
   if (architecture.tied && !model.tied_embeddings) missing.emplace_back("a head that is not the embedding");
   if (architecture.untied && model.tied_embeddings) missing.emplace_back("a head that is the embedding");
   bool factors = true, uniform = true;
@@ -130,21 +135,65 @@ bool is_gain(Role role) {
 }
 bool rotates(Role role) { return role == Role::kQ || role == Role::kK || role == Role::kQBias || role == Role::kKBias; }
 
+using Half = GgufPart::Half;
+
+/// What GGUF's tensor of `role` is made of: the model's own, or a half of one that has gate and up.
+GgufPart find_part(const ModelRecord& model, Role role, uint32_t layer, uint32_t expert) {
+  constexpr std::tuple<Role, Role, Half> kHalves[] = {
+      {Role::kGate, Role::kGateUp, Half::kFirst},
+      {Role::kUp, Role::kGateUp, Half::kSecond},
+      {Role::kExpertGate, Role::kExpertGateUp, Half::kFirst},
+      {Role::kExpertUp, Role::kExpertGateUp, Half::kSecond},
+  };
+  GgufPart part{model.tensor_name(role, layer, expert)};
+  if (!part.tensor.empty() || !model.has_experts()) return part;
+  for (const auto& [of, whole, half] : kHalves) {
+    if (of == role) part = {model.tensor_name(whole, layer, expert), half};
+  }
+  return part;
+}
+
+/// Stays in F32 in llama.cpp's files, too: routers, and biases that are matrices.
+bool stays_f32(Role role) {
+  return role == Role::kRouter || role == Role::kSharedGate || role == Role::kExpertGateUpBias ||
+         role == Role::kExpertDownBias;
+}
+
+void add_place(const ModelRecord& model, const GgufArchitecture& architecture, const TensorName& target, uint32_t layer,
+               GgufForm* form) {
+  const bool of_layer = static_cast<uint8_t>(target.role) >= kFirstLayerRole;
+  const BlockSpec& block = model.block(layer);
+  GgufPlace place;
+  place.stacked = of_expert(target.role);
+  place.name = stacked_name(target.pattern, layer);
+  for (uint32_t e = 0; e < (place.stacked ? block.experts.num_experts : 1); ++e) {
+    GgufPart part = find_part(model, target.role, of_layer ? layer : 0, e);
+    if (part.tensor.empty()) return;
+    place.parts.push_back(std::move(part));
+  }
+  place.f32 = stays_f32(target.role);
+  place.plus_one = block.norm_one_plus && is_gain(target.role);
+  if (architecture.rotates_neighbours && rotates(target.role)) place.rotary_head_dim = block.head_dim;
+  if (target.role != Role::kExpertGateUpBias) {
+    form->tensors.push_back(std::move(place));
+    return;
+  }
+  for (const auto& [half, module] : {std::pair{Half::kFirst, "ffn_gate_exps"}, {Half::kSecond, "ffn_up_exps"}}) {
+    GgufPlace one = place;
+    one.name = "blk." + std::to_string(layer) + "." + module + ".bias";
+    one.parts[0].half = half;
+    one.parts[0].groups = block.experts.num_experts;
+    form->tensors.push_back(std::move(one));
+  }
+}
+
 GgufForm make_form(const ModelRecord& model, const GgufArchitecture& architecture) {
   GgufForm form;
   form.architecture = &architecture;
-  for (const TensorName& target : gguf_names(architecture, has_role(model, Role::kQkv))) {
+  for (const TensorName& target : gguf_names(architecture, has_role(model, Role::kQkv), model.has_experts())) {
     if (target.role == Role::kHead && model.tied_embeddings) continue;
     const bool of_layer = static_cast<uint8_t>(target.role) >= kFirstLayerRole;
-    for (uint32_t l = 0; l < (of_layer ? model.num_layers : 1); ++l) {
-      const std::string name = model.tensor_name(target.role, l);
-      if (name.empty()) continue;
-      GgufPlace place{target.pattern};
-      if (of_layer) place.name.replace(place.name.find("{}"), 2, std::to_string(l));
-      place.plus_one = model.block(l).norm_one_plus && is_gain(target.role);
-      if (architecture.rotates_neighbours && rotates(target.role)) place.rotary_head_dim = model.block(l).head_dim;
-      form.tensors.emplace(name, std::move(place));
-    }
+    for (uint32_t l = 0; l < (of_layer ? model.num_layers : 1); ++l) add_place(model, architecture, target, l, &form);
   }
   const RopeSpec& rope = main_block(model).rope;
   if (rope.scaling == RopeScaling::kLlama3) form.factors = {kRopeFactors};
@@ -154,6 +203,11 @@ GgufForm make_form(const ModelRecord& model, const GgufArchitecture& architectur
   if (windowed != nullptr && !architecture.windows) {
     form.notes.push_back(runs + "without windows: from position " + std::to_string(windowed->window) +
                          " on its results differ from the model's");
+  }
+  if (architecture.rounded_ramp && rope.scaling == RopeScaling::kYarn && !rope.truncate) {
+    form.notes.push_back(runs +
+                         "with a ramp of YaRN that begins and ends at whole dimensions: its results differ a little "
+                         "from the model's");
   }
   if (windowed != nullptr && architecture.one_base && windowed->rope.theta != rope.theta) {
     form.notes.push_back(runs +
@@ -173,6 +227,7 @@ void add_gguf_model(const ModelRecord& model, const GgufArchitecture& architectu
   metadata->add_u32(prefix + "context_length", model.max_positions);
   metadata->add_u32(prefix + "embedding_length", model.hidden_size);
   metadata->add_u32(prefix + "feed_forward_length", block.intermediate_size);
+  add_gguf_experts(block.experts, prefix, metadata);
   metadata->add_u32(prefix + "attention.head_count", block.num_heads);
   metadata->add_u32(prefix + "attention.head_count_kv", block.num_kv_heads);
   metadata->add_u32(prefix + "attention.key_length", block.head_dim);

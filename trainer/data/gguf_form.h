@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "trainer/data/gguf_family.h"
@@ -10,18 +9,30 @@
 
 namespace nwc {
 
-/// How a GGUF file holds a tensor of a model.
+/// What a tensor of a GGUF file takes of a tensor of a model: all of it, or the first or the second half of each of
+/// `groups` equal groups of its elements (gate and up of a tensor that has both).
+struct GgufPart {
+  enum class Half : uint8_t { kWhole, kFirst, kSecond };
+  std::string tensor;  ///< the model's name for it
+  Half half = Half::kWhole;
+  uint32_t groups = 1;
+};
+
+/// A tensor of a GGUF file: parts of the model's, one behind the other.
 struct GgufPlace {
   std::string name;
+  std::vector<GgufPart> parts = {};
+  bool stacked = false;          ///< a part is an expert's; the experts are the first dimension
+  bool f32 = false;              ///< whatever the type of other matrices: llama.cpp has no other form of it
   bool plus_one = false;         ///< a norm's gain, of which the model uses 1 + what it stores
   uint32_t rotary_head_dim = 0;  ///< rows of a head that are put in the order of gguf_rotary_row; 0: none
 };
 
 struct GgufForm {
   const GgufArchitecture* architecture = nullptr;
-  std::unordered_map<std::string, GgufPlace> tensors;  ///< by the model's name for them
-  std::vector<std::string> factors;                    ///< tensors of rotary factors (rope_factors)
-  std::vector<std::string> notes;                      ///< what llama.cpp does otherwise, a sentence each
+  std::vector<GgufPlace> tensors;
+  std::vector<std::string> factors;  ///< tensors of rotary factors (rope_factors)
+  std::vector<std::string> notes;    ///< what llama.cpp does otherwise, a sentence each
 };
 
 /// Of the architectures that say everything, in the order of gguf_architectures, the first: what is written is read

@@ -1,7 +1,5 @@
 #include "trainer/data/gguf_kept.h"
 
-#include "trainer/data/gguf_model.h"
-
 namespace nwc {
 namespace {
 
@@ -11,15 +9,17 @@ constexpr char kFileType[] = "general.file_type";
 
 }  // namespace
 
-Result<std::vector<GgufFile>> open_kept_gguf(const SourceRecord& record) {
+Result<GgufFile> open_kept_gguf(const SourceRecord& record) {
   if (record.kind != SourceKind::kGguf || record.files.empty()) return invalid_argument("not made from a GGUF file");
-  std::vector<GgufFile> headers;
+  std::optional<GgufFile> whole;
   for (const SourceFile& file : record.files) {
     Result<GgufFile> header = GgufFile::open_header(make_memory_reader(file.bytes));
-    if (!header.ok()) return header.status().with_context("SOURCE file " + file.name);
-    headers.push_back(std::move(header).value());
+    Status status = header.status();
+    if (status.ok() && whole) status = whole->append(std::move(*header));
+    if (!status.ok()) return status.with_context("SOURCE file " + file.name);
+    if (!whole) whole = std::move(*header);
   }
-  return headers;
+  return std::move(*whole);
 }
 
 Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type) {

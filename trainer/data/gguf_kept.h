@@ -1,8 +1,6 @@
 // Reads the parts of a GGUF source that a .nwc file keeps.
 #pragma once
 
-#include <vector>
-
 #include "trainer/data/gguf_file.h"
 #include "trainer/data/gguf_write.h"
 #include "trainer/data/hf_write.h"
@@ -10,9 +8,9 @@
 
 namespace nwc {
 
-/// Opens the headers of a GGUF source's files. The first one has the metadata. The record must outlive the result.
-/// errors: kInvalidArgument (not the record of a GGUF source), those of GgufFile::open_header
-Result<std::vector<GgufFile>> open_kept_gguf(const SourceRecord& record);
+/// Opens the headers of a GGUF source's files as one. The first one has the metadata. The record must outlive the
+/// result. errors: kInvalidArgument (not the record of a GGUF source), those of GgufFile::open_header
+Result<GgufFile> open_kept_gguf(const SourceRecord& record);
 
 /// All pairs in order, without those that say how a model was split into files, and with `file_type` (llama.cpp's
 /// number of what most tensors are stored as) in place of the old one. errors: kCorrupt (alignment)

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "trainer/data/gguf_family.h"
+#include "trainer/data/gguf_experts.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
@@ -60,11 +60,15 @@ Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRec
   return {};
 }
 
-Status refuse_gguf_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model) {
+Status refuse_gguf_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model,
+                            GgufExperts expected) {
   uint32_t experts = 0, value_length = model.block().head_dim;
   NWC_TRY(file.get(prefix + "expert_count", &experts));
   NWC_TRY(file.get(prefix + "attention.value_length", &value_length));
-  if (experts != 0) return unsupported("metadata key \"" + prefix + "expert_count\": mixture of experts");
+  const std::string key = "metadata key \"" + prefix + "expert_count\"";
+  if (experts != 0 && expected == GgufExperts::kNever)
+    return unsupported(key + ": a mixture of experts of this architecture");
+  if (experts == 0 && expected == GgufExperts::kAlways) return corrupt(key + " is missing or zero");
   if (value_length != model.block().head_dim) return unsupported("keys and values of different lengths");
   return {};
 }
@@ -96,19 +100,22 @@ std::string module_of(const std::string& pattern) {
 struct NamePairs {
   std::vector<NamePair> whole, of_layer;
 };
+void add_pairs(const std::vector<TensorName>& gguf, const std::vector<TensorName>& names, NamePairs* to) {
+  for (const TensorName& name : names) {
+    if (!name.pattern.ends_with(".weight") || of_expert(name.role)) continue;
+    const auto same = std::find_if(gguf.begin(), gguf.end(), [&](const auto& g) { return g.role == name.role; });
+    if (static_cast<uint8_t>(name.role) < kFirstLayerRole) {
+      to->whole.push_back({same->pattern, name.pattern});
+    } else {
+      to->of_layer.push_back({module_of(same->pattern), module_of(name.pattern)});
+    }
+  }
+}
 const NamePairs& llama_name_pairs() {
   static const NamePairs* const pairs = [] {
     auto* made = new NamePairs;
-    const std::vector<TensorName> gguf = gguf_names();
-    for (const TensorName& name : llama_names()) {
-      if (!name.pattern.ends_with(".weight")) continue;
-      const auto same = std::find_if(gguf.begin(), gguf.end(), [&](const auto& g) { return g.role == name.role; });
-      if (static_cast<uint8_t>(name.role) < kFirstLayerRole) {
-        made->whole.push_back({same->pattern, name.pattern});
-      } else {
-        made->of_layer.push_back({module_of(same->pattern), module_of(name.pattern)});
-      }
-    }
+    add_pairs(gguf_names(), llama_names(), made);
+    add_pairs(gguf_expert_names(), renamed_expert_names(), made);
     return made;
   }();
   return *pairs;

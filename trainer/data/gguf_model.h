@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "runtime/format/model_record.h"
-#include "trainer/data/gguf_file.h"
+#include "trainer/data/gguf_family.h"
 
 namespace nwc {
 
@@ -17,8 +17,10 @@ Result<ModelRecord> parse_gguf_model(const GgufFile& file);
 /// Sizes of a model and of its first kind of block; what no family may have; rotary positions; end tokens. prefix:
 /// "llama.". What families share.
 Status read_gguf_sizes(const GgufFile& file, const std::string& prefix, ModelRecord* model);
-/// errors: kUnsupported (experts; keys and values of different lengths)
-Status refuse_gguf_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model);
+/// errors: kUnsupported (experts where there are none, keys and values of different lengths), kCorrupt (no experts
+///         where there have to be some)
+Status refuse_gguf_features(const GgufFile& file, const std::string& prefix, const ModelRecord& model,
+                            GgufExperts expected);
 Status read_gguf_rope(const GgufFile& file, const std::string& prefix, ModelRecord* model);
 Status read_gguf_eos(const GgufFile& file, ModelRecord* model);
 /// nullptr: not there.

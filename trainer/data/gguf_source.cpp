@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "trainer/data/gguf_file.h"
+#include "trainer/data/gguf_listing.h"
 #include "trainer/data/gguf_model.h"
 #include "trainer/data/gguf_tokenizer.h"
 #include "trainer/data/source_layout.h"
@@ -25,48 +26,44 @@ class GgufSource : public ModelSource {
   const SourceNotes& notes() const override { return notes_; }
 
  private:
-  struct Place {
-    const GgufTensor* stored;
-    uint32_t rotary_head_dim;  ///< of a q or k projection whose rows are to be put back into order; else 0
-  };
-
   void add_note(NoteKind kind, const std::string& subject, const std::string& text) {
     notes_.push_back({kind, subject, text});
   }
-  void list_tensors(const ModelRecord* model);
+  Status list_tensors(const ModelRecord* model);
+  Status read_piece(const GgufPiece& piece, uint32_t rotary_head_dim, MutableBytes out) const;
   Status add_model();
   Status add_tokenizer();
 
   GgufFile file_;
   std::vector<SourceTensor> tensors_;
-  std::vector<Place> places_;  // one per tensor
+  std::vector<GgufListed> listed_;  // the same tensors
   std::optional<ModelRecord> model_;
   std::optional<TokenizerRecord> tokenizer_;
   SourceNotes notes_;
 };
 
-// With a model, under Hugging Face's names and without the rotary factors, which the model record has taken over.
-void GgufSource::list_tensors(const ModelRecord* model) {
+// Of the rows that a piece has.
+uint64_t bytes_of(const GgufTensor& stored, const GgufPiece& piece) {
+  return piece.count / stored.type->block_elements * stored.type->block_bytes;
+}
+
+Status GgufSource::list_tensors(const ModelRecord* model) {
+  NWC_ASSIGN_OR_RETURN(listed_, list_gguf_tensors(file_, model));
   tensors_.clear();
-  places_.clear();
-  for (const GgufTensor& stored : file_.tensors()) {
-    std::string name = stored.name;
-    uint32_t rotary_head_dim = 0;
-    if (model != nullptr) {
-      if (is_rope_factors(name)) continue;
-      if (model->names.empty()) name = translate_gguf_name(name);
-      if (is_rotary_projection(name)) rotary_head_dim = model->block().head_dim;
-    }
-    tensors_.push_back({std::move(name), stored.type->dtype, stored.type->name, stored.shape, stored.size_bytes});
-    places_.push_back({&stored, rotary_head_dim});
+  for (const GgufListed& listed : listed_) {
+    const GgufTensor& stored = file_.tensors()[listed.pieces.front().stored];
+    SourceTensor tensor{listed.name, stored.type->dtype, stored.type->name, listed.shape, 0};
+    for (const GgufPiece& piece : listed.pieces) tensor.stored_bytes += bytes_of(file_.tensors()[piece.stored], piece);
+    tensors_.push_back(std::move(tensor));
   }
+  return {};
 }
 
 Status GgufSource::add_model() {
   Result<ModelRecord> model = parse_gguf_model(file_);
   Status status = model.status();
-  if (model.ok()) {
-    list_tensors(&model.value());
+  if (model.ok()) status = list_tensors(&model.value());
+  if (status.ok()) {
     std::unordered_set<std::string_view> names;
     for (const SourceTensor& tensor : tensors_) {
       // A file may hold a tensor under both names.
@@ -81,8 +78,7 @@ Status GgufSource::add_model() {
   }
   if (status.code() != StatusCode::kUnsupported) return status;
   add_note(NoteKind::kModelLeftOut, "", status.message());
-  list_tensors(nullptr);
-  return {};
+  return list_tensors(nullptr);
 }
 
 Status GgufSource::add_tokenizer() {
@@ -113,7 +109,6 @@ Status GgufSource::add_tokenizer() {
 }
 
 Status GgufSource::init() {
-  list_tensors(nullptr);
   NWC_TRY(add_model());
   return add_tokenizer();
 }
@@ -124,29 +119,40 @@ Status GgufSource::read_raw(size_t tensor, MutableBytes out) const {
                             std::to_string(out.size()) + " bytes");
   }
   if (out.empty()) return {};
-  const GgufTensor& stored = *places_[tensor].stored;
-  const std::string& name = tensors_[tensor].name;
-  const uint32_t head_dim = places_[tensor].rotary_head_dim;
-  if (!stored.type->quantized() && head_dim == 0) {
-    return stored.reader->read(stored.offset, out).with_context(quote_tensor(name));
+  const GgufListed& listed = listed_[tensor];
+  size_t at = 0;
+  for (const GgufPiece& piece : listed.pieces) {
+    const auto size = static_cast<size_t>(dtype_bytes(tensors_[tensor].dtype, piece.count));
+    NWC_TRY(read_piece(piece, listed.rotary_head_dim, out.subspan(at, size))
+                .with_context(quote_tensor(tensors_[tensor].name)));
+    at += size;
   }
+  return {};
+}
+
+Status GgufSource::read_piece(const GgufPiece& piece, uint32_t head_dim, MutableBytes out) const {
+  const GgufTensor& stored = file_.tensors()[piece.stored];
+  const GgmlType& type = *stored.type;
+  const uint64_t begin = stored.offset + bytes_of(stored, {piece.stored, 0, piece.first});
+  if (!type.quantized() && head_dim == 0) return stored.reader->read(begin, out);
   // Row by row: blocks do not cross rows. Of a bias each number is a row.
-  if (stored.shape.size() < 2 && head_dim != 0 && stored.type->quantized())
-    return unsupported(quote_tensor(name) + " is a quantized bias, whose numbers cannot change places");
-  const uint64_t rows = stored.shape.size() < 2 && head_dim == 0 ? 1 : stored.shape[0];
-  const auto columns = static_cast<size_t>(tensors_[tensor].num_elements() / rows);
-  const auto row_bytes = static_cast<size_t>(stored.size_bytes / rows);
-  std::vector<uint8_t> packed(row_bytes);
-  std::vector<float> unpacked(stored.type->quantized() ? columns : 0);
+  if (stored.shape.size() < 2 && head_dim != 0 && type.quantized())
+    return unsupported("a quantized bias, whose numbers cannot change places");
+  const bool numbers = stored.shape.size() < 2 && head_dim != 0;
+  const uint64_t columns = numbers ? 1 : stored.shape.empty() ? piece.count : stored.shape.back();
+  const uint64_t rows = piece.count / columns;
+  const uint64_t row_bytes = bytes_of(stored, {piece.stored, 0, columns});
+  std::vector<uint8_t> packed(static_cast<size_t>(row_bytes));
+  std::vector<float> unpacked(type.quantized() ? static_cast<size_t>(columns) : 0);
   for (uint64_t row = 0; row < rows; ++row) {
     const uint64_t from = head_dim == 0 ? row : gguf_rotary_row(row, head_dim);
-    NWC_TRY(stored.reader->read(stored.offset + from * row_bytes, packed).with_context(quote_tensor(name)));
+    NWC_TRY(stored.reader->read(begin + from * row_bytes, packed));
     uint8_t* to = out.data() + row * (out.size() / rows);
-    if (stored.type->quantized()) {
-      dequantize(*stored.type, packed, unpacked);
-      std::memcpy(to, unpacked.data(), columns * sizeof(float));
+    if (type.quantized()) {
+      dequantize(type, packed, unpacked);
+      std::memcpy(to, unpacked.data(), unpacked.size() * sizeof(float));
     } else {
-      std::memcpy(to, packed.data(), row_bytes);
+      std::memcpy(to, packed.data(), packed.size());
     }
   }
   return {};
@@ -167,7 +173,7 @@ Result<SourceFiles> GgufSource::source_files() const {
 
 uint64_t GgufSource::stored_bytes() const {
   uint64_t sum = 0;
-  for (const Place& place : places_) sum += place.stored->size_bytes;
+  for (const SourceTensor& tensor : tensors_) sum += tensor.stored_bytes;
   return sum;
 }
 

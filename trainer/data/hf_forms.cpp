@@ -15,7 +15,8 @@ std::unordered_map<std::string, HeldForm> held_forms(const ModelRecord& model, B
     for (uint32_t l = 0; l < model.num_layers; ++l) {
       const std::string held = is_stacked(form) ? stacked_name(name.pattern, l) : std::string();
       for (uint32_t e = 0; e < (of_expert(name.role) ? model.block(l).experts.num_experts : 1); ++e)
-        forms.emplace(model.tensor_name(name.role, l, e), HeldForm{form, model.block(l).num_heads, held, false});
+        forms.emplace(model.tensor_name(name.role, l, e),
+                      HeldForm{.form = form, .heads = model.block(l).num_heads, .name = held, .expert = e});
     }
   }
   return forms;

@@ -12,8 +12,11 @@ namespace nwc {
 struct HeldForm {
   SourceForm form = SourceForm::kPlain;
   uint32_t heads = 0;  ///< of kQkvByHead
-  /// That the checkpoint has; empty: the model's own. Experts that have the same one lie in one tensor.
-  std::string name;
+  /// That the checkpoint has; empty: the model's own. Tensors that have the same one lie in one: experts, and gate and
+  /// up, which come one below the other before the form changes.
+  std::string name = {};
+  uint32_t expert = 0;     ///< place in the one tensor
+  uint32_t part = 0;       ///< of a matrix that several tensors make: 0 is the uppermost
   bool minus_one = false;  ///< a norm's gain, of which the checkpoint holds what is added to 1, in F32
 };
 

@@ -182,12 +182,77 @@ void add_olmo3(const ModelRecord& m, Json* json) {
 }
 void add_mistral(const ModelRecord& m, Json* json) { add_windows(m, false, json); }
 
+void add_experts(const ModelRecord& m, const char* count, const char* width, Json* json) {
+  const ExpertSpec& e = m.block().experts;
+  (*json)[count] = e.num_experts;
+  (*json)["num_experts_per_tok"] = e.per_token;
+  if (width != nullptr) (*json)[width] = e.intermediate_size;
+}
+
+void add_mixtral(const ModelRecord& m, Json* json) {
+  add_experts(m, "num_local_experts", nullptr, json);
+  add_windows(m, false, json);
+}
+
+void add_qwen_moe(const ModelRecord& m, Json* json) {
+  const ExpertSpec& e = m.block().experts;
+  add_experts(m, "num_experts", "moe_intermediate_size", json);
+  (*json)["norm_topk_prob"] = e.normalized;
+  (*json)["decoder_sparse_step"] = 1;
+  (*json)["mlp_only_layers"] = Json::array();
+  add_qwen2(m, json);
+}
+
+void add_qwen2_moe(const ModelRecord& m, Json* json) {
+  add_qwen_moe(m, json);
+  (*json)["qkv_bias"] = m.block().qkv_bias;
+  (*json)["shared_expert_intermediate_size"] = m.block().experts.shared_intermediate_size;
+}
+
+void add_olmoe(const ModelRecord& m, Json* json) {
+  add_experts(m, "num_experts", nullptr, json);
+  (*json)["norm_topk_prob"] = m.block().experts.normalized;
+}
+
+void add_granite_moe(const ModelRecord& m, Json* json) {
+  add_granite(m, json);
+  add_experts(m, "num_local_experts", nullptr, json);
+}
+
+void add_granite_moe_shared(const ModelRecord& m, Json* json) {
+  add_granite_moe(m, json);
+  (*json)["shared_intermediate_size"] = m.block().experts.shared_intermediate_size;
+}
+
+void add_gpt_oss(const ModelRecord& m, Json* json) {
+  add_experts(m, "num_local_experts", nullptr, json);
+  (*json)["swiglu_limit"] = shortest(m.block().clamp);
+  json->erase("mlp_bias");
+  add_windows(m, true, json);
+}
+
 /// By model_type: the keys that only a family has.
 constexpr std::pair<const char*, void (*)(const ModelRecord&, Json*)> kWriters[] = {
-    {"mistral", add_mistral},   {"ministral3", add_ministral3}, {"qwen2", add_qwen2}, {"qwen3", add_qwen2},
-    {"gemma2", add_gemma},      {"gemma3_text", add_gemma3},    {"phi3", add_phi3},   {"smollm3", add_smollm3},
-    {"granite", add_granite},   {"olmo3", add_olmo3},           {"gpt2", make_gpt2},  {"starcoder2", add_starcoder2},
+    {"mistral", add_mistral},
+    {"ministral3", add_ministral3},
+    {"qwen2", add_qwen2},
+    {"qwen3", add_qwen2},
+    {"gemma2", add_gemma},
+    {"gemma3_text", add_gemma3},
+    {"phi3", add_phi3},
+    {"smollm3", add_smollm3},
+    {"granite", add_granite},
+    {"olmo3", add_olmo3},
+    {"gpt2", make_gpt2},
+    {"starcoder2", add_starcoder2},
     {"gpt_neox", add_gpt_neox},
+    {"mixtral", add_mixtral},
+    {"qwen2_moe", add_qwen2_moe},
+    {"qwen3_moe", add_qwen_moe},
+    {"olmoe", add_olmoe},
+    {"granitemoe", add_granite_moe},
+    {"granitemoeshared", add_granite_moe_shared},
+    {"gpt_oss", add_gpt_oss},
 };
 
 bool has_role(const ModelRecord& model, Role role) { return !model.tensor_name(role).empty(); }
@@ -199,20 +264,41 @@ ModelRecord renamed(const ModelRecord& model, const Family& family) {
   return other;
 }
 
+/// The role under which a family has a tensor, and which part of it that is: some mixtures have gate and up in one.
+std::pair<Role, uint32_t> held_role(const ModelRecord& model, const ModelRecord& other, Role role) {
+  constexpr std::tuple<Role, Role, uint32_t> kJoined[] = {
+      {Role::kGate, Role::kGateUp, 0},
+      {Role::kUp, Role::kGateUp, 1},
+      {Role::kExpertGate, Role::kExpertGateUp, 0},
+      {Role::kExpertUp, Role::kExpertGateUp, 1},
+  };
+  for (const auto& [part, whole, number] : kJoined) {
+    if (part == role && model.has_experts() && has_role(other, whole)) return {whole, number};
+  }
+  return {role, 0};
+}
+
 HfMade make_forms(const ModelRecord& model, const Family& family, bool one_plus) {
   const ModelRecord other = renamed(model, family);
   HfMade made;
   made.family = &family;
   for (const TensorName& name : model.names.empty() ? llama_names() : model.names) {
-    const bool of_layer = static_cast<uint8_t>(name.role) >= kFirstLayerRole;
-    const bool gain = name.role == Role::kFinalNorm || name.role == Role::kAttentionNorm ||
-                      name.role == Role::kAttentionPostNorm || name.role == Role::kMlpNorm ||
-                      name.role == Role::kMlpPostNorm || name.role == Role::kQNorm || name.role == Role::kKNorm;
+    const auto [role, part] = held_role(model, other, name.role);
+    const bool of_layer = static_cast<uint8_t>(role) >= kFirstLayerRole;
+    const bool gain = role == Role::kFinalNorm || role == Role::kAttentionNorm || role == Role::kAttentionPostNorm ||
+                      role == Role::kMlpNorm || role == Role::kMlpPostNorm || role == Role::kQNorm ||
+                      role == Role::kKNorm;
+    const auto pattern = std::find_if(other.names.begin(), other.names.end(),
+                                      [role = role](const TensorName& n) { return n.role == role; });
     for (uint32_t l = 0; l < (of_layer ? model.num_layers : 1); ++l) {
-      HeldForm form{family.form(name.role), model.block(l).num_heads, {}, false};
-      form.name = other.tensor_name(name.role, l);
+      HeldForm form{.form = family.form(role), .heads = model.block(l).num_heads, .part = part};
       form.minus_one = gain && one_plus && !model.block(l).norm_one_plus;
-      if (!form.name.empty()) made.tensors.emplace(model.tensor_name(name.role, l), std::move(form));
+      for (uint32_t e = 0; e < (of_expert(role) ? model.block(l).experts.num_experts : 1); ++e) {
+        form.expert = is_stacked(form.form) ? e : 0;
+        form.name = is_stacked(form.form) && pattern != other.names.end() ? stacked_name(pattern->pattern, l)
+                                                                          : other.tensor_name(role, l, e);
+        if (!form.name.empty()) made.tensors.emplace(model.tensor_name(name.role, l, e), form);
+      }
     }
   }
   return made;
@@ -258,6 +344,7 @@ Result<HfMade> find_hf_family(const ModelRecord& model) {
     std::vector<std::string> differences;
     const ModelRecord other = renamed(model, family);
     for (const Role role : {Role::kQkv, Role::kGateUp, Role::kQ, Role::kUp}) {
+      if (model.has_experts() && (role == Role::kGateUp || role == Role::kUp)) continue;  // are put together
       if (has_role(model, role) != has_role(other, role)) differences = {"projections that are one tensor or are not"};
     }
     const std::string config = make_hf_config(model, family, nullptr, Dtype::kF32);

@@ -57,8 +57,8 @@ TokenizerConfig tokenizer_config(const NwcFile& file, const SourceRecord* source
   TokenizerConfig config;
   if (source != nullptr) {
     const auto read = [&]() -> Result<TokenizerConfig> {
-      NWC_ASSIGN_OR_RETURN(const std::vector<GgufFile> headers, open_kept_gguf(*source));
-      return read_gguf_tokenizer_config(headers.front());
+      NWC_ASSIGN_OR_RETURN(const GgufFile header, open_kept_gguf(*source));
+      return read_gguf_tokenizer_config(header);
     };
     Result<TokenizerConfig> known = read();
     if (known.ok()) {
