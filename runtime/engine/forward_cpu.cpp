@@ -337,9 +337,8 @@ Status ForwardCpu::run_step(const Step& step, uint32_t layer, const uint8_t* wei
       break;
     case StepKind::kRoute: experts_->route(layer, tokens, slot(step.in).as<float>(), vectors_.as<float>()); break;
     case StepKind::kExperts:
-      experts_->expect_next(layer, tokens, x_.as<float>(), vectors_.as<float>());
-      return experts_->run(layer, tokens, slot(step.in).as<float>(), vectors_.as<float>(), step.accumulate,
-                           slot(step.out).as<float>());
+      return experts_->run(layer, tokens, slot(step.in).as<float>(), x_.as<float>(), vectors_.as<float>(),
+                           step.accumulate, slot(step.out).as<float>());
     case StepKind::kShare:
       experts_->share(layer, tokens, block.dense_width(), width(layer, Slot::kInner), inner_.as<float>());
       break;

@@ -39,6 +39,8 @@ struct SessionSizes {
 };
 /// Experts that are decoded together, each on as many threads as there are.
 inline constexpr uint32_t kExpertsAtOnce = 8;
+/// Tokens of a batch that is asked which experts come next: a longer one needs most of them anyway.
+inline constexpr uint32_t kExpectTokens = 4;
 /// Rows of logits that a device computes at a time.
 inline constexpr uint32_t kDeviceLogitRows = 8;
 /// held: of the plan.

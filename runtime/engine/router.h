@@ -22,6 +22,14 @@ inline Routed routed_row(const float* row, uint32_t per_token) {
   return {reinterpret_cast<const uint32_t*>(row), row + per_token, row[size_t{2} * per_token]};
 }
 
+/// The norm of a router's input, in a block that has norms there.
+inline Role router_norm(const BlockSpec& block) {
+  return block.parallel == Parallel::kSharedNorm ? Role::kAttentionNorm : Role::kMlpNorm;
+}
+inline Role router_norm_bias(const BlockSpec& block) {
+  return block.parallel == Parallel::kSharedNorm ? Role::kAttentionNormBias : Role::kMlpNormBias;
+}
+
 /// The row of one token from its logits [num_experts]. order: scratch for num_experts numbers.
 void choose_experts(const ExpertSpec& spec, const float* bias, float* logits, uint32_t* order, float* row);
 

@@ -35,7 +35,7 @@ inline std::vector<std::string> family_names() {
   return names;
 }
 
-/// Is a family a mixture of experts? These run on the CPU only, and are not calibrated.
+/// Is a family a mixture of experts? These are not calibrated.
 inline bool is_mixture(const std::string& name) {
   return name.find("moe") != std::string::npos || name == "mixtral" || name == "gpt_oss";
 }
@@ -96,6 +96,16 @@ inline FamilyFixture make_family(const std::string& name, const nlohmann::json& 
   f.positions = json["positions"].get<std::vector<uint32_t>>();
   f.logits = json["logits"].get<std::vector<float>>();
   return f;
+}
+
+/// A family's model whose layers add nothing to the residual stream.
+inline PlainModel still_model(const FamilyFixture& f) {
+  PlainModel model = load_model(f.folder);
+  for (auto& [name, tensor] : model.tensors) {
+    if (name.ends_with("o_proj.weight") || name.ends_with("w2.weight") || name.ends_with("down_proj.weight"))
+      std::fill(tensor.bytes.begin(), tensor.bytes.end(), uint8_t{0});
+  }
+  return model;
 }
 
 }  // namespace nwc::test

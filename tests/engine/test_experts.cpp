@@ -124,6 +124,22 @@ TEST(Experts, GoesOnAfterAnExpertFailed) {
   EXPECT_EQ(all_logits(*bench.session, f.tokens), wanted);
 }
 
+/// Where neither attention nor experts change the residual stream, each layer's router sees what it was asked about.
+TEST(Experts, PredictionsAreCountedWhereTheyAreNeeded) {
+  if (family_names().front() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
+  const FamilyFixture f = make_family("mixtral");
+  SessionParams params = params_of(f, 1);
+  const PlainModel model = still_model(f);
+  params.mode = SessionMode::kCached;
+  params.memory_budget_bytes = make_bench(model, params).session->plan().needed_streamed;
+  Bench bench = make_bench(model, params);
+  ASSERT_NE(bench.session, nullptr);
+  all_logits(*bench.session, f.tokens);
+  const ExpertStats stats = bench.session->expert_stats();
+  EXPECT_GT(stats.predicted, 0u);
+  EXPECT_EQ(stats.predicted_used, stats.predicted);
+}
+
 /// A folder with the fixture's config.json and these tensors.
 struct StoredTensor {
   std::string name;
