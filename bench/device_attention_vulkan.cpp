@@ -67,7 +67,7 @@ double DeviceAttention::attend(bool split) {
   const DeviceBuffer none;
   return impl_->timed([&](const DeviceBuffer& cache) {
     check(ops.attend(*impl_->batch, impl_->block, impl_->tokens, impl_->positions - impl_->tokens, impl_->positions,
-                     impl_->qkv, cache, split ? impl_->partials : none, impl_->out));
+                     impl_->qkv, cache, {}, split ? impl_->partials : none, impl_->out));
   });
 }
 

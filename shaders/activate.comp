@@ -1,5 +1,6 @@
 #version 450
-// out = activation(gate) * up, or activation(x); must match activate (runtime/engine/kernels_cpu.h) within rounding.
+// out = activation(gate) * up, where gate and up may be bounded and up have 1 added to it before, or activation(x); must
+// match activate (runtime/engine/kernels_cpu.h) within rounding.
 // Bindings: 0 in f32 [tokens][2 n] or [tokens][n], 1 out f32 [tokens][n]. Workgroup: 64. groups: n / 64, tokens.
 #extension GL_GOOGLE_include_directive : require
 #include "common/push_constants.h"
@@ -35,8 +36,14 @@ void main() {
   const uint i = gl_GlobalInvocationID.x, t = gl_WorkGroupID.y;
   if (i >= pc.n) return;
   if (kGated != 0) {
-    activated[t * pc.n + i] = activate(inner[2u * t * pc.n + i]) * inner[2u * t * pc.n + pc.n + i];
+    const uint at = pc.x_at + 2u * t * pc.n + i;
+    float gate = inner[at], up = inner[at + pc.n];
+    if (pc.bound != 0.0) {
+      gate = min(gate, pc.bound);
+      up = clamp(up, -pc.bound, pc.bound);
+    }
+    activated[pc.out_at + t * pc.n + i] = activate(gate) * (up + pc.up_plus);
   } else {
-    activated[t * pc.n + i] = activate(inner[t * pc.n + i]);
+    activated[pc.out_at + t * pc.n + i] = activate(inner[pc.x_at + t * pc.n + i]);
   }
 }

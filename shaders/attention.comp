@@ -4,7 +4,7 @@
 // maximum, so that no row of scores is stored; must match attend (runtime/engine/attention.h) within rounding. The host
 // chooses tile and pieces (runtime/engine/attention_split.h); of several pieces attention_reduce.comp makes one.
 // Bindings: 0 qkv f32 [tokens][(heads + 2 kv_heads) head_dim], queries rotated, 1 the layer's cache, 2 with one piece
-// out f32 [tokens][heads * head_dim], else partial results. Workgroup: 64. groups: x KV heads and tiles of their heads,
+// out f32 [tokens][heads * head_dim], else partial results, 3 vectors f32, with the heads' sinks. Workgroup: 64. groups: x KV heads and tiles of their heads,
 // y tiles of tokens, z pieces.
 #extension GL_GOOGLE_include_directive : require
 #include "common/kv_cache.glsl"
@@ -18,10 +18,12 @@ layout(std430, set = 0, binding = 1) readonly buffer Cache { uvec2 cache[]; };
 layout(std430, set = 0, binding = 1) readonly buffer WideCache { uvec4 wide_cache[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer Out { vec4 attended[]; };
 layout(std430, set = 0, binding = 2) writeonly buffer Statistics { vec2 statistics[]; };
+layout(std430, set = 0, binding = 3) readonly buffer Vectors { float vectors[]; };
 layout(push_constant) uniform Parameters { AttentionPush pc; };
 
 const uint kParts = 8u;       // of a block in which its scores are reduced
 const float kNone = -3.402823e38;  // the score of a position that a query does not see
+const float kLargestExponent = 80.0;  // whose exponential is finite, and beside which all else is nothing
 // Four numbers each: [query][head_dim / 4], in the end the sums.
 shared vec4 query[kQueries * 64];
 shared float weight[kAttentionBlock * kQueries];  // [position][query]: scores, then their exponentials
@@ -160,6 +162,12 @@ void main() {
       }
     }
     barrier();
+  }
+
+  // A sink is one more score of a head, of a position without a value. Of several pieces the last step adds it.
+  if (pc.sinks_at != kNoVectorAt && pc.pieces == 1u && i0 < rows) {
+    const float sink = vectors[pc.sinks_at + head0 + i0 % heads];
+    total[i0] += exp(min(sink - largest[i0], kLargestExponent));
   }
 
   // The phases' sums, one after another.

@@ -1,7 +1,7 @@
 #version 450
 // The end of attention that was split over positions: the pieces of one head of one token become one.
 // Bindings: 0 partial results of attention.comp: sums f32 [row][piece][head_dim], then of each the largest score and
-// the sum of the exponentials; a row is a token's head. 1 out f32 [row][head_dim]. Workgroup: 64.
+// the sum of the exponentials; a row is a token's head. 1 out f32 [row][head_dim], 2 vectors f32. Workgroup: 64.
 // groups: heads, tokens.
 #extension GL_GOOGLE_include_directive : require
 #include "common/push_constants.h"
@@ -9,6 +9,7 @@
 layout(local_size_x = 64) in;
 layout(std430, set = 0, binding = 0) readonly buffer Partials { vec2 partials[]; };
 layout(std430, set = 0, binding = 1) writeonly buffer Out { vec2 attended[]; };
+layout(std430, set = 0, binding = 2) readonly buffer Vectors { float vectors[]; };
 layout(push_constant) uniform Parameters { AttentionReducePush pc; };
 
 const uint kMaxPairs = 2u;  // of an invocation: 2 * 64 pairs are 256 numbers
@@ -52,6 +53,8 @@ void main() {
     }
     barrier();
   }
+  // As in attention.comp.
+  if (pc.sinks_at != kNoVectorAt) total += exp(min(vectors[pc.sinks_at + gl_WorkGroupID.x] - most, 80.0));
   for (uint k = 0; k < kMaxPairs; ++k) {
     const uint pair = i0 + k * 64u;
     if (pair < pairs) attended[row * pairs + pair] = sum[k] / total;

@@ -8,6 +8,7 @@
 #include "runtime/decoder/vulkan/device_product.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/experts_vulkan.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/layer_ops_self_test_vulkan.h"
@@ -43,6 +44,7 @@ class ForwardVulkan final : public Forward {
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
   bool can_go_back(size_t from, size_t to) const override;
+  ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
   uint64_t allocated_bytes() const override { return allocated_ + (fused_ == nullptr ? 0 : fused_->device_bytes()); }
 
  private:
@@ -69,6 +71,9 @@ class ForwardVulkan final : public Forward {
   uint32_t kept(uint32_t layer) const { return kept_positions(layout_.block(layer), plan_.context, plan_.batch); }
   /// Floats of inputs_ in front of the angles.
   uint32_t angles_at() const { return 2 * plan_.batch; }
+  uint64_t most_macs() const {
+    return device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
+  }
   bool coded(size_t tensor) const { return file_.tensors()[tensor].storage == Storage::kCoded; }
   Status logits_of(uint32_t first, uint32_t count, float* out);
 
@@ -92,6 +97,7 @@ class ForwardVulkan final : public Forward {
   DeviceBuffer partials_;                      ///< of attention to long contexts, if there are any
   Buffer row_;                                 ///< an embedding row on the host
   std::unique_ptr<VulkanFusedProduct> fused_;  ///< kFused, and something is coded
+  std::unique_ptr<ExpertsVulkan> experts_;     ///< of a mixture
   std::unique_ptr<CommandBatch> batch_;        // after the buffers: what is in flight ends before they do
   std::unique_ptr<LayerStream> stream_;        // likewise its thread
   std::vector<float> head_bias_;               ///< empty: none
@@ -133,14 +139,19 @@ Status ForwardVulkan::allocate() {
   NWC_TRY(on_device(qkv_, sizes_.qkv));
   NWC_TRY(on_device(attention_, sizes_.attention));
   if (sizes_.partials != 0) NWC_TRY(on_device(partials_, sizes_.partials));
-  NWC_TRY(on_device(gate_up_, sizes_.gate_up));
-  NWC_TRY(on_device(activated_, sizes_.activated));
+  if (sizes_.gate_up != 0) {  // not without a shared expert
+    NWC_TRY(on_device(gate_up_, sizes_.gate_up));
+    NWC_TRY(on_device(activated_, sizes_.activated));
+  }
   NWC_TRY(on_device(inputs_, sizes_.inputs));
   NWC_TRY(on_device(logits_, sizes_.logits));
   NWC_TRY(get(upload_, sizes_.inputs, MemoryKind::kUpload));
   NWC_TRY(get(readback_, sizes_.logits, MemoryKind::kReadback));
   NWC_ASSIGN_OR_RETURN(batch_, CommandBatch::create(device_, decoder_.pipelines()));
-  return {};
+  if (plan_.num_experts == 0) return {};
+  experts_ = std::make_unique<ExpertsVulkan>(file_, layout_, plan_, host_source_, device_, ops_, weights_, vectors_,
+                                             most_macs());
+  return experts_->allocate(sizes_, &allocated_);
 }
 
 // The first bytes of upload_ to a buffer.
@@ -181,6 +192,7 @@ Status ForwardVulkan::load(const Progress& progress) {
   NWC_TRY(report(1));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     NWC_TRY(weights_.decode_layer(l, layers_[l]));
+    if (plan_.num_experts != 0 && plan_.expert_slots == plan_.num_experts) NWC_TRY(experts_->load(l));
     NWC_TRY(report(uint64_t{l} + 2));
   }
   if (!products.empty()) {
@@ -196,6 +208,7 @@ Status ForwardVulkan::load(const Progress& progress) {
                                                        NWC_TRY(weights_.decode_layer(layer, stream_buffers_[slot]));
                                                        return true;
                                                      }));
+    if (experts_ != nullptr) experts_->set_stream(stream_.get());
   }
   return {};
 }
@@ -343,16 +356,20 @@ Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const Device
       NWC_TRY(ops_.rope_store(*batch_, block, tokens, position_, kept(layer), qkv_, {&inputs_, table, rotary_.width()},
                               cache_[layer]));
       batch_->barrier();
-      return ops_.attend(*batch_, block, tokens, position_, kept(layer), qkv_, cache_[layer], partials_, attention_);
+      const uint32_t sinks = layout_.layers[layer].vector(Role::kSinks);
+      return ops_.attend(*batch_, block, tokens, position_, kept(layer), qkv_, cache_[layer],
+                         sinks != kNoVector ? DeviceRows{&vectors_, sinks, 0} : DeviceRows(), partials_, attention_);
     }
-    case StepKind::kActivate: return ops_.activate(*batch_, block, tokens, gate_up_, activated_);
+    case StepKind::kActivate:
+      return ops_.activate(*batch_, block, tokens, block.dense_width(), {&gate_up_, 0, 0}, {&activated_, 0, 0});
     case StepKind::kAdd:
       return ops_.add_rows(*batch_, tokens, n, step.scale, {&slot(step.out, false), 0, n},
                            {&slot(step.in, true), 0, n});
-    // LayerOps::check has refused these.
-    case StepKind::kRoute:
+    case StepKind::kRoute: return experts_->route(*batch_, layer, tokens, slot(step.in, true), x_);
     case StepKind::kExperts:
-    case StepKind::kShare: break;
+      macs_ = 0;
+      return experts_->run(*batch_, layer, tokens, slot(step.in, true), step.accumulate, slot(step.out, false));
+    case StepKind::kShare: return experts_->share(*batch_, layer, tokens, block.dense_width(), activated_);
   }
   return {};
 }
@@ -376,7 +393,7 @@ bool ForwardVulkan::can_go_back(size_t from, size_t to) const {
 Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
   position_ = position;
   const uint32_t count = static_cast<uint32_t>(tokens.size());
-  const uint64_t most = device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
+  const uint64_t most = most_macs();
   const uint64_t layer_macs = layout_.max_layer_elements() * count;
   const bool from_payloads = plan_.mode == SessionMode::kFused && count <= kMaxFusedBatch;
   NWC_TRY(begin_batch(tokens));

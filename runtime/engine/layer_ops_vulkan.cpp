@@ -19,6 +19,9 @@ uint32_t dtype_constant(Dtype dtype) {
   return dtype == Dtype::kF32 ? 0 : dtype == Dtype::kF16 ? 1 : 2;  // shaders/common/weights.glsl
 }
 
+/// What there is of rows that there need not be.
+BufferView bound(const DeviceRows& rows) { return rows.buffer != nullptr ? BufferView(rows.buffer) : BufferView(); }
+
 uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uint32_t>(ceil_div(items, per_group)); }
 
 }  // namespace
@@ -26,10 +29,7 @@ uint32_t groups_for(uint64_t items, uint32_t per_group) { return static_cast<uin
 Status LayerOps::check(const ModelLayout& layout, const DeviceInfo& device, const SessionSizes& sizes, uint32_t context,
                        uint32_t batch) {
   const ModelRecord& m = layout.model;
-  if (m.has_experts()) return unsupported("a mixture of experts runs on the CPU only");
   for (const BlockSpec& block : m.blocks) {
-    if (block.sinks || block.clamp != 0 || block.up_plus_one)
-      return unsupported("attention sinks and clamped activations run on the CPU only");
     if (block.head_dim % 4 != 0 || block.head_dim > kMaxHeadDim) {
       return unsupported(
           str_cat("heads of ", block.head_dim, " numbers: the Vulkan kernels take multiples of 4 up to ", kMaxHeadDim));
@@ -38,8 +38,9 @@ Status LayerOps::check(const ModelLayout& layout, const DeviceInfo& device, cons
       return unsupported(
           str_cat("heads of which ", block.rope_dims(), " numbers rotate: the Vulkan kernels take multiples of 4"));
     }
-    if (m.hidden_size % 2 != 0 || block.intermediate_size % 2 != 0) {
-      return unsupported(str_cat("layers of ", m.hidden_size, " and ", block.intermediate_size,
+    const uint32_t of_experts = block.experts.intermediate_size, inner = block.dense_width();
+    if (m.hidden_size % 2 != 0 || inner % 2 != 0 || of_experts % 2 != 0) {
+      return unsupported(str_cat("layers of ", m.hidden_size, " and ", of_experts % 2 != 0 ? of_experts : inner,
                                  " numbers: the Vulkan kernels take even ones"));
     }
   }
@@ -51,9 +52,13 @@ Status LayerOps::check(const ModelLayout& layout, const DeviceInfo& device, cons
                                range / ceil_div(sizes.layer_cache, context), " tokens are possible"));
   }
   const uint64_t activations =
-      std::max({sizes.hidden, sizes.qkv, sizes.attention, sizes.gate_up, sizes.activated, sizes.inputs});
-  const uint64_t most = std::min<uint64_t>(kMaxGroups, range / ceil_div(activations, batch));
-  if (activations > range || batch > kMaxGroups) {
+      std::max({sizes.hidden, sizes.qkv, sizes.attention, sizes.gate_up, sizes.activated, sizes.inputs,
+                sizes.expert_rows, sizes.expert_inner, sizes.expert_activated, sizes.choices, sizes.router_logits});
+  uint64_t most_tokens = kMaxGroups;  // a row of a token or of one of its experts is a workgroup
+  for (const BlockSpec& block : m.blocks)
+    most_tokens = std::min<uint64_t>(most_tokens, kMaxGroups / std::max(1u, block.experts.per_token));
+  const uint64_t most = std::min(most_tokens, range / ceil_div(activations, batch));
+  if (activations > range || batch > most_tokens) {
     return unsupported(str_cat("a batch of ", batch, " tokens takes ", activations, " bytes at a time, of which ",
                                device.name, " can bind ", range, ": at most ", most, " tokens are possible"));
   }
@@ -172,8 +177,8 @@ Status LayerOps::rope_store(CommandBatch& batch, const BlockSpec& block, uint32_
 }
 
 Status LayerOps::attend(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
-                        const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& partials,
-                        const DeviceBuffer& out) const {
+                        const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceRows& sinks,
+                        const DeviceBuffer& partials, const DeviceBuffer& out) const {
   const uint64_t room = std::min(partials.size(), device_.info().max_storage_range);
   const AttentionSplit split = split_attention(block, tokens, position, room);
   const bool f32 = kv_dtype_ == Dtype::kF32;
@@ -193,26 +198,53 @@ Status LayerOps::attend(CommandBatch& batch, const BlockSpec& block, uint32_t to
                            .origin = split.origin,
                            .piece = split.piece,
                            .pieces = split.pieces,
-                           .statistics_at = static_cast<uint32_t>(sums / 2)};
+                           .statistics_at = static_cast<uint32_t>(sums / 2),
+                           .sinks_at = sinks.buffer != nullptr ? sinks.at : kNoVectorAt};
   const uint32_t wide = !f32 && block.head_dim % 8 == 0 ? 1 : 0;
   const bool whole = split.pieces == 1;
   NWC_TRY(batch.dispatch({ShaderId::kAttention, {f32 ? 1u : 0u, split.queries, wide}, 0},
-                         {&qkv, &cache, whole ? &out : &partials, nullptr}, push,
+                         {&qkv, &cache, whole ? &out : &partials, bound(sinks)}, push,
                          {block.num_kv_heads * split.head_tiles, split.token_tiles, split.pieces}));
   if (whole) return {};
   batch.barrier();
-  const AttentionReducePush reduce{
-      .head_dim = block.head_dim, .pieces = split.pieces, .statistics_at = push.statistics_at};
-  return batch.dispatch({ShaderId::kAttentionReduce, {}, 0}, {&partials, &out, nullptr, nullptr}, reduce,
+  const AttentionReducePush reduce{.head_dim = block.head_dim,
+                                   .pieces = split.pieces,
+                                   .statistics_at = push.statistics_at,
+                                   .sinks_at = push.sinks_at};
+  return batch.dispatch({ShaderId::kAttentionReduce, {}, 0}, {&partials, &out, bound(sinks), nullptr}, reduce,
                         {block.num_heads, tokens, 1});
 }
 
-Status LayerOps::activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, const DeviceBuffer& in,
-                          const DeviceBuffer& out) const {
-  const ActivatePush push{.n = block.intermediate_size};
+Status LayerOps::activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t n,
+                          const DeviceRows& in, const DeviceRows& out) const {
+  const ActivatePush push{
+      .n = n, .x_at = in.at, .out_at = out.at, .bound = block.clamp, .up_plus = block.up_plus_one ? 1.0f : 0.0f};
   const uint32_t kind = static_cast<uint32_t>(block.activation);
-  return batch.dispatch({ShaderId::kActivate, {kind, block.gated ? 1u : 0u}, 0}, {&in, &out, nullptr, nullptr}, push,
-                        {groups_for(block.intermediate_size, kElementwiseGroup), tokens, 1});
+  return batch.dispatch({ShaderId::kActivate, {kind, block.gated ? 1u : 0u}, 0},
+                        {in.buffer, out.buffer, nullptr, nullptr}, push, {groups_for(n, kElementwiseGroup), tokens, 1});
+}
+
+Status LayerOps::gather(CommandBatch& batch, uint32_t rows, uint32_t n, const DeviceBuffer& indices, uint32_t index_at,
+                        const DeviceRows& in, const DeviceRows& out, bool add) const {
+  const GatherPush push{.n = n, .index_at = index_at, .x_at = in.at, .y_at = out.at, .add = add ? 1u : 0u};
+  return batch.dispatch({ShaderId::kGatherRows, {}, 0}, {in.buffer, &indices, out.buffer, nullptr}, push,
+                        {groups_for(n, kElementwiseGroup), rows, 1});
+}
+
+Status LayerOps::combine(CommandBatch& batch, uint32_t tokens, uint32_t n, uint32_t per_token,
+                         const DeviceBuffer& choices, uint32_t rows_at, uint32_t weights_at, const DeviceBuffer& in,
+                         const DeviceBuffer& out, bool add) const {
+  const CombinePush push{
+      .n = n, .per_token = per_token, .rows_at = rows_at, .weights_at = weights_at, .add = add ? 1u : 0u};
+  return batch.dispatch({ShaderId::kCombineRows, {}, 0}, {&in, &choices, &out, nullptr}, push,
+                        {groups_for(n, kElementwiseGroup), tokens, 1});
+}
+
+Status LayerOps::share(CommandBatch& batch, uint32_t tokens, uint32_t n, const DeviceRows& logits,
+                       const DeviceBuffer& x) const {
+  const SharePush push{.n = n, .logit_at = logits.at, .logit_stride = logits.stride};
+  return batch.dispatch({ShaderId::kShareRows, {}, 0}, {logits.buffer, &x, nullptr, nullptr}, push,
+                        {groups_for(n, kElementwiseGroup), tokens, 1});
 }
 
 }  // namespace nwc

@@ -78,13 +78,25 @@ class LayerOps {
   Status rope_store(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
                     const DeviceBuffer& qkv, const DeviceRows& angles, const DeviceBuffer& cache) const;
   /// out [tokens][heads * head_dim]: causal attention over the layer's cache. partials: of attention_partial_bytes();
-  /// with less, or without any, long contexts are split into fewer pieces. Split, it has a barrier of its own.
+  /// with less, or without any, long contexts are split into fewer pieces. Split, it has a barrier of its own. sinks:
+  /// one logit a head, the first at sinks.at; no buffer: there are none.
   Status attend(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t position, uint32_t kept,
-                const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceBuffer& partials,
-                const DeviceBuffer& out) const;
-  /// out [tokens][intermediate] = activation(gate) * up, in [tokens][2 intermediate]; or activation(in).
-  Status activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, const DeviceBuffer& in,
-                  const DeviceBuffer& out) const;
+                const DeviceBuffer& qkv, const DeviceBuffer& cache, const DeviceRows& sinks,
+                const DeviceBuffer& partials, const DeviceBuffer& out) const;
+  /// As the block's MLP does: out [tokens][n] = activation(gate) * up, in [tokens][2 n]; or activation(in). Without
+  /// gaps.
+  Status activate(CommandBatch& batch, const BlockSpec& block, uint32_t tokens, uint32_t n, const DeviceRows& in,
+                  const DeviceRows& out) const;
+  /// out [rows][n] = (add: +=) rows of `in`, whose numbers are indices [rows], from index_at on. in, out: without gaps.
+  Status gather(CommandBatch& batch, uint32_t rows, uint32_t n, const DeviceBuffer& indices, uint32_t index_at,
+                const DeviceRows& in, const DeviceRows& out, bool add) const;
+  /// out [tokens][n] = (add: +=) sums of per_token rows of `in` [..][n] by weights; choices: [tokens][per_token]
+  /// numbers of rows from rows_at on, weights from weights_at on.
+  Status combine(CommandBatch& batch, uint32_t tokens, uint32_t n, uint32_t per_token, const DeviceBuffer& choices,
+                 uint32_t rows_at, uint32_t weights_at, const DeviceBuffer& in, const DeviceBuffer& out,
+                 bool add) const;
+  /// x [tokens][n] *= sigmoid(logits [tokens][logits.stride]).
+  Status share(CommandBatch& batch, uint32_t tokens, uint32_t n, const DeviceRows& logits, const DeviceBuffer& x) const;
 
  private:
   struct Band {

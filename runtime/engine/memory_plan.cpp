@@ -125,8 +125,12 @@ class Planner {
             ? (layout_.uses(Slot::kBranch) ? 3 : 2) * s.hidden + s.qkv + s.attention + s.partials + s.gate_up +
                   s.activated + 2 * s.inputs + 2 * s.logits
             : 3 * s.hidden + s.qkv + s.attention + s.gate_up + s.angles + s.integers + workers_ * s.worker_scratch;
-    if (num_experts_ != 0)
-      plan.activations += 2 * s.hidden + s.routed + s.router_logits + s.router_order + s.expert_inner;
+    if (num_experts_ != 0) {
+      plan.activations += s.routed + s.router_logits + s.router_order + s.expert_inner;
+      plan.activations += params_.compute == Compute::kVulkan
+                              ? s.router_logits + s.router_order + s.expert_rows + s.expert_activated + 2 * s.choices
+                              : 2 * s.hidden;
+    }
     plan.decoder_scratch = decoder_scratch_;
     if (fused && params_.compute == Compute::kVulkan) {
       plan.weights += vulkan_fused_bytes(file_, fused_matrices(file_, layout_, plan), params_.device_window_bytes);
@@ -318,6 +322,27 @@ uint64_t device_cache_bytes(const BlockSpec& block, uint32_t context, uint32_t b
                          dtype_size(dtype));
 }
 
+namespace {
+
+/// Every choice of an expert by a token has rows of its own.
+void place_device_experts(const ModelLayout& layout, uint32_t batch, SessionSizes* sizes) {
+  uint64_t experts = 0, per_token = 0, inner = 0;
+  for (const BlockSpec& block : layout.model.blocks) {
+    experts = std::max<uint64_t>(experts, block.experts.num_experts);
+    per_token = std::max<uint64_t>(per_token, block.experts.per_token);
+    inner = std::max(inner, uint64_t{block.experts.per_token} * block.experts.intermediate_size);
+  }
+  if (layout.num_experts() == 0) return;
+  const auto floats = [](uint64_t count) { return Buffer::rounded(count * sizeof(float)); };
+  sizes->router_logits = floats((batch + uint64_t{kExpectTokens}) * (experts + 1) + 2 * experts);
+  sizes->expert_rows = floats(batch * per_token * layout.model.hidden_size);
+  sizes->expert_inner = floats(batch * 2 * inner);
+  sizes->expert_activated = floats(batch * inner);
+  sizes->choices = floats(batch * per_token * 4);
+}
+
+}  // namespace
+
 SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
                            const HeldWeights& held, uint32_t context, uint32_t batch) {
   const ModelRecord& m = layout.model;
@@ -376,6 +401,7 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
     }
     s.activated = floats(inner);
     s.inputs = floats(uint64_t{2} + angles + m.hidden_size);
+    place_device_experts(layout, batch, &s);
     s.logits = Buffer::rounded(uint64_t{kDeviceLogitRows} * m.vocab_size * sizeof(float));
     return s;
   }

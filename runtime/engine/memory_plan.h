@@ -25,17 +25,22 @@ struct SessionSizes {
   uint64_t integers = 0;        ///< inputs of products with integers
   uint64_t worker_scratch = 0;  ///< per worker of the CPU
   // Of a mixture of experts only:
-  uint64_t expert = 0;         ///< the largest expert's matrices
-  uint64_t routed = 0;         ///< [batch][2 per_token + 1]
-  uint64_t router_logits = 0;  ///< [batch][experts]
-  uint64_t router_order = 0;   ///< [experts]
-  uint64_t expert_inner = 0;   ///< [batch][2 experts' intermediate]
+  uint64_t expert = 0;  ///< the largest expert's matrices
+  uint64_t routed = 0;  ///< [batch][2 per_token + 1]
+  uint64_t router_logits =
+      0;  ///< [batch][experts]; on a device [batch + kExpectTokens][experts + 1] and two biases [experts]
+  uint64_t router_order = 0;  ///< [experts]
+  uint64_t expert_inner = 0;  ///< [batch][2 experts' intermediate]; on a device [batch * per_token][..]
   // On a device only:
   uint64_t layer_cache = 0;  ///< the largest layer's part of the KV cache
   uint64_t activated = 0;    ///< [batch][intermediate]
   uint64_t partials = 0;     ///< of attention that is split over the positions of a long context
   uint64_t inputs = 0;       ///< token ids, angles, embedding rows: on both sides
   uint64_t logits = 0;       ///< [kDeviceLogitRows][vocab]: on both sides
+  // On a device, of a mixture of experts, whose router_logits are on both sides:
+  uint64_t expert_rows = 0;       ///< [batch * per_token][hidden]: inputs of experts, which their outputs replace
+  uint64_t expert_activated = 0;  ///< [batch * per_token][experts' intermediate]
+  uint64_t choices = 0;           ///< [batch * per_token][4]: tokens, experts, rows, weights: on both sides
 };
 /// Experts that are decoded together, each on as many threads as there are.
 inline constexpr uint32_t kExpertsAtOnce = 8;

@@ -34,8 +34,8 @@ Status DeviceWeights::decode(Requests requests) {
   return {};
 }
 
-void DeviceWeights::add(Requests* requests, size_t tensor, const HeldMatrix& held, const DeviceBuffer& out) const {
-  const BufferView view(&out, held.offset, held.bytes);
+void DeviceWeights::add(Requests* requests, size_t tensor, const HeldMatrix& held, const BufferView& out) const {
+  const BufferView view(out.buffer, out.offset + held.offset, held.bytes);
   if (held.integers) {
     requests->integers.push_back({tensor, &held.form, view});
   } else {
@@ -46,13 +46,22 @@ void DeviceWeights::add(Requests* requests, size_t tensor, const HeldMatrix& hel
 Status DeviceWeights::decode_layer(uint32_t layer, const DeviceBuffer& out) {
   Requests requests;
   for (const PlacedMatrix& m : layout_.layers[layer].matrices)
-    add(&requests, m.tensor, held_.matrix(layout_, layer, m), out);
+    add(&requests, m.tensor, held_.matrix(layout_, layer, m), &out);
+  return decode(std::move(requests));
+}
+
+Status DeviceWeights::decode_experts(uint32_t layer, std::span<const ExpertRequest> experts) {
+  Requests requests;
+  for (const ExpertRequest& request : experts) {
+    for (const PlacedMatrix& m : layout_.layers[layer].expert(request.expert))
+      add(&requests, m.tensor, held_.matrix(layout_, layer, m), request.out);
+  }
   return decode(std::move(requests));
 }
 
 Status DeviceWeights::decode_whole(size_t tensor, const HeldMatrix& held, const DeviceBuffer& out) {
   Requests requests;
-  add(&requests, tensor, held, out);
+  add(&requests, tensor, held, &out);
   return decode(std::move(requests));
 }
 
@@ -91,17 +100,18 @@ Status DeviceWeights::embed(CommandBatch& batch, const DeviceBuffer& embedding, 
 
 namespace {
 
-Status multiply_held(const LayerOps& ops, CommandBatch& batch, const HeldMatrix& held, const DeviceBuffer& weights,
+Status multiply_held(const LayerOps& ops, CommandBatch& batch, const HeldMatrix& held, const BufferView& weights,
                      uint32_t rows, uint32_t tokens, const DeviceRows& in, const DeviceRows& out, bool add) {
-  if (held.integers)
-    return ops.matmul(batch, IntegerWeightsView{&weights, held.offset, &held.form}, tokens, in, out, add);
-  return ops.matmul(batch, DeviceMatrix{&weights, held.offset, held.dtype, rows, held.cols}, tokens, in, out, add);
+  const uint64_t at = weights.offset + held.offset;
+  if (held.integers) return ops.matmul(batch, IntegerWeightsView{weights.buffer, at, &held.form}, tokens, in, out, add);
+  return ops.matmul(batch, DeviceMatrix{weights.buffer, at, held.dtype, rows, held.cols}, tokens, in, out, add);
 }
 
 }  // namespace
 
-Status DeviceWeights::multiply(CommandBatch& batch, uint32_t layer, Linear linear, const DeviceBuffer& weights,
-                               uint32_t tokens, const DeviceRows& in, const DeviceRows& out, bool add) const {
+Status DeviceWeights::multiply(CommandBatch& batch, uint32_t layer, std::span<const PlacedMatrix> matrices,
+                               const BufferView& weights, uint32_t tokens, const DeviceRows& in, const DeviceRows& out,
+                               bool add) const {
   DeviceRows part = out;
   const HeldMatrix* first = nullptr;  // floats of one type without a gap are one matrix
   uint32_t rows = 0;
@@ -112,7 +122,7 @@ Status DeviceWeights::multiply(CommandBatch& batch, uint32_t layer, Linear linea
     return {};
   };
   const HeldMatrix* before = nullptr;
-  for (const PlacedMatrix& m : layout_.layers[layer].linear(linear)) {
+  for (const PlacedMatrix& m : matrices) {
     const HeldMatrix& held = held_.matrix(layout_, layer, m);
     if (before == nullptr || !held.continues(*before)) {
       NWC_TRY(flush());
@@ -128,7 +138,7 @@ Status DeviceWeights::multiply(CommandBatch& batch, uint32_t layer, Linear linea
 Status DeviceWeights::multiply_output(CommandBatch& batch, const DeviceBuffer& weights, uint32_t tokens,
                                       const DeviceRows& in, const DeviceRows& out) const {
   const HeldMatrix& held = held_.output(layout_);
-  return multiply_held(ops_, batch, held, weights, held.rows, tokens, in, out, false);
+  return multiply_held(ops_, batch, held, &weights, held.rows, tokens, in, out, false);
 }
 
 }  // namespace nwc

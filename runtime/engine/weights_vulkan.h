@@ -20,6 +20,12 @@ class DeviceWeights {
 
   /// All matrices of a layer to its buffer.
   Status decode_layer(uint32_t layer, const DeviceBuffer& out);
+  struct ExpertRequest {
+    uint32_t expert = 0;
+    BufferView out;
+  };
+  /// Different experts of a layer, together.
+  Status decode_experts(uint32_t layer, std::span<const ExpertRequest> requests);
   Status decode_embedding(const DeviceBuffer& out);
   Status decode_head(const DeviceBuffer& out);
   /// Rows as floating-point numbers of float_type().
@@ -31,7 +37,13 @@ class DeviceWeights {
   Status embed(CommandBatch& batch, const DeviceBuffer& embedding, const DeviceBuffer& ids, uint32_t tokens,
                const DeviceBuffer& x) const;
   Status multiply(CommandBatch& batch, uint32_t layer, Linear linear, const DeviceBuffer& weights, uint32_t tokens,
-                  const DeviceRows& in, const DeviceRows& out, bool add) const;
+                  const DeviceRows& in, const DeviceRows& out, bool add) const {
+    return multiply(batch, layer, layout_.layers[layer].linear(linear), &weights, tokens, in, out, add);
+  }
+  /// Some of a layer's matrices, or of an expert's, which lie in `weights` as HeldWeights says.
+  Status multiply(CommandBatch& batch, uint32_t layer, std::span<const PlacedMatrix> matrices,
+                  const BufferView& weights, uint32_t tokens, const DeviceRows& in, const DeviceRows& out,
+                  bool add) const;
   /// weights: the head's, or the embedding's where they are tied.
   Status multiply_output(CommandBatch& batch, const DeviceBuffer& weights, uint32_t tokens, const DeviceRows& in,
                          const DeviceRows& out) const;
@@ -45,7 +57,7 @@ class DeviceWeights {
     std::vector<DeviceDecodeRequest> floats;
     std::vector<DeviceIntegerRequest> integers;
   };
-  void add(Requests* requests, size_t tensor, const HeldMatrix& held, const DeviceBuffer& out) const;
+  void add(Requests* requests, size_t tensor, const HeldMatrix& held, const BufferView& out) const;
   Status decode(Requests requests);
   Status decode_whole(size_t tensor, const HeldMatrix& held, const DeviceBuffer& out);
 

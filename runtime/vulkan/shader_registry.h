@@ -18,7 +18,8 @@ namespace nwc {
   X(kIntegersRows, integers_rows) X(kIntegersFew, integers_few) X(kIntegersMany, integers_many) \
   X(kIntegersFewDot, integers_few_dot) X(kIntegersManyDot, integers_many_dot) \
   X(kRopeStore, rope_store) X(kAttention, attention) X(kAttentionReduce, attention_reduce) \
-  X(kActivate, activate) X(kAddRows, add_rows)
+  X(kActivate, activate) X(kAddRows, add_rows) \
+  X(kGatherRows, gather_rows) X(kCombineRows, combine_rows) X(kShareRows, share_rows)
 // clang-format on
 
 enum class ShaderId : uint32_t {

@@ -249,6 +249,7 @@ struct AttentionPush {
   NWC_UINT(piece, 0)        // positions of a piece, a multiple of kAttentionBlock
   NWC_UINT(pieces, 1)
   NWC_UINT(statistics_at, 0)  // with several pieces: index in pairs of (largest, total) [row][piece], behind the sums
+  NWC_UINT(sinks_at, kNoVectorAt)  // index in vectors of the first head's sink
 };
 
 // attention_reduce.comp.
@@ -256,11 +257,41 @@ struct AttentionReducePush {
   NWC_UINT(head_dim, 0)
   NWC_UINT(pieces, 1)
   NWC_UINT(statistics_at, 0)
+  NWC_UINT(sinks_at, kNoVectorAt)  // as in AttentionPush
 };
 
 // activate.comp.
 struct ActivatePush {
   NWC_UINT(n, 0)
+  NWC_UINT(x_at, 0)
+  NWC_UINT(out_at, 0)
+  NWC_FLOAT(bound, 0)    // of gate (above) and up (both sides); 0: none
+  NWC_FLOAT(up_plus, 0)  // is added to up
+};
+
+// gather_rows.comp.
+struct GatherPush {
+  NWC_UINT(n, 0)         // of a row of either side
+  NWC_UINT(index_at, 0)  // index in indices of the first row's
+  NWC_UINT(x_at, 0)
+  NWC_UINT(y_at, 0)
+  NWC_UINT(add, 0)       // 1: y += instead of y =
+};
+
+// combine_rows.comp.
+struct CombinePush {
+  NWC_UINT(n, 0)
+  NWC_UINT(per_token, 0)
+  NWC_UINT(rows_at, 0)     // index in choices
+  NWC_UINT(weights_at, 0)  // likewise
+  NWC_UINT(add, 0)         // 1: y += instead of y =
+};
+
+// share_rows.comp.
+struct SharePush {
+  NWC_UINT(n, 0)
+  NWC_UINT(logit_at, 0)      // index in logits of the first token's
+  NWC_UINT(logit_stride, 0)  // elements from token to token
 };
 // clang-format on
 

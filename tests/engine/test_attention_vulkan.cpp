@@ -27,6 +27,7 @@ struct Case {
   Dtype dtype = Dtype::kF16;
   uint32_t window = 0;
   float softcap = 0;
+  bool sinks = false;
 };
 
 struct Tokens {
@@ -72,6 +73,9 @@ class AttentionVulkan : public ::testing::Test {
     std::normal_distribution<float> normal;
     rows_.resize(context * width_);
     for (float& v : rows_) v = c.dtype == Dtype::kF16 ? f16_to_f32(f32_to_f16(normal(rng))) : normal(rng);
+    // Of all sizes beside the scores, also such that nothing else counts.
+    sinks_.clear();
+    for (uint32_t h = 0; h < c.shape.heads && c.sinks; ++h) sinks_.push_back(h == 1 ? 200 : 4 * normal(rng));
     uint64_t counter = 0;
     ASSERT_TRUE(cpu_cache_.allocate(layout_, context, context, c.dtype, &counter).ok());
     for (uint32_t p = 0; p < context; ++p) {
@@ -86,7 +90,7 @@ class AttentionVulkan : public ::testing::Test {
     std::vector<float> scratch(stride), out(size_t{t.count} * block().q_width());
     const auto runner = make_thread_pool(1);
     attend(kernels_, *runner, block(), cpu_cache_, 0, t.position, t.count, rows_.data() + t.position * width_, width_,
-           nullptr, out.data(), scratch.data(), stride);
+           sinks_.empty() ? nullptr : sinks_.data(), out.data(), scratch.data(), stride);
     return out;
   }
 
@@ -134,7 +138,15 @@ class AttentionVulkan : public ::testing::Test {
     Result<DeviceBuffer> readback = DeviceBuffer::create(*device_, out.size(), MemoryKind::kReadback);
     EXPECT_TRUE(readback.ok() && batch_->begin().ok());
     const LayerOps ops(*device_, case_.dtype);
-    const Status recorded = ops.attend(*batch_, block(), t.count, t.position, kept, qkv, cache, partials, out);
+    DeviceBuffer sinks;
+    if (!sinks_.empty()) {
+      std::vector<float> vectors = {std::nanf("")};
+      vectors.insert(vectors.end(), sinks_.begin(), sinks_.end());
+      sinks = upload(vectors.data(), vectors.size() * sizeof(float));
+    }
+    const DeviceRows sink_rows{sinks_.empty() ? nullptr : &sinks, 1, 0};
+    const Status recorded =
+        ops.attend(*batch_, block(), t.count, t.position, kept, qkv, cache, sink_rows, partials, out);
     EXPECT_TRUE(recorded.ok()) << recorded.message();
     batch_->barrier();
     batch_->copy(out, 0, *readback, 0, out.size());
@@ -158,8 +170,8 @@ class AttentionVulkan : public ::testing::Test {
     }
     ASSERT_LE(worst, kTolerance) << t.count << " tokens at " << t.position << ", " << case_.shape.heads << " heads on "
                                  << case_.shape.kv_heads << " of " << case_.shape.dim << ", window " << case_.window
-                                 << ", softcap " << case_.softcap << ", " << dtype_name(case_.dtype) << ", "
-                                 << split.pieces << " pieces of " << split.piece;
+                                 << ", softcap " << case_.softcap << (case_.sinks ? ", sinks, " : ", ")
+                                 << dtype_name(case_.dtype) << ", " << split.pieces << " pieces of " << split.piece;
   }
   void check(Tokens t) {
     check(t, kept_positions(block(), context_, t.count), attention_partial_bytes(block(), context_, t.count));
@@ -174,13 +186,13 @@ class AttentionVulkan : public ::testing::Test {
   KvCache cpu_cache_;
   uint32_t context_ = 0;
   size_t width_ = 0;
-  std::vector<float> rows_;
+  std::vector<float> rows_, sinks_;
   uint32_t most_pieces_ = 0;
 };
 
 TEST_F(AttentionVulkan, OneTokenAtTheEdgesOfBlocksAndPieces) {
-  for (const Case& c : {Case{{6, 2, 40}}, Case{{2, 2, 64}, Dtype::kF32}, Case{{9, 3, 64}}, Case{{4, 1, 256}},
-                        Case{{20, 1, 12}}, Case{{2, 1, 132}, Dtype::kF16, 0, 2.0f}}) {
+  for (const Case& c : {Case{{6, 2, 40}}, Case{{2, 2, 64}, Dtype::kF32}, Case{{9, 3, 64}, Dtype::kF16, 0, 0, true},
+                        Case{{4, 1, 256}}, Case{{20, 1, 12}}, Case{{2, 1, 132}, Dtype::kF16, 0, 2.0f}}) {
     begin(c, 4096);
     for (const uint32_t length : {1u, 2u, 63u, 64u, 65u, 192u, 193u, 255u, 256u, 257u, 4095u, 4096u}) {
       check({length - 1, 1});
@@ -192,7 +204,7 @@ TEST_F(AttentionVulkan, OneTokenAtTheEdgesOfBlocksAndPieces) {
 
 TEST_F(AttentionVulkan, SeveralTokensSeeWhatEachMay) {
   for (const Case& c : {Case{{1, 1, 4}}, Case{{3, 1, 64}}, Case{{2, 2, 96}, Dtype::kF32}, Case{{10, 2, 20}},
-                        Case{{34, 2, 8}}, Case{{8, 1, 160}, Dtype::kF32, 0, 3.0f}}) {
+                        Case{{34, 2, 8}, Dtype::kF16, 0, 0, true}, Case{{8, 1, 160}, Dtype::kF32, 0, 3.0f}}) {
     begin(c, 1100);
     for (const Tokens& t : {Tokens{0, 2}, Tokens{0, 17}, Tokens{0, 70}, Tokens{61, 5}, Tokens{250, 8}, Tokens{640, 3},
                             Tokens{1000, 33}, Tokens{972, 128}}) {
@@ -205,7 +217,7 @@ TEST_F(AttentionVulkan, SeveralTokensSeeWhatEachMay) {
 
 TEST_F(AttentionVulkan, WindowsAndTheirRings) {
   for (const uint32_t window : {1u, 5u, 64u, 100u, 700u}) {
-    for (const Case& c : {Case{{4, 2, 24}, Dtype::kF16, window}, Case{{5, 1, 16}, Dtype::kF32, window, 1.5f}}) {
+    for (const Case& c : {Case{{4, 2, 24}, Dtype::kF16, window}, Case{{5, 1, 16}, Dtype::kF32, window, 1.5f, true}}) {
       begin(c, 1500);
       for (const Tokens& t : {Tokens{0, 1}, Tokens{99, 1}, Tokens{100, 1}, Tokens{763, 1}, Tokens{1499, 1},
                               Tokens{0, 40}, Tokens{50, 130}, Tokens{690, 20}, Tokens{1400, 100}}) {

@@ -19,7 +19,11 @@ TEST_P(FamiliesVulkan, MatchTransformers) {
   double sum = 0, squares = 0;
   for (const float v : f.logits) sum += double{v}, squares += double{v} * double{v};
   const double count = static_cast<double>(f.logits.size()), mean = sum / count;
-  const float allowed = kTolerance * static_cast<float>(std::sqrt(squares / count - mean * mean));
+  float allowed = kTolerance * static_cast<float>(std::sqrt(squares / count - mean * mean));
+  // Weights and cache are f32: much less is lost.
+  float largest = 0;
+  for (const float v : f.logits) largest = std::max(largest, std::abs(v));
+  allowed = std::min(allowed, 1e-4f * largest);
   const uint32_t rotated = model.record.block().rope_dims();
   for (const SessionMode mode : {SessionMode::kResident, SessionMode::kStreamed}) {
     const std::unique_ptr<NwcFile> file = make_file(model);
@@ -37,11 +41,6 @@ TEST_P(FamiliesVulkan, MatchTransformers) {
     params.context = static_cast<uint32_t>(f.tokens.size());
     params.batch = mode == SessionMode::kResident ? params.context : 7;
     auto session = Session::create(*file, **decoder, *runner, params, log.logger());
-    if (is_mixture(f.name)) {
-      EXPECT_EQ(session.status().code(), StatusCode::kUnsupported);
-      EXPECT_NE(session.status().message().find("experts"), std::string::npos) << session.status().message();
-      return;
-    }
     if (rotated % 4 != 0) {
       EXPECT_EQ(session.status().code(), StatusCode::kUnsupported);
       EXPECT_NE(session.status().message().find("numbers rotate"), std::string::npos) << session.status().message();
