@@ -108,6 +108,36 @@ TEST(ExpertsVulkan, PredictionsAreCountedWhereTheyAreNeeded) {
   EXPECT_EQ(session->expert_stats().predicted_used, session->expert_stats().predicted);
 }
 
+/// An expert that cannot be decoded fails the call, and the next one starts where this one did.
+TEST(ExpertsVulkan, GoesOnAfterAnExpertFailed) {
+  if (family_names().front() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
+  const FamilyFixture f = make_family("mixtral");
+  OnDevice device(make_file(load_model(f.folder)));
+  NWC_NEED_DEVICE(device.status);
+  SessionParams params = params_of(f, 4);
+  const std::unique_ptr<Session> reference = device.open(params);
+  ASSERT_NE(reference, nullptr);
+  const std::vector<float> wanted = all_logits(*reference, f.tokens);
+
+  // The same file in memory that changes while it is open.
+  std::vector<uint8_t> bytes(device.file->reader().size());
+  ASSERT_TRUE(device.file->reader().read(0, bytes).ok());
+  OnDevice damaged(std::move(NwcFile::open(make_memory_reader(bytes)).value()));
+  params.memory_budget_bytes = damaged.open(params)->plan().needed_streamed + 20000;
+  params.mode = SessionMode::kCached;
+  const std::unique_ptr<Session> session = damaged.open(params);
+  ASSERT_NE(session, nullptr);
+  EXPECT_LT(session->plan().expert_slots, session->plan().num_experts);
+  const size_t expert = *damaged.file->find("model.layers.2.block_sparse_moe.experts.3.w2.weight");
+  uint8_t& byte = bytes[damaged.file->data_offset() + damaged.file->tensors()[expert].offset];
+  byte ^= 1;
+  std::vector<float> logits(f.tokens.size() * session->vocab_size());
+  EXPECT_EQ(session->eval(f.tokens, LogitsWanted::kAll, logits).code(), StatusCode::kChecksum);
+  EXPECT_EQ(session->position(), 0u);
+  byte ^= 1;
+  EXPECT_EQ(all_logits(*session, f.tokens), wanted);
+}
+
 /// Coded experts in every form, in every mode.
 TEST(ExpertsVulkan, EveryFormAgreesWithTheCpu) {
   if (family_names().front() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
