@@ -13,7 +13,8 @@ namespace nwc::bench {
 nlohmann::json describe_devices();
 
 /// A decoder of this model on the best device, with these features (DeviceFeature) switched off: seconds to make it,
-/// the kernels that it compiles included, and its log.
+/// the kernels that it compiles included, its log, and the median time of a submission that does nothing and is waited
+/// for, of which a mixture of experts takes one a layer.
 nlohmann::json describe_decoder(const SyntheticModel& model, const std::string& device, const std::string& disabled);
 
 }  // namespace nwc::bench

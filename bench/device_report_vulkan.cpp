@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "bench/device_report.h"
 #include "runtime/decoder/vulkan/vulkan_decoder.h"
 
@@ -88,6 +90,28 @@ nlohmann::json describe_device(const InstanceFunctions& fn, const DeviceInfo& in
 
 }  // namespace
 
+namespace {
+
+/// Median seconds of an empty submission, from recording it until it was waited for.
+double submission_seconds(VulkanDecoder& decoder) {
+  constexpr int kSubmissions = 200;
+  const auto batch = CommandBatch::create(decoder.device(), decoder.pipelines());
+  if (!batch.ok()) return 0;
+  std::vector<double> times;
+  for (int i = 0; i < kSubmissions; ++i) {
+    Status status;
+    times.push_back(seconds_of(false, [&] {
+      status = (*batch)->begin();
+      (*batch)->barrier();
+      if (status.ok()) status = (*batch)->submit_and_wait();
+    }));
+    if (!status.ok()) return 0;
+  }
+  return median(std::move(times));
+}
+
+}  // namespace
+
 nlohmann::json describe_devices() {
   nlohmann::json out = {{"devices", nlohmann::json::array()}};
   const auto instance = VulkanInstance::create(false, {});
@@ -114,11 +138,16 @@ nlohmann::json describe_decoder(const SyntheticModel& model, const std::string& 
                    },
                    &lines};
   const auto runner = make_thread_pool(1);
-  Status status;
-  const double seconds =
-      seconds_of(false, [&] { status = VulkanDecoder::create(*model.file, *runner, options, log).status(); });
-  return {{"preset", model.record.preset}, {"disabled", disabled}, {"ok", status.ok()},
-          {"message", status.message()},   {"seconds", seconds},   {"log", lines}};
+  std::optional<Result<std::unique_ptr<VulkanDecoder>>> made;
+  const double seconds = seconds_of(false, [&] { made = VulkanDecoder::create(*model.file, *runner, options, log); });
+  const double submission = made->ok() ? submission_seconds(***made) : 0;
+  return {{"preset", model.record.preset},
+          {"disabled", disabled},
+          {"ok", made->ok()},
+          {"message", made->status().message()},
+          {"seconds", seconds},
+          {"submission_seconds", submission},
+          {"log", lines}};
 }
 
 }  // namespace nwc::bench
