@@ -15,6 +15,8 @@ struct Session::Impl {
       : file(f), decoder(d), runner(r), params(p), wanted(p.integers), layout(std::move(l)), logger(g) {}
 
   Status start(const Progress& progress);
+  bool take_other_form(const Status& why);
+  Status start_again();
   Status start_on_cpu(const Status& why);
   template <typename Work>
   Status on_either(Work&& work);
@@ -40,6 +42,7 @@ struct Session::Impl {
   const Logger logger;
   MemoryPlan plan;
   std::unique_ptr<Forward> forward;
+  StatusCode broken = StatusCode::kOk;  ///< why there is no forward pass any more
 
   std::vector<uint32_t> sequence;
   size_t cached = 0;        ///< of them, the first ones, whose keys and values are in the cache; eval() adds the others
@@ -78,14 +81,7 @@ Status Session::Impl::start(const Progress& progress) {
   const ForwardInputs inputs{file, decoder, runner, params, layout, plan};
   Result<std::unique_ptr<Forward>> made =
       vulkan ? create_vulkan_forward(inputs, progress) : create_cpu_forward(inputs, progress);
-  // The room for integers that do not fit their bits follows from the codec's tables, which a file may not keep to.
-  if (plan.integers != IntegerWeights::kNone && made.status().code() == StatusCode::kLimit) {
-    const bool packed = plan.integers == IntegerWeights::kPacked;
-    logger.log(LogLevel::kWarning, str_cat("weights are not held as ", packed ? "packed integers" : "bytes", ": ",
-                                           made.status().message()));
-    params.integers = packed ? IntegerWeights::kQ8 : IntegerWeights::kNone;
-    return start(progress);
-  }
+  if (take_other_form(made.status())) return start(progress);
   // The device, or a driver's compiler, fails at them.
   if (vulkan && plan.integers != IntegerWeights::kNone && made.status().code() == StatusCode::kUnsupported) {
     logger.log(LogLevel::kWarning, str_cat("weights are not held as integers: ", made.status().message()));
@@ -97,13 +93,20 @@ Status Session::Impl::start(const Progress& progress) {
   return {};
 }
 
-// After a device has failed: what the cache held once more, on the CPU, in batches that end with the last one.
-Status Session::Impl::start_on_cpu(const Status& why) {
+// The room for integers that do not fit their bits follows from the codec's tables, which a file may not keep to. True:
+// the session has to start again, with weights in a form of more room.
+bool Session::Impl::take_other_form(const Status& why) {
+  if (plan.integers == IntegerWeights::kNone || why.code() != StatusCode::kLimit) return false;
+  const bool packed = plan.integers == IntegerWeights::kPacked;
   logger.log(LogLevel::kWarning,
-             str_cat("the model runs on the CPU from now on, since ", decoder.name(), " failed: ", why.message()));
+             str_cat("weights are not held as ", packed ? "packed integers" : "bytes", ": ", why.message()));
+  params.integers = packed ? IntegerWeights::kQ8 : IntegerWeights::kNone;
+  return true;
+}
+
+// A new forward pass, and what the cache held once more, in batches that end with the last one.
+Status Session::Impl::start_again() {
   forward.reset();
-  params.compute = Compute::kCpu;
-  params.integers = wanted;
   params.context = plan.context;
   params.batch = plan.batch;
   NWC_TRY(start({}));
@@ -116,14 +119,33 @@ Status Session::Impl::start_on_cpu(const Status& why) {
   return {};
 }
 
-// work(forward), and once more on the CPU if the device fails.
+// After a device has failed.
+Status Session::Impl::start_on_cpu(const Status& why) {
+  logger.log(LogLevel::kWarning,
+             str_cat("the model runs on the CPU from now on, since ", decoder.name(), " failed: ", why.message()));
+  params.compute = Compute::kCpu;
+  params.integers = wanted;
+  return start_again();
+}
+
+// work(forward), and once more with weights in another form where a layer or an expert that was decoded only now does
+// not fit its own, or on the CPU if the device fails.
 template <typename Work>
 Status Session::Impl::on_either(Work&& work) {
-  if (forward == nullptr) return Status(StatusCode::kDevice, "the session's device has failed: make another session");
-  Status status = work(*forward);
+  if (forward == nullptr)
+    return Status(broken, "the session could not go on after an earlier error: make another session");
+  const auto attempt = [&](Status started) {
+    Status status = started.ok() ? work(*forward) : std::move(started);
+    while (take_other_form(status)) {
+      status = start_again();
+      if (status.ok()) status = work(*forward);
+    }
+    if (forward == nullptr) broken = status.code();
+    return status;
+  };
+  Status status = attempt({});
   if (params.compute == Compute::kCpu || !params.cpu_fallback || !cpu_may_do_it(status)) return status;
-  NWC_TRY(start_on_cpu(status));
-  return work(*forward);
+  return attempt(start_on_cpu(status));
 }
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

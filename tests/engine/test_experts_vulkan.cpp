@@ -163,7 +163,7 @@ TEST(ExpertsVulkan, EveryFormAgreesWithTheCpu) {
   const std::vector<Form> forms = {
       {Dtype::kF16, IntegerWeights::kNone, {SessionMode::kStreamed, SessionMode::kCached, SessionMode::kFused}},
       {Dtype::kF32, IntegerWeights::kQ8, {SessionMode::kCached}},
-      {Dtype::kF32, IntegerWeights::kPacked, {SessionMode::kStreamed}}};
+      {Dtype::kF32, IntegerWeights::kPacked, {SessionMode::kStreamed, SessionMode::kFused}}};
   for (const Form& form : forms) {
     SessionParams params = params_of(f, 12);
     params.weight_dtype = form.dtype;
