@@ -360,11 +360,10 @@ TEST(Calibration, HostileModelsAreNamed) {
   }
   {
     EditedSource source;
-    source.record().block().experts = {.num_experts = 4, .per_token = 2, .intermediate_size = 8};
+    source.record().block().causal = false;
     EXPECT_EQ(status_of(source).code(), StatusCode::kUnsupported);
-    EXPECT_NE(
-        status_of(source).message().find("can be compressed without a text, but not calibrated: a mixture of experts"),
-        std::string::npos)
+    EXPECT_NE(status_of(source).message().find("can be compressed without a text, but not calibrated: "),
+              std::string::npos)
         << status_of(source).message();
   }
   EditedSource source;

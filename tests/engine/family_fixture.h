@@ -35,16 +35,6 @@ inline std::vector<std::string> family_names() {
   return names;
 }
 
-/// Is a family a mixture of experts? These are not calibrated.
-inline bool is_mixture(const std::string& name) {
-  return name.find("moe") != std::string::npos || name == "mixtral" || name == "gpt_oss";
-}
-inline std::vector<std::string> dense_family_names() {
-  std::vector<std::string> names = family_names();
-  std::erase_if(names, is_mixture);
-  return names;
-}
-
 /// Number `i` of the tensor `name`, in [-1, 1): the script has the same lines.
 inline float family_number(const std::string& name, uint64_t i) {
   uint64_t z = 0xcbf29ce484222325;

@@ -74,10 +74,11 @@ void expect_gradient(double* values, const double* grad, Eigen::Index count, con
         << what << "[" << i << "]";
   }
   Random random({11, static_cast<uint64_t>(count)});
-  const RowVector<double> along = random_matrix(&random, 1, count, 1);
+  // Of length 1, so that few bounds of activations and ranks of experts lie within a step.
+  const RowVector<double> along = random_matrix(&random, 1, count, 1).normalized();
   const double expected = along.dot(RowVector<double>(ConstRowMap<double>(grad, count)));
   EXPECT_NEAR(difference([&](double step) { all = original + step * along; }), expected,
-              1e-6 * (std::abs(expected) + largest * std::sqrt(static_cast<double>(count))))
+              1e-6 * (std::abs(expected) + largest))
       << what << " along a random direction";
 }
 
@@ -89,8 +90,10 @@ void expect_gradients(Problem& p) {
   p.pass.backward(*p.graph, p.w, p.direction, &dx, &grad);
   expect_gradient(p.x.data(), dx.data(), dx.size(), loss, "input");
   for (size_t m = 0; m < p.w.matrices.size(); ++m) {
+    const LayerMatrix& matrix = p.graph->matrices()[m];
+    if (matrix.expert != LayerMatrix::kNoExpert && p.pass.expert_tokens(matrix.expert).empty()) continue;
     expect_gradient(p.w.matrices[m].data(), grad.matrices[m].data(), grad.matrices[m].size(), loss,
-                    role_name(p.graph->matrices()[m].role));
+                    role_name(matrix.role));
   }
   for (const LayerVector& v : p.graph->vectors()) {
     // Softmax does not see what is added to all keys, unless they are rotated or normed behind it.
@@ -172,10 +175,12 @@ TEST_P(Families, LogitsAreTheEngines) {
   const auto source = open_source(f.folder);
   const uint32_t most = source->model()->max_positions;
   const std::vector<uint32_t> tokens(f.tokens.begin(), f.tokens.begin() + std::min<ptrdiff_t>(most, 40));
-  EXPECT_LT(against_engine(load_model(f.folder), *source, tokens), 1e-5f);
+  // Granite's tiny mixture does not scale scores of attention: they, and their rounding, are about three times as
+  // large.
+  EXPECT_LT(against_engine(load_model(f.folder), *source, tokens), f.name == "granite_moe" ? 3e-5f : 1e-5f);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Families, ::testing::ValuesIn(dense_family_names()), [](const auto& i) { return i.param; });
+INSTANTIATE_TEST_SUITE_P(All, Families, ::testing::ValuesIn(family_names()), [](const auto& i) { return i.param; });
 
 TEST(LayerPass, LogitsAreTheEngines) {
   for (const char* path :
@@ -237,6 +242,10 @@ TEST(LayerPass, GradientsOfUnusualBlocks) {
   spec.norm_one_plus = true;
   spec.parallel = Parallel::kOwnNorm;
   spec.positions = Positions::kNone;
+  specs.push_back(spec);
+  spec = tiny_record().block();
+  spec.window = 3;
+  spec.clamp = 0.5f;
   specs.push_back(spec);
   for (size_t i = 0; i < specs.size(); ++i) {
     SCOPED_TRACE("block " + std::to_string(i));
@@ -366,12 +375,6 @@ TEST(ModelGraph, NamesWhatItCannotUse) {
   };
   testing::MemorySource nothing;
   EXPECT_NE(message_of(nothing, StatusCode::kUnsupported).find("description"), std::string::npos);
-  ModelRecord record = tiny_record();
-  record.block().experts = {.num_experts = 4, .per_token = 1, .intermediate_size = 8};
-  EXPECT_NE(message_of(RandomSource(record), StatusCode::kUnsupported).find("experts"), std::string::npos);
-  record = tiny_record();
-  record.block().sinks = true;
-  EXPECT_NE(message_of(RandomSource(record), StatusCode::kUnsupported).find("sinks"), std::string::npos);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "trainer/calib/block_statistics.h"
 
+#include <algorithm>
+
 namespace nwc {
 
 BlockStatistics::BlockStatistics(const LayerGraph& graph) : graph_(graph), matrices_(graph.matrices().size()) {
@@ -12,11 +14,15 @@ BlockStatistics::BlockStatistics(const LayerGraph& graph) : graph_(graph), matri
 }
 
 uint64_t BlockStatistics::token_bytes(const LayerGraph& graph) {
-  uint64_t floats = 0;
+  uint64_t floats = 0, of_experts = 0;
   for (size_t m = 0; m < graph.matrices().size(); ++m) {
     const LayerMatrix& matrix = graph.matrices()[m];
-    if (matrix.input_owner == m) floats += static_cast<uint64_t>(matrix.cols);
+    const bool first_expert = matrix.expert == 0;
+    if (matrix.input_owner != m || (matrix.expert != LayerMatrix::kNoExpert && !first_expert)) continue;
+    (first_expert ? of_experts : floats) += static_cast<uint64_t>(matrix.cols);
   }
+  // Once in the pieces, and once one behind the other.
+  floats += 2 * uint64_t{graph.spec().experts.per_token} * of_experts;
   return floats * sizeof(float);
 }
 
@@ -26,8 +32,11 @@ void BlockStatistics::begin_round(Eigen::Index tokens, size_t pieces) {
   for (PieceSums& piece : pieces_) {
     piece.rows.resize(matrices_.size());
     piece.energy.resize(matrices_.size());
+    piece.input.resize(matrices_.size());
+    piece.omega.resize(matrices_.size());
   }
-  for (Matrix& matrix : matrices_) {
+  for (size_t m = 0; m < matrices_.size() && !of_expert(m); ++m) {
+    Matrix& matrix = matrices_[m];
     const Eigen::Index n = matrix.activation.sum.cols();
     if (n != 0 && matrix.input.rows() < tokens) matrix.input.resize(tokens, n);
     matrix.omega.resize(static_cast<size_t>(tokens));
@@ -40,26 +49,60 @@ void BlockStatistics::take(size_t piece, Eigen::Index at, std::span<const uint32
   for (size_t m = 0; m < matrices_.size(); ++m) {
     const RowMatrix<float>& x = pass.input(graph_, m);
     const auto g = pass.output_gradient(graph_, m);
-    if (owns_input(m)) matrices_[m].input.middleRows(at, x.rows()) = x;
-    RowVector<float>& rows = pieces_[piece].rows[m];
+    const bool expert = of_expert(m);
+    PieceSums& sums = pieces_[piece];
+    if (expert) sums.omega[m].resize(static_cast<size_t>(g.rows()));
+    float* const omega = expert ? sums.omega[m].data() : matrices_[m].omega.data() + at;
+    if (owns_input(m) && expert) sums.input[m] = x;
+    if (owns_input(m) && !expert) matrices_[m].input.middleRows(at, x.rows()) = x;
+    RowVector<float>& rows = sums.rows[m];
     rows.setZero(g.cols());
     for (Eigen::Index t = 0; t < g.rows(); ++t) {
       rows += g.row(t).cwiseAbs2();
-      matrices_[m].omega[static_cast<size_t>(at + t)] = g.row(t).squaredNorm() / static_cast<float>(g.cols());
+      omega[t] = g.row(t).squaredNorm() / static_cast<float>(g.cols());
     }
-    double& energy = pieces_[piece].energy[m];
+    double& energy = sums.energy[m];
     energy = 0;
-    Eigen::Index begin = 0;
+    const std::span<const uint32_t> tokens =
+        expert ? pass.expert_tokens(graph_.matrices()[m].expert) : std::span<const uint32_t>();
+    Eigen::Index begin = 0, end_of_sequence = 0;
     for (const uint32_t length : lengths) {
-      gradient.noalias() = g.middleRows(begin, length).transpose() * x.middleRows(begin, length);
+      end_of_sequence += length;
+      Eigen::Index count = length;
+      if (expert) {  // the sequence's tokens among those that take it
+        const auto last = std::lower_bound(tokens.begin() + begin, tokens.end(), end_of_sequence);
+        count = last - tokens.begin() - begin;
+      }
+      if (count == 0) continue;
+      gradient.noalias() = g.middleRows(begin, count).transpose() * x.middleRows(begin, count);
       energy += double{gradient.squaredNorm()};
-      begin += length;
+      begin += count;
     }
+  }
+}
+
+/// Of an expert: the pieces' tokens one behind the other.
+void BlockStatistics::join_pieces(size_t m) {
+  Matrix& matrix = matrices_[m];
+  matrix.omega.clear();
+  for (const PieceSums& piece : pieces_)
+    matrix.omega.insert(matrix.omega.end(), piece.omega[m].begin(), piece.omega[m].end());
+  matrix.taken += matrix.omega.size();
+  matrix.fisher.count = eigen_index(matrix.omega.size());
+  if (!owns_input(m)) return;
+  matrix.activation.count = matrix.fisher.count;
+  matrix.input.resize(matrix.fisher.count, graph_.matrices()[m].cols);
+  Eigen::Index at = 0;
+  for (PieceSums& piece : pieces_) {
+    matrix.input.middleRows(at, piece.input[m].rows()) = piece.input[m];
+    at += piece.input[m].rows();
+    piece.input[m].resize(0, 0);
   }
 }
 
 void BlockStatistics::end_round(Runner& runner) {
   std::vector<SecondMoment*> moments;
+  for (size_t m = graph_.first_expert_matrix(); m < matrices_.size(); ++m) join_pieces(m);
   for (size_t m = 0; m < matrices_.size(); ++m) {
     Matrix& matrix = matrices_[m];
     matrix.fisher.x = &matrices_[graph_.matrices()[m].input_owner].input;
@@ -77,6 +120,43 @@ void BlockStatistics::end_round(Runner& runner) {
   add_moments(moments, round_tokens_, runner);
 }
 
+/// An expert sees a share of the text only. Per token that takes it, its sums S_e over N_e tokens become
+///   (S_e + k S / N) / (N_e + k),
+/// S and N being those of all experts of the layer. k is the number of inputs: from fewer tokens than that a moment has
+/// no full rank. From less than kFewTokens not even its size is known, and the layer's stands for it. What an expert
+/// costs follows from how often it is taken: (N_e + 1/2) of the text's tokens, half of one more, as unseen is not
+/// never.
+void BlockStatistics::shrink_experts(Eigen::Index tokens) {
+  constexpr uint64_t kFewTokens = 16;
+  const size_t step = graph_.per_expert(), first = graph_.first_expert_matrix();
+  for (size_t j = 0; j < step; ++j) {
+    Matrix all = matrices_[first + j];
+    for (size_t m = first + j + step; m < matrices_.size(); m += step) {
+      const Matrix& matrix = matrices_[m];
+      all.fisher.sum += matrix.fisher.sum;
+      all.activation.sum += matrix.activation.sum;
+      for (size_t r = 0; r < all.rows.size(); ++r) all.rows[r] += matrix.rows[r];
+      all.energy += matrix.energy;
+      all.taken += matrix.taken;
+    }
+    for (size_t m = first + j; m < matrices_.size(); m += step) {
+      Matrix& matrix = matrices_[m];
+      const double taken = static_cast<double>(matrix.taken), k = static_cast<double>(all.fisher.sum.cols());
+      const bool few = matrix.taken < kFewTokens;
+      const double as_often = (taken + 0.5) / static_cast<double>(tokens);
+      const double own = few ? 0 : as_often / (taken + k);
+      const double others = as_often * (few ? 1 : k / (taken + k)) / static_cast<double>(all.taken);
+      const auto mix = [&](RowMatrix<float>& of, const RowMatrix<float>& layer) {
+        of = static_cast<float>(own) * of + static_cast<float>(others) * layer;
+      };
+      mix(matrix.fisher.sum, all.fisher.sum);
+      mix(matrix.activation.sum, all.activation.sum);
+      for (size_t r = 0; r < all.rows.size(); ++r) matrix.rows[r] = own * matrix.rows[r] + others * all.rows[r];
+      matrix.energy = own * matrix.energy + others * all.energy;
+    }
+  }
+}
+
 /// An error of W acts at every token of a sequence, and what it does at one token may add to what it does at another:
 /// v_proj's outputs are averaged by the attention, so that there the sum of the tokens' own effects falls short by a
 /// factor of two. The whole effect of an error without direction is known, as the squared norm of the gradient of the
@@ -84,13 +164,14 @@ void BlockStatistics::end_round(Runner& runner) {
 /// gradients, or of v_proj's inputs as the attention averages them, served error feedback no better.)
 std::vector<TensorMoments> BlockStatistics::finish(const std::vector<std::string>& names, Eigen::Index tokens) {
   std::vector<TensorMoments> out;
+  shrink_experts(tokens);
   for (size_t m = 0; m < matrices_.size(); ++m) {
     Matrix& matrix = matrices_[m];
-    matrix.fisher.finish(static_cast<double>(tokens));
-    const double own =
-        double{matrix.fisher.sum.trace()} * static_cast<double>(matrix.rows.size()) * static_cast<double>(tokens);
+    const double count = of_expert(m) ? 1 : static_cast<double>(tokens);  // experts' are means already
+    matrix.fisher.finish(count);
+    const double own = double{matrix.fisher.sum.trace()} * static_cast<double>(matrix.rows.size()) * count;
     if (own > 0 && matrix.energy > 0) matrix.fisher.sum *= static_cast<float>(matrix.energy / own);
-    if (owns_input(m)) matrix.activation.finish(static_cast<double>(tokens));
+    if (owns_input(m)) matrix.activation.finish(count);
     out.push_back({names[m], owns_input(m) ? &matrix.activation.sum : nullptr, &matrix.fisher.sum,
                    normalized_importance(matrix.rows)});
   }

@@ -7,8 +7,9 @@
 
 namespace nwc {
 
-/// Each stored matrix has its own, fused ones as what they are. Those that share an input share its `.hessian`. It
-/// works in rounds of a bounded number of tokens: begin_round, then take for each piece (in parallel), then end_round.
+/// Each stored matrix has its own, fused ones as what they are. Those that share an input share its `.hessian`. Those
+/// of an expert are of the tokens that take it, drawn towards what all experts of the layer have. It works in rounds of
+/// a bounded number of tokens: begin_round, then take for each piece (in parallel), then end_round.
 class BlockStatistics {
  public:
   explicit BlockStatistics(const LayerGraph& graph);
@@ -34,12 +35,19 @@ class BlockStatistics {
     std::vector<float> omega;  ///< [tokens of the round] mean over rows of g^2
     std::vector<double> rows;  ///< [m] sum over tokens of g^2
     double energy = 0;         ///< sum over sequences of |sum over tokens of g x^T|^2
+    uint64_t taken = 0;        ///< of an expert: tokens that took it
   };
   struct PieceSums {
     std::vector<RowVector<float>> rows;  ///< of each matrix
     std::vector<double> energy;
+    // Of experts, of the tokens that take them:
+    std::vector<RowMatrix<float>> input;    ///< of input owners
+    std::vector<std::vector<float>> omega;  ///< of each matrix
   };
 
+  bool of_expert(size_t m) const { return m >= graph_.first_expert_matrix(); }
+  void join_pieces(size_t m);
+  void shrink_experts(Eigen::Index tokens);
   bool owns_input(size_t m) const { return graph_.matrices()[m].input_owner == m; }
 
   const LayerGraph& graph_;

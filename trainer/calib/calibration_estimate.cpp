@@ -82,7 +82,7 @@ Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t conte
     statistics.end_round(runner);
   });
   speed.head_forward = speed.forward * static_cast<double>(graph.hidden()) * model.model().vocab_size /
-                       static_cast<double>(graph.elements());
+                       static_cast<double>(graph.elements_per_token());
   return speed;
 }
 

@@ -9,7 +9,8 @@ namespace {
 constexpr Eigen::Index kBand = 128;
 constexpr Eigen::Index kTokens = 1024;
 
-void add_band(SecondMoment* moment, Eigen::Index begin, Eigen::Index tokens, RowMatrix<float>* scratch) {
+void add_band(SecondMoment* moment, Eigen::Index begin, Eigen::Index all, RowMatrix<float>* scratch) {
+  const Eigen::Index tokens = moment->count >= 0 ? moment->count : all;
   const Eigen::Index n = moment->sum.cols();
   const Eigen::Index rows = std::min(kBand, n - begin);
   for (Eigen::Index first = 0; first < tokens; first += kTokens) {

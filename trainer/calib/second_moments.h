@@ -13,6 +13,7 @@ namespace nwc {
 struct SecondMoment {
   const RowMatrix<float>* x = nullptr;  ///< [tokens or more][n]; read by add_moments only
   const float* weight = nullptr;        ///< [tokens], or null: all 1
+  Eigen::Index count = -1;              ///< tokens of x that are added, where they are other ones than in other sums
   RowMatrix<float> sum;                 ///< [n][n]
 
   void reset(Eigen::Index n) { sum.setZero(n, n); }
@@ -20,7 +21,8 @@ struct SecondMoment {
   void finish(double tokens);
 };
 
-/// Adds the first `tokens` rows of every x. The additions happen in an order that does not depend on the threads.
+/// Adds the first `tokens` rows of every x, or as many as it says. The additions happen in an order that does not
+/// depend on the threads.
 void add_moments(std::span<SecondMoment* const> moments, Eigen::Index tokens, Runner& runner);
 
 }  // namespace nwc

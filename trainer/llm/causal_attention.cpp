@@ -30,7 +30,7 @@ void CausalAttention<T>::for_each_piece(const BlockSpec& spec, std::span<const u
       for (Eigen::Index first = 0; first < length; first += kQueryRows) {
         const Eigen::Index rows = std::min(kQueryRows, length - first);
         const Eigen::Index kv = h / group * dim;
-        f(Piece{begin, first, rows, oldest_seen(spec, first), h * dim, keys_at + kv, values_at + kv});
+        f(Piece{begin, first, rows, oldest_seen(spec, first), h * dim, keys_at + kv, values_at + kv, h});
       }
     }
     begin += length;
@@ -40,7 +40,8 @@ void CausalAttention<T>::for_each_piece(const BlockSpec& spec, std::span<const u
 /// Attention weights of the piece's queries in the corner [rows][keys] of p_. keep_bend: and in bend_ the derivative of
 /// the capped scores.
 template <typename T>
-void CausalAttention<T>::weigh(const BlockSpec& spec, const RowMatrix<T>& qkv, const Piece& piece, bool keep_bend) {
+void CausalAttention<T>::weigh(const BlockSpec& spec, const RowMatrix<T>& qkv, const Piece& piece, const T* sinks,
+                               bool keep_bend) {
   const Eigen::Index dim = spec.head_dim, keys = piece.keys();
   const T cap = static_cast<T>(spec.attention_softcap);
   T scale = static_cast<T>(score_scale(spec));
@@ -56,8 +57,15 @@ void CausalAttention<T>::weigh(const BlockSpec& spec, const RowMatrix<T>& qkv, c
     const Eigen::Index begin = oldest_seen(spec, piece.first + r) - piece.origin;
     const Eigen::Index seen = piece.first + r + 1 - piece.origin - begin;
     auto row = p.row(r).segment(begin, seen).array();
-    row = ((row - row.maxCoeff()) * scale).exp();
-    row /= row.sum();
+    T largest = row.maxCoeff();
+    if (sinks == nullptr) {
+      row = ((row - largest) * scale).exp();
+      row /= row.sum();
+    } else {
+      largest = std::max(largest * scale, sinks[piece.head]);
+      row = (row * scale - largest).exp();
+      row /= row.sum() + std::exp(sinks[piece.head] - largest);
+    }
     p.row(r).head(begin).setZero();
     p.row(r).tail(keys - begin - seen).setZero();
   }
@@ -65,11 +73,11 @@ void CausalAttention<T>::weigh(const BlockSpec& spec, const RowMatrix<T>& qkv, c
 
 template <typename T>
 void CausalAttention<T>::forward(const BlockSpec& spec, const RowMatrix<T>& qkv, std::span<const uint32_t> lengths,
-                                 RowMatrix<T>* out) {
+                                 const T* sinks, RowMatrix<T>* out) {
   const Eigen::Index dim = spec.head_dim;
   out->resize(qkv.rows(), spec.q_width());
   for_each_piece(spec, lengths, [&](const Piece& piece) {
-    weigh(spec, qkv, piece, false);
+    weigh(spec, qkv, piece, sinks, false);
     out->block(piece.begin + piece.first, piece.query_col, piece.rows, dim).noalias() =
         p_.topLeftCorner(piece.rows, piece.keys()) *
         qkv.block(piece.begin + piece.origin, piece.value_col, piece.keys(), dim);
@@ -78,12 +86,12 @@ void CausalAttention<T>::forward(const BlockSpec& spec, const RowMatrix<T>& qkv,
 
 template <typename T>
 void CausalAttention<T>::backward(const BlockSpec& spec, const RowMatrix<T>& qkv, std::span<const uint32_t> lengths,
-                                  const RowMatrix<T>& dy, RowMatrix<T>* dqkv) {
+                                  const T* sinks, const RowMatrix<T>& dy, RowMatrix<T>* dqkv, T* dsinks) {
   const Eigen::Index dim = spec.head_dim;
   const T scale = static_cast<T>(score_scale(spec));
   dqkv->setZero(qkv.rows(), qkv.cols());
   for_each_piece(spec, lengths, [&](const Piece& piece) {
-    weigh(spec, qkv, piece, true);
+    weigh(spec, qkv, piece, sinks, true);
     const Eigen::Index queries_at = piece.begin + piece.first, keys_at = piece.begin + piece.origin;
     const auto p = p_.topLeftCorner(piece.rows, piece.keys());
     auto ds = dp_.topLeftCorner(piece.rows, piece.keys());
@@ -93,6 +101,8 @@ void CausalAttention<T>::backward(const BlockSpec& spec, const RowMatrix<T>& qkv
     ds.noalias() = dout * values.transpose();
     for (Eigen::Index r = 0; r < piece.rows; ++r) {
       const T mean = ds.row(r).cwiseProduct(p.row(r)).sum();
+      // What the sink takes is what the keys lack; it brings no value.
+      if (dsinks != nullptr) dsinks[piece.head] -= mean * (T(1) - p.row(r).sum());
       ds.row(r) = p.row(r).array() * (ds.row(r).array() - mean) * scale;
     }
     if (spec.attention_softcap != 0) ds.array() *= bend_.topLeftCorner(piece.rows, piece.keys()).array();

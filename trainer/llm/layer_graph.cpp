@@ -21,7 +21,24 @@ void LayerGraph::place_weights(const ModelLayout& layout, const LayerLayout& lay
   for (uint32_t l = 0; l < kNumLinears; ++l) {
     Eigen::Index row = 0;
     for (const PlacedMatrix& m : layer.linear(static_cast<Linear>(l))) {
-      matrices_.push_back({m.role, static_cast<Linear>(l), m.rows, m.cols, row, 0});
+      matrices_.push_back(
+          {.role = m.role, .linear = static_cast<Linear>(l), .rows = m.rows, .cols = m.cols, .first_row = row});
+      row += m.rows;
+    }
+  }
+  first_expert_ = matrices_.size();
+  per_expert_ = layer.per_expert;
+  for (uint32_t e = 0; e < layer.num_experts(); ++e) {
+    Eigen::Index row = 0;
+    for (const PlacedMatrix& m : layer.expert(e)) {
+      const bool down = m.role == Role::kExpertDown;
+      matrices_.push_back({.role = m.role,
+                           .linear = down ? Linear::kDown : Linear::kGateUp,
+                           .rows = m.rows,
+                           .cols = m.cols,
+                           .first_row = down ? 0 : row,
+                           .input_owner = down ? matrices_.size() : first_expert_ + e * per_expert_,
+                           .expert = e});
       row += m.rows;
     }
   }
@@ -52,8 +69,9 @@ void LayerGraph::expand(const std::vector<Step>& steps, const LayerLayout& layer
       op.out = op.in;
     } else {
       op.out = widths_.size();
-      widths_.push_back(step.kind == StepKind::kActivate
-                            ? Eigen::Index{spec_.intermediate_size}
+      widths_.push_back(step.kind == StepKind::kActivate ? Eigen::Index{spec_.dense_width()}
+                        : step.kind == StepKind::kShare
+                            ? widths_[op.in]
                             : Eigen::Index{slot_width(spec_, static_cast<uint32_t>(hidden()), step.out)});
     }
     if (step.kind == StepKind::kNorm) {
@@ -64,6 +82,19 @@ void LayerGraph::expand(const std::vector<Step>& steps, const LayerLayout& layer
       op.gain = find(Role::kQNorm);
       op.key_gain = find(Role::kKNorm);
     }
+    if (step.kind == StepKind::kAttend) op.gain = find(Role::kSinks);
+    if (step.kind == StepKind::kRoute) {
+      op.gain = find(Role::kRouter);
+      op.bias = find(Role::kRouterBias);
+      op.key_gain = find(Role::kSharedGate);
+    }
+    if (step.kind == StepKind::kExperts) {
+      op.first_matrix = first_expert_;
+      op.end_matrix = matrices_.size();
+      op.bias = find(Role::kExpertGateUpBias);
+      op.key_gain = find(Role::kExpertDownBias);
+    }
+    op.routed = value_in[static_cast<size_t>(Slot::kRouted)];
     if (step.kind == StepKind::kLinear) {
       op.first_matrix = layer.first[static_cast<size_t>(step.linear)];
       op.end_matrix = layer.first[static_cast<size_t>(step.linear) + 1];
@@ -80,7 +111,7 @@ void LayerGraph::expand(const std::vector<Step>& steps, const LayerLayout& layer
     ops_.push_back(op);
   }
   output_ = value_in[static_cast<size_t>(Slot::kResidual)];
-  for (size_t m = 0; m < matrices_.size(); ++m) {
+  for (size_t m = 0; m < first_expert_; ++m) {
     const auto first = std::find(input_value_.begin(), input_value_.end(), input_value_[m]);
     matrices_[m].input_owner = static_cast<size_t>(first - input_value_.begin());
   }
@@ -103,9 +134,11 @@ void LayerGraph::compute_angles(Eigen::Index context) {
   }
 }
 
-Eigen::Index LayerGraph::elements() const {
+Eigen::Index LayerGraph::elements_per_token() const {
   Eigen::Index sum = 0;
-  for (const LayerMatrix& m : matrices_) sum += m.rows * m.cols;
+  for (const LayerMatrix& m : matrices_) {
+    if (m.expert == LayerMatrix::kNoExpert || m.expert < spec_.experts.per_token) sum += m.rows * m.cols;
+  }
   return sum;
 }
 

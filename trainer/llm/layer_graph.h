@@ -14,8 +14,10 @@ struct LayerMatrix {
   Role role = Role::kQ;
   Linear linear = Linear::kQkv;
   Eigen::Index rows = 0, cols = 0;
-  Eigen::Index first_row = 0;  ///< of the product that it is part of
-  size_t input_owner = 0;      ///< the first matrix of the layer that has the same input; perhaps itself
+  Eigen::Index first_row = 0;   ///< of the product that it is part of
+  size_t input_owner = 0;       ///< the first matrix of the layer that has the same input; perhaps itself
+  uint32_t expert = kNoExpert;  ///< that it is of
+  static constexpr uint32_t kNoExpert = UINT32_MAX;
 };
 
 /// A gain or bias of a layer, `size` numbers of LayerWeights::vectors from `at` on.
@@ -53,10 +55,12 @@ class LayerGraph {
     size_t in = 0;
     size_t base = 0;                          ///< kAdd and accumulating kLinear: what is added to
     size_t out = 0;                           ///< kRotate: = in, as no other step needs what was there before
-    size_t first_matrix = 0, end_matrix = 0;  ///< kLinear
-    LayerVector gain;                         ///< kNorm; kQkNorm: of the queries
-    LayerVector key_gain;                     ///< kQkNorm
-    LayerVector bias;                         ///< kNorm, kLinear (all of a product together); of size 0: none
+    size_t routed = 0;                        ///< kExperts, kShare: where the router says which experts
+    size_t first_matrix = 0, end_matrix = 0;  ///< kLinear; kExperts: of all experts
+    // Of size 0 if there is none:
+    LayerVector gain;      ///< kNorm; kQkNorm: of the queries; kAttend: sinks; kRoute: the router
+    LayerVector key_gain;  ///< kQkNorm; kRoute: the shared expert's gate; kExperts: their down's biases
+    LayerVector bias;      ///< kNorm, kLinear (all of a product together), kRoute; kExperts: of gate and up
   };
   const std::vector<Op>& ops() const { return ops_; }
   const std::vector<Eigen::Index>& widths() const { return widths_; }  ///< of the values
@@ -68,7 +72,12 @@ class LayerGraph {
   Eigen::Index vector_elements() const { return vector_elements_; }
   Eigen::Index hidden() const { return widths_.front(); }
   Eigen::Index context() const { return cosine_.rows(); }
-  Eigen::Index elements() const;  ///< of all matrices
+  Eigen::Index elements_per_token() const;  ///< of the matrices that a token is multiplied by
+  /// Matrices of experts lie behind the others, those of one expert together: gate and up (or both in one), down.
+  size_t first_expert_matrix() const { return first_expert_; }
+  size_t per_expert() const { return per_expert_; }
+  size_t num_experts() const { return per_expert_ == 0 ? 0 : (matrices_.size() - first_expert_) / per_expert_; }
+  /// Of a matrix that is no expert's.
   size_t input_value(size_t matrix) const { return input_value_[matrix]; }
   size_t output_value(size_t matrix) const { return output_value_[matrix]; }
 
@@ -102,7 +111,7 @@ class LayerGraph {
   std::vector<Op> ops_;
   std::vector<Eigen::Index> widths_;
   std::vector<size_t> input_value_, output_value_;
-  size_t output_ = 0;
+  size_t output_ = 0, first_expert_ = 0, per_expert_ = 0;
   RowMatrix<double> cosine_, sine_;
   RowVector<double> query_scales_;
 };

@@ -26,7 +26,25 @@ T* gradient_of(LayerWeights<T>* grad, const LayerVector& v) {
   return wants_vectors(grad) && v.size != 0 ? grad->vectors.data() + v.at : nullptr;
 }
 
+/// By how much the shared expert counts for each token, of what a router says or its gradient.
+template <typename Routed>
+auto share(Routed&& routed) {
+  return routed.col(routed.cols() - 1);
+}
+
+/// As it lies there; null if there is none.
+template <typename T>
+const T* stored(const LayerWeights<T>& w, const LayerVector& v) {
+  return v.size != 0 ? w.vectors.data() + v.at : nullptr;
+}
+
 }  // namespace
+
+/// Those of a step kRoute.
+template <typename T>
+RouterVectors<T> LayerPass<T>::router(const LayerWeights<T>& w, const Op& op) const {
+  return {stored(w, op.gain), stored(w, op.bias), stored(w, op.key_gain)};
+}
 
 /// As it is used; of size 0 if there is none.
 template <typename T>
@@ -66,21 +84,22 @@ void LayerPass<T>::run(const LayerGraph& graph, const LayerWeights<T>& w, const 
     case StepKind::kLinear: multiply(graph, w, op); break;
     case StepKind::kQkNorm: norm_queries_and_keys(graph, w, op); break;
     case StepKind::kRotate: rotate(graph, T(1), &out); break;
-    case StepKind::kAttend: attention_.forward(spec, in, lengths_, &out); break;
-    case StepKind::kActivate: {
-      const Eigen::Index inner = spec.intermediate_size;
-      const auto gate = in.leftCols(inner), up = in.rightCols(inner);
-      activate_forward(spec.activation, gate, spec.gated ? &up : nullptr, &out);
-      break;
-    }
+    case StepKind::kAttend: attention_.forward(spec, in, lengths_, stored(w, op.gain), &out); break;
+    case StepKind::kActivate: activate_block(spec, in, &out); break;
     case StepKind::kAdd:
       out = value(op.base);
       out += static_cast<T>(op.step.scale) * in;
       break;
-    // ModelGraph::open has refused these.
-    case StepKind::kRoute:
+    case StepKind::kRoute: experts_.route(spec.experts, router(w, op), in, &out); break;
     case StepKind::kExperts:
-    case StepKind::kShare: break;
+      if (op.step.accumulate) {
+        out = value(op.base);
+      } else {
+        out.setZero(in.rows(), graph.hidden());
+      }
+      experts_.forward(graph, w, {stored(w, op.bias), stored(w, op.key_gain)}, in, value(op.routed), &out);
+      break;
+    case StepKind::kShare: out = share(value(op.routed)).asDiagonal() * in; break;
   }
 }
 
@@ -157,7 +176,8 @@ void LayerPass<T>::find_needed(const LayerGraph& graph, bool input, const LayerW
     bool own = wants_vectors(grad) && op.gain.size + op.key_gain.size + op.bias.size != 0;
     for (size_t m = op.first_matrix; m < op.end_matrix; ++m) own = own || wants_matrix(grad, m);
     const bool adds = op.step.kind == StepKind::kAdd || op.step.accumulate;
-    needed_[op.out] = own || needed_[op.in] || (adds && needed_[op.base]);
+    const bool routed = op.step.kind == StepKind::kExperts || op.step.kind == StepKind::kShare;
+    needed_[op.out] = own || needed_[op.in] || (adds && needed_[op.base]) || (routed && needed_[op.routed]);
   }
 }
 
@@ -214,26 +234,34 @@ void LayerPass<T>::run_backward(const LayerGraph& graph, const LayerWeights<T>& 
     case StepKind::kQkNorm: norm_queries_and_keys_backward(graph, w, op, grad); break;
     case StepKind::kRotate: rotate(graph, T(-1), &gradients_[op.out]); break;
     case StepKind::kAttend:
-      attention_.backward(spec, in, lengths_, dy, &gradients_[op.in]);
+      attention_.backward(spec, in, lengths_, stored(w, op.gain), dy, &gradients_[op.in], gradient_of(grad, op.gain));
       has_gradient_[op.in] = true;
       break;
-    case StepKind::kActivate: {
-      const Eigen::Index inner = spec.intermediate_size;
-      RowMatrix<T>& dx = gradients_[op.in];
-      dx.resize(in.rows(), in.cols());
+    case StepKind::kActivate:
+      activate_block_backward(spec, in, dy, &gradients_[op.in]);
       has_gradient_[op.in] = true;
-      const auto gate = in.leftCols(inner), up = in.rightCols(inner);
-      auto dgate = dx.leftCols(inner), dup = dx.rightCols(inner);
-      activate_backward(spec.activation, gate, spec.gated ? &up : nullptr, dy, &dgate, &dup);
       break;
-    }
     case StepKind::kAdd:
       add_gradient(op.in, static_cast<T>(op.step.scale), dy);
       add_gradient(op.base, T(1), dy);
       break;
     case StepKind::kRoute:
+      experts_.route_backward(spec.experts, router(w, op), in, value(op.out), dy,
+                              needed_[op.in] ? summed_gradient(op.in) : nullptr,
+                              {gradient_of(grad, op.gain), gradient_of(grad, op.bias), gradient_of(grad, op.key_gain)});
+      break;
     case StepKind::kExperts:
-    case StepKind::kShare: break;
+      experts_.backward(graph, w, stored(w, op.key_gain), value(op.routed), dy,
+                        needed_[op.in] ? summed_gradient(op.in) : nullptr,
+                        needed_[op.routed] ? summed_gradient(op.routed) : nullptr, grad,
+                        {gradient_of(grad, op.bias), gradient_of(grad, op.key_gain)});
+      if (op.step.accumulate) add_gradient(op.base, T(1), dy);
+      break;
+    case StepKind::kShare: {
+      if (needed_[op.routed]) share(*summed_gradient(op.routed)) += dy.cwiseProduct(in).rowwise().sum();
+      if (needed_[op.in]) *summed_gradient(op.in) += share(value(op.routed)).asDiagonal() * dy;
+      break;
+    }
   }
 }
 

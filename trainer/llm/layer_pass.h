@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "trainer/llm/causal_attention.h"
+#include "trainer/llm/experts_pass.h"
 #include "trainer/llm/layer_graph.h"
 
 namespace nwc {
@@ -35,18 +36,25 @@ class LayerPass {
                 LayerWeights<T>* grad);
 
   /// Input of matrix m of the graph, [tokens][cols]; after forward. Matrices with the same input_owner share it.
-  const RowMatrix<T>& input(const LayerGraph& graph, size_t m) const { return value(graph.input_value(m)); }
+  /// Of an expert's, of the tokens that take it (expert_tokens).
+  const RowMatrix<T>& input(const LayerGraph& graph, size_t m) const {
+    return m < graph.first_expert_matrix() ? value(graph.input_value(m)) : experts_.input(graph.matrices()[m]);
+  }
   /// dL/d(output) of matrix m, [tokens][rows]; after backward.
   ConstColumns<T> output_gradient(const LayerGraph& graph, size_t m) const {
     const LayerMatrix& matrix = graph.matrices()[m];
-    const RowMatrix<T>& product = gradients_[graph.output_value(m)];
+    const RowMatrix<T>& product =
+        m < graph.first_expert_matrix() ? gradients_[graph.output_value(m)] : experts_.output_gradient(matrix);
     return product.middleCols(matrix.first_row, matrix.rows);
   }
+  /// The tokens that take an expert, ascending; after forward.
+  std::span<const uint32_t> expert_tokens(uint32_t expert) const { return experts_.tokens(expert); }
 
  private:
   using Op = LayerGraph::Op;
   const RowMatrix<T>& value(size_t v) const { return v == 0 ? *x_ : values_[v]; }
   RowVector<T> vector(const LayerWeights<T>& w, const LayerVector& v) const;
+  RouterVectors<T> router(const LayerWeights<T>& w, const Op& op) const;
   void run(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op);
   void multiply(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op);
   void norm_queries_and_keys(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op);
@@ -65,6 +73,7 @@ class LayerPass {
   std::vector<RowMatrix<T>> values_, gradients_;  ///< by LayerGraph's numbers; values_[0] is unused
   std::vector<bool> needed_, has_gradient_;
   CausalAttention<T> attention_;
+  ExpertsPass<T> experts_;
 };
 
 extern template class LayerPass<float>;

@@ -93,4 +93,60 @@ void activate_backward(MlpActivation activation, const In& gate, const In* up, c
   }
 }
 
+/// Gate and up within the bounds of a block that has some, and up plus 1 where it is meant so. shapes: in as of
+/// activate_block
+template <typename T>
+RowMatrix<T> bounded_inputs(const BlockSpec& spec, const RowMatrix<T>& in) {
+  RowMatrix<T> out = in;
+  const Eigen::Index inner = spec.gated ? in.cols() / 2 : in.cols();
+  const T bound = static_cast<T>(spec.clamp);
+  if (bound != 0) out.leftCols(inner) = out.leftCols(inner).cwiseMin(bound);
+  if (!spec.gated) return out;
+  if (bound != 0) out.rightCols(inner) = out.rightCols(inner).cwiseMin(bound).cwiseMax(-bound);
+  if (spec.up_plus_one) out.rightCols(inner).array() += T(1);
+  return out;
+}
+
+/// What a block's activation makes of gate and up beside each other, or of up alone.
+/// shapes: in [tokens][2 inner] or [tokens][inner], *out [tokens][inner]
+template <typename T>
+void activate_block(const BlockSpec& spec, const RowMatrix<T>& in, RowMatrix<T>* out) {
+  if (spec.clamp != 0 || spec.up_plus_one) {
+    const RowMatrix<T> bounded = bounded_inputs(spec, in);
+    BlockSpec plain = spec;
+    plain.clamp = 0;
+    plain.up_plus_one = false;
+    return activate_block(plain, bounded, out);
+  }
+  const Eigen::Index inner = spec.gated ? in.cols() / 2 : in.cols();
+  const auto gate = in.leftCols(inner), up = in.rightCols(inner);
+  activate_forward(spec.activation, gate, spec.gated ? &up : nullptr, out);
+}
+
+/// *dx = the gradient at `in`, from dy at what activate_block made of it.
+template <typename T>
+void activate_block_backward(const BlockSpec& spec, const RowMatrix<T>& in, const RowMatrix<T>& dy, RowMatrix<T>* dx) {
+  if (spec.clamp != 0 || spec.up_plus_one) {
+    const RowMatrix<T> bounded = bounded_inputs(spec, in);
+    BlockSpec plain = spec;
+    plain.clamp = 0;
+    plain.up_plus_one = false;
+    activate_block_backward(plain, bounded, dy, dx);
+    const T bound = static_cast<T>(spec.clamp);
+    if (bound == 0) return;
+    const Eigen::Index inner = spec.gated ? in.cols() / 2 : in.cols();
+    for (Eigen::Index t = 0; t < in.rows(); ++t) {
+      for (Eigen::Index i = 0; i < in.cols(); ++i) {
+        if (in(t, i) > bound || (i >= inner && in(t, i) < -bound)) (*dx)(t, i) = 0;
+      }
+    }
+    return;
+  }
+  const Eigen::Index inner = spec.gated ? in.cols() / 2 : in.cols();
+  dx->resize(in.rows(), in.cols());
+  const auto gate = in.leftCols(inner), up = in.rightCols(inner);
+  auto dgate = dx->leftCols(inner), dup = dx->rightCols(inner);
+  activate_backward(spec.activation, gate, spec.gated ? &up : nullptr, dy, &dgate, &dup);
+}
+
 }  // namespace nwc

@@ -6,20 +6,6 @@
 
 namespace nwc {
 
-namespace {
-
-/// The engine runs more than has a backward pass here.
-Status check_trainable(const ModelRecord& model) {
-  if (model.has_experts()) return unsupported("a mixture of experts is not calibrated yet");
-  for (const BlockSpec& block : model.blocks) {
-    if (block.sinks || block.clamp != 0 || block.up_plus_one)
-      return unsupported("attention sinks and clamped activations are not calibrated yet");
-  }
-  return {};
-}
-
-}  // namespace
-
 Result<ModelGraph> ModelGraph::open(const ModelSource& source, uint32_t context) {
   if (!source.model()) return unsupported("the features of a model need its description");
   const ModelRecord& model = *source.model();
@@ -27,7 +13,6 @@ Result<ModelGraph> ModelGraph::open(const ModelSource& source, uint32_t context)
   if (context == 0 || context > model.max_positions)
     return invalid_argument("sequences must have 1 to " + std::to_string(model.max_positions) + " tokens, not " +
                             std::to_string(context));
-  NWC_TRY(check_trainable(model));
   NWC_ASSIGN_OR_RETURN(ModelLayout layout, resolve_source_layout(model, source.tensors()));
   return ModelGraph(source, std::move(layout), context);
 }

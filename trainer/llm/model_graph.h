@@ -28,7 +28,10 @@ class ModelGraph {
   const LayerGraph& layer(uint32_t l) const { return kinds_[layout_.layers[l].kind]; }
 
   /// Tensors of the source: a layer's matrices and vectors in the order of its graph.
-  size_t matrix_tensor(uint32_t layer, size_t m) const { return layout_.layers[layer].matrices[m].tensor; }
+  size_t matrix_tensor(uint32_t layer, size_t m) const {
+    const LayerLayout& at = layout_.layers[layer];
+    return m < at.matrices.size() ? at.matrices[m].tensor : at.expert_matrices[m - at.matrices.size()].tensor;
+  }
   size_t vector_tensor(uint32_t layer, size_t v) const {
     return layout_.vectors[layout_.layers[layer].first_vector + v].tensor;
   }
