@@ -23,6 +23,9 @@ std::span<float> parameter(const LayerGraph& graph, LayerWeights<float>* w, size
   return {w->vectors.data() + v.at, static_cast<size_t>(v.size)};
 }
 
+/// Routers stay as they are: the gradient does not see that a token goes to other experts.
+bool decides(Role role) { return role == Role::kRouter || role == Role::kRouterBias || role == Role::kSharedGate; }
+
 struct Sequence {
   Eigen::Index begin = 0, length = 0;
 };
@@ -54,7 +57,7 @@ class Recovery {
     adam_.resize(parameters);
     for (size_t i = 0; i < parameters; ++i) {
       const std::span<const float> values = parameter(graph, weights, i);
-      tuned_[i] = i < matrices ? !frozen[i] : options.tune_norms;
+      tuned_[i] = i < matrices ? !frozen[i] : options.tune_norms && !decides(graph.vectors()[i - matrices].role);
       if (!tuned_[i]) continue;
       adam_[i] = Adam(values.size());
       const float offset = i >= matrices && graph.vectors()[i - matrices].one_plus ? 1.0f : 0.0f;
