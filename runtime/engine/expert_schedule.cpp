@@ -97,7 +97,7 @@ Status ExpertSchedule::bring(uint32_t layer, std::span<const uint32_t> experts, 
   stats_.misses += missing.size();
   const auto start = std::chrono::steady_clock::now();
   if (stream_ != nullptr) stream_->pause();
-  const Status status = decode(missing);
+  Status status = decode(missing);
   if (stream_ != nullptr) stream_->resume();
   stats_.stall_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!status.ok()) {

@@ -200,6 +200,7 @@ class SelfTest {
     }
     attend(spec, query.data(), rows.data(), 2 * dim, kLongContext - 1, &expected);
     std::vector<uint16_t> halves;
+    halves.reserve(cache.size());
     for (const float v : cache) halves.push_back(f32_to_f16(v));
     const bool f32 = kv_dtype_ == Dtype::kF32;
     const void* const bytes = f32 ? static_cast<const void*>(cache.data()) : halves.data();

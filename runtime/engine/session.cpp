@@ -134,8 +134,8 @@ template <typename Work>
 Status Session::Impl::on_either(Work&& work) {
   if (forward == nullptr)
     return Status(broken, "the session could not go on after an earlier error: make another session");
-  const auto attempt = [&](Status started) {
-    Status status = started.ok() ? work(*forward) : std::move(started);
+  const auto attempt = [&](const Status& started) {
+    Status status = started.ok() ? work(*forward) : started;
     while (take_other_form(status)) {
       status = start_again();
       if (status.ok()) status = work(*forward);
