@@ -161,6 +161,47 @@ TEST_P(DecompressGgufFamilies, BecomeFolders) {
             f.family.name == "mistral" ? nlohmann::json::array({"LlamaForCausalLM"}) : original["architectures"]);
 }
 
+/// A source whose tensors of a name are vectors.
+class Flattened final : public ModelSource {
+ public:
+  Flattened(std::shared_ptr<ModelSource> base, const std::string& part) : base_(std::move(base)) {
+    tensors_ = base_->tensors();
+    for (SourceTensor& t : tensors_) {
+      if (t.name.find(part) != std::string::npos) t.shape = {t.num_elements()};
+    }
+  }
+  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
+  Status read_raw(size_t tensor, MutableBytes out) const override { return base_->read_raw(tensor, out); }
+  const std::optional<ModelRecord>& model() const override { return base_->model(); }
+  const std::optional<TokenizerRecord>& tokenizer() const override { return base_->tokenizer(); }
+  uint64_t stored_bytes() const override { return base_->stored_bytes(); }
+
+ private:
+  std::shared_ptr<ModelSource> base_;
+  std::vector<SourceTensor> tensors_;
+};
+
+// A file need not hold what its description says.
+TEST(DecompressMixtures, TensorsOfOtherShapesAreNamed) {
+  const TempDir scratch;
+  const auto runner = make_thread_pool(1);
+  for (const std::string part : {"mlp.experts.gate_up_proj_bias", "mlp.experts.3.gate_up_proj"}) {
+    const FamilyFixture f = make_family("gpt_oss", {{"swiglu_limit", 7.0}});
+    write_family_tokenizer(f.folder);
+    std::shared_ptr<ModelSource> base = open_model_source(f.folder).value();
+    auto image = make_raw_image(std::make_shared<Flattened>(base, part), 1);
+    ASSERT_TRUE(image.ok()) << image.status().message();
+    const auto file = NwcFile::open(std::move(image).value());
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    const auto decoder = create_cpu_decoder(**file, *runner, CpuLevel::kScalar);
+    std::vector<std::string> notes;
+    const Status status =
+        decompress_to_gguf(**file, **decoder, nullptr, Dtype::kF32, scratch.file("m.gguf"), {}, &notes);
+    EXPECT_EQ(status.code(), StatusCode::kCorrupt);
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, DecompressFamilies, ::testing::ValuesIn(family_names()),
                          [](const auto& i) { return i.param; });
 INSTANTIATE_TEST_SUITE_P(All, DecompressGgufFamilies, ::testing::ValuesIn(gguf_family_names()),

@@ -83,6 +83,8 @@ Status add_place(const NwcFile& file, const GgufPlace& place, Dtype dtype, std::
     plan->weights += record.num_elements();
     std::vector<uint64_t> one = record.shape;
     const uint64_t parts = part.half == GgufPart::Half::kWhole ? 1 : 2, size = record.num_elements() / parts;
+    if (parts == 2 && one.size() != 2)
+      return corrupt("tensor \"" + record.name + "\" is not a matrix, of which gate and up are halves");
     if (parts == 2) one[part.groups == 1 ? 0 : 1] /= 2;
     if (!shape.empty() && one != shape)
       return corrupt("tensor \"" + record.name + "\" has another shape than those of the other experts");
