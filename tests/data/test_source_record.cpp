@@ -139,7 +139,7 @@ TEST(GgufSourceFiles, KeepTheHeaderAsItIs) {
 
   const auto headers = open_kept_gguf(files->record);
   ASSERT_TRUE(headers.ok()) << headers.status().message();
-  const GgufFile& header = headers->front();
+  const GgufFile& header = *headers;
   ASSERT_EQ(header.tensors().size(), 2u);
   EXPECT_EQ(header.tensors()[0].name, "blk.0.odd.weight");
   EXPECT_EQ(header.tensors()[0].shape, (std::vector<uint64_t>{6, 4}));
@@ -157,8 +157,8 @@ TEST(GgufSourceFiles, MetadataIsCopiedPairByPair) {
   const SourceRecord record{SourceKind::kGguf, {{"header.gguf", bytes_of(bytes.substr(0, header_bytes))}}};
   const auto headers = open_kept_gguf(record);
   ASSERT_TRUE(headers.ok()) << headers.status().message();
-  const auto& pairs = headers->front().raw_metadata();
-  const Result<GgufMetadata> copy = copy_gguf_metadata(headers->front(), 32);
+  const auto& pairs = headers->raw_metadata();
+  const Result<GgufMetadata> copy = copy_gguf_metadata(*headers, 32);
   ASSERT_TRUE(copy.ok()) << copy.status().message();
   EXPECT_EQ(copy->alignment(), 64u);
   EXPECT_EQ(copy->num_keys() + 1, pairs.size()) << "split.count alone is left out";
