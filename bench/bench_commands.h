@@ -62,7 +62,8 @@ std::optional<SyntheticOptions> affordable_layer(const SyntheticOptions& layer, 
 /// What sessions can be asked to hold decoded weights as.
 inline std::vector<std::string> weight_forms() {
   std::vector<std::string> names;
-  for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p) names.emplace_back(nwc_session_precision_string(p));
+  for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p)
+    names.emplace_back(nwc_session_precision_string(p));
   return names;
 }
 
@@ -89,5 +90,6 @@ void add_scaling(CLI::App* app);
 void add_device(CLI::App* app);
 void add_model(CLI::App* app);
 void add_peer(CLI::App* app);
+void add_mixture(CLI::App* app);
 
 }  // namespace nwc::bench

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   nwc::bench::add_device(&app);
   nwc::bench::add_model(&app);
   nwc::bench::add_peer(&app);
+  nwc::bench::add_mixture(&app);
   CLI11_PARSE(app, argc, argv);
   return 0;
 }

@@ -1,18 +1,10 @@
 // Tokens per second and peak memory by mode, through the C API. Each mode runs in a process of its own, this program
 // again with --child, so that the peak is the mode's.
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "bench/bench_commands.h"
-#include "nwc/nwc.h"
-
-extern char** environ;
+#include "bench/child_process.h"
 
 namespace nwc::bench {
 namespace {
@@ -28,26 +20,6 @@ struct TokenOptions : CommonOptions {
   double seconds = 60;
   bool fill = false;
 };
-
-void check(nwc_status status, const char* text) {
-  if (status != NWC_STATUS_OK) bench::check(Status(static_cast<StatusCode>(status), text));
-}
-
-/// The text of the handle's last error is fetched here, after the call: arguments are evaluated in any order.
-template <typename Handle>
-void check(nwc_status status, const Handle* handle, const char* (*last_error)(const Handle*)) {
-  check(status, last_error(handle));
-}
-
-/// A call that makes something; text: its nwc_error_detail.
-template <typename F>
-auto made(const F& make) {
-  char text[1024] = "";
-  const nwc_error_detail detail{text, sizeof text};
-  auto [status, value] = make(&detail);
-  check(status, text);
-  return value;
-}
 
 nwc_session_plan make_plan(const nwc_model* model, const nwc_session_params& params) {
   return made([&](const nwc_error_detail* detail) {
@@ -90,14 +62,6 @@ nwc_session_params make_params(const TokenOptions& o, const nwc_model* model) {
     params.memory_budget_bytes = two_layers(model) + make_plan(model, params).kv_cache_bytes + kAllowance - kProcess;
   }
   return params;
-}
-
-/// Bytes of a line of /proc/self/status, "VmHWM:".
-uint64_t memory_of_process(const std::string& key) {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);)
-    if (line.rfind(key, 0) == 0) return 1024 * std::strtoull(line.c_str() + key.size(), nullptr, 10);
-  return 0;
 }
 
 /// `count` tokens of a text that any model may meet.
@@ -200,35 +164,6 @@ void run_child(const TokenOptions& o) {
   std::printf("%s\n", json.dump().c_str());
   nwc_session_destroy(session);
   nwc_model_destroy(model);
-}
-
-/// This program again, with further arguments; what it prints, or nullopt if it fails.
-std::optional<std::string> run_again(const std::vector<std::string>& further) {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::vector<std::string> arguments;
-  for (std::string a; std::getline(file, a, '\0');) arguments.push_back(a);
-  arguments.insert(arguments.end(), further.begin(), further.end());
-  std::vector<char*> argv;
-  argv.reserve(arguments.size() + 1);
-  for (std::string& a : arguments) argv.push_back(a.data());
-  argv.push_back(nullptr);
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return std::nullopt;
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  pid_t child = 0;
-  const int failed = posix_spawn(&child, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  std::string out;
-  char buffer[4096];
-  for (ssize_t n; failed == 0 && (n = read(ends[0], buffer, sizeof buffer)) > 0;)
-    out.append(buffer, static_cast<size_t>(n));
-  close(ends[0]);
-  int status = -1;
-  if (failed != 0 || waitpid(child, &status, 0) != child || status != 0) return std::nullopt;
-  return out;
 }
 
 void run_tokens(const TokenOptions& o) {
