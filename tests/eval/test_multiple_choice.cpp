@@ -1,4 +1,9 @@
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "runtime/model/tokenizer.h"
 #include "tests/engine/model_fixture.h"
+#include "tests/test_paths.h"
 #include "trainer/eval/evaluate.h"
 #include "trainer/eval/multiple_choice.h"
 
@@ -64,6 +69,51 @@ TEST(MultipleChoice, ChoosesAsADirectComputationDoes) {
   EXPECT_DOUBLE_EQ(result->accuracy, static_cast<double>(right) / 30);
   EXPECT_DOUBLE_EQ(result->accuracy_normalized, static_cast<double>(right_normalized) / 30);
   EXPECT_NEAR(result->accuracy_se, std::sqrt(result->accuracy * (1 - result->accuracy) / 29), 1e-12);
+}
+
+/// What lm-evaluation-harness finds with the same model (tests/scripts/make_choices_fixture.py).
+TEST(MultipleChoice, AgreesWithLmEvaluationHarness) {
+  std::ifstream in(source_path("tests/fixtures/choices/made_up.json"));
+  if (!in) GTEST_SKIP() << "tests/fixtures/choices is not here";
+  const nlohmann::json fixture = nlohmann::json::parse(in);
+  std::string lines;
+  for (const nlohmann::json& item : fixture["items"]) lines += item.dump() + "\n";
+  const auto items = parse_choice_items(lines);
+  ASSERT_TRUE(items.ok()) << items.status().message();
+  const std::string path = source_path("models/gutenlm-2.6m");
+  const auto source = open_model_source(path);
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  const auto tokenizer = Tokenizer::create(*(*source)->tokenizer());
+  ASSERT_TRUE(tokenizer.ok());
+  SessionParams params;
+  params.weight_dtype = params.kv_dtype = Dtype::kF32;
+  Bench bench = make_bench(load_model(path), params);
+  ASSERT_NE(bench.session, nullptr);
+  const auto encode = [&](const std::string& text) { return (*tokenizer)->encode(text, {}); };
+  const auto result = evaluate_choices(*bench.session, encode, *items, {});
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  for (size_t i = 0; i < items->size(); ++i) {
+    const auto expected = fixture["scores"][i].get<std::vector<double>>();
+    ASSERT_EQ(result->scores[i].size(), expected.size());
+    for (size_t c = 0; c < expected.size(); ++c)
+      EXPECT_NEAR(result->scores[i][c], expected[c], 1e-3) << "item " << i << ", choice " << c;
+  }
+  EXPECT_DOUBLE_EQ(result->accuracy, fixture["acc"].get<double>());
+  EXPECT_DOUBLE_EQ(result->accuracy_normalized, fixture["acc_norm"].get<double>());
+}
+
+/// WinoGrande: the choices stand in the contexts, and what comes behind is scored.
+TEST(MultipleChoice, EachChoiceMayHaveAContextOfItsOwn) {
+  Bench bench = make_bench(random_model(small_record(), 6), {});
+  const auto items = parse_choice_items(
+      "{\"contexts\": [\"one thing\", \"another\"], \"choices\": [\"was here\", \"was here\"], \"answer\": 1}");
+  ASSERT_TRUE(items.ok()) << items.status().message();
+  const auto result = evaluate_choices(*bench.session, encode_characters, *items, {});
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  EXPECT_NEAR(result->scores[0][0], direct(*bench.session, "one thing", " was here"), 1e-3);
+  EXPECT_NEAR(result->scores[0][1], direct(*bench.session, "another", " was here"), 1e-3);
+  EXPECT_EQ(parse_choice_items("{\"contexts\": [\"a\"], \"choices\": [\"b\", \"c\"], \"answer\": 0}").status().code(),
+            StatusCode::kCorrupt);
 }
 
 TEST(MultipleChoice, LongContextsLoseTheirStart) {

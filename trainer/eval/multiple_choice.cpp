@@ -23,12 +23,23 @@ Result<ChoiceItem> parse_item(std::string_view line, const std::string& where) {
   const nlohmann::json* context = find_field(json, "context");
   const nlohmann::json* choices = find_field(json, "choices");
   const nlohmann::json* answer = find_field(json, "answer");
-  if (context == nullptr || !context->is_string()) return corrupt(where + ": \"context\" must be a string");
+  const nlohmann::json* contexts = find_field(json, "contexts");
+  if (contexts == nullptr && (context == nullptr || !context->is_string()))
+    return corrupt(where + ": \"context\" must be a string");
   if (choices == nullptr || !choices->is_array() || choices->size() < 2) {
     return corrupt(where + ": \"choices\" must be a list of two or more strings");
   }
   if (choices->size() > kMaxChoices) return limit_error(where + ": more than 64 choices");
-  item.context = context->get<std::string>();
+  if (contexts != nullptr) {
+    if (!contexts->is_array() || contexts->size() != choices->size())
+      return corrupt(where + ": \"contexts\" must be a list of strings, one for each choice");
+    for (const nlohmann::json& text : *contexts) {
+      if (!text.is_string()) return corrupt(where + ": \"contexts\" must be a list of strings, one for each choice");
+      item.contexts.push_back(text.get<std::string>());
+    }
+  } else {
+    item.context = context->get<std::string>();
+  }
   for (const nlohmann::json& choice : *choices) {
     if (!choice.is_string() || choice.get_ref<const std::string&>().empty()) {
       return corrupt(where + ": \"choices\" must be a list of strings that are not empty");
@@ -49,6 +60,17 @@ bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; 
 std::string joined(const std::string& context, const std::string& choice) {
   const bool has_space = context.empty() || is_space(context.back()) || is_space(choice.front());
   return context + (has_space ? "" : " ") + choice;
+}
+
+std::string without_spaces_behind(std::string text) {
+  while (!text.empty() && is_space(text.back())) text.pop_back();
+  return text;
+}
+
+/// Characters of valid UTF-8.
+size_t count_characters(const std::string& text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 size_t common_prefix(std::span<const uint32_t> a, std::span<const uint32_t> b) {
@@ -81,15 +103,16 @@ double standard_error(double share, uint64_t n) {
 
 /// Scores of all choices of one item.
 Result<std::vector<double>> score_item(Session& model, const EncodeText& encode, const ChoiceItem& item) {
-  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> context, encode(item.context));
   std::vector<double> scores;
   std::vector<uint32_t> evaluated;  // what the session holds
   model.reset();
   for (size_t c = 0; c < item.choices.size(); ++c) {
     const std::string name = "choice " + std::to_string(c);
-    NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, encode(joined(item.context, item.choices[c])));
-    size_t first = common_prefix(tokens, context);
-    if (first == tokens.size()) return invalid_argument(name + " adds no token to its context");
+    const std::string& text = item.contexts.empty() ? item.context : item.contexts[c];
+    NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> context, encode(without_spaces_behind(text)));
+    NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, encode(joined(text, item.choices[c])));
+    size_t first = context.size();
+    if (first >= tokens.size()) return invalid_argument(name + " adds no token to its context");
     if (first == 0) return invalid_argument("the context has no token that could come before " + name);
     // The last token is never evaluated, hence one more than the session holds.
     const size_t room = size_t{model.context()} + 1;
@@ -139,7 +162,9 @@ Result<ChoiceResult> evaluate_choices(Session& model, const EncodeText& encode, 
       return static_cast<uint32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
     };
     result.chosen.push_back(best());
-    for (size_t c = 0; c < scores.size(); ++c) scores[c] /= static_cast<double>(item.choices[c].size());
+    result.scores.push_back(scores);
+    for (size_t c = 0; c < scores.size(); ++c)
+      scores[c] /= static_cast<double>(std::max<size_t>(1, count_characters(item.choices[c])));
     result.chosen_normalized.push_back(best());
     right += result.chosen.back() == item.answer;
     right_normalized += result.chosen_normalized.back() == item.answer;
