@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
       "  nwc verify model.nwc --backend vulkan\n"
       "  nwc eval model.nwc --reference MODEL --text book.txt\n"
       "  nwc run model.nwc --prompt 'Once upon a time' --mode streamed\n"
+      "  nwc embed encoder.nwc --text 'a cat' --text 'a dog'\n"
       "Exit codes: 0 ok, 1 failure, 2 usage, 3 bad or unsupported file, 4 no device.\n",
       "nwc"};
   app.require_subcommand(1);
@@ -42,6 +43,7 @@ int main(int argc, char** argv) {
   add_verify(app, context);
   add_eval(app, context);
   add_run(app, context);
+  add_embed(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

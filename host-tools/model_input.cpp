@@ -92,8 +92,10 @@ Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& 
   if (!file.ok()) return file.status().with_context(path);
   model.file = std::move(file).value();
   NWC_TRY(model.file->model_status().with_context(path + ": cannot be run or evaluated"));
-  NWC_TRY(model.file->tokenizer_status().with_context(path + ": cannot be run or evaluated"));
-  NWC_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::create_from(*model.file->tokenizer()));
+  if (!model.file->model()->ends.encoder.of_images()) {
+    NWC_TRY(model.file->tokenizer_status().with_context(path + ": cannot be run or evaluated"));
+    NWC_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::create_from(*model.file->tokenizer()));
+  }
   DeviceOptions within = device;
   within.window_bytes = params.device_window_bytes;
   NWC_ASSIGN_OR_RETURN(model.decoder, make_decoder(*model.file, within, context));

@@ -52,7 +52,7 @@ struct EvalModel {
   std::unique_ptr<NwcFile> file;
   DecoderHandle decoder;
   std::unique_ptr<Runner> runner;
-  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Tokenizer> tokenizer;  ///< null: an encoder of images
   std::unique_ptr<Session> session;
 };
 /// share: of what is left of the command, for its progress. Errors: kUnsupported where the model has no description or

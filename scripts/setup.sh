@@ -18,7 +18,7 @@ clang_version() {
 packages=(
   build-essential cmake ninja-build pkg-config python3
   zlib1g-dev libvulkan-dev glslang-tools                                    # runtime
-  libeigen3-dev nlohmann-json3-dev libcli11-dev libfmt-dev                  # trainer and command line
+  libeigen3-dev nlohmann-json3-dev libcli11-dev libfmt-dev libpng-dev       # trainer and command line
   mesa-vulkan-drivers                                                       # Vulkan without a GPU
 )
 case "${1:-}" in

@@ -1,5 +1,5 @@
 #version 450
-// x += scale * y, row by row; y may be one row for all (a bias). Must match add_rows and add_bias
+// x += scale * y, or x *= y, row by row; y may be one row for all (a bias). Must match add_rows, add_bias and scale_rows
 // (runtime/engine/kernels_cpu.h) within rounding.
 // Bindings: 0 x f32, 1 y f32. Workgroup: 64. groups: n / 64, tokens.
 #extension GL_GOOGLE_include_directive : require
@@ -13,5 +13,7 @@ layout(push_constant) uniform Parameters { AddPush pc; };
 void main() {
   const uint i = gl_GlobalInvocationID.x, t = gl_WorkGroupID.y;
   if (i >= pc.n) return;
-  x[t * pc.x_stride + i] += pc.scale * y[pc.y_at + t * pc.y_stride + i];
+  const uint at = t * pc.x_stride + i;
+  const float other = y[pc.y_at + t * pc.y_stride + i];
+  x[at] = pc.multiply != 0u ? x[at] * other : x[at] + pc.scale * other;
 }

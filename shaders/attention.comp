@@ -1,5 +1,5 @@
 #version 450
-// Causal attention of a tile of queries that share a KV head (heads of its group, and tokens one after another) to a
+// Attention, causal or to all positions, of a tile of queries that share a KV head (heads of its group, and tokens one after another) to a
 // piece of the positions: keys and values are read once for all of them. Positions go by in blocks of 64 with a running
 // maximum, so that no row of scores is stored; must match attend (runtime/engine/attention.h) within rounding. The host
 // chooses tile and pieces (runtime/engine/attention_split.h); of several pieces attention_reduce.comp makes one.
@@ -62,7 +62,8 @@ void main() {
     query[i] = row < rows ? qkv[at] * pc.scale : vec4(0.0);
   }
   if (i0 < kQueries) {
-    const uint end = i0 < rows ? pc.position + row_token(i0, heads) + 1u : 0u;  // a token sees itself
+    const uint own_end = pc.seen_end != 0u ? pc.seen_end : pc.position + row_token(i0, heads) + 1u;  // with itself
+    const uint end = i0 < rows ? own_end : 0u;
     first_seen[i0] = pc.window != 0u && end > pc.window ? end - pc.window : 0u;
     end_seen[i0] = end;
     largest[i0] = kNone;
@@ -73,7 +74,8 @@ void main() {
   const uint tile_begin = pc.window != 0u && first_end > pc.window ? first_end - pc.window : 0u;
   const uint piece_begin = pc.origin + gl_WorkGroupID.z * pc.piece;
   const uint begin = max(tile_begin, piece_begin);
-  const uint end = min(pc.position + token0 + tokens, piece_begin + pc.piece);
+  const uint tile_end = pc.seen_end != 0u ? pc.seen_end : pc.position + token0 + tokens;
+  const uint end = min(tile_end, piece_begin + pc.piece);
   const uint keys = kv_head * pc.kept * quads, values = (pc.num_kv_heads + kv_head) * pc.kept * quads;
 
   // Sums: an invocation has four numbers of a head and every phases-th position.

@@ -303,6 +303,65 @@ nwc_status nwc_session_eval(nwc_session* session, const uint32_t* tokens, size_t
   });
 }
 
+nwc_status nwc_model_get_encoder(const nwc_model* model, nwc_encoder_info* out_info) {
+  return call(model, [&](const nwc_model& m) -> Status {
+    const NwcFile& file = m.state->file();
+    if (!file.model()) return file.model_status();
+    const ModelRecord& record = *file.model();
+    const EncoderSpec& e = record.ends.encoder;
+    nwc_encoder_info info{};
+    info.hidden_size = record.hidden_size;
+    info.max_tokens = record.max_positions;
+    if (record.is_encoder()) {
+      info.kind = e.of_images() ? NWC_ENCODER_IMAGE : NWC_ENCODER_TEXT;
+      info.embedding_size = record.embedding_size();
+      info.channels = e.channels;
+      info.image_height = e.image_height;
+      info.image_width = e.image_width;
+      info.normalized = e.normalized ? 1 : 0;
+    }
+    return write_struct(info, "nwc_encoder_info", out_info);
+  });
+}
+
+namespace {
+
+std::span<float> room(float* out, size_t capacity) {
+  return out == nullptr ? std::span<float>() : std::span(out, capacity);
+}
+
+}  // namespace
+
+nwc_status nwc_session_embed(nwc_session* session, const uint32_t* tokens, size_t num_tokens, float* out_hidden,
+                             size_t hidden_capacity, float* out_embedding, size_t embedding_capacity) {
+  return call(session, [&](nwc_session& s) -> Status {
+    if (tokens == nullptr) return null_argument("tokens");
+    if ((out_hidden != nullptr && hidden_capacity == 0) || (out_embedding != nullptr && embedding_capacity == 0))
+      return Status(StatusCode::kBufferTooSmall, "a buffer has room for 0 floats; NULL leaves it out");
+    return s.session->embed(std::span(tokens, num_tokens), room(out_hidden, hidden_capacity),
+                            room(out_embedding, embedding_capacity));
+  });
+}
+
+nwc_status nwc_session_embed_image(nwc_session* session, const float* pixels, size_t num_pixels, float* out_hidden,
+                                   size_t hidden_capacity, float* out_embedding, size_t embedding_capacity) {
+  return call(session, [&](nwc_session& s) -> Status {
+    if (pixels == nullptr) return null_argument("pixels");
+    if ((out_hidden != nullptr && hidden_capacity == 0) || (out_embedding != nullptr && embedding_capacity == 0))
+      return Status(StatusCode::kBufferTooSmall, "a buffer has room for 0 floats; NULL leaves it out");
+    return s.session->embed_image(std::span(pixels, num_pixels), room(out_hidden, hidden_capacity),
+                                  room(out_embedding, embedding_capacity));
+  });
+}
+
+nwc_status nwc_session_hidden(nwc_session* session, uint32_t first, uint32_t count, float* out_hidden,
+                              size_t capacity) {
+  return call(session, [&](nwc_session& s) -> Status {
+    if (out_hidden == nullptr) return null_argument("out_hidden");
+    return s.session->hidden(first, count, std::span(out_hidden, capacity));
+  });
+}
+
 nwc_status nwc_session_generate(nwc_session* session, const uint32_t* prompt, size_t num_prompt,
                                 const nwc_generate_params* params, nwc_token_callback callback, void* callback_user,
                                 nwc_stop_reason* out_stop_reason) {

@@ -27,6 +27,7 @@ NWC_FIRST_SIZE(nwc_decoder_params, 56);
 NWC_FIRST_SIZE(nwc_session_params, 88);
 NWC_FIRST_SIZE(nwc_session_plan, 112);
 NWC_FIRST_SIZE(nwc_expert_stats, 56);
+NWC_FIRST_SIZE(nwc_encoder_info, 40);
 NWC_FIRST_SIZE(nwc_generate_params, 24);
 NWC_FIRST_SIZE(nwc_session_estimate, 80);
 #undef NWC_FIRST_SIZE

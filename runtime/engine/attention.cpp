@@ -215,7 +215,8 @@ void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, 
     const uint32_t first = (token_blocks - 1 - task / heads) * kAttentionTokens;
     const uint32_t count = std::min(kAttentionTokens, tokens - first);
     const uint32_t first_block = oldest_seen(block, position + first) / kCacheBlock, origin = first_block * kCacheBlock;
-    const uint32_t length = position + first + count - origin;  // from the origin to what the last of these tokens sees
+    const uint32_t newest = position + (block.causal ? first + count : tokens);  // what the last of these tokens sees
+    const uint32_t length = newest - origin;
     const uint32_t blocks = num_blocks(length);
     const size_t stride = size_t{blocks} * kCacheBlock;
     float* converted = scratch + worker * scratch_stride;
@@ -240,7 +241,7 @@ void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, 
       for (uint32_t t = 0; t < count; ++t) {
         float* row = scores + (size_t{g} * count + t) * stride;
         const uint32_t own = position + first + t;
-        const uint32_t begin = oldest_seen(block, own) - origin, end = own + 1 - origin;
+        const uint32_t begin = oldest_seen(block, own) - origin, end = (block.causal ? own + 1 : newest) - origin;
         if (block.attention_softcap != 0) cap_scores(scale, block.attention_softcap, row + begin, end - begin);
         const float factor = block.attention_softcap != 0 ? 1.0f : scale;
         if (sinks == nullptr) {

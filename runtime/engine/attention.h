@@ -1,4 +1,4 @@
-// The KV cache and causal attention over it.
+// The KV cache and attention over it.
 #pragma once
 
 #include "runtime/base/thread_pool.h"
@@ -61,7 +61,8 @@ class KvCache {
 /// Floats of scratch memory that attend() needs per worker.
 uint64_t attention_scratch(const ModelLayout& layout, uint32_t context, uint32_t batch);
 
-/// Causal attention of `tokens` tokens at positions position, position + 1, ... whose keys and values are stored.
+/// Attention of `tokens` tokens at positions position, position + 1, ... whose keys and values are stored: to earlier
+/// ones, or, in a block that is not causal, to all of them.
 /// shapes: qkv [tokens][qkv_stride], queries first; out [tokens][num_heads * head_dim]; sinks [num_heads], logits that
 /// take part in each softmax and have no value, or nullptr
 void attend(const KernelTable& kernels, Runner& runner, const BlockSpec& block, const KvCache& cache, uint32_t layer,

@@ -25,19 +25,21 @@ std::vector<size_t> coded_matrices(const ModelLayout& layout, const NwcFile& fil
   for (size_t l = first_layer; l < layout.layers.size(); ++l) {
     for (const PlacedMatrix& m : layout.layers[l].matrices) consider(m.tensor);
   }
-  if (with_head) consider(layout.head);
+  if (with_head && layout.has_head()) consider(layout.head);
   return tensors;
 }
 
 std::vector<size_t> all_tensors(const ModelLayout& layout) {
-  std::vector<size_t> tensors = {layout.embedding};
-  if (layout.head != layout.embedding) tensors.push_back(layout.head);
-  if (layout.model.ends.position_rows != 0) tensors.push_back(layout.positions);
+  std::vector<size_t> tensors;
+  if (layout.has_embedding()) tensors.push_back(layout.embedding);
+  if (layout.separate_head()) tensors.push_back(layout.head);
+  if (layout.positions != kNoTensor) tensors.push_back(layout.positions);
   for (const LayerLayout& layer : layout.layers) {
     for (const PlacedMatrix& m : layer.matrices) tensors.push_back(m.tensor);
     for (const PlacedMatrix& m : layer.expert_matrices) tensors.push_back(m.tensor);
   }
   for (const VectorPlace& vector : layout.vectors) tensors.push_back(vector.tensor);
+  for (const VectorPlace& end : layout.ends) tensors.push_back(end.tensor);
   return tensors;
 }
 

@@ -24,8 +24,12 @@ class Forward {
  public:
   virtual ~Forward() = default;
   /// Passes tokens (at most plan.batch, all of them valid) at positions position, position + 1, ... through the layers;
-  /// keys and values of earlier positions are those of earlier calls. Keeps the final hidden states for logits().
+  /// keys and values of earlier positions are those of earlier calls. Keeps the final hidden states for hidden() and logits().
   virtual Status run(std::span<const uint32_t> tokens, uint32_t position) = 0;
+  /// The same with the residual stream x [tokens][hidden_size] in place of tokens, at position 0: of an image.
+  virtual Status run_embedded(std::span<const float> x) = 0;
+  /// out [count][hidden_size]: final hidden states of tokens first, first + 1, ... of the last run.
+  virtual Status hidden(uint32_t first, uint32_t count, float* out) = 0;
   /// out [count][vocab_size] of tokens first, first + 1, ... of the last run.
   virtual Status logits(uint32_t first, uint32_t count, float* out) = 0;
   /// Does the cache still hold what a token at position `to` sees, after positions up to from - 1 went through?

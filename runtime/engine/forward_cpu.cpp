@@ -39,6 +39,8 @@ class ForwardCpu final : public Forward {
   Status allocate();
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
+  Status run_embedded(std::span<const float> x) override;
+  Status hidden(uint32_t first, uint32_t count, float* out) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
   bool can_go_back(size_t from, size_t to) const override;
   ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
@@ -120,10 +122,10 @@ Status ForwardCpu::allocate() {
     for (Buffer& buffer : stream_buffers_) NWC_TRY(get(buffer, sizes_.layer, "a buffer for streamed layers"));
   }
   if (fused_layers(model_, plan_) != 0) NWC_TRY(get(stream_buffers_[0], sizes_.layer, "a buffer for one layer"));
-  if (plan_.embedding_resident) NWC_TRY(get(embedding_, sizes_.embedding, "the embedding"));
-  if (!plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
-  if (plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));
-  if (!plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
+  if (layout_.has_embedding() && plan_.embedding_resident) NWC_TRY(get(embedding_, sizes_.embedding, "the embedding"));
+  if (layout_.has_embedding() && !plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
+  if (layout_.has_head() && plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));
+  if (layout_.has_head() && !plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
   NWC_TRY(cache_.allocate(layout_, plan_.context, plan_.batch, params_.kv_dtype, &allocated_));
   NWC_TRY(get(x_, sizes_.hidden, "the residual stream"));
   NWC_TRY(get(normed_, sizes_.hidden, "the normed hidden states"));
@@ -149,9 +151,8 @@ Status ForwardCpu::load(const Progress& progress) {
   if (embedding_.size() != 0) source_.will_decode(layout_.embedding);
   if (head_.size() != 0) source_.will_decode(layout_.head);
   for (uint32_t l = 0; l < kLayersAhead; ++l) source_.will_decode_layer(l);
-  NWC_TRY(source_.decode_vectors(vectors_.as<float>()));
-  const uint32_t position_rows = model_.ends.position_rows;
-  if (position_rows != 0) {
+  NWC_TRY(source_.decode_vectors(layout_.vectors, vectors_.as<float>()));
+  if (const uint32_t position_rows = model_.ends.position_rows; layout_.positions != kNoTensor) {
     const size_t size = size_t{position_rows} * model_.hidden_size * dtype_size(row_dtype_);
     NWC_TRY(source_.decode_rows(layout_.positions, 0, position_rows, MutableBytes(positions_.data(), size)));
   }
@@ -220,12 +221,13 @@ Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
   if (scale != 1) {
     for (size_t i = 0; i < numbers; ++i) x_.as<float>()[i] *= scale;
   }
-  if (model_.ends.position_rows == 0) return {};
-  for (size_t t = 0; t < tokens.size(); ++t) {
+  for (size_t t = 0; t < tokens.size() && layout_.positions != kNoTensor; ++t) {
     widen_row(row_dtype_, positions_.data() + (position_ + t) * row_bytes, normed_.as<float>());
     float* out = x_.as<float>() + t * n;
     for (uint32_t i = 0; i < n; ++i) out[i] += normed_.as<float>()[i];
   }
+  const float* const type = vector(layout_.token_types_at);  // the first row: every token is of type 0
+  if (type != nullptr) add_bias(runner_, static_cast<uint32_t>(tokens.size()), n, type, x_.as<float>(), n);
   return {};
 }
 
@@ -342,6 +344,10 @@ Status ForwardCpu::run_step(const Step& step, uint32_t layer, const uint8_t* wei
     case StepKind::kShare:
       experts_->share(layer, tokens, block.dense_width(), width(layer, Slot::kInner), inner_.as<float>());
       break;
+    case StepKind::kScale:
+      scale_rows(runner_, tokens, model_.hidden_size, vector(layout_.layers[layer].vector(step.gain)),
+                 slot(step.in).as<float>());
+      break;
     case StepKind::kAdd:
       add_rows(runner_, tokens, model_.hidden_size, step.scale, slot(step.out).as<float>(), slot(step.in).as<float>());
       break;
@@ -362,10 +368,23 @@ Status ForwardCpu::run(std::span<const uint32_t> tokens, uint32_t position) {
   return run_layers(static_cast<uint32_t>(tokens.size()));
 }
 
+Status ForwardCpu::run_embedded(std::span<const float> x) {
+  position_ = 0;
+  std::copy(x.begin(), x.end(), x_.as<float>());
+  return run_layers(static_cast<uint32_t>(x.size() / model_.hidden_size));
+}
+
 Status ForwardCpu::run_layers(uint32_t tokens) {
   const LayerStream::Running running(stream_.get());
   for (uint32_t t = 0; t < tokens; ++t) {
     rotary_.angles(position_ + t, angles_.as<float>() + size_t{t} * rotary_.width());
+  }
+  const uint32_t n = model_.hidden_size;
+  const BlockSpec& first = model_.blocks.front();
+  if (model_.ends.encoder.embedding_norm) {
+    const NormParams params{first.norm, first.norm_eps, vector(layout_.embedding_norm_at),
+                            vector(layout_.embedding_norm_bias_at)};
+    norm_rows(kernels_, runner_, tokens, n, params, rows_of(x_.as<float>(), n), rows_of(x_.as<float>(), n));
   }
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     if (l < plan_.resident_layers) {
@@ -386,15 +405,19 @@ Status ForwardCpu::run_layers(uint32_t tokens) {
     stream_->release();
     NWC_TRY(status);
   }
-  const uint32_t n = model_.hidden_size;
-  const BlockSpec& first = model_.blocks.front();
-  if (!model_.ends.final_norm) {
+  if (!layout_.norms_states()) {
     std::copy_n(x_.as<float>(), size_t{tokens} * n, normed_.as<float>());
     return {};
   }
   const NormParams params{first.norm, first.norm_eps, vector(layout_.final_norm_at),
                           vector(layout_.final_norm_bias_at)};
   norm_rows(kernels_, runner_, tokens, n, params, rows_of(x_.as<float>(), n), rows_of(normed_.as<float>(), n));
+  return {};
+}
+
+Status ForwardCpu::hidden(uint32_t first, uint32_t count, float* out) {
+  const size_t n = model_.hidden_size;
+  std::copy_n(normed_.as<float>() + first * n, count * n, out);
   return {};
 }
 

@@ -42,6 +42,8 @@ class ForwardVulkan final : public Forward {
   Status allocate();
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
+  Status run_embedded(std::span<const float> x) override;
+  Status hidden(uint32_t first, uint32_t count, float* out) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
   bool can_go_back(size_t from, size_t to) const override;
   ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
@@ -51,7 +53,14 @@ class ForwardVulkan final : public Forward {
   Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind);
   Status upload(const DeviceBuffer& to, uint64_t bytes);
   Status embed_on_host(std::span<const uint32_t> tokens);
-  Status begin_batch(std::span<const uint32_t> tokens);
+  /// Without tokens, x_ has been filled.
+  Status begin_batch(std::span<const uint32_t> tokens, uint32_t count);
+  Status run_layers(std::span<const uint32_t> tokens, uint32_t count);
+  /// Of what goes into the first block, or comes out of the last one.
+  LayerOps::Norm norm_of_ends(uint32_t gain_at, uint32_t bias_at) const {
+    const BlockSpec& first = model_.blocks.front();
+    return {first.norm, first.norm_eps, model_.hidden_size, 1, gain_at, bias_at};
+  }
   Status record_step(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
   Status record_norm(const Step& step, uint32_t layer, uint32_t tokens);
   Status record_qk_norm(uint32_t layer, uint32_t tokens);
@@ -117,7 +126,7 @@ Status ForwardVulkan::allocate() {
     return get(buffer, bytes, MemoryKind::kDevice);
   };
   NWC_TRY(on_device(vectors_, sizes_.vectors));
-  if (model_.ends.position_rows != 0) NWC_TRY(on_device(positions_, sizes_.positions));
+  if (layout_.positions != kNoTensor) NWC_TRY(on_device(positions_, sizes_.positions));
   layers_.resize(plan_.resident_layers);
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     NWC_TRY(on_device(layers_[l], weights_.layer_bytes(l)));
@@ -126,10 +135,12 @@ Status ForwardVulkan::allocate() {
     for (DeviceBuffer& buffer : stream_buffers_) NWC_TRY(on_device(buffer, sizes_.layer));
   }
   if (fused_layers(model_, plan_) != 0) NWC_TRY(on_device(stream_buffers_[0], sizes_.layer));
-  if (plan_.embedding_resident) NWC_TRY(on_device(embedding_, sizes_.embedding));
-  if (!plan_.embedding_resident) NWC_TRY(row_.allocate(sizes_.embedding_row, &allocated_, "an embedding row"));
-  if (plan_.head_resident && !model_.tied_embeddings) NWC_TRY(on_device(head_, sizes_.head));
-  if (!plan_.head_resident) NWC_TRY(on_device(head_band_, sizes_.head_band));
+  const bool has_embedding = layout_.has_embedding();
+  if (has_embedding && plan_.embedding_resident) NWC_TRY(on_device(embedding_, sizes_.embedding));
+  if (has_embedding && !plan_.embedding_resident)
+    NWC_TRY(row_.allocate(sizes_.embedding_row, &allocated_, "an embedding row"));
+  if (plan_.head_resident && layout_.separate_head()) NWC_TRY(on_device(head_, sizes_.head));
+  if (layout_.has_head() && !plan_.head_resident) NWC_TRY(on_device(head_band_, sizes_.head_band));
   cache_.resize(model_.num_layers);
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     NWC_TRY(on_device(cache_[l], device_cache_bytes(layout_.block(l), plan_.context, plan_.batch, params_.kv_dtype)));
@@ -174,7 +185,7 @@ Status ForwardVulkan::load(const Progress& progress) {
   {
     const uint64_t bytes = uint64_t{layout_.vector_elements} * sizeof(float);
     NWC_ASSIGN_OR_RETURN(const DeviceBuffer staging, DeviceBuffer::create(device_, bytes, MemoryKind::kUpload));
-    NWC_TRY(host_source_.decode_vectors(reinterpret_cast<float*>(staging.mapped().data())));
+    NWC_TRY(host_source_.decode_vectors(layout_.vectors, reinterpret_cast<float*>(staging.mapped().data())));
     if (layout_.head_bias_at != kNoVector) {
       const float* bias = reinterpret_cast<const float*>(staging.mapped().data()) + layout_.head_bias_at;
       head_bias_.assign(bias, bias + model_.vocab_size);
@@ -185,9 +196,9 @@ Status ForwardVulkan::load(const Progress& progress) {
     batch_->barrier();
     NWC_TRY(batch_->submit_and_wait());
   }
-  if (model_.ends.position_rows != 0)
+  if (layout_.positions != kNoTensor)
     NWC_TRY(weights_.decode_rows(layout_.positions, 0, model_.ends.position_rows, positions_));
-  if (plan_.embedding_resident) NWC_TRY(weights_.decode_embedding(embedding_));
+  if (embedding_.size() != 0) NWC_TRY(weights_.decode_embedding(embedding_));
   if (head_.size() != 0) NWC_TRY(weights_.decode_head(head_));
   NWC_TRY(report(1));
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
@@ -240,9 +251,8 @@ Status ForwardVulkan::embed_on_host(std::span<const uint32_t> tokens) {
 }
 
 // Uploads ids and angles; begins the batch's first submission with the embedding.
-Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
-  if (!plan_.embedding_resident) NWC_TRY(embed_on_host(tokens));
-  const uint32_t count = static_cast<uint32_t>(tokens.size());
+Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens, uint32_t count) {
+  if (!tokens.empty() && !plan_.embedding_resident) NWC_TRY(embed_on_host(tokens));
   uint8_t* to = upload_.mapped().data();
   // Ids and positions [batch] each, then the angles.
   std::memcpy(to, tokens.data(), tokens.size_bytes());
@@ -257,8 +267,8 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
   batch_->barrier();
   batch_->copy(upload_, 0, inputs_, 0, (uint64_t{angles_at()} + uint64_t{count} * rotary_.width()) * sizeof(float));
   batch_->barrier();
-  const uint32_t n = model_.hidden_size, rows = model_.ends.position_rows;
-  if (plan_.embedding_resident) {
+  const uint32_t n = model_.hidden_size, rows = layout_.positions == kNoTensor ? 0 : model_.ends.position_rows;
+  if (!tokens.empty() && plan_.embedding_resident) {
     NWC_TRY(weights_.embed(*batch_, embedding_, inputs_, count, x_));
     batch_->barrier();
   }
@@ -266,6 +276,14 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens) {
     NWC_TRY(ops_.embed(*batch_, weights_.rows(positions_, rows, n), inputs_, plan_.batch, count, x_, 1, true));
     batch_->barrier();
   }
+  if (layout_.token_types_at != kNoVector) {  // the first row: every token is of type 0
+    NWC_TRY(ops_.add_rows(*batch_, count, n, 1, {&x_, 0, n}, {&vectors_, layout_.token_types_at, 0}));
+    batch_->barrier();
+  }
+  if (!model_.ends.encoder.embedding_norm) return {};
+  NWC_TRY(ops_.norm(*batch_, norm_of_ends(layout_.embedding_norm_at, layout_.embedding_norm_bias_at), count, {&x_, 0, n},
+                    vectors_, {&x_, 0, n}));
+  batch_->barrier();
   return {};
 }
 
@@ -370,6 +388,9 @@ Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const Device
       macs_ = 0;
       return experts_->run(*batch_, layer, tokens, slot(step.in, true), step.accumulate, slot(step.out, false));
     case StepKind::kShare: return experts_->share(*batch_, layer, tokens, block.dense_width(), activated_);
+    case StepKind::kScale:
+      return ops_.scale_rows(*batch_, tokens, n, {&slot(step.in, false), 0, n},
+                             {&vectors_, layout_.layers[layer].vector(step.gain), 0});
   }
   return {};
 }
@@ -392,11 +413,37 @@ bool ForwardVulkan::can_go_back(size_t from, size_t to) const {
 
 Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
   position_ = position;
-  const uint32_t count = static_cast<uint32_t>(tokens.size());
+  return run_layers(tokens, static_cast<uint32_t>(tokens.size()));
+}
+
+Status ForwardVulkan::run_embedded(std::span<const float> x) {
+  position_ = 0;
+  std::memcpy(upload_.mapped().data(), x.data(), x.size_bytes());
+  NWC_TRY(upload(x_, x.size_bytes()));
+  return run_layers({}, static_cast<uint32_t>(x.size() / model_.hidden_size));
+}
+
+Status ForwardVulkan::hidden(uint32_t first, uint32_t count, float* out) {
+  const uint64_t row = uint64_t{model_.hidden_size} * sizeof(float);
+  const uint32_t most = static_cast<uint32_t>(std::max<uint64_t>(1, readback_.size() / row));
+  for (uint32_t done = 0; done < count; done += most) {
+    const uint64_t bytes = std::min(most, count - done) * row;
+    NWC_TRY(batch_->begin());
+    batch_->barrier();
+    batch_->copy(normed_, (first + done) * row, readback_, 0, bytes);
+    batch_->barrier();
+    NWC_TRY(batch_->submit_and_wait());
+    NWC_TRY(readback_.invalidate());
+    std::memcpy(reinterpret_cast<uint8_t*>(out) + done * row, readback_.mapped().data(), static_cast<size_t>(bytes));
+  }
+  return {};
+}
+
+Status ForwardVulkan::run_layers(std::span<const uint32_t> tokens, uint32_t count) {
   const uint64_t most = most_macs();
   const uint64_t layer_macs = layout_.max_layer_elements() * count;
   const bool from_payloads = plan_.mode == SessionMode::kFused && count <= kMaxFusedBatch;
-  NWC_TRY(begin_batch(tokens));
+  NWC_TRY(begin_batch(tokens, count));
   const LayerStream::Running running(stream_.get());
   macs_ = 0;
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
@@ -417,9 +464,8 @@ Status ForwardVulkan::run(std::span<const uint32_t> tokens, uint32_t position) {
     }
   }
   const uint32_t n = model_.hidden_size;
-  if (model_.ends.final_norm) {
-    const BlockSpec& first = model_.blocks.front();
-    const LayerOps::Norm norm{first.norm, first.norm_eps, n, 1, layout_.final_norm_at, layout_.final_norm_bias_at};
+  if (layout_.norms_states()) {
+    const LayerOps::Norm norm = norm_of_ends(layout_.final_norm_at, layout_.final_norm_bias_at);
     NWC_TRY(ops_.norm(*batch_, norm, count, {&x_, 0, n}, vectors_, {&normed_, 0, n}));
   } else {
     batch_->copy(x_, 0, normed_, 0, uint64_t{count} * n * sizeof(float));

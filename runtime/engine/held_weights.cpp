@@ -119,6 +119,7 @@ HeldWeights hold_floats(const ModelLayout& layout, Dtype dtype) {
       to.experts.push_back({false, dtype, {}, m.rows, m.cols, m.offset * size, uint64_t{m.rows} * m.cols * size});
   }
   const ModelRecord& model = layout.model;
+  if (!layout.has_embedding()) return held;
   held.embedding = {
       false, dtype, {}, model.vocab_size, model.hidden_size, 0, uint64_t{model.vocab_size} * model.hidden_size * size};
   if (!model.tied_embeddings) held.head = held.embedding;
@@ -175,8 +176,8 @@ Result<HeldForms> hold_integers(const NwcFile& file, const ModelLayout& layout, 
     *packed = std::move(both.packed);
     return {};
   };
-  NWC_TRY(hold_end(layout.embedding, &held.q8.embedding, &held.packed.embedding));
-  if (!layout.model.tied_embeddings) NWC_TRY(hold_end(layout.head, &held.q8.head, &held.packed.head));
+  if (layout.has_embedding()) NWC_TRY(hold_end(layout.embedding, &held.q8.embedding, &held.packed.embedding));
+  if (layout.separate_head()) NWC_TRY(hold_end(layout.head, &held.q8.head, &held.packed.head));
   return held;
 }
 

@@ -173,6 +173,13 @@ void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float scale, float* x
   });
 }
 
+void scale_rows(Runner& runner, uint32_t tokens, uint32_t n, const float* scale, float* x) {
+  parallel_for(runner, tokens, [&](uint32_t t, uint32_t) {
+    float* row = x + size_t{t} * n;
+    for (uint32_t i = 0; i < n; ++i) row[i] *= scale[i];
+  });
+}
+
 void add_bias(Runner& runner, uint32_t tokens, uint32_t n, const float* bias, float* x, size_t stride) {
   for_rows(runner, tokens, [&](uint32_t t) {
     float* out = x + size_t{t} * stride;

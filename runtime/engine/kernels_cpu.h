@@ -51,6 +51,9 @@ void norm_rows(const KernelTable& kernels, Runner& runner, uint32_t rows, uint32
 /// x[t][n] += scale * y[t][n].
 void add_rows(Runner& runner, uint32_t tokens, uint32_t n, float scale, float* x, const float* y);
 
+/// x[t][n] *= scale[n].
+void scale_rows(Runner& runner, uint32_t tokens, uint32_t n, const float* scale, float* x);
+
 /// x[t][n] += bias[n].
 void add_bias(Runner& runner, uint32_t tokens, uint32_t n, const float* bias, float* x, size_t stride);
 

@@ -127,6 +127,13 @@ Status LayerOps::add_rows(CommandBatch& batch, uint32_t tokens, uint32_t n, floa
                         {groups_for(n, kElementwiseGroup), tokens, 1});
 }
 
+Status LayerOps::scale_rows(CommandBatch& batch, uint32_t tokens, uint32_t n, const DeviceRows& x,
+                            const DeviceRows& y) const {
+  const AddPush push{.n = n, .x_stride = x.stride, .y_at = y.at, .y_stride = y.stride, .multiply = 1};
+  return batch.dispatch({ShaderId::kAddRows, {}, 0}, {x.buffer, y.buffer, nullptr, nullptr}, push,
+                        {groups_for(n, kElementwiseGroup), tokens, 1});
+}
+
 Status LayerOps::matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tokens, const DeviceRows& in,
                         const DeviceRows& out, bool add) const {
   const bool few = tokens <= kFewTokens;
@@ -199,7 +206,8 @@ Status LayerOps::attend(CommandBatch& batch, const BlockSpec& block, uint32_t to
                            .piece = split.piece,
                            .pieces = split.pieces,
                            .statistics_at = static_cast<uint32_t>(sums / 2),
-                           .sinks_at = sinks.buffer != nullptr ? sinks.at : kNoVectorAt};
+                           .sinks_at = sinks.buffer != nullptr ? sinks.at : kNoVectorAt,
+                           .seen_end = block.causal ? 0 : position + tokens};
   const uint32_t wide = !f32 && block.head_dim % 8 == 0 ? 1 : 0;
   const bool whole = split.pieces == 1;
   NWC_TRY(batch.dispatch({ShaderId::kAttention, {f32 ? 1u : 0u, split.queries, wide}, 0},

@@ -68,6 +68,8 @@ class LayerOps {
   /// x [tokens][n] += scale * y; y.stride 0: one row for all tokens.
   Status add_rows(CommandBatch& batch, uint32_t tokens, uint32_t n, float scale, const DeviceRows& x,
                   const DeviceRows& y) const;
+  /// x [tokens][n] *= y; y.stride 0: one row for all tokens.
+  Status scale_rows(CommandBatch& batch, uint32_t tokens, uint32_t n, const DeviceRows& x, const DeviceRows& y) const;
   /// out [tokens][w.rows] = (add: +=) in [tokens][w.cols] w^T.
   Status matmul(CommandBatch& batch, const DeviceMatrix& w, uint32_t tokens, const DeviceRows& in,
                 const DeviceRows& out, bool add) const;

@@ -142,8 +142,8 @@ Result<bool> WeightSource::decode_layer_piece(uint32_t layer, uint32_t piece, Mu
   return true;
 }
 
-Status WeightSource::decode_vectors(float* out) {
-  for (const VectorPlace& vector : layout_.vectors) {
+Status WeightSource::decode_vectors(std::span<const VectorPlace> vectors, float* out) {
+  for (const VectorPlace& vector : vectors) {
     float* to = out + vector.at;
     const MutableBytes bytes(reinterpret_cast<uint8_t*>(to), size_t{vector.size} * sizeof(float));
     NWC_TRY(decode(vector.tensor, 0, file_.tensors()[vector.tensor].rows(), Dtype::kF32, bytes));

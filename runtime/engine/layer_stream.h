@@ -63,8 +63,8 @@ class WeightSource {
   Status decode_matrix(size_t tensor, const HeldMatrix& held, MutableBytes out);
   /// Rows [begin, end) of a matrix as HeldWeights::row_dtype.
   Status decode_rows(size_t tensor, uint64_t begin, uint64_t end, MutableBytes out);
-  /// All gains and biases in f32, [ModelLayout::vector_elements].
-  Status decode_vectors(float* out);
+  /// In f32, each at its place: ModelLayout::vectors, or its ends.
+  Status decode_vectors(std::span<const VectorPlace> vectors, float* out);
 
  private:
   Status decode(size_t tensor, uint64_t begin, uint64_t end, Dtype dtype, MutableBytes out);

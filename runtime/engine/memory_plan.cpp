@@ -9,6 +9,7 @@
 #include "runtime/codec/tensor_decode.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/attention_split.h"
+#include "runtime/engine/encoder_ends.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/integer_product.h"
 #include "runtime/engine/kernels_cpu.h"
@@ -55,8 +56,10 @@ uint64_t integer_scratch(const NwcFile& file, const std::vector<size_t>& tensors
 }
 
 uint64_t integer_scratch(const NwcFile& file, const ModelLayout& layout, const HeldWeights& held, uint32_t workers) {
-  uint64_t most = std::max(integer_scratch(file, {layout.embedding}, {&held.embedding}, workers),
-                           integer_scratch(file, {layout.head}, {&held.output(layout)}, workers));
+  uint64_t most = 0;
+  if (layout.has_embedding()) most = integer_scratch(file, {layout.embedding}, {&held.embedding}, workers);
+  if (layout.has_head())
+    most = std::max(most, integer_scratch(file, {layout.head}, {&held.output(layout)}, workers));
   for (uint32_t l = 0; l < layout.layers.size(); ++l) {
     const auto scratch_of = [&](std::span<const PlacedMatrix> matrices) {
       std::vector<size_t> tensors;
@@ -111,7 +114,7 @@ class Planner {
     plan.requantized = held_->requantized;
     uint64_t experts = 0;
     if (!checked_mul(plan.expert_slots, s.expert, &experts)) experts = UINT64_MAX / 4;  // no budget holds that
-    plan.weights = s.vectors + s.positions + resident_bytes(plan.resident_layers) +
+    plan.weights = s.vectors + s.positions + s.encoder + resident_bytes(plan.resident_layers) +
                    (plan.embedding_resident ? s.embedding : 0) + (plan.head_resident ? s.head : 0) + experts;
     plan.num_experts = num_experts_;
     const bool fused = plan.mode == SessionMode::kFused;
@@ -232,6 +235,7 @@ class Planner {
 
   /// Batches to try with this context.
   std::vector<uint32_t> batches(std::span<const uint32_t> candidates, uint32_t context) const {
+    if (layout_.model.is_encoder()) return {context};
     if (params_.batch != 0) return {std::min(params_.batch, context)};
     std::vector<uint32_t> list;
     for (uint32_t b : candidates) {
@@ -246,7 +250,10 @@ class Planner {
     for (const BlockSpec& block : layout_.model.blocks) most = std::max(most, block.experts.per_token);
     return std::min(most, num_experts_);
   }
-  uint32_t least_batch(uint32_t context) const { return params_.batch != 0 ? std::min(params_.batch, context) : 1; }
+  uint32_t least_batch(uint32_t context) const {
+    if (layout_.model.is_encoder()) return context;
+    return params_.batch != 0 ? std::min(params_.batch, context) : 1;
+  }
 
   /// Products with coded weights need less memory than decoding layer by layer, and with a linear synthesis they are
   /// faster for single tokens (doc/measurements.md, "Memory and tokens by mode"). A network takes most of the time
@@ -373,13 +380,17 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
                                                                         2 * uint64_t{experts.per_token} + 1)));
   }
   s.vectors = Buffer::rounded(uint64_t{layout.vector_elements} * sizeof(float));
-  s.positions = Buffer::rounded(uint64_t{m.ends.position_rows} * m.hidden_size * element);
-  const TensorRecord& head = file.tensors()[layout.head];
-  const uint64_t tile_rows = head.storage == Storage::kCoded ? head.tile_rows : 16;
-  const uint64_t bands = std::max<uint64_t>(1, kHeadBandElements / m.hidden_size / tile_rows);
-  s.head_band_rows = static_cast<uint32_t>(std::min<uint64_t>(m.vocab_size, bands * tile_rows));
-  s.head_band = Buffer::rounded(uint64_t{s.head_band_rows} * m.hidden_size * element);
-  s.embedding_row = Buffer::rounded(m.hidden_size * element);
+  if (layout.positions != kNoTensor)
+    s.positions = Buffer::rounded(uint64_t{m.ends.position_rows} * m.hidden_size * element);
+  if (layout.has_head()) {
+    const TensorRecord& head = file.tensors()[layout.head];
+    const uint64_t tile_rows = head.storage == Storage::kCoded ? head.tile_rows : 16;
+    const uint64_t bands = std::max<uint64_t>(1, kHeadBandElements / m.hidden_size / tile_rows);
+    s.head_band_rows = static_cast<uint32_t>(std::min<uint64_t>(m.vocab_size, bands * tile_rows));
+    s.head_band = Buffer::rounded(uint64_t{s.head_band_rows} * m.hidden_size * element);
+  }
+  if (layout.has_embedding()) s.embedding_row = Buffer::rounded(m.hidden_size * element);
+  if (m.is_encoder()) s.encoder = EncoderEnds::bytes(layout, context, num_workers(params));
   s.kv_cache = KvCache::bytes(layout, context, batch, params.kv_dtype);
   s.hidden = floats(m.hidden_size);
   s.qkv = floats(layout.max_width(Slot::kQkv));
@@ -402,7 +413,7 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
     s.activated = floats(inner);
     s.inputs = floats(uint64_t{2} + angles + m.hidden_size);
     place_device_experts(layout, batch, &s);
-    s.logits = Buffer::rounded(uint64_t{kDeviceLogitRows} * m.vocab_size * sizeof(float));
+    s.logits = Buffer::rounded(uint64_t{kDeviceLogitRows} * std::max(m.vocab_size, m.hidden_size) * sizeof(float));
     return s;
   }
   s.worker_scratch =

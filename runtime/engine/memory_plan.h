@@ -24,6 +24,7 @@ struct SessionSizes {
   uint64_t angles = 0;          ///< [batch][RotaryTables::width()]
   uint64_t integers = 0;        ///< inputs of products with integers
   uint64_t worker_scratch = 0;  ///< per worker of the CPU
+  uint64_t encoder = 0;         ///< EncoderEnds
   // Of a mixture of experts only:
   uint64_t expert = 0;  ///< the largest expert's matrices
   uint64_t routed = 0;  ///< [batch][2 per_token + 1]
@@ -36,7 +37,7 @@ struct SessionSizes {
   uint64_t activated = 0;    ///< [batch][intermediate]
   uint64_t partials = 0;     ///< of attention that is split over the positions of a long context
   uint64_t inputs = 0;       ///< token ids, angles, embedding rows: on both sides
-  uint64_t logits = 0;       ///< [kDeviceLogitRows][vocab]: on both sides
+  uint64_t logits = 0;       ///< [kDeviceLogitRows][vocab], and no less than a token's hidden state: on both sides
   // On a device, of a mixture of experts, whose router_logits are on both sides:
   uint64_t expert_rows = 0;       ///< [batch * per_token][hidden]: inputs of experts, which their outputs replace
   uint64_t expert_activated = 0;  ///< [batch * per_token][experts' intermediate]

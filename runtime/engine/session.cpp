@@ -2,8 +2,10 @@
 #include "runtime/engine/session.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/base/str_cat.h"
+#include "runtime/engine/encoder_ends.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/memory_plan.h"
 #include "runtime/engine/weight_type.h"
@@ -30,6 +32,10 @@ struct Session::Impl {
     last_batch = 0;
   }
   Status check_tokens(std::span<const uint32_t> tokens) const;
+  Status load_ends();
+  template <typename Work>
+  Status encode(uint32_t count, std::span<const uint32_t> ids, std::span<float> hidden, std::span<float> embedding,
+                Work&& work);
   uint32_t position() const { return static_cast<uint32_t>(sequence.size()); }
   CpuLevel cpu() const { return std::min(params.max_cpu, detect_cpu_level()); }
 
@@ -43,6 +49,8 @@ struct Session::Impl {
   MemoryPlan plan;
   std::unique_ptr<Forward> forward;
   StatusCode broken = StatusCode::kOk;  ///< why there is no forward pass any more
+  std::unique_ptr<EncoderEnds> ends;  ///< of an encoder
+  uint64_t end_bytes = 0;             ///< that it holds
 
   std::vector<uint32_t> sequence;
   size_t cached = 0;        ///< of them, the first ones, whose keys and values are in the cache; eval() adds the others
@@ -50,6 +58,8 @@ struct Session::Impl {
 };
 
 namespace {
+
+constexpr char kNoLogits[] = "the model is an encoder, which predicts no tokens: ask for embeddings";
 
 /// The device has failed, or there is none, or it does not do what the model needs: the CPU can.
 bool cpu_may_do_it(const Status& status) {
@@ -90,6 +100,14 @@ Status Session::Impl::start(const Progress& progress) {
   }
   NWC_TRY(made.status());
   forward = std::move(made).value();
+  return ends != nullptr || !layout.model.is_encoder() ? Status() : load_ends();
+}
+
+Status Session::Impl::load_ends() {
+  WeightSource source(file, decoder, layout, *plan.held, params.check_crc, runner.num_workers());
+  auto made = std::make_unique<EncoderEnds>(layout, kernel_table(cpu()), runner);
+  NWC_TRY(made->load(source, plan.context, &end_bytes));
+  ends = std::move(made);
   return {};
 }
 
@@ -182,6 +200,7 @@ Status Session::Impl::check_tokens(std::span<const uint32_t> tokens) const {
 }
 
 Status Session::append(uint32_t token) {
+  if (impl_->layout.model.is_encoder()) return unsupported(kNoLogits);
   NWC_TRY(impl_->check_tokens({&token, 1}));
   impl_->sequence.push_back(token);
   return {};
@@ -189,6 +208,7 @@ Status Session::append(uint32_t token) {
 
 Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits) {
   Impl& s = *impl_;
+  if (s.layout.model.is_encoder()) return unsupported(kNoLogits);
   const size_t vocab = s.layout.model.vocab_size;
   const size_t start = s.sequence.size(), cached_before = s.cached;
   if (tokens.empty() && cached_before == start) return invalid_argument("no tokens to evaluate");
@@ -221,8 +241,81 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
   return {};
 }
 
+// work(forward) passes `count` tokens, all of a sequence, through the layers.
+template <typename Work>
+Status Session::Impl::encode(uint32_t count, std::span<const uint32_t> ids, std::span<float> hidden,
+                             std::span<float> embedding, Work&& work) {
+  const ModelRecord& m = layout.model;
+  const size_t states = size_t{count} * m.hidden_size;
+  if (!hidden.empty() && hidden.size() < states) {
+    return Status(StatusCode::kBufferTooSmall, str_cat("hidden states: need ", states, " floats, got ", hidden.size()));
+  }
+  if (!embedding.empty() && embedding.size() < m.embedding_size()) {
+    return Status(StatusCode::kBufferTooSmall,
+                  str_cat("embedding: need ", m.embedding_size(), " floats, got ", embedding.size()));
+  }
+  sequence.clear();
+  cached = last_batch = 0;
+  float* const out = hidden.empty() ? ends->states() : hidden.data();
+  const Status passed = on_either([&](Forward& f) {
+    Status status = work(f);
+    return status.ok() ? f.hidden(0, count, out) : status;
+  });
+  if (!passed.ok()) return passed;
+  if (!embedding.empty()) ends->pool(out, count, ids, embedding.data());
+  return {};
+}
+
+Status Session::embed(std::span<const uint32_t> tokens, std::span<float> hidden, std::span<float> embedding) {
+  Impl& s = *impl_;
+  const ModelRecord& m = s.layout.model;
+  if (!m.is_encoder()) return unsupported("the model predicts tokens, it is no encoder of texts");
+  if (m.ends.encoder.of_images()) return unsupported("the model is an encoder of images, and was given a text");
+  if (tokens.empty()) return invalid_argument("no tokens to embed");
+  const std::vector<uint32_t> before = std::exchange(s.sequence, {});
+  const Status checked = s.check_tokens(tokens);
+  if (!checked.ok()) {
+    s.sequence = before;
+    return checked;
+  }
+  NWC_TRY(s.encode(static_cast<uint32_t>(tokens.size()), tokens, hidden, embedding,
+                   [&](Forward& forward) { return forward.run(tokens, 0); }));
+  s.sequence.assign(tokens.begin(), tokens.end());
+  s.cached = s.sequence.size();
+  s.last_batch = static_cast<uint32_t>(s.cached);
+  return {};
+}
+
+Status Session::embed_image(std::span<const float> pixels, std::span<float> hidden, std::span<float> embedding) {
+  Impl& s = *impl_;
+  const ModelRecord& m = s.layout.model;
+  const EncoderSpec& e = m.ends.encoder;
+  if (!m.is_encoder() || !e.of_images()) return unsupported("the model is no encoder of images");
+  if (pixels.size() != s.ends->num_pixels())
+    return invalid_argument(str_cat("an image of ", pixels.size(), " numbers, the model takes ", e.channels, " x ",
+                                    e.image_height, " x ", e.image_width));
+  if (!std::all_of(pixels.begin(), pixels.end(), [](float p) { return std::isfinite(p); }))
+    return invalid_argument("a pixel of the image is not a finite number");
+  const std::span<const float> x = s.ends->embed_image(pixels);
+  return s.encode(s.ends->num_image_tokens(), {}, hidden, embedding,
+                  [&](Forward& forward) { return forward.run_embedded(x); });
+}
+
+Status Session::hidden(uint32_t first, uint32_t count, std::span<float> out) {
+  Impl& s = *impl_;
+  if (count == 0 || first > s.last_batch || count > s.last_batch - first) {
+    return invalid_argument(str_cat("hidden states of tokens ", first, " to ", uint64_t{first} + count,
+                                    " wanted, the last batch has ", s.last_batch));
+  }
+  const size_t need = size_t{count} * s.layout.model.hidden_size;
+  if (out.size() < need)
+    return Status(StatusCode::kBufferTooSmall, str_cat("hidden states: need ", need, " floats, got ", out.size()));
+  return s.on_either([&](Forward& f) { return f.hidden(first, count, out.data()); });
+}
+
 Status Session::logits(uint32_t first, uint32_t count, std::span<float> out) {
   Impl& s = *impl_;
+  if (s.layout.model.is_encoder()) return unsupported(kNoLogits);
   if (count == 0 || first > s.last_batch || count > s.last_batch - first) {
     return invalid_argument(str_cat("logits of tokens ", first, " to ", uint64_t{first} + count,
                                     " wanted, the last batch has ", s.last_batch));
@@ -253,6 +346,8 @@ Compute Session::compute() const { return impl_->params.compute; }
 ExpertStats Session::expert_stats() const {
   return impl_->forward == nullptr ? ExpertStats() : impl_->forward->expert_stats();
 }
-uint64_t Session::allocated_bytes() const { return impl_->forward == nullptr ? 0 : impl_->forward->allocated_bytes(); }
+uint64_t Session::allocated_bytes() const {
+  return impl_->end_bytes + (impl_->forward == nullptr ? 0 : impl_->forward->allocated_bytes());
+}
 
 }  // namespace nwc

@@ -138,9 +138,24 @@ class Session {
   /// Appends tokens to the sequence and passes them, after those that append() left, through the layers, in batches of
   /// at most batch(). Any number; none only after append().
   /// shapes: logits [vocab_size] for kLast, [tokens.size()][vocab_size] for kAll, unused for kNone
-  /// errors: kInvalidArgument (token id out of range, no tokens), kLimit (context full), kBufferTooSmall: all of these
+  /// errors: kUnsupported (an encoder), kInvalidArgument (token id out of range, no tokens), kLimit (context full),
+  ///         kBufferTooSmall: all of these
   ///         before anything changes; the decoder's errors: the position is then where it was before the call
   Status eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits);
+
+  /// Reads one text whole, as an encoder does, and gives its embedding; the sequence is this text afterwards.
+  /// shapes: hidden [tokens.size()][hidden_size], or empty; embedding [embedding_size], or empty
+  /// errors: kUnsupported (no encoder of texts), kInvalidArgument (token id, no tokens), kLimit (more than the
+  ///         context), kBufferTooSmall, the decoder's
+  Status embed(std::span<const uint32_t> tokens, std::span<float> hidden, std::span<float> embedding);
+  /// The same of an image.
+  /// shapes: pixels [channels][height][width] (model().ends.encoder), normalized as the model was trained;
+  ///         hidden [max_positions][hidden_size], or empty; embedding [embedding_size], or empty
+  /// errors: kUnsupported (no encoder of images), kInvalidArgument (another number of pixels, or not finite ones),
+  ///         kBufferTooSmall, the decoder's
+  Status embed_image(std::span<const float> pixels, std::span<float> hidden, std::span<float> embedding);
+  /// Final hidden states of tokens of the last batch, as logits(). out [count][hidden_size].
+  Status hidden(uint32_t first, uint32_t count, std::span<float> out);
 
   /// Appends a token that the next eval() passes through the layers: nobody needs its logits yet.
   /// errors: kInvalidArgument (out of range), kLimit (context full)

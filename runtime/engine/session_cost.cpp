@@ -87,8 +87,8 @@ Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dt
   for (uint32_t l = 0; l < layout.layers.size(); ++l)
     for (const PlacedMatrix& m : layout.layers[l].matrices) add(m.tensor, l < plan.resident_layers, true);
   add_experts(layout, plan, &cost, &multiplied);
-  add(layout.head, plan.head_resident, true);
-  if (layout.head != layout.embedding) add(layout.embedding, plan.embedding_resident, false);
+  if (layout.has_head()) add(layout.head, plan.head_resident, true);
+  if (layout.has_embedding() && layout.head != layout.embedding) add(layout.embedding, plan.embedding_resident, false);
   cost.load_seconds = seconds(cost.resident_weights, rates.decoded_weights);
   cost.decode_seconds_per_token =
       seconds(cost.weights_per_token, plan.mode == SessionMode::kFused ? rates.fused_weights : rates.decoded_weights);

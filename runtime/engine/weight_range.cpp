@@ -89,8 +89,9 @@ Range range_of_raw(const NwcFile& file, size_t tensor) {
 std::string why_not_f16(const NwcFile& file, const ModelLayout& layout) {
   std::vector<double> by_level;
   if (file.codec()) by_level = largest_by_level(*file.codec());
-  std::vector<size_t> tensors = {layout.embedding};
-  if (layout.head != layout.embedding) tensors.push_back(layout.head);
+  std::vector<size_t> tensors;
+  if (layout.has_embedding()) tensors.push_back(layout.embedding);
+  if (layout.separate_head()) tensors.push_back(layout.head);
   for (const LayerLayout& layer : layout.layers) {
     for (const PlacedMatrix& m : layer.matrices) tensors.push_back(m.tensor);
     for (const PlacedMatrix& m : layer.expert_matrices) tensors.push_back(m.tensor);

@@ -62,6 +62,8 @@ struct BlockSpec {
   bool norm_one_plus = false;  ///< the gain is 1 + what is stored (Gemma)
   bool norm_bias = false;
   bool norm_before = true, norm_after = false;  ///< attention and MLP: norms of their inputs, of their outputs
+  bool norm_sum = false;  ///< norms of the residual stream after each has been added to it (BERT); roles as norm_after
+  bool layer_scale = false;  ///< what each adds is multiplied by a vector (DINOv2)
   Parallel parallel = Parallel::kNone;
   float norm_eps = 0;
   float residual_scale = 1;  ///< of what attention and MLP add (Granite)
@@ -110,6 +112,41 @@ Position oldest_seen(const BlockSpec& block, Position position) {
   return block.window == 0 || position < block.window ? 0 : position + 1 - block.window;
 }
 
+/// What an embedding is made of.
+enum class Pooling : uint8_t {
+  kNone = 0,       ///< the model is no encoder: it predicts tokens
+  kFirst = 1,      ///< the first token's state
+  kMean = 2,       ///< the mean of all tokens' states
+  kEndOfText = 3,  ///< the state of the first token that is one of eos_ids, else of the last token
+  kAttention = 4,  ///< a block whose one query is learned (SigLIP)
+};
+/// How learned positions of an image come to its grid of patches.
+enum class PositionFit : uint8_t {
+  kExact = 0,
+  kBicubic = 1,             ///< resized (Keys 1981, a = -0.75), pixel centres aligned
+  kBicubicAntialiased = 2,  ///< a = -0.5, the kernel widened where the grid gets smaller
+};
+
+/// The ends of a model that gives hidden states and an embedding, of texts or of images, instead of logits.
+struct EncoderSpec {
+  Pooling pooling = Pooling::kNone;
+  bool embedding_norm = false;  ///< of what goes into the first block, of the kind of block 0's
+  bool class_token = false;     ///< images: a learned token in front of the patches
+  bool patch_bias = false;
+  bool pooler = false;       ///< the pooled state becomes tanh(W x + b)
+  bool pooled_norm = false;  ///< the final norm is of the pooled state alone
+  bool normalized = false;   ///< the embedding is divided by its length
+  PositionFit position_fit = PositionFit::kExact;
+  uint32_t token_types = 0;  ///< texts: rows of learned types; every token is of type 0
+  uint32_t projection = 0;   ///< numbers of the embedding, of a last product; 0: it has hidden_size
+  uint32_t image_height = 0, image_width = 0, patch_size = 0, channels = 0;  ///< pixels; all 0: texts
+  uint32_t registers = 0;  ///< learned tokens without a position between class token and patches
+  bool of_images() const { return patch_size != 0; }
+  uint32_t grid_height() const { return image_height / patch_size; }
+  uint32_t grid_width() const { return image_width / patch_size; }
+  bool operator==(const EncoderSpec&) const = default;
+};
+
 /// What comes before the first block and after the last one.
 struct EndsSpec {
   float embedding_scale = 1;
@@ -118,18 +155,30 @@ struct EndsSpec {
   bool head_bias = false;
   float logit_softcap = 0;  ///< logits become cap * tanh(logit / cap); 0: none
   float logit_scale = 1;
+  EncoderSpec encoder;
   bool operator==(const EndsSpec&) const = default;
 };
 
-/// Tensors of a model by what they do. The values are those of a MODEL section. Roles from kAttentionNorm on stand for
-/// one tensor in each layer.
+/// Tensors of a model by what they do. The values are those of a MODEL section. of_layer() says which stand for one
+/// tensor in each layer.
 enum class Role : uint8_t {
-  kEmbedding = 0,       ///< [vocab][hidden]
-  kPositions = 1,       ///< [position_rows][hidden]
-  kFinalNorm = 2,       ///< [hidden]
-  kFinalNormBias = 3,   ///< [hidden]
-  kHead = 4,            ///< [vocab][hidden]
-  kHeadBias = 5,        ///< [vocab]
+  kEmbedding = 0,      ///< [vocab][hidden]
+  kPositions = 1,      ///< [position_rows][hidden]
+  kFinalNorm = 2,      ///< [hidden]
+  kFinalNormBias = 3,  ///< [hidden]
+  kHead = 4,           ///< [vocab][hidden]
+  kHeadBias = 5,       ///< [vocab]
+  // Of encoders. Leading sizes of 1 do not count in any of them.
+  kTokenTypes = 6,     ///< [types][hidden]
+  kEmbeddingNorm = 7,  ///< [hidden]
+  kEmbeddingNormBias = 8,
+  kPatch = 9,           ///< [hidden][channels][patch][patch]
+  kPatchBias = 10,      ///< [hidden]
+  kClassToken = 11,     ///< [hidden]
+  kRegisters = 12,      ///< [registers][hidden]
+  kPooler = 13,         ///< [hidden][hidden]
+  kPoolerBias = 14,     ///< [hidden]
+  kProjection = 15,     ///< [projection][hidden]
   kAttentionNorm = 16,  ///< [hidden], and so are all norms but those of q and k
   kAttentionNormBias = 17,
   kAttentionPostNorm = 18,
@@ -138,8 +187,10 @@ enum class Role : uint8_t {
   kMlpNormBias = 21,
   kMlpPostNorm = 22,
   kMlpPostNormBias = 23,
-  kQ = 32,  ///< [heads * head_dim][hidden]
-  kK = 33,  ///< [kv_heads * head_dim][hidden]
+  kAttentionScale = 24,  ///< [hidden], with layer_scale
+  kMlpScale = 25,        ///< [hidden]
+  kQ = 32,               ///< [heads * head_dim][hidden]
+  kK = 33,               ///< [kv_heads * head_dim][hidden]
   kV = 34,
   kQkv = 35,  ///< in place of the three: their rows one below the other
   kQBias = 36,
@@ -169,9 +220,22 @@ enum class Role : uint8_t {
   kExpertDown = 67,        ///< [hidden][experts' intermediate]
   kExpertGateUpBias = 68,  ///< [experts][2 experts' intermediate]
   kExpertDownBias = 69,    ///< [experts][hidden]
+  // Of Pooling::kAttention: a block of its own, with the heads, sizes, norms and activation of block 0.
+  kPoolProbe = 80,  ///< [hidden], the query
+  kPoolQkv = 81,    ///< [3 hidden][hidden]
+  kPoolQkvBias = 82,
+  kPoolOutput = 83,  ///< [hidden][hidden]
+  kPoolOutputBias = 84,
+  kPoolNorm = 85,
+  kPoolNormBias = 86,
+  kPoolUp = 87,  ///< [intermediate][hidden]
+  kPoolUpBias = 88,
+  kPoolDown = 89,  ///< [hidden][intermediate]
+  kPoolDownBias = 90,
 };
-inline constexpr uint8_t kFirstLayerRole = 16;
-inline constexpr uint8_t kNumRoles = 70;  ///< above every role
+inline constexpr uint8_t kNumRoles = 91;  ///< above every role
+/// Is there one tensor in each layer?
+constexpr bool of_layer(Role role) { return role >= Role::kAttentionNorm && role < Role::kPoolProbe; }
 /// Is there one tensor for each expert of each layer?
 constexpr bool of_expert(Role role) { return role >= Role::kExpertGate && role <= Role::kExpertDown; }
 const char* role_name(Role role);  ///< nullptr for a value that is none

@@ -14,6 +14,29 @@ const char* role_name(Role role) {
     case Role::kFinalNormBias: return "final norm's bias";
     case Role::kHead: return "output head";
     case Role::kHeadBias: return "output head's bias";
+    case Role::kTokenTypes: return "token types";
+    case Role::kEmbeddingNorm: return "norm of the embedding";
+    case Role::kEmbeddingNormBias: return "bias of the norm of the embedding";
+    case Role::kPatch: return "patch embedding";
+    case Role::kPatchBias: return "patch embedding's bias";
+    case Role::kClassToken: return "class token";
+    case Role::kRegisters: return "register tokens";
+    case Role::kPooler: return "pooler";
+    case Role::kPoolerBias: return "pooler's bias";
+    case Role::kProjection: return "projection";
+    case Role::kAttentionScale: return "scale of attention";
+    case Role::kMlpScale: return "scale of the MLP";
+    case Role::kPoolProbe: return "pooling head's query";
+    case Role::kPoolQkv: return "pooling head's qkv";
+    case Role::kPoolQkvBias: return "pooling head's qkv's bias";
+    case Role::kPoolOutput: return "pooling head's attention output";
+    case Role::kPoolOutputBias: return "pooling head's attention output's bias";
+    case Role::kPoolNorm: return "pooling head's norm";
+    case Role::kPoolNormBias: return "pooling head's norm's bias";
+    case Role::kPoolUp: return "pooling head's up";
+    case Role::kPoolUpBias: return "pooling head's up's bias";
+    case Role::kPoolDown: return "pooling head's down";
+    case Role::kPoolDownBias: return "pooling head's down's bias";
     case Role::kAttentionNorm: return "norm before attention";
     case Role::kAttentionNormBias: return "bias of the norm before attention";
     case Role::kAttentionPostNorm: return "norm after attention";
@@ -89,6 +112,10 @@ float score_scale(const BlockSpec& block) {
 
 bool ModelRecord::has_experts() const {
   return std::any_of(blocks.begin(), blocks.end(), [](const BlockSpec& b) { return b.experts.num_experts != 0; });
+}
+
+bool ModelRecord::whole_sequences() const {
+  return std::any_of(blocks.begin(), blocks.end(), [](const BlockSpec& b) { return !b.causal; });
 }
 
 std::string ModelRecord::tensor_name(Role role, uint32_t layer, uint32_t expert) const {

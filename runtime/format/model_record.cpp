@@ -19,6 +19,10 @@ constexpr uint32_t kMaxExperts = 4096;
 constexpr uint32_t kMaxHeadDim = 1024;
 constexpr uint32_t kMaxPositions = 1u << 24;
 constexpr size_t kMaxEosIds = 16;
+constexpr uint32_t kMaxImageSide = 1u << 14;
+constexpr uint32_t kMaxPatch = 1024;
+constexpr uint32_t kMaxChannels = 64;
+constexpr uint32_t kMaxTypes = 1u << 16;
 constexpr size_t kFixedBytes = 64;
 
 Status check_count(uint32_t value, uint32_t max, const char* field) {
@@ -133,8 +137,70 @@ Status validate_block(const BlockSpec& block) {
   NWC_TRY(check_not_negative(block.clamp, "clamp"));
   if (block.parallel == Parallel::kSharedNorm && !block.norm_before)
     return corrupt("model field parallel shares a norm that the block does not have");
+  if (block.norm_sum && (block.norm_after || block.parallel != Parallel::kNone))
+    return corrupt(
+        "the model norms the residual stream after attention and MLP, which leaves no other norms behind them");
   NWC_TRY(validate_experts(block.experts));
   return validate_rope(block);
+}
+
+bool is_square(uint32_t n) {
+  const auto root = static_cast<uint32_t>(std::lround(std::sqrt(static_cast<double>(n))));
+  return root * root == n;
+}
+
+Status validate_image(const ModelRecord& m) {
+  const EncoderSpec& e = m.ends.encoder;
+  NWC_TRY(check_count(e.patch_size, kMaxPatch, "patch_size"));
+  NWC_TRY(check_count(e.channels, kMaxChannels, "channels"));
+  NWC_TRY(check_count(e.image_height, kMaxImageSide, "image_height"));
+  NWC_TRY(check_count(e.image_width, kMaxImageSide, "image_width"));
+  if (e.patch_size > e.image_height || e.patch_size > e.image_width)
+    return corrupt(str_cat("model field patch_size is ", e.patch_size, ", the image has ", e.image_width, " x ",
+                           e.image_height, " pixels"));
+  if (e.registers > kMaxTypes) return limit_error(str_cat("model field registers is ", e.registers));
+  if (e.registers != 0 && !e.class_token)
+    return corrupt("the model has registers, but no class token in front of them");
+  const uint64_t patches = uint64_t{e.grid_height()} * e.grid_width(), first = e.class_token ? 1 : 0;
+  if (m.max_positions != first + e.registers + patches)
+    return corrupt(str_cat("model field max_positions is ", m.max_positions, ", an image has ",
+                           first + e.registers + patches, " tokens"));
+  const uint32_t rows = m.ends.position_rows;
+  if (rows > kMaxPositions) return limit_error(str_cat("model field position_rows is ", rows));
+  const bool fits = e.position_fit == PositionFit::kExact
+                        ? rows == first + patches
+                        : rows > first && is_square(rows - static_cast<uint32_t>(first));
+  if (rows != 0 && !fits)
+    return corrupt(str_cat("model field position_rows is ", rows, " for a grid of ", e.grid_width(), " x ",
+                           e.grid_height(), " patches"));
+  if (m.vocab_size != 0) return corrupt("the model takes images, and has a vocabulary");
+  if (e.token_types != 0) return corrupt("the model takes images, and has token types");
+  if (e.pooling == Pooling::kEndOfText) return corrupt("the model takes images, which have no end of text");
+  return {};
+}
+
+Status validate_encoder(const ModelRecord& m) {
+  const EncoderSpec& e = m.ends.encoder;
+  if (!m.is_encoder()) return e == EncoderSpec() ? Status() : corrupt("the model describes an encoder without pooling");
+  if (!m.tied_embeddings || m.ends.head_bias || m.ends.logit_softcap != 0 || m.ends.logit_scale != 1)
+    return corrupt("the model is an encoder, and has a head");
+  if (e.projection > kMaxWidth)
+    return limit_error(str_cat("model field projection is ", e.projection, ", the limit is ", kMaxWidth));
+  if (e.pooled_norm && !m.ends.final_norm) return corrupt("the model describes a norm that it does not have");
+  if (e.pooling == Pooling::kAttention && (m.block().q_width() != m.hidden_size || m.block().gated))
+    return corrupt("the model's pooling head needs heads as wide as the hidden states, and an MLP without a gate");
+  if (e.of_images()) return validate_image(m);
+  EncoderSpec text;  // with what one of texts has fields for
+  text.pooling = e.pooling;
+  text.embedding_norm = e.embedding_norm;
+  text.pooler = e.pooler;
+  text.pooled_norm = e.pooled_norm;
+  text.normalized = e.normalized;
+  text.token_types = e.token_types;
+  text.projection = e.projection;
+  if (e != text) return corrupt("the model takes texts, and describes an image");
+  if (e.token_types > kMaxTypes) return limit_error(str_cat("model field token_types is ", e.token_types));
+  return {};
 }
 
 /// A field that this kind of scaling does not use: all bits zero, so that every model has one record only.
@@ -146,7 +212,8 @@ Status check_unused(uint32_t bits, const char* field) {
 }  // namespace
 
 Status validate(const ModelRecord& record) {
-  NWC_TRY(check_count(record.vocab_size, kMaxVocab, "vocab_size"));
+  const bool of_images = record.ends.encoder.of_images();
+  if (!of_images) NWC_TRY(check_count(record.vocab_size, kMaxVocab, "vocab_size"));
   NWC_TRY(check_count(record.hidden_size, kMaxWidth, "hidden_size"));
   NWC_TRY(check_count(record.num_layers, kMaxModelLayers, "num_layers"));
   NWC_TRY(check_count(record.max_positions, kMaxPositions, "max_positions"));
@@ -167,8 +234,9 @@ Status validate(const ModelRecord& record) {
   NWC_TRY(check_finite(record.ends.embedding_scale, "embedding_scale"));
   NWC_TRY(check_not_negative(record.ends.logit_softcap, "logit_softcap"));
   NWC_TRY(check_finite(record.ends.logit_scale, "logit_scale"));
-  if (record.ends.position_rows > kMaxPositions ||
-      (record.ends.position_rows != 0 && record.ends.position_rows < record.max_positions)) {
+  NWC_TRY(validate_encoder(record));
+  if (!of_images && (record.ends.position_rows > kMaxPositions ||
+                     (record.ends.position_rows != 0 && record.ends.position_rows < record.max_positions))) {
     return corrupt(str_cat("model field position_rows is ", record.ends.position_rows, " for ", record.max_positions,
                            " positions"));
   }
@@ -206,7 +274,9 @@ bool fits_record_1(const ModelRecord& record) {
 
 Status check_runnable(const ModelRecord& record) {
   for (const BlockSpec& block : record.blocks) {
-    if (!block.causal) return unsupported("attention to later positions (an encoder) is not run");
+    if (!block.causal && !record.is_encoder())
+      return unsupported("attention to later positions in a model that is no encoder is not run");
+    if (!block.causal && block.window != 0) return unsupported("attention to later positions in a window is not run");
     if (block.experts.num_experts != 0 && !block.gated) return unsupported("experts without a gate are not run");
     if (block.experts.shared_intermediate_size != 0 && block.mlp_bias)
       return unsupported("a shared expert with biases is not run");

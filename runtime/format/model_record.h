@@ -23,9 +23,10 @@ struct TensorName {
   bool operator==(const TensorName&) const = default;
 };
 
-/// A decoder-only model. Tensors have shapes [out][in]; names() says what they are called.
+/// A model that predicts tokens, or an encoder of texts or images. Tensors have shapes [out][in]; names() says what
+/// they are called.
 struct ModelRecord {
-  uint32_t vocab_size = 0;
+  uint32_t vocab_size = 0;  ///< 0: an encoder of images
   uint32_t hidden_size = 0;
   uint32_t num_layers = 0;
   uint32_t max_positions = 0;
@@ -41,6 +42,12 @@ struct ModelRecord {
   /// The name of a role's tensor, of a layer where the role is one of a layer's, and of an expert where it is one of an
   /// expert's; empty: the model has no such tensor.
   std::string tensor_name(Role role, uint32_t layer = 0, uint32_t expert = 0) const;
+  /// Does it give hidden states and embeddings, and no logits?
+  bool is_encoder() const { return ends.encoder.pooling != Pooling::kNone; }
+  /// Does every token see what comes after it, so that all of them have to be there at once?
+  bool whole_sequences() const;
+  /// Numbers of an encoder's embedding.
+  uint32_t embedding_size() const { return ends.encoder.projection != 0 ? ends.encoder.projection : hidden_size; }
   /// Is any kind of block a mixture of experts?
   bool has_experts() const;
   bool operator==(const ModelRecord&) const = default;
@@ -50,8 +57,8 @@ struct ModelRecord {
 const std::vector<TensorName>& llama_names();
 /// Can version 1 of the record say it all? Writers use it then, so that readers of format 1.0 run the model.
 bool fits_record_1(const ModelRecord& record);
-/// Why no session can run this model, though the record is valid: attention to later positions, and what else this
-/// version describes and does not compute. Names the field. OK: it can.
+/// Why no session can run this model, though the record is valid: what this version describes and does not compute.
+/// Names the field. OK: it can.
 Status check_runnable(const ModelRecord& record);
 
 /// Checks ranges and relations (heads divide, limits of doc/format_model.md). Message names the field.

@@ -14,7 +14,16 @@ namespace {
 constexpr uint32_t kMaxKinds = 16;
 constexpr size_t kMaxName = 1024;
 
-enum Part : uint8_t { kNorms = 1, kAttention = 2, kPositions = 3, kMixer = 4, kMlp = 5, kExperts = 6, kEnds = 7 };
+enum Part : uint8_t {
+  kNorms = 1,
+  kAttention = 2,
+  kPositions = 3,
+  kMixer = 4,
+  kMlp = 5,
+  kExperts = 6,
+  kEnds = 7,
+  kEncoder = 8
+};
 
 /// Reads fields one after another; the first error stays. What it does not know is unsupported, not corrupt: a newer
 /// writer made it.
@@ -101,7 +110,7 @@ class FieldWriter {
 template <typename F, typename Spec>
 void norms(F& f, Spec& s) {
   f.choice("norm", s.norm, NormKind::kLayer);
-  f.flags("norm flags", {&s.norm_one_plus, &s.norm_bias, &s.norm_before, &s.norm_after});
+  f.flags("norm flags", {&s.norm_one_plus, &s.norm_bias, &s.norm_before, &s.norm_after, &s.norm_sum, &s.layer_scale});
   f.choice("parallel", s.parallel, Parallel::kSharedNorm);
   f.reserved(1);
   f.value("norm_eps", s.norm_eps);
@@ -171,6 +180,22 @@ void ends(F& f, Spec& s) {
   f.value("position_rows", s.position_rows);
   f.value("logit_softcap", s.logit_softcap);
   f.value("logit_scale", s.logit_scale);
+}
+
+template <typename F, typename Spec>
+void encoder(F& f, Spec& s) {
+  f.choice("pooling", s.pooling, Pooling::kAttention);
+  f.flags("encoder flags",
+          {&s.embedding_norm, &s.class_token, &s.patch_bias, &s.pooler, &s.pooled_norm, &s.normalized});
+  f.choice("position_fit", s.position_fit, PositionFit::kBicubicAntialiased);
+  f.reserved(1);
+  f.value("token_types", s.token_types);
+  f.value("projection", s.projection);
+  f.value("image_height", s.image_height);
+  f.value("image_width", s.image_width);
+  f.value("patch_size", s.patch_size);
+  f.value("channels", s.channels);
+  f.value("registers", s.registers);
 }
 
 /// Calls read(part, fields) for each part of a list that takes the rest of `bytes`.
@@ -297,8 +322,11 @@ Result<ModelRecord> parse_model_record_2(ByteReader* reader) {
   }
   NWC_TRY(read_sized(reader, "ends", &bytes, &offset));
   NWC_TRY(read_parts(bytes, offset, [&](uint8_t part, FieldReader& f) {
-    if (part == kEnds) ends(f, m.ends);
-    return part == kEnds;
+    switch (part) {
+      case kEnds: ends(f, m.ends); return true;
+      case kEncoder: encoder(f, m.ends.encoder); return true;
+      default: return false;
+    }
   }));
   NWC_TRY(read_sized(reader, "names of tensors", &bytes, &offset));
   NWC_TRY(read_names(bytes, offset, &m.names));
@@ -320,6 +348,8 @@ void write_model_record_2(const ModelRecord& m, ByteWriter* out) {
   for (const BlockSpec& spec : m.blocks) write_spec(spec, out);
   ByteWriter sized;
   write_part(&sized, kEnds, [&](FieldWriter& f) { ends(f, m.ends); });
+  if (m.ends.encoder != EncoderSpec())
+    write_part(&sized, kEncoder, [&](FieldWriter& f) { encoder(f, m.ends.encoder); });
   out->write(static_cast<uint32_t>(sized.size()));
   out->write_bytes(sized.bytes());
   ByteWriter names;
@@ -338,8 +368,7 @@ Status validate_names(const std::vector<TensorName>& names) {
   for (size_t i = 0; i < names.size(); ++i) {
     const TensorName& name = names[i];
     const std::string quoted = str_cat("the name of the ", role_name(name.role), ", \"", name.pattern, "\",");
-    const bool of_layer = static_cast<uint8_t>(name.role) >= kFirstLayerRole;
-    const size_t places = !of_layer ? 0 : of_expert(name.role) ? 2 : 1;
+    const size_t places = !of_layer(name.role) ? 0 : of_expert(name.role) ? 2 : 1;
     size_t found = 0;
     for (size_t at = name.pattern.find("{}"); at != std::string::npos; at = name.pattern.find("{}", at + 2)) ++found;
     if (name.pattern.empty() || name.pattern.size() > kMaxName)

@@ -2,12 +2,19 @@
 
 #include <algorithm>
 
+#include "runtime/base/checked.h"
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
 namespace {
 
 using Shape = std::vector<uint64_t>;
+
+/// The sizes behind leading ones.
+Shape without_ones(const Shape& shape) {
+  const auto first = std::find_if(shape.begin(), shape.end(), [](uint64_t size) { return size != 1; });
+  return Shape(first, shape.end());
+}
 
 std::string shape_text(const Shape& shape) {
   std::string text = "[";
@@ -21,19 +28,30 @@ class Resolver {
 
   Result<ModelLayout> resolve() {
     const ModelRecord& m = out_.model;
+    const EncoderSpec& encoder = m.ends.encoder;
     const Shape vocabulary = {m.vocab_size, m.hidden_size};
-    NWC_ASSIGN_OR_RETURN(out_.embedding, find(Role::kEmbedding, 0, vocabulary));
-    out_.head = out_.embedding;
-    if (m.ends.position_rows != 0) {
-      NWC_ASSIGN_OR_RETURN(out_.positions, find(Role::kPositions, 0, {m.ends.position_rows, m.hidden_size}));
+    if (!encoder.of_images()) {
+      NWC_ASSIGN_OR_RETURN(out_.embedding, find(Role::kEmbedding, 0, vocabulary));
+      if (!m.is_encoder()) out_.head = out_.embedding;
+      if (m.ends.position_rows != 0) {
+        NWC_ASSIGN_OR_RETURN(out_.positions, find(Role::kPositions, 0, {m.ends.position_rows, m.hidden_size}));
+      }
     }
     if (!m.tied_embeddings) {
       NWC_ASSIGN_OR_RETURN(out_.head, find(Role::kHead, 0, vocabulary));
     }
     for (const BlockSpec& block : m.blocks) out_.steps.push_back(block_steps(block));
     for (uint32_t l = 0; l < m.num_layers; ++l) NWC_TRY(resolve_layer(l));
-    if (m.ends.final_norm) {
-      const BlockSpec& first = m.blocks.front();
+    const BlockSpec& first = m.blocks.front();
+    if (encoder.token_types != 0)
+      NWC_TRY(add_vector(Role::kTokenTypes, 0, Shape{encoder.token_types, m.hidden_size}, false, &out_.token_types_at));
+    if (encoder.embedding_norm) {
+      NWC_TRY(add_vector(Role::kEmbeddingNorm, 0, m.hidden_size, first.norm_one_plus, &out_.embedding_norm_at));
+      if (first.norm_bias)
+        NWC_TRY(add_vector(Role::kEmbeddingNormBias, 0, m.hidden_size, false, &out_.embedding_norm_bias_at));
+    }
+    if (m.is_encoder()) NWC_TRY(add_ends());
+    if (out_.norms_states()) {
       NWC_TRY(add_vector(Role::kFinalNorm, 0, m.hidden_size, first.norm_one_plus, &out_.final_norm_at));
       if (first.norm_bias) NWC_TRY(add_vector(Role::kFinalNormBias, 0, m.hidden_size, false, &out_.final_norm_bias_at));
     }
@@ -42,6 +60,10 @@ class Resolver {
   }
 
  private:
+  /// Of encoders' ends, leading sizes of 1 do not count.
+  bool ignores_ones(Role role) const {
+    return !of_layer(role) && (role > Role::kHeadBias || out_.model.ends.encoder.of_images());
+  }
   bool has(Role role) const { return !out_.model.tensor_name(role).empty(); }
 
   Result<size_t> find(Role role, uint32_t layer, const Shape& shape, uint32_t expert = 0) {
@@ -51,7 +73,7 @@ class Resolver {
     }
     const std::optional<TensorLookup::Found> found = lookup_.find(name);
     if (!found) return corrupt(str_cat("tensor ", name, " is missing, though the model description calls for it"));
-    if (*found->shape != shape) {
+    if (*found->shape != shape && (!ignores_ones(role) || without_ones(*found->shape) != without_ones(shape))) {
       return Status(lookup_.wrong_shape, str_cat("tensor ", name, " has shape ", shape_text(*found->shape),
                                                  ", the model description calls for ", shape_text(shape)));
     }
@@ -75,6 +97,57 @@ class Resolver {
     out_.vectors.push_back({role, tensor, size, out_.vector_elements, one_plus});
     out_.vector_elements += size;
     return {};
+  }
+
+  Status add_end(Role role, const Shape& shape, bool one_plus = false) {
+    NWC_ASSIGN_OR_RETURN(const size_t tensor, find(role, 0, shape));
+    uint64_t size = 1;
+    for (const uint64_t d : shape) {
+      if (!checked_mul(size, d, &size)) return limit_error(str_cat("the ", role_name(role), " is too large"));
+    }
+    if (size > UINT32_MAX || out_.end_elements > UINT32_MAX - size)
+      return limit_error(str_cat("the ", role_name(role), " is too large"));
+    out_.ends.push_back(
+        {role, tensor, static_cast<uint32_t>(size), static_cast<uint32_t>(out_.end_elements), one_plus});
+    out_.end_elements += size;
+    return {};
+  }
+
+  /// An encoder's, but for what the first and the last block need.
+  Status add_ends() {
+    const ModelRecord& m = out_.model;
+    const EncoderSpec& e = m.ends.encoder;
+    const BlockSpec& first = m.blocks.front();
+    const uint64_t hidden = m.hidden_size, inner = first.intermediate_size;
+    if (e.of_images()) {
+      NWC_TRY(add_end(Role::kPatch, {hidden, e.channels, e.patch_size, e.patch_size}));
+      if (e.patch_bias) NWC_TRY(add_end(Role::kPatchBias, {hidden}));
+      if (e.class_token) NWC_TRY(add_end(Role::kClassToken, {hidden}));
+      if (e.registers != 0) NWC_TRY(add_end(Role::kRegisters, {e.registers, hidden}));
+      if (m.ends.position_rows != 0) NWC_TRY(add_end(Role::kPositions, {m.ends.position_rows, hidden}));
+    }
+    if (e.pooled_norm) {
+      NWC_TRY(add_end(Role::kFinalNorm, {hidden}, first.norm_one_plus));
+      if (first.norm_bias) NWC_TRY(add_end(Role::kFinalNormBias, {hidden}));
+    }
+    if (e.pooling == Pooling::kAttention) {
+      NWC_TRY(add_end(Role::kPoolProbe, {hidden}));
+      NWC_TRY(add_end(Role::kPoolQkv, {3 * hidden, hidden}));
+      NWC_TRY(add_end(Role::kPoolQkvBias, {3 * hidden}));
+      NWC_TRY(add_end(Role::kPoolOutput, {hidden, hidden}));
+      NWC_TRY(add_end(Role::kPoolOutputBias, {hidden}));
+      NWC_TRY(add_end(Role::kPoolNorm, {hidden}, first.norm_one_plus));
+      if (first.norm_bias) NWC_TRY(add_end(Role::kPoolNormBias, {hidden}));
+      NWC_TRY(add_end(Role::kPoolUp, {inner, hidden}));
+      NWC_TRY(add_end(Role::kPoolUpBias, {inner}));
+      NWC_TRY(add_end(Role::kPoolDown, {hidden, inner}));
+      NWC_TRY(add_end(Role::kPoolDownBias, {hidden}));
+    }
+    if (e.pooler) {
+      NWC_TRY(add_end(Role::kPooler, {hidden, hidden}));
+      NWC_TRY(add_end(Role::kPoolerBias, {hidden}));
+    }
+    return e.projection == 0 ? Status() : add_end(Role::kProjection, {e.projection, hidden});
   }
 
   Status add_norm(Role gain, Role bias, uint32_t layer, const BlockSpec& spec, LayerLayout* to) {
@@ -177,6 +250,8 @@ class Resolver {
       NWC_TRY(add_vector(Role::kSinks, layer, s.num_heads, false, &to.vector_at[static_cast<size_t>(Role::kSinks)]));
     for (const Step& step : out_.steps[to.kind]) {
       if (step.kind == StepKind::kNorm) NWC_TRY(add_norm(step.gain, step.bias, layer, s, &to));
+      if (step.kind == StepKind::kScale)
+        NWC_TRY(add_vector(step.gain, layer, hidden, false, &to.vector_at[static_cast<size_t>(step.gain)]));
     }
     if (s.qk_norm != QkNorm::kNone) {
       const bool whole = s.qk_norm == QkNorm::kWhole;

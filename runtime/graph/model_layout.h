@@ -78,19 +78,31 @@ struct TensorLookup {
   StatusCode wrong_shape = StatusCode::kCorrupt;  ///< what a tensor of another shape is
 };
 
+inline constexpr size_t kNoTensor = SIZE_MAX;
+
 struct ModelLayout {
   ModelRecord model;
   std::vector<std::vector<Step>> steps;  ///< of each kind of block
-  size_t embedding = 0;
-  size_t positions = 0;  ///< with ends.position_rows only
-  size_t head = 0;       ///< = embedding, where tied
+  size_t embedding = kNoTensor;          ///< kNoTensor: an encoder of images
+  size_t positions = kNoTensor;  ///< with ends.position_rows only; not of images, whose positions are among `ends`
+  size_t head = kNoTensor;       ///< = embedding, where tied; kNoTensor: an encoder
   std::vector<LayerLayout> layers;
   std::vector<VectorPlace> vectors;  ///< of all layers and the ends
-  uint32_t vector_elements = 0;      ///< floats of all of them
+  /// What an encoder's ends compute with beside them (runtime/engine/encoder_ends.h), [end_elements] of f32 on the
+  /// host.
+  std::vector<VectorPlace> ends;
+  uint64_t end_elements = 0;
+  uint32_t vector_elements = 0;  ///< floats of all of them
   uint32_t final_norm_at = kNoVector, final_norm_bias_at = kNoVector, head_bias_at = kNoVector;
+  uint32_t token_types_at = kNoVector, embedding_norm_at = kNoVector, embedding_norm_bias_at = kNoVector;
 
   const BlockSpec& block(uint32_t layer) const { return model.blocks[layers[layer].kind]; }
   std::span<const Step> layer_steps(uint32_t layer) const { return steps[layers[layer].kind]; }
+  bool has_embedding() const { return embedding != kNoTensor; }
+  bool has_head() const { return head != kNoTensor; }
+  bool separate_head() const { return has_head() && head != embedding; }
+  /// Is there a final norm of every token's state?
+  bool norms_states() const { return model.ends.final_norm && !model.ends.encoder.pooled_norm; }
   uint64_t max_layer_elements() const;
   /// Experts of all layers.
   uint64_t num_experts() const;

@@ -17,12 +17,13 @@ class Expander {
     if (spec_.positions != Positions::kNone || spec_.temperature_beta != 0) in_place(StepKind::kRotate, Slot::kQkv);
     steps_.push_back({StepKind::kAttend, Slot::kQkv, Slot::kAttended});
     if (spec_.parallel == Parallel::kNone) {
-      output(Linear::kOutput, Slot::kAttended, Role::kAttentionPostNorm, Role::kAttentionPostNormBias);
+      output(Linear::kOutput, Slot::kAttended, kAfterAttention);
       mlp(input(Role::kMlpNorm, Role::kMlpNormBias));
     } else {
       // The MLP's input has to be taken before attention is added to the residual stream.
       Slot mlp_in = Slot::kNormed;
-      branch(Linear::kOutput, Slot::kAttended, Role::kAttentionPostNorm, Role::kAttentionPostNormBias);
+      product(Linear::kOutput, Slot::kAttended, Slot::kBranch);
+      finish_branch(kAfterAttention);
       if (spec_.parallel == Parallel::kOwnNorm) norm(Slot::kResidual, mlp_in, Role::kMlpNorm, Role::kMlpNormBias);
       add();
       mlp(mlp_in);
@@ -31,6 +32,14 @@ class Expander {
   }
 
  private:
+  /// Roles of what comes behind attention, and behind the MLP.
+  struct After {
+    Role gain, bias, scale;
+  };
+  static constexpr After kAfterAttention = {Role::kAttentionPostNorm, Role::kAttentionPostNormBias,
+                                            Role::kAttentionScale};
+  static constexpr After kAfterMlp = {Role::kMlpPostNorm, Role::kMlpPostNormBias, Role::kMlpScale};
+
   void norm(Slot in, Slot out, Role gain, Role bias) {
     Step step{StepKind::kNorm, in, out};
     step.gain = gain;
@@ -55,18 +64,32 @@ class Expander {
     norm(Slot::kResidual, Slot::kNormed, gain, bias);
     return Slot::kNormed;
   }
-  void branch(Linear linear, Slot in, Role gain, Role bias) {
-    product(linear, in, Slot::kBranch);
-    if (spec_.norm_after) norm(Slot::kBranch, Slot::kBranch, gain, bias);
+  /// What happens to a branch before it is added.
+  void finish_branch(const After& after) {
+    if (spec_.norm_after) norm(Slot::kBranch, Slot::kBranch, after.gain, after.bias);
+    if (!spec_.layer_scale) return;
+    Step step{StepKind::kScale, Slot::kBranch, Slot::kBranch};
+    step.gain = after.scale;
+    steps_.push_back(step);
+  }
+  /// Adds a branch to the residual stream.
+  void add_branch(const After& after) {
+    finish_branch(after);
+    add();
+    norm_sum(after);
+  }
+  void norm_sum(const After& after) {
+    if (spec_.norm_sum) norm(Slot::kResidual, Slot::kResidual, after.gain, after.bias);
   }
   /// What a product adds to the residual stream, at once where nothing comes in between.
-  void output(Linear linear, Slot in, Role gain, Role bias) {
-    if (!spec_.norm_after && spec_.residual_scale == 1 && !has_bias(spec_, linear)) {
+  void output(Linear linear, Slot in, const After& after) {
+    if (!spec_.norm_after && !spec_.layer_scale && spec_.residual_scale == 1 && !has_bias(spec_, linear)) {
       product(linear, in, Slot::kResidual, true);
+      norm_sum(after);
       return;
     }
-    branch(linear, in, gain, bias);
-    add();
+    product(linear, in, Slot::kBranch);
+    add_branch(after);
   }
   void experts(Slot in) {
     const bool shared = spec_.experts.shared_intermediate_size != 0;
@@ -80,14 +103,13 @@ class Expander {
     Step step{StepKind::kExperts, in, Slot::kBranch};
     step.accumulate = shared;
     steps_.push_back(step);
-    if (spec_.norm_after) norm(Slot::kBranch, Slot::kBranch, Role::kMlpPostNorm, Role::kMlpPostNormBias);
-    add();
+    add_branch(kAfterMlp);
   }
   void mlp(Slot in) {
     if (spec_.experts.num_experts != 0) return experts(in);
     product(Linear::kGateUp, in, Slot::kInner);
     in_place(StepKind::kActivate, Slot::kInner);
-    output(Linear::kDown, Slot::kInner, Role::kMlpPostNorm, Role::kMlpPostNormBias);
+    output(Linear::kDown, Slot::kInner, kAfterMlp);
   }
 
   const BlockSpec& spec_;
@@ -140,6 +162,7 @@ std::string describe(const std::vector<Step>& steps) {
       case StepKind::kRotate: text += str_cat(out, " = rotated queries and keys"); break;
       case StepKind::kAttend: text += str_cat(out, " = attend(", in, ")"); break;
       case StepKind::kActivate: text += str_cat(out, " = activate(", in, ")"); break;
+      case StepKind::kScale: text += str_cat(out, " = ", in, " times the ", role_name(step.gain)); break;
       case StepKind::kAdd:
         text += str_cat(out, " += ", step.scale == 1 ? "" : std::to_string(step.scale) + " * ", in);
         break;

@@ -34,6 +34,7 @@ enum class StepKind : uint8_t {
   kRotate,    ///< queries and keys in place, and the scale of queries by temperature
   kAttend,    ///< keys and values enter the cache; out = attention of the queries
   kActivate,  ///< in place: the first `intermediate` numbers become activation(gate) * up, or activation(up)
+  kScale,     ///< in place: times the vector of `gain`
   kAdd,       ///< out += scale * in
   kRoute,     ///< out = which experts a token takes
   kExperts,   ///< out = what these experts make of in, by their weights, or out += that (accumulate)
@@ -44,7 +45,7 @@ struct Step {
   StepKind kind = StepKind::kNorm;
   Slot in = Slot::kResidual, out = Slot::kResidual;
   Linear linear = Linear::kQkv;                                       ///< kLinear
-  Role gain = Role::kAttentionNorm, bias = Role::kAttentionNormBias;  ///< kNorm
+  Role gain = Role::kAttentionNorm, bias = Role::kAttentionNormBias;  ///< kNorm; kScale: gain
   bool accumulate = false;                                            ///< kLinear, kExperts
   float scale = 1;                                                    ///< kAdd
 };

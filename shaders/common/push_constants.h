@@ -131,6 +131,7 @@ struct AddPush {
   NWC_UINT(y_at, 0)
   NWC_UINT(y_stride, 0)  // 0: one row for all tokens
   NWC_FLOAT(scale, 1)
+  NWC_UINT(multiply, 0)  // 1: x is multiplied by y instead
 };
 
 // matmul_few.comp and matmul_many.comp.
@@ -250,6 +251,7 @@ struct AttentionPush {
   NWC_UINT(pieces, 1)
   NWC_UINT(statistics_at, 0)  // with several pieces: index in pairs of (largest, total) [row][piece], behind the sums
   NWC_UINT(sinks_at, kNoVectorAt)  // index in vectors of the first head's sink
+  NWC_UINT(seen_end, 0)            // positions that every token sees, of a block that is not causal; 0: causal
 };
 
 // attention_reduce.comp.

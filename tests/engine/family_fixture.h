@@ -51,16 +51,10 @@ inline nlohmann::json read_json(const std::string& path) {
   return nlohmann::json::parse(in);
 }
 
-/// Writes the model's folder below the test's temporary folder. changes: of keys of config.json; the logits are those
-/// of the model without them.
-inline FamilyFixture make_family(const std::string& name, const nlohmann::json& changes = nlohmann::json::object()) {
-  nlohmann::json json = read_json(source_path("tests/fixtures/families/" + name + ".json"));
-  json["config"].update(changes);
-  FamilyFixture f;
-  f.name = name;
-  f.folder = f.kept->file("family");
-  std::filesystem::create_directories(f.folder);
-  std::ofstream(f.folder + "/config.json") << json["config"].dump(1);
+/// A fixture's config.json and model.safetensors, in f32.
+inline void write_fixture_folder(const nlohmann::json& json, const std::string& folder) {
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/config.json") << json["config"].dump(1);
   std::vector<SafetensorsTensor> tensors;
   std::vector<std::vector<float>> values;
   for (const nlohmann::json& t : json["tensors"]) {
@@ -75,13 +69,24 @@ inline FamilyFixture make_family(const std::string& name, const nlohmann::json& 
     values.push_back(std::move(numbers));
     tensors.push_back(std::move(tensor));
   }
-  const Status written = write_safetensors(f.folder + "/model.safetensors", tensors, {},
+  const Status written = write_safetensors(folder + "/model.safetensors", tensors, {},
                                            [&](size_t index, std::vector<uint8_t>* bytes) -> Status {
                                              bytes->resize(values[index].size() * sizeof(float));
                                              std::memcpy(bytes->data(), values[index].data(), bytes->size());
                                              return {};
                                            });
   EXPECT_TRUE(written.ok()) << written.message();
+}
+
+/// Writes the model's folder below the test's temporary folder. changes: of keys of config.json; the logits are those
+/// of the model without them.
+inline FamilyFixture make_family(const std::string& name, const nlohmann::json& changes = nlohmann::json::object()) {
+  nlohmann::json json = read_json(source_path("tests/fixtures/families/" + name + ".json"));
+  json["config"].update(changes);
+  FamilyFixture f;
+  f.name = name;
+  f.folder = f.kept->file("family");
+  write_fixture_folder(json, f.folder);
   f.tokens = json["tokens"].get<std::vector<uint32_t>>();
   f.positions = json["positions"].get<std::vector<uint32_t>>();
   f.logits = json["logits"].get<std::vector<float>>();

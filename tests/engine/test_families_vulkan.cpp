@@ -1,7 +1,7 @@
-// Every family of models on a Vulkan device: logits of transformers within the tolerance that doc/architecture.md
-// states.
+// Every family of models on a Vulkan device: logits, or states and embeddings, of transformers within the tolerance
+// that doc/architecture.md states.
 #include "runtime/decoder/vulkan/vulkan_decoder.h"
-#include "tests/engine/family_fixture.h"
+#include "tests/engine/encoder_fixture.h"
 #include "tests/vulkan/vulkan_fixture.h"
 
 namespace nwc::test {
@@ -66,6 +66,36 @@ TEST_P(FamiliesVulkan, MatchTransformers) {
   }
 }
 
+class EncodersVulkan : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(EncodersVulkan, MatchTransformers) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/encoders is not here";
+  const EncoderFixture f = make_encoder(GetParam());
+  const PlainModel model = load_model(f.folder);
+  const std::unique_ptr<NwcFile> file = make_file(model);
+  const std::unique_ptr<Runner> runner = make_thread_pool(2), decode_runner = make_thread_pool(2);
+  testing::LogLines log;
+  VulkanOptions options;
+  options.validation = true;
+  auto decoder = create_vulkan_decoder(*file, *decode_runner, options, log.logger());
+  NWC_NEED_DEVICE(decoder.status());
+  for (const SessionMode mode : {SessionMode::kResident, SessionMode::kStreamed}) {
+    SessionParams params;
+    params.compute = Compute::kVulkan;
+    params.mode = mode;
+    params.weight_dtype = Dtype::kF32;
+    params.kv_dtype = Dtype::kF32;
+    auto session = Session::create(*file, **decoder, *runner, params, log.logger());
+    ASSERT_TRUE(session.ok()) << session.status().message();
+    EXPECT_LT(worst_of(f, encode(**session, f), model.record.hidden_size), 1e-4f) << session_mode_name(mode);
+    EXPECT_EQ((*session)->compute(), Compute::kVulkan);
+    const MemoryPlan& plan = (*session)->plan();
+    EXPECT_LE((*session)->allocated_bytes(), plan.total - plan.decoder_scratch);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, EncodersVulkan, ::testing::ValuesIn(encoder_names()),
+                         [](const auto& i) { return i.param; });
 INSTANTIATE_TEST_SUITE_P(All, FamiliesVulkan, ::testing::ValuesIn(family_names()),
                          [](const auto& i) { return i.param; });
 

@@ -1,8 +1,9 @@
 // The layers of every family: gradients against central differences in double, the whole forward pass against the
 // engine's logits.
 #include "tests/encode/test_source.h"
-#include "tests/engine/family_fixture.h"
+#include "tests/engine/encoder_fixture.h"
 #include "tests/llm/trained_model.h"
+#include "trainer/llm/feature_stream.h"
 #include "trainer/nn/random.h"
 
 namespace nwc::test {
@@ -181,6 +182,80 @@ TEST_P(Families, LogitsAreTheEngines) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Families, ::testing::ValuesIn(family_names()), [](const auto& i) { return i.param; });
+
+class Encoders : public ::testing::TestWithParam<std::string> {};
+
+PoolingWeights<double> in_double(const PoolingWeights<float>& w) {
+  PoolingWeights<double> out;
+  out.spec = w.spec;
+  out.block = w.block;
+  out.eos_ids = w.eos_ids;
+  const auto vector = [](const RowVector<float>& v) { return RowVector<double>(v.cast<double>()); };
+  const auto matrix = [](const RowMatrix<float>& m) { return RowMatrix<double>(m.cast<double>()); };
+  out.norm_gain = vector(w.norm_gain), out.norm_bias = vector(w.norm_bias);
+  out.pooler = matrix(w.pooler), out.projection = matrix(w.projection), out.pooler_bias = vector(w.pooler_bias);
+  out.probe = vector(w.probe), out.qkv_bias = vector(w.qkv_bias), out.output_bias = vector(w.output_bias);
+  out.pool_norm_gain = vector(w.pool_norm_gain), out.pool_norm_bias = vector(w.pool_norm_bias);
+  out.up_bias = vector(w.up_bias), out.down_bias = vector(w.down_bias);
+  out.qkv = matrix(w.qkv), out.output = matrix(w.output), out.up = matrix(w.up), out.down = matrix(w.down);
+  return out;
+}
+
+TEST_P(Encoders, GradientsMatchDifferences) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/encoders is not here";
+  const EncoderFixture f = make_encoder(GetParam());
+  const auto source = open_source(f.folder);
+  const auto model = ModelGraph::open(*source, 14);
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  Problem p(*model, 0, {5, 1, 14});
+  expect_gradients(p);
+
+  const PoolingWeights<double> pooling = in_double(model->load_pooling().value());
+  Random random({5});
+  RowMatrix<double> states = random_matrix(&random, 6, model->model().hidden_size, 1), d_states;
+  const RowVector<double> direction = random_matrix(&random, 1, model->model().embedding_size(), 1);
+  const std::vector<uint32_t> ids = {3, 4, 5, 95, 7, 95};
+  const auto loss = [&] {
+    RowVector<double> embedding;
+    pool_forward(pooling, states, ids, &embedding);
+    return embedding.dot(direction);
+  };
+  pool_backward(pooling, states, ids, direction, &d_states);
+  expect_gradient(states.data(), d_states.data(), states.size(), loss, "states");
+}
+
+/// Embedding, layers and pooling of texts as calibration has them; of images their pooling.
+TEST_P(Encoders, EmbeddingsAreTransformers) {
+  if (GetParam() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/encoders is not here";
+  const EncoderFixture f = make_encoder(GetParam());
+  const auto source = open_source(f.folder);
+  const uint32_t context = f.pixels.empty() ? static_cast<uint32_t>(f.tokens.size()) : source->model()->max_positions;
+  const auto model = ModelGraph::open(*source, context);
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  RowMatrix<float> states;
+  if (f.pixels.empty()) {
+    auto stream = FeatureStream::open(*model, f.tokens);
+    ASSERT_TRUE(stream.ok()) << stream.status().message();
+    const auto runner = make_thread_pool(2);
+    for (uint32_t l = 0; l < model->num_layers(); ++l) ASSERT_TRUE(stream->advance(*runner).ok());
+    head_norm(model->load_final_norm().value(), stream->outputs(), &states);
+  } else {
+    SessionParams params;
+    params.weight_dtype = params.kv_dtype = Dtype::kF32;
+    Bench bench = make_bench(load_model(f.folder), params);
+    ASSERT_NE(bench.session, nullptr);
+    const Encoded out = encode(*bench.session, f);
+    states = ConstMatrixMap<float>(out.hidden.data(), context, model->model().hidden_size);
+  }
+  RowVector<float> embedding;
+  pool_forward(model->load_pooling().value(), states, f.tokens, &embedding);
+  float largest = 0;
+  for (const float v : f.embedding) largest = std::max(largest, std::abs(v));
+  EXPECT_LT(largest_difference(f.embedding, {embedding.data(), static_cast<size_t>(embedding.size())}),
+            1e-4f * largest);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Encoders, ::testing::ValuesIn(encoder_names()), [](const auto& i) { return i.param; });
 
 TEST(LayerPass, LogitsAreTheEngines) {
   for (const char* path :

@@ -16,6 +16,7 @@ namespace nwc {
 namespace {
 
 constexpr uint32_t kDefaultContext = 512;
+constexpr uint32_t kEncoderContext = 128;  ///< most texts that are embedded are sentences or paragraphs
 /// Part of the hash: raise it when the statistics' definition changes.
 constexpr uint64_t kStatisticsVersion = 1;
 
@@ -109,11 +110,36 @@ Result<TensorStatistics> StoredCalibration::load(const std::string& name, Hessia
 
 }  // namespace
 
+namespace {
+
+/// A text in windows of `window` tokens, each of which begins and ends as one that is embedded does.
+Result<std::vector<uint32_t>> encode_whole_windows(const Tokenizer& tokenizer, const std::string& text,
+                                                   uint32_t window) {
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> front, tokenizer.encode("", {.add_special = true}));
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> both, tokenizer.encode("", {.add_special = true, .add_end = true}));
+  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> inner, tokenizer.encode(text, {.add_special = false}));
+  if (both.size() >= window) return tokenizer.encode_windows(text, window);
+  std::vector<uint32_t> out;
+  for (size_t at = 0; at < inner.size();) {
+    const size_t count = std::min(inner.size() - at, window - both.size());
+    out.insert(out.end(), front.begin(), front.end());
+    out.insert(out.end(), inner.begin() + static_cast<std::ptrdiff_t>(at),
+               inner.begin() + static_cast<std::ptrdiff_t>(at + count));
+    out.insert(out.end(), both.begin() + static_cast<std::ptrdiff_t>(front.size()), both.end());
+    at += count;
+  }
+  return out;
+}
+
+}  // namespace
+
 Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit,
                                                  uint32_t context) {
   NWC_TRY(check_described(source));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
-  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, tokenizer->encode_windows(text, context));
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, source.model()->is_encoder()
+                                                         ? encode_whole_windows(*tokenizer, text, context)
+                                                         : tokenizer->encode_windows(text, context));
   if (tokens.size() > limit) tokens.resize(static_cast<size_t>(limit));
   if (tokens.size() < 2) return invalid_argument("calibration needs a text of at least 2 tokens");
   const uint32_t vocab = source.model()->vocab_size;
@@ -125,7 +151,8 @@ Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, cons
 }
 
 uint32_t calibration_context(const ModelRecord& model, uint32_t wanted) {
-  return std::min(wanted != 0 ? wanted : kDefaultContext, model.max_positions);
+  const uint32_t usual = model.is_encoder() ? kEncoderContext : kDefaultContext;
+  return std::min(wanted != 0 ? wanted : usual, model.max_positions);
 }
 
 Result<std::unique_ptr<Calibration>> Calibration::open(const std::string& folder) {
@@ -143,6 +170,8 @@ struct Prepared {
 };
 
 Result<Prepared> prepare(const ModelSource& source, const std::string& text, const CalibrationOptions& options) {
+  if (source.model() && source.model()->ends.encoder.of_images())
+    return unsupported("an encoder of images can be compressed without a text, but is not calibrated yet");
   NWC_TRY(check_described(source));
   const uint32_t context = calibration_context(*source.model(), options.context);
   Result<ModelGraph> graph = ModelGraph::open(source, context);

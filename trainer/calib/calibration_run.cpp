@@ -5,12 +5,14 @@
 #include "trainer/calib/calibration_run.h"
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 
 #include "trainer/calib/block_statistics.h"
 #include "trainer/calib/head_statistics.h"
 #include "trainer/calib/hidden_store.h"
 #include "trainer/llm/feature_stream.h"
+#include "trainer/nn/random.h"
 
 namespace nwc {
 namespace {
@@ -24,6 +26,10 @@ std::string layer_file(uint32_t layer) { return "layer-" + std::to_string(layer)
 constexpr const char* kEmbeddingFile = "embedding.safetensors";
 constexpr const char* kPositionsFile = "positions.safetensors";
 constexpr const char* kHeadFile = "head.safetensors";
+constexpr uint64_t kDirectionStream = 0x7a;  // names the random numbers' purpose
+
+/// Is the head the embedding? An encoder has none.
+bool is_tied(const ModelGraph& graph) { return graph.layout().has_head() && !graph.layout().separate_head(); }
 
 /// Sequences that one task takes through a block.
 struct Piece {
@@ -64,6 +70,7 @@ class Run {
   Status step(uint64_t tokens);
   Status forward();
   Status head();
+  Status pooling();
   Status backward(uint32_t layer);
   void backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece, uint32_t worker);
   Status embedding();
@@ -118,12 +125,50 @@ Status Run::forward() {
   return {};
 }
 
+/// Of an encoder: its embedding e stands for the prediction. For each sequence a direction v is drawn, of independent
+/// standard normal numbers, and the gradient is that of v . e: E_v[g g^T] = J^T J, so that an error costs half of the
+/// expected squared change of the embedding.
+Status Run::pooling() {
+  NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph_.load_final_norm());
+  NWC_ASSIGN_OR_RETURN(const PoolingWeights<float> weights, graph_.load_pooling());
+  gradient_.resize(hidden_.rows(), hidden_.cols());
+  struct Sequence {
+    Eigen::Index begin = 0;
+    uint32_t length = 0;
+  };
+  std::vector<Sequence> sequences;
+  for (const Piece& piece : pieces_) {
+    Eigen::Index at = piece.begin;
+    for (const uint32_t length : piece.lengths) {
+      sequences.push_back({at, length});
+      at += length;
+    }
+  }
+  std::atomic<bool> finite{true};
+  parallel_for(runner_, static_cast<uint32_t>(sequences.size()), [&](uint32_t i, uint32_t) {
+    const auto [begin, length] = sequences[i];
+    const RowMatrix<float> hidden = hidden_.middleRows(begin, length);
+    RowMatrix<float> states, d_states, d_hidden;
+    head_norm(norm, hidden, &states);
+    RowVector<float> direction(model_.embedding_size());
+    Random random({options_.seed, kDirectionStream, i});
+    for (float& v : direction) v = static_cast<float>(random.normal());
+    pool_backward(weights, states, tokens_.subspan(static_cast<size_t>(begin), length), direction, &d_states);
+    head_norm_backward(norm, hidden, d_states, &d_hidden);
+    if (!d_hidden.allFinite()) finite = false;
+    gradient_.middleRows(begin, length) = d_hidden;
+  });
+  if (!finite) return corrupt("the model's embeddings are not finite: its weights or its description must be wrong");
+  return step(3 * tokens_.size());
+}
+
 Status Run::head() {
+  if (model_.is_encoder()) return pooling();
   NWC_ASSIGN_OR_RETURN(const HeadWeights<float> weights, graph_.load_head());
   NWC_ASSIGN_OR_RETURN(head_, head_statistics(weights, hidden_, options_.seed, runner_,
                                               [this](uint64_t tokens) { return step(3 * tokens); }));
   gradient_ = std::move(head_.gradient);
-  if (model_.tied_embeddings) return {};
+  if (is_tied(graph_)) return {};
   const TensorMoments moments{graph_.name(graph_.layout().head), &head_.activation.sum, &head_.fisher.sum,
                               normalized_importance(head_.row_importance)};
   return write_moments(path(kHeadFile), hash_, std::span(&moments, 1));
@@ -177,6 +222,15 @@ Status Run::backward(uint32_t layer) {
 /// 1/2 * freq_v * d E[g g^T] d^T. Seen from the whole matrix, H = E[g g^T] / vocab and row_importance ~ freq_v. A tied
 /// head adds its own form; the sum of the two is brought back to one product by weighting rows with the traces.
 Status Run::embedding() {
+  if (model_.ends.encoder.embedding_norm) {  // what was added up lies in front of it
+    std::vector<uint32_t> lengths;
+    for (const Piece& piece : pieces_) lengths.insert(lengths.end(), piece.lengths.begin(), piece.lengths.end());
+    NWC_ASSIGN_OR_RETURN(const RowMatrix<float> sums, embed_sequences(graph_, tokens_, lengths));
+    NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph_.load_embedding_norm());
+    RowMatrix<float> before;
+    head_norm_backward(norm, sums, gradient_, &before);
+    gradient_ = std::move(before);
+  }
   SecondMoment moment;
   moment.reset(gradient_.cols());
   moment.x = &gradient_;
@@ -193,7 +247,7 @@ Status Run::embedding() {
   const double mean = static_cast<double>(tokens_.size()) / model_.vocab_size + 0.5;
   for (double& v : importance) v /= mean;
   const std::string& name = graph_.name(graph_.layout().embedding);
-  if (!model_.tied_embeddings) {
+  if (!is_tied(graph_)) {
     const TensorMoments out{name, nullptr, &moment.sum, normalized_importance(importance)};
     return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
   }
@@ -221,7 +275,7 @@ Status Run::positions(const RowMatrix<float>& moment) {
 std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph) {
   const ModelRecord& model = graph.model();
   std::vector<CalibratedTensor> tensors;
-  const bool tied = model.tied_embeddings;
+  const bool tied = is_tied(graph);
   const std::string& embedding = graph.name(graph.layout().embedding);
   tensors.push_back({embedding, kEmbeddingFile, tied ? embedding : "", model.vocab_size, model.hidden_size});
   if (graph.has_positions()) {
@@ -235,7 +289,7 @@ std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph) {
                          static_cast<uint64_t>(matrices[m].rows), static_cast<uint64_t>(matrices[m].cols)});
     }
   }
-  if (!tied) {
+  if (graph.layout().separate_head()) {
     const std::string& head = graph.name(graph.layout().head);
     tensors.push_back({head, kHeadFile, head, model.vocab_size, model.hidden_size});
   }

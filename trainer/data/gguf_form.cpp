@@ -161,7 +161,7 @@ bool stays_f32(Role role) {
 
 void add_place(const ModelRecord& model, const GgufArchitecture& architecture, const TensorName& target, uint32_t layer,
                GgufForm* form) {
-  const bool of_layer = static_cast<uint8_t>(target.role) >= kFirstLayerRole;
+  const bool of_layer = nwc::of_layer(target.role);
   const BlockSpec& block = model.block(layer);
   GgufPlace place;
   place.stacked = of_expert(target.role);
@@ -192,7 +192,7 @@ GgufForm make_form(const ModelRecord& model, const GgufArchitecture& architectur
   form.architecture = &architecture;
   for (const TensorName& target : gguf_names(architecture, has_role(model, Role::kQkv), model.has_experts())) {
     if (target.role == Role::kHead && model.tied_embeddings) continue;
-    const bool of_layer = static_cast<uint8_t>(target.role) >= kFirstLayerRole;
+    const bool of_layer = nwc::of_layer(target.role);
     for (uint32_t l = 0; l < (of_layer ? model.num_layers : 1); ++l) add_place(model, architecture, target, l, &form);
   }
   const RopeSpec& rope = main_block(model).rope;

@@ -104,7 +104,7 @@ void add_pairs(const std::vector<TensorName>& gguf, const std::vector<TensorName
   for (const TensorName& name : names) {
     if (!name.pattern.ends_with(".weight") || of_expert(name.role)) continue;
     const auto same = std::find_if(gguf.begin(), gguf.end(), [&](const auto& g) { return g.role == name.role; });
-    if (static_cast<uint8_t>(name.role) < kFirstLayerRole) {
+    if (!of_layer(name.role)) {
       to->whole.push_back({same->pattern, name.pattern});
     } else {
       to->of_layer.push_back({module_of(same->pattern), module_of(name.pattern)});

@@ -3,6 +3,7 @@
 #include <unordered_map>
 
 #include "trainer/data/hf_config.h"
+#include "trainer/data/hf_encoder_files.h"
 #include "trainer/data/hf_family.h"
 #include "trainer/data/hf_shards.h"
 #include "trainer/data/hf_tokenizer.h"
@@ -21,9 +22,11 @@ Status to_note(const Status& status, NoteKind kind, SafetensorsSource* source) {
 }
 
 // Checkpoints of one family differ in what stands in front of their names: those of a multimodal model have the
-// language model below another one, and those of a bare model leave out the first word. The embedding decides.
+// language model below another one, and those of a bare model leave out the first word. The embedding decides, of
+// images that of patches.
 void settle_names(const SafetensorsSource& source, ModelRecord* model) {
-  const std::string embedding = model->tensor_name(Role::kEmbedding);
+  const std::string embedding =
+      model->tensor_name(model->ends.encoder.of_images() ? Role::kPatch : Role::kEmbedding);
   const size_t dot = embedding.find('.');
   const std::string first = embedding.substr(0, dot + 1), rest = embedding.substr(dot + 1);
   const auto rename = [&](const std::string& prefix, const std::string& head_prefix) {
@@ -172,6 +175,8 @@ Status add_model(const HfFolder& folder, SafetensorsSource* source, std::optiona
   if (!parsed.ok()) return to_note(parsed.status(), kLeftOut, source);
 
   settle_names(*source, &parsed->model);
+  const Status encoder = settle_encoder(folder, source, &parsed->model);
+  if (!encoder.ok()) return to_note(encoder, kLeftOut, source);
   NWC_TRY(settle_head(source, &parsed->model));
   SafetensorsSource::Listing before = source->listing();
   Status tensors = settle_experts(*parsed->family, parsed->model, source);

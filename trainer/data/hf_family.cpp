@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "trainer/data/hf_config_keys.h"
+#include "trainer/data/hf_family_encoders.h"
 #include "trainer/data/hf_family_experts.h"
 #include "trainer/data/hf_family_parts.h"
 #include "trainer/data/hf_names.h"
@@ -288,6 +289,17 @@ constexpr Family kFamilies[] = {
     {"Starcoder2ForCausalLM", "starcoder2", names_of_starcoder2, read_starcoder2, plain},
     {"GPTNeoXForCausalLM", "gpt_neox", names_of_gpt_neox, read_gpt_neox, neox_form},
     {"GPT2LMHeadModel", "gpt2", names_of_gpt2, read_gpt2, gpt2_form},
+    {"BertModel", "bert", names_of_bert, read_bert, plain},
+    {"BertForMaskedLM", "bert", names_of_bert, read_bert, plain},
+    {"CLIPTextModelWithProjection", "clip_text_model", names_of_clip_text, read_clip_text, plain},
+    {"CLIPTextModel", "clip_text_model", names_of_clip_text, read_clip_text, plain},
+    {"CLIPVisionModelWithProjection", "clip_vision_model", names_of_clip_vision, read_clip_vision, plain},
+    {"CLIPVisionModel", "clip_vision_model", names_of_clip_vision, read_clip_vision, plain},
+    {"SiglipVisionModel", "siglip_vision_model", names_of_siglip_vision, read_siglip_vision, plain},
+    {"ViTModel", "vit", names_of_vit, read_vit, plain},
+    {"ViTForImageClassification", "vit", names_of_vit, read_vit, plain},
+    {"Dinov2Model", "dinov2", names_of_dinov2, read_dinov2, plain},
+    {"Dinov2WithRegistersModel", "dinov2_with_registers", names_of_dinov2, read_dinov2_registers, plain},
 };
 
 }  // namespace

@@ -284,7 +284,7 @@ HfMade make_forms(const ModelRecord& model, const Family& family, bool one_plus)
   made.family = &family;
   for (const TensorName& name : model.names.empty() ? llama_names() : model.names) {
     const auto [role, part] = held_role(model, other, name.role);
-    const bool of_layer = static_cast<uint8_t>(role) >= kFirstLayerRole;
+    const bool of_layer = nwc::of_layer(role);
     const bool gain = role == Role::kFinalNorm || role == Role::kAttentionNorm || role == Role::kAttentionPostNorm ||
                       role == Role::kMlpNorm || role == Role::kMlpPostNorm || role == Role::kQNorm ||
                       role == Role::kKNorm;

@@ -30,7 +30,8 @@ void CausalAttention<T>::for_each_piece(const BlockSpec& spec, std::span<const u
       for (Eigen::Index first = 0; first < length; first += kQueryRows) {
         const Eigen::Index rows = std::min(kQueryRows, length - first);
         const Eigen::Index kv = h / group * dim;
-        f(Piece{begin, first, rows, oldest_seen(spec, first), h * dim, keys_at + kv, values_at + kv, h});
+        const Eigen::Index end = spec.causal ? first + rows : length;
+        f(Piece{begin, first, rows, oldest_seen(spec, first), h * dim, keys_at + kv, values_at + kv, h, end});
       }
     }
     begin += length;
@@ -55,7 +56,7 @@ void CausalAttention<T>::weigh(const BlockSpec& spec, const RowMatrix<T>& qkv, c
   }
   for (Eigen::Index r = 0; r < piece.rows; ++r) {
     const Eigen::Index begin = oldest_seen(spec, piece.first + r) - piece.origin;
-    const Eigen::Index seen = piece.first + r + 1 - piece.origin - begin;
+    const Eigen::Index seen = (spec.causal ? piece.first + r + 1 : piece.end) - piece.origin - begin;
     auto row = p.row(r).segment(begin, seen).array();
     T largest = row.maxCoeff();
     if (sinks == nullptr) {

@@ -23,12 +23,13 @@ class CausalAttention {
                 const RowMatrix<T>& dy, RowMatrix<T>* dqkv, T* dsinks);
 
  private:
-  /// What one head of one sequence works on: queries [first, first + rows) of its tokens, keys [origin, first + rows).
+  /// What one head of one sequence works on: queries [first, first + rows) of its tokens, keys [origin, end).
   struct Piece {
     Eigen::Index begin, first, rows, origin;
     Eigen::Index query_col, key_col, value_col;
     Eigen::Index head;
-    Eigen::Index keys() const { return first + rows - origin; }
+    Eigen::Index end;  ///< of the keys
+    Eigen::Index keys() const { return end - origin; }
   };
   template <typename F>
   void for_each_piece(const BlockSpec& spec, std::span<const uint32_t> lengths, F&& f);

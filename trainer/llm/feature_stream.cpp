@@ -31,17 +31,28 @@ std::vector<uint32_t> cut_sequences(size_t tokens, uint32_t context) {
   return lengths;
 }
 
-Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, std::span<const uint32_t> tokens) {
+Result<RowMatrix<float>> embed_sequences(const ModelGraph& graph, std::span<const uint32_t> tokens,
+                                         std::span<const uint32_t> lengths) {
   if (tokens.empty()) return invalid_argument("features need tokens");
   for (const uint32_t token : tokens) {
     if (token < graph.model().vocab_size) continue;
     return invalid_argument("token " + std::to_string(token) + " is out of range: the vocabulary has " +
                             std::to_string(graph.model().vocab_size));
   }
-  FeatureStream stream(graph, cut_sequences(tokens.size(), graph.context()));
   NWC_ASSIGN_OR_RETURN(const RowMatrix<float> table, graph.load_embedding());
   NWC_ASSIGN_OR_RETURN(const RowMatrix<float> positions, graph.load_positions());
-  embed_tokens(graph.model().ends, table, positions, tokens, stream.lengths_, &stream.outputs_);
+  NWC_ASSIGN_OR_RETURN(const RowVector<float> type, graph.load_token_type());
+  RowMatrix<float> out;
+  embed_tokens(graph.model().ends, table, positions, tokens, lengths, &out);
+  if (type.size() != 0) out.rowwise() += type;
+  return out;
+}
+
+Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, std::span<const uint32_t> tokens) {
+  FeatureStream stream(graph, cut_sequences(tokens.size(), graph.context()));
+  NWC_ASSIGN_OR_RETURN(const RowMatrix<float> sums, embed_sequences(graph, tokens, stream.lengths_));
+  NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph.load_embedding_norm());
+  head_norm(norm, sums, &stream.outputs_);
   return stream;
 }
 

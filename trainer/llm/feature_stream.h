@@ -17,6 +17,11 @@ void forward_layer(const LayerGraph& graph, const LayerWeights<float>& weights, 
 /// Lengths of the sequences that `tokens` tokens are cut into; the last may be shorter.
 std::vector<uint32_t> cut_sequences(size_t tokens, uint32_t context);
 
+/// The sum of each token's embeddings, in front of the norm that an encoder may have there: [tokens][hidden].
+/// errors: kInvalidArgument (no tokens, a token out of range), those of ModelGraph::load_embedding
+Result<RowMatrix<float>> embed_sequences(const ModelGraph& graph, std::span<const uint32_t> tokens,
+                                         std::span<const uint32_t> lengths);
+
 /// Reads block after block of the uncompressed model and computes its output. Memory: one block's weights and twice
 /// [tokens][hidden]. The graph must outlive it.
 class FeatureStream {

@@ -74,6 +74,7 @@ void LayerGraph::expand(const std::vector<Step>& steps, const LayerLayout& layer
                             ? widths_[op.in]
                             : Eigen::Index{slot_width(spec_, static_cast<uint32_t>(hidden()), step.out)});
     }
+    if (step.kind == StepKind::kScale) op.gain = find(step.gain);
     if (step.kind == StepKind::kNorm) {
       op.gain = find(step.gain);
       op.bias = find(step.bias);

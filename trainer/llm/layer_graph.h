@@ -58,7 +58,7 @@ class LayerGraph {
     size_t routed = 0;                        ///< kExperts, kShare: where the router says which experts
     size_t first_matrix = 0, end_matrix = 0;  ///< kLinear; kExperts: of all experts
     // Of size 0 if there is none:
-    LayerVector gain;      ///< kNorm; kQkNorm: of the queries; kAttend: sinks; kRoute: the router
+    LayerVector gain;      ///< kNorm, kScale; kQkNorm: of the queries; kAttend: sinks; kRoute: the router
     LayerVector key_gain;  ///< kQkNorm; kRoute: the shared expert's gate; kExperts: their down's biases
     LayerVector bias;      ///< kNorm, kLinear (all of a product together), kRoute; kExperts: of gate and up
   };

@@ -86,6 +86,7 @@ void LayerPass<T>::run(const LayerGraph& graph, const LayerWeights<T>& w, const 
     case StepKind::kRotate: rotate(graph, T(1), &out); break;
     case StepKind::kAttend: attention_.forward(spec, in, lengths_, stored(w, op.gain), &out); break;
     case StepKind::kActivate: activate_block(spec, in, &out); break;
+    case StepKind::kScale: out = in.array().rowwise() * vector(w, op.gain).array(); break;
     case StepKind::kAdd:
       out = value(op.base);
       out += static_cast<T>(op.step.scale) * in;
@@ -240,6 +241,11 @@ void LayerPass<T>::run_backward(const LayerGraph& graph, const LayerWeights<T>& 
     case StepKind::kActivate:
       activate_block_backward(spec, in, dy, &gradients_[op.in]);
       has_gradient_[op.in] = true;
+      break;
+    case StepKind::kScale:
+      if (T* const dgain = gradient_of(grad, op.gain))
+        RowMap<T>(dgain, op.gain.size) += dy.cwiseProduct(in).colwise().sum();
+      if (needed_[op.in]) *summed_gradient(op.in) += (dy.array().rowwise() * vector(w, op.gain).array()).matrix();
       break;
     case StepKind::kAdd:
       add_gradient(op.in, static_cast<T>(op.step.scale), dy);

@@ -11,7 +11,7 @@ void embed_tokens(const EndsSpec& ends, const RowMatrix<float>& table, const Row
   out->resize(eigen_index(tokens.size()), table.cols());
   for (size_t t = 0; t < tokens.size(); ++t) out->row(eigen_index(t)) = table.row(Eigen::Index{tokens[t]});
   if (ends.embedding_scale != 1) *out *= ends.embedding_scale;
-  if (ends.position_rows == 0) return;
+  if (positions.size() == 0) return;
   Eigen::Index at = 0;
   for (const uint32_t length : lengths) {
     out->middleRows(at, length) += positions.topRows(length);

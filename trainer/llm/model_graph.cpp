@@ -60,13 +60,76 @@ Result<RowVector<float>> ModelGraph::load_end_vector(uint32_t at) const {
   return out;
 }
 
-Result<HeadWeights<float>> ModelGraph::load_head() const {
+Result<HeadWeights<float>> ModelGraph::load_norm(uint32_t gain_at, uint32_t bias_at) const {
   const BlockSpec& first = model().blocks.front();
-  HeadWeights<float> head;
-  head.norm = first.norm;
-  head.epsilon = first.norm_eps;
-  NWC_ASSIGN_OR_RETURN(head.gain, load_end_vector(layout_.final_norm_at));
-  NWC_ASSIGN_OR_RETURN(head.norm_bias, load_end_vector(layout_.final_norm_bias_at));
+  HeadWeights<float> out;
+  out.norm = first.norm;
+  out.epsilon = first.norm_eps;
+  NWC_ASSIGN_OR_RETURN(out.gain, load_end_vector(gain_at));
+  NWC_ASSIGN_OR_RETURN(out.norm_bias, load_end_vector(bias_at));
+  return out;
+}
+
+Result<HeadWeights<float>> ModelGraph::load_embedding_norm() const {
+  return load_norm(layout_.embedding_norm_at, layout_.embedding_norm_bias_at);
+}
+
+Result<HeadWeights<float>> ModelGraph::load_final_norm() const {
+  return load_norm(layout_.final_norm_at, layout_.final_norm_bias_at);
+}
+
+Result<RowVector<float>> ModelGraph::load_token_type() const {
+  NWC_ASSIGN_OR_RETURN(const RowVector<float> types, load_end_vector(layout_.token_types_at));
+  return RowVector<float>(types.head(types.size() == 0 ? 0 : Eigen::Index{model().hidden_size}));
+}
+
+/// Of size 0 if the model has no such part.
+Status ModelGraph::load_end(Role role, RowVector<float>* out) const {
+  const auto place = std::find_if(layout_.ends.begin(), layout_.ends.end(),
+                                  [&](const VectorPlace& v) { return v.role == role; });
+  if (place == layout_.ends.end()) return {};
+  out->resize(place->size);
+  return load_vector(*place, true, out->data());
+}
+
+Status ModelGraph::load_end(Role role, RowMatrix<float>* out) const {
+  RowVector<float> values;
+  NWC_TRY(load_end(role, &values));
+  if (values.size() == 0) return {};
+  const Eigen::Index inner = model().blocks.front().intermediate_size, hidden = model().hidden_size;
+  const Eigen::Index cols = role == Role::kPoolDown ? inner : hidden;
+  *out = ConstMatrixMap<float>(values.data(), values.size() / cols, cols);
+  return {};
+}
+
+Result<PoolingWeights<float>> ModelGraph::load_pooling() const {
+  PoolingWeights<float> w;
+  w.spec = model().ends.encoder;
+  w.block = model().blocks.front();
+  w.eos_ids = model().eos_ids;
+  for (const auto& [role, out] : {std::pair{Role::kFinalNorm, &w.norm_gain},
+                                  {Role::kFinalNormBias, &w.norm_bias},
+                                  {Role::kPoolerBias, &w.pooler_bias},
+                                  {Role::kPoolProbe, &w.probe},
+                                  {Role::kPoolQkvBias, &w.qkv_bias},
+                                  {Role::kPoolOutputBias, &w.output_bias},
+                                  {Role::kPoolNorm, &w.pool_norm_gain},
+                                  {Role::kPoolNormBias, &w.pool_norm_bias},
+                                  {Role::kPoolUpBias, &w.up_bias},
+                                  {Role::kPoolDownBias, &w.down_bias}})
+    NWC_TRY(load_end(role, out));
+  for (const auto& [role, out] : {std::pair{Role::kPooler, &w.pooler},
+                                  {Role::kProjection, &w.projection},
+                                  {Role::kPoolQkv, &w.qkv},
+                                  {Role::kPoolOutput, &w.output},
+                                  {Role::kPoolUp, &w.up},
+                                  {Role::kPoolDown, &w.down}})
+    NWC_TRY(load_end(role, out));
+  return w;
+}
+
+Result<HeadWeights<float>> ModelGraph::load_head() const {
+  NWC_ASSIGN_OR_RETURN(HeadWeights<float> head, load_final_norm());
   NWC_ASSIGN_OR_RETURN(head.bias, load_end_vector(layout_.head_bias_at));
   head.logit_scale = model().ends.logit_scale;
   head.logit_softcap = model().ends.logit_softcap;

@@ -211,7 +211,7 @@ std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_el
       const std::optional<Place> place = place_of(model, name);
       plan[i].source = t;
       if (place) roles[t] = place->role;
-      if (place && static_cast<uint8_t>(place->role) >= kFirstLayerRole) {
+      if (place && of_layer(place->role)) {
         plan[i].group = place->layer + 1;
         rank[t] = rank_in_layer(place->role);
       } else if (const std::optional<uint32_t> layer = layer_number(name); layer && *layer < model.num_layers) {
@@ -242,6 +242,11 @@ std::vector<PlannedTensor> plan_model(const ModelSource& source, uint64_t min_el
     const std::optional<Role>& role = roles[p.source];
     if (role == Role::kRouter || role == Role::kSharedGate) p.why_raw = "it decides about experts";
     if (role == Role::kExpertGateUpBias || role == Role::kExpertDownBias) p.why_raw = "not a matrix";
+    // Few weights again: what every patch goes through, and tokens that every text or image begins with.
+    const bool of_images = source.model() && source.model()->ends.encoder.of_images();
+    if (role == Role::kPatch) p.why_raw = "every patch goes through it";
+    if (role == Role::kTokenTypes || role == Role::kRegisters || (role == Role::kPositions && of_images))
+      p.why_raw = "it is added to tokens";
     p.coded = p.why_raw.empty();
   }
   return plan;

@@ -702,6 +702,53 @@ NWC_API nwc_status nwc_session_generate(nwc_session* session, const uint32_t* pr
                                         void* callback_user, nwc_stop_reason* out_stop_reason);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
+/* Encoders                                                                                                         */
+
+typedef uint32_t nwc_encoder_kind;
+enum {
+  NWC_ENCODER_NONE = 0, /* the model predicts tokens */
+  NWC_ENCODER_TEXT = 1,
+  NWC_ENCODER_IMAGE = 2
+};
+typedef struct nwc_encoder_info {
+  uint32_t struct_size;
+  nwc_encoder_kind kind;
+  uint32_t hidden_size;                         /* numbers of a token's hidden state, also with NONE */
+  uint32_t embedding_size;                      /* numbers of an embedding; 0 with NONE */
+  uint32_t max_tokens;                          /* of a text; of an image: those that it has */
+  uint32_t channels, image_height, image_width; /* of an image, else 0 */
+  uint32_t normalized;                          /* 1: embeddings have length 1 */
+  uint32_t reserved;                            /* 0 */
+} nwc_encoder_info;
+static inline void nwc_encoder_info_init(nwc_encoder_info* info) {
+  memset(info, 0, sizeof *info);
+  info->struct_size = (uint32_t)sizeof *info;
+}
+/* Says what the model takes and gives. errors: UNSUPPORTED (the file has no description of the model). */
+NWC_API nwc_status nwc_model_get_encoder(const nwc_model* model, nwc_encoder_info* out_info);
+
+/* Reads one text whole and gives its embedding; what the session held before is forgotten. The tokens are those of
+ * nwc_tokenize with NWC_TOKENIZE_ADD_SPECIAL and NWC_TOKENIZE_ADD_END. out_hidden [num_tokens][hidden_size] has room
+ * for hidden_capacity floats, out_embedding [embedding_size] for embedding_capacity; either may be NULL. An encoder's
+ * session takes a batch of the whole context, and nwc_session_eval and nwc_session_generate give UNSUPPORTED. errors:
+ * UNSUPPORTED (no encoder of texts), INVALID_ARGUMENT (token id, no tokens), LIMIT (more tokens than the session's
+ * context), BUFFER_TOO_SMALL, and those of decoding. After an error the session is of use as before. */
+NWC_API nwc_status nwc_session_embed(nwc_session* session, const uint32_t* tokens, size_t num_tokens, float* out_hidden,
+                                     size_t hidden_capacity, float* out_embedding, size_t embedding_capacity);
+/* The same of an image: pixels [channels][image_height][image_width], resized and normalized as the model was trained.
+ * out_hidden is [max_tokens][hidden_size]. errors: UNSUPPORTED (no encoder of images), INVALID_ARGUMENT (another number
+ * of pixels, or one that is not finite), BUFFER_TOO_SMALL, and those of decoding. */
+NWC_API nwc_status nwc_session_embed_image(nwc_session* session, const float* pixels, size_t num_pixels,
+                                           float* out_hidden, size_t hidden_capacity, float* out_embedding,
+                                           size_t embedding_capacity);
+/* Final hidden states, after the final norm, of `count` tokens of the last batch that passed through the layers, from
+ * its token `first` on; of a model that predicts tokens that is what its logits are made of, and the last batch are the
+ * last tokens of nwc_session_eval, at most nwc_session_plan::batch. out_hidden [count][hidden_size].
+ * errors: INVALID_ARGUMENT (there are no such tokens), BUFFER_TOO_SMALL. */
+NWC_API nwc_status nwc_session_hidden(nwc_session* session, uint32_t first, uint32_t count, float* out_hidden,
+                                      size_t capacity);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
 /* Chat                                                                                                             */
 
 typedef uint32_t nwc_chat_role;

@@ -1,0 +1,104 @@
+// nwc embed: embeddings of texts or pictures.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "host-tools/embedder.h"
+#include "runtime/engine/weight_type.h"
+#include "trainer/eval/compare_embeddings.h"
+
+namespace nwc::cli {
+namespace {
+
+struct EmbedCommand {
+  std::string model, text_file, weights = "auto";
+  std::vector<std::string> texts, images;
+  DeviceOptions device;
+};
+
+/// A line for each input: its numbers, or how near the inputs are to each other, which is what people look for.
+void print_embeddings(const std::vector<std::string>& inputs, const Embeddings& embeddings) {
+  if (inputs.size() == 1) {
+    for (size_t i = 0; i < embeddings[0].size(); ++i) fmt::print("{}{:.6g}", i == 0 ? "" : " ", embeddings[0][i]);
+    fmt::print("\n");
+    return;
+  }
+  fmt::print("cosine similarity\n");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    for (size_t j = 0; j <= i; ++j) fmt::print("{:8.4f}", cosine(embeddings[i], embeddings[j]));
+    fmt::print("  {}\n", inputs[i].size() <= 60 ? inputs[i] : inputs[i].substr(0, 57) + "...");
+  }
+}
+
+Status embed(EmbedCommand& command, const Context& context) {
+  if (!command.text_file.empty()) {
+    NWC_ASSIGN_OR_RETURN(std::vector<std::string> lines, read_lines(command.text_file));
+    command.texts.insert(command.texts.end(), lines.begin(), lines.end());
+  }
+  if (command.texts.empty() == command.images.empty())
+    return invalid_argument("give texts with --text or --text-file, or pictures with --image");
+  SessionParams params;
+  const auto is_asked = [&](const WeightTypeInfo& type) { return type.name == command.weights; };
+  const auto type = std::find_if(std::begin(kWeightTypes), std::end(kWeightTypes), is_asked);
+  if (type != std::end(kWeightTypes)) {
+    ask_for(static_cast<WeightType>(type - std::begin(kWeightTypes)), &params);
+  } else {
+    params.integers = IntegerWeights::kAuto;
+    params.fit_weight_dtype = true;
+  }
+  NWC_ASSIGN_OR_RETURN(Embedder embedder, Embedder::open(command.model, params, command.device, context));
+  const bool pictures = !command.images.empty();
+  const std::vector<std::string>& inputs = pictures ? command.images : command.texts;
+  Embeddings embeddings;
+  ProgressLine progress(context, "embedding");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!progress.callback().report(i, inputs.size())) return Status(StatusCode::kCancelled, "embedding was cancelled");
+    Result<std::vector<float>> embedding = pictures ? embedder.embed_png(inputs[i]) : embedder.embed_text(inputs[i]);
+    if (!embedding.ok()) return embedding.status();
+    embeddings.push_back(std::move(embedding).value());
+  }
+  progress.callback().report(inputs.size(), inputs.size());
+  if (embedder.num_cut() != 0)
+    context.warn_once(fmt::format("{} of {} texts are cut to the {} tokens that the model takes", embedder.num_cut(),
+                                  inputs.size(), embedder.eval_model().session->context()));
+  if (!context.json) {
+    print_embeddings(inputs, embeddings);
+    return {};
+  }
+  nlohmann::json list = nlohmann::json::array();
+  for (size_t i = 0; i < inputs.size(); ++i)
+    list.push_back({{pictures ? "image" : "text", inputs[i]}, {"embedding", embeddings[i]}});
+  context.print_json({{"model", command.model},
+                      {"size", embedder.model().embedding_size()},
+                      {"cut", embedder.num_cut()},
+                      {"embeddings", list}});
+  return {};
+}
+
+}  // namespace
+
+void add_embed(CLI::App& app, Context& context) {
+  auto command = std::make_shared<EmbedCommand>();
+  CLI::App* sub = app.add_subcommand(
+      "embed", "Give embeddings of texts or pictures: one as numbers, of several how similar they are");
+  sub->add_option("model", command->model, "An encoder: .nwc file or Hugging Face folder")->required();
+  CLI::Option* text =
+      sub->add_option("--text", command->texts, "A text; may be given several times")->allow_extra_args(false);
+  CLI::Option* file = sub->add_option("--text-file", command->text_file, "A UTF-8 file with a text in each line")
+                          ->check(CLI::ExistingFile);
+  sub->add_option("--image", command->images, "A PNG file; may be given several times")
+      ->allow_extra_args(false)
+      ->excludes(text)
+      ->excludes(file);
+  sub->add_option("--weights", command->weights,
+                  "What decoded weights are held as: packed or q8 (integers), f16, bf16, f32; auto: as in nwc run")
+      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8", "packed"}))
+      ->capture_default_str();
+  add_device_options(sub, command->device);
+  add_common_options(sub, context);
+  sub->callback([command, &context] { run_command(context, "embed", [&] { return embed(*command, context); }); });
+}
+
+}  // namespace nwc::cli
