@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plots the records of nwc-bench: plot_bench.py FOLDER [--figures DIR] [--model NAME]
 
-Reads FOLDER/{decode,fused,load,tokens,encode,scaling}*.json, writes speed_*.png to DIR (default: FOLDER) and, for each,
+Reads FOLDER/{decode,fused,load,tokens,encode,scaling,mixture}*.json, writes speed_*.png to DIR (default: FOLDER) and, for each,
 the records as speed_*.csv beside it. A kind without records gives no plot. NAME is the model of the kinds load and
 tokens.
 """
@@ -205,8 +205,33 @@ def plot_scaling(plt, records, model):
     return figures
 
 
+def plot_mixture(plt, records, model):
+    """Speed, hits and bytes read by budget."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.2))
+    names = {"nwc": "nwc", "mapped": "f16, mapped"}
+    shares = sorted({r["share"] for r in records})
+    for axis, key, factor, unit in ((axes[0], "tokens_per_second", 1, "tokens per second"),
+                                    (axes[1], "hit_rate", 100, "experts found in memory, %"),
+                                    (axes[2], "read_bytes_per_token", 1e-6, "MB read per token")):
+        for i, (kind, name) in enumerate(names.items()):
+            own = {r["share"]: factor * r[key] for r in records if r["name"].startswith(kind)}
+            at = [shares.index(s) + (i - 0.5) * 0.4 for s in own]
+            axis.bar(at, own.values(), 0.37, label=name, color=plot_style.COLOURS["nwc" if kind == "nwc" else "f16 product"],
+                     zorder=2)
+            for x, value in zip(at, own.values()):
+                axis.annotate(f"{value:.3g}", (x, value), ha="center", va="bottom", fontsize=8)
+        axis.set_xticks(range(len(shares)), [f"{s:.0f} %" for s in shares])
+        axis.set_xlabel("memory, of what all takes decoded")
+        axis.set_ylabel(unit)
+        axis.grid(axis="x", visible=False)
+        axis.margins(y=0.12)
+    figure.suptitle(f"A mixture of experts larger than memory, page cache cold: {matrix(records)}")
+    plot_style.legend_below(figure, axes, columns=2)
+    return {"": figure}
+
+
 PLOTS = {"decode": plot_decode, "fused": plot_fused, "load": plot_load, "tokens": plot_tokens, "encode": plot_encode,
-         "scaling": plot_scaling}
+         "scaling": plot_scaling, "mixture": plot_mixture}
 
 
 def draw(kind, records, folder, model):
