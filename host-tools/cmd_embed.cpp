@@ -81,8 +81,7 @@ Status embed(EmbedCommand& command, const Context& context) {
 
 void add_embed(CLI::App& app, Context& context) {
   auto command = std::make_shared<EmbedCommand>();
-  CLI::App* sub = app.add_subcommand(
-      "embed", "Give embeddings of texts or pictures: one as numbers, of several how similar they are");
+  CLI::App* sub = app.add_subcommand("embed", "Embed texts or pictures: numbers, or how similar they are");
   sub->add_option("model", command->model, "An encoder: .nwc file or Hugging Face folder")->required();
   CLI::Option* text =
       sub->add_option("--text", command->texts, "A text; may be given several times")->allow_extra_args(false);

@@ -161,6 +161,27 @@ void nwc_model_destroy(nwc_model* model) { delete model; }
 
 const char* nwc_model_last_error(const nwc_model* model) { return model == nullptr ? "" : model->errors.get(); }
 
+nwc_status nwc_model_get_encoder(const nwc_model* model, nwc_encoder_info* out_info) {
+  return call(model, [&](const nwc_model& m) -> Status {
+    const NwcFile& file = m.state->file();
+    if (!file.model()) return file.model_status();
+    const ModelRecord& record = *file.model();
+    const EncoderSpec& e = record.ends.encoder;
+    nwc_encoder_info info{};
+    info.hidden_size = record.hidden_size;
+    info.max_tokens = record.max_positions;
+    if (record.is_encoder()) {
+      info.kind = e.of_images() ? NWC_ENCODER_IMAGE : NWC_ENCODER_TEXT;
+      info.embedding_size = record.embedding_size();
+      info.channels = e.channels;
+      info.image_height = e.image_height;
+      info.image_width = e.image_width;
+      info.normalized = e.normalized ? 1 : 0;
+    }
+    return write_struct(info, "nwc_encoder_info", out_info);
+  });
+}
+
 nwc_status nwc_model_get_info(const nwc_model* model, nwc_model_info* out_info) {
   return call(model, [&](const nwc_model& m) { return write_struct(m.state->info(), "nwc_model_info", out_info); });
 }

@@ -114,10 +114,6 @@ bool ModelRecord::has_experts() const {
   return std::any_of(blocks.begin(), blocks.end(), [](const BlockSpec& b) { return b.experts.num_experts != 0; });
 }
 
-bool ModelRecord::whole_sequences() const {
-  return std::any_of(blocks.begin(), blocks.end(), [](const BlockSpec& b) { return !b.causal; });
-}
-
 std::string ModelRecord::tensor_name(Role role, uint32_t layer, uint32_t expert) const {
   for (const TensorName& name : names.empty() ? llama_names() : names) {
     if (name.role != role) continue;

@@ -44,8 +44,6 @@ struct ModelRecord {
   std::string tensor_name(Role role, uint32_t layer = 0, uint32_t expert = 0) const;
   /// Does it give hidden states and embeddings, and no logits?
   bool is_encoder() const { return ends.encoder.pooling != Pooling::kNone; }
-  /// Does every token see what comes after it, so that all of them have to be there at once?
-  bool whole_sequences() const;
   /// Numbers of an encoder's embedding.
   uint32_t embedding_size() const { return ends.encoder.projection != 0 ? ends.encoder.projection : hidden_size; }
   /// Is any kind of block a mixture of experts?

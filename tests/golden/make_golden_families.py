@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """make_golden_families.py NWC: writes with the given tool good/families-v1.3.nwc: two layers of Gemma 3's tiny model, one with a
 window (MODEL record 2), a Unigram tokenizer with a normalizer (TOKENIZER record 2), and Gemma's chat template (CHAT); and
-good/experts-v1.4.nwc: two layers of GPT-OSS's with two experts each, attention sinks and biases. Run once and committed; a file
-that exists is left alone. NWC_GOLDEN_WRITE=1 makes test_golden write the .txt beside it."""
+good/experts-v1.4.nwc: two layers of GPT-OSS's with two experts each, attention sinks and biases; and good/encoder-v1.5.nwc: the tiny
+DINOv2 with registers, whose positions are resized. Run once and committed; a file that exists is left alone. NWC_GOLDEN_WRITE=1 makes test_golden write the .txt beside it."""
 import json
 import pathlib
 import struct
@@ -69,9 +69,24 @@ def gpt_oss(folder):
     write_model(folder, "gpt_oss", experts=2, num_local_experts=2, num_experts_per_tok=1)
 
 
+def dinov2(folder):
+    fixture = json.loads((FIXTURES / "encoders" / "dinov2_registers.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fixture["config"]))
+    (folder / "preprocessor_config.json").write_text(json.dumps(fixture["preprocessor"]))
+    rng = np.random.default_rng(15)
+    header, data = {}, b""
+    for t in fixture["tensors"]:
+        values = (t["mean"] + t["scale"] * rng.uniform(-1, 1, t["shape"])).astype("<f2")
+        header[t["name"]] = {"dtype": "F16", "shape": t["shape"], "data_offsets": [len(data), len(data) + values.nbytes]}
+        data += values.tobytes()
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
 def main():
     compress(sys.argv[1], "families-v1.3.nwc", gemma)
     compress(sys.argv[1], "experts-v1.4.nwc", gpt_oss)
+    compress(sys.argv[1], "encoder-v1.5.nwc", dinov2)
 
 
 if __name__ == "__main__":

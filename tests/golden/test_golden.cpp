@@ -169,5 +169,29 @@ TEST(Golden, ExpertsAreDescribed) {
   EXPECT_NE(file.tensors()[*file.find(model.tensor_name(Role::kRouter, 0))].storage, Storage::kCoded);
 }
 
+TEST(Golden, AnEncoderIsDescribed) {
+  const Result<std::unique_ptr<NwcFile>> opened = open_good("encoder-v1.5.nwc");
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const NwcFile& file = **opened;
+  EXPECT_EQ(file.container().minor_version(), 5);
+  ASSERT_TRUE(file.model()) << file.model_status().message();
+  const ModelRecord& model = *file.model();
+  EXPECT_TRUE(check_runnable(model).ok() && model.is_encoder());
+  EncoderSpec wanted;
+  wanted.pooling = Pooling::kFirst;
+  wanted.class_token = wanted.patch_bias = true;
+  wanted.position_fit = PositionFit::kBicubicAntialiased;
+  wanted.image_height = wanted.image_width = 16;
+  wanted.patch_size = 4;
+  wanted.channels = 3;
+  wanted.registers = 3;
+  EXPECT_EQ(model.ends.encoder, wanted);
+  EXPECT_EQ(model.ends.position_rows, 37u);
+  EXPECT_EQ(model.max_positions, 20u);
+  EXPECT_TRUE(model.block().layer_scale && !model.block().causal);
+  EXPECT_EQ(model.tensor_name(Role::kMlpScale, 2), "encoder.layer.2.layer_scale2.lambda1");
+  EXPECT_NE(file.tensors()[*file.find(model.tensor_name(Role::kPatch))].storage, Storage::kCoded);
+}
+
 }  // namespace
 }  // namespace nwc

@@ -21,7 +21,7 @@ ITEMS = [
     ("It is a truth universally", ["acknowledged", "known", "hidden from all"], 0),
     ("Elizabeth took the letter from his", ["hand", "unwilling fingers", "garden", "horse"], 0),
     ("The carriage stopped at the", ["door of the house", "door", "sea"], 1),
-    ("She was not at all ", ["surprised", "blue", "n\u00e9cessaire"], 0),
+    ("She was not at all", ["surprised", "blue", "n\u00e9cessaire"], 0),
     ("Question: Who wrote to Jane?\nAnswer:", ["Miss Bingley", "nobody", "Sir William Lucas, from St. James's"], 0),
     ("\u201cMy dear,\u201d said he,", ["\u201cyou are right.\u201d", "and then no more", "walking"], 0),
     ("After dinner", [", they went into the drawing-room", "the", "\u2014 silence"], 0),
