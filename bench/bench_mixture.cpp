@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <list>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,7 +13,6 @@
 
 #include "bench/bench_commands.h"
 #include "bench/child_process.h"
-#include "runtime/base/half.h"
 #include "runtime/engine/file_layout.h"
 #include "runtime/engine/kernels_cpu.h"
 
@@ -55,42 +53,18 @@ nwc_session_params params_of(const MixtureOptions& o) {
   params.num_threads = o.threads;
   params.context = o.context;
   params.memory_budget_bytes = o.budget;
-  for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p) {
-    if (o.weights == nwc_session_precision_string(p)) params.weight_precision = p;
-  }
+  params.weight_precision = precision_named(o.weights);
   return params;
-}
-
-nwc_model* open_model(const std::string& path) {
-  return made([&](const nwc_error_detail* detail) {
-    nwc_model* opened = nullptr;
-    const nwc_status status = nwc_model_open_path(path.c_str(), detail, &opened);
-    return std::pair(status, opened);
-  });
-}
-
-nwc_session_plan plan_of(const MixtureOptions& o, const nwc_model* model) {
-  const nwc_session_params params = params_of(o);
-  return made([&](const nwc_error_detail* detail) {
-    nwc_session_plan plan;
-    nwc_session_plan_init(&plan);
-    const nwc_status status = nwc_session_make_plan(model, &params, detail, &plan);
-    return std::pair(status, plan);
-  });
 }
 
 /// One session: tokens one after another.
 nlohmann::json run_session(const MixtureOptions& o) {
   const ColdFile cold(o.model);
   nwc_model* const model = open_model(o.model);
-  const nwc_session_plan plan = plan_of(o, model);
-  const uint64_t before = memory_of_process("VmRSS:");
   const nwc_session_params params = params_of(o);
-  nwc_session* const session = made([&](const nwc_error_detail* detail) {
-    nwc_session* created = nullptr;
-    const nwc_status status = nwc_session_create(model, &params, nullptr, nullptr, detail, &created);
-    return std::pair(status, created);
-  });
+  const nwc_session_plan plan = make_plan(model, params);
+  const uint64_t before = memory_of_process("VmRSS:");
+  nwc_session* const session = create_session(model, params);
   const auto stats = [&] {
     nwc_expert_stats s;
     nwc_expert_stats_init(&s);
@@ -241,7 +215,7 @@ void run_mixture(const MixtureOptions& o) {
   nwc_model_info info;
   nwc_model_info_init(&info);
   check(nwc_model_get_info(model, &info), model, nwc_model_last_error);
-  const uint64_t whole = plan_of(o, model).needed_resident_bytes;
+  const uint64_t whole = make_plan(model, params_of(o)).needed_resident_bytes;
   nwc_model_destroy(model);
   Report report(o.json, o.repeat, o.only);
   report.note("everything decoded takes " + std::to_string(whole >> 20) + " MiB as " + o.weights);

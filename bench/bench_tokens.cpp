@@ -21,15 +21,6 @@ struct TokenOptions : CommonOptions {
   bool fill = false;
 };
 
-nwc_session_plan make_plan(const nwc_model* model, const nwc_session_params& params) {
-  return made([&](const nwc_error_detail* detail) {
-    nwc_session_plan plan;
-    nwc_session_plan_init(&plan);
-    const nwc_status status = nwc_session_make_plan(model, &params, detail, &plan);
-    return std::pair(status, plan);
-  });
-}
-
 /// Two layers' matrices in f16.
 uint64_t two_layers(const nwc_model* model) {
   const auto get = [&](const char* key) {
@@ -48,9 +39,7 @@ nwc_session_params make_params(const TokenOptions& o, const nwc_model* model) {
   params.device_name = o.backend.device.empty() ? nullptr : o.backend.device.c_str();
   params.num_threads = o.threads;
   params.context = o.context;
-  for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p) {
-    if (o.weights == nwc_session_precision_string(p)) params.weight_precision = p;
-  }
+  params.weight_precision = precision_named(o.weights);
   params.mode = o.child == "resident"                             ? NWC_WEIGHTS_RESIDENT
                 : o.child == "cached"                             ? NWC_WEIGHTS_CACHED
                 : o.child == "fused" || o.child == "fused-cached" ? NWC_WEIGHTS_FUSED
@@ -87,23 +76,13 @@ std::vector<uint32_t> make_prompt(const nwc_model* model, const nwc_model_info& 
 /// What the process with --child does: one mode on one backend.
 void run_child(const TokenOptions& o) {
   const auto begin = std::chrono::steady_clock::now();
-  nwc_model* const model = made([&](const nwc_error_detail* detail) {
-    nwc_model* opened = nullptr;
-    const nwc_status status = nwc_model_open_path(o.model.c_str(), detail, &opened);
-    return std::pair(status, opened);
-  });
+  nwc_model* const model = open_model(o.model);
   nwc_model_info info;
   nwc_model_info_init(&info);
   check(nwc_model_get_info(model, &info), model, nwc_model_last_error);
   const nwc_session_params params = make_params(o, model);
   nwc_session* session = nullptr;
-  const double load = seconds_of(false, [&] {
-    session = made([&](const nwc_error_detail* detail) {
-      nwc_session* created = nullptr;
-      const nwc_status status = nwc_session_create(model, &params, nullptr, nullptr, detail, &created);
-      return std::pair(status, created);
-    });
-  });
+  const double load = seconds_of(false, [&] { session = create_session(model, params); });
   nwc_session_plan plan;
   nwc_session_plan_init(&plan);
   check(nwc_session_get_plan(session, &plan), session, nwc_session_last_error);

@@ -11,6 +11,38 @@ extern char** environ;
 
 namespace nwc::bench {
 
+nwc_model* open_model(const std::string& path) {
+  return made([&](const nwc_error_detail* detail) {
+    nwc_model* opened = nullptr;
+    const nwc_status status = nwc_model_open_path(path.c_str(), detail, &opened);
+    return std::pair(status, opened);
+  });
+}
+
+nwc_session_plan make_plan(const nwc_model* model, const nwc_session_params& params) {
+  return made([&](const nwc_error_detail* detail) {
+    nwc_session_plan plan;
+    nwc_session_plan_init(&plan);
+    const nwc_status status = nwc_session_make_plan(model, &params, detail, &plan);
+    return std::pair(status, plan);
+  });
+}
+
+nwc_session* create_session(const nwc_model* model, const nwc_session_params& params) {
+  return made([&](const nwc_error_detail* detail) {
+    nwc_session* created = nullptr;
+    const nwc_status status = nwc_session_create(model, &params, nullptr, nullptr, detail, &created);
+    return std::pair(status, created);
+  });
+}
+
+nwc_precision precision_named(const std::string& name) {
+  for (nwc_precision p = NWC_PRECISION_F32; p <= NWC_PRECISION_PACKED; ++p) {
+    if (name == nwc_session_precision_string(p)) return p;
+  }
+  return NWC_PRECISION_DEFAULT;
+}
+
 uint64_t memory_of_process(const std::string& key) {
   std::ifstream file("/proc/self/status");
   for (std::string line; std::getline(file, line);)
