@@ -3,17 +3,12 @@
 #include <cmath>
 
 #include "trainer/data/hf_family_parts.h"
+#include "trainer/data/hf_names.h"
 
 namespace nwc {
 namespace {
 
 using Names = std::vector<TensorName>;
-
-/// weight and bias of one module
-void add(Names* names, const std::string& module, Role weight, Role bias) {
-  names->push_back({weight, module + ".weight"});
-  names->push_back({bias, module + ".bias"});
-}
 
 /// Sizes, activation and what most encoders share: layer norms and biases everywhere, attention to all tokens, no MLP
 /// gate, no rotary positions, no head.

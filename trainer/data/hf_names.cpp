@@ -23,13 +23,12 @@ Names without(Names names, std::initializer_list<Role> roles) {
   return names;
 }
 
-/// weight and bias of one module
-void add(Names* names, const std::string& module, Role weight, Role bias) {
+}  // namespace
+
+void add(std::vector<TensorName>* names, const std::string& module, Role weight, Role bias) {
   names->push_back({weight, module + ".weight"});
   names->push_back({bias, module + ".bias"});
 }
-
-}  // namespace
 
 std::vector<TensorName> names_of_llama() { return {}; }
 
