@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/embedder.h"
@@ -40,26 +39,11 @@ Status embed(EmbedCommand& command, const Context& context) {
   if (command.texts.empty() == command.images.empty())
     return invalid_argument("give texts with --text or --text-file, or pictures with --image");
   SessionParams params;
-  const auto is_asked = [&](const WeightTypeInfo& type) { return type.name == command.weights; };
-  const auto type = std::find_if(std::begin(kWeightTypes), std::end(kWeightTypes), is_asked);
-  if (type != std::end(kWeightTypes)) {
-    ask_for(static_cast<WeightType>(type - std::begin(kWeightTypes)), &params);
-  } else {
-    params.integers = IntegerWeights::kAuto;
-    params.fit_weight_dtype = true;
-  }
+  ask_for(weight_type_named(command.weights), &params);
   NWC_ASSIGN_OR_RETURN(Embedder embedder, Embedder::open(command.model, params, command.device, context));
   const bool pictures = !command.images.empty();
   const std::vector<std::string>& inputs = pictures ? command.images : command.texts;
-  Embeddings embeddings;
-  ProgressLine progress(context, "embedding");
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!progress.callback().report(i, inputs.size())) return Status(StatusCode::kCancelled, "embedding was cancelled");
-    Result<std::vector<float>> embedding = pictures ? embedder.embed_png(inputs[i]) : embedder.embed_text(inputs[i]);
-    if (!embedding.ok()) return embedding.status();
-    embeddings.push_back(std::move(embedding).value());
-  }
-  progress.callback().report(inputs.size(), inputs.size());
+  NWC_ASSIGN_OR_RETURN(const Embeddings embeddings, embedder.embed_all(inputs, pictures, context));
   if (embedder.num_cut() != 0)
     context.warn_once(fmt::format("{} of {} texts are cut to the {} tokens that the model takes", embedder.num_cut(),
                                   inputs.size(), embedder.eval_model().session->context()));

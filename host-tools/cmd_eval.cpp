@@ -84,9 +84,7 @@ Status eval_choices(const EvalCommand& command, const Context& context) {
                        answer_tasks(r.model, r.params, r.device, tasks, context, compare ? 0.5 : 1));
   std::vector<ChoiceResult> reference;
   if (compare) {
-    SessionParams exact;
-    exact.weight_dtype = exact.kv_dtype = Dtype::kF32;
-    NWC_ASSIGN_OR_RETURN(reference, answer_tasks(r.reference, exact, r.device, tasks, context, 1));
+    NWC_ASSIGN_OR_RETURN(reference, answer_tasks(r.reference, exact_params(), r.device, tasks, context, 1));
   }
   nlohmann::json list = nlohmann::json::array();
   if (!context.json)
@@ -130,16 +128,7 @@ Status eval_choices(const EvalCommand& command, const Context& context) {
 Result<Embeddings> embed_all(const std::string& path, const SessionParams& params, const DeviceOptions& device,
                              const std::vector<std::string>& inputs, const Context& context, double share) {
   NWC_ASSIGN_OR_RETURN(Embedder embedder, Embedder::open(path, params, device, context, share / 4));
-  ProgressLine progress(context, "embedding", share);
-  Embeddings out;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!progress.callback().report(i, inputs.size()))
-      return Status(StatusCode::kCancelled, "the evaluation was cancelled");
-    NWC_ASSIGN_OR_RETURN(std::vector<float> embedding,
-                         embedder.of_images() ? embedder.embed_png(inputs[i]) : embedder.embed_text(inputs[i]));
-    out.push_back(std::move(embedding));
-  }
-  return out;
+  return embedder.embed_all(inputs, embedder.of_images(), context, share);
 }
 
 /// What an encoder is measured by: its embeddings beside those of the uncompressed model, and for a pair of encoders
@@ -155,11 +144,7 @@ Status eval_embeddings(const EvalCommand& command, const Context& context) {
     return invalid_argument("--labels needs --images, and the encoders of texts: --text-model and --text-reference");
   Result<std::vector<std::string>> inputs = command.images.empty() ? read_lines(r.text) : list_pictures(command.images);
   NWC_TRY(inputs.status());
-  const SessionParams exact = [] {
-    SessionParams params;
-    params.weight_dtype = params.kv_dtype = Dtype::kF32;
-    return params;
-  }();
+  const SessionParams exact = exact_params();
   NWC_ASSIGN_OR_RETURN(const Embeddings model, embed_all(r.model, r.params, r.device, *inputs, context, 0.5));
   NWC_ASSIGN_OR_RETURN(const Embeddings reference, embed_all(r.reference, exact, r.device, *inputs, context, 0.5));
   if (model.front().size() != reference.front().size())
@@ -227,9 +212,7 @@ Status eval(EvalCommand& command, Context& context) {
     params.weight_dtype = params.kv_dtype = Dtype::kF16;
   }
   if (!command.weights.empty()) {
-    const auto is_asked = [&](const WeightTypeInfo& type) { return type.name == command.weights; };
-    const auto type = std::find_if(std::begin(kWeightTypes), std::end(kWeightTypes), is_asked);
-    ask_for(static_cast<WeightType>(type - std::begin(kWeightTypes)), &params);
+    ask_for(weight_type_named(command.weights), &params);
     params.fit_weight_dtype = false;  // what is measured is what was asked for
   }
   NWC_ASSIGN_OR_RETURN(const bool encoder, is_encoder(command.request.model, context));

@@ -55,6 +55,19 @@ Result<std::vector<float>> Embedder::embed_png(const std::string& path) {
   return embedding;
 }
 
+Result<Embeddings> Embedder::embed_all(const std::vector<std::string>& inputs, bool pictures, const Context& context,
+                                       double share) {
+  ProgressLine progress(context, "embedding", share);
+  Embeddings out;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!progress.callback().report(i, inputs.size())) return Status(StatusCode::kCancelled, "embedding was cancelled");
+    NWC_ASSIGN_OR_RETURN(std::vector<float> embedding, pictures ? embed_png(inputs[i]) : embed_text(inputs[i]));
+    out.push_back(std::move(embedding));
+  }
+  progress.callback().report(inputs.size(), inputs.size());
+  return out;
+}
+
 Result<std::vector<std::string>> read_lines(const std::string& path) {
   NWC_ASSIGN_OR_RETURN(const std::string text, read_text(path));
   std::vector<std::string> lines;

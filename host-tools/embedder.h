@@ -2,6 +2,7 @@
 #pragma once
 
 #include "host-tools/image_input.h"
+#include "trainer/eval/compare_embeddings.h"
 
 namespace nwc::cli {
 
@@ -23,6 +24,9 @@ class Embedder {
   Result<TextTokens> tokens_of(const std::string& text) const;
   Result<std::vector<float>> embed_text(const std::string& text);
   Result<std::vector<float>> embed_png(const std::string& path);
+  /// Of texts, or of PNG files, with progress. share: of what is left of the command. errors: kCancelled, too
+  Result<Embeddings> embed_all(const std::vector<std::string>& inputs, bool pictures, const Context& context,
+                               double share = 1);
   size_t num_cut() const { return num_cut_; }  ///< texts that were too long
 
  private:

@@ -84,6 +84,12 @@ Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& opt
   return handle;
 }
 
+SessionParams exact_params() {
+  SessionParams params;
+  params.weight_dtype = params.kv_dtype = Dtype::kF32;
+  return params;
+}
+
 Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& params, const DeviceOptions& device,
                                   const Context& context, double share) {
   EvalModel model;

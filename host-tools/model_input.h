@@ -46,6 +46,9 @@ Status check_device_options(const DeviceOptions& options);
 Result<DecoderHandle> make_decoder(const NwcFile& file, const DeviceOptions& options, const Context& context,
                                    const Logger* log = nullptr);
 
+/// Decoded weights and the cache in f32: what nothing but the codec's own error is in.
+SessionParams exact_params();
+
 /// A model that can be evaluated.
 struct EvalModel {
   ModelInput input;

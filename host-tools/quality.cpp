@@ -66,10 +66,8 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
   NWC_ASSIGN_OR_RETURN(EvalModel model, open(request.model, params));
   std::optional<EvalModel> reference;
   if (!request.reference.empty()) {
-    SessionParams exact;
+    SessionParams exact = exact_params();
     exact.context = model.session->context();
-    exact.weight_dtype = Dtype::kF32;
-    exact.kv_dtype = Dtype::kF32;
     DeviceOptions cpu;
     NWC_ASSIGN_OR_RETURN(reference, open_eval_model(request.reference, exact, cpu, context, share / 8));
     if (reference->tokenizer->record().tokens.size() != model.tokenizer->record().tokens.size())

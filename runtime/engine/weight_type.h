@@ -1,6 +1,8 @@
 // What a session can hold decoded weights as: the one table that engine, C API and tools read.
 #pragma once
 
+#include <string_view>
+
 #include "runtime/engine/session.h"
 
 namespace nwc {
@@ -31,6 +33,13 @@ constexpr WeightType weight_type(IntegerWeights integers, Dtype floats) {
   return static_cast<WeightType>(type);
 }
 inline WeightType weight_type(const MemoryPlan& plan) { return weight_type(plan.integers, plan.weight_dtype); }
+
+/// name: one of the table's.
+inline WeightType weight_type_named(std::string_view name) {
+  size_t type = 0;
+  while (kWeightTypes[type].name != name) ++type;
+  return static_cast<WeightType>(type);
+}
 
 /// Asks for a type. Floats that are not asked for by name may become bf16.
 inline void ask_for(WeightType type, SessionParams* params) {
