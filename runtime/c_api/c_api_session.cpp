@@ -305,8 +305,11 @@ nwc_status nwc_session_eval(nwc_session* session, const uint32_t* tokens, size_t
 
 namespace {
 
-std::span<float> room(float* out, size_t capacity) {
-  return out == nullptr ? std::span<float>() : std::span(out, capacity);
+/// Empty where nothing is wanted.
+Result<std::span<float>> room(float* out, size_t capacity) {
+  if (out == nullptr) return std::span<float>();
+  if (capacity == 0) return Status(StatusCode::kBufferTooSmall, "a buffer has room for 0 floats; NULL leaves it out");
+  return std::span(out, capacity);
 }
 
 }  // namespace
@@ -315,10 +318,9 @@ nwc_status nwc_session_embed(nwc_session* session, const uint32_t* tokens, size_
                              size_t hidden_capacity, float* out_embedding, size_t embedding_capacity) {
   return call(session, [&](nwc_session& s) -> Status {
     if (tokens == nullptr) return null_argument("tokens");
-    if ((out_hidden != nullptr && hidden_capacity == 0) || (out_embedding != nullptr && embedding_capacity == 0))
-      return Status(StatusCode::kBufferTooSmall, "a buffer has room for 0 floats; NULL leaves it out");
-    return s.session->embed(std::span(tokens, num_tokens), room(out_hidden, hidden_capacity),
-                            room(out_embedding, embedding_capacity));
+    NWC_ASSIGN_OR_RETURN(const std::span<float> hidden, room(out_hidden, hidden_capacity));
+    NWC_ASSIGN_OR_RETURN(const std::span<float> embedding, room(out_embedding, embedding_capacity));
+    return s.session->embed(std::span(tokens, num_tokens), hidden, embedding);
   });
 }
 
@@ -326,10 +328,9 @@ nwc_status nwc_session_embed_image(nwc_session* session, const float* pixels, si
                                    size_t hidden_capacity, float* out_embedding, size_t embedding_capacity) {
   return call(session, [&](nwc_session& s) -> Status {
     if (pixels == nullptr) return null_argument("pixels");
-    if ((out_hidden != nullptr && hidden_capacity == 0) || (out_embedding != nullptr && embedding_capacity == 0))
-      return Status(StatusCode::kBufferTooSmall, "a buffer has room for 0 floats; NULL leaves it out");
-    return s.session->embed_image(std::span(pixels, num_pixels), room(out_hidden, hidden_capacity),
-                                  room(out_embedding, embedding_capacity));
+    NWC_ASSIGN_OR_RETURN(const std::span<float> hidden, room(out_hidden, hidden_capacity));
+    NWC_ASSIGN_OR_RETURN(const std::span<float> embedding, room(out_embedding, embedding_capacity));
+    return s.session->embed_image(std::span(pixels, num_pixels), hidden, embedding);
   });
 }
 

@@ -166,12 +166,7 @@ void EncoderEnds::pool_by_attention(const float* hidden, uint32_t count, float* 
   float* const attended = query + n;
   float* const folded = attended + n;  // [hidden] of a head, and later the MLP's activations
   float* const scores = folded + std::max(block.intermediate_size, n);
-  const float* const probe = of(Role::kPoolProbe);
-  parallel_for(runner_, n, [&](uint32_t r, uint32_t) {
-    double sum = static_cast<double>(bias[r]);
-    for (uint32_t c = 0; c < n; ++c) sum += static_cast<double>(qkv[size_t{r} * n + c]) * static_cast<double>(probe[c]);
-    query[r] = static_cast<float>(sum);
-  });
+  multiply(Role::kPoolQkv, Role::kPoolQkvBias, n, n, of(Role::kPoolProbe), query);  // the first rows are the query's
   for (uint32_t h = 0; h < block.num_heads; ++h) {
     const float* const q = query + size_t{h} * dim;
     const float* const keys = qkv + (n + size_t{h} * dim) * n;

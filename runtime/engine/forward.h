@@ -24,7 +24,8 @@ class Forward {
  public:
   virtual ~Forward() = default;
   /// Passes tokens (at most plan.batch, all of them valid) at positions position, position + 1, ... through the layers;
-  /// keys and values of earlier positions are those of earlier calls. Keeps the final hidden states for hidden() and logits().
+  /// keys and values of earlier positions are those of earlier calls. Keeps the final hidden states for hidden() and
+  /// logits().
   virtual Status run(std::span<const uint32_t> tokens, uint32_t position) = 0;
   /// The same with the residual stream x [tokens][hidden_size] in place of tokens, at position 0: of an image.
   virtual Status run_embedded(std::span<const float> x) = 0;

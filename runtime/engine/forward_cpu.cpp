@@ -122,10 +122,10 @@ Status ForwardCpu::allocate() {
     for (Buffer& buffer : stream_buffers_) NWC_TRY(get(buffer, sizes_.layer, "a buffer for streamed layers"));
   }
   if (fused_layers(model_, plan_) != 0) NWC_TRY(get(stream_buffers_[0], sizes_.layer, "a buffer for one layer"));
-  if (layout_.has_embedding() && plan_.embedding_resident) NWC_TRY(get(embedding_, sizes_.embedding, "the embedding"));
-  if (layout_.has_embedding() && !plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
-  if (layout_.has_head() && plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));
-  if (layout_.has_head() && !plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
+  if (plan_.embedding_resident) NWC_TRY(get(embedding_, sizes_.embedding, "the embedding"));
+  if (!plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
+  if (plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));
+  if (!plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
   NWC_TRY(cache_.allocate(layout_, plan_.context, plan_.batch, params_.kv_dtype, &allocated_));
   NWC_TRY(get(x_, sizes_.hidden, "the residual stream"));
   NWC_TRY(get(normed_, sizes_.hidden, "the normed hidden states"));

@@ -281,8 +281,8 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens, uint32_t cou
     batch_->barrier();
   }
   if (!model_.ends.encoder.embedding_norm) return {};
-  NWC_TRY(ops_.norm(*batch_, norm_of_ends(layout_.embedding_norm_at, layout_.embedding_norm_bias_at), count, {&x_, 0, n},
-                    vectors_, {&x_, 0, n}));
+  NWC_TRY(ops_.norm(*batch_, norm_of_ends(layout_.embedding_norm_at, layout_.embedding_norm_bias_at), count,
+                    {&x_, 0, n}, vectors_, {&x_, 0, n}));
   batch_->barrier();
   return {};
 }

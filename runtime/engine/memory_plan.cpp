@@ -58,8 +58,7 @@ uint64_t integer_scratch(const NwcFile& file, const std::vector<size_t>& tensors
 uint64_t integer_scratch(const NwcFile& file, const ModelLayout& layout, const HeldWeights& held, uint32_t workers) {
   uint64_t most = 0;
   if (layout.has_embedding()) most = integer_scratch(file, {layout.embedding}, {&held.embedding}, workers);
-  if (layout.has_head())
-    most = std::max(most, integer_scratch(file, {layout.head}, {&held.output(layout)}, workers));
+  if (layout.has_head()) most = std::max(most, integer_scratch(file, {layout.head}, {&held.output(layout)}, workers));
   for (uint32_t l = 0; l < layout.layers.size(); ++l) {
     const auto scratch_of = [&](std::span<const PlacedMatrix> matrices) {
       std::vector<size_t> tensors;
@@ -103,6 +102,7 @@ class Planner {
         params_(params),
         held_(std::move(held)),
         workers_(num_workers(params)),
+        batch_(layout.model.is_encoder() ? UINT32_MAX : params.batch),
         num_experts_(static_cast<uint32_t>(layout.num_experts())),
         decoder_scratch_(decoder_scratch(file, layout, params, *held_, workers_)) {}
 
@@ -235,8 +235,7 @@ class Planner {
 
   /// Batches to try with this context.
   std::vector<uint32_t> batches(std::span<const uint32_t> candidates, uint32_t context) const {
-    if (layout_.model.is_encoder()) return {context};
-    if (params_.batch != 0) return {std::min(params_.batch, context)};
+    if (batch_ != 0) return {std::min(batch_, context)};
     std::vector<uint32_t> list;
     for (uint32_t b : candidates) {
       b = std::min(b, context);
@@ -250,10 +249,7 @@ class Planner {
     for (const BlockSpec& block : layout_.model.blocks) most = std::max(most, block.experts.per_token);
     return std::min(most, num_experts_);
   }
-  uint32_t least_batch(uint32_t context) const {
-    if (layout_.model.is_encoder()) return context;
-    return params_.batch != 0 ? std::min(params_.batch, context) : 1;
-  }
+  uint32_t least_batch(uint32_t context) const { return batch_ != 0 ? std::min(batch_, context) : 1; }
 
   /// Products with coded weights need less memory than decoding layer by layer, and with a linear synthesis they are
   /// faster for single tokens (doc/measurements.md, "Memory and tokens by mode"). A network takes most of the time
@@ -293,6 +289,7 @@ class Planner {
   const SessionParams& params_;
   const std::shared_ptr<const HeldWeights> held_;
   const uint32_t workers_;
+  const uint32_t batch_;  ///< that has to be, at most the context: an encoder reads all at once; 0: free
   const uint32_t num_experts_;
   const uint64_t decoder_scratch_;
 };

@@ -49,8 +49,8 @@ struct Session::Impl {
   MemoryPlan plan;
   std::unique_ptr<Forward> forward;
   StatusCode broken = StatusCode::kOk;  ///< why there is no forward pass any more
-  std::unique_ptr<EncoderEnds> ends;  ///< of an encoder
-  uint64_t end_bytes = 0;             ///< that it holds
+  std::unique_ptr<EncoderEnds> ends;    ///< of an encoder
+  uint64_t end_bytes = 0;               ///< that it holds
 
   std::vector<uint32_t> sequence;
   size_t cached = 0;        ///< of them, the first ones, whose keys and values are in the cache; eval() adds the others

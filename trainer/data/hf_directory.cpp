@@ -25,8 +25,7 @@ Status to_note(const Status& status, NoteKind kind, SafetensorsSource* source) {
 // language model below another one, and those of a bare model leave out the first word. The embedding decides, of
 // images that of patches.
 void settle_names(const SafetensorsSource& source, ModelRecord* model) {
-  const std::string embedding =
-      model->tensor_name(model->ends.encoder.of_images() ? Role::kPatch : Role::kEmbedding);
+  const std::string embedding = model->tensor_name(model->ends.encoder.of_images() ? Role::kPatch : Role::kEmbedding);
   const size_t dot = embedding.find('.');
   const std::string first = embedding.substr(0, dot + 1), rest = embedding.substr(dot + 1);
   const auto rename = [&](const std::string& prefix, const std::string& head_prefix) {

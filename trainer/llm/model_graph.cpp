@@ -85,8 +85,8 @@ Result<RowVector<float>> ModelGraph::load_token_type() const {
 
 /// Of size 0 if the model has no such part.
 Status ModelGraph::load_end(Role role, RowVector<float>* out) const {
-  const auto place = std::find_if(layout_.ends.begin(), layout_.ends.end(),
-                                  [&](const VectorPlace& v) { return v.role == role; });
+  const auto place =
+      std::find_if(layout_.ends.begin(), layout_.ends.end(), [&](const VectorPlace& v) { return v.role == role; });
   if (place == layout_.ends.end()) return {};
   out->resize(place->size);
   return load_vector(*place, true, out->data());

@@ -126,8 +126,7 @@ void pool_backward(const PoolingWeights<T>& w, const RowMatrix<T>& states, std::
     d = (d - d.dot(unit) * unit) / length;
   }
   if (w.projection.size() != 0) d = RowVector<T>(d * w.projection);
-  if (w.pooler.size() != 0)
-    d = RowVector<T>((d.array() * (T(1) - p.pooled.array().square())).matrix() * w.pooler);
+  if (w.pooler.size() != 0) d = RowVector<T>((d.array() * (T(1) - p.pooled.array().square())).matrix() * w.pooler);
   if (w.norm_gain.size() != 0) {
     RowVector<T> before = RowVector<T>::Zero(d.size());
     RowNorm<T> norm(w.block.norm, static_cast<T>(w.block.norm_eps), w.norm_gain, w.norm_bias);
