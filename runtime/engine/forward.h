@@ -27,7 +27,13 @@ class Forward {
   /// keys and values of earlier positions are those of earlier calls. Keeps the final hidden states for hidden() and
   /// logits().
   virtual Status run(std::span<const uint32_t> tokens, uint32_t position) = 0;
-  /// The same with the residual stream x [tokens][hidden_size] in place of tokens, at position 0: of an image.
+  /// The same for the tokens of that many sequences, all at `position`, each with a KV cache of its own. errors:
+  /// kUnsupported
+  virtual Status run_each(std::span<const uint32_t> tokens, uint32_t position) {
+    static_cast<void>(tokens), static_cast<void>(position);
+    return unsupported("sequences do not advance side by side here");
+  }
+  /// The same as run() with the residual stream x [tokens][hidden_size] in place of tokens, at position 0: of an image.
   virtual Status run_embedded(std::span<const float> x) = 0;
   /// out [count][hidden_size]: final hidden states of tokens first, first + 1, ... of the last run.
   virtual Status hidden(uint32_t first, uint32_t count, float* out) = 0;

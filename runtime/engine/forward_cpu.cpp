@@ -39,6 +39,7 @@ class ForwardCpu final : public Forward {
   Status allocate();
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
+  Status run_each(std::span<const uint32_t> tokens, uint32_t position) override;
   Status run_embedded(std::span<const float> x) override;
   Status hidden(uint32_t first, uint32_t count, float* out) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
@@ -91,8 +92,9 @@ class ForwardCpu final : public Forward {
   Buffer resident_;                 ///< layers, one behind the other, so that large pages hold them
   std::vector<uint64_t> layer_at_;  ///< bytes in front of each
   Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, integers_, scratch_;
-  KvCache cache_;
-  std::unique_ptr<ExpertsCpu> experts_;  ///< of a mixture
+  std::vector<KvCache> caches_;          ///< one per sequence
+  const std::unique_ptr<Runner> alone_ = make_thread_pool(1);  ///< runs what one worker does for one sequence
+  std::unique_ptr<ExpertsCpu> experts_;                        ///< of a mixture
   struct Fused {
     explicit Fused(const NwcFile& file) : tables(build_decode_tables(*file.codec())), product(file, tables) {}
     const DecodeTables tables;
@@ -102,7 +104,10 @@ class ForwardCpu final : public Forward {
   std::unique_ptr<Fused> fused_;         // kFused, and something is coded
   std::unique_ptr<LayerStream> stream_;  // after the buffers: its thread ends before they do
 
+  uint32_t position_of(uint32_t token) const { return each_ ? position_ : position_ + token; }
+
   uint32_t position_ = 0;  ///< of the batch at work
+  bool each_ = false;      ///< its tokens are of different sequences
 };
 
 Status ForwardCpu::allocate() {
@@ -126,7 +131,9 @@ Status ForwardCpu::allocate() {
   if (!plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
   if (plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));
   if (!plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
-  NWC_TRY(cache_.allocate(layout_, plan_.context, plan_.batch, params_.kv_dtype, &allocated_));
+  caches_.resize(params_.sequences);
+  for (KvCache& cache : caches_)
+    NWC_TRY(cache.allocate(layout_, plan_.context, sizes_.sequence_batch, params_.kv_dtype, &allocated_));
   NWC_TRY(get(x_, sizes_.hidden, "the residual stream"));
   NWC_TRY(get(normed_, sizes_.hidden, "the normed hidden states"));
   NWC_TRY(get(branch_, sizes_.hidden, "the branch outputs"));
@@ -222,7 +229,8 @@ Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
     for (size_t i = 0; i < numbers; ++i) x_.as<float>()[i] *= scale;
   }
   for (size_t t = 0; t < tokens.size() && layout_.positions != kNoTensor; ++t) {
-    widen_row(row_dtype_, positions_.data() + (position_ + t) * row_bytes, normed_.as<float>());
+    const size_t at = position_of(static_cast<uint32_t>(t));
+    widen_row(row_dtype_, positions_.data() + at * row_bytes, normed_.as<float>());
     float* out = x_.as<float>() + t * n;
     for (uint32_t i = 0; i < n; ++i) out[i] += normed_.as<float>()[i];
   }
@@ -309,11 +317,20 @@ void ForwardCpu::store_and_attend(uint32_t layer, uint32_t tokens) {
   const size_t width = this->width(layer, Slot::kQkv);
   parallel_for(runner_, tokens, [&](uint32_t t, uint32_t) {
     const float* key = qkv_.as<float>() + t * width + block.q_width();
-    cache_.store(kernels_, layer, position_ + t, key, key + block.kv_width());
+    const KvCache& cache = caches_[each_ ? t : 0];
+    cache.store(kernels_, layer, position_of(t), key, key + block.kv_width());
   });
-  attend(kernels_, runner_, block, cache_, layer, position_, tokens, qkv_.as<float>(), width,
-         vector(layout_.layers[layer].vector(Role::kSinks)), attention_.as<float>(), scratch_.as<float>(),
-         sizes_.worker_scratch / sizeof(float));
+  const float* const sinks = vector(layout_.layers[layer].vector(Role::kSinks));
+  const size_t scratch = sizes_.worker_scratch / sizeof(float);
+  if (!each_) {
+    attend(kernels_, runner_, block, caches_[0], layer, position_, tokens, qkv_.as<float>(), width, sinks,
+           attention_.as<float>(), scratch_.as<float>(), scratch);
+    return;
+  }
+  parallel_for(runner_, tokens, [&](uint32_t t, uint32_t worker) {
+    attend(kernels_, *alone_, block, caches_[t], layer, position_, 1, qkv_.as<float>() + t * width, width, sinks,
+           attention_.as<float>() + size_t{t} * block.q_width(), scratch_.as<float>() + worker * scratch, scratch);
+  });
 }
 
 Status ForwardCpu::linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens) {
@@ -360,15 +377,24 @@ Status ForwardCpu::run_layer(uint32_t layer, const uint8_t* weights, uint32_t to
   return {};
 }
 
-bool ForwardCpu::can_go_back(size_t from, size_t to) const { return cache_.holds(layout_, from, to); }
+bool ForwardCpu::can_go_back(size_t from, size_t to) const { return caches_[0].holds(layout_, from, to); }
+
+Status ForwardCpu::run_each(std::span<const uint32_t> tokens, uint32_t position) {
+  each_ = true;
+  position_ = position;
+  NWC_TRY(embed(tokens));
+  return run_layers(static_cast<uint32_t>(tokens.size()));
+}
 
 Status ForwardCpu::run(std::span<const uint32_t> tokens, uint32_t position) {
+  each_ = false;
   position_ = position;
   NWC_TRY(embed(tokens));
   return run_layers(static_cast<uint32_t>(tokens.size()));
 }
 
 Status ForwardCpu::run_embedded(std::span<const float> x) {
+  each_ = false;
   position_ = 0;
   std::copy(x.begin(), x.end(), x_.as<float>());
   return run_layers(static_cast<uint32_t>(x.size() / model_.hidden_size));
@@ -377,7 +403,7 @@ Status ForwardCpu::run_embedded(std::span<const float> x) {
 Status ForwardCpu::run_layers(uint32_t tokens) {
   const LayerStream::Running running(stream_.get());
   for (uint32_t t = 0; t < tokens; ++t) {
-    rotary_.angles(position_ + t, angles_.as<float>() + size_t{t} * rotary_.width());
+    rotary_.angles(position_of(t), angles_.as<float>() + size_t{t} * rotary_.width());
   }
   const uint32_t n = model_.hidden_size;
   const BlockSpec& first = model_.blocks.front();

@@ -102,7 +102,9 @@ class Planner {
         params_(params),
         held_(std::move(held)),
         workers_(num_workers(params)),
-        batch_(layout.model.is_encoder() ? UINT32_MAX : params.batch),
+        batch_(layout.model.is_encoder() ? UINT32_MAX
+               : params.sequences != 1   ? params.sequences
+                                         : params.batch),
         num_experts_(static_cast<uint32_t>(layout.num_experts())),
         decoder_scratch_(decoder_scratch(file, layout, params, *held_, workers_)) {}
 
@@ -235,7 +237,7 @@ class Planner {
 
   /// Batches to try with this context.
   std::vector<uint32_t> batches(std::span<const uint32_t> candidates, uint32_t context) const {
-    if (batch_ != 0) return {std::min(batch_, context)};
+    if (batch_ != 0) return {least_batch(context)};
     std::vector<uint32_t> list;
     for (uint32_t b : candidates) {
       b = std::min(b, context);
@@ -249,7 +251,10 @@ class Planner {
     for (const BlockSpec& block : layout_.model.blocks) most = std::max(most, block.experts.per_token);
     return std::min(most, num_experts_);
   }
-  uint32_t least_batch(uint32_t context) const { return batch_ != 0 ? std::min(batch_, context) : 1; }
+  uint32_t least_batch(uint32_t context) const {
+    if (params_.sequences != 1) return batch_;
+    return batch_ != 0 ? std::min(batch_, context) : 1;
+  }
 
   /// Products with coded weights need less memory than decoding layer by layer, and with a linear synthesis they are
   /// faster for single tokens (doc/measurements.md, "Memory and tokens by mode"). A network takes most of the time
@@ -289,7 +294,7 @@ class Planner {
   const SessionParams& params_;
   const std::shared_ptr<const HeldWeights> held_;
   const uint32_t workers_;
-  const uint32_t batch_;  ///< that has to be, at most the context: an encoder reads all at once; 0: free
+  const uint32_t batch_;  ///< that has to be: an encoder reads all at once, sequences advance together; 0: free
   const uint32_t num_experts_;
   const uint64_t decoder_scratch_;
 };
@@ -300,6 +305,10 @@ Status check_params(const ModelRecord& model, const SessionParams& params) {
   }
   if (params.kv_dtype != Dtype::kF32 && params.kv_dtype != Dtype::kF16) {
     return unsupported(str_cat("kv_dtype ", dtype_name(params.kv_dtype), ": use F32 or F16"));
+  }
+  if (params.sequences != 1 && (params.sequences == 0 || params.compute != Compute::kCpu || model.is_encoder())) {
+    return unsupported(str_cat(params.sequences, " sequences side by side: a language model on the CPU takes 1 or more, "
+                               "anything else takes 1"));
   }
   if (params.context > model.max_positions) {
     return invalid_argument(
@@ -388,7 +397,9 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
   }
   if (layout.has_embedding()) s.embedding_row = Buffer::rounded(m.hidden_size * element);
   if (m.is_encoder()) s.encoder = EncoderEnds::bytes(layout, context, num_workers(params));
-  s.kv_cache = KvCache::bytes(layout, context, batch, params.kv_dtype);
+  s.sequence_batch = params.sequences != 1 ? 1 : batch;
+  s.kv_cache = KvCache::bytes(layout, context, s.sequence_batch, params.kv_dtype);
+  if (!checked_mul(s.kv_cache, params.sequences, &s.kv_cache)) s.kv_cache = UINT64_MAX / 4;  // no budget holds that
   s.hidden = floats(m.hidden_size);
   s.qkv = floats(layout.max_width(Slot::kQkv));
   s.attention = floats(layout.max_width(Slot::kAttended));

@@ -16,7 +16,8 @@ struct SessionSizes {
   uint64_t head_band = 0;  ///< one band of rows of the head
   uint32_t head_band_rows = 0;
   uint64_t embedding_row = 0;
-  uint64_t kv_cache = 0;
+  uint64_t kv_cache = 0;         ///< of all sequences
+  uint32_t sequence_batch = 0;   ///< tokens of one sequence that pass through the layers together
   uint64_t hidden = 0;          ///< [batch][hidden]; the CPU has three, a device two or three
   uint64_t qkv = 0;             ///< [batch][q_width + 2 kv_width], of the widest layer, as all below
   uint64_t attention = 0;       ///< [batch][q_width]

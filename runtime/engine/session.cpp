@@ -59,6 +59,7 @@ struct Session::Impl {
 
 namespace {
 
+constexpr char kSideBySide[] = "the session has several sequences, which advance by step() alone";
 constexpr char kNoLogits[] = "the model is an encoder, which predicts no tokens: ask for embeddings";
 
 /// The device has failed, or there is none, or it does not do what the model needs: the CPU can.
@@ -201,6 +202,7 @@ Status Session::Impl::check_tokens(std::span<const uint32_t> tokens) const {
 
 Status Session::append(uint32_t token) {
   if (impl_->layout.model.is_encoder()) return unsupported(kNoLogits);
+  if (impl_->params.sequences != 1) return unsupported(kSideBySide);
   NWC_TRY(impl_->check_tokens({&token, 1}));
   impl_->sequence.push_back(token);
   return {};
@@ -209,6 +211,7 @@ Status Session::append(uint32_t token) {
 Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits) {
   Impl& s = *impl_;
   if (s.layout.model.is_encoder()) return unsupported(kNoLogits);
+  if (s.params.sequences != 1) return unsupported(kSideBySide);
   const size_t vocab = s.layout.model.vocab_size;
   const size_t start = s.sequence.size(), cached_before = s.cached;
   if (tokens.empty() && cached_before == start) return invalid_argument("no tokens to evaluate");
@@ -238,6 +241,27 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
       return status;
     }
   }
+  return {};
+}
+
+// The first sequence's tokens stand for the position of all.
+Status Session::step(std::span<const uint32_t> tokens, std::span<float> logits) {
+  Impl& s = *impl_;
+  if (s.layout.model.is_encoder()) return unsupported(kNoLogits);
+  const uint32_t count = s.params.sequences;
+  if (tokens.size() != count)
+    return invalid_argument(str_cat(tokens.size(), " tokens for ", count, " sequences"));
+  for (size_t i = 0; i < tokens.size(); ++i) NWC_TRY(s.check_tokens(tokens.subspan(i, 1)));
+  const size_t need = size_t{count} * s.layout.model.vocab_size;
+  if (logits.size() < need)
+    return Status(StatusCode::kBufferTooSmall, str_cat("logits: need ", need, " floats, got ", logits.size()));
+  if (s.forward == nullptr)
+    return Status(s.broken, "the session could not go on after an earlier error: make another session");
+  NWC_TRY(s.forward->run_each(tokens, s.position()));
+  s.last_batch = count;
+  NWC_TRY(s.forward->logits(0, count, logits.data()));
+  s.sequence.push_back(tokens[0]);
+  s.cached = s.sequence.size();
   return {};
 }
 

@@ -56,6 +56,8 @@ struct SessionParams {
   std::shared_ptr<const HeldForms> forms;
   Dtype kv_dtype = Dtype::kF16;  ///< kF32 or kF16
   uint32_t batch = 0;            ///< most tokens that pass through the layers together; 0: chosen by the plan
+  /// Other than 1: so many sequences advance side by side, by Session::step() alone. kCpu only.
+  uint32_t sequences = 1;
   uint64_t device_window_bytes =
       kMaxWindowBytes;                   ///< kVulkan: the decoder's VulkanOptions::max_window_bytes, for planning
   uint32_t num_threads = 0;              ///< for planning scratch memory; Session::create takes the runner's
@@ -138,8 +140,8 @@ class Session {
   /// Appends tokens to the sequence and passes them, after those that append() left, through the layers, in batches of
   /// at most batch(). Any number; none only after append().
   /// shapes: logits [vocab_size] for kLast, [tokens.size()][vocab_size] for kAll, unused for kNone
-  /// errors: kUnsupported (an encoder), kInvalidArgument (token id out of range, no tokens), kLimit (context full),
-  ///         kBufferTooSmall: all of these
+  /// errors: kUnsupported (an encoder, several sequences), kInvalidArgument (token id out of range, no tokens), kLimit
+  ///         (context full), kBufferTooSmall: all of these
   ///         before anything changes; the decoder's errors: the position is then where it was before the call
   Status eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits);
 
@@ -156,6 +158,13 @@ class Session {
   Status embed_image(std::span<const float> pixels, std::span<float> hidden, std::span<float> embedding);
   /// Final hidden states of tokens of the last batch, as logits(). out [count][hidden_size].
   Status hidden(uint32_t first, uint32_t count, std::span<float> out);
+
+  /// Appends one token to each of SessionParams::sequences sequences and gives each one's next logits. They share the
+  /// reading of the weights, and nothing else: a sequence's logits do not depend on the others' tokens.
+  /// shapes: tokens [sequences]; logits [sequences][vocab_size]
+  /// errors: kInvalidArgument (another number of tokens, a token id), kLimit (context full), kBufferTooSmall, the
+  ///         decoder's: then the position is where it was
+  Status step(std::span<const uint32_t> tokens, std::span<float> logits);
 
   /// Appends a token that the next eval() passes through the layers: nobody needs its logits yet.
   /// errors: kInvalidArgument (out of range), kLimit (context full)

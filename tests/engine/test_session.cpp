@@ -100,6 +100,78 @@ TEST(Session, BatchesAgreeWithTokenByToken) {
   EXPECT_EQ(s.logits(0, 3, std::span(some).first(300)).code(), StatusCode::kBufferTooSmall);
 }
 
+// Each sequence gets what it would get alone, whatever the others read, in every mode and at any number of threads.
+TEST(Session, SequencesSideBySideDoNotKnowOfEachOther) {
+  ModelRecord record = wide_record();
+  const PlainModel model = random_model(record, 31);
+  constexpr uint32_t kSequences = 5, kTokens = 110;  // more than a block of the KV cache
+  const size_t vocab = record.vocab_size;
+  std::vector<std::vector<uint32_t>> texts;
+  for (uint32_t s = 0; s < kSequences; ++s) texts.push_back(random_tokens(kTokens, record.vocab_size, 40 + s));
+  const auto run = [&](SessionParams params, uint32_t threads) {
+    params.sequences = kSequences;
+    params.context = kTokens;
+    Bench bench = make_bench(model, params, threads);
+    std::vector<float> all, logits(kSequences * vocab);
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      std::vector<uint32_t> tokens;
+      for (const std::vector<uint32_t>& text : texts) tokens.push_back(text[t]);
+      EXPECT_TRUE(bench.session->step(tokens, logits).ok());
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    EXPECT_EQ(bench.session->position(), kTokens);
+    EXPECT_EQ(bench.session->step(std::vector<uint32_t>(kSequences), logits).code(), StatusCode::kLimit);
+    bench.session->reset();
+    EXPECT_TRUE(bench.session->step(std::vector<uint32_t>(kSequences, texts[2][0]), logits).ok());
+    for (uint32_t s = 0; s < kSequences; ++s)
+      EXPECT_TRUE(std::equal(logits.begin(), logits.begin() + static_cast<std::ptrdiff_t>(vocab),
+                             logits.begin() + static_cast<std::ptrdiff_t>(s * vocab)));
+    EXPECT_LE(bench.session->allocated_bytes(), bench.session->plan().total);
+    return all;
+  };
+  SessionParams params;
+  params.kv_dtype = Dtype::kF32;
+  const std::vector<float> together = run(params, 2);
+  EXPECT_EQ(run(params, 1), together);
+  EXPECT_EQ(run(params, 3), together);
+  params.mode = SessionMode::kStreamed;
+  EXPECT_EQ(run(params, 2), together);
+  params.mode = SessionMode::kResident;
+  Bench alone = make_bench(model, params);
+  for (uint32_t s = 0; s < kSequences; ++s) {
+    const std::vector<float> expected = all_logits(*alone.session, texts[s]);
+    std::vector<float> got;
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      const auto row = together.begin() + static_cast<std::ptrdiff_t>((size_t{t} * kSequences + s) * vocab);
+      got.insert(got.end(), row, row + static_cast<std::ptrdiff_t>(vocab));
+    }
+    EXPECT_LT(largest_difference(got, expected), 5e-5f) << s;
+  }
+}
+
+TEST(Session, SequencesSideBySideAreCheckedFirst) {
+  const PlainModel model = random_model(small_record(), 33);
+  SessionParams params;
+  params.sequences = 3;
+  params.context = 8;
+  Bench bench = make_bench(model, params);
+  Session& s = *bench.session;
+  std::vector<float> logits(3 * 101);
+  const std::vector<uint32_t> tokens = {1, 2, 3};
+  EXPECT_EQ(s.step(std::span(tokens).first(2), logits).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(s.step(std::vector<uint32_t>{1, 101, 2}, logits).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(s.step(tokens, std::span(logits).first(302)).code(), StatusCode::kBufferTooSmall);
+  EXPECT_EQ(s.eval(tokens, LogitsWanted::kLast, logits).code(), StatusCode::kUnsupported);
+  EXPECT_EQ(s.append(1).code(), StatusCode::kUnsupported);
+  EXPECT_EQ(s.position(), 0u);
+  EXPECT_TRUE(s.step(tokens, logits).ok());
+  params.compute = Compute::kVulkan;
+  EXPECT_EQ(plan_session(*bench.file, params).status().code(), StatusCode::kUnsupported);
+  params.compute = Compute::kCpu;
+  params.sequences = 0;
+  EXPECT_EQ(plan_session(*bench.file, params).status().code(), StatusCode::kUnsupported);
+}
+
 TEST(Session, TruncateForgets) {
   const PlainModel model = random_model(small_record(), 7);
   const std::vector<uint32_t> tokens = random_tokens(60, 101, 8);

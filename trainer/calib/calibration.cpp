@@ -20,23 +20,30 @@ constexpr uint32_t kEncoderContext = 128;  ///< most texts that are embedded are
 /// Part of the hash: raise it when the statistics' definition changes.
 constexpr uint64_t kStatisticsVersion = 1;
 
-Status check_described(const ModelSource& source) {
-  if (source.model() && source.tokenizer()) return {};
+Status check_described(const ModelSource& source, bool tokenizer_needed) {
+  if (source.model() && (source.tokenizer() || !tokenizer_needed)) return {};
   const NoteKind missing = source.model() ? NoteKind::kTokenizerLeftOut : NoteKind::kModelLeftOut;
   const std::string why = join_notes(source.notes(), missing);
-  return unsupported("calibration needs a model description and a tokenizer; this model has no " +
-                     std::string(source.model() ? "tokenizer" : "model description") +
+  return unsupported("calibration needs a model description" +
+                     std::string(tokenizer_needed ? " and, for a text, a tokenizer" : "") + "; this model has no " +
+                     (source.model() ? "tokenizer" : "model description") +
                      (why.empty() ? std::string() : ": " + why));
 }
 
-Result<std::string> hash_of(const ModelSource& source, std::span<const uint32_t> tokens, uint32_t context,
-                            uint64_t seed) {
+/// tokens: counted, not read, where a recipe says what they are.
+Result<std::string> hash_of(const ModelSource& source, const std::string& recipe, std::span<const uint32_t> tokens,
+                            uint32_t context, const CalibrationOptions& options) {
   ContentHash hash;
   hash.add(kStatisticsVersion);
   hash.add(uint64_t{context});
-  hash.add(seed);
-  hash.add(uint64_t{tokens.size()});
-  hash.add({reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()});
+  hash.add(options.seed);
+  if (recipe.empty()) {
+    hash.add(uint64_t{tokens.size()});
+    hash.add({reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()});
+  } else {
+    hash.add(options.tokens);
+    hash.add(recipe);
+  }
   NWC_TRY(hash.add(source));
   return hash.hex();
 }
@@ -135,7 +142,7 @@ Result<std::vector<uint32_t>> encode_whole_windows(const Tokenizer& tokenizer, c
 
 Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit,
                                                  uint32_t context) {
-  NWC_TRY(check_described(source));
+  NWC_TRY(check_described(source, true));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
   NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, source.model()->is_encoder()
                                                          ? encode_whole_windows(*tokenizer, text, context)
@@ -150,6 +157,16 @@ Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, cons
   return tokens;
 }
 
+CalibrationInput calibration_text(const ModelSource& source, const std::string& text,
+                                  const CalibrationOptions& options) {
+  return {.tokens = [&source, &text, options](const std::string&) -> Result<std::vector<uint32_t>> {
+            NWC_TRY(check_described(source, true));
+            return calibration_tokens(source, text, options.tokens,
+                                      calibration_context(*source.model(), options.context));
+          },
+          .recipe = {}};
+}
+
 uint32_t calibration_context(const ModelRecord& model, uint32_t wanted) {
   const uint32_t usual = model.is_encoder() ? kEncoderContext : kDefaultContext;
   return std::min(wanted != 0 ? wanted : usual, model.max_positions);
@@ -162,17 +179,27 @@ Result<std::unique_ptr<Calibration>> Calibration::open(const std::string& folder
 
 namespace {
 
-/// What a calibration will be, with the tokens that it is made of.
+/// What a calibration will be, with the tokens that it is made of, unless they follow from a recipe.
 struct Prepared {
   ModelGraph graph;
   std::vector<uint32_t> tokens;
   CalibrationIndex index;
 };
 
-Result<Prepared> prepare(const ModelSource& source, const std::string& text, const CalibrationOptions& options) {
+/// At most as many as are wanted.
+Status take_tokens(const CalibrationInput& input, const CalibrationOptions& options, const std::string& folder,
+                   Prepared* out) {
+  NWC_ASSIGN_OR_RETURN(out->tokens, input.tokens(folder));
+  if (out->tokens.size() > options.tokens) out->tokens.resize(static_cast<size_t>(options.tokens));
+  if (out->tokens.size() < 2) return invalid_argument("calibration needs at least 2 tokens");
+  out->index.tokens = out->tokens.size();
+  return {};
+}
+
+Result<Prepared> prepare(const ModelSource& source, const CalibrationInput& input, const CalibrationOptions& options) {
   if (source.model() && source.model()->ends.encoder.of_images())
     return unsupported("an encoder of images can be compressed without a text, but is not calibrated yet");
-  NWC_TRY(check_described(source));
+  NWC_TRY(check_described(source, false));
   const uint32_t context = calibration_context(*source.model(), options.context);
   Result<ModelGraph> graph = ModelGraph::open(source, context);
   if (graph.status().code() == StatusCode::kUnsupported) {
@@ -181,18 +208,17 @@ Result<Prepared> prepare(const ModelSource& source, const std::string& text, con
   NWC_TRY(graph.status());
   Prepared out{.graph = std::move(graph).value(), .tokens = {}, .index = {}};
   out.index.context = context;
-  NWC_ASSIGN_OR_RETURN(out.tokens, calibration_tokens(source, text, options.tokens, out.index.context));
-  out.index.tokens = out.tokens.size();
-  NWC_ASSIGN_OR_RETURN(out.index.hash, hash_of(source, out.tokens, out.index.context, options.seed));
+  if (input.recipe.empty()) NWC_TRY(take_tokens(input, options, "", &out));
+  NWC_ASSIGN_OR_RETURN(out.index.hash, hash_of(source, input.recipe, out.tokens, out.index.context, options));
   out.index.tensors = calibrated_tensors(out.graph);
   return out;
 }
 
 }  // namespace
 
-Result<std::string> Calibration::hash_of(const ModelSource& source, const std::string& text,
+Result<std::string> Calibration::hash_of(const ModelSource& source, const CalibrationInput& input,
                                          const CalibrationOptions& options) {
-  NWC_ASSIGN_OR_RETURN(Prepared prepared, prepare(source, text, options));
+  NWC_ASSIGN_OR_RETURN(Prepared prepared, prepare(source, input, options));
   return std::move(prepared.index.hash);
 }
 
@@ -200,13 +226,14 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
                                                       const CalibrationOptions& options, const std::string& folder,
                                                       Runner& runner, const Progress& progress, const Logger& log) {
   return run(
-      source, text, options, [&](const std::string&) { return Result<std::string>(folder); }, runner, progress, log);
+      source, calibration_text(source, text, options), options,
+      [&](const std::string&) { return Result<std::string>(folder); }, runner, progress, log);
 }
 
-Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const std::string& text,
+Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const CalibrationInput& input,
                                                       const CalibrationOptions& options, const FolderOf& folder_of,
                                                       Runner& runner, const Progress& progress, const Logger& log) {
-  NWC_ASSIGN_OR_RETURN(const Prepared prepared, prepare(source, text, options));
+  NWC_ASSIGN_OR_RETURN(Prepared prepared, prepare(source, input, options));
   const CalibrationIndex& index = prepared.index;
   NWC_ASSIGN_OR_RETURN(const std::string folder, folder_of(index.hash));
   const Result<CalibrationIndex> finished = read_calibration_index(folder);
@@ -218,6 +245,7 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
   std::filesystem::create_directories(folder, error);
   if (error) return io_error(folder + ": cannot create the folder: " + error.message());
   NWC_TRY(resolve_output(folder + "/calibration.json").status());  // not after a layer's worth of work
+  if (!input.recipe.empty()) NWC_TRY(take_tokens(input, options, folder, &prepared));
   // A result of something else: from here on the folder is ours, and it must not look finished before it is.
   std::filesystem::remove(folder + "/calibration.json", error);
   log.log(LogLevel::kInfo, "calibration: " + std::to_string(prepared.tokens.size()) + " tokens in sequences of " +

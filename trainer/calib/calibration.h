@@ -44,26 +44,39 @@ Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, cons
 /// Returns the tokens per sequence that CalibrationOptions::context stands for.
 uint32_t calibration_context(const ModelRecord& model, uint32_t wanted);
 
+/// What a calibration reads: a text's tokens, or tokens that are made when they are needed.
+struct CalibrationInput {
+  /// The tokens, in sequences of the calibration's context. folder: the calibration's, where they can be kept; empty:
+  /// there is none. Tokens beyond CalibrationOptions::tokens are passed over.
+  std::function<Result<std::vector<uint32_t>>(const std::string& folder)> tokens;
+  /// Says how the tokens follow from the model, so that a calibration is found without making them. Empty: they do not,
+  /// and `tokens` is asked first.
+  std::string recipe;
+};
+/// Tokens of a text, which outlives it.
+CalibrationInput calibration_text(const ModelSource& source, const std::string& text,
+                                  const CalibrationOptions& options);
+
 /// A finished calibration on disk: one safetensors file per layer (names `TENSOR.hessian`, `TENSOR.fisher`,
 /// `TENSOR.row_importance`, all F32; layers that share an input share the first one's `.hessian`) and
 /// `calibration.json`. Immutable, thread-safe.
 class Calibration {
  public:
-  /// Runs the model over the text, layer by layer, and leaves the result in `folder`; a folder that holds the finished
-  /// result of the same model, text and options is used as it is, an unfinished one is continued.
-  /// Deterministic: the same bytes at any number of threads.
-  /// errors: kUnsupported (no model description or tokenizer), kInvalidArgument (text of fewer than 2 tokens),
-  ///         kCorrupt (tensors missing or misshapen), kIo, kCancelled
+  /// Runs the model over the tokens, layer by layer, and leaves the result in the folder that `folder_of` returns for
+  /// the hash; a folder that holds the finished result of the same model, tokens and options is used as it is, an
+  /// unfinished one is continued. Deterministic: the same bytes at any number of threads.
+  /// errors: kUnsupported (no model description), kInvalidArgument (fewer than 2 tokens), kCorrupt (tensors missing or
+  ///         misshapen), kIo, kCancelled, those of `folder_of` and of the input
+  using FolderOf = std::function<Result<std::string>(const std::string& hash)>;
+  static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const CalibrationInput& input,
+                                                  const CalibrationOptions& options, const FolderOf& folder_of,
+                                                  Runner& runner, const Progress& progress, const Logger& log);
+  /// The same with a text, in this folder.
   static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
                                                   const CalibrationOptions& options, const std::string& folder,
                                                   Runner& runner, const Progress& progress, const Logger& log);
-  /// Does the same in the folder that `folder_of` returns for the hash. errors: those of `folder_of`, too
-  using FolderOf = std::function<Result<std::string>(const std::string& hash)>;
-  static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
-                                                  const CalibrationOptions& options, const FolderOf& folder_of,
-                                                  Runner& runner, const Progress& progress, const Logger& log);
   /// Returns the hash that the result of run() would have. This reads the whole model. errors: those of run
-  static Result<std::string> hash_of(const ModelSource& source, const std::string& text,
+  static Result<std::string> hash_of(const ModelSource& source, const CalibrationInput& input,
                                      const CalibrationOptions& options);
   /// A finished calibration. errors: kNotFound (no calibration.json), kCorrupt, kIo
   static Result<std::unique_ptr<Calibration>> open(const std::string& folder);
