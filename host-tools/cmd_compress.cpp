@@ -24,24 +24,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The text's tokens for recovery fine-tuning.
-Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const std::string& text,
-                        RecoveryFiles* files, RecoveryChoices* out) {
+/// The tokens of recovery fine-tuning.
+Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const CalibrationPlan& plan,
+                        const std::string& folder, const Context& context, RecoveryFiles* files, RecoveryChoices* out) {
   out->context = calibration_context(*source.model(), command.calibration.context);
-  NWC_ASSIGN_OR_RETURN(out->tokens, calibration_tokens(source, text, *command.recovery_tokens, out->context));
+  NWC_ASSIGN_OR_RETURN(out->tokens, plan.tokens(command.calibration, *command.recovery_tokens, written_tokens(command),
+                                                folder, context));
   out->files = files;
   out->enabled = true;
   return {};
 }
 
 Result<std::unique_ptr<Calibration>> calibrate(const CompressCommand& command, const ModelSource& source,
-                                               const std::string& text, CalibrationCache* cache, Context& context) {
+                                               const CalibrationPlan& plan, CalibrationCache* cache, Context& context) {
   const std::unique_ptr<Runner> runner = make_thread_pool(context.threads);
   ProgressLine line(context, "calibrating", 0.5);
   const Progress progress = line.callback();
   Result<std::unique_ptr<Calibration>> done = Calibration::run(
-      source, text, command.calibration, [&](const std::string& hash) { return cache->enter(hash, progress); }, *runner,
-      progress, context.logger());
+      source, plan.input(command.calibration, written_tokens(command), context), command.calibration,
+      [&](const std::string& hash) { return cache->enter(hash, progress); }, *runner, progress, context.logger());
   if (done.ok()) cache->share();
   return done;
 }
@@ -67,11 +68,11 @@ Result<CompressReport> compress_once(const CompressOptions& wanted, const ModelS
   return compress_model(source, codec, options, path, progress, context.logger());
 }
 
-QualityRequest quality_request(const CompressCommand& command, const std::string& file) {
+/// The request, but for the file.
+QualityRequest quality_request(const CompressCommand& command, const CalibrationPlan& plan) {
   QualityRequest request;
-  request.model = file;
   request.reference = command.model;
-  request.text = measured_text(command);
+  request.text = measured_text(command, plan);
   request.text_begin = command.measured_from;
   request.max_tokens = command.card_tokens;
   return request;
@@ -115,7 +116,7 @@ class Attempts {
 /// Looks for the rate whose measured KL divergence is the one asked for: each bit less multiplies it by about 4. The
 /// output is written only if that succeeds.
 Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
-                               const Context& context) {
+                               QualityRequest request, const Context& context) {
   constexpr double kClose = 0.03, kAcceptable = 0.25;  ///< relative
   constexpr int kMostFiles = 6;
   constexpr double kLeastBits = 0.5, kMostBits = 16;
@@ -131,7 +132,8 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
     MeasuredFile made;
     options.settings = canonical_settings(options, command);
     NWC_ASSIGN_OR_RETURN(made.report, compress_once(options, source, codec, attempts.next(), label, 0.4, context));
-    NWC_ASSIGN_OR_RETURN(made.quality, measure_quality(quality_request(command, attempts.next()), context, 0.3));
+    request.model = attempts.next();
+    NWC_ASSIGN_OR_RETURN(made.quality, measure_quality(request, context, 0.3));
     const double bits = made.report.bpw_coded;
     const double kld = std::max(made.quality.evaluation.kld_mean, 1e-12);
     context.logger().log(LogLevel::kInfo, fmt::format("{:.4f} bits per weight: KL divergence {:.5g}", bits, kld));
@@ -171,7 +173,8 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
 /// will be.
 Status check_output(const CompressCommand& command) {
   if (!command.estimate) {
-    std::vector<std::string> inputs = {command.model, command.calibration_text, command.card_text};
+    std::vector<std::string> inputs = {command.model, command.card_text};
+    for (const std::string& word : command.calib) inputs.push_back(word == "self" || word == "none" ? "" : word);
     if (command.codec != "identity") {
       NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.codec));
     }
@@ -182,7 +185,8 @@ Status check_output(const CompressCommand& command) {
 }
 
 /// Before anything is encoded: what is to be measured afterwards can be measured.
-Status check_measurement(const CompressCommand& command, const ModelSource& source, const std::string& content) {
+Status check_measurement(const CompressCommand& command, const CalibrationPlan& plan, const ModelSource& source,
+                         const std::string& content) {
   const char* option = command.kld ? "--kld" : "--card";
   if (!source.model() || !source.tokenizer()) {
     const std::string why =
@@ -194,28 +198,28 @@ Status check_measurement(const CompressCommand& command, const ModelSource& sour
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::create(*source.tokenizer()));
   NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, tokenizer->encode(content, {.add_special = false}));
   if (tokens.size() >= 2) return {};
-  return invalid_argument(measured_text(command) + ": the text of " + option + " is too short, it has " +
+  return invalid_argument(measured_text(command, plan) + ": the text of " + option + " is too short, it has " +
                           std::to_string(tokens.size()) + " tokens where 2 are needed");
 }
 
 Status compress(CompressCommand& command, Context& context) {
   NWC_TRY(check_output(command));
   NWC_ASSIGN_OR_RETURN(const CodecModel codec, open_codec(command.codec));
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, open_model_source(command.model));
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<ModelSource> opened, open_model_source(command.model));
+  const std::shared_ptr<const ModelSource> source = std::move(opened);
   warn_of_notes(command.model, source->notes(), context);
-  std::string text, measured;
-  if (!command.calibration_text.empty()) {
-    NWC_ASSIGN_OR_RETURN(text, read_text(command.calibration_text));
+  NWC_ASSIGN_OR_RETURN(CalibrationPlan plan, CalibrationPlan::resolve(command.calib, command.model, source, context));
+  command.calibrated = static_cast<bool>(plan);
+  const bool measures = command.kld || !command.card_text.empty();
+  const bool measures_own = measures && measured_text(command, plan).empty();
+  if (measures && !measures_own) {
+    NWC_ASSIGN_OR_RETURN(const std::string measured, read_text(measured_text(command, plan)));
+    keep_apart(&command, &plan, measured);
+    NWC_TRY(check_measurement(command, plan, *source, measured.substr(command.measured_from)));
   }
-  if (command.kld || !command.card_text.empty()) {
-    if (measured_text(command).empty())
-      return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
-    NWC_ASSIGN_OR_RETURN(measured, read_text(measured_text(command)));
-    text = calibration_part(&command, text, measured);
-    NWC_TRY(check_measurement(command, *source, measured.substr(command.measured_from)));
-  }
-  if (command.recovery == "on" && command.calibration_text.empty())
-    return invalid_argument("--recovery on needs --calib TEXT");
+  if (measures_own && plan.kind() != CalibrationPlan::Kind::kSelf)
+    return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
+  if (!plan && command.recovery == "on") return invalid_argument("--recovery on needs calibration, and there is none");
 
   CompressOptions& options = command.options;
   options.threads = context.threads;
@@ -232,37 +236,45 @@ Status compress(CompressCommand& command, Context& context) {
   CalibrationCache cache(calibration_root(command), cache_bytes);
   if (command.estimate) {
     std::unique_ptr<Calibration> finished;  // nothing is made, but one that is there is used
-    if (!text.empty()) {
-      NWC_ASSIGN_OR_RETURN(const std::string hash, Calibration::hash_of(*source, text, command.calibration));
+    if (plan) {
+      const CalibrationInput input = plan.input(command.calibration, written_tokens(command), context);
+      NWC_ASSIGN_OR_RETURN(const std::string hash, Calibration::hash_of(*source, input, command.calibration));
       Result<std::unique_ptr<Calibration>> found = Calibration::open(cache.folder_of(hash));
       if (found.ok()) finished = std::move(*found);
     }
-    return print_estimate(command, *source, codec, text, finished.get(), context);
+    return print_estimate(command, *source, codec, plan, finished.get(), context);
   }
   std::unique_ptr<Calibration> calibration;
   std::optional<RecoveryFiles> recovery_files;
-  if (!command.calibration_text.empty()) {
-    NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, text, &cache, context));
+  if (plan) {
+    NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, plan, &cache, context));
     options.calibration = calibration.get();
     recovery_files.emplace(cache.folder() + "/recovery");
     if (command.recovery == "on")
-      NWC_TRY(prepare_recovery(command, *source, text, &*recovery_files, &options.recovery));
+      NWC_TRY(prepare_recovery(command, *source, plan, cache.folder(), context, &*recovery_files, &options.recovery));
+  }
+  QualityRequest request = quality_request(command, plan);
+  if (measures_own) {
+    request.context = calibration_context(*source->model(), command.calibration.context);
+    NWC_ASSIGN_OR_RETURN(request.tokens,
+                         plan.held_out(command.calibration, command.card_tokens, cache.folder(), context));
   }
   MeasuredFile file;
   if (command.kld) {
-    NWC_ASSIGN_OR_RETURN(file, reach_kld(command, *source, codec, context));
+    NWC_ASSIGN_OR_RETURN(file, reach_kld(command, *source, codec, std::move(request), context));
   } else {
     const bool card = !command.card_text.empty();
     NWC_ASSIGN_OR_RETURN(file.report,
                          compress_once(options, *source, codec, command.output, "", card ? 0.8 : 1, context));
     if (card) {
-      NWC_ASSIGN_OR_RETURN(file.quality, measure_quality(quality_request(command, command.output), context));
+      request.model = command.output;
+      NWC_ASSIGN_OR_RETURN(file.quality, measure_quality(request, context));
       NWC_TRY(write_quality_card(command.output, file.quality));
     }
   }
   nlohmann::json json = report_json(file.report, command, source->stored_bytes());
   json["codec_name"] = codec.name;
-  if (!measured.empty()) {
+  if (measures) {
     json["quality"] = quality_json(file.quality);
     std::error_code ignored;
     json["file_bytes"] = fs::file_size(command.output, ignored);
@@ -272,7 +284,12 @@ Status compress(CompressCommand& command, Context& context) {
   if (recovery_files) recovery_files->remove(context.logger());
   if (calibration != nullptr) {
     cache.trim(context.logger());
-    json["calibration"] = {{"folder", cache.folder()}, {"bytes", cache.folder_bytes()}, {"hash", calibration->hash()}};
+    json["calibration"] = {
+        {"folder", cache.folder()},
+        {"bytes", cache.folder_bytes()},
+        {"hash", calibration->hash()},
+        {"tokens", calibration->tokens()},
+        {"text", plan.kind() == CalibrationPlan::Kind::kSelf ? nlohmann::json("self") : nlohmann::json(plan.files())}};
   }
   warn_if_larger(*source, json["file_bytes"].get<uint64_t>(), context);
   if (context.json) {
@@ -285,14 +302,23 @@ Status compress(CompressCommand& command, Context& context) {
 
 }  // namespace
 
-const std::string& measured_text(const CompressCommand& command) {
-  return command.card_text.empty() ? command.calibration_text : command.card_text;
+std::string measured_text(const CompressCommand& command, const CalibrationPlan& plan) {
+  if (!command.card_text.empty()) return command.card_text;
+  return plan.files().empty() ? "" : plan.files()[0];
 }
 
-std::string calibration_part(CompressCommand* command, const std::string& text, const std::string& measured) {
-  if (text.empty() || text != measured) return text;
-  command->measured_from = held_out_begin(text, command->card_tokens);
-  return text.substr(0, command->measured_from);
+void keep_apart(CompressCommand* command, CalibrationPlan* plan, const std::string& measured) {
+  if (measured.empty()) return;
+  for (size_t i = 0; i < plan->files().size(); ++i) {
+    if (plan->text(i) != measured) continue;
+    command->measured_from = held_out_begin(measured, command->card_tokens);
+    plan->cut(i, command->measured_from);
+  }
+}
+
+uint64_t written_tokens(const CompressCommand& command) {
+  const uint64_t recovery = command.recovery == "on" ? *command.recovery_tokens : 0;
+  return std::max(command.calibration.tokens, recovery);
 }
 
 std::string calibration_root(const CompressCommand& command) {
@@ -308,6 +334,14 @@ void add_compress(CLI::App& app, Context& context) {
   add_common_options(sub, context);
   sub->callback([command, sub, &context] {
     run_command(context, "compress", [&]() -> Status {
+      // Without the other option these would be without effect.
+      if (command->calib == std::vector<std::string>{"none"}) {
+        for (const char* option : {"--calib-tokens", "--calib-context", "--calib-cache", "--calib-cache-size",
+                                   "--damping", "--recovery-tokens", "--recovery-epochs"}) {
+          if (sub->count(option) != 0)
+            return invalid_argument(fmt::format("{} is without effect with --calib none", option));
+        }
+      }
       if (sub->count("--card-tokens") != 0 && command->card_text.empty() && !command->kld)
         return invalid_argument("--card-tokens is without effect here, nothing is measured; add --card TEXT or --kld");
       return compress(*command, context);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "host-tools/calibration_plan.h"
 #include "host-tools/cli.h"
 #include "trainer/calib/calibration.h"
 #include "trainer/data/model_source.h"
@@ -17,7 +18,10 @@ struct CompressCommand {
   uint64_t card_tokens = 8192;
   std::string quantizer = "trellis", importance = "waterfill", feedback = "ldlq", allocation = "fisher";
   std::string row_importance = "on", size;
-  std::string calibration_text, calibration_cache;
+  std::vector<std::string> calib;        ///< words of --calib; none: the default
+  bool calibrated = false;               ///< what they come to
+  std::optional<uint64_t> calib_tokens;  ///< none: by model and effort
+  std::string calibration_cache;
   std::string cache_size = "8G";  ///< of all calibrations in the cache
   CalibrationOptions calibration;
   std::string recovery, shrinkage;
@@ -37,11 +41,14 @@ void apply_effort(CompressCommand* command, const ModelSource& source);
 /// Returns all settings that the bytes of the file depend on, in a fixed order.
 std::string canonical_settings(const CompressOptions& options, const CompressCommand& command);
 
-/// The text on which the file is compared with the original; empty: none was given.
-const std::string& measured_text(const CompressCommand& command);
-/// Returns the part of the calibration text that calibration and recovery use. The quality is measured on the rest,
-/// whose beginning is stored in the command. If another text is measured, or none, this is the whole text.
-std::string calibration_part(CompressCommand* command, const std::string& text, const std::string& measured);
+/// The file of the text on which the result is compared with the original: --card, else the first text of --calib.
+/// Empty: there is none.
+std::string measured_text(const CompressCommand& command, const CalibrationPlan& plan);
+/// Keeps what is measured apart: of a calibration text that is the measured one, too, calibration uses a first part,
+/// and the rest, whose beginning is stored in the command, is measured.
+void keep_apart(CompressCommand* command, CalibrationPlan* plan, const std::string& measured);
+/// Tokens that a model writes for a command that calibrates it with its own text: those of recovery count, too.
+uint64_t written_tokens(const CompressCommand& command);
 /// The folder that holds the calibrations of all models and texts.
 std::string calibration_root(const CompressCommand& command);
 
@@ -51,9 +58,8 @@ void print_report(const CompressReport& report, const CompressCommand& command, 
 /// Warns if the file is larger than its source.
 void warn_if_larger(const ModelSource& source, uint64_t file_bytes, const Context& context);
 
-/// --estimate: size, time and memory. Writes nothing. calibration: finished, or null. calibration_text: what it would
-/// be made of; empty: none is asked for.
+/// --estimate: size, time and memory. Writes nothing. calibration: finished, or null.
 Status print_estimate(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
-                      const std::string& calibration_text, const Calibration* calibration, Context& context);
+                      const CalibrationPlan& plan, const Calibration* calibration, Context& context);
 
 }  // namespace nwc::cli

@@ -13,39 +13,46 @@ namespace nwc::cli {
 namespace {
 
 constexpr double kTypicalFiles = 4;    ///< that --kld makes
+constexpr double kWritingPasses = 2;   ///< forward passes in whose time a token is written: few tokens share one
 constexpr double kRecoveryStages = 4;  ///< of a block; the layers after each are tuned
 
 struct Estimate {
   CompressEstimate file;  ///< seconds: of one file, without what follows
-  double calibrating = 0, recovering = 0, measuring = 0, files = 1;
+  double writing = 0, calibrating = 0, recovering = 0, measuring = 0, files = 1;
   uint64_t cache_bytes = 0;
-  bool calibrated = false;  ///< --calib was given
+  bool calibrated = false;  ///< there will be a calibration
   bool finished = false;    ///< and its calibration is there
 
-  double seconds() const { return calibrating + files * (file.seconds + recovering + measuring); }
+  double seconds() const { return writing + calibrating + files * (file.seconds + recovering + measuring); }
 };
 
 /// Calibration, fine-tuning, comparing: everything that passes a text through the model.
-Status add_passes(const CompressCommand& command, const ModelSource& source, const std::string& text, Estimate* e) {
+Status add_passes(const CompressCommand& command, const ModelSource& source, const CalibrationPlan& plan,
+                  const Context& context_of_command, Estimate* e) {
   const bool measures = command.kld || !command.card_text.empty();
-  if (text.empty() && !measures) return {};
+  if (!plan && !measures) return {};
   const std::unique_ptr<Runner> runner = make_thread_pool(command.options.threads);
   const uint32_t context = calibration_context(*source.model(), command.calibration.context);
   NWC_ASSIGN_OR_RETURN(const BlockSpeed speed, measure_block_speed(source, context, *runner));
   const double layers = source.model()->num_layers;
-  if (!text.empty()) {
-    NWC_ASSIGN_OR_RETURN(
-        const std::vector<uint32_t> tokens,
-        calibration_tokens(
-            source, text, std::max(command.calibration.tokens, command.recovery == "on" ? *command.recovery_tokens : 0),
-            context));
-    const uint64_t used = std::min<uint64_t>(tokens.size(), command.calibration.tokens);
+  if (plan) {
+    uint64_t available = written_tokens(command);
+    if (plan.kind() == CalibrationPlan::Kind::kSelf) {
+      const uint64_t written = available + (measures && command.card_text.empty() ? command.card_tokens : 0);
+      if (!e->finished)
+        e->writing = kWritingPasses * static_cast<double>(written) * (layers * speed.forward + speed.head_forward);
+    } else {
+      NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
+                           plan.tokens(command.calibration, available, available, "", context_of_command));
+      available = tokens.size();
+    }
+    const uint64_t used = std::min(available, command.calibration.tokens);
     NWC_ASSIGN_OR_RETURN(const CalibrationEstimate c, estimate_calibration(source, used, command.calibration, speed));
     if (!e->finished) e->calibrating = c.seconds;
     e->cache_bytes = c.disk_bytes;
     e->file.memory_bytes = std::max(e->file.memory_bytes, c.memory_bytes);
     if (command.recovery == "on") {
-      const auto tuned = static_cast<double>(std::min<uint64_t>(tokens.size(), *command.recovery_tokens));
+      const auto tuned = static_cast<double>(std::min(available, *command.recovery_tokens));
       e->recovering = tuned * layers *
                       (2 * speed.forward +
                        kRecoveryStages * command.options.recovery.options.epochs * (speed.forward + speed.backward));
@@ -92,12 +99,13 @@ std::vector<std::string> assumptions(const CompressCommand& command, const Estim
 }  // namespace
 
 Status print_estimate(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
-                      const std::string& calibration_text, const Calibration* calibration, Context& context) {
+                      const CalibrationPlan& plan, const Calibration* calibration, Context& context) {
   Estimate e;
-  e.calibrated = !calibration_text.empty();
+  e.calibrated = static_cast<bool>(plan);
   e.finished = calibration != nullptr;
   e.files = command.kld ? kTypicalFiles : 1;
-  if ((e.calibrated || command.kld || !command.card_text.empty()) && !(source.model() && source.tokenizer()))
+  const bool reads = plan.kind() == CalibrationPlan::Kind::kTexts || command.kld || !command.card_text.empty();
+  if (reads && !(source.model() && source.tokenizer()))
     return unsupported(command.model + ": --calib, --kld and --card need a model description and a tokenizer");
   std::unique_ptr<Calibration> assumed;
   CompressOptions options = command.options;
@@ -114,7 +122,7 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
     }
     if (!e.finished) e.file.predicted_kld = 0;
   }
-  NWC_TRY(add_passes(command, source, calibration_text, &e));
+  NWC_TRY(add_passes(command, source, plan, context, &e));
   warn_if_larger(source, e.file.file_bytes, context);
   const std::vector<std::string> assumed_things = assumptions(command, e);
   if (context.json) {
@@ -122,6 +130,7 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
                         {"bpw_coded", e.file.bits},
                         {"predicted_kld", e.file.predicted_kld},
                         {"seconds", e.seconds()},
+                        {"seconds_writing", e.writing},
                         {"seconds_calibrating", e.calibrating},
                         {"seconds_coding", e.files * e.file.seconds},
                         {"seconds_fine_tuning", e.files * e.recovering},
@@ -135,6 +144,7 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
              format_bytes(e.file.file_bytes), e.file.bits, format_seconds(e.seconds()),
              format_bytes(e.file.memory_bytes));
   fmt::print("  time: {} for coding", format_seconds(e.files * e.file.seconds));
+  if (e.writing > 0) fmt::print(", {} for the text that the model writes", format_seconds(e.writing));
   if (e.calibrating > 0) fmt::print(", {} for calibration", format_seconds(e.calibrating));
   if (e.recovering > 0) fmt::print(", {} for fine-tuning", format_seconds(e.files * e.recovering));
   if (e.measuring > 0) fmt::print(", {} for measuring", format_seconds(e.files * e.measuring));

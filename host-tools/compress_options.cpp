@@ -38,7 +38,7 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
   target += fmt::format(" row_classes={} head_bits={} shrinkage={} refit_tables={} min_elements={}",
                         c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
   target += fmt::format(" keep_source={}", o.keep_source);
-  if (!command.calibration_text.empty())
+  if (command.calibrated)
     target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
                           command.calibration.context, command.calibration.seed);
   if (command.recovery == "on")
@@ -56,8 +56,11 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   } else if (choices->quantizer.trellis_bits == 0) {
     choices->quantizer.trellis_bits = effort.trellis_bits;
   }
-  const bool calibrated = !command.calibration_text.empty();
+  const bool calibrated = command.calibrated;
   if (command.recovery.empty()) command.recovery = calibrated && effort.recovery_tokens != 0 ? "on" : "off";
+  if (source.model())
+    command.calibration.tokens = command.calib_tokens.value_or(
+        std::max(default_calibration_tokens(*source.model()), command.effort > 7 ? effort.recovery_tokens : 0));
   if (!command.recovery_tokens) command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
   command.options.recovery.options.epochs =
       command.recovery_epochs.value_or(effort.recovery_epochs != 0 ? effort.recovery_epochs : 8);
@@ -93,23 +96,24 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
   sub->add_option(
          "--kld", command->kld,
          "Distance from the original instead of --bits: the KL divergence of its predictions, in nats per token. Up "
-         "to 6 files are made and measured on the text of --card, else on the last part of the text of --calib, "
-         "which calibration then does not use; the file gets a quality card")
+         "to 6 files are made and measured on the text of --card, else on the last part of the first text of "
+         "--calib, which calibration then does not use, or on more text that the model writes; the file gets a "
+         "quality card")
       ->check(CLI::PositiveNumber)
       ->excludes("--bits")
       ->excludes("--size");
   sub->add_flag(
       "--estimate", command->estimate,
       "Say how large the file will be, and what time and memory it takes; writes nothing, takes some seconds");
-  sub->add_option(
-         "--calib", command->calibration_text,
-         "UTF-8 text on which is measured what an error of each weight costs (calibration); a file calibrated so is "
-         "several times closer to the original")
-      ->check(CLI::ExistingFile);
-  sub->add_option("--calib-tokens", command->calibration.tokens,
-                  "Tokens of that text that calibration uses, from its start")
-      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))
-      ->capture_default_str();
+  sub->add_option("--calib", command->calib,
+                  "On what is measured what an error of each weight costs (calibration), which brings a file several "
+                  "times closer to the original: self, a text that the model writes itself; UTF-8 texts or folders of "
+                  ".txt files, which share the tokens equally; or none (default: self where the model can be run)")
+      ->allow_extra_args(false);
+  sub->add_option("--calib-tokens", command->calib_tokens,
+                  "Tokens that calibration uses, of a text from its start (default: 16384, for layers of over 4,096 "
+                  "inputs four times as many as those, up to 65536, and as many as fine-tuning uses)")
+      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40));
   sub->add_option("--calib-context", command->calibration.context,
                   "Tokens that the model sees together in calibration; 0: 512, or the model's maximum if that is less")
       ->capture_default_str();
@@ -125,12 +129,12 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
   sub->add_option(
          "-e,--effort", command->effort,
          "Time spent on a closer file, 1 (fastest) to 9: up to 5 by searching for better roundings; from 6 on, with "
-         "--calib, also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
+         "calibration also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
          "for large models)")
       ->check(CLI::Range(1, 9))
       ->capture_default_str();
   sub->add_option("--head-bits", command->options.choices.head_bits,
-                  "Without --calib: bits per weight that embedding and output layer get above the rest, 0 to 8")
+                  "Without calibration: bits per weight that embedding and output layer get above the rest, 0 to 8")
       ->check(CLI::Range(0.0, 8.0))
       ->capture_default_str();
   const std::string studies = "For studies";
@@ -147,28 +151,27 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
   sub->add_option(
          "--importance", command->importance,
          "How finely columns are rounded against each other: none (equal bits), flat (equal precision), paper (four "
-         "classes by the power of their inputs), waterfill (by what their errors cost); without --calib flat for "
-         "the last two, and none for bare tensors")
+         "classes by the power of their inputs), waterfill (by what their errors cost); without calibration flat "
+         "for the last two, and none for bare tensors")
       ->check(CLI::IsMember(kImportances))
       ->group(studies);
-  sub->add_option(
-         "--feedback", command->feedback,
-         "Whether later columns make up for the rounding errors of earlier ones: none, or ldlq, which needs --calib")
+  sub->add_option("--feedback", command->feedback,
+                  "Whether later columns make up for the rounding errors of earlier ones: none, or ldlq, which needs "
+                  "calibration")
       ->check(CLI::IsMember({"none", "ldlq"}))
       ->group(studies);
   sub->add_option("--allocation", command->allocation,
                   "How bits are shared out among tensors: none (equally), weights (by squared error) or fisher (by KL "
-                  "divergence); without --calib weights, and none for bare tensors")
+                  "divergence); without calibration weights, and none for bare tensors")
       ->check(CLI::IsMember(kAllocations))
       ->group(studies);
   sub->add_option("--row-importance", command->row_importance,
                   "on: rows are rounded more or less finely, too, with --allocation fisher")
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
-  sub->add_option(
-         "--recovery", command->recovery,
-         "on: fine-tune the layers of a block that are not coded yet after each one that is, on the text of --calib; "
-         "default: by --effort")
+  sub->add_option("--recovery", command->recovery,
+                  "on: fine-tune the layers of a block that are not coded yet after each one that is, on the text of "
+                  "calibration; default: by --effort")
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
   sub->add_option("--recovery-tokens", command->recovery_tokens,
@@ -189,8 +192,8 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
       ->group(studies);
   sub->add_option(
          "--rdo", command->rdo,
-         "How far roundings are chosen that take fewer bits, 0 (nearest values) to 4; default: 0.5, but 0 with --calib "
-         "and without fine-tuning")
+         "How far roundings are chosen that take fewer bits, 0 (nearest values) to 4; default: 0.5, but 0 with "
+         "calibration and without fine-tuning")
       ->check(CLI::Range(0.0, 4.0))
       ->group(studies);
   sub->add_option(
@@ -215,11 +218,6 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
       ->check(CLI::ExistingFile);
   sub->add_option("--card-tokens", command->card_tokens, "Tokens of that text to measure on at most; 0: all")
       ->capture_default_str();
-  // Without the other option these would be without effect.
-  for (const char* option : {"--calib-tokens", "--calib-context", "--calib-cache", "--calib-cache-size", "--damping",
-                             "--recovery-tokens", "--recovery-epochs"}) {
-    sub->get_option(option)->needs("--calib");
-  }
 }
 
 }  // namespace nwc::cli

@@ -45,13 +45,20 @@ uint64_t held_out_begin(const std::string& text, uint64_t tokens) {
 Result<QualityResult> measure_quality(const QualityRequest& request, const Context& context, double share) {
   const auto start = std::chrono::steady_clock::now();
   QualityResult result;
-  NWC_ASSIGN_OR_RETURN(std::string text, read_text(request.text));
-  if (request.text_begin > text.size())
-    return invalid_argument(request.text + ": the part to measure on begins behind its end");
-  text.erase(0, static_cast<size_t>(request.text_begin));
-  result.text_begin = request.text_begin;
-  result.text = base_name(request.text);
-  result.text_crc32 = crc32({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  std::string text;
+  if (request.tokens.empty()) {
+    NWC_ASSIGN_OR_RETURN(text, read_text(request.text));
+    if (request.text_begin > text.size())
+      return invalid_argument(request.text + ": the part to measure on begins behind its end");
+    text.erase(0, static_cast<size_t>(request.text_begin));
+    result.text_begin = request.text_begin;
+    result.text = base_name(request.text);
+    result.text_crc32 = crc32({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  } else {
+    result.text = "the model's own text";
+    result.text_crc32 =
+        crc32({reinterpret_cast<const uint8_t*>(request.tokens.data()), request.tokens.size() * sizeof(uint32_t)});
+  }
   result.model = base_name(request.model);
 
   SessionParams params = request.params;
@@ -77,7 +84,10 @@ Result<QualityResult> measure_quality(const QualityRequest& request, const Conte
   }
   EvaluationParams evaluation;
   evaluation.context = std::min<uint32_t>(request.context != 0 ? request.context : 2048, model.session->context());
-  NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, model.tokenizer->encode_windows(text, evaluation.context));
+  std::vector<uint32_t> tokens = request.tokens;
+  if (tokens.empty()) {
+    NWC_ASSIGN_OR_RETURN(tokens, model.tokenizer->encode_windows(text, evaluation.context));
+  }
   result.text_tokens = request.max_tokens == 0 ? tokens.size() : std::min<uint64_t>(request.max_tokens, tokens.size());
   evaluation.max_tokens = request.max_tokens;
   ProgressLine progress(context, reference ? "comparing with the original" : "evaluating", share);

@@ -15,9 +15,12 @@ struct QualityRequest {
   std::string model, reference;  ///< reference: empty for perplexity alone
   std::string text;              ///< UTF-8 file
   uint64_t text_begin = 0;       ///< bytes of it to pass over
-  uint32_t context = 0;          ///< 0: min(2048, the model's)
-  uint64_t max_tokens = 0;       ///< predicted tokens; 0: all
-  SessionParams params;          ///< of the model; the reference is always resident and f32
+  /// Not empty: these are measured on, in windows of `context`, and there is no file: a text that the model has
+  /// written.
+  std::vector<uint32_t> tokens;
+  uint32_t context = 0;     ///< 0: min(2048, the model's)
+  uint64_t max_tokens = 0;  ///< predicted tokens; 0: all
+  SessionParams params;     ///< of the model; the reference is always resident and f32
   DeviceOptions device;
 };
 

@@ -32,7 +32,7 @@ set(trainer_plan search calib llm codec data nn)
 set(trainer_recover plan search calib llm codec data nn optim)
 set(trainer_encode recover plan search calib llm codec data nn optim)
 set(trainer_inspect codec data nn)
-set(trainer_text nn)
+set(trainer_text data nn)
 set(trainer_eval data)
 
 # Sets `out` to what is wrong with file `path` (relative to the repository) holding the include `target`, or to "".

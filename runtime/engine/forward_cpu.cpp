@@ -92,7 +92,7 @@ class ForwardCpu final : public Forward {
   Buffer resident_;                 ///< layers, one behind the other, so that large pages hold them
   std::vector<uint64_t> layer_at_;  ///< bytes in front of each
   Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, integers_, scratch_;
-  std::vector<KvCache> caches_;          ///< one per sequence
+  std::vector<KvCache> caches_;                                ///< one per sequence
   const std::unique_ptr<Runner> alone_ = make_thread_pool(1);  ///< runs what one worker does for one sequence
   std::unique_ptr<ExpertsCpu> experts_;                        ///< of a mixture
   struct Fused {

@@ -307,7 +307,8 @@ Status check_params(const ModelRecord& model, const SessionParams& params) {
     return unsupported(str_cat("kv_dtype ", dtype_name(params.kv_dtype), ": use F32 or F16"));
   }
   if (params.sequences != 1 && (params.sequences == 0 || params.compute != Compute::kCpu || model.is_encoder())) {
-    return unsupported(str_cat(params.sequences, " sequences side by side: a language model on the CPU takes 1 or more, "
+    return unsupported(str_cat(params.sequences,
+                               " sequences side by side: a language model on the CPU takes 1 or more, "
                                "anything else takes 1"));
   }
   if (params.context > model.max_positions) {

@@ -249,8 +249,7 @@ Status Session::step(std::span<const uint32_t> tokens, std::span<float> logits) 
   Impl& s = *impl_;
   if (s.layout.model.is_encoder()) return unsupported(kNoLogits);
   const uint32_t count = s.params.sequences;
-  if (tokens.size() != count)
-    return invalid_argument(str_cat(tokens.size(), " tokens for ", count, " sequences"));
+  if (tokens.size() != count) return invalid_argument(str_cat(tokens.size(), " tokens for ", count, " sequences"));
   for (size_t i = 0; i < tokens.size(); ++i) NWC_TRY(s.check_tokens(tokens.subspan(i, 1)));
   const size_t need = size_t{count} * s.layout.model.vocab_size;
   if (logits.size() < need)

@@ -26,8 +26,7 @@ Status check_described(const ModelSource& source, bool tokenizer_needed) {
   const std::string why = join_notes(source.notes(), missing);
   return unsupported("calibration needs a model description" +
                      std::string(tokenizer_needed ? " and, for a text, a tokenizer" : "") + "; this model has no " +
-                     (source.model() ? "tokenizer" : "model description") +
-                     (why.empty() ? std::string() : ": " + why));
+                     (source.model() ? "tokenizer" : "model description") + (why.empty() ? std::string() : ": " + why));
 }
 
 /// tokens: counted, not read, where a recipe says what they are.

@@ -18,7 +18,8 @@ namespace {
 constexpr uint32_t kWarmUp = 8;
 constexpr uint64_t kCacheBytes = uint64_t{2} << 30;
 constexpr uint64_t kMostSequences = 256;
-constexpr uint64_t kFirstStream = 0x5f1, kWarmUpStream = 0x5f2, kTextStream = 0x5f3;  // name the random numbers' purpose
+constexpr uint64_t kFirstStream = 0x5f1, kWarmUpStream = 0x5f2,
+                   kTextStream = 0x5f3;  // name the random numbers' purpose
 
 /// What is put in front of each turn of a conversation.
 struct ChatScript {
@@ -50,9 +51,7 @@ class Writer {
   Status draw(uint64_t first, uint64_t stream, uint32_t position, std::vector<uint32_t>* tokens);
   Status warm_up(uint64_t first, const std::function<Status()>& step, std::vector<uint32_t>* tokens);
   uint32_t first_token(uint64_t sequence) const;
-  bool begins_with_bos() const {
-    return tokenizer_ && tokenizer_->add_bos && tokenizer_->bos_id < model_.vocab_size;
-  }
+  bool begins_with_bos() const { return tokenizer_ && tokenizer_->add_bos && tokenizer_->bos_id < model_.vocab_size; }
   bool ends_turn(uint32_t token) const;
   uint32_t next(Sequence* sequence, uint32_t drawn) const;
 

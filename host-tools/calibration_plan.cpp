@@ -1,0 +1,161 @@
+#include "host-tools/calibration_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "host-tools/model_input.h"
+#include "host-tools/quality.h"
+#include "trainer/encode/raw_image.h"
+#include "trainer/llm/model_graph.h"
+#include "trainer/text/kept_tokens.h"
+#include "trainer/text/self_text.h"
+
+namespace nwc::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kLeastTokens = 16384, kMostTokens = 65536, kTokensPerInput = 4;
+/// Of text that is measured on, not calibrated with.
+constexpr uint64_t kHeldOutSeed = 0x6865646c6f7574;
+/// Part of the recipe: raise it when another text is written for the same options.
+constexpr int kTextVersion = 1;
+
+/// The files of a word of --calib.
+Result<std::vector<std::string>> files_of(const std::string& word) {
+  std::error_code error;
+  if (!fs::is_directory(word, error)) return std::vector<std::string>{word};
+  std::vector<std::string> files;
+  for (fs::directory_iterator at(word, error), end; !error && at != end; at.increment(error)) {
+    if (at->path().extension() == ".txt") files.push_back(at->path().string());
+  }
+  if (error) return io_error(word + ": cannot be read: " + error.message());
+  if (files.empty()) return invalid_argument("--calib " + word + ": the folder has no .txt files");
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+/// Why the model cannot calibrate itself; ok: it can.
+Status can_write(const ModelSource& source) {
+  if (!source.model()) {
+    const std::string why = join_notes(source.notes(), NoteKind::kModelLeftOut);
+    return unsupported("there is no model description" + (why.empty() ? "" : ": " + why));
+  }
+  if (source.model()->is_encoder()) return unsupported("an encoder writes no text");
+  return ModelGraph::open(source, calibration_context(*source.model(), 0)).status();
+}
+
+}  // namespace
+
+uint64_t default_calibration_tokens(const ModelRecord& model) {
+  uint64_t widest = model.hidden_size;
+  for (const BlockSpec& block : model.blocks)
+    widest = std::max<uint64_t>({widest, block.q_width(), block.intermediate_size, block.experts.intermediate_size});
+  return std::clamp(widest * kTokensPerInput, kLeastTokens, kMostTokens);
+}
+
+Result<CalibrationPlan> CalibrationPlan::resolve(const std::vector<std::string>& words, const std::string& model_path,
+                                                 std::shared_ptr<const ModelSource> source, const Context& context) {
+  CalibrationPlan plan;
+  plan.source_ = std::move(source);
+  for (const char* alone : {"self", "none"}) {
+    if (words.size() > 1 && std::find(words.begin(), words.end(), alone) != words.end())
+      return invalid_argument(fmt::format("--calib {} stands alone; texts can be given several at a time", alone));
+  }
+  if (words == std::vector<std::string>{"none"}) return plan;
+  if (words.empty() || words[0] == "self") {
+    const Status able = can_write(*plan.source_);
+    if (able.ok()) {
+      plan.kind_ = Kind::kSelf;
+    } else if (!words.empty()) {
+      return able.with_context(model_path + ": --calib self");
+    } else if (plan.source_->model()) {
+      context.logger().log(LogLevel::kWarning,
+                           fmt::format("{}: not calibrated, since {}{}; --calib none says that this is wanted",
+                                       model_path, able.message(),
+                                       plan.source_->model()->ends.encoder.of_images()
+                                           ? ""
+                                           : "; --calib TEXT calibrates with a text where the model can be run"));
+    }
+    return plan;
+  }
+  plan.kind_ = Kind::kTexts;
+  for (const std::string& word : words) {
+    NWC_ASSIGN_OR_RETURN(const std::vector<std::string> files, files_of(word));
+    plan.files_.insert(plan.files_.end(), files.begin(), files.end());
+  }
+  for (const std::string& file : plan.files_) {
+    NWC_ASSIGN_OR_RETURN(plan.texts_.emplace_back(), read_text(file));
+  }
+  return plan;
+}
+
+// Every text has the same share of the tokens, in whole sequences; what a short one lacks is not made up for.
+Result<std::vector<uint32_t>> CalibrationPlan::mixed_tokens(uint64_t limit, uint32_t context_tokens) const {
+  if (texts_.size() == 1) return calibration_tokens(*source_, texts_[0], limit, context_tokens);
+  std::vector<uint32_t> all;
+  const uint64_t sequences = std::max<uint64_t>(texts_.size(), limit / context_tokens);
+  for (size_t i = 0; i < texts_.size(); ++i) {
+    const uint64_t share = sequences * (i + 1) / texts_.size() - sequences * i / texts_.size();
+    Result<std::vector<uint32_t>> part =
+        calibration_tokens(*source_, texts_[i], share * context_tokens, context_tokens);
+    if (!part.ok()) return part.status().with_context(files_[i]);
+    // A text that ended in the middle of a sequence would shift all that follow.
+    if (i + 1 != texts_.size()) part->resize(part->size() / context_tokens * context_tokens);
+    all.insert(all.end(), part->begin(), part->end());
+  }
+  if (all.size() < 2) return invalid_argument("--calib: each text has less than one sequence of tokens");
+  return all;
+}
+
+Result<std::vector<uint32_t>> CalibrationPlan::own_text(uint64_t count, uint64_t seed, uint32_t context_tokens,
+                                                        const std::string& folder, const Context& context) const {
+  const std::string path = folder.empty() ? "" : fmt::format("{}/text-{}.tokens", folder, seed);
+  const auto write = [&]() -> Result<std::vector<uint32_t>> {
+    NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, make_raw_image(source_, context.threads));
+    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, NwcFile::open(std::move(reader)));
+    DeviceOptions device;
+    device.backend = "cpu";
+    NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(*file, device, context));
+    const std::unique_ptr<Runner> runner = make_thread_pool(context.threads);
+    SelfTextOptions options;
+    options.tokens = count;
+    options.context = context_tokens;
+    options.seed = seed;
+    ProgressLine line(context, "the model writes a text", 0.2);
+    return write_self_text(*file, *decoder.decoder, *runner, options, line.callback(), context.logger());
+  };
+  return kept_tokens(path, source_->model()->vocab_size, write);
+}
+
+Result<std::vector<uint32_t>> CalibrationPlan::tokens(const CalibrationOptions& options, uint64_t limit,
+                                                      uint64_t written, const std::string& folder,
+                                                      const Context& context) const {
+  const uint32_t context_tokens = calibration_context(*source_->model(), options.context);
+  if (kind_ == Kind::kTexts) return mixed_tokens(limit, context_tokens);
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, own_text(written, options.seed, context_tokens, folder, context));
+  if (tokens.size() > limit) tokens.resize(static_cast<size_t>(limit));
+  return tokens;
+}
+
+Result<std::vector<uint32_t>> CalibrationPlan::held_out(const CalibrationOptions& options, uint64_t limit,
+                                                        const std::string& folder, const Context& context) const {
+  const uint32_t context_tokens = calibration_context(*source_->model(), options.context);
+  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens,
+                       own_text(limit, options.seed + kHeldOutSeed, context_tokens, folder, context));
+  return tokens;
+}
+
+CalibrationInput CalibrationPlan::input(const CalibrationOptions& options, uint64_t written,
+                                        const Context& context) const {
+  CalibrationInput input;
+  if (kind_ == Kind::kSelf) input.recipe = fmt::format("self text {} of {} tokens", kTextVersion, written);
+  input.tokens = [this, options, written, &context](const std::string& folder) {
+    return tokens(options, options.tokens, written, folder, context);
+  };
+  return input;
+}
+
+}  // namespace nwc::cli
