@@ -17,6 +17,7 @@
 #include "host-tools/quality.h"
 #include "host-tools/user_cache.h"
 #include "trainer/calib/calibration_cache.h"
+#include "trainer/calib/calibration_estimate.h"
 #include "trainer/data/output_path.h"
 
 namespace nwc::cli {
@@ -32,6 +33,23 @@ Status prepare_recovery(const CompressCommand& command, const ModelSource& sourc
                                                 folder, context));
   out->files = files;
   out->enabled = true;
+  return {};
+}
+
+/// A calibration that would fill the disk: nothing is calibrated unless it was asked for, which is an error.
+Status check_room(const CompressCommand& command, const ModelSource& source, const CalibrationCache& cache,
+                  CalibrationPlan* plan, const Context& context) {
+  if (!*plan) return {};
+  const Result<uint64_t> bytes = calibration_disk_bytes(source);
+  const uint64_t room = cache.room();
+  if (!bytes.ok() || *bytes <= room) return {};  // calibrating says what is wrong
+  const std::string why = fmt::format("calibration would take {} in {}, where {} are free", format_bytes(*bytes),
+                                      calibration_root(command), format_bytes(room));
+  if (!command.calib.empty())
+    return limit_error(why + "; --calib-cache names another folder, --calib none does without");
+  context.logger().log(LogLevel::kWarning,
+                       fmt::format("{}: not calibrated: {}; --calib-cache names another folder", command.model, why));
+  *plan = CalibrationPlan();
   return {};
 }
 
@@ -209,6 +227,9 @@ Status compress(CompressCommand& command, Context& context) {
   const std::shared_ptr<const ModelSource> source = std::move(opened);
   warn_of_notes(command.model, source->notes(), context);
   NWC_ASSIGN_OR_RETURN(CalibrationPlan plan, CalibrationPlan::resolve(command.calib, command.model, source, context));
+  NWC_ASSIGN_OR_RETURN(const uint64_t cache_bytes, parse_bytes(command.cache_size));
+  CalibrationCache cache(calibration_root(command), cache_bytes);
+  NWC_TRY(check_room(command, *source, cache, &plan, context));
   command.calibrated = static_cast<bool>(plan);
   const bool measures = command.kld || !command.card_text.empty();
   const bool measures_own = measures && measured_text(command, plan).empty();
@@ -219,7 +240,8 @@ Status compress(CompressCommand& command, Context& context) {
   }
   if (measures_own && plan.kind() != CalibrationPlan::Kind::kSelf)
     return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
-  if (!plan && command.recovery == "on") return invalid_argument("--recovery on needs calibration, and there is none");
+  if (!plan && command.recovery == "on")
+    return invalid_argument("--recovery on needs calibration; --calib says with what");
 
   CompressOptions& options = command.options;
   options.threads = context.threads;
@@ -232,8 +254,6 @@ Status compress(CompressCommand& command, Context& context) {
     if (options.file_bytes == 0) return invalid_argument("--size " + command.size + ": must be above 0");
   }
   options.settings = canonical_settings(options, command);
-  NWC_ASSIGN_OR_RETURN(const uint64_t cache_bytes, parse_bytes(command.cache_size));
-  CalibrationCache cache(calibration_root(command), cache_bytes);
   if (command.estimate) {
     std::unique_ptr<Calibration> finished;  // nothing is made, but one that is there is used
     if (plan) {

@@ -65,7 +65,7 @@ class Outputs(CliCase):
                  target]
         if subprocess.run([*enter, "true"], capture_output=True).returncode != 0:
             self.skipTest("no mounts here")
-        done = subprocess.run([*enter, NWC, "compress", MODEL, "-v", "-o", target], capture_output=True, text=True)
+        done = subprocess.run([*enter, NWC, "compress", MODEL, "--calib", "none", "-v", "-o", target], capture_output=True, text=True)
         self.assertEqual(done.returncode, USAGE, done.stderr)
         self.assertIn("mounted", done.stderr)
         self.assertEqual(target.read_bytes(), b"old")
@@ -274,7 +274,7 @@ class Outputs(CliCase):
         def ignore():
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
 
-        process = subprocess.Popen([NWC, "compress", MODEL, "-q", "-o", self.work / "x"], stdout=subprocess.DEVNULL,
+        process = subprocess.Popen([NWC, "compress", MODEL, "--calib", "none", "-q", "-o", self.work / "x"], stdout=subprocess.DEVNULL,
                                    preexec_fn=ignore)
         while process.poll() is None and not self.left():
             time.sleep(0.005)

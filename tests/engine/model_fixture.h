@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <random>
 
 #include "runtime/base/half.h"
@@ -31,6 +32,8 @@ struct PlainModel {
   bool with_record = true;
   std::vector<uint8_t> record_bytes;  ///< in place of the record's own, unless empty
   std::map<std::string, PlainTensor> tensors;
+  std::optional<TokenizerRecord> tokenizer = {};
+  std::optional<ChatRecord> chat = {};
 };
 
 inline PlainTensor random_tensor(std::vector<uint64_t> shape, float mean, float deviation, std::mt19937& rng) {
@@ -130,6 +133,8 @@ inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
   std::vector<Section> sections;
   const std::vector<uint8_t> description = model.record_bytes.empty() ? serialize(model.record) : model.record_bytes;
   if (model.with_record) sections.push_back({SectionType::kModel, description, false, false});
+  if (model.tokenizer) sections.push_back({SectionType::kTokenizer, serialize(*model.tokenizer), false, false});
+  if (model.chat) sections.push_back({SectionType::kChat, serialize(*model.chat), true, true});
   sections.push_back({SectionType::kProvenance, serialize(Metadata{}), false, false});
   auto writer = ModelWriter::create(path, sections, records);
   EXPECT_TRUE(writer.ok()) << writer.status().message();

@@ -82,6 +82,15 @@ void CalibrationCache::share() {
 
 uint64_t CalibrationCache::folder_bytes() const { return folder_.empty() ? 0 : bytes_below(folder_); }
 
+uint64_t CalibrationCache::room() const {
+  std::error_code error;
+  fs::path at = fs::absolute(root_, error);
+  while (!fs::exists(at, error) && at.has_relative_path()) at = at.parent_path();
+  const fs::space_info space = fs::space(at, error);
+  // Whoever cannot say how much there is has it.
+  return error ? UINT64_MAX : uint64_t{space.available} + (fs::exists(root_, error) ? bytes_below(root_) : 0);
+}
+
 void CalibrationCache::trim(const Logger& log) {
   std::vector<Unused> others;
   uint64_t sum = folder_bytes();

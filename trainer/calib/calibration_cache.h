@@ -28,6 +28,8 @@ class CalibrationCache {
   void share();
   /// The folder that enter() has locked; empty if there is none.
   const std::string& folder() const { return folder_; }
+  /// Bytes that a new calibration finds: what is free where the cache lies, and what trim() could remove.
+  uint64_t room() const;
   /// The size of the folder that enter() has locked.
   uint64_t folder_bytes() const;
   /// Removes the least recently used calibrations until the rest, this one included, takes at most most_bytes. Those

@@ -43,7 +43,21 @@ class AssumedCalibration final : public Calibration {
   std::unordered_map<std::string, CalibratedTensor> tensors_;
 };
 
+uint64_t disk_bytes_of(const ModelGraph& graph) {
+  uint64_t bytes = 0;
+  for (const CalibratedTensor& t : calibrated_tensors(graph)) {
+    const uint64_t matrices = t.hessian == t.name ? 2 : 1;
+    bytes += sizeof(float) * (matrices * t.n * t.n + t.m);
+  }
+  return bytes;
+}
+
 }  // namespace
+
+Result<uint64_t> calibration_disk_bytes(const ModelSource& source) {
+  NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(source, 1));
+  return disk_bytes_of(graph);
+}
 
 Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner) {
   NWC_ASSIGN_OR_RETURN(const ModelGraph model, ModelGraph::open(source, context));
@@ -94,10 +108,7 @@ Result<CalibrationEstimate> estimate_calibration(const ModelSource& source, uint
   const double layers = model.num_layers;
   out.seconds = static_cast<double>(tokens) *
                 (layers * (2 * speed.forward + speed.backward + speed.statistics) + kHeadPasses * speed.head_forward);
-  for (const CalibratedTensor& t : calibrated_tensors(graph)) {
-    const uint64_t matrices = t.hessian == t.name ? 2 : 1;
-    out.disk_bytes += sizeof(float) * (matrices * t.n * t.n + t.m);
-  }
+  out.disk_bytes = disk_bytes_of(graph);
   const uint64_t hidden = sizeof(float) * tokens * model.hidden_size;
   out.memory_bytes = std::min(options.memory_bytes, hidden * model.num_layers) + 4 * hidden;
   return out;

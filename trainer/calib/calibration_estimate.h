@@ -16,6 +16,9 @@ struct BlockSpeed {
 /// errors: those of ModelGraph::open and of reading
 Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner);
 
+/// Disk space that a finished calibration takes. errors: those of ModelGraph::open
+Result<uint64_t> calibration_disk_bytes(const ModelSource& source);
+
 /// The time, memory and disk space that Calibration::run would take.
 struct CalibrationEstimate {
   double seconds = 0;
