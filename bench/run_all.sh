@@ -38,7 +38,7 @@ if [ -z "$model" ]; then
   model=build/bench/smollm2/smollm2.nwc
   if [ ! -f "$model" ]; then
     model=$out/gutenlm.nwc
-    [ -f "$model" ] || "$build/bin/nwc" compress models/gutenlm-2.6m --bits 4 -o "$model" --quiet
+    [ -f "$model" ] || "$build/bin/nwc" compress models/gutenlm-2.6m --bits 4 --calib none -o "$model" --quiet
   fi
 fi
 

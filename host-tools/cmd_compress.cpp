@@ -40,7 +40,7 @@ Status prepare_recovery(const CompressCommand& command, const ModelSource& sourc
 Status check_room(const CompressCommand& command, const ModelSource& source, const CalibrationCache& cache,
                   CalibrationPlan* plan, const Context& context) {
   if (!*plan) return {};
-  const Result<uint64_t> bytes = calibration_disk_bytes(source);
+  const Result<uint64_t> bytes = calibration_disk_bytes(source, command.calibration.activations);
   const uint64_t room = cache.room();
   if (!bytes.ok() || *bytes <= room) return {};  // calibrating says what is wrong
   const std::string why = fmt::format("calibration would take {} in {}, where {} are free", format_bytes(*bytes),
@@ -222,6 +222,7 @@ Status check_measurement(const CompressCommand& command, const CalibrationPlan& 
 
 Status compress(CompressCommand& command, Context& context) {
   NWC_TRY(check_output(command));
+  command.calibration.activations |= command.allocation != "fisher";  // which knows of nothing else
   NWC_ASSIGN_OR_RETURN(const CodecModel codec, open_codec(command.codec));
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<ModelSource> opened, open_model_source(command.model));
   const std::shared_ptr<const ModelSource> source = std::move(opened);

@@ -33,7 +33,8 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
   if (!plan && !measures) return {};
   const std::unique_ptr<Runner> runner = make_thread_pool(command.options.threads);
   const uint32_t context = calibration_context(*source.model(), command.calibration.context);
-  NWC_ASSIGN_OR_RETURN(const BlockSpeed speed, measure_block_speed(source, context, *runner));
+  NWC_ASSIGN_OR_RETURN(const BlockSpeed speed,
+                       measure_block_speed(source, context, command.calibration.activations, *runner));
   const double layers = source.model()->num_layers;
   if (plan) {
     uint64_t available = written_tokens(command);

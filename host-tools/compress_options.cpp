@@ -174,6 +174,10 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
                   "calibration; default: by --effort")
       ->check(CLI::IsMember({"on", "off"}))
       ->group(studies);
+  sub->add_flag(
+         "--activations", command->calibration.activations,
+         "Calibration keeps the second moments of activations, too, as it does with --allocation none or weights")
+      ->group(studies);
   sub->add_option("--recovery-tokens", command->recovery_tokens,
                   "Tokens of that text to fine-tune on; default: by --effort")
       ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))

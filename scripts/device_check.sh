@@ -97,11 +97,11 @@ pack() {
   cp -r "$source/tests/fixtures/families" "$out/data/tests/fixtures/"
   local model=$source/models/gutenlm-2.6m
   local calibration=(--calib "$source/models/calibration.txt" --calib-cache "$out/calibration")
-  [ -z "$quick" ] || calibration=()
+  [ -z "$quick" ] || calibration=(--calib none)
   "$build/tests/make_test_model" "$model" "$out/models/capi_model.nwc" >/dev/null
   "$build/bin/nwc" compress "$model" --bits 3 "${calibration[@]}" --quiet \
     -o "$out/models/gutenlm-3bit.nwc" >/dev/null
-  "$build/bin/nwc" compress "$model" --bits 4 --codec small --effort 1 --quiet \
+  "$build/bin/nwc" compress "$model" --bits 4 --calib none --codec small --effort 1 --quiet \
     -o "$out/models/gutenlm-small.nwc" >/dev/null
   rm -rf "$out/calibration"
   cp "$here/device_check.sh" "$here"/device_check_{host,run}.py "$source/bench/nvcomp_ans.py" "$out/"

@@ -17,9 +17,10 @@ def row(space, name, options, rate, calibrated=True):
     arguments = ["--bits", f"{space.coded_bpw(rate):.4f}"]
     arguments += options or []
     if calibrated and options is not None:
-        arguments += ["--calib", space.model.calibration_text]
+        arguments += ["--calib", space.model.calibration_text, "--activations"]
         cache = ["--calib-cache", space.calibration_folder]
     else:
+        arguments += ["--calib", "none"]
         cache = []
     version = f"{_tool(space.nwc)} {' '.join(map(str, arguments))} {space.model.tokens}"
     folder = space.folder / "nwc"

@@ -135,7 +135,7 @@ def network_bits(space, codec):
 
     def codec_bytes(name):
         file = space.folder / "network.nwc"
-        done = space.run("compress", space.model.reference, "--bits", f"{bits:.3f}", "--codec", name, "--effort", 1,
+        done = space.run("compress", space.model.reference, "--bits", f"{bits:.3f}", "--codec", name, "--calib", "none", "--effort", 1,
                          "-o", file, "--json")
         file.unlink()
         return json.loads(done)["codec_bytes"]

@@ -45,7 +45,7 @@ class Workspace:
         if not list(self.calibration_folder.glob("*/calibration.json")):
             file = self.folder / "calibration.nwc"
             self.run("compress", self.model.reference, "--calib", self.model.calibration_text, "--calib-cache",
-                     self.calibration_folder, "--effort", 1, "-o", file)
+                     self.calibration_folder, "--activations", "--effort", 1, "-o", file)
             file.unlink()
         return hessians.Calibration(self.calibration_folder)
 
@@ -67,7 +67,7 @@ class Workspace:
     def _write_accounting(self, path):
         """Everything but the coded tensors and the codec, as nwc stores it."""
         file = self.folder / "accounting.nwc"
-        report = json.loads(self.run("compress", self.model.reference, "--bits", 4, "-o", file, "--json"))
+        report = json.loads(self.run("compress", self.model.reference, "--bits", 4, "--calib", "none", "-o", file, "--json"))
         file.unlink()
         coded = [t for t in report["tensors"] if t["storage"] == "coded"]
         stored = sum(t["stored_bytes"] + t["padding_bytes"] for t in coded)

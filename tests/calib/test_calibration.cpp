@@ -40,6 +40,7 @@ Result<std::unique_ptr<Calibration>> calibrate(const ModelSource& source, const 
   CalibrationOptions options;
   options.tokens = tokens;
   options.memory_bytes = memory;
+  options.activations = true;
   const auto runner = make_thread_pool(threads);
   return Calibration::run(source, text, options, folder, *runner, progress, log);
 }
@@ -262,6 +263,24 @@ TEST(Calibration, LoadsWhatItPromises) {
   // q, k and v see the same activations.
   EXPECT_EQ(c.load(matrix_name(4, kQ), HessianKind::kActivation)->hessian,
             c.load(matrix_name(4, kV), HessianKind::kActivation)->hessian);
+}
+
+TEST(Calibration, KeepsActivationsOnlyWhereTheyAreAskedFor) {
+  const auto source = open_gutenlm();
+  const TempDir with, without;
+  const auto both = calibrate(*source, sample_text(), 600, with.path());
+  ASSERT_TRUE(both.ok()) << both.status().message();
+  CalibrationOptions options;
+  options.tokens = 600;
+  const auto runner = make_thread_pool(2);
+  const auto fisher = Calibration::run(*source, sample_text(), options, without.path(), *runner, {}, {});
+  ASSERT_TRUE(fisher.ok()) << fisher.status().message();
+  EXPECT_NE((*both)->hash(), (*fisher)->hash());
+  const std::string name = matrix_name(2, kDown);
+  EXPECT_EQ((*fisher)->load(name, HessianKind::kFisher)->hessian, (*both)->load(name, HessianKind::kFisher)->hessian);
+  const Status none = (*fisher)->load(name, HessianKind::kActivation).status();
+  EXPECT_EQ(none.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(none.message().find("no activations"), std::string::npos) << none.message();
 }
 
 TEST(Calibration, SameBytesAtAnyNumberOfThreadsAndFromFiles) {

@@ -92,7 +92,7 @@ Sums sums_of(const Layer& layer, size_t m) {
 
 TEST(ExpertStatistics, AreDrawnTowardsTheLayersByHowFewTokensTheyAreOf) {
   Layer layer;
-  BlockStatistics statistics(layer.graph);
+  BlockStatistics statistics(layer.graph, false);
   const std::vector<TensorMoments> moments = layer.moments(&statistics);
   const size_t first = layer.graph.first_expert_matrix(), step = layer.graph.per_expert();
   bool few = false, many = false;
@@ -125,7 +125,7 @@ TEST(ExpertStatistics, AreDrawnTowardsTheLayersByHowFewTokensTheyAreOf) {
 // So that bits are shared out among experts by their use.
 TEST(ExpertStatistics, CostByUse) {
   Layer layer;
-  BlockStatistics statistics(layer.graph);
+  BlockStatistics statistics(layer.graph, false);
   const std::vector<TensorMoments> moments = layer.moments(&statistics);
   const size_t first = layer.graph.first_expert_matrix(), step = layer.graph.per_expert();
   double least = INFINITY, most = 0, cost_of_least = 0, cost_of_most = 0;

@@ -4,10 +4,29 @@
 
 namespace nwc {
 
-BlockStatistics::BlockStatistics(const LayerGraph& graph) : graph_(graph), matrices_(graph.matrices().size()) {
+namespace {
+
+/// |G^T X|^2 of a sequence's gradients G [tokens][m] and inputs X [tokens][n], of which the squares are one entry each.
+/// The sum over pairs of tokens of (g_s . g_t) (x_s . x_t) is the same, and less work for matrices that are large
+/// beside the sequence.
+template <typename Gradients, typename Inputs>
+double squared_product(const Gradients& g, const Inputs& x, RowMatrix<float>* product, RowMatrix<float>* other) {
+  if (g.rows() * (g.cols() + x.cols()) >= g.cols() * x.cols()) {
+    product->noalias() = g.transpose() * x;
+    return double{product->squaredNorm()};
+  }
+  product->noalias() = g * g.transpose();
+  other->noalias() = x * x.transpose();
+  return product->cwiseProduct(*other).template cast<double>().sum();
+}
+
+}  // namespace
+
+BlockStatistics::BlockStatistics(const LayerGraph& graph, bool activations)
+    : graph_(graph), activations_(activations), matrices_(graph.matrices().size()) {
   for (size_t m = 0; m < matrices_.size(); ++m) {
     const LayerMatrix& matrix = graph.matrices()[m];
-    if (owns_input(m)) matrices_[m].activation.reset(matrix.cols);
+    if (owns_input(m) && activations_) matrices_[m].activation.reset(matrix.cols);
     matrices_[m].fisher.reset(matrix.cols);
     matrices_[m].rows.assign(static_cast<size_t>(matrix.rows), 0.0);
   }
@@ -37,15 +56,14 @@ void BlockStatistics::begin_round(Eigen::Index tokens, size_t pieces) {
   }
   for (size_t m = 0; m < matrices_.size() && !of_expert(m); ++m) {
     Matrix& matrix = matrices_[m];
-    const Eigen::Index n = matrix.activation.sum.cols();
-    if (n != 0 && matrix.input.rows() < tokens) matrix.input.resize(tokens, n);
+    if (owns_input(m) && matrix.input.rows() < tokens) matrix.input.resize(tokens, graph_.matrices()[m].cols);
     matrix.omega.resize(static_cast<size_t>(tokens));
   }
 }
 
 void BlockStatistics::take(size_t piece, Eigen::Index at, std::span<const uint32_t> lengths,
                            const LayerPass<float>& pass) {
-  RowMatrix<float> gradient;
+  RowMatrix<float> product, other;
   for (size_t m = 0; m < matrices_.size(); ++m) {
     const RowMatrix<float>& x = pass.input(graph_, m);
     const auto g = pass.output_gradient(graph_, m);
@@ -74,8 +92,7 @@ void BlockStatistics::take(size_t piece, Eigen::Index at, std::span<const uint32
         count = last - tokens.begin() - begin;
       }
       if (count == 0) continue;
-      gradient.noalias() = g.middleRows(begin, count).transpose() * x.middleRows(begin, count);
-      energy += double{gradient.squaredNorm()};
+      energy += squared_product(g.middleRows(begin, count), x.middleRows(begin, count), &product, &other);
       begin += count;
     }
   }
@@ -108,7 +125,7 @@ void BlockStatistics::end_round(Runner& runner) {
     matrix.fisher.x = &matrices_[graph_.matrices()[m].input_owner].input;
     matrix.fisher.weight = matrix.omega.data();
     moments.push_back(&matrix.fisher);
-    if (owns_input(m)) {
+    if (owns_input(m) && activations_) {
       matrix.activation.x = &matrix.input;
       moments.push_back(&matrix.activation);
     }
@@ -134,7 +151,7 @@ void BlockStatistics::shrink_experts(Eigen::Index tokens) {
     for (size_t m = first + j + step; m < matrices_.size(); m += step) {
       const Matrix& matrix = matrices_[m];
       all.fisher.sum += matrix.fisher.sum;
-      all.activation.sum += matrix.activation.sum;
+      if (activations_) all.activation.sum += matrix.activation.sum;
       for (size_t r = 0; r < all.rows.size(); ++r) all.rows[r] += matrix.rows[r];
       all.energy += matrix.energy;
       all.taken += matrix.taken;
@@ -150,7 +167,7 @@ void BlockStatistics::shrink_experts(Eigen::Index tokens) {
         of = static_cast<float>(own) * of + static_cast<float>(others) * layer;
       };
       mix(matrix.fisher.sum, all.fisher.sum);
-      mix(matrix.activation.sum, all.activation.sum);
+      if (activations_) mix(matrix.activation.sum, all.activation.sum);
       for (size_t r = 0; r < all.rows.size(); ++r) matrix.rows[r] = own * matrix.rows[r] + others * all.rows[r];
       matrix.energy = own * matrix.energy + others * all.energy;
     }
@@ -171,8 +188,9 @@ std::vector<TensorMoments> BlockStatistics::finish(const std::vector<std::string
     matrix.fisher.finish(count);
     const double own = double{matrix.fisher.sum.trace()} * static_cast<double>(matrix.rows.size()) * count;
     if (own > 0 && matrix.energy > 0) matrix.fisher.sum *= static_cast<float>(matrix.energy / own);
-    if (owns_input(m)) matrix.activation.finish(count);
-    out.push_back({names[m], owns_input(m) ? &matrix.activation.sum : nullptr, &matrix.fisher.sum,
+    const bool activation = owns_input(m) && activations_;
+    if (activation) matrix.activation.finish(count);
+    out.push_back({names[m], activation ? &matrix.activation.sum : nullptr, &matrix.fisher.sum,
                    normalized_importance(matrix.rows)});
   }
   return out;

@@ -12,7 +12,8 @@ namespace nwc {
 /// a bounded number of tokens: begin_round, then take for each piece (in parallel), then end_round.
 class BlockStatistics {
  public:
-  explicit BlockStatistics(const LayerGraph& graph);
+  /// activations: E[x x^T], too. The Fisher matrices do without, and it takes as long as one of them.
+  BlockStatistics(const LayerGraph& graph, bool activations);
 
   /// Bytes of memory that a token of a round takes.
   static uint64_t token_bytes(const LayerGraph& graph);
@@ -29,7 +30,7 @@ class BlockStatistics {
 
  private:
   struct Matrix {
-    SecondMoment activation;  ///< of an input owner only
+    SecondMoment activation;  ///< of an input owner only, where it is wanted
     SecondMoment fisher;
     RowMatrix<float> input;    ///< of an input owner only: [tokens of the round][n]
     std::vector<float> omega;  ///< [tokens of the round] mean over rows of g^2
@@ -51,6 +52,7 @@ class BlockStatistics {
   bool owns_input(size_t m) const { return graph_.matrices()[m].input_owner == m; }
 
   const LayerGraph& graph_;
+  const bool activations_;
   std::vector<Matrix> matrices_;
   std::vector<PieceSums> pieces_;
   Eigen::Index round_tokens_ = 0;

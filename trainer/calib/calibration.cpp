@@ -36,6 +36,7 @@ Result<std::string> hash_of(const ModelSource& source, const std::string& recipe
   hash.add(kStatisticsVersion);
   hash.add(uint64_t{context});
   hash.add(options.seed);
+  hash.add(uint64_t{options.activations});
   if (recipe.empty()) {
     hash.add(uint64_t{tokens.size()});
     hash.add({reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()});
@@ -100,7 +101,8 @@ Result<TensorStatistics> StoredCalibration::load(const std::string& name, Hessia
   const std::vector<uint64_t> square = {tensor.n, tensor.n};
   if (kind == HessianKind::kActivation) {
     if (tensor.hessian.empty()) {
-      return invalid_argument(quote_tensor(name) + " has no activations as input, only Fisher statistics");
+      return invalid_argument(quote_tensor(name) +
+                              ": this calibration has no activations of it, only Fisher statistics");
     }
     NWC_TRY(read(tensor, tensor.hessian + ".hessian", square, &statistics.hessian));
     statistics.row_importance.assign(static_cast<size_t>(tensor.m), 1.0f);
@@ -209,7 +211,7 @@ Result<Prepared> prepare(const ModelSource& source, const CalibrationInput& inpu
   out.index.context = context;
   if (input.recipe.empty()) NWC_TRY(take_tokens(input, options, "", &out));
   NWC_ASSIGN_OR_RETURN(out.index.hash, hash_of(source, input.recipe, out.tokens, out.index.context, options));
-  out.index.tensors = calibrated_tensors(out.graph);
+  out.index.tensors = calibrated_tensors(out.graph, options.activations);
   return out;
 }
 

@@ -29,9 +29,10 @@ struct TensorStatistics {
 enum class HessianKind : uint8_t { kActivation, kFisher };
 
 struct CalibrationOptions {
-  uint64_t tokens = 16384;                    ///< of the text; fewer if it is shorter
-  uint32_t context = 0;                       ///< tokens per sequence; 0: min(512, the model's maximum)
-  uint64_t seed = 1;                          ///< of the drawn predictions y_t
+  uint64_t tokens = 16384;   ///< of the text; fewer if it is shorter
+  uint32_t context = 0;      ///< tokens per sequence; 0: min(512, the model's maximum)
+  uint64_t seed = 1;         ///< of the drawn predictions y_t
+  bool activations = false;  ///< of blocks, too, HessianKind::kActivation: as much again of time and disk
   uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
 };
 
@@ -57,8 +58,8 @@ struct CalibrationInput {
 CalibrationInput calibration_text(const ModelSource& source, const std::string& text,
                                   const CalibrationOptions& options);
 
-/// A finished calibration on disk: one safetensors file per layer (names `TENSOR.hessian`, `TENSOR.fisher`,
-/// `TENSOR.row_importance`, all F32; layers that share an input share the first one's `.hessian`) and
+/// A finished calibration on disk: one safetensors file per layer (names `TENSOR.fisher`, `TENSOR.row_importance`, and,
+/// where activations were asked for, `TENSOR.hessian`, all F32; layers that share an input share the first one's) and
 /// `calibration.json`. Immutable, thread-safe.
 class Calibration {
  public:
@@ -87,7 +88,8 @@ class Calibration {
   virtual uint64_t tokens() const = 0;
   /// Returns whether the calibration has statistics of this tensor.
   virtual bool covers(const std::string& tensor) const = 0;
-  /// errors: kInvalidArgument (not covered; kActivation of an embedding that is not the head, too), kIo, kCorrupt
+  /// errors: kInvalidArgument (not covered; kActivation where there is none, as of an embedding that is not the head),
+  /// kIo, kCorrupt
   virtual Result<TensorStatistics> load(const std::string& tensor, HessianKind kind) const = 0;
 };
 

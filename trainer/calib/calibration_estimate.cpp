@@ -21,7 +21,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 class AssumedCalibration final : public Calibration {
  public:
   explicit AssumedCalibration(const ModelGraph& graph) {
-    for (const CalibratedTensor& tensor : calibrated_tensors(graph)) tensors_.emplace(tensor.name, tensor);
+    for (const CalibratedTensor& tensor : calibrated_tensors(graph, true)) tensors_.emplace(tensor.name, tensor);
   }
   const std::string& hash() const override { return hash_; }
   uint64_t tokens() const override { return 0; }
@@ -43,9 +43,9 @@ class AssumedCalibration final : public Calibration {
   std::unordered_map<std::string, CalibratedTensor> tensors_;
 };
 
-uint64_t disk_bytes_of(const ModelGraph& graph) {
+uint64_t disk_bytes_of(const ModelGraph& graph, bool activations) {
   uint64_t bytes = 0;
-  for (const CalibratedTensor& t : calibrated_tensors(graph)) {
+  for (const CalibratedTensor& t : calibrated_tensors(graph, activations)) {
     const uint64_t matrices = t.hessian == t.name ? 2 : 1;
     bytes += sizeof(float) * (matrices * t.n * t.n + t.m);
   }
@@ -54,12 +54,12 @@ uint64_t disk_bytes_of(const ModelGraph& graph) {
 
 }  // namespace
 
-Result<uint64_t> calibration_disk_bytes(const ModelSource& source) {
+Result<uint64_t> calibration_disk_bytes(const ModelSource& source, bool activations) {
   NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(source, 1));
-  return disk_bytes_of(graph);
+  return disk_bytes_of(graph, activations);
 }
 
-Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner) {
+Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, bool activations, Runner& runner) {
   NWC_ASSIGN_OR_RETURN(const ModelGraph model, ModelGraph::open(source, context));
   const LayerGraph& graph = model.layer(0);
   NWC_ASSIGN_OR_RETURN(const LayerWeights<float> weights, model.load_layer(0));
@@ -87,7 +87,7 @@ Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t conte
       passes[i].backward(graph, weights, x, &dx, nullptr);
     });
   });
-  BlockStatistics statistics(graph);
+  BlockStatistics statistics(graph, activations);
   speed.statistics = timed([&] {
     statistics.begin_round(length * pieces, pieces);
     parallel_for(runner, pieces, [&](uint32_t i, uint32_t) {
@@ -108,7 +108,7 @@ Result<CalibrationEstimate> estimate_calibration(const ModelSource& source, uint
   const double layers = model.num_layers;
   out.seconds = static_cast<double>(tokens) *
                 (layers * (2 * speed.forward + speed.backward + speed.statistics) + kHeadPasses * speed.head_forward);
-  out.disk_bytes = disk_bytes_of(graph);
+  out.disk_bytes = disk_bytes_of(graph, options.activations);
   const uint64_t hidden = sizeof(float) * tokens * model.hidden_size;
   out.memory_bytes = std::min(options.memory_bytes, hidden * model.num_layers) + 4 * hidden;
   return out;

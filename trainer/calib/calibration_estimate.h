@@ -14,10 +14,11 @@ struct BlockSpeed {
 };
 /// Times one block of the model on made-up inputs. memory: one block's weights, and a sequence for each worker.
 /// errors: those of ModelGraph::open and of reading
-Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, Runner& runner);
+/// activations: as CalibrationOptions
+Result<BlockSpeed> measure_block_speed(const ModelSource& source, uint32_t context, bool activations, Runner& runner);
 
 /// Disk space that a finished calibration takes. errors: those of ModelGraph::open
-Result<uint64_t> calibration_disk_bytes(const ModelSource& source);
+Result<uint64_t> calibration_disk_bytes(const ModelSource& source, bool activations);
 
 /// The time, memory and disk space that Calibration::run would take.
 struct CalibrationEstimate {

@@ -193,7 +193,7 @@ Status Run::backward(uint32_t layer) {
   const LayerGraph& graph = graph_.layer(layer);
   NWC_ASSIGN_OR_RETURN(const LayerWeights<float> weights, graph_.load_layer(layer));
   std::optional<BlockStatistics> statistics;  // of a layer whose file an earlier run left, only the gradient is needed
-  if (!has_moments(file, hash_)) statistics.emplace(graph);
+  if (!has_moments(file, hash_)) statistics.emplace(graph, options_.activations);
   const uint64_t token_bytes = BlockStatistics::token_bytes(graph);
 
   for (size_t first = 0, last = 0; first < pieces_.size(); first = last) {
@@ -272,7 +272,7 @@ Status Run::positions(const RowMatrix<float>& moment) {
 
 }  // namespace
 
-std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph) {
+std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool activations) {
   const ModelRecord& model = graph.model();
   std::vector<CalibratedTensor> tensors;
   const bool tied = is_tied(graph);
@@ -285,7 +285,8 @@ std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph) {
   for (uint32_t l = 0; l < model.num_layers; ++l) {
     const std::vector<LayerMatrix>& matrices = graph.layer(l).matrices();
     for (size_t m = 0; m < matrices.size(); ++m) {
-      tensors.push_back({graph.matrix_name(l, m), layer_file(l), graph.matrix_name(l, matrices[m].input_owner),
+      tensors.push_back({graph.matrix_name(l, m), layer_file(l),
+                         activations ? graph.matrix_name(l, matrices[m].input_owner) : "",
                          static_cast<uint64_t>(matrices[m].rows), static_cast<uint64_t>(matrices[m].cols)});
     }
   }

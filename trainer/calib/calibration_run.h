@@ -10,7 +10,7 @@
 namespace nwc {
 
 /// Lists the statistics that the passes will write. They follow from the model's description and its tensors' names.
-std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph);
+std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool activations);
 
 /// Writes the files of every tensor of `index` into `folder`, and keeps those of this calibration that are already
 /// there. The caller writes the index itself. errors: those of Calibration::run
