@@ -20,6 +20,7 @@ struct CompressCommand {
   std::string row_importance = "on", size;
   std::vector<std::string> calib;        ///< words of --calib; none: the default
   bool calibrated = false;               ///< what they come to
+  bool by_itself = false;                ///< with text that the model writes
   std::optional<uint64_t> calib_tokens;  ///< none: by model and effort
   std::string calibration_cache;
   std::string cache_size = "8G";  ///< of all calibrations in the cache

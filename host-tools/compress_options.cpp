@@ -39,8 +39,9 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
                         c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
   target += fmt::format(" keep_source={}", o.keep_source);
   if (command.calibrated)
-    target += fmt::format(" calib_tokens={} calib_context={} calib_seed={}", command.calibration.tokens,
-                          command.calibration.context, command.calibration.seed);
+    target +=
+        fmt::format(" calib={} calib_tokens={} calib_context={} calib_seed={}", command.by_itself ? "self" : "text",
+                    command.calibration.tokens, command.calibration.context, command.calibration.seed);
   if (command.recovery == "on")
     target +=
         fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);

@@ -57,6 +57,7 @@ class Calib(CliCase):
     def test_a_model_calibrates_itself_unless_told_otherwise(self):
         done = self.check(OK, "compress", self.model, "--bits", 3, *FAST, *self.cache, "--json", "-o", self.out, as_is=True)
         self.assertEqual(json.loads(done.stdout)["calibration"]["text"], "self")
+        self.assertIn(" calib=self calib_tokens=1024 ", self.json("info", self.out)["provenance"]["settings"])
         content = self.out.read_bytes()
         self.assertGreater(json.loads(done.stdout)["predicted_kld"], 0)
         self.check(OK, "compress", self.model, "--bits", 3, "-e", 1, "--calib", "none", "-o", self.out)
