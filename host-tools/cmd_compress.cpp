@@ -359,7 +359,7 @@ void add_compress(CLI::App& app, Context& context) {
       // Without the other option these would be without effect.
       if (command->calib == std::vector<std::string>{"none"}) {
         for (const char* option : {"--calib-tokens", "--calib-context", "--calib-cache", "--calib-cache-size",
-                                   "--damping", "--recovery-tokens", "--recovery-epochs"}) {
+                                   "--damping", "--allocation-damping", "--recovery-tokens", "--recovery-epochs"}) {
           if (sub->count(option) != 0)
             return invalid_argument(fmt::format("{} is without effect with --calib none", option));
         }

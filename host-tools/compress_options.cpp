@@ -31,10 +31,12 @@ constexpr Effort kEfforts[10] = {{},        {2, 0, 0},    {3, 0, 0},     {4, 0, 
 std::string canonical_settings(const CompressOptions& o, const CompressCommand& command) {
   const CodingChoices& c = o.choices;
   std::string target = o.file_bytes != 0 ? fmt::format("size={}", o.file_bytes) : fmt::format("bits={}", o.bits);
-  target += fmt::format(" trellis_bits={} rdo={} importance={} feedback={} allocation={} row_importance={} damping={}",
-                        c.quantizer.trellis_bits, c.rdo_strength, kImportances[static_cast<size_t>(c.importance)],
-                        c.feedback ? "ldlq" : "none", kAllocations[static_cast<size_t>(c.allocation)], c.row_importance,
-                        c.damping);
+  target += fmt::format(
+      " trellis_bits={} rdo={} importance={} feedback={} allocation={} row_importance={} damping={} "
+      "allocation_damping={}",
+      c.quantizer.trellis_bits, c.rdo_strength, kImportances[static_cast<size_t>(c.importance)],
+      c.feedback ? "ldlq" : "none", kAllocations[static_cast<size_t>(c.allocation)], c.row_importance, c.damping,
+      c.allocation_damping);
   target += fmt::format(" row_classes={} head_bits={} shrinkage={} refit_tables={} min_elements={}",
                         c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
   target += fmt::format(" keep_source={}", o.keep_source);
@@ -191,7 +193,13 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
                 "Tables of their own for rows of unlike size, where the codec is linear (default: on)")
       ->group(studies);
   sub->add_option("--damping", command->options.choices.damping,
-                  "Added to the diagonal of each matrix of calibration, as a multiple of the diagonal's mean, 0 to 10")
+                  "For error feedback: added to the diagonal of each matrix of calibration, as a multiple of the "
+                  "diagonal's mean, 0 to 10")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str()
+      ->group(studies);
+  sub->add_option("--allocation-damping", command->options.choices.allocation_damping,
+                  "The same where bits are shared out among columns and tensors")
       ->check(CLI::Range(0.0, 10.0))
       ->capture_default_str()
       ->group(studies);

@@ -251,6 +251,13 @@ TEST(Calibration, LoadsWhatItPromises) {
       EXPECT_EQ(s->n, tensor.shape[1]);
       ASSERT_EQ(s->hessian.size(), s->n * s->n);
       ASSERT_EQ(s->row_importance.size(), s->m);
+      // Unequal weights: less than the text has, but not next to nothing.
+      if (kind == HessianKind::kFisher) {
+        EXPECT_GT(s->effective_tokens, 5) << name;
+        EXPECT_LT(s->effective_tokens, 600) << name;
+      } else {
+        EXPECT_EQ(s->effective_tokens, 0) << name;
+      }
       double sum = 0;
       for (const float v : s->row_importance) sum += double{v};
       EXPECT_NEAR(sum / static_cast<double>(s->m), 1, 1e-3);
@@ -338,15 +345,24 @@ TEST(Calibration, AnotherTextReplacesTheResult) {
 TEST(Calibration, WarnsOfAShortText) {
   const auto source = open_gutenlm();
   const TempDir dir;
-  std::string messages;
+  struct Messages {
+    std::string warnings, infos;
+  } messages;
   const Logger log{[](void* user, LogLevel level, const char* message) {
-                     if (level == LogLevel::kWarning) *static_cast<std::string*>(user) += message;
+                     auto* m = static_cast<Messages*>(user);
+                     (level == LogLevel::kWarning ? m->warnings : m->infos) += message + std::string("\n");
                    },
                    &messages};
   ASSERT_TRUE(calibrate(*source, sample_text(), 1024, dir.path(), 2, 1 << 30, {}, log).ok());
-  EXPECT_EQ(messages, "");
+  EXPECT_EQ(messages.warnings.find("are few for layers"), std::string::npos) << messages.warnings;
+  // As many tokens as are needed, but they do not weigh the same. Each matrix's are said, and the worst is named.
+  EXPECT_NE(messages.infos.find("\"" + matrix_name(5, kDown) + "\" of "), std::string::npos) << messages.infos;
+  EXPECT_NE(messages.warnings.find("of 43 matrices rest on fewer effective tokens"), std::string::npos)
+      << messages.warnings;
+  EXPECT_NE(messages.warnings.find("\"" + matrix_name(0, kV) + "\" on "), std::string::npos) << messages.warnings;
   ASSERT_TRUE(calibrate(*source, sample_text(), 1023, dir.path(), 2, 1 << 30, {}, log).ok());
-  EXPECT_NE(messages.find("1023 tokens are few for layers of 512 inputs"), std::string::npos) << messages;
+  EXPECT_NE(messages.warnings.find("1023 tokens are few for layers of 512 inputs"), std::string::npos)
+      << messages.warnings;
 }
 
 TEST(Calibration, HostileModelsAreNamed) {

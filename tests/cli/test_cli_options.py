@@ -65,6 +65,7 @@ class Options(CliCase):
         compress, run = ["compress", MODEL, "--estimate", "-o", self.tmp / "never"], ["run", self.file, "-p", "A",
                                                                                       "-n", 1]
         for args in [[*compress, "--calib-tokens", 64], [*compress, "--damping", 1],
+                     [*compress, "--allocation-damping", 1],
                      [*compress, "--recovery-epochs", 2],
                      [*compress, "--card-tokens", 64], ["verify", self.file, "--reference", MODEL],
                      ["verify", self.file, "--text", self.text],

@@ -241,6 +241,53 @@ TEST(CompressModel, CalibrationLowersTheErrorThatCounts) {
   EXPECT_NEAR(predicted, rows, 0.1 * rows);
 }
 
+TEST(CompressModel, StatisticsThatCannotBeFactoredAreNamedAndDoNotEndTheRun) {
+  const uint64_t m = 96, n = 48;
+  MemorySource source;
+  for (const char* name : {"good", "bad"}) source.add_f32(name, {m, n}, MemorySource::gaussian(m, n, 3));
+  FixedCalibration calibration;
+  calibration.statistics["good"] = calibration.statistics["bad"] = make_statistics(m, n);
+  calibration.statistics["bad"].hessian[5 * n + 5] = -1e-3f;
+  std::string warnings;
+  const Logger log{[](void* user, LogLevel level, const char* message) {
+                     if (level == LogLevel::kWarning) *static_cast<std::string*>(user) += message;
+                   },
+                   &warnings};
+  const TemporaryFolder folder;
+  CompressOptions options;
+  options.calibration = &calibration;
+  const Result<CompressReport> report =
+      compress_model(source, testing::synthetic_codec(), options, folder.file("c.nwc"), {}, log);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_NE(warnings.find("tensor bad: its statistics could only be factored with a damping of "), std::string::npos)
+      << warnings;
+  EXPECT_EQ(warnings.find("tensor good"), std::string::npos) << warnings;
+}
+
+// What damping adds to H costs no nats.
+TEST(CompressModel, DampingIsNoPartOfThePrediction) {
+  const uint64_t m = 96, n = 48;
+  MemorySource source;
+  const std::vector<float> w = MemorySource::gaussian(m, n, 3);
+  source.add_f32("w", {m, n}, w);
+  FixedCalibration calibration;
+  calibration.statistics["w"] = make_statistics(m, n);
+  const TemporaryFolder folder;
+  CompressOptions options;
+  options.calibration = &calibration;
+  options.choices.damping = 1;
+  const Result<CompressReport> report = compress(source, folder.file("c.nwc"), options);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  const std::unique_ptr<NwcFile> file = open(folder.file("c.nwc"));
+  std::vector<float> out(m * n);
+  const std::unique_ptr<Runner> runner = make_thread_pool(1);
+  ASSERT_TRUE(decode_tensor_rows(*file, build_decode_tables(*file->codec()), 0, 0, m, Dtype::kF32,
+                                 {reinterpret_cast<uint8_t*>(out.data()), out.size() * 4}, *runner, {})
+                  .ok());
+  const double cost = quadratic_error(calibration.statistics["w"], w, out);
+  EXPECT_NEAR(report->predicted_kld, cost, 1e-3 * cost);
+}
+
 TEST(CompressModel, ReachesTheRateOnARealModel) {
   const Result<std::unique_ptr<ModelSource>> source =
       open_model_source(std::string(NWC_SOURCE_DIR) + "/models/gutenlm-2.6m");

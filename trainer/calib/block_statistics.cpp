@@ -151,6 +151,7 @@ void BlockStatistics::shrink_experts(Eigen::Index tokens) {
     for (size_t m = first + j + step; m < matrices_.size(); m += step) {
       const Matrix& matrix = matrices_[m];
       all.fisher.sum += matrix.fisher.sum;
+      all.fisher.effective.add(matrix.fisher.effective);
       if (activations_) all.activation.sum += matrix.activation.sum;
       for (size_t r = 0; r < all.rows.size(); ++r) all.rows[r] += matrix.rows[r];
       all.energy += matrix.energy;
@@ -167,6 +168,10 @@ void BlockStatistics::shrink_experts(Eigen::Index tokens) {
         of = static_cast<float>(own) * of + static_cast<float>(others) * layer;
       };
       mix(matrix.fisher.sum, all.fisher.sum);
+      EffectiveTokens both;
+      both.add(matrix.fisher.effective, own);
+      both.add(all.fisher.effective, others);
+      matrix.fisher.effective = both;
       if (activations_) mix(matrix.activation.sum, all.activation.sum);
       for (size_t r = 0; r < all.rows.size(); ++r) matrix.rows[r] = own * matrix.rows[r] + others * all.rows[r];
       matrix.energy = own * matrix.energy + others * all.energy;
@@ -191,7 +196,7 @@ std::vector<TensorMoments> BlockStatistics::finish(const std::vector<std::string
     const bool activation = owns_input(m) && activations_;
     if (activation) matrix.activation.finish(count);
     out.push_back({names[m], activation ? &matrix.activation.sum : nullptr, &matrix.fisher.sum,
-                   normalized_importance(matrix.rows)});
+                   normalized_importance(matrix.rows), matrix.fisher.effective.count()});
   }
   return out;
 }

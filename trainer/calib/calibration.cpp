@@ -18,7 +18,9 @@ namespace {
 constexpr uint32_t kDefaultContext = 512;
 constexpr uint32_t kEncoderContext = 128;  ///< most texts that are embedded are sentences or paragraphs
 /// Part of the hash: raise it when the statistics' definition changes.
-constexpr uint64_t kStatisticsVersion = 1;
+constexpr uint64_t kStatisticsVersion = 2;
+
+std::string whole(double v) { return std::to_string(std::llround(v)); }
 
 Status check_described(const ModelSource& source, bool tokenizer_needed) {
   if (source.model() && (source.tokenizer() || !tokenizer_needed)) return {};
@@ -46,6 +48,39 @@ Result<std::string> hash_of(const ModelSource& source, const std::string& recipe
   }
   NWC_TRY(hash.add(source));
   return hash.hex();
+}
+
+/// Says of every tensor of how many effective tokens its statistics are, and warns if that is less than its inputs.
+Status report_effective_tokens(const std::string& folder, const CalibrationIndex& index, const Logger& log) {
+  const CalibratedTensor* worst = nullptr;
+  double of_worst = 0;
+  size_t few = 0;
+  for (size_t begin = 0, end = 0; begin < index.tensors.size(); begin = end) {
+    const std::string& file = index.tensors[begin].file;
+    while (end < index.tensors.size() && index.tensors[end].file == file) ++end;
+    std::error_code error;
+    if (!std::filesystem::exists(folder + "/" + file, error)) continue;  // ends of an encoder have none
+    NWC_ASSIGN_OR_RETURN(
+        const std::vector<double> tokens,
+        read_effective_tokens(folder + "/" + file, std::span(index.tensors).subspan(begin, end - begin)));
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const CalibratedTensor& tensor = index.tensors[begin + i];
+      log.log(LogLevel::kInfo, "calibration: " + quote_tensor(tensor.name) + " of " + whole(tokens[i]) +
+                                   " effective tokens for " + std::to_string(tensor.n) + " inputs");
+      if (tokens[i] >= static_cast<double>(tensor.n)) continue;
+      ++few;
+      if (worst != nullptr && tokens[i] * static_cast<double>(worst->n) >= of_worst * static_cast<double>(tensor.n))
+        continue;
+      worst = &tensor;
+      of_worst = tokens[i];
+    }
+  }
+  if (worst == nullptr) return {};
+  log.log(LogLevel::kWarning, "calibration: " + std::to_string(few) + " of " + std::to_string(index.tensors.size()) +
+                                  " matrices rest on fewer effective tokens of the text than they have inputs, " +
+                                  quote_tensor(worst->name) + " on " + whole(of_worst) + " for " +
+                                  std::to_string(worst->n) + "; more text (--calib-tokens) would tell them better");
+  return {};
 }
 
 class StoredCalibration final : public Calibration {
@@ -110,6 +145,10 @@ Result<TensorStatistics> StoredCalibration::load(const std::string& name, Hessia
   }
   NWC_TRY(read(tensor, name + ".fisher", square, &statistics.hessian));
   NWC_TRY(read(tensor, name + ".row_importance", {tensor.m}, &statistics.row_importance));
+  std::vector<float> effective;
+  NWC_TRY(read(tensor, name + ".effective_tokens", {1}, &effective));
+  if (!(effective[0] >= 0)) return corrupt(quote_tensor(name) + ": the number of effective tokens is negative");
+  statistics.effective_tokens = double{effective[0]};
   for (const float v : statistics.row_importance) {
     if (!(v > 0)) return corrupt(quote_tensor(name) + ": the importance of a row is not positive");
   }
@@ -253,6 +292,7 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
                                std::to_string(index.context) + ", into " + folder);
   NWC_TRY(run_calibration(prepared.graph, prepared.tokens, index, options, folder, runner, progress, log));
   NWC_TRY(write_calibration_index(folder, index));
+  NWC_TRY(report_effective_tokens(folder, index, log));
   return open(folder);
 }
 

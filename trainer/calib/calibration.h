@@ -15,23 +15,27 @@ namespace nwc {
 
 /// The second moments of one matrix W [m][n] under the calibration text. An error E of W costs, to second order,
 ///   KL(model || model with W + E) = 1/2 * sum over rows r of row_importance[r] * e_r H e_r^T     nats per token.
-/// With kFisher the formula holds as it stands. x_t is the input of the layer at token t, y_t is a token drawn from the
-/// model's own prediction, g_t is the gradient of log p(y_t) with respect to the layer's output, and omega_t is the
-/// mean of g_tr^2 over the rows r. Then H = E_t[omega_t x_t x_t^T], and row_importance[r] is E_t[g_tr^2] divided by its
-/// mean: the Fisher information as a Kronecker product. H is scaled so that its trace is exact, which includes the
-/// effects that an error at one token has at others. With kActivation H = E_t[x_t x_t^T], as in the paper and in GPTQ.
-/// Then row_importance is all 1, and the cost has no unit.
+/// With kFisher the formula holds as it stands. x_t is the input of the layer at token t, y_t is a token of the model's
+/// own prediction, g_t is the gradient of log p(y_t) with respect to the layer's output (a random one with the second
+/// moment that this has over y_t: label_sketch.h), and omega_t is the mean of g_tr^2 over the rows r. Then H =
+/// E_t[omega_t x_t x_t^T], and row_importance[r] is E_t[g_tr^2] divided by its mean: the Fisher information as a
+/// Kronecker product. H is scaled so that its trace is exact, which includes the effects that an error at one token has
+/// at others. Rows of embedding and head have a share for other texts (row_shares.h). With kActivation H = E_t[x_t
+/// x_t^T], as in the paper and in GPTQ. Then row_importance is all 1, and the cost has no unit.
 struct TensorStatistics {
   uint64_t m = 0, n = 0;
   std::vector<float> hessian;         ///< [n][n], symmetric, not damped
   std::vector<float> row_importance;  ///< [m], mean 1, positive
+  /// (sum omega)^2 / sum omega^2: as many tokens of equal weight say as much. H of fewer than n of them is that of this
+  /// text more than that of any other. 0: not known (kActivation)
+  double effective_tokens = 0;
 };
 enum class HessianKind : uint8_t { kActivation, kFisher };
 
 struct CalibrationOptions {
   uint64_t tokens = 16384;   ///< of the text; fewer if it is shorter
   uint32_t context = 0;      ///< tokens per sequence; 0: min(512, the model's maximum)
-  uint64_t seed = 1;         ///< of the drawn predictions y_t
+  uint64_t seed = 1;         ///< of the sketches of y_t
   bool activations = false;  ///< of blocks, too, HessianKind::kActivation: as much again of time and disk
   uint64_t memory_bytes = uint64_t{2} << 30;  ///< for hidden states; beyond, they are kept in files of the cache folder
 };
@@ -58,9 +62,9 @@ struct CalibrationInput {
 CalibrationInput calibration_text(const ModelSource& source, const std::string& text,
                                   const CalibrationOptions& options);
 
-/// A finished calibration on disk: one safetensors file per layer (names `TENSOR.fisher`, `TENSOR.row_importance`, and,
-/// where activations were asked for, `TENSOR.hessian`, all F32; layers that share an input share the first one's) and
-/// `calibration.json`. Immutable, thread-safe.
+/// A finished calibration on disk: one safetensors file per layer (names `TENSOR.fisher`, `TENSOR.row_importance`,
+/// `TENSOR.effective_tokens`, and, where activations were asked for, `TENSOR.hessian`, all F32; layers that share an
+/// input share the first one's) and `calibration.json`. Immutable, thread-safe.
 class Calibration {
  public:
   /// Runs the model over the tokens, layer by layer, and leaves the result in the folder that `folder_of` returns for

@@ -47,7 +47,7 @@ uint64_t disk_bytes_of(const ModelGraph& graph, bool activations) {
   uint64_t bytes = 0;
   for (const CalibratedTensor& t : calibrated_tensors(graph, activations)) {
     const uint64_t matrices = t.hessian == t.name ? 2 : 1;
-    bytes += sizeof(float) * (matrices * t.n * t.n + t.m);
+    bytes += sizeof(float) * (matrices * t.n * t.n + t.m + 1);
   }
   return bytes;
 }

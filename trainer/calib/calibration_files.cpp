@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "trainer/data/atomic_file.h"
 #include "trainer/data/json_checked.h"
@@ -102,6 +103,8 @@ Status write_moments(const std::string& path, const std::string& hash, std::span
   };
   std::vector<SafetensorsTensor> headers;
   std::vector<Part> parts;
+  std::vector<float> effective;
+  effective.reserve(tensors.size());  // parts point into it
   const auto add = [&](const std::string& name, std::vector<uint64_t> shape, const float* values, size_t count) {
     SafetensorsTensor header;
     header.name = name;
@@ -117,6 +120,8 @@ Status write_moments(const std::string& path, const std::string& hash, std::span
     }
     if (t.row_importance.empty()) continue;
     add(t.name + ".row_importance", {t.row_importance.size()}, t.row_importance.data(), t.row_importance.size());
+    effective.push_back(static_cast<float>(t.effective_tokens));
+    add(t.name + ".effective_tokens", {1}, &effective.back(), 1);
   }
   return write_safetensors(
       path, headers, {{"calibration", hash}}, [&](size_t i, std::vector<uint8_t>* bytes) -> Status {
@@ -137,6 +142,24 @@ bool has_moments(const std::string& path, const std::string& hash) {
   if (!header.ok()) return false;
   const auto found = header->metadata.find("calibration");
   return found != header->metadata.end() && found->second == hash;
+}
+
+Result<std::vector<double>> read_effective_tokens(const std::string& path, std::span<const CalibratedTensor> tensors) {
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));
+  const Result<SafetensorsHeader> header = read_safetensors_header(*reader);
+  if (!header.ok()) return header.status().with_context(path);
+  std::unordered_map<std::string, const SafetensorsTensor*> by_name;
+  for (const SafetensorsTensor& t : header->tensors) by_name.emplace(t.name, &t);
+  std::vector<double> out;
+  for (const CalibratedTensor& tensor : tensors) {
+    const auto found = by_name.find(tensor.name + ".effective_tokens");
+    if (found == by_name.end() || found->second->dtype != Dtype::kF32 || found->second->size_bytes != sizeof(float))
+      return corrupt(path + ": the effective tokens of " + quote_tensor(tensor.name) + " are missing");
+    float value = 0;
+    NWC_TRY(reader->read(found->second->offset, {reinterpret_cast<uint8_t*>(&value), sizeof value}));
+    out.push_back(double{value});
+  }
+  return out;
 }
 
 std::vector<float> normalized_importance(std::span<const double> values) {

@@ -36,12 +36,16 @@ struct TensorMoments {
   const RowMatrix<float>* hessian = nullptr;  ///< [n][n]
   const RowMatrix<float>* fisher = nullptr;   ///< [n][n]
   std::vector<float> row_importance;          ///< [m]
+  double effective_tokens = 0;                ///< of `.fisher` (TensorStatistics)
 };
 
 /// errors: kCorrupt (values that are not finite), kIo
 Status write_moments(const std::string& path, const std::string& hash, std::span<const TensorMoments> tensors);
 /// Returns whether `path` is a complete file of this calibration.
 bool has_moments(const std::string& path, const std::string& hash);
+
+/// TensorStatistics::effective_tokens of tensors of one file. errors: kCorrupt, kIo
+Result<std::vector<double>> read_effective_tokens(const std::string& path, std::span<const CalibratedTensor> tensors);
 
 /// Divides the values by their mean. Values below a millionth of the mean are raised to that, so that all are positive.
 std::vector<float> normalized_importance(std::span<const double> values);

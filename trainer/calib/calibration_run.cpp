@@ -1,7 +1,7 @@
-// Forward through the blocks, keeping the hidden states between them; logits, and from each token's prediction one
-// drawn token y; then back from the last block to the first with the gradient of sum_t log p(y_t). The gradient of a
-// sum, because the tokens' predictions are drawn independently: the expectation of the outer product of that gradient
-// is the sum of the tokens' Fisher informations.
+// Forward through the blocks, keeping the hidden states between them; logits, and from each token's prediction a sketch
+// of the gradient of log p(y); then back from the last block to the first with the sum of these over the tokens. A sum,
+// because the tokens' sketches are independent: the expectation of the outer product of that gradient is the sum of the
+// tokens' Fisher informations.
 #include "trainer/calib/calibration_run.h"
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include "trainer/calib/block_statistics.h"
 #include "trainer/calib/head_statistics.h"
 #include "trainer/calib/hidden_store.h"
+#include "trainer/calib/row_shares.h"
 #include "trainer/llm/feature_stream.h"
 #include "trainer/nn/random.h"
 
@@ -74,7 +75,7 @@ class Run {
   Status backward(uint32_t layer);
   void backward_piece(uint32_t layer, const LayerWeights<float>& weights, const Piece& piece, uint32_t worker);
   Status embedding();
-  Status positions(const RowMatrix<float>& moment);
+  Status positions(const RowMatrix<float>& moment, double effective_tokens);
 
   const ModelGraph& graph_;
   const ModelRecord& model_;
@@ -167,10 +168,11 @@ Status Run::head() {
   NWC_ASSIGN_OR_RETURN(const HeadWeights<float> weights, graph_.load_head());
   NWC_ASSIGN_OR_RETURN(head_, head_statistics(weights, hidden_, options_.seed, runner_,
                                               [this](uint64_t tokens) { return step(3 * tokens); }));
+  add_foreign_share(head_.row_importance);
   gradient_ = std::move(head_.gradient);
   if (is_tied(graph_)) return {};
   const TensorMoments moments{graph_.name(graph_.layout().head), &head_.activation.sum, &head_.fisher.sum,
-                              normalized_importance(head_.row_importance)};
+                              normalized_importance(head_.row_importance), head_.fisher.effective.count()};
   return write_moments(path(kHeadFile), hash_, std::span(&moments, 1));
 }
 
@@ -237,18 +239,18 @@ Status Run::embedding() {
   SecondMoment* const only[] = {&moment};
   add_moments(only, num_tokens(), runner_);
   moment.finish(static_cast<double>(num_tokens()));
-  if (graph_.has_positions()) NWC_TRY(positions(moment.sum));
+  EffectiveTokens effective;
+  for (Eigen::Index t = 0; t < num_tokens(); ++t) effective.add(double{gradient_.row(t).squaredNorm()});
+  if (graph_.has_positions()) NWC_TRY(positions(moment.sum, effective.count()));
   const float scale = model_.ends.embedding_scale;
   if (scale != 1) moment.sum *= scale * scale;
   moment.sum /= static_cast<float>(model_.vocab_size);
 
-  std::vector<double> importance(model_.vocab_size, 0.5);  // half an occurrence each: unseen is not never
-  for (const uint32_t token : tokens_) importance[token] += 1;
-  const double mean = static_cast<double>(tokens_.size()) / model_.vocab_size + 0.5;
-  for (double& v : importance) v /= mean;
+  std::vector<double> importance = token_frequencies(tokens_, model_.vocab_size);
+  add_foreign_share(importance);
   const std::string& name = graph_.name(graph_.layout().embedding);
   if (!is_tied(graph_)) {
-    const TensorMoments out{name, nullptr, &moment.sum, normalized_importance(importance)};
+    const TensorMoments out{name, nullptr, &moment.sum, normalized_importance(importance), effective.count()};
     return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
   }
   const double trace = double{moment.sum.trace()}, head_trace = double{head_.fisher.sum.trace()};
@@ -257,16 +259,21 @@ Status Run::embedding() {
     importance[v] = importance[v] * trace + double{head_importance[v]} * head_trace;
   }
   moment.sum += head_.fisher.sum;
-  const TensorMoments out{name, &head_.activation.sum, &moment.sum, normalized_importance(importance)};
+  EffectiveTokens both;  // a token's weight is the sum of those on both sides
+  for (Eigen::Index t = 0; t < num_tokens(); ++t) {
+    const double own = double{gradient_.row(t).squaredNorm()} / effective.sum;
+    both.add(own * trace + double{head_.omega[static_cast<size_t>(t)]} / head_.fisher.effective.sum * head_trace);
+  }
+  const TensorMoments out{name, &head_.activation.sum, &moment.sum, normalized_importance(importance), both.count()};
   return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
 }
 
 /// The same of learned positions. Every position counts alike: a text is cut into short sequences here, and that later
 /// positions do not occur in it says nothing about texts that the model will read.
-Status Run::positions(const RowMatrix<float>& moment) {
+Status Run::positions(const RowMatrix<float>& moment, double effective_tokens) {
   const RowMatrix<float> fisher = moment / static_cast<float>(model_.ends.position_rows);
   const TensorMoments out{graph_.name(graph_.layout().positions), nullptr, &fisher,
-                          std::vector<float>(model_.ends.position_rows, 1.0f)};
+                          std::vector<float>(model_.ends.position_rows, 1.0f), effective_tokens};
   return write_moments(path(kPositionsFile), hash_, std::span(&out, 1));
 }
 

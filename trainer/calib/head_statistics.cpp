@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cmath>
 
-#include "trainer/nn/random.h"
+#include "trainer/calib/label_sketch.h"
 
 namespace nwc {
 namespace {
@@ -14,40 +14,12 @@ namespace {
 constexpr Eigen::Index kLogits = Eigen::Index{1} << 24;
 constexpr Eigen::Index kMaxTokens = 512;
 constexpr Eigen::Index kTasks = 16;
-constexpr uint64_t kDrawStream = 0x79;  // names the random numbers' purpose
+constexpr uint64_t kSketchStream = 0x79;  // names the random numbers' purpose
 
 struct Scratch {
   RowMatrix<float> hidden, normed, logits, d_normed, d_hidden;
   RowVector<float> slope;
 };
-
-/// One token: logits become s (onehot(y) - p), s being their slopes (empty: all 1); returns the sum of s^2 p (1 - p),
-/// and adds s^2 p (1 - p) to row_sum.
-float draw(Eigen::Ref<RowVector<float>> logits, const RowVector<float>& slope, uint64_t seed, uint64_t token,
-           RowVector<float>* row_sum) {
-  const float top = logits.maxCoeff();
-  auto p = logits.array();
-  p = (p - top).exp();
-  double total = 0;
-  for (Eigen::Index v = 0; v < logits.size(); ++v) total += double{logits[v]};
-  const double threshold = Random({seed, kDrawStream, token}).uniform() * total;
-  Eigen::Index y = 0;
-  for (double below = double{logits[0]}; below < threshold && y + 1 < logits.size();) below += double{logits[++y]};
-  p *= static_cast<float>(1 / total);
-  if (slope.size() != 0) {
-    row_sum->array() += slope.array().square() * p * (1.0f - p);
-    const float omega = (slope.array().square() * p * (1.0f - p)).sum();
-    p = -p;
-    logits[y] += 1;
-    p *= slope.array();
-    return omega;
-  }
-  row_sum->array() += p * (1 - p);
-  const float omega = (p * (1 - p)).sum();
-  p = -p;
-  logits[y] += 1;
-  return omega;
-}
 
 }  // namespace
 
@@ -59,12 +31,12 @@ Result<HeadStatistics> head_statistics(const HeadWeights<float>& head, const Row
   out.gradient.resize(tokens, width);
   out.activation.reset(width);
   out.fisher.reset(width);
+  out.omega.resize(static_cast<size_t>(tokens));
   out.row_importance.assign(static_cast<size_t>(vocab), 0.0);
 
   std::vector<Scratch> scratch(runner.num_workers());
   std::vector<RowVector<float>> row_sums(static_cast<size_t>(kTasks));
   RowMatrix<float> normed(std::min(tokens, chunk * kTasks), width);
-  std::vector<float> omega(static_cast<size_t>(normed.rows()));
   std::atomic<bool> finite{true};
   for (Eigen::Index begin = 0; begin < tokens; begin += chunk * kTasks) {
     const Eigen::Index count = std::min(chunk * kTasks, tokens - begin);
@@ -79,10 +51,10 @@ Result<HeadStatistics> head_statistics(const HeadWeights<float>& head, const Row
       row_sums[task].setZero(vocab);
       for (Eigen::Index t = 0; t < rows; ++t) {
         if (head.bends()) s.slope = s.logits.row(t).unaryExpr([&](float v) { return logit_slope(head, v); });
-        const float sum =
-            draw(s.logits.row(t), s.slope, seed, static_cast<uint64_t>(begin + first + t), &row_sums[task]);
+        const Random random({seed, kSketchStream, static_cast<uint64_t>(begin + first + t)});
+        const float sum = sketch_label(s.logits.row(t), s.slope, random, &row_sums[task]);
         if (!std::isfinite(sum)) finite = false;
-        omega[static_cast<size_t>(first + t)] = sum / static_cast<float>(vocab);
+        out.omega[static_cast<size_t>(begin + first + t)] = sum / static_cast<float>(vocab);
       }
       s.d_normed.noalias() = s.logits * head.matrix;
       head_norm_backward(head, s.hidden, s.d_normed, &s.d_hidden);
@@ -96,7 +68,7 @@ Result<HeadStatistics> head_statistics(const HeadWeights<float>& head, const Row
       for (Eigen::Index v = 0; v < vocab; ++v) out.row_importance[static_cast<size_t>(v)] += double{row_sums[task][v]};
     }
     out.activation.x = out.fisher.x = &normed;
-    out.fisher.weight = omega.data();
+    out.fisher.weight = out.omega.data() + begin;
     SecondMoment* const both[] = {&out.activation, &out.fisher};
     add_moments(both, count, runner);
     NWC_TRY(step(static_cast<uint64_t>(count)));

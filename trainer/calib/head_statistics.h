@@ -1,4 +1,4 @@
-// The last stage of the forward pass of a calibration: final norm, logits and drawn predictions, and the gradient with
+// The last stage of the forward pass of a calibration: final norm, logits and sketched labels, and the gradient with
 // which the backward pass begins.
 #pragma once
 
@@ -11,18 +11,18 @@
 namespace nwc {
 
 struct HeadStatistics {
-  RowMatrix<float> gradient;           ///< [tokens][hidden] of the sum of log p(y_t), with respect to the hidden states
+  RowMatrix<float> gradient;           ///< [tokens][hidden] of the sketched labels, with respect to the hidden states
   SecondMoment activation;             ///< E[x x^T], x the normed hidden states: the head's input
   SecondMoment fisher;                 ///< E[omega_t x x^T], omega_t = mean over the vocabulary of s^2 p (1 - p), exact
+  std::vector<float> omega;            ///< [tokens]: of fisher
   std::vector<double> row_importance;  ///< [vocab] E[s^2 p (1 - p)], exact
 };
 
-/// The gradient of log p(y) at the logits is onehot(y) - p; its squares' expectation over y is p (1 - p), so that the
-/// head's own statistics need no drawing. A scale and a cap of the logits make that s^2 p (1 - p) at the head's
-/// products, s being their slopes. `hidden` is [tokens][hidden], before the final norm. The logits of a bounded
-/// number of tokens are in memory at a time.
-/// `step` is called with the number of tokens that have just been done. errors: those of step, kCorrupt (logits not
-/// finite)
+/// The gradient of log p(y) at the logits is onehot(y) - p, for which a sketch stands (label_sketch.h); its squares'
+/// expectation over y is p (1 - p), so that the head's own statistics need neither. A scale and a cap of the logits
+/// make that s^2 p (1 - p) at the head's products, s being their slopes. `hidden` is [tokens][hidden], before the final
+/// norm. The logits of a bounded number of tokens are in memory at a time. `step` is called with the number of tokens
+/// that have just been done. errors: those of step, kCorrupt (logits not finite)
 Result<HeadStatistics> head_statistics(const HeadWeights<float>& head, const RowMatrix<float>& hidden, uint64_t seed,
                                        Runner& runner, const std::function<Status(uint64_t)>& step);
 

@@ -40,6 +40,8 @@ void add_moments(std::span<SecondMoment* const> moments, Eigen::Index tokens, Ru
   };
   std::vector<Band> bands;
   for (SecondMoment* moment : moments) {
+    const Eigen::Index weights = moment->weight == nullptr ? 0 : moment->count >= 0 ? moment->count : tokens;
+    for (Eigen::Index t = 0; t < weights; ++t) moment->effective.add(double{moment->weight[t]});
     for (Eigen::Index begin = 0; begin < moment->sum.rows(); begin += kBand) bands.push_back({moment, begin});
   }
   // The longest bands first, so that no thread ends up alone with one.

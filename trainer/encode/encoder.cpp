@@ -421,6 +421,19 @@ Result<CompressReport> store_raw(Work& work, const Logger& log) {
   return std::move(pass.report);
 }
 
+/// Statistics that are no second moments, if only by rounding. The file is good, but less could be made of them.
+std::vector<std::string> damping_warnings(const ModelSource& source, const RateModel& rate) {
+  std::vector<std::string> out;
+  for (const SurveyedTensor& t : rate.tensors()) {
+    if (t.damping <= rate.choices().damping) continue;
+    char text[64];
+    std::snprintf(text, sizeof text, "%g in place of %g", t.damping, rate.choices().damping);
+    out.push_back("tensor " + source.tensors()[t.source].name +
+                  ": its statistics could only be factored with a damping of " + text);
+  }
+  return out;
+}
+
 /// What the file keeps of the source beside its weights, and its chat format; what it cannot keep is said.
 Status make_source_sections(const ModelSource& source, Work* work, const Logger& log) {
   NWC_ASSIGN_OR_RETURN(const SourceFiles files, source.source_files());
@@ -461,6 +474,7 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
   NWC_ASSIGN_OR_RETURN(RateModel rate,
                        RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));
   for (const std::string& warning : raw_warnings(source, work.plan)) log.log(LogLevel::kWarning, warning);
+  for (const std::string& warning : damping_warnings(source, rate)) log.log(LogLevel::kWarning, warning);
   Result<CompressReport> done = rate.coded_weights() > 0 ? reach_rate(work, &rate, log) : store_raw(work, log);
   if (!done.ok()) return done;
   CompressReport report = std::move(*done);

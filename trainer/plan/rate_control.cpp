@@ -123,13 +123,20 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
     s.n = tensor.num_elements() / s.m;
     s.tile_rows = choose_tile_shape(s.m, s.n, choices.quantizer.trellis_bits != 0).rows;
     TensorImportance importance;
-    std::shared_ptr<const FeedbackFactors> factors;
+    std::vector<double> diagonal;
     const bool known = calibration != nullptr && calibration->covers(tensor.name);
     if (known) {
       const HessianKind kind = model.hessian_kind();
       NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration->load(tensor.name, kind));
-      NWC_ASSIGN_OR_RETURN(factors, model.make_factors(s, statistics));
-      importance.diagonal = factors->diagonal;
+      NWC_ASSIGN_OR_RETURN(const std::shared_ptr<const FeedbackFactors> factors, model.make_factors(s, statistics));
+      s.damping = factors->damping;
+      diagonal = factors->diagonal;
+      if (choices.allocation_damping != choices.damping) {
+        NWC_ASSIGN_OR_RETURN(FeedbackFactors other,
+                             factor_hessian(statistics.hessian, s.n, choices.allocation_damping));
+        diagonal = std::move(other.diagonal);
+      }
+      importance.diagonal = diagonal;
       for (uint64_t c = 0; c < s.n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s.n + c]);
       if (kind == HessianKind::kFisher) {
         s.row_importance = statistics.row_importance;
@@ -142,7 +149,7 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
     const double weights = static_cast<double>(s.m * s.n);
     s.log_step = s.profile.mean_octaves();
     if (model.choices_.allocation == Allocation::kFisher && known) {
-      s.log_step = common_step(s.profile, factors->diagonal, s.row_importance);
+      s.log_step = common_step(s.profile, diagonal, s.row_importance);
       fisher_sum += weights * (s.log_step - s.profile.mean_octaves());
       fisher_count += weights;
     } else if (model.choices_.allocation != Allocation::kFisher) {

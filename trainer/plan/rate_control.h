@@ -19,7 +19,10 @@ struct CodingChoices {
   Allocation allocation = Allocation::kFisher;
   bool row_importance = true;  ///< steps by row, where it is known
   double rdo_strength = 0.5;
-  double damping = 0.005;    ///< of Hessians, times the mean of the diagonal
+  /// What is added to the diagonal of Hessians, times its mean: for error feedback, and for the shares of the columns.
+  /// Two numbers, as more of the first is good for other texts, but flattens the second, the water-filling.
+  double damping = 0.02;
+  double allocation_damping = 0.005;
   double head_bits = 1;      ///< without kFisher: how much finer embedding and head are
   bool shrinkage = true;     ///< reconstruct at the mean of what is rounded there, not at the points themselves
   bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage
@@ -37,6 +40,7 @@ struct SurveyedTensor {
   StepProfile profile;
   double log_step = 0;                ///< of this tensor against the model's common step
   std::vector<float> row_importance;  ///< [m], or empty
+  double damping = 0;                 ///< CodingChoices::damping, or what it took to factor the Hessian
   // Some rows of it, in place of all:
   std::vector<float> sample;          ///< [sample_rows][n]
   std::vector<uint64_t> sample_rows;  ///< multiples of 16 and what follows

@@ -81,7 +81,7 @@ Result<std::string> recovery_hash(const ModelSource& source, const Calibration* 
 
   const CodingChoices& c = rate.choices();
   hash.add(c.rdo_strength);
-  hash.add(c.damping);
+  hash.add(c.damping);  // the other one is in the steps
   hash.add(uint64_t{c.feedback});
   hash.add(static_cast<uint64_t>(c.allocation));
   hash.add(Bytes(serialize(fitted.codec.record)));

@@ -1,6 +1,7 @@
 #include "trainer/search/error_feedback.h"
 
 #include <Eigen/Cholesky>
+#include <algorithm>
 #include <cmath>
 
 #include "trainer/nn/matrix.h"
@@ -28,9 +29,17 @@ Result<FeedbackFactors> factor_hessian(std::span<const float> hessian, size_t n,
     for (size_t i = 0; i < n; ++i) out.upper[i * n + i] = 1;
     return out;
   }
-  reversed.diagonal().array() += damping * trace / static_cast<double>(n);
-  const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factors(reversed);  // in place: the lower triangle becomes L sqrt(D)
-  if (factors.info() != Eigen::Success) return corrupt("Hessian: not positive definite");
+  constexpr double kLeastRaise = 1e-6;
+  const double mean = trace / static_cast<double>(n);
+  const Eigen::VectorXd own = reversed.diagonal();
+  // Ends: with a diagonal above the sums of its rows a matrix is positive definite.
+  for (out.damping = damping;; out.damping = std::max(10 * out.damping, kLeastRaise)) {
+    out.added = out.damping * mean;
+    reversed.diagonal() = own.array() + out.added;
+    const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factors(reversed);  // in place: the lower triangle becomes L sqrt(D)
+    if (factors.info() == Eigen::Success) break;
+    reversed.triangularView<Eigen::StrictlyLower>() = reversed.transpose();  // the upper one is as it was
+  }
   for (size_t k = 0; k < n; ++k) {
     const Eigen::Index column = size - 1 - eigen_index(k);
     const double root = reversed(column, column);

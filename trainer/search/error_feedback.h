@@ -14,11 +14,14 @@ namespace nwc {
 struct FeedbackFactors {
   std::vector<float> upper;      ///< [n][n], row-major; ones on and zeros below the diagonal
   std::vector<double> diagonal;  ///< [n], positive
+  double damping = 0;            ///< the factor that it took
+  double added = 0;              ///< damping * mean(diag H): what the diagonal of H has above its own
 };
 
-/// Factors H + damping * mean(diag H) * I, in double.
-/// hessian: [n][n], symmetric, not negative definite. An all-zero H gives U = I, D = 1.
-/// errors: kCorrupt (not finite, or not positive definite even when damped)
+/// Factors H + damping * mean(diag H) * I, in double. Where that is not positive definite (by rounding, or because H
+/// is no second moment), the damping is raised tenfold until it is.
+/// hessian: [n][n], symmetric. An H without a positive trace gives U = I, D = 1.
+/// errors: kCorrupt (not finite)
 Result<FeedbackFactors> factor_hessian(std::span<const float> hessian, size_t n, double damping);
 
 }  // namespace nwc

@@ -205,16 +205,18 @@ class Band {
     }
     if (statistics == nullptr) return;
     const double importance = job_.feedback != nullptr ? job_.feedback->diagonal[column] : 1.0;
+    const double added = job_.feedback != nullptr ? job_.feedback->added : 0.0;
     double squared = 0, power = 0, weighted = 0;
     for (uint64_t i = 0; i < height_; ++i) {
       const double own = double{wanted[i]} - decoded_[i];
       squared += double{e[i]} * e[i];
       power += double{w[i]} * w[i];
-      weighted += own * own * (job_.row_importance.empty() ? 1.0 : job_.row_importance[row + i]);
+      weighted += (importance * own * own - added * double{e[i]} * e[i]) *
+                  (job_.row_importance.empty() ? 1.0 : job_.row_importance[row + i]);
     }
     statistics->squared_error += squared;
     statistics->squared_weight += power;
-    statistics->weighted_error += importance * weighted;
+    statistics->weighted_error += weighted;
     double bits = 0;
     for_each_value(
         [&](uint64_t i, uint32_t bank, int16_t value) { bits += job_.costs.bits(level, context_[i], bank, value); });

@@ -65,8 +65,9 @@ struct QuantizeStatistics {
       0;  ///< sum over all weights, of what the decoder returns: in f16, where that holds such weights
   double squared_weight = 0;  ///< sum over all weights
   double ideal_bits = 0;      ///< of all values under the codec's tables
-  /// Sum over rows and columns of row importance * D_k * q^2, q the quantizer's own error (LDLQ); without feedback
-  /// D = 1. Half of it is nats per token if Hessian and importance are of the Fisher kind.
+  /// Sum over rows of row importance * e H e^T, e the row's error. With feedback that is the sum over columns of D_k
+  /// q^2, q the quantizer's own error (LDLQ), less what the damping of H adds; without, H = I. Half of it is nats per
+  /// token if Hessian and importance are of the Fisher kind.
   double weighted_error = 0;
 
   void add(const QuantizeStatistics& other);
