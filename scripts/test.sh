@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds and tests everything. Usage: scripts/test.sh [--quick | --threads | --all-variants]
+# Builds and tests everything. Usage: scripts/test.sh [--quick | --all-variants | --threads | --platforms]
 #   --quick         the release build and its tests only
 #   --all-variants  the same, every Vulkan test at subgroups of 4, 8 and 16 and without optional features
 #   --threads       also the thread sanitizer, where threads meet
+#   --platforms     also the library for AArch64, its tests under emulation
 # It builds in build/release, build/asan, build/clang, build/noexcept, build/aarch64 and build/tsan. It ends with the
 # summary of the release tests that ctest prints, or fails.
 set -euo pipefail
@@ -10,13 +11,15 @@ cd "$(dirname "$0")/.."
 
 quick=0
 threads=0
+platforms=0
 variants=OFF
 case "${1:-}" in
   --quick) quick=1 ;;
   --threads) threads=1 ;;
+  --platforms) platforms=1 ;;
   --all-variants) quick=1 variants=ON ;;
   "") ;;
-  *) echo "usage: scripts/test.sh [--quick | --threads | --all-variants]" >&2; exit 2 ;;
+  *) echo "usage: scripts/test.sh [--quick | --all-variants | --threads | --platforms]" >&2; exit 2 ;;
 esac
 
 scripts/setup.sh
@@ -89,9 +92,11 @@ build clang
 # The NEON twins are compared with the scalar decoder, and logits with the reference. What makes models runs on this
 # machine only: the model file comes from the release tests. Where there is no cross compiler, the last headline says
 # so, too.
-step "aarch64 under emulation: build and test"
+[ "$platforms" = 0 ] || step "aarch64 under emulation: build and test"
 skipped=""
-if [ "$(uname -m)" = aarch64 ]; then
+if [ "$platforms" = 0 ]; then
+  skipped=", without other platforms (--platforms)"
+elif [ "$(uname -m)" = aarch64 ]; then
   echo "this machine is one: all tests above were tests of NEON"
 elif ! { scripts/setup.sh --aarch64 && command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } >/dev/null; then
   skipped=", but NEON was NOT tested: no compiler, emulator or zlib for AArch64 (see scripts/setup.sh --aarch64)"
