@@ -13,6 +13,7 @@ struct ExpertStats {
   uint64_t misses = 0;                         ///< that had to be decoded
   uint64_t bytes_read = 0;                     ///< of the file, for them
   double stall_seconds = 0;                    ///< in which the tokens waited for them
+  double read_seconds = 0;                     ///< of these, those in which nothing was there to be decoded
   uint64_t predicted = 0, predicted_used = 0;  ///< experts whose bytes were asked for in advance; of those, needed ones
 };
 

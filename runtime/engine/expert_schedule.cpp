@@ -12,15 +12,35 @@ std::vector<uint64_t> count_before(const ModelLayout& layout) {
   return before;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 }  // namespace
 
-ExpertSchedule::ExpertSchedule(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan,
-                               const WeightSource& source)
-    : file_(file),
-      layout_(layout),
+ExpertSchedule::ExpertSchedule(const ForwardInputs& inputs, const WeightSource& source)
+    : file_(inputs.file),
+      layout_(inputs.layout),
       source_(source),
-      before_(count_before(layout)),
-      cache_(before_.back(), plan.expert_slots) {}
+      chosen_(inputs.params.experts_chosen),
+      reads_at_once_(inputs.plan.experts_read_ahead),
+      before_(count_before(layout_)),
+      cache_(before_.back(), inputs.plan.expert_slots) {}
+
+Status ExpertSchedule::allocate(const SessionSizes& sizes, uint64_t* counter) {
+  if (reads_at_once_ == 0) return {};
+  reads_ = std::make_unique<ExpertReads>(file_.reader());
+  return reads_->start(reads_at_once_, sizes.stored_expert, counter);
+}
+
+std::span<const ExpertReads::Piece> ExpertSchedule::pieces(uint32_t layer, uint32_t expert) {
+  pieces_.clear();
+  for (const PlacedMatrix& m : layout_.layers[layer].expert(expert)) {
+    const auto [begin, end] = stored_range(file_, m.tensor);
+    pieces_.push_back({begin, end - begin, &file_.tensors()[m.tensor].name});
+  }
+  return pieces_;
+}
 
 Status ExpertSchedule::load(uint32_t layer, const Decode& decode) {
   const uint32_t count = layout_.layers[layer].num_experts();
@@ -39,6 +59,7 @@ void ExpertSchedule::choose(uint32_t layer, uint32_t tokens, const float* routed
   for (uint32_t t = 0; t < tokens; ++t) {
     const Routed row = routed_row(routed + size_t{t} * width, per_token);
     for (uint32_t i = 0; i < per_token; ++i) choices_.push_back({row.experts[i], t, row.weights[i]});
+    if (chosen_) chosen_(layer, {row.experts, per_token});
   }
   std::sort(choices_.begin(), choices_.end(), [](const ExpertChoice& a, const ExpertChoice& b) {
     return a.expert != b.expert ? a.expert < b.expert : a.token < b.token;
@@ -51,6 +72,16 @@ void ExpertSchedule::choose(uint32_t layer, uint32_t tokens, const float* routed
   expected_.clear();
   for (const uint32_t e : needed_) {  // so that they do not make way for those that are decoded first
     if (const uint32_t at = slot(layer, e); at != ExpertCache::kNone) cache_.touch(at);
+  }
+  if (reads_ == nullptr) return;
+  std::vector<uint64_t> missing;
+  for (const uint32_t e : needed_) {
+    if (slot(layer, e) == ExpertCache::kNone) missing.push_back(number(layer, e));
+  }
+  reads_->keep(missing);
+  for (const uint64_t n : missing) {
+    const uint32_t e = static_cast<uint32_t>(n - before_[layer]);
+    if (!reads_->need(n, pieces(layer, e))) break;  // bring() asks for the others
   }
 }
 
@@ -72,8 +103,50 @@ void ExpertSchedule::expect(uint32_t layer, uint32_t tokens, const float* routed
   std::erase_if(expected_, [&](uint32_t e) { return slot(layer, e) != ExpertCache::kNone; });
   stats_.predicted += expected_.size();
   for (const uint32_t e : expected_) {
-    for (const PlacedMatrix& m : layout_.layers[layer].expert(e)) source_.will_decode(m.tensor);
+    if (reads_ != nullptr) {
+      reads_->may_need(number(layer, e), pieces(layer, e));
+    } else {
+      for (const PlacedMatrix& m : layout_.layers[layer].expert(e)) source_.will_decode(m.tensor);
+    }
   }
+}
+
+Status ExpertSchedule::decode_now(std::span<const ExpertPlace> places, const Decode& decode) {
+  if (stream_ != nullptr) stream_->pause();
+  Status status = decode(places);
+  if (stream_ != nullptr) stream_->resume();
+  return status;
+}
+
+// What has been read is decoded while the rest is on its way. *missing: at the end those that were not decoded.
+Status ExpertSchedule::decode_as_read(uint32_t layer, std::vector<ExpertPlace>* missing, const Decode& decode) {
+  std::vector<uint64_t> asked;
+  std::vector<size_t> read;
+  std::vector<ExpertPlace> places;
+  while (!missing->empty()) {
+    asked.clear();
+    for (const ExpertPlace& p : *missing) {
+      if (!reads_->need(number(layer, p.expert), pieces(layer, p.expert))) break;
+      asked.push_back(number(layer, p.expert));
+    }
+    if (asked.empty()) {  // other experts fill the memory
+      NWC_TRY(decode_now(*missing, decode));
+      missing->clear();
+      return {};
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const Status status = reads_->wait(asked, &read);
+    stats_.read_seconds += seconds_since(start);
+    NWC_TRY(status);
+    places.clear();
+    for (const size_t i : read) places.push_back((*missing)[i]);
+    NWC_TRY(decode_now(places, decode));
+    for (const size_t i : read) reads_->release(asked[i]);
+    std::erase_if(*missing, [&](const ExpertPlace& p) {
+      return std::any_of(places.begin(), places.end(), [&](const ExpertPlace& q) { return q.expert == p.expert; });
+    });
+  }
+  return {};
 }
 
 // Experts that lie in memory are touched, the others decoded together.
@@ -87,21 +160,20 @@ Status ExpertSchedule::bring(uint32_t layer, std::span<const uint32_t> experts, 
   }
   for (const uint32_t e : experts) {
     if (slot(layer, e) != ExpertCache::kNone) continue;
-    missing.push_back({e, cache_.place(before_[layer] + e)});
+    missing.push_back({e, cache_.place(number(layer, e))});
     for (const PlacedMatrix& m : layout_.layers[layer].expert(e)) {
-      source_.will_decode(m.tensor);
+      if (reads_ == nullptr) source_.will_decode(m.tensor);
       stats_.bytes_read += file_.tensors()[m.tensor].size;
     }
   }
   if (missing.empty()) return {};
   stats_.misses += missing.size();
   const auto start = std::chrono::steady_clock::now();
-  if (stream_ != nullptr) stream_->pause();
-  Status status = decode(missing);
-  if (stream_ != nullptr) stream_->resume();
-  stats_.stall_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  Status status = reads_ == nullptr ? decode_now(missing, decode) : decode_as_read(layer, &missing, decode);
+  stats_.stall_seconds += seconds_since(start);
   if (!status.ok()) {
-    for (const ExpertPlace& place : missing) cache_.drop(before_[layer] + place.expert);
+    if (reads_ != nullptr) reads_->keep({});
+    for (const ExpertPlace& place : missing) cache_.drop(number(layer, place.expert));
   }
   return status;
 }

@@ -4,11 +4,11 @@
 
 namespace nwc {
 
-ExpertsCpu::ExpertsCpu(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan, WeightSource& source,
-                       const HeldProduct& product)
-    : layout_(layout), source_(source), held_(*plan.held), product_(product), schedule_(file, layout, plan, source) {}
+ExpertsCpu::ExpertsCpu(const ForwardInputs& inputs, WeightSource& source, const HeldProduct& product)
+    : layout_(inputs.layout), source_(source), held_(*inputs.plan.held), product_(product), schedule_(inputs, source) {}
 
 Status ExpertsCpu::allocate(const SessionSizes& sizes, uint64_t* counter) {
+  NWC_TRY(schedule_.allocate(sizes, counter));
   slot_bytes_ = sizes.expert;
   const auto get = [counter](Buffer& buffer, uint64_t bytes, const char* name) {
     return buffer.allocate(bytes, counter, name);

@@ -11,12 +11,13 @@ namespace nwc {
 /// Everything that is passed to the constructor outlives it. Not thread-safe.
 class ExpertsCpu {
  public:
-  ExpertsCpu(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan, WeightSource& source,
-             const HeldProduct& product);
+  ExpertsCpu(const ForwardInputs& inputs, WeightSource& source, const HeldProduct& product);
 
   Status allocate(const SessionSizes& sizes, uint64_t* counter);
   /// A stream that uses the decoder rests while experts are decoded.
   void set_stream(LayerStream* stream) { schedule_.set_stream(stream); }
+  /// They run while a batch passes through the layers; null: there are none.
+  ExpertReads* reads() { return schedule_.reads(); }
   /// With a slot for each expert of the model: decodes those of a layer.
   Status load(uint32_t layer) { return schedule_.load(layer, decode(layer)); }
   /// Fills in Slot::kRouted. vectors: the model's, as ModelLayout says.

@@ -14,17 +14,17 @@ enum ChoiceField : uint32_t { kTokenOfRow = 0, kExpertOfRow = 1, kRowOfChoice = 
 
 }  // namespace
 
-ExpertsVulkan::ExpertsVulkan(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan,
-                             const WeightSource& source, VulkanDevice& device, const LayerOps& ops,
-                             DeviceWeights& weights, const DeviceBuffer& vectors, uint64_t most_macs)
-    : layout_(layout),
-      batch_(plan.batch),
+ExpertsVulkan::ExpertsVulkan(const ForwardInputs& inputs, const WeightSource& source, VulkanDevice& device,
+                             const LayerOps& ops, DeviceWeights& weights, const DeviceBuffer& vectors,
+                             uint64_t most_macs)
+    : layout_(inputs.layout),
+      batch_(inputs.plan.batch),
       device_(device),
       ops_(ops),
       weights_(weights),
       vectors_(vectors),
       most_macs_(most_macs),
-      schedule_(file, layout, plan, source) {
+      schedule_(inputs, source) {
   for (const LayerLayout& layer : layout_.layers) most_experts_ = std::max(most_experts_, layer.num_experts());
 }
 
@@ -35,6 +35,7 @@ Status ExpertsVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind,
 }
 
 Status ExpertsVulkan::allocate(const SessionSizes& sizes, uint64_t* counter) {
+  NWC_TRY(schedule_.allocate(sizes, counter));
   slot_bytes_ = sizes.expert;
   const uint64_t most = std::min(kSlotBufferBytes, device_.info().max_allocation) / std::max<uint64_t>(1, slot_bytes_);
   const uint32_t slots = schedule_.slots();

@@ -14,13 +14,14 @@ namespace nwc {
 class ExpertsVulkan {
  public:
   /// vectors: the model's, as ModelLayout says. most_macs: multiply-accumulates of one submission.
-  ExpertsVulkan(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan, const WeightSource& source,
-                VulkanDevice& device, const LayerOps& ops, DeviceWeights& weights, const DeviceBuffer& vectors,
-                uint64_t most_macs);
+  ExpertsVulkan(const ForwardInputs& inputs, const WeightSource& source, VulkanDevice& device, const LayerOps& ops,
+                DeviceWeights& weights, const DeviceBuffer& vectors, uint64_t most_macs);
 
   Status allocate(const SessionSizes& sizes, uint64_t* counter);
   /// A stream that uses the decoder rests while experts are decoded.
   void set_stream(LayerStream* stream) { schedule_.set_stream(stream); }
+  /// They run while a batch passes through the layers; null: there are none.
+  ExpertReads* reads() { return schedule_.reads(); }
   /// With a slot for each expert of the model: decodes those of a layer.
   Status load(uint32_t layer) { return schedule_.load(layer, decode(layer)); }
   /// Records the router's product with in [tokens][hidden], and that of the next layer's with the norm of residual

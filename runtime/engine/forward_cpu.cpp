@@ -36,7 +36,7 @@ class ForwardCpu final : public Forward {
         source_(file_, in.decoder, layout_, held_, params_.check_crc, runner_.num_workers()),
         rotary_(model_, plan_.context) {}
 
-  Status allocate();
+  Status allocate(const ForwardInputs& in);
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
   Status run_each(std::span<const uint32_t> tokens, uint32_t position) override;
@@ -110,7 +110,7 @@ class ForwardCpu final : public Forward {
   bool each_ = false;      ///< its tokens are of different sequences
 };
 
-Status ForwardCpu::allocate() {
+Status ForwardCpu::allocate(const ForwardInputs& in) {
   sizes_ = session_sizes(file_, layout_, params_, held_, plan_.context, plan_.batch);
   const auto get = [this](Buffer& buffer, uint64_t bytes, const char* name) {
     return buffer.allocate(bytes, &allocated_, name);
@@ -144,7 +144,7 @@ Status ForwardCpu::allocate() {
   NWC_TRY(get(integers_, sizes_.integers, "inputs of products with integers"));
   NWC_TRY(get(scratch_, runner_.num_workers() * sizes_.worker_scratch, "the threads' scratch memory"));
   if (plan_.num_experts == 0) return {};
-  experts_ = std::make_unique<ExpertsCpu>(file_, layout_, plan_, source_, product());
+  experts_ = std::make_unique<ExpertsCpu>(in, source_, product());
   return experts_->allocate(sizes_, &allocated_);
 }
 
@@ -402,6 +402,7 @@ Status ForwardCpu::run_embedded(std::span<const float> x) {
 
 Status ForwardCpu::run_layers(uint32_t tokens) {
   const LayerStream::Running running(stream_.get());
+  const ExpertReads::Running reading(experts_ == nullptr ? nullptr : experts_->reads());
   for (uint32_t t = 0; t < tokens; ++t) {
     rotary_.angles(position_of(t), angles_.as<float>() + size_t{t} * rotary_.width());
   }
@@ -481,7 +482,7 @@ Status ForwardCpu::logits(uint32_t first, uint32_t count, float* out) {
 
 Result<std::unique_ptr<Forward>> create_cpu_forward(const ForwardInputs& inputs, const Progress& progress) {
   auto forward = std::make_unique<ForwardCpu>(inputs);
-  NWC_TRY(forward->allocate());
+  NWC_TRY(forward->allocate(inputs));
   NWC_TRY(forward->load(progress));
   return std::unique_ptr<Forward>(std::move(forward));
 }

@@ -39,7 +39,7 @@ class ForwardVulkan final : public Forward {
         host_source_(file_, decoder, layout_, *in.plan.held, params_.check_crc, in.runner.num_workers()),
         rotary_(model_, plan_.context) {}
 
-  Status allocate();
+  Status allocate(const ForwardInputs& in);
   Status load(const Progress& progress);
   Status run(std::span<const uint32_t> tokens, uint32_t position) override;
   Status run_embedded(std::span<const float> x) override;
@@ -120,7 +120,7 @@ Status ForwardVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind)
   return {};
 }
 
-Status ForwardVulkan::allocate() {
+Status ForwardVulkan::allocate(const ForwardInputs& in) {
   sizes_ = session_sizes(file_, layout_, params_, *plan_.held, plan_.context, plan_.batch);
   const auto on_device = [this](DeviceBuffer& buffer, uint64_t bytes) {
     return get(buffer, bytes, MemoryKind::kDevice);
@@ -160,8 +160,7 @@ Status ForwardVulkan::allocate() {
   NWC_TRY(get(readback_, sizes_.logits, MemoryKind::kReadback));
   NWC_ASSIGN_OR_RETURN(batch_, CommandBatch::create(device_, decoder_.pipelines()));
   if (plan_.num_experts == 0) return {};
-  experts_ = std::make_unique<ExpertsVulkan>(file_, layout_, plan_, host_source_, device_, ops_, weights_, vectors_,
-                                             most_macs());
+  experts_ = std::make_unique<ExpertsVulkan>(in, host_source_, device_, ops_, weights_, vectors_, most_macs());
   return experts_->allocate(sizes_, &allocated_);
 }
 
@@ -445,6 +444,7 @@ Status ForwardVulkan::run_layers(std::span<const uint32_t> tokens, uint32_t coun
   const bool from_payloads = plan_.mode == SessionMode::kFused && count <= kMaxFusedBatch;
   NWC_TRY(begin_batch(tokens, count));
   const LayerStream::Running running(stream_.get());
+  const ExpertReads::Running reading(experts_ == nullptr ? nullptr : experts_->reads());
   macs_ = 0;
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     if (l < plan_.resident_layers || from_payloads) {
@@ -547,7 +547,7 @@ Result<std::unique_ptr<Forward>> create_vulkan_forward(const ForwardInputs& inpu
                                                  plan.held->any_that(true), plan.requantized));
   }
   auto forward = std::make_unique<ForwardVulkan>(inputs, *decoder, products);
-  NWC_TRY(forward->allocate());
+  NWC_TRY(forward->allocate(inputs));
   NWC_TRY(forward->load(progress));
   return std::unique_ptr<Forward>(std::move(forward));
 }

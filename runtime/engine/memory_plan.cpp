@@ -31,6 +31,9 @@ uint32_t num_workers(const SessionParams& params) {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+/// Of what a budget leaves for experts, no more than this part is for reading ahead.
+constexpr uint64_t kReadAheadShare = 8;
+
 /// zlib's window and state, and what the allocator adds to it all.
 constexpr uint64_t kInflateBytes = 64u << 10;
 
@@ -123,7 +126,8 @@ class Planner {
     plan.layer_buffers = (streamed_layers(layout_.model, plan) != 0 ? 2 * s.layer
                           : fused_layers(layout_.model, plan) != 0  ? s.layer
                                                                     : 0) +
-                         (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band);
+                         (plan.embedding_resident ? 0 : s.embedding_row) + (plan.head_resident ? 0 : s.head_band) +
+                         plan.experts_read_ahead * s.stored_expert;
     plan.kv_cache = s.kv_cache;
     plan.activations =
         params_.compute == Compute::kVulkan
@@ -195,12 +199,21 @@ class Planner {
     plan = with_dense_parts(std::move(plan), cache_layers);
     if (num_experts_ == 0 || !cache_layers) return plan;
     if (plan.mode == SessionMode::kStreamed) plan.mode = SessionMode::kCached;
-    const uint64_t slot = session_sizes(file_, layout_, params_, *held_, plan.context, plan.batch).expert;
-    uint64_t most = num_experts_;
-    if (params_.memory_budget_bytes != 0)
-      most =
-          std::min(most, plan.expert_slots + (params_.memory_budget_bytes - plan.total) / std::max<uint64_t>(1, slot));
-    plan.expert_slots = static_cast<uint32_t>(most);
+    const SessionSizes sizes = session_sizes(file_, layout_, params_, *held_, plan.context, plan.batch);
+    const auto left = [&] {
+      return params_.memory_budget_bytes == 0 ? UINT64_MAX : params_.memory_budget_bytes - plan.total;
+    };
+    const auto slots = [&] {
+      return static_cast<uint32_t>(
+          std::min<uint64_t>(num_experts_, plan.expert_slots + left() / std::max<uint64_t>(1, sizes.expert)));
+    };
+    // Those that a token lacks of this layer and the next one, as long as they take little from what is kept.
+    if (slots() < num_experts_ && file_.reader().view(0, 1) == nullptr) {
+      plan.experts_read_ahead = static_cast<uint32_t>(std::min<uint64_t>(
+          2 * uint64_t{least_slots()}, left() / kReadAheadShare / std::max<uint64_t>(1, sizes.stored_expert)));
+      plan = price(plan);
+    }
+    plan.expert_slots = slots();
     return price(plan);
   }
   MemoryPlan with_dense_parts(MemoryPlan plan, bool cache_layers) const {
@@ -331,6 +344,12 @@ const char* session_mode_name(SessionMode mode) {
   return "unknown";
 }
 
+std::pair<uint64_t, uint64_t> stored_range(const NwcFile& file, size_t tensor) {
+  const TensorRecord& r = file.tensors()[tensor];
+  const uint64_t begin = tensor == 0 ? 0 : file.tensors()[tensor - 1].offset + file.tensors()[tensor - 1].size;
+  return {file.data_offset() + begin, file.data_offset() + r.offset + r.size};
+}
+
 uint64_t device_cache_bytes(const BlockSpec& block, uint32_t context, uint32_t batch, Dtype dtype) {
   return Buffer::rounded(2 * uint64_t{block.num_kv_heads} * kept_positions(block, context, batch) * block.head_dim *
                          dtype_size(dtype));
@@ -379,6 +398,14 @@ SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const
     const ExpertSpec& experts = layout.block(l).experts;
     const uint64_t weights = held.layers[l].expert_bytes;
     s.expert = std::max(s.expert, Buffer::rounded(weights));
+    for (uint32_t e = 0; e < experts.num_experts; ++e) {
+      uint64_t stored = 0;
+      for (const PlacedMatrix& matrix : layout.layers[l].expert(e)) {
+        const auto [begin, end] = stored_range(file, matrix.tensor);
+        stored += end - begin;
+      }
+      s.stored_expert = std::max(s.stored_expert, Buffer::rounded(stored));
+    }
     s.routed = std::max(s.routed, floats(2 * uint64_t{experts.per_token} + 1));
     s.router_logits = std::max(s.router_logits, floats(experts.num_experts));
     s.router_order = std::max(s.router_order, Buffer::rounded(experts.num_experts * sizeof(uint32_t)));

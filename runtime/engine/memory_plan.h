@@ -16,8 +16,8 @@ struct SessionSizes {
   uint64_t head_band = 0;  ///< one band of rows of the head
   uint32_t head_band_rows = 0;
   uint64_t embedding_row = 0;
-  uint64_t kv_cache = 0;         ///< of all sequences
-  uint32_t sequence_batch = 0;   ///< tokens of one sequence that pass through the layers together
+  uint64_t kv_cache = 0;        ///< of all sequences
+  uint32_t sequence_batch = 0;  ///< tokens of one sequence that pass through the layers together
   uint64_t hidden = 0;          ///< [batch][hidden]; the CPU has three, a device two or three
   uint64_t qkv = 0;             ///< [batch][q_width + 2 kv_width], of the widest layer, as all below
   uint64_t attention = 0;       ///< [batch][q_width]
@@ -27,8 +27,9 @@ struct SessionSizes {
   uint64_t worker_scratch = 0;  ///< per worker of the CPU
   uint64_t encoder = 0;         ///< EncoderEnds
   // Of a mixture of experts only:
-  uint64_t expert = 0;  ///< the largest expert's matrices
-  uint64_t routed = 0;  ///< [batch][2 per_token + 1]
+  uint64_t expert = 0;         ///< the largest expert's matrices
+  uint64_t stored_expert = 0;  ///< most bytes of the file that an expert is read from
+  uint64_t routed = 0;         ///< [batch][2 per_token + 1]
   uint64_t router_logits =
       0;  ///< [batch][experts]; on a device [batch + kExpectTokens][experts + 1] and two biases [experts]
   uint64_t router_order = 0;  ///< [experts]
@@ -53,6 +54,10 @@ inline constexpr uint32_t kDeviceLogitRows = 8;
 /// held: of the plan.
 SessionSizes session_sizes(const NwcFile& file, const ModelLayout& layout, const SessionParams& params,
                            const HeldWeights& held, uint32_t context, uint32_t batch);
+
+/// The bytes of the file that decoding a tensor reads: begin, end. The padding in front, which is checked, is among
+/// them.
+std::pair<uint64_t, uint64_t> stored_range(const NwcFile& file, size_t tensor);
 
 /// plan_session with the layout already resolved.
 Result<MemoryPlan> plan_session(const NwcFile& file, const ModelLayout& layout, const SessionParams& params);

@@ -2,6 +2,7 @@
 // budget that is planned before anything is allocated.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -36,6 +37,9 @@ enum class Compute : uint8_t {
   kVulkan = 1,  ///< on the device of the decoder, which has to be a Vulkan one; weights and KV cache lie there
 };
 
+/// Which experts of a layer a token takes, ascending; the tokens of a batch are told one after another.
+using ExpertsChosen = std::function<void(uint32_t layer, std::span<const uint32_t> experts)>;
+
 struct SessionParams {
   Compute compute = Compute::kCpu;
   bool cpu_fallback = false;  ///< kVulkan: go on with kCpu when the device fails, with a warning
@@ -64,6 +68,7 @@ struct SessionParams {
   CpuLevel max_cpu = CpuLevel::kAvx512;  ///< kernels: the best level up to this one that the machine has
   bool check_crc = true;                 ///< CRC-32 of every part of the file, the first time it is touched
   bool file_in_memory = false;           ///< the file's bytes occupy memory: count them against the budget
+  ExpertsChosen experts_chosen;          ///< told of every choice, for benchmarks; empty: nobody asks
 };
 inline constexpr uint32_t kDefaultContextCap = 8192;
 
@@ -85,6 +90,7 @@ struct MemoryPlan {
   uint32_t resident_layers = 0;      ///< layers 0 .. resident_layers - 1 are kept decoded, the others streamed or fused
   uint32_t num_experts = 0;          ///< of all layers; 0: the model is no mixture of experts
   uint32_t expert_slots = 0;         ///< decoded experts that are kept, the last used ones; num_experts: all
+  uint32_t experts_read_ahead = 0;   ///< for the stored bytes of so many there is memory; 0: read when decoded
   bool embedding_resident = false;   ///< false: embedding rows are decoded when a token needs them
   bool head_resident = false;        ///< false: the output head is decoded in bands of rows for every batch
   Dtype weight_dtype = Dtype::kF16;  ///< what is taken
@@ -98,7 +104,8 @@ struct MemoryPlan {
   std::string integers_note;   ///< why weights are not held as integers, though they were asked for; empty: no reason
   std::string weight_warning;  ///< why f16 is not taken, or should not have been asked for; empty: no reason
   uint64_t weights = 0;        ///< resident: layers, embedding, head, norms
-  uint64_t layer_buffers = 0;  ///< the buffers of streamed layers (kFused: one), head band, embedding row
+  uint64_t layer_buffers =
+      0;  ///< the buffers of streamed layers (kFused: one), head band, embedding row, stored experts
   uint64_t kv_cache = 0;
   uint64_t activations = 0;
   uint64_t decoder_scratch = 0;  ///< upper estimate of what the decoder allocates while it works

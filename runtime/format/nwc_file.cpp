@@ -58,7 +58,7 @@ Status missing_part(const char* part, const char* key, const Metadata& provenanc
 
 Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
   std::unique_ptr<NwcFile> f(new NwcFile);
-  f->reader_ = std::move(reader);
+  f->reader_ = std::make_unique<StagedReader>(std::move(reader));
   NWC_ASSIGN_OR_RETURN(f->container_, Container::open(*f->reader_));
   const Container& c = f->container_;
   if (c.kind() != FileKind::kModel)

@@ -7,6 +7,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "runtime/base/staged_reader.h"
 #include "runtime/format/chat_record.h"
 #include "runtime/format/codec_record.h"
 #include "runtime/format/container.h"
@@ -39,7 +40,8 @@ class NwcFile {
   /// (doc/format_model.md): model(), tokenizer() or chat() is empty then, and its status says why.
   static Result<std::unique_ptr<NwcFile>> open(std::unique_ptr<Reader> reader);
 
-  const Reader& reader() const { return *reader_; }
+  /// Sessions stage here what they are about to decode; whoever reads does not notice.
+  const StagedReader& reader() const { return *reader_; }
   const Container& container() const { return container_; }
   const std::optional<CodecRecord>& codec() const { return codec_; }
   const std::optional<ModelRecord>& model() const { return model_; }
@@ -77,7 +79,7 @@ class NwcFile {
  private:
   NwcFile() = default;
   Status raw_crc_error(const TensorRecord& record) const;
-  std::unique_ptr<Reader> reader_;
+  std::unique_ptr<StagedReader> reader_;
   Container container_;
   std::optional<CodecRecord> codec_;
   std::optional<ModelRecord> model_;

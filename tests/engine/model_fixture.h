@@ -116,10 +116,7 @@ inline std::string test_name() {
 }
 
 /// All tensors raw.
-inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
-  static std::atomic<int> serial{0};
-  const std::string path = ::testing::TempDir() + "engine_" + std::to_string(getpid()) + "_" +
-                           std::to_string(serial++) + "_" + test_name() + ".nwc";
+inline void write_file(const PlainModel& model, const std::string& path) {
   std::vector<TensorRecord> records;
   for (const auto& [name, tensor] : model.tensors) {
     TensorRecord record;
@@ -143,12 +140,25 @@ inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
     EXPECT_TRUE(writer->append(record, std::span(&bytes, 1)).ok());
   }
   EXPECT_TRUE(writer->commit().ok());
+}
+
+inline std::unique_ptr<NwcFile> open_file(const std::string& path) {
   auto reader = open_file_reader(path);
   EXPECT_TRUE(reader.ok()) << reader.status().message();
   auto file = NwcFile::open(std::move(reader).value());
   EXPECT_TRUE(file.ok()) << file.status().message();
-  std::remove(path.c_str());
   return file.ok() ? std::move(file).value() : nullptr;
+}
+
+/// Open, but no longer there.
+inline std::unique_ptr<NwcFile> make_file(const PlainModel& model) {
+  static std::atomic<int> serial{0};
+  const std::string path = ::testing::TempDir() + "engine_" + std::to_string(getpid()) + "_" +
+                           std::to_string(serial++) + "_" + test_name() + ".nwc";
+  write_file(model, path);
+  auto file = open_file(path);
+  std::remove(path.c_str());
+  return file;
 }
 
 /// Decodes raw tensors with the scalar conversions; notes what it was asked for, and fails on demand.
@@ -219,15 +229,19 @@ struct Bench {
   std::unique_ptr<Runner> runner;
   std::unique_ptr<Session> session;
 };
-inline Bench make_bench(const PlainModel& model, const SessionParams& params, uint32_t threads = 2) {
+inline Bench make_bench(std::unique_ptr<NwcFile> file, const SessionParams& params, uint32_t threads = 2) {
   Bench b;
-  b.file = make_file(model);
+  b.file = std::move(file);
   b.decoder = std::make_unique<CountingDecoder>(*b.file);
   b.runner = make_thread_pool(threads);
   auto session = Session::create(*b.file, *b.decoder, *b.runner, params);
   EXPECT_TRUE(session.ok()) << session.status().message();
   if (session.ok()) b.session = std::move(session).value();
   return b;
+}
+
+inline Bench make_bench(const PlainModel& model, const SessionParams& params, uint32_t threads = 2) {
+  return make_bench(make_file(model), params, threads);
 }
 
 inline std::vector<uint32_t> random_tokens(uint32_t count, uint32_t vocab, uint32_t seed) {
