@@ -1,5 +1,6 @@
 // Makes a Llama model, or a mixture of experts in the shape of Qwen3-MoE, of any size, whose coded weights are drawn
 // from their tables. Its text is meaningless, but its speed is that of a real model, which would have to be downloaded.
+// How a mixture's tokens choose experts is that of real ones, too (routing.h).
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -7,6 +8,7 @@
 #include <random>
 
 #include "bench/bench_commands.h"
+#include "bench/routing.h"
 #include "runtime/base/half.h"
 #include "runtime/format/model_record.h"
 #include "tests/codec/reference_encoder.h"
@@ -34,6 +36,7 @@ class Matrices {
   explicit Matrices(const ModelOptions& o) {
     layer_.bits = o.bits;
     layer_.preset = o.preset;
+    layer_.fitted = true;
     codec_ = synthetic_codec(layer_);
   }
   const CodecRecord& codec() const { return codec_; }
@@ -68,6 +71,8 @@ class Matrices {
       t.tile_cols = tile.cols;
       t.one_level = true;
       t.wrapping = false;
+      // Little more than the tables hold, as an encoder's: integers stay exact, and so can be held.
+      t.escapes_below = 100;
       reference::TestTensor& made = all[i]->second;
       made = reference::make_tensor(codec_, t, i + 1);
       made.k = {}, made.values = {};
@@ -161,6 +166,9 @@ void run_model(const ModelOptions& o) {
     matrices.make(*runner);
   }
 
+  // Raw, since only what is not drawn from tables says which experts a token takes.
+  std::vector<uint8_t> embedding;
+  if (o.experts != 0) embedding = topic_embedding(o.vocab, o.hidden);
   const std::vector<float> gains(std::max(o.hidden, model.block().head_dim), 1.0f);
   std::vector<TensorRecord> records;
   std::vector<Bytes> blobs;
@@ -184,6 +192,12 @@ void run_model(const ModelOptions& o) {
       record.size = bytes.size();
       record.crc = crc32(bytes);
       blobs.push_back(bytes);
+    } else if (w.group == 0 && !embedding.empty()) {
+      record.shape = {w.rows, w.cols};
+      record.dtype = Dtype::kF16;
+      record.size = embedding.size();
+      record.crc = crc32(embedding);
+      blobs.push_back(embedding);
     } else {
       const reference::TestTensor& matrix = matrices.get(w.rows, w.cols);
       record = matrix.record;

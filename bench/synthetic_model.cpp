@@ -22,6 +22,7 @@ CodecRecord synthetic_codec(const SyntheticOptions& o) {
   // Entropy of a Gaussian of deviation sigma, log2(sigma sqrt(2 pi e)); the tables' are 1 to 1.35 times as wide.
   c.sigma = std::exp2(o.bits - 2.047) / 1.17;
   c.alphabet = o.bits > 4.5 ? 128 : 64;
+  if (o.fitted) c.alphabet = std::min(c.alphabet, 2 * static_cast<uint32_t>(5 * c.sigma) + 2);
   c.shrink = 0.02;
   c.trellis_bits = o.trellis ? kStateBits : 0;
   c.row_classes = o.row_classes;

@@ -16,10 +16,11 @@ struct SyntheticOptions {
   bool trellis = true;
   bool mixed_levels = false;  ///< adjacent columns of any of 8 levels: many tables in every step
   bool row_classes = false;   ///< contexts are classes of rows instead of channels
+  bool fitted = false;        ///< tables end where values do, as an encoder's: so integers fit their bits
 
   SyntheticOptions with(double new_bits, const std::string& new_preset, bool new_trellis, bool new_row_classes,
                         bool new_mixed_levels) const {
-    return {rows, cols, new_bits, new_preset, new_trellis, new_mixed_levels, new_row_classes};
+    return {rows, cols, new_bits, new_preset, new_trellis, new_mixed_levels, new_row_classes, fitted};
   }
 };
 
