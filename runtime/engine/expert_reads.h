@@ -9,6 +9,7 @@
 
 #include "runtime/base/staged_reader.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/running.h"
 
 namespace nwc {
 
@@ -33,20 +34,7 @@ class ExpertReads {
   /// Waits for reads on their way, forgets the others and what was read.
   void pause();
   /// From resume() to pause(). No reads: nothing.
-  class Running {
-   public:
-    explicit Running(ExpertReads* reads) : reads_(reads) {
-      if (reads_ != nullptr) reads_->resume();
-    }
-    ~Running() {
-      if (reads_ != nullptr) reads_->pause();
-    }
-    Running(const Running&) = delete;
-    Running& operator=(const Running&) = delete;
-
-   private:
-    ExpertReads* const reads_;
-  };
+  using Running = nwc::Running<ExpertReads>;
 
   /// The expert's pieces are to be read, in front of all that may only be needed; false: there is no room now. What was
   /// asked for already is on its way.

@@ -9,6 +9,7 @@
 
 #include "runtime/decoder/decoder.h"
 #include "runtime/engine/held_weights.h"
+#include "runtime/engine/running.h"
 
 namespace nwc {
 
@@ -101,20 +102,7 @@ class LayerStream {
   /// Waits for the piece at hand. Then the thread calls nobody until resume().
   void pause();
   /// From resume() to pause(). No stream: nothing.
-  class Running {
-   public:
-    explicit Running(LayerStream* stream) : stream_(stream) {
-      if (stream_ != nullptr) stream_->resume();
-    }
-    ~Running() {
-      if (stream_ != nullptr) stream_->pause();
-    }
-    Running(const Running&) = delete;
-    Running& operator=(const Running&) = delete;
-
-   private:
-    LayerStream* const stream_;
-  };
+  using Running = nwc::Running<LayerStream>;
 
   /// Waits for a layer, while the stream runs; 0 or 1: where it lies. The next one in order is on its way already; for
   /// any other, also for one that failed or that the caller could not finish with, the stream starts again there.
