@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "bench/bench_commands.h"
+#include "bench/bench_files.h"
 
 namespace nwc::bench {
 namespace {
@@ -21,55 +22,13 @@ struct LoadOptions : CommonOptions {
   std::string model, folder = std::filesystem::temp_directory_path().string();
 };
 
-/// A file that is gone when the program is.
-class TemporaryFile {
- public:
-  TemporaryFile(const std::string& folder, const std::string& name)
-      : path_(folder + "/nwc-bench-" + std::to_string(getpid()) + "-" + name) {}
-  ~TemporaryFile() { unlink(path_.c_str()); }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-
-  const std::string& path() const { return path_; }
-  void append(Bytes bytes) {
-    const int f = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (f < 0 || write_all(f, bytes) != 0 || fsync(f) != 0 || close(f) != 0) check(io_error(path_ + ": cannot write"));
-  }
-
- private:
-  static int write_all(int f, Bytes bytes) {
-    while (!bytes.empty()) {
-      const ssize_t n = write(f, bytes.data(), std::min<size_t>(bytes.size(), 1u << 30));
-      if (n <= 0) return -1;
-      bytes = bytes.subspan(static_cast<size_t>(n));
-    }
-    return 0;
-  }
-  const std::string path_;
-};
-
-class OpenFile {
- public:
-  explicit OpenFile(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (fd_ < 0) check(io_error(path + ": cannot be opened"));
-  }
-  ~OpenFile() { close(fd_); }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-  int get() const { return fd_; }
-  size_t size() const { return static_cast<size_t>(lseek(fd_, 0, SEEK_END)); }
-
- private:
-  const int fd_;
-};
-
 /// Asks the system to forget what it holds of the file in memory. False if more than a tenth stays, as where the file
 /// lies in memory anyway.
 bool drop_from_cache(const std::string& path) {
   const OpenFile file(path);
   const size_t size = file.size(), page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   fdatasync(file.get());
-  posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
+  file.forget();
   void* const map = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
   if (map == MAP_FAILED) return false;
   std::vector<uint8_t> resident((size + page - 1) / page);

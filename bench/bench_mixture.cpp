@@ -2,12 +2,12 @@
 // experts in f16 that are mapped from the disk, in the same run and in the same memory. Both take the same experts for
 // the same tokens (routing.h). Page caches are emptied before every token, so that no memory beside the budget helps.
 // Each run has a process of its own, whose peak memory counts.
-#include <unistd.h>
-
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "bench/bench_commands.h"
+#include "bench/bench_files.h"
 #include "bench/child_process.h"
 #include "bench/mapped_experts.h"
 #include "bench/routing.h"
@@ -38,18 +38,16 @@ nwc_session_params params_of(const MixtureOptions& o) {
   return params;
 }
 
-nwc_model_info info_of(const std::string& path) {
-  nwc_model* const model = open_model(path);
+nwc_model_info info_of(const nwc_model* model) {
   nwc_model_info info;
   nwc_model_info_init(&info);
   check(nwc_model_get_info(model, &info), model, nwc_model_last_error);
-  nwc_model_destroy(model);
   return info;
 }
 
 /// One session: tokens one after another.
 nlohmann::json run_session(const MixtureOptions& o) {
-  const ColdFile cold(o.model);
+  const OpenFile cold(o.model);
   nwc_model* const model = open_model(o.model);
   const nwc_session_params params = params_of(o);
   const nwc_session_plan plan = make_plan(model, params);
@@ -61,9 +59,7 @@ nlohmann::json run_session(const MixtureOptions& o) {
     check(nwc_session_get_expert_stats(session, &s), session, nwc_session_last_error);
     return s;
   };
-  nwc_model_info info;
-  nwc_model_info_init(&info);
-  check(nwc_model_get_info(model, &info), model, nwc_model_last_error);
+  const nwc_model_info info = info_of(model);
   std::vector<float> logits(info.vocab_size);
   const std::vector<uint32_t> tokens = topic_tokens(info.vocab_size, o.warm + o.tokens);
   const auto step = [&](uint32_t t) {
@@ -102,8 +98,10 @@ nlohmann::json run_session(const MixtureOptions& o) {
 /// What a child does.
 void run_child(const MixtureOptions& o) {
   if (o.child == "choices") {
-    choices_of(o.model, topic_tokens(info_of(o.model).vocab_size, o.warm + o.tokens), o.weights, o.budget, o.threads)
-        .save(o.choices);
+    nwc_model* const model = open_model(o.model);
+    const std::vector<uint32_t> tokens = topic_tokens(info_of(model).vocab_size, o.warm + o.tokens);
+    nwc_model_destroy(model);
+    choices_of(o.model, tokens, o.weights, o.budget, o.threads).save(o.choices);
     return;
   }
   const nlohmann::json json = o.child == "mapped"
@@ -112,35 +110,16 @@ void run_child(const MixtureOptions& o) {
   std::printf("%s\n", json.dump().c_str());
 }
 
-/// A file's name for the choices, which is free again at the end.
-class ChoicesFile {
- public:
-  ChoicesFile() {
-    const char* const folder = std::getenv("TMPDIR");
-    path_ = std::string(folder != nullptr ? folder : "/tmp") + "/nwc-choices-XXXXXX";
-    const int file = mkstemp(path_.data());
-    if (file < 0) check(io_error(path_ + ": cannot be made"));
-    close(file);
-  }
-  ~ChoicesFile() { unlink(path_.c_str()); }
-  ChoicesFile(const ChoicesFile&) = delete;
-  ChoicesFile& operator=(const ChoicesFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 void run_mixture(const MixtureOptions& o) {
   if (!o.child.empty()) return run_child(o);
-  const nwc_model_info info = info_of(o.model);
   nwc_model* const model = open_model(o.model);
+  const nwc_model_info info = info_of(model);
   const uint64_t whole = make_plan(model, params_of(o)).needed_resident_bytes;
   nwc_model_destroy(model);
   Report report(o.json, o.repeat, o.only);
   report.note("everything decoded takes " + std::to_string(whole >> 20) + " MiB as " + o.weights);
   // Both run the same tokens' choices, which no budget changes.
-  const ChoicesFile file;
+  const TemporaryFile file(std::filesystem::temp_directory_path().string(), "choices");
   const auto recorded =
       run_again({"--child", "choices", "--choices", file.path(), "--budget", std::to_string(whole / 2)});
   if (!recorded) check(unsupported(o.model + ": which experts it takes cannot be recorded"));

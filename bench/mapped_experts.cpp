@@ -6,6 +6,7 @@
 #include <list>
 #include <unordered_map>
 
+#include "bench/bench_files.h"
 #include "bench/child_process.h"
 #include "runtime/engine/file_layout.h"
 #include "runtime/engine/kernels_cpu.h"
@@ -16,8 +17,8 @@ namespace {
 /// A file's bytes, as pages that are read when they are touched.
 class Mapping {
  public:
-  explicit Mapping(const std::string& path, uint64_t size) : cold_(path), size_(static_cast<size_t>(size)) {
-    void* const at = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, cold_.descriptor(), 0);
+  explicit Mapping(const std::string& path, uint64_t size) : file_(path), size_(static_cast<size_t>(size)) {
+    void* const at = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file_.get(), 0);
     if (at == MAP_FAILED) check(io_error(path + ": cannot be mapped"));
     base_ = static_cast<uint8_t*>(at);
   }
@@ -25,7 +26,7 @@ class Mapping {
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   const uint8_t* at(uint64_t offset) const { return base_ + offset; }
-  const ColdFile& file() const { return cold_; }
+  const OpenFile& file() const { return file_; }
   /// The pages of a range will be touched.
   void advise(uint64_t offset, uint64_t bytes) const {
     const auto [begin, end] = pages(offset, bytes);
@@ -35,7 +36,7 @@ class Mapping {
   void forget(uint64_t offset, uint64_t bytes) const {
     const auto [begin, end] = pages(offset, bytes);
     madvise(base_ + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
-    cold_.forget(static_cast<off_t>(begin), static_cast<off_t>(end - begin));
+    file_.forget(static_cast<off_t>(begin), static_cast<off_t>(end - begin));
   }
 
  private:
@@ -43,7 +44,7 @@ class Mapping {
     constexpr uint64_t kPage = 4096;
     return {offset / kPage * kPage, std::min<uint64_t>(size_, align_up(offset + bytes, kPage))};
   }
-  const ColdFile cold_;
+  const OpenFile file_;
   const size_t size_;
   uint8_t* base_ = nullptr;
 };

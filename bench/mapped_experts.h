@@ -1,33 +1,13 @@
 // What a mixture of experts is compared with: experts in f16 that are mapped from the disk.
 #pragma once
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "bench/bench_report.h"
 #include "bench/routing.h"
 
 namespace nwc::bench {
-
-/// Empties the page cache of a file, but for pages that are mapped.
-class ColdFile {
- public:
-  explicit ColdFile(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (file_ < 0) check(io_error(path + ": cannot be opened"));
-  }
-  ~ColdFile() { close(file_); }
-  ColdFile(const ColdFile&) = delete;
-  ColdFile& operator=(const ColdFile&) = delete;
-  void forget(off_t begin = 0, off_t size = 0) const { posix_fadvise(file_, begin, size, POSIX_FADV_DONTNEED); }
-  int descriptor() const { return file_; }
-
- private:
-  const int file_;
-};
 
 inline double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
