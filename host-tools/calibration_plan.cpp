@@ -142,10 +142,8 @@ Result<std::vector<uint32_t>> CalibrationPlan::tokens(const CalibrationOptions& 
 
 Result<std::vector<uint32_t>> CalibrationPlan::held_out(const CalibrationOptions& options, uint64_t limit,
                                                         const std::string& folder, const Context& context) const {
-  const uint32_t context_tokens = calibration_context(*source_->model(), options.context);
-  NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens,
-                       own_text(limit, options.seed + kHeldOutSeed, context_tokens, folder, context));
-  return tokens;
+  return own_text(limit, options.seed + kHeldOutSeed, calibration_context(*source_->model(), options.context), folder,
+                  context);
 }
 
 CalibrationInput CalibrationPlan::input(const CalibrationOptions& options, uint64_t written,

@@ -231,8 +231,7 @@ Status compress(CompressCommand& command, Context& context) {
   NWC_ASSIGN_OR_RETURN(const uint64_t cache_bytes, parse_bytes(command.cache_size));
   CalibrationCache cache(calibration_root(command), cache_bytes);
   NWC_TRY(check_room(command, *source, cache, &plan, context));
-  command.calibrated = static_cast<bool>(plan);
-  command.by_itself = plan.kind() == CalibrationPlan::Kind::kSelf;
+  command.calibration_kind = plan.kind();
   const bool measures = command.kld || !command.card_text.empty();
   const bool measures_own = measures && measured_text(command, plan).empty();
   if (measures && !measures_own) {

@@ -18,10 +18,9 @@ struct CompressCommand {
   uint64_t card_tokens = 8192;
   std::string quantizer = "trellis", importance = "waterfill", feedback = "ldlq", allocation = "fisher";
   std::string row_importance = "on", size;
-  std::vector<std::string> calib;        ///< words of --calib; none: the default
-  bool calibrated = false;               ///< what they come to
-  bool by_itself = false;                ///< with text that the model writes
-  std::optional<uint64_t> calib_tokens;  ///< none: by model and effort
+  std::vector<std::string> calib;                                         ///< words of --calib; none: the default
+  CalibrationPlan::Kind calibration_kind = CalibrationPlan::Kind::kNone;  ///< what they come to
+  std::optional<uint64_t> calib_tokens;                                   ///< none: by model and effort
   std::string calibration_cache;
   std::string cache_size = "8G";  ///< of all calibrations in the cache
   CalibrationOptions calibration;

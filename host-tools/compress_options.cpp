@@ -40,10 +40,10 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
   target += fmt::format(" row_classes={} head_bits={} shrinkage={} refit_tables={} min_elements={}",
                         c.quantizer.row_classes, c.head_bits, c.shrinkage, c.refit_tables, o.min_elements);
   target += fmt::format(" keep_source={}", o.keep_source);
-  if (command.calibrated)
-    target +=
-        fmt::format(" calib={} calib_tokens={} calib_context={} calib_seed={}", command.by_itself ? "self" : "text",
-                    command.calibration.tokens, command.calibration.context, command.calibration.seed);
+  if (command.calibration_kind != CalibrationPlan::Kind::kNone)
+    target += fmt::format(" calib={} calib_tokens={} calib_context={} calib_seed={}",
+                          command.calibration_kind == CalibrationPlan::Kind::kSelf ? "self" : "text",
+                          command.calibration.tokens, command.calibration.context, command.calibration.seed);
   if (command.recovery == "on")
     target +=
         fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);
@@ -59,7 +59,7 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   } else if (choices->quantizer.trellis_bits == 0) {
     choices->quantizer.trellis_bits = effort.trellis_bits;
   }
-  const bool calibrated = command.calibrated;
+  const bool calibrated = command.calibration_kind != CalibrationPlan::Kind::kNone;
   if (command.recovery.empty()) command.recovery = calibrated && effort.recovery_tokens != 0 ? "on" : "off";
   if (source.model())
     command.calibration.tokens = command.calib_tokens.value_or(

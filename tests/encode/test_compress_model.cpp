@@ -199,6 +199,17 @@ double quadratic_error(const TensorStatistics& s, std::span<const float> w, std:
   return sum;
 }
 
+/// The only tensor [m][n] of a file.
+std::vector<float> decode_only_tensor(const std::string& path, uint64_t m, uint64_t n) {
+  const std::unique_ptr<NwcFile> file = open(path);
+  std::vector<float> out(m * n);
+  const std::unique_ptr<Runner> runner = make_thread_pool(1);
+  EXPECT_TRUE(decode_tensor_rows(*file, build_decode_tables(*file->codec()), 0, 0, m, Dtype::kF32,
+                                 {reinterpret_cast<uint8_t*>(out.data()), out.size() * 4}, *runner, {})
+                  .ok());
+  return out;
+}
+
 TEST(CompressModel, CalibrationLowersTheErrorThatCounts) {
   const uint64_t m = 320, n = 192;
   MemorySource source;
@@ -217,13 +228,7 @@ TEST(CompressModel, CalibrationLowersTheErrorThatCounts) {
     if (!report.ok()) return 0.0;
     EXPECT_NEAR(report->bpw_coded, 3, 0.02);
     if (predicted != nullptr) *predicted = report->predicted_kld;
-    const std::unique_ptr<NwcFile> file = open(folder.file("c.nwc"));
-    std::vector<float> out(m * n);
-    const std::unique_ptr<Runner> runner = make_thread_pool(1);
-    EXPECT_TRUE(decode_tensor_rows(*file, build_decode_tables(*file->codec()), 0, 0, m, Dtype::kF32,
-                                   {reinterpret_cast<uint8_t*>(out.data()), out.size() * 4}, *runner, {})
-                    .ok());
-    return quadratic_error(calibration.statistics["w"], w, out);
+    return quadratic_error(calibration.statistics["w"], w, decode_only_tensor(folder.file("c.nwc"), m, n));
   };
   CodingChoices choices;
   const double free = error_of(choices, nullptr, nullptr);
@@ -278,13 +283,7 @@ TEST(CompressModel, DampingIsNoPartOfThePrediction) {
   options.choices.damping = 1;
   const Result<CompressReport> report = compress(source, folder.file("c.nwc"), options);
   ASSERT_TRUE(report.ok()) << report.status().message();
-  const std::unique_ptr<NwcFile> file = open(folder.file("c.nwc"));
-  std::vector<float> out(m * n);
-  const std::unique_ptr<Runner> runner = make_thread_pool(1);
-  ASSERT_TRUE(decode_tensor_rows(*file, build_decode_tables(*file->codec()), 0, 0, m, Dtype::kF32,
-                                 {reinterpret_cast<uint8_t*>(out.data()), out.size() * 4}, *runner, {})
-                  .ok());
-  const double cost = quadratic_error(calibration.statistics["w"], w, out);
+  const double cost = quadratic_error(calibration.statistics["w"], w, decode_only_tensor(folder.file("c.nwc"), m, n));
   EXPECT_NEAR(report->predicted_kld, cost, 1e-3 * cost);
 }
 
