@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 namespace nwc::cli {
 namespace {
@@ -40,6 +42,12 @@ const CLI::Validator kWholeNumber(
     },
     "");
 
+Status ranks_may_run(const Context& context, const std::string& command) {
+  if (context.ranks->alone() || command == "compress") return {};
+  return invalid_argument("runs as one process, not as " + std::to_string(context.ranks->size()) +
+                          " ranks; of all commands only nwc compress shares its work");
+}
+
 }  // namespace
 
 int exit_code(const Status& status) {
@@ -58,7 +66,7 @@ int exit_code(const Status& status) {
   }
 }
 
-Logger Context::logger() const { return Logger{print_log, const_cast<Context*>(this)}; }
+Logger Context::logger() const { return ranks->first() ? Logger{print_log, const_cast<Context*>(this)} : Logger(); }
 
 void Context::warn_once(const std::string& message) const {
   if (warned_.insert(message).second) logger().log(LogLevel::kWarning, message);
@@ -72,7 +80,8 @@ void Context::print_json(const nlohmann::json& value) const {
 void run_command(Context& context, const char* command, const std::function<Status()>& body) {
   Status status;
   try {
-    status = body();
+    status = ranks_may_run(context, command);
+    if (status.ok()) status = body();
     // What was printed may still wait in a buffer.
     if (const Status printed = flush_stdout(); status.ok()) status = printed;
   } catch (const std::bad_alloc&) {
@@ -86,7 +95,24 @@ void run_command(Context& context, const char* command, const std::function<Stat
   if (status.ok()) return;
   std::string text = std::string("nwc ") + command + ": " + status_code_name(status.code());
   if (!status.message().empty()) text += ": " + status.message();
-  std::fprintf(stderr, "%s\n", text.c_str());
+  if (context.ranks->first()) {
+    std::fprintf(stderr, "%s\n", text.c_str());
+  } else {
+    context.failure = std::move(text);
+  }
+}
+
+int finish_ranks(Context& context, std::unique_ptr<Ranks> ranks) {
+  if (context.result == kOk || ranks->alone()) return context.result;
+  if (!ranks->first()) {
+    // What is wrong with options, model or disk the first rank finds as well, and says it. The rest is this one's.
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    std::fprintf(stderr, "%s (rank %u of %u, on %s)\n", context.failure.c_str(), ranks->rank(), ranks->size(),
+                 ranks->host().c_str());
+  }
+  std::fflush(stderr);
+  ranks->abort(context.result);
+  return context.result;
 }
 
 Status check_before_work(std::span<const Output> outputs, std::span<const std::string> inputs) {

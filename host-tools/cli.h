@@ -15,6 +15,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/status.h"
 #include "trainer/data/output_path.h"
+#include "trainer/parallel/ranks.h"
 
 namespace nwc::cli {
 
@@ -30,8 +31,10 @@ struct Context {
   bool json = false;
   bool quiet = false;
   bool verbose = false;
-  uint32_t threads = 0;  ///< 0: one per core
-  int result = kOk;      ///< the process's exit code
+  uint32_t threads = 0;        ///< 0: one per core
+  int result = kOk;            ///< the process's exit code
+  Ranks* ranks = &one_rank();  ///< only the first prints anything
+  std::string failure;         ///< of another rank: what run_command would have printed
 
   /// Log lines: warnings and errors always, the rest with --verbose.
   Logger logger() const;
@@ -44,8 +47,10 @@ struct Context {
 };
 
 /// Runs `body` and flushes stdout; an error of either is printed as "nwc <command>: <message>" and becomes the exit
-/// code.
+/// code. Of several ranks none gets that far with a command that does not share its work.
 void run_command(Context& context, const char* command, const std::function<Status()>& body);
+/// The last call of a process. If the command failed on this rank, it fails on all: others may wait for it.
+int finish_ranks(Context& context, std::unique_ptr<Ranks> ranks);
 
 /// Calls check_outputs. Signals interrupt the command cleanly from here on, because the check makes temporary files.
 Status check_before_work(std::span<const Output> outputs, std::span<const std::string> inputs);

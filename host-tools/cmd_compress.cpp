@@ -19,6 +19,7 @@
 #include "trainer/calib/calibration_cache.h"
 #include "trainer/calib/calibration_estimate.h"
 #include "trainer/data/output_path.h"
+#include "trainer/parallel/message.h"
 
 namespace nwc::cli {
 namespace {
@@ -75,6 +76,7 @@ Result<CompressReport> compress_once(const CompressOptions& wanted, const ModelS
     const RecoveryFiles* files;
   } line{{context, "compressing", share}, wanted.recovery.files};
   CompressOptions options = wanted;
+  options.ranks = context.ranks;
   options.stage = [&](const char* stage, double part) { line.progress.next(stage + label, part); };
   const Progress progress{[](void* user, uint64_t done, uint64_t total) {
                             Line* l = static_cast<Line*>(user);
@@ -148,6 +150,7 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
   for (int file = 1; file <= kMostFiles && best_distance >= kClose; ++file) {
     const std::string label = fmt::format(" at {:.3f} bits, file {}", options.bits, file);
     MeasuredFile made;
+    NWC_TRY(share(*context.ranks, &options.bits));
     options.settings = canonical_settings(options, command);
     NWC_ASSIGN_OR_RETURN(made.report, compress_once(options, source, codec, attempts.next(), label, 0.4, context));
     request.model = attempts.next();
@@ -171,6 +174,8 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
     last_log = here;
     options.bits = std::clamp(bits + (std::log(target) - here) / slope, kLeastBits, kMostBits);
   }
+  double no_more = 0;
+  NWC_TRY(share(*context.ranks, &no_more));
   const double kld = best.quality.evaluation.kld_mean;
   if (kld > target * (1 + kAcceptable))
     return invalid_argument(
@@ -185,6 +190,18 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
   NWC_TRY(write_quality_card(attempts.best(), best.quality));
   NWC_TRY(attempts.finish(output));
   return best;
+}
+
+/// What other ranks than the first do: their share of every file that it makes.
+Status help_compress(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
+                     const Context& context) {
+  if (!command.kld) return compress_once(command.options, source, codec, "", "", 1, context).status();
+  CompressOptions options = command.options;
+  for (;;) {  // reach_kld says which rates
+    NWC_TRY(share(*context.ranks, &options.bits));
+    if (!(options.bits > 0)) return {};
+    NWC_TRY(compress_once(options, source, codec, "", "", 1, context).status());
+  }
 }
 
 /// Before anything is read: the output can be written, is none of the files that are read, and is named like what it
@@ -221,7 +238,8 @@ Status check_measurement(const CompressCommand& command, const CalibrationPlan& 
 }
 
 Status compress(CompressCommand& command, Context& context) {
-  NWC_TRY(check_output(command));
+  const bool first = context.ranks->first();
+  if (first) NWC_TRY(check_output(command));
   command.calibration.activations |= command.allocation != "fisher";  // which knows of nothing else
   NWC_ASSIGN_OR_RETURN(const CodecModel codec, open_codec(command.codec));
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<ModelSource> opened, open_model_source(command.model));
@@ -256,6 +274,7 @@ Status compress(CompressCommand& command, Context& context) {
   }
   options.settings = canonical_settings(options, command);
   if (command.estimate) {
+    if (!first) return {};
     std::unique_ptr<Calibration> finished;  // nothing is made, but one that is there is used
     if (plan) {
       const CalibrationInput input = plan.input(command.calibration, written_tokens(command), context);
@@ -274,6 +293,7 @@ Status compress(CompressCommand& command, Context& context) {
     if (command.recovery == "on")
       NWC_TRY(prepare_recovery(command, *source, plan, cache.folder(), context, &*recovery_files, &options.recovery));
   }
+  if (!first) return help_compress(command, *source, codec, context);
   QualityRequest request = quality_request(command, plan);
   if (measures_own) {
     request.context = calibration_context(*source->model(), command.calibration.context);

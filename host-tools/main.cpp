@@ -35,7 +35,13 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "nwc " NWC_VERSION);
   app.set_help_flag("-h,--help", "Print this help and exit");
   app.formatter(make_help_formatter());
+  nwc::Result<std::unique_ptr<nwc::Ranks>> ranks = nwc::join_ranks(interrupted);
+  if (!ranks.ok()) {
+    std::fprintf(stderr, "nwc: %s\n", ranks.status().message().c_str());
+    return kFailure;
+  }
   Context context;
+  context.ranks = ranks->get();
   add_train(app, context);
   add_compress(app, context);
   add_decompress(app, context);
@@ -48,12 +54,17 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version are results (stdout, 0); everything else is a usage error (stderr, 2).
-    std::ostringstream out;
-    if (app.exit(error, out, std::cerr) != 0) return kUsage;
+    std::ostringstream out, wrong;
+    const bool usage = app.exit(error, out, wrong) != 0;
+    if (!context.ranks->first()) return usage ? kUsage : kOk;  // all ranks have the same arguments
+    if (usage) {
+      std::cerr << wrong.str();
+      return kUsage;
+    }
     const nwc::Status printed = write_stdout(out.str());
     if (printed.ok()) return kOk;
     std::fprintf(stderr, "nwc: %s\n", printed.message().c_str());
     return kFailure;
   }
-  return context.result;
+  return finish_ranks(context, std::move(*ranks));
 }

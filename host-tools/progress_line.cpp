@@ -38,7 +38,9 @@ std::chrono::duration<double> line_interval(bool terminal) {
 }  // namespace
 
 ProgressLine::ProgressLine(const Context& context, std::string stage, double share)
-    : enabled_(!context.quiet), terminal_(isatty(STDERR_FILENO) != 0), interval_(line_interval(terminal_)) {
+    : enabled_(!context.quiet && context.ranks->first()),
+      terminal_(isatty(STDERR_FILENO) != 0),
+      interval_(line_interval(terminal_)) {
   (void)interrupted();
   limit_ = command_progress().done + std::clamp(share, 0.0, 1.0) * (1 - command_progress().done);
   next(std::move(stage), 1);

@@ -25,7 +25,7 @@ case "${1:-}" in
   --build-only) ;;
   --aarch64) packages=(g++-aarch64-linux-gnu qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
   --fuzz) packages+=(clang "libclang-rt-$(clang_version)-dev") ;;
-  *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang) ;;
+  *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang libopenmpi-dev openmpi-bin) ;;
 esac
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0
 

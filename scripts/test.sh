@@ -42,7 +42,7 @@ run_tests() {  # preset [ctest options...]
 }
 
 step "release: build"
-configure release -DNWC_BUILD_TESTS=ON -DNWC_BUILD_BENCH=ON -DNWC_TEST_ALL_VARIANTS=$variants
+configure release -DNWC_BUILD_TESTS=ON -DNWC_BUILD_BENCH=ON -DNWC_MPI=ON -DNWC_TEST_ALL_VARIANTS=$variants
 build release
 step "release: test"
 mkdir -p build/release/Testing

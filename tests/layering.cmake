@@ -3,7 +3,7 @@
 #   c_api -> engine -> {decoder -> {vulkan, codec, model}, graph} -> format -> base      (siblings in braces do not meet)
 #   Vulkan parts of the runtime -> shaders/common/push_constants.h, which shaders and C++ share
 #   trainer -> runtime/{base,format,graph,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
-# and besides: Vulkan headers only in the Vulkan parts, neither Eigen nor JSON in the runtime, file names unique.
+# and besides: Vulkan headers only in the Vulkan parts, MPI's in one file, neither Eigen nor JSON in the runtime, file names unique.
 # -DSELF_CHECK=ON feeds it samples that break each rule, and fails unless every one is found.
 cmake_minimum_required(VERSION 3.22)
 
@@ -22,15 +22,16 @@ set(allow_trainer base format graph codec model decoder engine)
 # Within the trainer, what each folder may include of the others.
 set(trainer_data)
 set(trainer_nn)
+set(trainer_parallel)
 set(trainer_optim nn)
 set(trainer_codec data nn)
 set(trainer_llm data nn)
 set(trainer_train codec data nn optim)
-set(trainer_calib llm data nn)
+set(trainer_calib llm data nn parallel)
 set(trainer_search codec data nn)
-set(trainer_plan search calib llm codec data nn)
-set(trainer_recover plan search calib llm codec data nn optim)
-set(trainer_encode recover plan search calib llm codec data nn optim)
+set(trainer_plan search calib llm codec data nn parallel)
+set(trainer_recover plan search calib llm codec data nn parallel optim)
+set(trainer_encode recover plan search calib llm codec data nn parallel optim)
 set(trainer_inspect codec data nn)
 set(trainer_text data nn)
 set(trainer_eval data)
@@ -53,6 +54,8 @@ function(check_include path target out)
   endif()
   if(target MATCHES "^(vulkan|volk)[/.]" AND NOT is_vulkan)
     set(${out} "Vulkan headers belong in runtime/vulkan and *_vulkan* files" PARENT_SCOPE)
+  elseif(target MATCHES "^mpi[^/]*\\.h$" AND NOT path STREQUAL "trainer/parallel/ranks_mpi.cpp")
+    set(${out} "only trainer/parallel/ranks_mpi.cpp knows of MPI" PARENT_SCOPE)
   elseif(target MATCHES "^(tests|bench)/")
     set(${out} "only tests and benchmarks include these" PARENT_SCOPE)
   elseif(area STREQUAL "runtime")
@@ -83,7 +86,7 @@ function(check_include path target out)
       set(to ${CMAKE_MATCH_1})
       string(REGEX MATCH "^trainer/([^/]+)/" _ "${path}")
       set(from "${CMAKE_MATCH_1}")
-      if(NOT DEFINED trainer_${from} AND NOT from STREQUAL "data" AND NOT from STREQUAL "nn")
+      if(NOT DEFINED trainer_${from} AND NOT from STREQUAL "data" AND NOT from STREQUAL "nn" AND NOT from STREQUAL "parallel")
         set(${out} "trainer/${from} has no place in the law: add it to tests/layering.cmake" PARENT_SCOPE)
       elseif(NOT to STREQUAL from AND NOT to IN_LIST trainer_${from})
         set(${out} "trainer/${from} may include ${trainer_${from}}" PARENT_SCOPE)
@@ -117,7 +120,7 @@ if(SELF_CHECK)
     "runtime/vulkan/a.cpp|vulkan/vulkan.h" "trainer/nn/a.h|Eigen/Dense" "trainer/encode/a.h|trainer/plan/b.h"
     "runtime/decoder/vulkan/a.cpp|runtime/vulkan/b.h" "host-tools/a.cpp|runtime/engine/b.h"
     "runtime/c_api/a.cpp|runtime/include/nwc/nwc.h" "shaders/a.comp|common/bits.glsl" "runtime/base/a.cpp|vector"
-    "runtime/codec/tile_decode_avx2.cpp|immintrin.h"
+    "runtime/codec/tile_decode_avx2.cpp|immintrin.h" "trainer/parallel/ranks_mpi.cpp|mpi.h" "trainer/calib/a.cpp|trainer/parallel/b.h"
     "runtime/engine/x_vulkan.cpp|shaders/common/push_constants.h" "shaders/common/push_constants.h|cstdint")
   set(bad
     "runtime/base/a.h|runtime/format/b.h" "runtime/format/a.h|runtime/codec/b.h" "runtime/codec/a.h|runtime/model/b.h"
@@ -128,7 +131,7 @@ if(SELF_CHECK)
     "runtime/vulkan/a.cpp|shaders/common/other.h"
     "runtime/novel/a.cpp|runtime/base/b.h" "trainer/a.h|host-tools/b.h" "trainer/a.h|runtime/vulkan/b.h"
     "trainer/train/a.h|trainer/encode/b.h" "trainer/codec/a.h|trainer/train/b.h" "trainer/data/a.h|trainer/nn/b.h"
-    "trainer/novel/a.h|trainer/data/b.h"
+    "trainer/novel/a.h|trainer/data/b.h" "trainer/calib/a.cpp|mpi.h" "trainer/parallel/a.cpp|trainer/calib/b.h"
     "trainer/a.h|runtime/c_api/b.h" "host-tools/a.cpp|tests/b.h" "shaders/a.comp|other/b.glsl")
   foreach(kind good bad)
     foreach(sample ${${kind}})

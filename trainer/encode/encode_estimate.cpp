@@ -52,7 +52,7 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
     const auto measured = std::chrono::steady_clock::now();
     NWC_ASSIGN_OR_RETURN(const RateEstimate estimate, rate.estimate(log_step, fitted, *runner));
     for (const SurveyedTensor& t : rate.tensors()) {
-      sampled += t.sample.size();
+      sampled += t.sample_rows.size() * t.n;
       factors += options.calibration != nullptr ? 4 * t.n * t.n : 0;
     }
     out.bits = 8 * estimate.bytes / weights;

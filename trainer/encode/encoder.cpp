@@ -9,6 +9,8 @@
 
 #include "trainer/codec/container_write.h"
 #include "trainer/data/chat_template.h"
+#include "trainer/encode/coded_parts.h"
+#include "trainer/parallel/message.h"
 #include "trainer/plan/raw_warnings.h"
 
 namespace nwc {
@@ -31,6 +33,7 @@ std::string fixed(double v, int digits) {
 struct Work {
   const ModelSource& source;
   const ModelSource* weights;  ///< what is coded: the source, or what recovery made of it
+  bool one_codes = false;      ///< rank 0 alone: it only has what recovery made
   const CompressOptions& options;
   const std::string& path;
   const Progress& progress;
@@ -49,7 +52,7 @@ constexpr double kSurveyShare = 0.05, kFitShare = 0.2, kPassShare = 0.9, kFirstP
 
 /// One attempt: a complete file that only waits to be committed.
 struct Pass {
-  ModelWriter writer;
+  std::optional<ModelWriter> writer;  ///< on rank 0
   CompressReport report;
   double distortion = 0;  ///< QuantizeStatistics::weighted_error of the whole model
 };
@@ -68,72 +71,14 @@ std::vector<TensorRecord> announce_records(const Work& work) {
   return records;
 }
 
-/// Some coded tensors, quantized side by side.
-struct QuantizedBatch {
-  std::vector<QuantizedTensor> tensors;
-  std::vector<QuantizeStatistics> statistics;
-};
-
-/// Feedback ties the columns of a band of rows together, so one tensor keeps only as many threads busy as it has bands.
-/// Returns how many tensors from plan[first] on are to be quantized together.
-size_t batch_size(const Work& work, const RateModel& rate, size_t first) {
-  const uint32_t workers = work.runner->num_workers();
-  size_t count = 0;
-  while (first + count < work.plan.size() && work.plan[first + count].coded && count < workers) {
-    const SurveyedTensor& t = *rate.find(work.plan[first + count].source);
-    const bool alone = !rate.choices().feedback || ceil_div(t.m, uint64_t{t.tile_rows}) >= 2 * workers;
-    if (alone) return std::max<size_t>(count, 1);
-    ++count;
-  }
-  return count;
-}
-
-Result<QuantizedBatch> quantize_batch(const Work& work, RateModel* rate, const FittedCodec& fitted,
-                                      const TableCosts& costs, double log_step, size_t first, size_t count) {
-  QuantizedBatch out;
-  std::vector<std::vector<float>> w(count);
-  std::vector<std::shared_ptr<const FeedbackFactors>> factors(count);
-  for (size_t i = 0; i < count; ++i) {
-    NWC_ASSIGN_OR_RETURN(w[i], work.weights->read_f32(work.plan[first + i].source));
-    if (!rate->choices().feedback) continue;
-    NWC_ASSIGN_OR_RETURN(factors[i], rate->factors(*rate->find(work.plan[first + i].source)));
-  }
-  out.tensors.resize(count);
-  out.statistics.resize(count);
-  const auto quantize = [&](size_t i, Runner& runner) {
-    const SurveyedTensor& t = *rate->find(work.plan[first + i].source);
-    const TensorSteps steps = rate->steps(t, log_step, fitted);
-    out.tensors[i] = quantize_tensor({.codec = fitted.codec,
-                                      .costs = costs,
-                                      .rdo_strength = rate->choices().rdo_strength,
-                                      .w = w[i],
-                                      .m = t.m,
-                                      .n = t.n,
-                                      .steps = steps,
-                                      .feedback = factors[i].get(),
-                                      .row_importance = t.row_importance,
-                                      .tile_rows = t.tile_rows},
-                                     runner, &out.statistics[i], nullptr);
-  };
-  if (count == 1) {
-    quantize(0, *work.runner);
-  } else {
-    parallel_for(*work.runner, static_cast<uint32_t>(count), [&](uint32_t i, uint32_t) {
-      const std::unique_ptr<Runner> serial = make_thread_pool(1);
-      quantize(i, *serial);
-    });
-  }
-  return out;
-}
-
-Status append_coded(const Work& work, const EncodeTables& tables, const QuantizedTensor& quantized,
-                    const QuantizeStatistics& statistics, size_t index, TensorRecord record, Pass* pass) {
-  NWC_ASSIGN_OR_RETURN(const EncodedTensor encoded, encode_tensor(tables, quantized, *work.runner));
-  encoded.describe(quantized, &record);
+Status append_coded(const CodedPart& part, size_t index, TensorRecord record, Pass* pass) {
+  const EncodedTensor& encoded = part.encoded;
+  encoded.describe(part.quantized, &record);
   const Bytes parts[] = {encoded.side, encoded.directory, encoded.payload};
-  NWC_TRY(pass->writer.append(std::move(record), parts));
+  NWC_TRY(pass->writer->append(std::move(record), parts));
 
   TensorReport& r = pass->report.tensors[index];
+  const QuantizeStatistics& statistics = part.statistics;
   r.storage = Storage::kCoded;
   r.stored_bytes = encoded.size();
   r.side_bytes = encoded.side.size();
@@ -180,7 +125,7 @@ Status append_raw(const Work& work, size_t index, TensorRecord record, Pass* pas
   pass->report.tensors[index].storage = record.storage;
   pass->report.tensors[index].stored_bytes = bytes.size();
   const Bytes parts[] = {bytes};
-  return pass->writer.append(std::move(record), parts);
+  return pass->writer->append(std::move(record), parts);
 }
 
 std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec, bool refitted) {
@@ -219,55 +164,18 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
   return sections;
 }
 
-/// One complete file at a common step. `rate` and `fitted` are null if no tensor is coded.
-Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* fitted, double log_step) {
-  const std::vector<TensorRecord> records = announce_records(work);
-  const CodecModel* codec = fitted != nullptr ? &fitted->codec : nullptr;
-  NWC_ASSIGN_OR_RETURN(
-      ModelWriter writer,
-      ModelWriter::create(work.path, metadata_sections(work, codec, work.options.choices.refit_tables), records));
-  Pass pass{std::move(writer), {}, 0};
-  CompressReport& report = pass.report;
-  report.tensors.resize(records.size());
-
-  const CodecRecord none;
-  const CodecRecord& record = codec != nullptr ? codec->record : none;
-  const EncodeTables tables(record);
-  const TableCosts costs(record);
-  report.levels = record.num_levels;
-  report.tables = static_cast<uint32_t>(record.tables.size());
-  QuantizeStatistics total;
-  for (size_t i = 0; i < records.size();) {
-    if (!work.progress.report(i, records.size())) return Status(StatusCode::kCancelled, "cancelled while encoding");
-    if (!work.plan[i].coded) {
-      NWC_TRY(append_raw(work, i, records[i], &pass));
-      ++i;
-      continue;
-    }
-    if (rate == nullptr || fitted == nullptr) {
-      return Status(StatusCode::kInternal, "tensor " + records[i].name + " is to be coded without a codec");
-    }
-    const size_t count = batch_size(work, *rate, i);
-    NWC_ASSIGN_OR_RETURN(const QuantizedBatch batch, quantize_batch(work, rate, *fitted, costs, log_step, i, count));
-    for (size_t j = 0; j < count; ++j, ++i) {
-      NWC_TRY(append_coded(work, tables, batch.tensors[j], batch.statistics[j], i, records[i], &pass)
-                  .with_context("tensor " + records[i].name));
-      if (rate->choices().allocation == Allocation::kFisher)
-        report.tensors[i].predicted_kld = batch.statistics[j].weighted_error / 2;
-      report.predicted_kld += report.tensors[i].predicted_kld;
-      total.add(batch.statistics[j]);
-    }
-  }
-  pass.distortion = total.weighted_error;
-  NWC_TRY(pass.writer.finish_data());
-  report.codec_bytes = codec != nullptr ? pass.writer.stored_bytes(SectionType::kCodec) : 0;
-  report.metadata_bytes = pass.writer.data_offset() - report.codec_bytes;
+/// What the report says of the whole file, once its tensors are there.
+void finish_report(const std::vector<TensorRecord>& records, const ModelWriter& writer, bool coded,
+                   const QuantizeStatistics& total, CompressReport* out) {
+  CompressReport& report = *out;
+  report.codec_bytes = coded ? writer.stored_bytes(SectionType::kCodec) : 0;
+  report.metadata_bytes = writer.data_offset() - report.codec_bytes;
   report.file_bytes = report.metadata_bytes + report.codec_bytes;
   for (size_t i = 0; i < records.size(); ++i) {
     TensorReport& t = report.tensors[i];
     t.name = records[i].name;
     t.weights = records[i].num_elements();
-    t.padding_bytes = pass.writer.padding(i);
+    t.padding_bytes = writer.padding(i);
     report.file_bytes += t.stored_bytes + t.padding_bytes;
     report.total_weights += t.weights;
     if (t.storage != Storage::kCoded) continue;
@@ -282,6 +190,59 @@ Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* f
   if (report.total_weights > 0) {
     report.bpw_file = 8.0 * static_cast<double>(report.file_bytes) / static_cast<double>(report.total_weights);
   }
+}
+
+/// One complete file at a common step. `rate` and `fitted` are null if no tensor is coded.
+Result<Pass> write_pass(const Work& work, PartCoder* coder, RateModel* rate, const FittedCodec* fitted) {
+  const std::vector<TensorRecord> records = announce_records(work);
+  const CodecModel* codec = fitted != nullptr ? &fitted->codec : nullptr;
+  Pass pass;
+  NWC_ASSIGN_OR_RETURN(
+      pass.writer,
+      ModelWriter::create(work.path, metadata_sections(work, codec, work.options.choices.refit_tables), records));
+  CompressReport& report = pass.report;
+  report.tensors.resize(records.size());
+  if (codec != nullptr) {
+    report.levels = codec->record.num_levels;
+    report.tables = static_cast<uint32_t>(codec->record.tables.size());
+  }
+  QuantizeStatistics total;
+  for (size_t i = 0; i < records.size(); ++i) {
+    if (!work.progress.report(i, records.size())) return Status(StatusCode::kCancelled, "cancelled while encoding");
+    if (!work.plan[i].coded) {
+      NWC_TRY(append_raw(work, i, records[i], &pass));
+      continue;
+    }
+    if (coder == nullptr) {
+      return Status(StatusCode::kInternal, "tensor " + records[i].name + " is to be coded without a codec");
+    }
+    NWC_ASSIGN_OR_RETURN(const CodedPart part, coder->take(i));
+    NWC_TRY(append_coded(part, i, records[i], &pass).with_context("tensor " + records[i].name));
+    if (rate->choices().allocation == Allocation::kFisher)
+      report.tensors[i].predicted_kld = part.statistics.weighted_error / 2;
+    report.predicted_kld += report.tensors[i].predicted_kld;
+    total.add(part.statistics);
+  }
+  pass.distortion = total.weighted_error;
+  NWC_TRY(pass.writer->finish_data());
+  finish_report(records, *pass.writer, codec != nullptr, total, &report);
+  return pass;
+}
+
+/// Rank 0 writes what all ranks code. All get what decides about the next pass.
+Result<Pass> encode_pass(const Work& work, RateModel* rate, const FittedCodec* fitted, double log_step) {
+  Ranks& ranks = *work.options.ranks;
+  std::optional<PartCoder> coder;
+  if (fitted != nullptr)
+    coder.emplace(*work.weights, work.plan, rate, *fitted, log_step, work.one_codes ? one_rank() : ranks, *work.runner);
+  Pass pass;
+  if (ranks.first()) {
+    NWC_ASSIGN_OR_RETURN(pass, write_pass(work, coder ? &*coder : nullptr, rate, fitted));
+  } else if (coder && !work.one_codes) {
+    NWC_TRY(coder->send_all(work.progress));
+  }
+  CompressReport& report = pass.report;
+  NWC_TRY(share(ranks, &report.file_bytes, &report.bpw_coded, &report.bpw_file, &pass.distortion));
   return pass;
 }
 
@@ -356,13 +317,14 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
     }
     std::unique_ptr<ModelSource> recovered;
     const std::string pass_name = number == 1 ? std::string() : ", pass " + std::to_string(number);
-    if (options.recovery.enabled && recovering) {
+    work.one_codes = options.recovery.enabled && recovering;
+    if (work.one_codes && options.ranks->first()) {
       work.begin("fine-tuning" + pass_name, kRecoveryShare);
       NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, options.calibration, rate, fitted, log_step,
                                                     options.recovery, *work.runner, work.progress, log));
     }
     work.weights = recovered != nullptr ? recovered.get() : &work.source;
-    work.begin("coding" + pass_name + (options.recovery.enabled && recovering ? " (fine-tuned)" : ""),
+    work.begin("coding" + pass_name + (work.one_codes ? " (fine-tuned)" : ""),
                recovering ? kPassShare : kFirstPassShare);
     NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, &fitted, log_step));
     CompressReport& report = pass.report;
@@ -401,10 +363,11 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
     decided = true;
     if (best.step != attempt.step) continue;  // the best pass is repeated, to keep it
     say_difference(options, report, error, log);
-    NWC_ASSIGN_OR_RETURN(const uint64_t size, pass.writer.commit());
+    report.passes = number;
+    if (!pass.writer) return std::move(report);
+    NWC_ASSIGN_OR_RETURN(const uint64_t size, pass.writer->commit());
     assert(size == report.file_bytes);
     (void)size;
-    report.passes = number;
     return std::move(report);
   }
 }
@@ -416,7 +379,7 @@ Result<CompressReport> store_raw(Work& work, const Logger& log) {
     return too_small(work.options, pass.report.file_bytes, pass.report.bpw_file);
   log.log(LogLevel::kWarning,
           "no tensor of this model is large enough to be coded, or has anything but zeros; all are stored as they are");
-  NWC_TRY(pass.writer.commit());
+  if (pass.writer) NWC_TRY(pass.writer->commit().status());
   pass.report.passes = 1;
   return std::move(pass.report);
 }
@@ -462,6 +425,7 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
     return invalid_argument("there is no trellis of " + std::to_string(bits) + " bits of state");
   Work work{.source = source,
             .weights = &source,
+            .one_codes = false,
             .options = options,
             .path = path,
             .progress = progress,
@@ -471,8 +435,8 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
             .runner = make_thread_pool(options.threads)};
   NWC_TRY(make_source_sections(source, &work, log));
   work.begin("reading the model", kSurveyShare);
-  NWC_ASSIGN_OR_RETURN(RateModel rate,
-                       RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress));
+  NWC_ASSIGN_OR_RETURN(RateModel rate, RateModel::survey(source, codec, options.calibration, options.choices,
+                                                         &work.plan, progress, *options.ranks));
   for (const std::string& warning : raw_warnings(source, work.plan)) log.log(LogLevel::kWarning, warning);
   for (const std::string& warning : damping_warnings(source, rate)) log.log(LogLevel::kWarning, warning);
   Result<CompressReport> done = rate.coded_weights() > 0 ? reach_rate(work, &rate, log) : store_raw(work, log);

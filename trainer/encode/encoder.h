@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "trainer/data/model_source.h"
+#include "trainer/parallel/ranks.h"
 #include "trainer/plan/rate_control.h"
 #include "trainer/recover/recovery.h"
 #include "trainer/search/tensor_encode.h"
@@ -20,9 +21,10 @@ struct CompressOptions {
   uint32_t threads = 0;          ///< 0: one per hardware thread
   const Calibration* calibration = nullptr;
   RecoveryChoices recovery;
-  std::string source_name;  ///< PROVENANCE: file or directory name, no path
-  std::string settings;     ///< PROVENANCE: the command's options in canonical order
-  bool keep_source = true;  ///< SOURCE: what describes the model beside its weights
+  std::string source_name;     ///< PROVENANCE: file or directory name, no path
+  std::string settings;        ///< PROVENANCE: the command's options in canonical order
+  bool keep_source = true;     ///< SOURCE: what describes the model beside its weights
+  Ranks* ranks = &one_rank();  ///< that share the work, with the same options but for the tokens of recovery
   /// Told what begins, and which share of what is left it takes, about. Progress counts from 0 in each of these stages.
   std::function<void(const char* stage, double share)> stage;
 };
@@ -63,8 +65,9 @@ struct CompressReport {
 /// Hits the target within 0.02 bits per weight (aims at 0.005) by encoding up to a few times. Weights that need fewer
 /// bits than that (ternary or sparse matrices, constants, a generous size) give a smaller file, with a warning in the
 /// log. Tensors that cannot be coded are stored as they are; what a user has to know about them is logged, too. Holds
-/// few tensors at a time. The file does not depend on the number of threads; it appears complete or not at all.
-/// errors: kInvalidArgument (a target below the smallest file: the message says its size in bytes), kIo, kCancelled
+/// few tensors at a time. The file does not depend on the number of threads or ranks; it appears complete or not at
+/// all. Rank 0 writes it and has the report; of others' reports only what decides about passes is set. errors:
+/// kInvalidArgument (a target below the smallest file: the message says its size in bytes), kIo, kCancelled
 Result<CompressReport> compress_model(const ModelSource& source, const CodecModel& codec,
                                       const CompressOptions& options, const std::string& path, const Progress& progress,
                                       const Logger& log);

@@ -18,6 +18,7 @@ struct PlannedTensor {
   enum class Values { kAny, kZero, kNotFinite };
   Values values = Values::kAny;  ///< found when it is read: all zero, or NaN or infinity among them, so not coded
   std::string why_raw;           ///< why it is not coded: "I64 is not coded", "element 3 is NaN"; empty if it is
+  uint32_t owner = 0;            ///< coded: the rank that codes it (deal_tensors.h)
 };
 
 /// Returns the split whose matrix is nearest to a square: the one for which the smaller of m and n is largest, and

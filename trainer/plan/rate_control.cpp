@@ -4,6 +4,9 @@
 #include <cmath>
 
 #include "runtime/format/container.h"
+#include "trainer/parallel/message.h"
+#include "trainer/plan/deal_tensors.h"
+#include "trainer/plan/exchange.h"
 #include "trainer/search/tensor_encode.h"
 
 namespace nwc {
@@ -94,83 +97,123 @@ CodingChoices settle(CodingChoices choices, const ModelSource& source, bool cali
 
 Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
                                     const CodingChoices& choices, std::vector<PlannedTensor>* plan,
-                                    const Progress& progress) {
+                                    const Progress& progress, Ranks& ranks) {
   RateModel model;
+  model.ranks_ = &ranks;
   model.source_ = &source;
   model.calibration_ = calibration;
   model.choices_ = settle(choices, source, calibration != nullptr);
   model.ladder_ = make_ladder(codec, choices.quantizer);
-  const bool row_classes = model.ladder_.record.context_kind == ContextKind::kRowClass;
+  const std::vector<uint32_t> owner = deal_tensors(source, *plan, ranks.size(), model.choices_.feedback);
   uint64_t total = 0;
-  for (const PlannedTensor& p : *plan) total += p.coded ? source.tensors()[p.source].num_elements() : 0;
-  const double share =
-      std::min(1.0, static_cast<double>(kSampleBudget) / std::max<double>(1, static_cast<double>(total)));
-
-  double fisher_sum = 0, fisher_count = 0;
   for (size_t i = 0; i < plan->size(); ++i) {
-    if (!progress.report(i, plan->size())) return Status(StatusCode::kCancelled, "cancelled while reading the model");
     PlannedTensor& p = (*plan)[i];
     if (!p.coded) continue;
+    p.owner = owner[i];
     const SourceTensor& tensor = source.tensors()[p.source];
-    NWC_ASSIGN_OR_RETURN(const std::vector<float> w, source.read_any_f32(p.source));
-    note_values(w, &p);
-    if (!p.coded) continue;
+    total += tensor.num_elements();
     SurveyedTensor& s = model.tensors_.emplace_back();
-    model.kept_factors_.emplace_back();
     s.source = p.source;
+    s.owner = p.owner;
     s.m = 1;
     for (uint32_t d = 0; d < p.split; ++d) s.m *= tensor.shape[d];
     s.n = tensor.num_elements() / s.m;
     s.tile_rows = choose_tile_shape(s.m, s.n, choices.quantizer.trellis_bits != 0).rows;
-    TensorImportance importance;
-    std::vector<double> diagonal;
-    const bool known = calibration != nullptr && calibration->covers(tensor.name);
-    if (known) {
-      const HessianKind kind = model.hessian_kind();
-      NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration->load(tensor.name, kind));
-      NWC_ASSIGN_OR_RETURN(const std::shared_ptr<const FeedbackFactors> factors, model.make_factors(s, statistics));
-      s.damping = factors->damping;
-      diagonal = factors->diagonal;
-      if (choices.allocation_damping != choices.damping) {
-        NWC_ASSIGN_OR_RETURN(FeedbackFactors other,
-                             factor_hessian(statistics.hessian, s.n, choices.allocation_damping));
-        diagonal = std::move(other.diagonal);
-      }
-      importance.diagonal = diagonal;
-      for (uint64_t c = 0; c < s.n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s.n + c]);
-      if (kind == HessianKind::kFisher) {
-        s.row_importance = statistics.row_importance;
-        if (model.choices_.row_importance) importance.row_importance = statistics.row_importance;
-      }
-    }
-    s.profile = profile_tensor(w, s.m, s.n, importance, model.choices_.importance, row_classes);
-
-    // Steps of the tensors against each other: equal rates, or one exchange rate of bits against what errors cost.
-    const double weights = static_cast<double>(s.m * s.n);
-    s.log_step = s.profile.mean_octaves();
-    if (model.choices_.allocation == Allocation::kFisher && known) {
-      s.log_step = common_step(s.profile, diagonal, s.row_importance);
-      fisher_sum += weights * (s.log_step - s.profile.mean_octaves());
-      fisher_count += weights;
-    } else if (model.choices_.allocation != Allocation::kFisher) {
-      if (model.choices_.allocation == Allocation::kWeights) s.log_step = common_step(s.profile, {}, {});
-      if (source.model() && is_head(*source.model(), tensor.name)) s.log_step -= choices.head_bits;
-    }
+  }
+  model.kept_factors_.resize(model.tensors_.size());
+  const double share =
+      std::min(1.0, static_cast<double>(kSampleBudget) / std::max<double>(1, static_cast<double>(total)));
+  for (SurveyedTensor& s : model.tensors_) {
     const auto rows = static_cast<uint64_t>(std::ceil(share * static_cast<double>(s.m)));
     s.sample_rows = choose_rows(s.m, std::max(rows, kMinSampleRows));
-    for (const uint64_t r : s.sample_rows) {
-      s.sample.insert(s.sample.end(), w.begin() + static_cast<ptrdiff_t>(r * s.n),
-                      w.begin() + static_cast<ptrdiff_t>((r + 1) * s.n));
-    }
-    model.coded_weights_ += s.m * s.n;
   }
+  size_t next = 0;
+  for (size_t i = 0; i < plan->size(); ++i) {
+    if (!progress.report(i, plan->size())) return Status(StatusCode::kCancelled, "cancelled while reading the model");
+    PlannedTensor& p = (*plan)[i];
+    if (!p.coded) continue;
+    SurveyedTensor& s = model.tensors_[next++];
+    if (p.owner != ranks.rank()) continue;
+    NWC_ASSIGN_OR_RETURN(const std::vector<float> w, source.read_any_f32(p.source));
+    note_values(w, &p);
+    if (p.coded) NWC_TRY(model.survey_tensor(w, &s));
+  }
+  NWC_TRY(exchange_surveys(ranks, plan, &model.tensors_));
+  model.forget_raw(*plan);
   // A tensor that the calibration says nothing about gets the mean rate.
-  if (fisher_count > 0) {
-    for (SurveyedTensor& s : model.tensors_) {
-      if (!calibration->covers(source.tensors()[s.source].name)) s.log_step += fisher_sum / fisher_count;
-    }
+  double fisher_sum = 0, fisher_count = 0;
+  const auto by_fisher = [&](const SurveyedTensor& s) {
+    return model.choices_.allocation == Allocation::kFisher && calibration != nullptr &&
+           calibration->covers(source.tensors()[s.source].name);
+  };
+  for (const SurveyedTensor& s : model.tensors_) {
+    const double weights = static_cast<double>(s.m * s.n);
+    model.coded_weights_ += s.m * s.n;
+    if (!by_fisher(s)) continue;
+    fisher_sum += weights * (s.log_step - s.profile.mean_octaves());
+    fisher_count += weights;
+  }
+  for (SurveyedTensor& s : model.tensors_) {
+    if (fisher_count > 0 && !by_fisher(s)) s.log_step += fisher_sum / fisher_count;
   }
   return model;
+}
+
+Status RateModel::survey_tensor(std::span<const float> w, SurveyedTensor* s) {
+  const std::string& name = source_->tensors()[s->source].name;
+  TensorImportance importance;
+  std::vector<double> diagonal;
+  const bool known = calibration_ != nullptr && calibration_->covers(name);
+  if (known) {
+    const HessianKind kind = hessian_kind();
+    NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, kind));
+    NWC_ASSIGN_OR_RETURN(const std::shared_ptr<const FeedbackFactors> factors, make_factors(*s, statistics));
+    s->damping = factors->damping;
+    diagonal = factors->diagonal;
+    if (choices_.allocation_damping != choices_.damping) {
+      NWC_ASSIGN_OR_RETURN(FeedbackFactors other,
+                           factor_hessian(statistics.hessian, s->n, choices_.allocation_damping));
+      diagonal = std::move(other.diagonal);
+    }
+    importance.diagonal = diagonal;
+    for (uint64_t c = 0; c < s->n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s->n + c]);
+    if (kind == HessianKind::kFisher) {
+      s->row_importance = statistics.row_importance;
+      if (choices_.row_importance) importance.row_importance = statistics.row_importance;
+    }
+  }
+  const bool row_classes = ladder_.record.context_kind == ContextKind::kRowClass;
+  s->profile = profile_tensor(w, s->m, s->n, importance, choices_.importance, row_classes);
+
+  // Steps of the tensors against each other: equal rates, or one exchange rate of bits against what errors cost.
+  s->log_step = s->profile.mean_octaves();
+  if (choices_.allocation == Allocation::kFisher && known) {
+    s->log_step = common_step(s->profile, diagonal, s->row_importance);
+  } else if (choices_.allocation != Allocation::kFisher) {
+    if (choices_.allocation == Allocation::kWeights) s->log_step = common_step(s->profile, {}, {});
+    if (source_->model() && is_head(*source_->model(), name)) s->log_step -= choices_.head_bits;
+  }
+  for (const uint64_t r : s->sample_rows) {
+    s->sample.insert(s->sample.end(), w.begin() + static_cast<ptrdiff_t>(r * s->n),
+                     w.begin() + static_cast<ptrdiff_t>((r + 1) * s->n));
+  }
+  return {};
+}
+
+void RateModel::forget_raw(const std::vector<PlannedTensor>& plan) {
+  std::vector<bool> coded(source_->tensors().size(), false);
+  for (const PlannedTensor& p : plan) coded[p.source] = p.coded;
+  size_t kept = 0;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (!coded[tensors_[i].source]) continue;
+    if (kept != i) {
+      tensors_[kept] = std::move(tensors_[i]);
+      kept_factors_[kept] = std::move(kept_factors_[i]);
+    }
+    ++kept;
+  }
+  tensors_.resize(kept);
+  kept_factors_.resize(kept);
 }
 
 const SurveyedTensor* RateModel::find(size_t source) const {
@@ -229,66 +272,76 @@ Result<RateEstimate> RateModel::measure(double log_step, const FittedCodec& fitt
   const TableCosts costs(record);
   RateEstimate out;
   out.bytes = static_cast<double>(stored_codec_bytes(record));
-  double sampled = 0;
-  struct Part {
-    double bytes = 0, weighted_error = 0, scale = 1;
-    std::unique_ptr<ValueStatistics> values;
-  };
-  std::vector<Part> parts(tensors_.size());
+  std::vector<SampledTensor> parts(tensors_.size());
   // Factors first: they are made by one thread. Then tensors side by side, each on a runner of its own.
   std::vector<std::shared_ptr<const FeedbackFactors>> all_factors(tensors_.size());
   std::vector<std::unique_ptr<Runner>> serial;
   for (uint32_t i = 0; i < runner.num_workers(); ++i) serial.push_back(make_thread_pool(1));
-  for (size_t begin = 0; begin < tensors_.size(); begin += 16) {
-    const size_t end = std::min(tensors_.size(), begin + 16);
+  const size_t together = size_t{16} * ranks_->size();
+  for (size_t begin = 0; begin < tensors_.size(); begin += together) {
+    const size_t end = std::min(tensors_.size(), begin + together);
+    std::vector<size_t> own;
     for (size_t i = begin; i < end; ++i) {
+      if (tensors_[i].owner == ranks_->rank()) own.push_back(i);
+    }
+    for (const size_t i : own) {
       if (!choices_.feedback) continue;
       NWC_ASSIGN_OR_RETURN(all_factors[i], factors(tensors_[i]));
     }
-    parallel_for(runner, static_cast<uint32_t>(end - begin), [&](uint32_t index, uint32_t worker) {
-      const SurveyedTensor& t = tensors_[begin + index];
-      Part& part = parts[begin + index];
-      const TensorSteps whole = steps(t, log_step, fitted);
-      TensorSteps some = whole;
-      some.row_class = take(whole.row_class, t.sample_rows);
-      some.scales.row.code = take(whole.scales.row.code, t.sample_rows);
-      some.scales.row.value = take(whole.scales.row.value, t.sample_rows);
-      const std::vector<float> row_importance = take(t.row_importance, t.sample_rows);
-      QuantizeStatistics statistics;
-      part.values = std::make_unique<ValueStatistics>(record);
-      quantize_tensor({.codec = fitted.codec,
-                       .costs = costs,
-                       .rdo_strength = choices_.rdo_strength,
-                       .w = t.sample,
-                       .m = t.sample_rows.size(),
-                       .n = t.n,
-                       .steps = some,
-                       .feedback = all_factors[begin + index].get(),
-                       .row_importance = row_importance,
-                       .tile_rows = t.tile_rows},
-                      *serial[worker], &statistics, part.values.get());
-      part.scale = static_cast<double>(t.m) / static_cast<double>(t.sample_rows.size());
-      const TileShape shape = choose_tile_shape(t.m, t.n, choices_.quantizer.trellis_bits != 0);
-      const TileGrid grid{t.m, t.n, shape.rows, shape.cols};
-      const TileGeometry tile = grid.tile(0);
-      part.bytes =
-          part.scale * statistics.ideal_bits / 8 +
-          static_cast<double>(grid.num_tiles() * (kDirectoryBytes + tile.lanes() * kStateCostBytes) +
-                              deflate_bytes(side_information(whole.scales, whole.level, whole.row_class)).size() +
-                              kMeanPadding);
-      part.weighted_error = part.scale * statistics.weighted_error;
+    parallel_for(runner, static_cast<uint32_t>(own.size()), [&](uint32_t index, uint32_t worker) {
+      const size_t at = own[index];
+      parts[at] = sample_tensor(tensors_[at], log_step, fitted, costs, all_factors[at].get(), *serial[worker]);
     });
-    for (size_t i = begin; i < end; ++i) {
-      all_factors[i].reset();
+    for (const size_t i : own) all_factors[i].reset();
+    NWC_TRY(gather_samples(*ranks_, record, tensors_, begin, end, values != nullptr, &parts));
+    for (size_t i = begin; i < end && ranks_->first(); ++i) {
       out.bytes += parts[i].bytes;
       out.weighted_error += parts[i].weighted_error;
-      sampled += static_cast<double>(tensors_[i].sample.size());
       if (values != nullptr) values->add(*parts[i].values, parts[i].scale);
-      parts[i].values.reset();
     }
+    for (size_t i = begin; i < end; ++i) parts[i].values.reset();
   }
-  if (sampled_share != nullptr) *sampled_share = sampled / static_cast<double>(coded_weights_);
+  NWC_TRY(share(*ranks_, &out));
+  if (values != nullptr) NWC_TRY(share_values(*ranks_, values));
+  uint64_t sampled = 0;
+  for (const SurveyedTensor& t : tensors_) sampled += t.sample_rows.size() * t.n;
+  if (sampled_share != nullptr) *sampled_share = static_cast<double>(sampled) / static_cast<double>(coded_weights_);
   return out;
+}
+
+/// Codes a tensor's sample, as if it were all of it.
+SampledTensor RateModel::sample_tensor(const SurveyedTensor& t, double log_step, const FittedCodec& fitted,
+                                       const TableCosts& costs, const FeedbackFactors* feedback, Runner& runner) const {
+  SampledTensor part;
+  const TensorSteps whole = steps(t, log_step, fitted);
+  TensorSteps some = whole;
+  some.row_class = take(whole.row_class, t.sample_rows);
+  some.scales.row.code = take(whole.scales.row.code, t.sample_rows);
+  some.scales.row.value = take(whole.scales.row.value, t.sample_rows);
+  const std::vector<float> row_importance = take(t.row_importance, t.sample_rows);
+  QuantizeStatistics statistics;
+  part.values = std::make_unique<ValueStatistics>(fitted.codec.record);
+  quantize_tensor({.codec = fitted.codec,
+                   .costs = costs,
+                   .rdo_strength = choices_.rdo_strength,
+                   .w = t.sample,
+                   .m = t.sample_rows.size(),
+                   .n = t.n,
+                   .steps = some,
+                   .feedback = feedback,
+                   .row_importance = row_importance,
+                   .tile_rows = t.tile_rows},
+                  runner, &statistics, part.values.get());
+  part.scale = static_cast<double>(t.m) / static_cast<double>(t.sample_rows.size());
+  const TileShape shape = choose_tile_shape(t.m, t.n, choices_.quantizer.trellis_bits != 0);
+  const TileGrid grid{t.m, t.n, shape.rows, shape.cols};
+  const TileGeometry tile = grid.tile(0);
+  part.bytes = part.scale * statistics.ideal_bits / 8 +
+               static_cast<double>(grid.num_tiles() * (kDirectoryBytes + tile.lanes() * kStateCostBytes) +
+                                   deflate_bytes(side_information(whole.scales, whole.level, whole.row_class)).size() +
+                                   kMeanPadding);
+  part.weighted_error = part.scale * statistics.weighted_error;
+  return part;
 }
 
 Result<FittedCodec> RateModel::fit(double log_step, Runner& runner, RateEstimate* estimate) {

@@ -6,8 +6,10 @@
 
 #include "runtime/base/log.h"
 #include "trainer/calib/calibration.h"
+#include "trainer/parallel/ranks.h"
 #include "trainer/plan/model_plan.h"
 #include "trainer/plan/step_plan.h"
+#include "trainer/plan/surveyed_tensor.h"
 
 namespace nwc {
 
@@ -32,20 +34,6 @@ struct CodingChoices {
 /// gets one step for all tensors, because they have a scale in common, and bare tensors get equal rates.
 CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated);
 
-/// A tensor to be coded.
-struct SurveyedTensor {
-  size_t source = 0;  ///< index in the ModelSource
-  uint64_t m = 0, n = 0;
-  uint32_t tile_rows = 0;
-  StepProfile profile;
-  double log_step = 0;                ///< of this tensor against the model's common step
-  std::vector<float> row_importance;  ///< [m], or empty
-  double damping = 0;                 ///< CodingChoices::damping, or what it took to factor the Hessian
-  // Some rows of it, in place of all:
-  std::vector<float> sample;          ///< [sample_rows][n]
-  std::vector<uint64_t> sample_rows;  ///< multiples of 16 and what follows
-};
-
 /// A codec for one common step, and how steps become its levels.
 struct FittedCodec {
   CodecModel codec;            ///< the levels in use
@@ -60,11 +48,12 @@ struct RateEstimate {
 
 class RateModel {
  public:
-  /// Reads every tensor once. A tensor that is all zero, or holds NaN or infinity, becomes raw in the plan.
-  /// calibration: null for data-free coding (choices that need it are then ignored). Must outlive the model.
+  /// Reads every tensor once, at its owner. A tensor that is all zero, or holds NaN or infinity, becomes raw in the
+  /// plan. calibration: null for data-free coding (choices that need it are then ignored). Must outlive the model, as
+  /// `ranks` must. All ranks make these calls and get the same results: survey, fit, find_step, estimate.
   static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
                                   const CodingChoices& choices, std::vector<PlannedTensor>* plan,
-                                  const Progress& progress);
+                                  const Progress& progress, Ranks& ranks = one_rank());
 
   /// The codec for a common step (log2): levels, tables, shrinkage, from passes over the samples.
   Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
@@ -92,9 +81,14 @@ class RateModel {
   double slope(double log_step) const;
 
  private:
+  /// At its owner. w: all of the tensor
+  Status survey_tensor(std::span<const float> w, SurveyedTensor* s);
+  void forget_raw(const std::vector<PlannedTensor>& plan);
   FittedCodec fit_levels(double log_step) const;
   Result<RateEstimate> measure(double log_step, const FittedCodec& fitted, Runner& runner, ValueStatistics* values,
                                double* sampled_share);
+  SampledTensor sample_tensor(const SurveyedTensor& t, double log_step, const FittedCodec& fitted,
+                              const TableCosts& costs, const FeedbackFactors* feedback, Runner& runner) const;
   double gaussian_bits(double log_step) const;
   HessianKind hessian_kind() const {
     return choices_.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
@@ -103,6 +97,7 @@ class RateModel {
   Result<std::shared_ptr<const FeedbackFactors>> make_factors(const SurveyedTensor& t,
                                                               const TensorStatistics& statistics);
 
+  Ranks* ranks_ = nullptr;
   const ModelSource* source_ = nullptr;
   const Calibration* calibration_ = nullptr;
   CodingChoices choices_;
