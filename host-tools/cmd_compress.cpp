@@ -33,7 +33,6 @@ Status prepare_recovery(const CompressCommand& command, const ModelSource& sourc
   NWC_ASSIGN_OR_RETURN(out->tokens, plan.tokens(command.calibration, *command.recovery_tokens, written_tokens(command),
                                                 folder, context));
   out->files = files;
-  out->enabled = true;
   return {};
 }
 
@@ -61,7 +60,8 @@ Result<std::unique_ptr<Calibration>> calibrate(const CompressCommand& command, c
   const Progress progress = line.callback();
   Result<std::unique_ptr<Calibration>> done = Calibration::run(
       source, plan.input(command.calibration, written_tokens(command), context), command.calibration,
-      [&](const std::string& hash) { return cache->enter(hash, progress); }, *runner, progress, context.logger());
+      [&](const std::string& hash) { return cache->enter(hash, progress); }, *runner, progress, context.logger(),
+      *context.ranks);
   if (done.ok()) cache->share();
   return done;
 }
@@ -248,7 +248,10 @@ Status compress(CompressCommand& command, Context& context) {
   NWC_ASSIGN_OR_RETURN(CalibrationPlan plan, CalibrationPlan::resolve(command.calib, command.model, source, context));
   NWC_ASSIGN_OR_RETURN(const uint64_t cache_bytes, parse_bytes(command.cache_size));
   CalibrationCache cache(calibration_root(command), cache_bytes);
-  NWC_TRY(check_room(command, *source, cache, &plan, context));
+  if (first) NWC_TRY(check_room(command, *source, cache, &plan, context));
+  bool calibrates = bool{plan};
+  NWC_TRY(share(*context.ranks, &calibrates));
+  if (!calibrates) plan = CalibrationPlan();
   command.calibration_kind = plan.kind();
   const bool measures = command.kld || !command.card_text.empty();
   const bool measures_own = measures && measured_text(command, plan).empty();
@@ -289,8 +292,9 @@ Status compress(CompressCommand& command, Context& context) {
   if (plan) {
     NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, plan, &cache, context));
     options.calibration = calibration.get();
+    options.recovery.enabled = command.recovery == "on";
     recovery_files.emplace(cache.folder() + "/recovery");
-    if (command.recovery == "on")
+    if (options.recovery.enabled && first)
       NWC_TRY(prepare_recovery(command, *source, plan, cache.folder(), context, &*recovery_files, &options.recovery));
   }
   if (!first) return help_compress(command, *source, codec, context);

@@ -1,7 +1,9 @@
 // The statistics of experts, against sums in double: what a share of the text costs, and what few tokens say.
 #include "tests/encode/test_source.h"
 #include "tests/engine/family_fixture.h"
+#include "tests/parallel/local_ranks.h"
 #include "trainer/calib/block_statistics.h"
+#include "trainer/calib/pieces.h"
 #include "trainer/llm/model_graph.h"
 #include "trainer/nn/random.h"
 
@@ -41,7 +43,7 @@ struct Layer {
     for (size_t round = 0; round < 2; ++round) {  // a round for each
       statistics->begin_round(inputs[round].rows(), 1);
       statistics->take(0, 0, lengths[round], passes[round]);
-      statistics->end_round(*runner);
+      EXPECT_TRUE(statistics->end_round(one_rank(), *runner).ok());
       at += inputs[round].rows();
     }
     std::vector<std::string> names(graph.matrices().size());
@@ -136,6 +138,66 @@ TEST(ExpertStatistics, CostByUse) {
   }
   EXPECT_LT(least, most);
   EXPECT_LT(cost_of_least, cost_of_most);
+}
+
+// Each of two ranks has one of the pieces, or the second of three has both: the bits of one that has them all.
+TEST(ExpertStatistics, DoNotDependOnTheRanks) {
+  Layer layer;
+  const std::vector<std::string> names(layer.graph.matrices().size());
+  const auto collect = [&](Ranks& ranks, std::vector<size_t> pieces, BlockStatistics* statistics) {
+    const auto runner = make_thread_pool(1);
+    Eigen::Index tokens = 0, at = 0;
+    for (const size_t piece : pieces) tokens += layer.inputs[piece].rows();
+    statistics->begin_round(tokens, pieces.size());
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      statistics->take(i, at, layer.lengths[pieces[i]], layer.passes[pieces[i]]);
+      at += layer.inputs[pieces[i]].rows();
+    }
+    EXPECT_TRUE(statistics->end_round(ranks, *runner).ok());
+  };
+  BlockStatistics alone(layer.graph, true);
+  collect(one_rank(), {0, 1}, &alone);
+  const std::vector<TensorMoments> expected = alone.finish(names, 38);
+  for (const std::vector<std::vector<size_t>>& dealt :
+       std::vector<std::vector<std::vector<size_t>>>{{{0}, {1}}, {{}, {0, 1}, {}}}) {
+    testing::run_as_ranks(static_cast<uint32_t>(dealt.size()), [&](Ranks& ranks) {
+      BlockStatistics shared(layer.graph, true);
+      collect(ranks, dealt[ranks.rank()], &shared);
+      if (!ranks.first()) return;
+      const std::vector<TensorMoments> moments = shared.finish(names, 38);
+      for (size_t m = 0; m < moments.size(); ++m) {
+        EXPECT_TRUE(*moments[m].fisher == *expected[m].fisher) << m;
+        EXPECT_EQ(moments[m].hessian == nullptr, expected[m].hessian == nullptr);
+        if (moments[m].hessian != nullptr) {
+          EXPECT_TRUE(*moments[m].hessian == *expected[m].hessian) << m;
+        }
+        EXPECT_EQ(moments[m].row_importance, expected[m].row_importance) << m;
+        EXPECT_EQ(moments[m].effective_tokens, expected[m].effective_tokens) << m;
+      }
+    });
+  }
+}
+
+TEST(Pieces, EachGoesToOneRankInTheTextsOrder) {
+  const std::vector<Piece> all = cut_pieces(10000, 300);  // pieces of 600 tokens, and 400
+  ASSERT_EQ(all.size(), 17u);
+  for (const uint32_t ranks : {1u, 2u, 3u, 20u}) {
+    for (const size_t most : {1u, 2u, 100u}) {
+      std::vector<DealtPieces> dealt;
+      for (uint32_t rank = 0; rank < ranks; ++rank) dealt.push_back(deal_pieces(all, rank, ranks, most));
+      Eigen::Index next = 0;
+      for (size_t round = 0; round < dealt[0].rounds(); ++round) {
+        for (const DealtPieces& d : dealt) {
+          EXPECT_LE(d.round(round).size(), most);
+          for (const Piece& piece : d.round(round)) {
+            EXPECT_EQ(piece.begin, next);
+            next += piece.tokens;
+          }
+        }
+      }
+      EXPECT_EQ(next, 10000) << ranks << " ranks, " << most << " pieces a round";
+    }
+  }
 }
 
 }  // namespace

@@ -1,9 +1,12 @@
 """`mpirun -n N nwc compress`: the same bytes at any number of ranks as without, also after a rank was killed."""
 import hashlib
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 from cli_case import MODEL, NWC, OK, ROOT, USAGE, CliCase, main, nwc
@@ -64,6 +67,63 @@ class Mpi(CliCase):
 
     def test_without_a_calibration(self):
         self.check_same("--calib", "none")
+
+    def test_calibrated_with_a_text(self):
+        caches = iter(range(9))
+
+        def fresh():
+            return ["--calib", self.text, "--calib-tokens", 2048, "--calib-cache", self.work / f"cache{next(caches)}"]
+
+        alone = self.compress(0, *fresh())
+        for count in (1, 2, 3):
+            self.assertEqual(self.compress(count, *fresh()), alone, f"{count} ranks")
+        # More ranks than pieces of the text: some have nothing to do.
+        self.assertEqual(self.compress(5, *fresh()), alone)
+
+    def test_a_text_of_its_own(self):
+        args = ["--calib", "self", "--calib-tokens", 1024, "--calib-cache"]
+        alone = self.compress(0, *args, self.work / "alone")
+        self.assertEqual(self.compress(2, *args, self.work / "two"), alone)
+        self.assertEqual(self.compress(2, *args, self.work / "alone"), alone)  # the finished calibration is used
+
+    def test_fine_tuned_on_the_first_rank(self):
+        args = ["--calib", self.text, "--calib-tokens", 1024, "--recovery", "on", "--recovery-tokens", 1024,
+                "--recovery-epochs", 1, "--calib-cache"]
+        self.assertEqual(self.compress(2, *args, self.work / "two"), self.compress(0, *args, self.work / "alone"))
+
+    def test_a_killed_rank_ends_all_and_the_same_command_goes_on(self):
+        model = cut_model(self.work / "model", 4)
+        cache = self.work / "cache"
+        args = ["compress", model, *FAST, "--calib", self.text, "--calib-tokens", 2048, "-t", 1]
+        self.check(OK, *args, "--calib-cache", self.work / "alone", "-o", self.work / "alone.nwc")
+        out = self.work / "x.nwc"
+        command = ranks(2, *args, "--calib-cache", cache, "-o", out)
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while not list(cache.glob("*/layer-3.safetensors")):  # the first of four that are written
+            self.assertIsNone(run.poll(), "the run was to be interrupted")
+            time.sleep(0.001)
+        os.kill(self.pid_of_rank(1, run.pid), signal.SIGKILL)
+        stderr = run.communicate(timeout=60)[1]
+        self.assertNotEqual(run.returncode, OK)
+        self.assertIn("signal 9", stderr)
+        self.assertFalse(list(cache.glob("*/calibration.json")))
+        self.assertFalse(out.exists())
+        kept = next(cache.glob("*/layer-3.safetensors"))
+        written = kept.stat().st_mtime_ns
+        self.run_ranks(3, *args, "--calib-cache", cache, "-o", out)
+        self.assertEqual(out.read_bytes(), (self.work / "alone.nwc").read_bytes())
+        self.assertEqual(kept.stat().st_mtime_ns, written)
+        self.assertFalse(list(cache.glob("*/*.scratch")))
+
+    def pid_of_rank(self, rank, launcher):
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                ours = str(self.work).encode() in (process / "cmdline").read_bytes()
+                if ours and f"OMPI_COMM_WORLD_RANK={rank}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                    return int(process.name)
+            except OSError:
+                continue
+        self.fail(f"rank {rank} of mpirun {launcher} was not found")
 
     def test_only_the_first_rank_speaks(self):
         out = self.work / "x.nwc"

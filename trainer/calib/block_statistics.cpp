@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "trainer/parallel/relay.h"
+
 namespace nwc {
 
 namespace {
@@ -40,13 +42,11 @@ uint64_t BlockStatistics::token_bytes(const LayerGraph& graph) {
     if (matrix.input_owner != m || (matrix.expert != LayerMatrix::kNoExpert && !first_expert)) continue;
     (first_expert ? of_experts : floats) += static_cast<uint64_t>(matrix.cols);
   }
-  // Once in the pieces, and once one behind the other.
-  floats += 2 * uint64_t{graph.spec().experts.per_token} * of_experts;
+  floats += uint64_t{graph.spec().experts.per_token} * of_experts;
   return floats * sizeof(float);
 }
 
 void BlockStatistics::begin_round(Eigen::Index tokens, size_t pieces) {
-  round_tokens_ = tokens;
   pieces_.resize(pieces);
   for (PieceSums& piece : pieces_) {
     piece.rows.resize(matrices_.size());
@@ -64,6 +64,9 @@ void BlockStatistics::begin_round(Eigen::Index tokens, size_t pieces) {
 void BlockStatistics::take(size_t piece, Eigen::Index at, std::span<const uint32_t> lengths,
                            const LayerPass<float>& pass) {
   RowMatrix<float> product, other;
+  pieces_[piece].at = at;
+  pieces_[piece].tokens = 0;
+  for (const uint32_t length : lengths) pieces_[piece].tokens += length;
   for (size_t m = 0; m < matrices_.size(); ++m) {
     const RowMatrix<float>& x = pass.input(graph_, m);
     const auto g = pass.output_gradient(graph_, m);
@@ -98,43 +101,43 @@ void BlockStatistics::take(size_t piece, Eigen::Index at, std::span<const uint32
   }
 }
 
-/// Of an expert: the pieces' tokens one behind the other.
-void BlockStatistics::join_pieces(size_t m) {
-  Matrix& matrix = matrices_[m];
-  matrix.omega.clear();
-  for (const PieceSums& piece : pieces_)
-    matrix.omega.insert(matrix.omega.end(), piece.omega[m].begin(), piece.omega[m].end());
-  matrix.taken += matrix.omega.size();
-  matrix.fisher.count = eigen_index(matrix.omega.size());
-  if (!owns_input(m)) return;
-  matrix.activation.count = matrix.fisher.count;
-  matrix.input.resize(matrix.fisher.count, graph_.matrices()[m].cols);
-  Eigen::Index at = 0;
-  for (PieceSums& piece : pieces_) {
-    matrix.input.middleRows(at, piece.input[m].rows()) = piece.input[m];
-    at += piece.input[m].rows();
-    piece.input[m].resize(0, 0);
-  }
+/// The piece's tokens, or those of them that take an expert.
+MomentPart BlockStatistics::part_of(size_t piece, size_t m) const {
+  const PieceSums& sums = pieces_[piece];
+  const size_t owner = graph_.matrices()[m].input_owner;
+  if (of_expert(m)) return {&sums.input[owner], 0, eigen_index(sums.omega[m].size()), sums.omega[m].data()};
+  return {&matrices_[owner].input, sums.at, sums.tokens, matrices_[m].omega.data() + sums.at};
 }
 
-void BlockStatistics::end_round(Runner& runner) {
-  std::vector<SecondMoment*> moments;
-  for (size_t m = graph_.first_expert_matrix(); m < matrices_.size(); ++m) join_pieces(m);
+void BlockStatistics::add_pieces() {
   for (size_t m = 0; m < matrices_.size(); ++m) {
     Matrix& matrix = matrices_[m];
-    matrix.fisher.x = &matrices_[graph_.matrices()[m].input_owner].input;
-    matrix.fisher.weight = matrix.omega.data();
-    moments.push_back(&matrix.fisher);
-    if (owns_input(m) && activations_) {
-      matrix.activation.x = &matrix.input;
-      moments.push_back(&matrix.activation);
-    }
     for (const PieceSums& piece : pieces_) {
       for (size_t r = 0; r < matrix.rows.size(); ++r) matrix.rows[r] += double{piece.rows[m][eigen_index(r)]};
       matrix.energy += piece.energy[m];
+      if (of_expert(m)) matrix.taken += static_cast<double>(piece.omega[m].size());
     }
   }
-  add_moments(moments, round_tokens_, runner);
+}
+
+Status BlockStatistics::end_round(Ranks& ranks, Runner& runner) {
+  std::vector<SecondMoment*> moments;
+  std::vector<double*> numbers;
+  for (size_t m = 0; m < matrices_.size(); ++m) {
+    Matrix& matrix = matrices_[m];
+    for (double& row : matrix.rows) numbers.push_back(&row);
+    numbers.push_back(&matrix.energy);
+    numbers.push_back(&matrix.taken);
+    matrix.fisher.parts.clear();
+    for (size_t i = 0; i < pieces_.size(); ++i) matrix.fisher.parts.push_back(part_of(i, m));
+    moments.push_back(&matrix.fisher);
+    if (!owns_input(m) || !activations_) continue;
+    matrix.activation.parts = matrix.fisher.parts;
+    for (MomentPart& part : matrix.activation.parts) part.weight = nullptr;
+    moments.push_back(&matrix.activation);
+  }
+  NWC_TRY(relay(ranks, numbers, [this] { add_pieces(); }));
+  return add_moments(moments, ranks, runner);
 }
 
 /// An expert sees a share of the text only. Per token that takes it, its sums S_e over N_e tokens become
@@ -144,7 +147,7 @@ void BlockStatistics::end_round(Runner& runner) {
 /// costs follows from how often it is taken: (N_e + 1/2) of the text's tokens, half of one more, as unseen is not
 /// never.
 void BlockStatistics::shrink_experts(Eigen::Index tokens) {
-  constexpr uint64_t kFewTokens = 16;
+  constexpr double kFewTokens = 16;
   const size_t step = graph_.per_expert(), first = graph_.first_expert_matrix();
   for (size_t j = 0; j < step; ++j) {
     Matrix all = matrices_[first + j];
@@ -159,11 +162,11 @@ void BlockStatistics::shrink_experts(Eigen::Index tokens) {
     }
     for (size_t m = first + j; m < matrices_.size(); m += step) {
       Matrix& matrix = matrices_[m];
-      const double taken = static_cast<double>(matrix.taken), k = static_cast<double>(all.fisher.sum.cols());
+      const double taken = matrix.taken, k = static_cast<double>(all.fisher.sum.cols());
       const bool few = matrix.taken < kFewTokens;
       const double as_often = (taken + 0.5) / static_cast<double>(tokens);
       const double own = few ? 0 : as_often / (taken + k);
-      const double others = as_often * (few ? 1 : k / (taken + k)) / static_cast<double>(all.taken);
+      const double others = as_often * (few ? 1 : k / (taken + k)) / all.taken;
       const auto mix = [&](RowMatrix<float>& of, const RowMatrix<float>& layer) {
         of = static_cast<float>(own) * of + static_cast<float>(others) * layer;
       };

@@ -22,9 +22,10 @@ class BlockStatistics {
   /// To be called after the block's backward pass over the sequences of a piece. The piece's tokens begin at `at` in
   /// this round.
   void take(size_t piece, Eigen::Index at, std::span<const uint32_t> lengths, const LayerPass<float>& pass);
-  void end_round(Runner& runner);
+  /// Rank 0 then has the sums, which are of all ranks' pieces. errors: those of Ranks
+  Status end_round(Ranks& ranks, Runner& runner);
 
-  /// Turns sums over `tokens` tokens into means; the result points into this object.
+  /// On rank 0: turns sums over `tokens` tokens into means; the result points into this object.
   /// names: of the matrices
   std::vector<TensorMoments> finish(const std::vector<std::string>& names, Eigen::Index tokens);
 
@@ -36,9 +37,10 @@ class BlockStatistics {
     std::vector<float> omega;  ///< [tokens of the round] mean over rows of g^2
     std::vector<double> rows;  ///< [m] sum over tokens of g^2
     double energy = 0;         ///< sum over sequences of |sum over tokens of g x^T|^2
-    uint64_t taken = 0;        ///< of an expert: tokens that took it
+    double taken = 0;          ///< of an expert: tokens that took it
   };
   struct PieceSums {
+    Eigen::Index at = 0, tokens = 0;     ///< in the round
     std::vector<RowVector<float>> rows;  ///< of each matrix
     std::vector<double> energy;
     // Of experts, of the tokens that take them:
@@ -47,7 +49,8 @@ class BlockStatistics {
   };
 
   bool of_expert(size_t m) const { return m >= graph_.first_expert_matrix(); }
-  void join_pieces(size_t m);
+  MomentPart part_of(size_t piece, size_t m) const;
+  void add_pieces();
   void shrink_experts(Eigen::Index tokens);
   bool owns_input(size_t m) const { return graph_.matrices()[m].input_owner == m; }
 
@@ -55,7 +58,6 @@ class BlockStatistics {
   const bool activations_;
   std::vector<Matrix> matrices_;
   std::vector<PieceSums> pieces_;
-  Eigen::Index round_tokens_ = 0;
 };
 
 }  // namespace nwc

@@ -7,10 +7,12 @@
 
 #include "runtime/model/tokenizer.h"
 #include "trainer/calib/calibration_run.h"
+#include "trainer/calib/hidden_store.h"
 #include "trainer/data/content_hash.h"
 #include "trainer/data/output_path.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
+#include "trainer/parallel/message.h"
 
 namespace nwc {
 namespace {
@@ -236,7 +238,8 @@ Status take_tokens(const CalibrationInput& input, const CalibrationOptions& opti
   return {};
 }
 
-Result<Prepared> prepare(const ModelSource& source, const CalibrationInput& input, const CalibrationOptions& options) {
+/// All but tokens and hash.
+Result<Prepared> describe(const ModelSource& source, const CalibrationOptions& options) {
   if (source.model() && source.model()->ends.encoder.of_images())
     return unsupported("an encoder of images can be compressed without a text, but is not calibrated yet");
   NWC_TRY(check_described(source, false));
@@ -248,17 +251,46 @@ Result<Prepared> prepare(const ModelSource& source, const CalibrationInput& inpu
   NWC_TRY(graph.status());
   Prepared out{.graph = std::move(graph).value(), .tokens = {}, .index = {}};
   out.index.context = context;
-  if (input.recipe.empty()) NWC_TRY(take_tokens(input, options, "", &out));
-  NWC_ASSIGN_OR_RETURN(out.index.hash, hash_of(source, input.recipe, out.tokens, out.index.context, options));
   out.index.tensors = calibrated_tensors(out.graph, options.activations);
   return out;
+}
+
+Status identify(const ModelSource& source, const CalibrationInput& input, const CalibrationOptions& options,
+                Prepared* out) {
+  if (input.recipe.empty()) NWC_TRY(take_tokens(input, options, "", out));
+  NWC_ASSIGN_OR_RETURN(out->index.hash, hash_of(source, input.recipe, out->tokens, out->index.context, options));
+  return {};
+}
+
+/// Makes the folder ready for a calibration, unless it holds this one already (*finished), and completes the tokens.
+Status enter_folder(const CalibrationInput& input, const CalibrationOptions& options, const std::string& folder,
+                    const Logger& log, Prepared* prepared, bool* finished) {
+  const CalibrationIndex& index = prepared->index;
+  const Result<CalibrationIndex> found = read_calibration_index(folder);
+  *finished = found.ok() && found->hash == index.hash;
+  if (*finished) {
+    log.log(LogLevel::kInfo, "calibration: " + folder + " holds the result already");
+    return {};
+  }
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) return io_error(folder + ": cannot create the folder: " + error.message());
+  NWC_TRY(resolve_output(folder + "/calibration.json").status());  // not after a layer's worth of work
+  if (!input.recipe.empty()) NWC_TRY(take_tokens(input, options, folder, prepared));
+  // A result of something else: from here on the folder is ours, and it must not look finished before it is.
+  std::filesystem::remove(folder + "/calibration.json", error);
+  HiddenStore::remove_left(folder);
+  log.log(LogLevel::kInfo, "calibration: " + std::to_string(prepared->tokens.size()) + " tokens in sequences of " +
+                               std::to_string(index.context) + ", into " + folder);
+  return {};
 }
 
 }  // namespace
 
 Result<std::string> Calibration::hash_of(const ModelSource& source, const CalibrationInput& input,
                                          const CalibrationOptions& options) {
-  NWC_ASSIGN_OR_RETURN(Prepared prepared, prepare(source, input, options));
+  NWC_ASSIGN_OR_RETURN(Prepared prepared, describe(source, options));
+  NWC_TRY(identify(source, input, options, &prepared));
   return std::move(prepared.index.hash);
 }
 
@@ -272,27 +304,29 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
 
 Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source, const CalibrationInput& input,
                                                       const CalibrationOptions& options, const FolderOf& folder_of,
-                                                      Runner& runner, const Progress& progress, const Logger& log) {
-  NWC_ASSIGN_OR_RETURN(Prepared prepared, prepare(source, input, options));
-  const CalibrationIndex& index = prepared.index;
-  NWC_ASSIGN_OR_RETURN(const std::string folder, folder_of(index.hash));
-  const Result<CalibrationIndex> finished = read_calibration_index(folder);
-  if (finished.ok() && finished->hash == index.hash) {
-    log.log(LogLevel::kInfo, "calibration: " + folder + " holds the result already");
-    return open(folder);
+                                                      Runner& runner, const Progress& progress, const Logger& log,
+                                                      Ranks& ranks) {
+  NWC_ASSIGN_OR_RETURN(Prepared prepared, describe(source, options));
+  CalibrationIndex& index = prepared.index;
+  std::string folder;
+  bool finished = false;
+  if (ranks.first()) {
+    NWC_TRY(identify(source, input, options, &prepared));
+    NWC_ASSIGN_OR_RETURN(folder, folder_of(index.hash));
+    NWC_TRY(enter_folder(input, options, folder, log, &prepared, &finished));
   }
+  NWC_TRY(share(ranks, &folder, &finished, &index.hash, &index.tokens, &prepared.tokens));
   std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) return io_error(folder + ": cannot create the folder: " + error.message());
-  NWC_TRY(resolve_output(folder + "/calibration.json").status());  // not after a layer's worth of work
-  if (!input.recipe.empty()) NWC_TRY(take_tokens(input, options, folder, &prepared));
-  // A result of something else: from here on the folder is ours, and it must not look finished before it is.
-  std::filesystem::remove(folder + "/calibration.json", error);
-  log.log(LogLevel::kInfo, "calibration: " + std::to_string(prepared.tokens.size()) + " tokens in sequences of " +
-                               std::to_string(index.context) + ", into " + folder);
-  NWC_TRY(run_calibration(prepared.graph, prepared.tokens, index, options, folder, runner, progress, log));
-  NWC_TRY(write_calibration_index(folder, index));
-  NWC_TRY(report_effective_tokens(folder, index, log));
+  if (!std::filesystem::is_directory(folder, error))
+    return io_error(folder + " is not there: the calibration's folder has to be one that all ranks share");
+  if (!finished) {
+    NWC_TRY(run_calibration(prepared.graph, prepared.tokens, index, options, folder, ranks, runner, progress, log));
+    if (ranks.first()) {
+      NWC_TRY(write_calibration_index(folder, index));
+      NWC_TRY(report_effective_tokens(folder, index, log));
+    }
+    NWC_TRY(share(ranks, &finished));  // others go on when it is written
+  }
   return open(folder);
 }
 

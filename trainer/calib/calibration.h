@@ -10,6 +10,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
 #include "trainer/data/model_source.h"
+#include "trainer/parallel/ranks.h"
 
 namespace nwc {
 
@@ -69,13 +70,15 @@ class Calibration {
  public:
   /// Runs the model over the tokens, layer by layer, and leaves the result in the folder that `folder_of` returns for
   /// the hash; a folder that holds the finished result of the same model, tokens and options is used as it is, an
-  /// unfinished one is continued. Deterministic: the same bytes at any number of threads.
+  /// unfinished one is continued. Deterministic: the same bytes at any number of threads and of ranks, which all make
+  /// this call with the same options. Of them rank 0 asks for the input and the folder; all have to see that folder.
   /// errors: kUnsupported (no model description), kInvalidArgument (fewer than 2 tokens), kCorrupt (tensors missing or
   ///         misshapen), kIo, kCancelled, those of `folder_of` and of the input
   using FolderOf = std::function<Result<std::string>(const std::string& hash)>;
   static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const CalibrationInput& input,
                                                   const CalibrationOptions& options, const FolderOf& folder_of,
-                                                  Runner& runner, const Progress& progress, const Logger& log);
+                                                  Runner& runner, const Progress& progress, const Logger& log,
+                                                  Ranks& ranks = one_rank());
   /// The same with a text, in this folder.
   static Result<std::unique_ptr<Calibration>> run(const ModelSource& source, const std::string& text,
                                                   const CalibrationOptions& options, const std::string& folder,

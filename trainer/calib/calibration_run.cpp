@@ -11,15 +11,15 @@
 #include "trainer/calib/block_statistics.h"
 #include "trainer/calib/head_statistics.h"
 #include "trainer/calib/hidden_store.h"
+#include "trainer/calib/pieces.h"
 #include "trainer/calib/row_shares.h"
 #include "trainer/llm/feature_stream.h"
 #include "trainer/nn/random.h"
+#include "trainer/parallel/message.h"
 
 namespace nwc {
 namespace {
 
-/// Tokens that pass through a block together: whole sequences, at least so many.
-constexpr Eigen::Index kPieceTokens = 512;
 /// Inputs of a block's layers that are in memory before they are multiplied into the moments.
 constexpr uint64_t kRoundBytes = uint64_t{512} << 20;
 
@@ -32,28 +32,39 @@ constexpr uint64_t kDirectionStream = 0x7a;  // names the random numbers' purpos
 /// Is the head the embedding? An encoder has none.
 bool is_tied(const ModelGraph& graph) { return graph.layout().has_head() && !graph.layout().separate_head(); }
 
-/// Sequences that one task takes through a block.
-struct Piece {
-  Eigen::Index begin = 0, tokens = 0;
-  std::vector<uint32_t> lengths;
-};
+/// Pieces that a rank takes in a round, so that what they leave behind fits kRoundBytes.
+size_t pieces_of_round(const ModelGraph& graph, std::span<const Piece> all) {
+  uint64_t token_bytes = 1, tokens = 1;
+  for (uint32_t l = 0; l < graph.num_layers(); ++l)
+    token_bytes = std::max(token_bytes, BlockStatistics::token_bytes(graph.layer(l)));
+  for (const Piece& piece : all) tokens = std::max(tokens, static_cast<uint64_t>(piece.tokens));
+  const uint64_t piece_bytes = std::max(token_bytes * tokens, head_piece_bytes(graph.model().vocab_size));
+  return static_cast<size_t>(std::max<uint64_t>(1, kRoundBytes / piece_bytes));
+}
 
 class Run {
  public:
   Run(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
-      const CalibrationOptions& options, const std::string& folder, Runner& runner, const Progress& progress)
+      const CalibrationOptions& options, const std::string& folder, Ranks& ranks, Runner& runner,
+      const Progress& progress)
       : graph_(graph),
         model_(graph.model()),
         tokens_(tokens),
         hash_(index.hash),
         options_(options),
         folder_(folder),
+        ranks_(ranks),
         runner_(runner),
         progress_(progress),
+        pieces_(cut_pieces(tokens.size(), graph.context())),
+        own_(deal_pieces(pieces_, ranks.rank(), ranks.size(), pieces_of_round(graph, pieces_))),
         passes_(runner.num_workers()),
         inputs_(runner.num_workers()),
-        store_(folder, options.memory_bytes) {
-    cut();
+        store_(folder, ranks.rank(), options.memory_bytes) {
+    for (const Piece& piece : own_.pieces) {
+      const auto of_piece = tokens_.subspan(static_cast<size_t>(piece.begin), static_cast<size_t>(piece.tokens));
+      own_tokens_.insert(own_tokens_.end(), of_piece.begin(), of_piece.end());
+    }
   }
 
   Status run() {
@@ -65,9 +76,12 @@ class Run {
   }
 
  private:
-  Eigen::Index num_tokens() const { return static_cast<Eigen::Index>(tokens_.size()); }
+  Eigen::Index num_tokens() const { return eigen_index(tokens_.size()); }
+  Eigen::Index num_own_tokens() const { return eigen_index(own_tokens_.size()); }
   std::string path(const std::string& file) const { return folder_ + "/" + file; }
-  void cut();
+  Status write(const std::string& file, std::span<const TensorMoments> moments) const;
+  template <typename T>
+  Result<std::vector<T>> gather_by_token(const std::vector<T>& values);
   Status step(uint64_t tokens);
   Status forward();
   Status head();
@@ -83,11 +97,14 @@ class Run {
   const std::string hash_;
   const CalibrationOptions& options_;
   const std::string folder_;
+  Ranks& ranks_;
   Runner& runner_;
   const Progress& progress_;
   uint64_t done_ = 0;
 
-  std::vector<Piece> pieces_;
+  const std::vector<Piece> pieces_;  ///< of the whole text
+  const DealtPieces own_;            ///< of this rank, as are all states and gradients below
+  std::vector<uint32_t> own_tokens_;
   std::vector<LayerPass<float>> passes_;  ///< one per worker
   std::vector<RowMatrix<float>> inputs_;  ///< that passes_ refer to; matrices without a norm in front read them
   HiddenStore store_;
@@ -96,31 +113,47 @@ class Run {
   HeadStatistics head_;        ///< of a tied head, for embedding()
 };
 
-void Run::cut() {
-  Eigen::Index at = 0;
-  for (const uint32_t length : cut_sequences(tokens_.size(), graph_.context())) {
-    if (pieces_.empty() || pieces_.back().tokens >= kPieceTokens) pieces_.emplace_back().begin = at;
-    pieces_.back().lengths.push_back(length);
-    pieces_.back().tokens += length;
-    at += length;
+Status Run::write(const std::string& file, std::span<const TensorMoments> moments) const {
+  return ranks_.first() ? write_moments(path(file), hash_, moments) : Status();
+}
+
+/// Returns, on rank 0, the values of all tokens in the text's order. values: of this rank's tokens
+template <typename T>
+Result<std::vector<T>> Run::gather_by_token(const std::vector<T>& values) {
+  ByteWriter writer;
+  put(&writer, values);
+  NWC_ASSIGN_OR_RETURN(const std::vector<std::vector<uint8_t>> all, gather(ranks_, writer.take()));
+  std::vector<T> out(tokens_.size());
+  for (uint32_t rank = 0; rank < all.size(); ++rank) {
+    ByteReader reader(all[rank]);
+    std::vector<T> of_rank;
+    NWC_TRY(get(&reader, &of_rank));
+    const DealtPieces dealt = deal_pieces(pieces_, rank, ranks_.size(), pieces_of_round(graph_, pieces_));
+    for (const Piece& piece : dealt.pieces)
+      std::copy_n(of_rank.begin() + piece.at, piece.tokens, out.begin() + piece.begin);
   }
+  return out;
 }
 
 /// A block backward, with its moments, counts as three of its forward passes; so does the head.
 Status Run::step(uint64_t tokens) {
   done_ += tokens;
-  const uint64_t total = tokens_.size() * (uint64_t{model_.num_layers} * 4 + 3);
+  const uint64_t total = own_tokens_.size() * (uint64_t{model_.num_layers} * 4 + 3);
   if (progress_.report(std::min(done_, total), total)) return {};
   return Status(StatusCode::kCancelled,
                 "the calibration was cancelled; the layers that are done are kept in " + folder_);
 }
 
 Status Run::forward() {
-  NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(graph_, tokens_));
+  if (own_tokens_.empty()) {  // more ranks than pieces
+    hidden_.resize(0, model_.hidden_size);
+    return {};
+  }
+  NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(graph_, own_tokens_));
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     NWC_TRY(stream.advance(runner_));
     NWC_TRY(store_.push(stream.inputs()));
-    NWC_TRY(step(tokens_.size()));
+    NWC_TRY(step(own_tokens_.size()));
   }
   hidden_ = stream.outputs();
   return {};
@@ -134,46 +167,51 @@ Status Run::pooling() {
   NWC_ASSIGN_OR_RETURN(const PoolingWeights<float> weights, graph_.load_pooling());
   gradient_.resize(hidden_.rows(), hidden_.cols());
   struct Sequence {
-    Eigen::Index begin = 0;
+    Eigen::Index at = 0;
     uint32_t length = 0;
+    uint64_t number = 0;  ///< in the text
   };
   std::vector<Sequence> sequences;
-  for (const Piece& piece : pieces_) {
-    Eigen::Index at = piece.begin;
+  for (const Piece& piece : own_.pieces) {
+    Eigen::Index at = piece.at;
+    uint64_t number = piece.sequence;
     for (const uint32_t length : piece.lengths) {
-      sequences.push_back({at, length});
+      sequences.push_back({at, length, number++});
       at += length;
     }
   }
   std::atomic<bool> finite{true};
   parallel_for(runner_, static_cast<uint32_t>(sequences.size()), [&](uint32_t i, uint32_t) {
-    const auto [begin, length] = sequences[i];
+    const auto [begin, length, number] = sequences[i];
     const RowMatrix<float> hidden = hidden_.middleRows(begin, length);
     RowMatrix<float> states, d_states, d_hidden;
     head_norm(norm, hidden, &states);
     RowVector<float> direction(model_.embedding_size());
-    Random random({options_.seed, kDirectionStream, i});
+    Random random({options_.seed, kDirectionStream, number});
     for (float& v : direction) v = static_cast<float>(random.normal());
-    pool_backward(weights, states, tokens_.subspan(static_cast<size_t>(begin), length), direction, &d_states);
+    const std::span<const uint32_t> tokens = std::span(own_tokens_).subspan(static_cast<size_t>(begin), length);
+    pool_backward(weights, states, tokens, direction, &d_states);
     head_norm_backward(norm, hidden, d_states, &d_hidden);
     if (!d_hidden.allFinite()) finite = false;
     gradient_.middleRows(begin, length) = d_hidden;
   });
   if (!finite) return corrupt("the model's embeddings are not finite: its weights or its description must be wrong");
-  return step(3 * tokens_.size());
+  return step(3 * own_tokens_.size());
 }
 
 Status Run::head() {
   if (model_.is_encoder()) return pooling();
   NWC_ASSIGN_OR_RETURN(const HeadWeights<float> weights, graph_.load_head());
-  NWC_ASSIGN_OR_RETURN(head_, head_statistics(weights, hidden_, options_.seed, runner_,
+  NWC_ASSIGN_OR_RETURN(head_, head_statistics(weights, hidden_, own_, options_.seed, ranks_, runner_,
                                               [this](uint64_t tokens) { return step(3 * tokens); }));
-  add_foreign_share(head_.row_importance);
   gradient_ = std::move(head_.gradient);
+  if (!ranks_.first()) return {};
+  head_.finish(static_cast<double>(num_tokens()));
+  add_foreign_share(head_.row_importance);
   if (is_tied(graph_)) return {};
   const TensorMoments moments{graph_.name(graph_.layout().head), &head_.activation.sum, &head_.fisher.sum,
                               normalized_importance(head_.row_importance), head_.fisher.effective.count()};
-  return write_moments(path(kHeadFile), hash_, std::span(&moments, 1));
+  return write(kHeadFile, std::span(&moments, 1));
 }
 
 /// Replaces the piece's gradient by the one in front of the block.
@@ -181,53 +219,50 @@ void Run::backward_piece(uint32_t layer, const LayerWeights<float>& weights, con
   const LayerGraph& graph = graph_.layer(layer);
   LayerPass<float>& pass = passes_[worker];
   RowMatrix<float>& in = inputs_[worker];
-  in = hidden_.middleRows(piece.begin, piece.tokens);
-  const RowMatrix<float> dy = gradient_.middleRows(piece.begin, piece.tokens);
+  in = hidden_.middleRows(piece.at, piece.tokens);
+  const RowMatrix<float> dy = gradient_.middleRows(piece.at, piece.tokens);
   RowMatrix<float> dx;
   pass.forward(graph, weights, in, piece.lengths);
   pass.backward(graph, weights, dy, &dx, nullptr);
-  gradient_.middleRows(piece.begin, piece.tokens) = dx;
+  gradient_.middleRows(piece.at, piece.tokens) = dx;
 }
 
 Status Run::backward(uint32_t layer) {
-  const std::string file = path(layer_file(layer));
-  NWC_TRY(store_.pop(&hidden_));
+  bool there = ranks_.first() && has_moments(path(layer_file(layer)), hash_);
+  NWC_TRY(share(ranks_, &there));
+  if (!own_tokens_.empty()) NWC_TRY(store_.pop(&hidden_));
   const LayerGraph& graph = graph_.layer(layer);
   NWC_ASSIGN_OR_RETURN(const LayerWeights<float> weights, graph_.load_layer(layer));
   std::optional<BlockStatistics> statistics;  // of a layer whose file an earlier run left, only the gradient is needed
-  if (!has_moments(file, hash_)) statistics.emplace(graph, options_.activations);
-  const uint64_t token_bytes = BlockStatistics::token_bytes(graph);
+  if (!there) statistics.emplace(graph, options_.activations);
 
-  for (size_t first = 0, last = 0; first < pieces_.size(); first = last) {
+  for (size_t round = 0; round < own_.rounds(); ++round) {
+    const std::span<const Piece> pieces = own_.round(round);
     Eigen::Index count = 0;
-    std::vector<Eigen::Index> at;
-    do {
-      at.push_back(count);
-      count += pieces_[last++].tokens;
-    } while (last < pieces_.size() && static_cast<uint64_t>(count + pieces_[last].tokens) * token_bytes <= kRoundBytes);
-    if (statistics) statistics->begin_round(count, last - first);
-    parallel_for(runner_, static_cast<uint32_t>(last - first), [&](uint32_t i, uint32_t worker) {
-      const Piece& piece = pieces_[first + i];
+    for (const Piece& piece : pieces) count += piece.tokens;
+    if (statistics) statistics->begin_round(count, pieces.size());
+    parallel_for(runner_, static_cast<uint32_t>(pieces.size()), [&](uint32_t i, uint32_t worker) {
+      const Piece& piece = pieces[i];
       backward_piece(layer, weights, piece, worker);
-      if (statistics) statistics->take(i, at[i], piece.lengths, passes_[worker]);
+      if (statistics) statistics->take(i, piece.at - pieces[0].at, piece.lengths, passes_[worker]);
     });
-    if (statistics) statistics->end_round(runner_);
+    if (statistics) NWC_TRY(statistics->end_round(ranks_, runner_));
     NWC_TRY(step(3 * static_cast<uint64_t>(count)));
   }
-  if (!statistics) return {};
+  if (!statistics || !ranks_.first()) return {};
   std::vector<std::string> names;
   for (size_t m = 0; m < graph.matrices().size(); ++m) names.push_back(graph_.matrix_name(layer, m));
-  return write_moments(file, hash_, statistics->finish(names, num_tokens()));
+  return write(layer_file(layer), statistics->finish(names, num_tokens()));
 }
 
 /// A row v of the embedding is the input wherever v stands in the text: an error d of it costs
 /// 1/2 * freq_v * d E[g g^T] d^T. Seen from the whole matrix, H = E[g g^T] / vocab and row_importance ~ freq_v. A tied
 /// head adds its own form; the sum of the two is brought back to one product by weighting rows with the traces.
 Status Run::embedding() {
-  if (model_.ends.encoder.embedding_norm) {  // what was added up lies in front of it
+  if (model_.ends.encoder.embedding_norm && !own_tokens_.empty()) {  // what was added up lies in front of it
     std::vector<uint32_t> lengths;
-    for (const Piece& piece : pieces_) lengths.insert(lengths.end(), piece.lengths.begin(), piece.lengths.end());
-    NWC_ASSIGN_OR_RETURN(const RowMatrix<float> sums, embed_sequences(graph_, tokens_, lengths));
+    for (const Piece& piece : own_.pieces) lengths.insert(lengths.end(), piece.lengths.begin(), piece.lengths.end());
+    NWC_ASSIGN_OR_RETURN(const RowMatrix<float> sums, embed_sequences(graph_, own_tokens_, lengths));
     NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph_.load_embedding_norm());
     RowMatrix<float> before;
     head_norm_backward(norm, sums, gradient_, &before);
@@ -235,12 +270,27 @@ Status Run::embedding() {
   }
   SecondMoment moment;
   moment.reset(gradient_.cols());
-  moment.x = &gradient_;
   SecondMoment* const only[] = {&moment};
-  add_moments(only, num_tokens(), runner_);
+  for (size_t round = 0; round < own_.rounds(); ++round) {
+    moment.parts.clear();
+    for (const Piece& piece : own_.round(round)) moment.parts.push_back({&gradient_, piece.at, piece.tokens, nullptr});
+    NWC_TRY(add_moments(only, ranks_, runner_));
+  }
+  std::vector<double> own_squares;
+  RowVector<float> aligned;  // else the order of additions would depend on where the row lies
+  for (Eigen::Index t = 0; t < num_own_tokens(); ++t) {
+    aligned = gradient_.row(t);
+    own_squares.push_back(double{aligned.squaredNorm()});
+  }
+  NWC_ASSIGN_OR_RETURN(const std::vector<double> squares, gather_by_token(own_squares));
+  std::vector<float> omega;
+  if (is_tied(graph_)) {
+    NWC_ASSIGN_OR_RETURN(omega, gather_by_token(head_.omega));
+  }
+  if (!ranks_.first()) return {};
   moment.finish(static_cast<double>(num_tokens()));
   EffectiveTokens effective;
-  for (Eigen::Index t = 0; t < num_tokens(); ++t) effective.add(double{gradient_.row(t).squaredNorm()});
+  for (const double square : squares) effective.add(square);
   if (graph_.has_positions()) NWC_TRY(positions(moment.sum, effective.count()));
   const float scale = model_.ends.embedding_scale;
   if (scale != 1) moment.sum *= scale * scale;
@@ -251,7 +301,7 @@ Status Run::embedding() {
   const std::string& name = graph_.name(graph_.layout().embedding);
   if (!is_tied(graph_)) {
     const TensorMoments out{name, nullptr, &moment.sum, normalized_importance(importance), effective.count()};
-    return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
+    return write(kEmbeddingFile, std::span(&out, 1));
   }
   const double trace = double{moment.sum.trace()}, head_trace = double{head_.fisher.sum.trace()};
   const std::vector<float> head_importance = normalized_importance(head_.row_importance);
@@ -260,12 +310,12 @@ Status Run::embedding() {
   }
   moment.sum += head_.fisher.sum;
   EffectiveTokens both;  // a token's weight is the sum of those on both sides
-  for (Eigen::Index t = 0; t < num_tokens(); ++t) {
-    const double own = double{gradient_.row(t).squaredNorm()} / effective.sum;
-    both.add(own * trace + double{head_.omega[static_cast<size_t>(t)]} / head_.fisher.effective.sum * head_trace);
+  for (size_t t = 0; t < squares.size(); ++t) {
+    const double own = squares[t] / effective.sum;
+    both.add(own * trace + double{omega[t]} / head_.fisher.effective.sum * head_trace);
   }
   const TensorMoments out{name, &head_.activation.sum, &moment.sum, normalized_importance(importance), both.count()};
-  return write_moments(path(kEmbeddingFile), hash_, std::span(&out, 1));
+  return write(kEmbeddingFile, std::span(&out, 1));
 }
 
 /// The same of learned positions. Every position counts alike: a text is cut into short sequences here, and that later
@@ -274,7 +324,7 @@ Status Run::positions(const RowMatrix<float>& moment, double effective_tokens) {
   const RowMatrix<float> fisher = moment / static_cast<float>(model_.ends.position_rows);
   const TensorMoments out{graph_.name(graph_.layout().positions), nullptr, &fisher,
                           std::vector<float>(model_.ends.position_rows, 1.0f), effective_tokens};
-  return write_moments(path(kPositionsFile), hash_, std::span(&out, 1));
+  return write(kPositionsFile, std::span(&out, 1));
 }
 
 }  // namespace
@@ -305,7 +355,7 @@ std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool a
 }
 
 Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
-                       const CalibrationOptions& options, const std::string& folder, Runner& runner,
+                       const CalibrationOptions& options, const std::string& folder, Ranks& ranks, Runner& runner,
                        const Progress& progress, const Logger& log) {
   Eigen::Index widest = graph.model().hidden_size;
   for (uint32_t l = 0; l < graph.num_layers(); ++l) {
@@ -316,7 +366,7 @@ Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens
                                     std::to_string(widest) + " inputs; at least " + std::to_string(2 * widest) +
                                     " determine their statistics");
   }
-  return Run(graph, tokens, index, options, folder, runner, progress).run();
+  return Run(graph, tokens, index, options, folder, ranks, runner, progress).run();
 }
 
 }  // namespace nwc

@@ -6,6 +6,7 @@
 #include "trainer/calib/calibration.h"
 #include "trainer/calib/calibration_files.h"
 #include "trainer/llm/model_graph.h"
+#include "trainer/parallel/ranks.h"
 
 namespace nwc {
 
@@ -13,9 +14,10 @@ namespace nwc {
 std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool activations);
 
 /// Writes the files of every tensor of `index` into `folder`, and keeps those of this calibration that are already
-/// there. The caller writes the index itself. errors: those of Calibration::run
+/// there. The caller writes the index itself. Ranks each take a part of the tokens; rank 0 has the sums and writes.
+/// errors: those of Calibration::run
 Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
-                       const CalibrationOptions& options, const std::string& folder, Runner& runner,
+                       const CalibrationOptions& options, const std::string& folder, Ranks& ranks, Runner& runner,
                        const Progress& progress, const Logger& log);
 
 }  // namespace nwc

@@ -1,12 +1,16 @@
 #include "trainer/calib/hidden_store.h"
 
 #include <cstdio>
+#include <filesystem>
 
 #include "runtime/base/reader.h"
 #include "trainer/data/atomic_file.h"
 
 namespace nwc {
 namespace {
+
+constexpr const char* kPrefix = "/hidden-";
+constexpr const char* kSuffix = ".scratch";
 
 uint64_t num_bytes(Eigen::Index rows, Eigen::Index cols) { return static_cast<uint64_t>(rows * cols) * sizeof(float); }
 
@@ -19,7 +23,17 @@ HiddenStore::~HiddenStore() {
 }
 
 std::string HiddenStore::path(size_t boundary) const {
-  return folder_ + "/hidden-" + std::to_string(boundary) + ".scratch";
+  return folder_ + kPrefix + std::to_string(rank_) + "-" + std::to_string(boundary) + kSuffix;
+}
+
+void HiddenStore::remove_left(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    const std::string path = at->path().string();
+    std::error_code ignored;
+    if (path.starts_with(folder + kPrefix) && path.ends_with(kSuffix)) fs::remove(path, ignored);
+  }
 }
 
 Status HiddenStore::push(const RowMatrix<float>& hidden) {

@@ -10,13 +10,18 @@
 
 namespace nwc {
 
-/// The files are temporary. They are removed with the store; files that an interrupted run has left are overwritten.
+/// The files are temporary. They are removed with the store; those that an interrupted run has left, by remove_left().
 class HiddenStore {
  public:
-  HiddenStore(std::string folder, uint64_t memory_bytes) : folder_(std::move(folder)), left_bytes_(memory_bytes) {}
+  /// rank: whose states these are, of those that share the folder
+  HiddenStore(std::string folder, uint32_t rank, uint64_t memory_bytes)
+      : folder_(std::move(folder)), rank_(rank), left_bytes_(memory_bytes) {}
   ~HiddenStore();
   HiddenStore(const HiddenStore&) = delete;
   HiddenStore& operator=(const HiddenStore&) = delete;
+
+  /// Removes what earlier stores have left in the folder, of all ranks.
+  static void remove_left(const std::string& folder);
 
   /// Keeps the states [tokens][hidden] at the next boundary between blocks. The first call is boundary 0. errors: kIo
   Status push(const RowMatrix<float>& hidden);
@@ -30,7 +35,8 @@ class HiddenStore {
   };
   std::string path(size_t boundary) const;
 
-  std::string folder_;
+  const std::string folder_;
+  const uint32_t rank_;
   uint64_t left_bytes_;
   std::vector<Entry> entries_;
 };

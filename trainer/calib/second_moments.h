@@ -6,6 +6,7 @@
 
 #include "runtime/base/thread_pool.h"
 #include "trainer/nn/matrix.h"
+#include "trainer/parallel/ranks.h"
 
 namespace nwc {
 
@@ -24,13 +25,19 @@ struct EffectiveTokens {
   double count() const { return squares > 0 ? sum * sum / squares : 0; }
 };
 
+/// Tokens that are added together: those of one piece of the text. A piece is what ranks and threads are dealt, so that
+/// the order of all additions follows from the text alone.
+struct MomentPart {
+  const RowMatrix<float>* x = nullptr;  ///< [begin + count or more][n]
+  Eigen::Index begin = 0, count = 0;    ///< rows of x
+  const float* weight = nullptr;        ///< [count], or null: all 1
+};
+
 /// sum = sum over tokens t of weight_t * x_t x_t^T. Only the lower triangle is kept until finish().
 struct SecondMoment {
-  const RowMatrix<float>* x = nullptr;  ///< [tokens or more][n]; read by add_moments only
-  const float* weight = nullptr;        ///< [tokens], or null: all 1
-  Eigen::Index count = -1;              ///< tokens of x that are added, where they are other ones than in other sums
-  RowMatrix<float> sum;                 ///< [n][n]
-  EffectiveTokens effective;            ///< by their weights; without weights nothing
+  std::vector<MomentPart> parts;  ///< of this rank, in the text's order; read by add_moments only
+  RowMatrix<float> sum;           ///< [n][n]
+  EffectiveTokens effective;      ///< by their weights; without weights nothing
 
   void reset(Eigen::Index n) {
     sum.setZero(n, n);
@@ -40,8 +47,9 @@ struct SecondMoment {
   void finish(double tokens);
 };
 
-/// Adds the first `tokens` rows of every x, or as many as it says. The additions happen in an order that does not
-/// depend on the threads.
-void add_moments(std::span<SecondMoment* const> moments, Eigen::Index tokens, Runner& runner);
+/// Adds the parts of all ranks, those of rank 0 first, to the sums that rank 0 has, and leaves the result there. The
+/// additions happen in an order that does not depend on threads or ranks: a sum goes from rank to rank, and each adds
+/// its own parts. Bands of rows follow one another, so that all ranks are at work. errors: those of Ranks
+Status add_moments(std::span<SecondMoment* const> moments, Ranks& ranks, Runner& runner);
 
 }  // namespace nwc
