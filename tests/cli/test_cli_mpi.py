@@ -134,6 +134,13 @@ class Mpi(CliCase):
     def test_what_is_wrong_is_said_once(self):
         done = self.run_ranks(2, "compress", self.work / "no-such-model", *FAST, "-o", self.work / "x.nwc", code=1)
         self.assertEqual(done.stderr.count("no-such-model"), 1, done.stderr)
+        # What only one rank meets is said by that one, with its number.
+        args = [*FAST, "--calib", "none", "-o", str(self.work / "x.nwc")]
+        second = [":", "-n", "1", str(NWC), "compress", str(self.work / "only-here"), *map(str, args)]
+        done = self.run_ranks(1, "compress", self.model, *args, *second, code=1)
+        self.assertIn("only-here", done.stderr)
+        self.assertIn("(rank 1 of 2, on ", done.stderr)
+        self.assertFalse(list(self.work.iterdir()))
         done = self.run_ranks(2, "compress", self.model, "-o", "x.nwc", "--no-such-option", code=USAGE)
         self.assertEqual(done.stderr.count("--no-such-option"), 1, done.stderr)
         done = self.run_ranks(2, "info", self.model, code=USAGE)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "trainer/parallel/message.h"
 #include "trainer/parallel/relay.h"
 
 namespace nwc {
@@ -11,8 +12,6 @@ namespace {
 /// Rows of a sum that one task computes; tokens that it takes at a time.
 constexpr Eigen::Index kBand = 128;
 constexpr Eigen::Index kTokens = 1024;
-/// Bands that go from rank to rank in one message: as many as a machine may have threads.
-constexpr size_t kBandsTogether = 64;
 
 struct Band {
   SecondMoment* moment;
@@ -93,7 +92,9 @@ Status add_moments(std::span<SecondMoment* const> moments, Ranks& ranks, Runner&
   }
   // The longest bands first, so that no thread ends up alone with one.
   std::stable_sort(bands.begin(), bands.end(), [](const Band& a, const Band& b) { return a.begin > b.begin; });
-  const size_t together = ranks.alone() ? std::max<size_t>(1, bands.size()) : kBandsTogether;
+  // As many bands as rank 0 has threads go from rank to rank together: fewer would leave threads idle, more ranks.
+  size_t together = ranks.alone() ? std::max<size_t>(1, bands.size()) : runner.num_workers();
+  NWC_TRY(share(ranks, &together));
   const auto group = [&](size_t at) { return std::span(bands).subspan(at, std::min(together, bands.size() - at)); };
   std::vector<RowMatrix<float>> scratch(runner.num_workers());
   for (size_t at = 0; at < bands.size(); at += together) {
