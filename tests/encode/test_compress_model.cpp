@@ -7,6 +7,7 @@
 #include "runtime/codec/tensor_decode.h"
 #include "tests/encode/synthetic_codec.h"
 #include "tests/encode/test_source.h"
+#include "tests/parallel/local_ranks.h"
 #include "trainer/encode/encoder.h"
 
 namespace nwc {
@@ -128,6 +129,35 @@ TEST(CompressModel, SameBytesAtAnyThreadCount) {
   }
   EXPECT_EQ(files[0], files[1]);
   EXPECT_EQ(files[0], files[2]);
+}
+
+/// The file that so many ranks make of a model; each rank has the same errors.
+std::vector<uint8_t> compressed_by_ranks(const ModelSource& source, CompressOptions options, uint32_t size) {
+  const TemporaryFolder folder;
+  options.min_elements = 256;
+  options.threads = 1;
+  options.choices.quantizer.trellis_bits = 2;  // quick
+  testing::run_as_ranks(size, [&](Ranks& ranks) {
+    CompressOptions own = options;
+    own.ranks = &ranks;
+    const std::string path = ranks.first() ? folder.file("r.nwc") : std::string();
+    EXPECT_EQ(compress(source, path, own).status().code(),
+              options.file_bytes == 1 ? StatusCode::kInvalidArgument : StatusCode::kOk);
+  });
+  return read_file(folder.file("r.nwc"));
+}
+
+TEST(CompressModel, SameBytesAtAnyNumberOfRanks) {
+  const MemorySource odd = odd_model();
+  MemorySource nothing_to_code;
+  nothing_to_code.add_f32("zero", {64, 64}, std::vector<float>(64 * 64, 0.0f));
+  CompressOptions too_small;
+  too_small.file_bytes = 1;
+  const std::vector<uint8_t> alone = compressed_by_ranks(odd, {}, 1);
+  EXPECT_TRUE(compressed_by_ranks(odd, {}, 2) == alone);
+  EXPECT_TRUE(compressed_by_ranks(odd, {}, 7) == alone);  // one has nothing to code
+  EXPECT_TRUE(compressed_by_ranks(odd, too_small, 2).empty());
+  EXPECT_TRUE(compressed_by_ranks(nothing_to_code, {}, 2) == compressed_by_ranks(nothing_to_code, {}, 1));
 }
 
 TEST(CompressModel, IdealBitsAreThoseOfTheFile) {
