@@ -84,6 +84,7 @@ nlohmann::json run_session(const MixtureOptions& o) {
       {"hit_rate", hits + misses == 0 ? 1.0 : hits / (hits + misses)},
       {"read_bytes_per_token", per_token(first.bytes_read, last.bytes_read)},
       {"stall_seconds_per_token", (last.stall_seconds - first.stall_seconds) / o.tokens},
+      {"read_seconds_per_token", (last.read_seconds - first.read_seconds) / o.tokens},
       {"prefetch_used", predicted == 0 ? 0.0 : per_token(first.predicted_used, last.predicted_used) / predicted},
       {"expert_slots", plan.num_expert_slots},
       {"experts", plan.num_experts},
@@ -93,6 +94,16 @@ nlohmann::json run_session(const MixtureOptions& o) {
   nwc_session_destroy(session);
   nwc_model_destroy(model);
   return json;
+}
+
+/// What the plan expects, without a session.
+nwc_session_estimate estimate_of(const MixtureOptions& o, uint64_t budget) {
+  nwc_model* const model = open_model(o.model);
+  nwc_session_params params = params_of(o);
+  params.memory_budget_bytes = budget;
+  const nwc_session_estimate estimate = make_estimate(model, params);
+  nwc_model_destroy(model);
+  return estimate;
 }
 
 /// What a child does.
@@ -143,6 +154,8 @@ void run_mixture(const MixtureOptions& o) {
       if (kind == "nwc") r.bpw = info.bpw_file;
       if (!report.wanted(r)) continue;
       const double copy = report.copy_seconds_per_byte(false);
+      nwc_session_estimate expected{};
+      if (kind == "nwc") expected = estimate_of(o, budget);
       std::vector<double> medians;
       nlohmann::json json;
       for (uint32_t i = 0; i < o.repeat; ++i) {
@@ -165,6 +178,10 @@ void run_mixture(const MixtureOptions& o) {
       r.extra.emplace_back("tokens_per_second", 1 / r.seconds_median);
       for (const auto& [key, value] : json.items())
         if (value.is_number()) r.extra.emplace_back(key, value.get<double>());
+      if (kind == "nwc") {
+        r.extra.emplace_back("expected_tokens_per_second", 1 / expected.seconds_per_token);
+        r.extra.emplace_back("expected_hit_rate", expected.expert_hits);
+      }
       report.add(r);
       char line[256];
       std::snprintf(
@@ -172,6 +189,10 @@ void run_mixture(const MixtureOptions& o) {
           1 / r.seconds_median, 100 * json.value("hit_rate", 0.0), 1e-6 * json.value("read_bytes_per_token", 0.0),
           (json.value("peak_bytes", 0.0) - json.value("before_bytes", 0.0)) / (1 << 20),
           json.value("plan_bytes", 0.0) / (1 << 20));
+      report.note(line);
+      if (kind != "nwc") continue;
+      std::snprintf(line, sizeof line, "  the plan expected %.2f tokens/s, %.1f %% hits",
+                    1 / expected.seconds_per_token, 100 * expected.expert_hits);
       report.note(line);
     }
     if (mapped_seconds != 0 && own_seconds != 0) {

@@ -19,6 +19,15 @@ nwc_model* open_model(const std::string& path) {
   });
 }
 
+nwc_session_estimate make_estimate(const nwc_model* model, const nwc_session_params& params) {
+  return made([&](const nwc_error_detail* detail) {
+    nwc_session_estimate estimate;
+    nwc_session_estimate_init(&estimate);
+    const nwc_status status = nwc_session_make_estimate(model, &params, detail, &estimate);
+    return std::pair(status, estimate);
+  });
+}
+
 nwc_session_plan make_plan(const nwc_model* model, const nwc_session_params& params) {
   return made([&](const nwc_error_detail* detail) {
     nwc_session_plan plan;

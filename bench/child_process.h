@@ -34,6 +34,7 @@ auto made(const F& make) {
 
 nwc_model* open_model(const std::string& path);
 nwc_session_plan make_plan(const nwc_model* model, const nwc_session_params& params);
+nwc_session_estimate make_estimate(const nwc_model* model, const nwc_session_params& params);
 nwc_session* create_session(const nwc_model* model, const nwc_session_params& params);
 /// name: of weight_forms(); any other: what sessions choose.
 nwc_precision precision_named(const std::string& name);

@@ -277,9 +277,11 @@ void print_speed(const nwc_session* session, const nwc_session_plan& plan, size_
   nwc_expert_stats_init(&experts);
   if (plan.num_experts == 0 || nwc_session_get_expert_stats(session, &experts) != NWC_STATUS_OK) return;
   const uint64_t needed = experts.hits + experts.misses;
-  fmt::print(stderr, "experts: {:.1f} % of {} lay in memory, {} read for the others in {:.2f} s\n",
+  fmt::print(stderr,
+             "experts: {:.1f} % of {} lay in memory, {} read for the others and decoded in {:.2f} s, {:.2f} s "
+             "of that waiting for the disk\n",
              needed != 0 ? 100.0 * static_cast<double>(experts.hits) / static_cast<double>(needed) : 0, needed,
-             format_bytes(experts.bytes_read), experts.stall_seconds);
+             format_bytes(experts.bytes_read), experts.stall_seconds, experts.read_seconds);
 }
 
 nlohmann::json experts_json(const nwc_session* session) {
@@ -290,6 +292,7 @@ nlohmann::json experts_json(const nwc_session* session) {
           {"misses", experts.misses},
           {"bytes_read", experts.bytes_read},
           {"stall_seconds", experts.stall_seconds},
+          {"read_seconds", experts.read_seconds},
           {"predicted", experts.predicted},
           {"predicted_used", experts.predicted_used}};
 }

@@ -29,17 +29,32 @@ nlohmann::json estimate_json(const nwc_session_estimate& e) {
           {"load_seconds", e.load_seconds},
           {"decode_seconds_per_token", e.decode_seconds_per_token},
           {"multiply_seconds_per_token", e.multiply_seconds_per_token},
+          {"expert_hits", e.expert_hits},
+          {"read_bytes_per_second", e.read_bytes_per_second},
+          {"read_bytes_per_token", e.read_bytes_per_token},
+          {"read_seconds_per_token", e.read_seconds_per_token},
           {"seconds_per_token", e.seconds_per_token}};
 }
 
 std::string estimate_text(const nwc_session_estimate& e) {
+  std::string experts;
+  if (e.expert_hits < 1) {
+    experts = fmt::format("  experts: {:.0f} % expected in memory, {} a token read for the others", 100 * e.expert_hits,
+                          format_bytes(e.read_bytes_per_token));
+    if (e.read_bytes_per_second > 0)
+      experts += fmt::format(", in {} at {}/s", format_seconds(e.read_seconds_per_token),
+                             format_bytes(static_cast<uint64_t>(e.read_bytes_per_second)));
+    experts += "\n";
+  }
   return fmt::format(
-      "  expected: {} to decode what stays; {} per token, of which {} for decoding {} weights and {} for products\n"
-      "  measured: {} decoded ({:.0f} multiply-accumulates per weight), {}/s of decoded weights multiplied\n",
-      format_seconds(e.load_seconds), format_seconds(e.seconds_per_token), format_seconds(e.decode_seconds_per_token),
-      format_count(e.weights_per_token), format_seconds(e.multiply_seconds_per_token),
-      format_weight_rate(e.decode_weights_per_second), e.mac_per_weight,
-      format_bytes(static_cast<uint64_t>(e.memory_bytes_per_second)));
+             "  expected: {} to decode what stays; {} per token, of which {} for decoding {} weights and {} for "
+             "products\n"
+             "  measured: {} decoded ({:.0f} multiply-accumulates per weight), {}/s of decoded weights multiplied\n",
+             format_seconds(e.load_seconds), format_seconds(e.seconds_per_token),
+             format_seconds(e.decode_seconds_per_token), format_count(e.weights_per_token),
+             format_seconds(e.multiply_seconds_per_token), format_weight_rate(e.decode_weights_per_second),
+             e.mac_per_weight, format_bytes(static_cast<uint64_t>(e.memory_bytes_per_second))) +
+         experts;
 }
 
 bool is_slow(const nwc_session_estimate& e, double seconds) {

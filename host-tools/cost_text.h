@@ -14,7 +14,7 @@ std::string format_seconds(double seconds);
 std::string format_weight_rate(double weights_per_second);
 
 nlohmann::json estimate_json(const nwc_session_estimate& estimate);
-/// Returns two indented lines with their line ends.
+/// Returns two indented lines with their line ends, and a third for experts that are read when they are needed.
 std::string estimate_text(const nwc_session_estimate& estimate);
 
 /// True if a token takes longer than `seconds`, or loading thirty times as long.

@@ -63,16 +63,18 @@ class FileReader : public Reader {
     }
     return {};
   }
-  void will_read(uint64_t offset, uint64_t size) const override {
 #if defined(POSIX_FADV_WILLNEED)
+  void will_read(uint64_t offset, uint64_t size) const override { advise(offset, size, POSIX_FADV_WILLNEED); }
+  void forget(uint64_t offset, uint64_t size) const override { advise(offset, size, POSIX_FADV_DONTNEED); }
+
+ private:
+  // A hint: whatever comes of it, reads say what is wrong.
+  void advise(uint64_t offset, uint64_t size, int advice) const {
     if (offset >= size_ || size == 0) return;
-    // A hint: whatever comes of it, reads say what is wrong.
     const uint64_t part = std::min(size, size_ - offset);
-    static_cast<void>(posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(part), POSIX_FADV_WILLNEED));
-#else
-    static_cast<void>(offset), static_cast<void>(size);
-#endif
+    static_cast<void>(posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(part), advice));
   }
+#endif
 
  private:
   int fd_;
@@ -99,6 +101,7 @@ class CallbackReader : public Reader {
 
 const uint8_t* Reader::view(uint64_t, uint64_t) const { return nullptr; }
 void Reader::will_read(uint64_t, uint64_t) const {}
+void Reader::forget(uint64_t, uint64_t) const {}
 
 std::unique_ptr<Reader> make_memory_reader(Bytes bytes) { return std::make_unique<MemoryReader>(bytes); }
 

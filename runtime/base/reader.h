@@ -23,6 +23,9 @@ class Reader {
   virtual const uint8_t* view(uint64_t offset, uint64_t size) const;
   /// The range will be read soon: where the source is slow, it may begin to fetch it. Any range; returns at once.
   virtual void will_read(uint64_t offset, uint64_t size) const;
+  /// What the system keeps of the range in its page cache is of no use here: whoever measures how fast the source is
+  /// asks for that. Any range; a hint.
+  virtual void forget(uint64_t offset, uint64_t size) const;
 };
 
 /// Does not own the bytes.

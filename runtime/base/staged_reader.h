@@ -17,6 +17,7 @@ class StagedReader final : public Reader {
   Status read(uint64_t offset, MutableBytes out) const override;
   const uint8_t* view(uint64_t offset, uint64_t size) const override { return source_->view(offset, size); }
   void will_read(uint64_t offset, uint64_t size) const override { source_->will_read(offset, size); }
+  void forget(uint64_t offset, uint64_t size) const override { source_->forget(offset, size); }
 
   /// Where the bytes come from.
   const Reader& source() const { return *source_; }

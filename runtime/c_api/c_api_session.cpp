@@ -274,6 +274,7 @@ nwc_status nwc_session_get_expert_stats(const nwc_session* session, nwc_expert_s
     out.misses = stats.misses;
     out.bytes_read = stats.bytes_read;
     out.stall_seconds = stats.stall_seconds;
+    out.read_seconds = stats.read_seconds;
     out.predicted = stats.predicted;
     out.predicted_used = stats.predicted_used;
     return write_struct(out, "nwc_expert_stats", out_stats);

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "runtime/engine/device_rates.h"
+#include "runtime/engine/expert_rate.h"
 #include "runtime/engine/file_layout.h"
 #include "runtime/engine/held_weights.h"
 #include "runtime/engine/kernels_cpu.h"
@@ -30,22 +31,36 @@ double memory_rate(Runner& runner) {
   return 2.0 * kProbeRows * kProbeCols / std::max(best, 1e-9);
 }
 
-/// A token multiplies by the experts that it takes. Of those the plan keeps a share, which is taken to be what is found
-/// in memory: routers spread tokens evenly, more or less, so that the true share is higher.
-void add_experts(const ModelLayout& layout, const MemoryPlan& plan, SessionCost* cost, uint64_t* multiplied) {
+/// A token multiplies by the experts that it takes. Some are found in memory, and the others are read and decoded.
+void add_experts(const NwcFile& file, const ModelLayout& layout, const MemoryPlan& plan, SessionCost* cost,
+                 uint64_t* multiplied) {
+  if (plan.num_experts == 0) return;
   const bool all = plan.expert_slots == plan.num_experts;
-  const double missing = plan.num_experts == 0 ? 0 : 1 - static_cast<double>(plan.expert_slots) / plan.num_experts;
+  const double share = static_cast<double>(plan.expert_slots) / plan.num_experts;
+  double used_experts = 0, found_experts = 0, read_bytes = 0;
   for (uint32_t l = 0; l < layout.layers.size(); ++l) {
     const LayerLayout& layer = layout.layers[l];
-    const uint64_t used = layer.expert_elements * layout.block(l).experts.per_token;
-    *multiplied += used;
-    if (all) cost->resident_weights += layer.expert_elements * layer.num_experts();
-    cost->weights_per_token += static_cast<uint64_t>(missing * static_cast<double>(used));
+    const uint32_t count = layer.num_experts();
+    if (count == 0) continue;
+    const uint32_t per_token = layout.block(l).experts.per_token;
+    const double hits = expected_expert_hits(share, count), missing = (1 - hits) * per_token;
+    used_experts += per_token;
+    found_experts += hits * per_token;
+    *multiplied += layer.expert_elements * per_token;
+    if (all) cost->resident_weights += layer.expert_elements * count;
+    cost->weights_per_token += static_cast<uint64_t>(missing * static_cast<double>(layer.expert_elements));
+    uint64_t stored = 0;
+    for (uint32_t e = 0; e < count; ++e) {
+      for (const PlacedMatrix& m : layer.expert(e)) stored += file.tensors()[m.tensor].size;
+    }
+    read_bytes += missing * static_cast<double>(stored) / count;
   }
+  cost->expert_hits = found_experts / used_experts;
+  cost->read_bytes_per_token = static_cast<uint64_t>(read_bytes);
 }
 
-double seconds(uint64_t weights, double per_second) {
-  return per_second > 0 ? static_cast<double>(weights) / per_second : 0;
+double seconds(uint64_t amount, double per_second) {
+  return per_second > 0 ? static_cast<double>(amount) / per_second : 0;
 }
 
 }  // namespace
@@ -86,12 +101,13 @@ Result<SessionCost> session_cost(const NwcFile& file, const MemoryPlan& plan, Dt
   };
   for (uint32_t l = 0; l < layout.layers.size(); ++l)
     for (const PlacedMatrix& m : layout.layers[l].matrices) add(m.tensor, l < plan.resident_layers, true);
-  add_experts(layout, plan, &cost, &multiplied);
+  add_experts(file, layout, plan, &cost, &multiplied);
   if (layout.has_head()) add(layout.head, plan.head_resident, true);
   if (layout.has_embedding() && layout.head != layout.embedding) add(layout.embedding, plan.embedding_resident, false);
   cost.load_seconds = seconds(cost.resident_weights, rates.decoded_weights);
   cost.decode_seconds_per_token =
       seconds(cost.weights_per_token, plan.mode == SessionMode::kFused ? rates.fused_weights : rates.decoded_weights);
+  cost.read_seconds_per_token = seconds(cost.read_bytes_per_token, rates.read_bytes);
   if (const double rate = plan.integers == IntegerWeights::kQ8 ? plan.q8_per_second : plan.packed_per_second;
       plan.integers != IntegerWeights::kNone && rate > 0) {
     cost.multiply_seconds_per_token = seconds(multiplied, rate);

@@ -4,7 +4,9 @@
 #include <set>
 #include <thread>
 
+#include "runtime/engine/expert_rate.h"
 #include "runtime/engine/expert_reads.h"
+#include "runtime/engine/session_cost.h"
 #include "tests/engine/family_fixture.h"
 
 namespace nwc::test {
@@ -156,6 +158,71 @@ TEST(ExpertReads, AFileThatIsCut) {
   const Status again = bench.session->eval(tokens.subspan(half), LogitsWanted::kAll, logits);
   ASSERT_TRUE(again.ok()) << again.message();
   EXPECT_EQ(logits, std::vector<float>(wanted.end() - static_cast<ptrdiff_t>(logits.size()), wanted.end()));
+}
+
+TEST(ExpertRate, FewExpertsAreUsedEvenly) {
+  EXPECT_EQ(expected_expert_hits(1, 8), 1);
+  EXPECT_EQ(expected_expert_hits(1, 128), 1);
+  EXPECT_EQ(expected_expert_hits(0.5, 8), 0.5);
+  EXPECT_NEAR(expected_expert_hits(0.25, 128), 0.81, 0.005);  // as published (bench/routing.h)
+  EXPECT_EQ(expected_expert_hits(0, 128), 0);
+}
+
+TEST(ExpertRate, IsMeasuredOfExpertsAllOverTheFile) {
+  if (family_names().front() == kNoFixtures) GTEST_SKIP() << "tests/fixtures/families is not here";
+  const FamilyFixture f = make_family("mixtral");
+  const PlainModel model = load_model(f.folder);
+  const std::string path = f.kept->file("model.nwc");
+  write_file(model, path);
+  const std::unique_ptr<NwcFile> file = open_file(path);
+  ASSERT_NE(file, nullptr);
+  const SessionParams params = reads_ahead(f, *file);
+  const auto plan = plan_session(*file, params);
+  ASSERT_TRUE(plan.ok());
+  // Every expert is read once, as there are few.
+  auto plain = open_file_reader(path);
+  ASSERT_TRUE(plain.ok());
+  std::mutex mutex;
+  std::multiset<uint64_t> offsets;
+  bool fails = false;
+  auto watched = NwcFile::open(make_callback_reader((*plain)->size(), [&](uint64_t offset, void* out, size_t size) {
+    std::lock_guard lock(mutex);
+    offsets.insert(offset);
+    return !fails && (*plain)->read(offset, {static_cast<uint8_t*>(out), size}).ok();
+  }));
+  ASSERT_TRUE(watched.ok());
+  offsets.clear();
+  const auto rate = measure_expert_read_rate(**watched, *plan);
+  ASSERT_TRUE(rate.ok()) << rate.status().message();
+  EXPECT_GT(*rate, 0);
+  const auto layout = resolve_file_layout(**watched);
+  std::multiset<uint64_t> wanted;
+  for (const LayerLayout& layer : layout->layers) {
+    for (const PlacedMatrix& m : layer.expert_matrices) wanted.insert(stored_range(**watched, m.tensor).first);
+  }
+  EXPECT_EQ(offsets, wanted);
+  fails = true;
+  EXPECT_EQ(measure_expert_read_rate(**watched, *plan).status().code(), StatusCode::kIo);
+  MemoryPlan none = *plan;
+  none.experts_read_ahead = 0;
+  EXPECT_EQ(*measure_expert_read_rate(*file, none), 0);
+
+  // A token takes two experts of each layer, and finds them by their share.
+  const SessionRates rates{.decoded_weights = 1e6, .fused_weights = 1e6, .memory_bytes = 1e8, .read_bytes = 1e3};
+  const auto cost = session_cost(*file, *plan, Dtype::kF32, rates);
+  ASSERT_TRUE(cost.ok());
+  const double share = static_cast<double>(plan->expert_slots) / plan->num_experts;
+  EXPECT_DOUBLE_EQ(cost->expert_hits, share);
+  uint64_t stored = 0;
+  for (const LayerLayout& layer : layout->layers) {
+    for (const PlacedMatrix& m : layer.expert_matrices) stored += file->tensors()[m.tensor].size;
+  }
+  const uint32_t experts = layout->layers[0].num_experts();
+  EXPECT_NEAR(static_cast<double>(cost->read_bytes_per_token),
+              (1 - share) * 2.0 / experts * static_cast<double>(stored), 1);
+  EXPECT_DOUBLE_EQ(cost->read_seconds_per_token, static_cast<double>(cost->read_bytes_per_token) / 1e3);
+  EXPECT_DOUBLE_EQ(cost->seconds_per_token(), cost->read_seconds_per_token + cost->multiply_seconds_per_token)
+      << "reading takes longer than decoding";
 }
 
 /// A program's own reader is called by several threads, and only while a call lasts.

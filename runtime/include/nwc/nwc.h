@@ -627,6 +627,7 @@ typedef struct nwc_expert_stats {
   double stall_seconds;    /* in which the tokens waited for them */
   uint64_t predicted;      /* experts whose stored bytes were asked for before it was known that they are needed */
   uint64_t predicted_used; /* of these, needed ones */
+  double read_seconds;     /* of the stall, the time in which nothing had been read that could be decoded */
 } nwc_expert_stats;
 static inline void nwc_expert_stats_init(nwc_expert_stats* stats) {
   memset(stats, 0, sizeof *stats);
@@ -794,6 +795,12 @@ typedef struct nwc_session_estimate {
   double decode_seconds_per_token;
   double multiply_seconds_per_token;
   double seconds_per_token; /* the sum of both; attention and the embedding look-up are left out */
+  /* Of a mixture whose experts do not all stay decoded. They are read while others are decoded, so that a token takes
+   * the longer of the two. */
+  double expert_hits;            /* the share of a token's experts that is expected to lie in memory; 1: all */
+  double read_bytes_per_second;  /* measured, of experts read from the file ahead; 0: not read ahead */
+  uint64_t read_bytes_per_token; /* for the others, of the file */
+  double read_seconds_per_token;
 } nwc_session_estimate;
 static inline void nwc_session_estimate_init(nwc_session_estimate* estimate) {
   memset(estimate, 0, sizeof *estimate);
