@@ -57,7 +57,9 @@ struct alignas(64) ColumnGroup {
 struct alignas(64) LaneStates {
   uint32_t state[kNumLanes];
   const uint8_t* next;  ///< first word not used
-  const uint8_t* end;
+  const uint8_t* end;   ///< of the words
+  const uint8_t*
+      limit;  ///< renormalisation takes no word from here on: `end` with free states, else what is never reached
   uint8_t context[kChunk];                    ///< of each step of the current row block: below kNumContexts
   alignas(64) uint8_t trellis[kMaxTileCols];  ///< state of each column's trellis
 };

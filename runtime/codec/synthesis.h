@@ -15,8 +15,8 @@ void synthesize_chunks(CpuLevel cpu, const CodecRecord& codec, std::span<const i
                        std::span<float> y);
 
 /// The first block's weight and the input's at once: weight (input_weight z + input_bias) + bias is
-/// (weight input_weight) z + (weight input_bias + bias), where the product has 16 columns in place of the weight's w. The
-/// scalar reference does without.
+/// (weight input_weight) z + (weight input_bias + bias), where the product has 16 columns in place of the weight's w.
+/// The scalar reference does without.
 struct FoldedBlock {
   std::vector<float> weight, bias;  ///< [w][16], [w]; empty without blocks
 };

@@ -14,7 +14,7 @@ uint16_t take_word(LaneStates* t) {
 }
 
 void renormalise(LaneStates* t, uint32_t lane) {
-  if (t->state[lane] < kRansLow) t->state[lane] = t->state[lane] << 16 | take_word(t);
+  if (t->state[lane] < kRansLow && t->next < t->limit) t->state[lane] = t->state[lane] << 16 | take_word(t);
 }
 
 // One step of sections 5.3 and 5.6, the readable twin of the SIMD kernels.

@@ -176,16 +176,20 @@ struct Avx2 {
     *low = sum;
     *high = _mm256_add_epi16(_mm256_add_epi16(upper, _mm256_set1_epi16(1)), no_carry);
   }
-  [[gnu::always_inline]] static inline void renormalise(const Active& active, Half* low, Half* high,
-                                                        const uint8_t** next) {
+  [[gnu::always_inline]] static inline bool renormalise(const Active& active, Half* low, Half* high,
+                                                        const uint8_t** next, const uint8_t* limit) {
     __m256i take[2], words[2];
     for (int h = 0; h < 2; ++h)
       take[h] = _mm256_and_si256(_mm256_cmpeq_epi16(high[h], _mm256_setzero_si256()), active.lanes[h]);
-    take_words(take, words, next);
+    const uint8_t* after = *next;
+    take_words(take, words, &after);
+    if (__builtin_expect(after > limit, 0)) return false;
+    *next = after;
     for (int h = 0; h < 2; ++h) {
       high[h] = _mm256_blendv_epi8(high[h], low[h], take[h]);
       low[h] = _mm256_blendv_epi8(low[h], words[h], take[h]);
     }
+    return true;
   }
   static Half unless_escape(Half bits, Half freq) { return _mm256_andnot_si256(_mm256_srai_epi16(freq, 15), bits); }
   // There are no shifts of 16-bit lanes by as many bits each: multiplications by powers of two, for up to 7 bits.

@@ -131,12 +131,16 @@ struct Avx512 {
     *low = sum;
     *high = _mm512_mask_sub_epi16(upper, carry, upper, _mm512_set1_epi16(-1));
   }
-  [[gnu::always_inline]] static inline void renormalise(Active active, Half* low, Half* high, const uint8_t** next) {
+  [[gnu::always_inline]] static inline bool renormalise(Active active, Half* low, Half* high, const uint8_t** next,
+                                                        const uint8_t* limit) {
     const __mmask32 take = _mm512_mask_testn_epi16_mask(active, *high, *high);
     const __m512i words = _mm512_loadu_si512(*next);
-    *next += 2 * static_cast<unsigned>(_mm_popcnt_u32(take));
+    const uint8_t* const after = *next + 2 * static_cast<unsigned>(_mm_popcnt_u32(take));
+    if (__builtin_expect(after > limit, 0)) return false;
+    *next = after;
     *high = _mm512_mask_mov_epi16(*high, take, *low);
     *low = _mm512_mask_expand_epi16(*low, take, words);
+    return true;
   }
   static Half unless_escape(Half bits, Half freq) { return _mm512_maskz_mov_epi16(~_mm512_movepi16_mask(freq), bits); }
   static void take_raw(Half bits, Half* k, Half* low, Half* high) {

@@ -58,8 +58,10 @@ struct Takers {
   return vreinterpretq_u16_u8(vqtbl1q_u8(vld1q_u8(next + 2 * before), order));
 }
 
-// States below 2^16: state = state << 16 | next word, in order of lanes.
-[[gnu::always_inline]] inline void renormalise_lanes(uint8x8_t active, uint32x4_t* states, const uint8_t** next) {
+// States below 2^16: state = state << 16 | next word, in order of lanes. False, and nothing has changed, if that takes
+// words beyond the limit.
+[[gnu::always_inline]] inline bool renormalise_lanes(uint8x8_t active, uint32x4_t* states, const uint8_t** next,
+                                                     const uint8_t* limit) {
   uint16x8_t low[kHalves];
 #pragma GCC unroll 4
   for (int h = 0; h < kHalves; ++h) {
@@ -69,6 +71,8 @@ struct Takers {
     low[h] = vuzp1q_u16(is_low(0), is_low(1));
   }
   const Takers take = takers(low, active);
+  const uint8_t* const after = *next + 2 * (take.through >> 24);
+  if (__builtin_expect(after > limit, 0)) return false;
 #pragma GCC unroll 4
   for (int h = 0; h < kHalves; ++h) {
     const uint16x8_t words = words_of(take, h, *next);
@@ -78,7 +82,8 @@ struct Takers {
       state = vbslq_u32(vcltq_u32(state, vdupq_n_u32(1u << 16)), vsliq_n_u32(word, state, 16), state);
     }
   }
-  *next += 2 * (take.through >> 24);
+  *next = after;
+  return true;
 }
 
 // packed[index[0]], packed[index[1]]
@@ -151,13 +156,12 @@ struct Neon {
     return advance_states(packed, state, base, hit);
   }
   static Reg keep(Reg, Reg after, const Active&, int) { return after; }
-  [[gnu::always_inline]] static inline void renormalise(const Active& active, Reg* state, const uint8_t** next) {
-    renormalise_lanes(active, state, next);
+  [[gnu::always_inline]] static inline bool renormalise(const Active& active, Reg* state, const uint8_t** next,
+                                                        const uint8_t* limit) {
+    return renormalise_lanes(active, state, next, limit);
   }
 
-  [[gnu::always_inline]] static inline void finish_symbols(const Reg* hit, const Active& active, Reg* state,
-                                                           const uint8_t** next, Symbols* s) {
-    renormalise(active, state, next);
+  [[gnu::always_inline]] static inline void finish_symbols(const Reg* hit, Symbols* s) {
 #pragma GCC unroll 4
     for (int h = 0; h < kHalves; ++h) {
       // Bits 0-6 symbol, 7 is it the escape.

@@ -11,8 +11,9 @@
 //   base(table, v), base(p)     table numbers, of part v of a Half or at p, as positions in LookupTables::packed
 //   advance                     section 5.3's pass 1 without the renormalisation; gives an entry of section 5.4 a lane
 //   keep                        the new state in lanes that take part; others may hold junk if store_states leaves them
-//   renormalise                 states below 2^16: state << 16 | next word, in order of lanes
-//   finish_symbols              renormalises, and splits the entries into symbols and escapes
+//   renormalise                 states below 2^16: state << 16 | next word, in order of lanes; false, and nothing has
+//                               changed, if that takes words beyond the limit
+//   finish_symbols              splits the entries into symbols and escapes
 //   add_raw                     makes values of the symbols with min and the raw bits, which leave the states
 //   values(symbols, h)          the symbols of Half h, or what add_raw made of them
 //   take_escapes                the values of escaped lanes are the next words
@@ -29,7 +30,7 @@ struct TileRegisters {
   typename V::Reg state[2 * V::kHalves];
   typename V::Half trellis[V::kHalves];  ///< state of each column's trellis
   typename V::Active active;
-  const uint8_t* next;
+  const uint8_t *next, *limit;
   const uint8_t* context;
 };
 
@@ -56,6 +57,26 @@ struct TileDecoder {
     }
   }
 
+  /// The states in turn, as long as there are words.
+  [[gnu::noinline, gnu::cold]] static const uint8_t* take_last_words(uint32_t* state, uint32_t active,
+                                                                     const uint8_t* next, const uint8_t* limit) {
+    for (uint32_t l = 0; l < active && next < limit; ++l) {
+      if (state[l] >= kRansLow) continue;
+      uint16_t word;
+      __builtin_memcpy(&word, next, sizeof word);
+      state[l] = state[l] << 16 | word;
+      next += sizeof word;
+    }
+    return next;
+  }
+  [[gnu::always_inline]] static inline void renormalise(const ColumnGroup& g, const Active& active, Tile* t) {
+    if (__builtin_expect(V::renormalise(active, t->state, &t->next, t->limit), 1)) return;
+    alignas(64) uint32_t state[kNumLanes];
+    V::store_states(t->state, kNumLanes, state);
+    t->next = take_last_words(state, g.active, t->next, t->limit);
+    V::load_states(state, t->state);
+  }
+
   /// One step of one tile, every lane with its own lookup.
   template <bool kRaw, bool kTrellis>
   [[gnu::always_inline]] static inline void step(const LookupTables& tables, const ColumnGroup& g, uint32_t context,
@@ -80,7 +101,8 @@ struct TileDecoder {
       }
     }
     typename V::Symbols symbols;
-    V::finish_symbols(hit, active, t->state, &t->next, &symbols);
+    renormalise(g, active, t);
+    V::finish_symbols(hit, &symbols);
     Half k[kHalves];
     if constexpr (kRaw) {
       Half min[kHalves], bits[kHalves];
@@ -90,7 +112,7 @@ struct TileDecoder {
         bits[h] = by_bank<kTrellis>(g.raw_bits, context, odd[h], h);
       }
       V::add_raw(&symbols, min, bits, active, t->state);
-      V::renormalise(active, t->state, &t->next);
+      renormalise(g, active, t);
 #pragma GCC unroll 4
       for (int h = 0; h < kHalves; ++h) k[h] = V::values(symbols, h);
     } else {
@@ -127,6 +149,7 @@ struct TileDecoder {
       for (int h = 0; kTrellis && h < kHalves; ++h)
         t[i].trellis[h] = V::load(trellis + kPerHalf * static_cast<uint32_t>(h));
       t[i].next = tiles[i]->next;
+      t[i].limit = tiles[i]->limit;
       t[i].context = tiles[i]->context;
     }
     for (uint32_t c = 0; c < kChunk; ++c) {

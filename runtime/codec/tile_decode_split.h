@@ -19,7 +19,9 @@
 //   not_below(a, b), select(mask, a, b)   a >= b (both below 2^15) as a mask; a where the mask is set, else b
 //   multiply(freq, low, high, rank)       the new state, in place: freq * (state >> 12) + rank
 //   take_raw                              the lowest bits of the states, which lose them
-//   renormalise                           states below 2^16: state << 16 | next word, in order of lanes
+//   renormalise                           states below 2^16: state << 16 | next word, in order of lanes; false, and
+//   nothing
+//                                         has changed, if that takes words beyond the limit
 //   escapes, any, take_escapes            which lanes are escaped; their values are the next words
 //   pass_trellis                          section 5.6: reconstruction indices; the columns' states move on
 #pragma once
@@ -36,7 +38,7 @@ struct TileRegisters {
   typename V::Mask odd[V::kHalves];                    ///< lanes whose next symbol is of bank 1
   typename V::Active active;
   const ColumnGroup* group;
-  const uint8_t* next;
+  const uint8_t *next, *limit;
   const uint8_t* context;
 };
 
@@ -68,6 +70,31 @@ struct TileDecoder {
       return V::choose(&of_bank[0][context][lane], &of_bank[1][context][lane], odd);
     } else {
       return V::load(&of_bank[0][context][lane]);
+    }
+  }
+
+  /// The states in turn, as long as there are words.
+  [[gnu::noinline, gnu::cold]] static const uint8_t* take_last_words(uint16_t* low, uint16_t* high, uint32_t active,
+                                                                     const uint8_t* next, const uint8_t* limit) {
+    for (uint32_t l = 0; l < active && next < limit; ++l) {
+      if (high[l] != 0) continue;
+      high[l] = low[l];
+      __builtin_memcpy(&low[l], next, sizeof low[l]);
+      next += sizeof low[l];
+    }
+    return next;
+  }
+  [[gnu::always_inline]] static inline void renormalise(Tile* t) {
+    if (__builtin_expect(V::renormalise(t->active, t->low, t->high, &t->next, t->limit), 1)) return;
+    alignas(64) uint16_t low[kNumLanes], high[kNumLanes];
+    for (int h = 0; h < kHalves; ++h) {
+      V::store(low + kPerHalf * static_cast<uint32_t>(h), t->low[h]);
+      V::store(high + kPerHalf * static_cast<uint32_t>(h), t->high[h]);
+    }
+    t->next = take_last_words(low, high, t->group->active, t->next, t->limit);
+    for (int h = 0; h < kHalves; ++h) {
+      t->low[h] = V::load(low + kPerHalf * static_cast<uint32_t>(h));
+      t->high[h] = V::load(high + kPerHalf * static_cast<uint32_t>(h));
     }
   }
 
@@ -108,7 +135,7 @@ struct TileDecoder {
       k[h] = V::select(alias, V::template shift_right<8>(e.cutoff_and_alias), bucket);
       V::multiply(V::mask_bits(freq[h], 0x1fff), V::add_where(alias, p, e.alias_rank), &t->low[h], &t->high[h]);
     }
-    V::renormalise(t->active, t->low, t->high, &t->next);
+    renormalise(t);
     const typename V::Escapes escapes = V::escapes(freq, t->active);
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) k[h] = V::add(k[h], by_bank<kTrellis>(g.min, context, t->odd[h], h));
@@ -118,7 +145,7 @@ struct TileDecoder {
         const Half bits = by_bank<kTrellis>(g.raw_bits, context, t->odd[h], h);
         V::take_raw(V::unless_escape(bits, freq[h]), &k[h], &t->low[h], &t->high[h]);
       }
-      V::renormalise(t->active, t->low, t->high, &t->next);
+      renormalise(t);
     }
     if (__builtin_expect(V::any(escapes), 0)) V::take_escapes(escapes, k, &t->next);
 #pragma GCC unroll 2
@@ -162,6 +189,7 @@ struct TileDecoder {
       t[i].active = V::active(groups[i]->active);
       t[i].group = groups[i];
       t[i].next = tiles[i]->next;
+      t[i].limit = tiles[i]->limit;
       t[i].context = tiles[i]->context;
     }
     run<kTiles, kTrellis>(tables, t, out);

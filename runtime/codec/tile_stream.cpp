@@ -54,6 +54,7 @@ void build_column_groups(const DecodeTables& tables, const CodecRecord* codec, c
 
 Result<MutableBytes> TileStream::prepare(const TileGeometry& geometry, uint64_t size) {
   num_lanes_ = geometry.lanes();
+  free_states_ = geometry.free_states;
   const uint64_t groups = uint64_t{geometry.row_blocks()} * geometry.slots();
   if (size > num_lanes_ * sizeof(uint32_t) + groups * kMaxGroupBytes)
     return Status(StatusCode::kChecksum, str_cat("the payload's ", size, " bytes are more than a tile can use"));
@@ -74,11 +75,12 @@ Status TileStream::begin() {
   if ((size_ - head) % sizeof(uint16_t) != 0) return corrupt("half a word at the end of the payload");
   for (uint32_t l = 0; l < kNumLanes; ++l) {
     lanes_.state[l] = l < num_lanes_ ? load_le<uint32_t>(buffer_.data() + l * sizeof(uint32_t)) : kRansLow;
-    if (lanes_.state[l] < kRansLow)
+    if (lanes_.state[l] < kRansLow && !(free_states_ && size_ == head))
       return corrupt(str_cat("state ", lanes_.state[l], " of lane ", l, " is below 2^16"));
   }
   lanes_.next = buffer_.data() + head;
   lanes_.end = buffer_.data() + size_;
+  lanes_.limit = lanes_.end + (free_states_ ? 0 : kPayloadPadding);
   std::fill(std::begin(lanes_.trellis), std::end(lanes_.trellis), uint8_t{0});
   return {};
 }
@@ -93,7 +95,7 @@ Status TileStream::finish() const {
     return Status(StatusCode::kChecksum,
                   str_cat(lanes_.end - lanes_.next, " bytes of the payload are left over after the last symbol"));
   }
-  for (uint32_t l = 0; l < num_lanes_; ++l) {
+  for (uint32_t l = 0; l < num_lanes_ && !free_states_; ++l) {
     if (lanes_.state[l] != kRansLow)
       return Status(StatusCode::kChecksum, str_cat("lane ", l, " does not end in its start state"));
   }

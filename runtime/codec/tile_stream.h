@@ -53,6 +53,7 @@ class TileStream {
   std::vector<uint8_t> buffer_;
   size_t size_ = 0;
   uint32_t num_lanes_ = 0;
+  bool free_states_ = false;
   LaneStates lanes_{};
 };
 

@@ -7,7 +7,7 @@ namespace nwc {
 
 inline constexpr uint8_t kMagic[8] = {0x89, 'N', 'W', 'C', '\r', '\n', 0x1a, '\n'};
 inline constexpr uint16_t kVersionMajor = 1;
-inline constexpr uint16_t kVersionMinor = 5;
+inline constexpr uint16_t kVersionMinor = 6;
 inline constexpr uint32_t kHeaderBytes = 64;
 inline constexpr uint32_t kSectionEntryBytes = 48;
 

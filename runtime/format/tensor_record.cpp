@@ -12,7 +12,7 @@ namespace nwc {
 namespace {
 
 constexpr uint8_t kRowScales = 1, kRowClasses = 2;
-constexpr uint8_t kSplitShift = 2, kSplitMask = 7 << kSplitShift;
+constexpr uint8_t kSplitShift = 2, kSplitMask = 7 << kSplitShift, kFreeStates = 32;
 constexpr size_t kMinRecordBytes = 2 + 1 + 8 + 8 + 8 + 4 + 4 + 4 + 8;  // one-byte name, rank 0
 
 // Product of the dimensions; false above kMaxTensorElements. A dimension of 0 gives 0, however large the others are.
@@ -54,8 +54,8 @@ Status check_coded(const TensorRecord& r, const std::string& who) {
 }
 
 Status check_raw(const TensorRecord& r, const std::string& who) {
-  if (r.row_scales || r.row_classes || r.split != 1)
-    return corrupt(str_cat(who, ".flags: row scales, row classes or a split without being coded"));
+  if (r.row_scales || r.row_classes || r.split != 1 || r.free_states)
+    return corrupt(str_cat(who, ".flags: row scales, row classes, a split or free states without being coded"));
   if (r.num_elements() * dtype_bits(r.dtype) % 8 != 0)
     return corrupt(
         str_cat(who, ".shape: ", r.num_elements(), " elements of ", dtype_name(r.dtype), " do not fill whole bytes"));
@@ -89,13 +89,14 @@ Result<TensorRecord> parse_one(ByteReader* in, uint32_t number) {
   if (storage > 2) return unsupported(str_cat(who, ".storage: ", storage, ", known are 0 to 2"));
   if (dtype >= kNumDtypes) return unsupported(str_cat(who, ".dtype: ", dtype, ", known are 0 to ", kNumDtypes - 1));
   if (rank > kMaxRank) return limit_error(str_cat(who, ".rank: ", rank, ", at most ", kMaxRank, " are allowed"));
-  if ((flags & ~(kRowScales | kRowClasses | kSplitMask)) != 0)
+  if ((flags & ~(kRowScales | kRowClasses | kSplitMask | kFreeStates)) != 0)
     return unsupported(str_cat(who, ".flags: reserved bits are set"));
   r.storage = static_cast<Storage>(storage);
   r.dtype = static_cast<Dtype>(dtype);
   r.row_scales = (flags & kRowScales) != 0;
   r.row_classes = (flags & kRowClasses) != 0;
   r.split = 1 + ((flags & kSplitMask) >> kSplitShift);
+  r.free_states = (flags & kFreeStates) != 0;
   uint16_t tile_rows = 0, tile_cols = 0;
   NWC_TRY(in->read(&r.group, "tensor.group"));
   NWC_TRY(in->read_array(&r.shape, rank, "tensor.shape"));
@@ -138,10 +139,11 @@ TileGeometry TileGrid::tile(uint64_t t) const {
   g.col = t % tiles_per_row() * tile_cols;
   g.height = static_cast<uint32_t>(std::min<uint64_t>(tile_rows, m - g.row));
   g.width = static_cast<uint32_t>(std::min<uint64_t>(tile_cols, n - g.col));
+  g.free_states = free_states;
   return g;
 }
 
-TileGrid tile_grid(const TensorRecord& r) { return {r.rows(), r.cols(), r.tile_rows, r.tile_cols}; }
+TileGrid tile_grid(const TensorRecord& r) { return {r.rows(), r.cols(), r.tile_rows, r.tile_cols, r.free_states}; }
 
 Result<std::vector<TensorRecord>> parse_tensor_records(Bytes section, uint64_t file_offset, uint64_t data_size) {
   ByteReader in(section, file_offset);
@@ -187,7 +189,7 @@ std::vector<uint8_t> serialize(const std::vector<TensorRecord>& records) {
     out.write(static_cast<uint8_t>(r.dtype));
     out.write(static_cast<uint8_t>(r.shape.size()));
     out.write(static_cast<uint8_t>((r.row_scales ? kRowScales : 0) | (r.row_classes ? kRowClasses : 0) |
-                                   (r.split - 1) << kSplitShift));
+                                   (r.split - 1) << kSplitShift | (r.free_states ? kFreeStates : 0)));
     out.write(r.group);
     out.write_array<uint64_t>(r.shape);
     out.write(r.offset);

@@ -19,7 +19,8 @@ struct TensorRecord {
   Dtype dtype = Dtype::kF32;
   bool row_scales = false;
   bool row_classes = false;
-  uint32_t split = 1;  ///< coded: the first `split` dimensions are the rows of the matrix, the others its columns
+  bool free_states = false;  ///< coded: a tile's lanes end in any state (section 5.3)
+  uint32_t split = 1;        ///< coded: the first `split` dimensions are the rows of the matrix, the others its columns
   uint32_t group = 0;
   std::vector<uint64_t> shape;
   uint64_t offset = 0;  ///< from the start of DATA
@@ -36,10 +37,11 @@ struct TensorRecord {
   uint64_t raw_bytes() const { return dtype_bytes(dtype, num_elements()); }
 };
 
-/// The place of tile `t` of a coded tensor in the matrix.
+/// The place of tile `t` of a coded tensor in the matrix, and how it is coded.
 struct TileGeometry {
   uint64_t row = 0, col = 0;  ///< first row and column
   uint32_t height = 0, width = 0;
+  bool free_states = false;
   uint32_t row_blocks() const { return (height + kChunk - 1) / kChunk; }
   uint32_t lanes() const { return width < kNumLanes ? width : kNumLanes; }
   uint32_t slots() const {
@@ -49,6 +51,7 @@ struct TileGeometry {
 struct TileGrid {
   uint64_t m = 0, n = 0;
   uint32_t tile_rows = 0, tile_cols = 0;
+  bool free_states = false;
   uint64_t tiles_per_row() const { return ceil_div(n, tile_cols); }
   uint64_t row_bands() const { return ceil_div(m, tile_rows); }
   uint64_t num_tiles() const { return tiles_per_row() * row_bands(); }

@@ -4,6 +4,7 @@ const uint kChunk = 16u;
 const uint kNumLanes = 32u;
 const uint kProbBits = 12u;
 const uint kRansLow = 65536u;
+const uint kFreeStates = 0x80000000u;  // in a tile record's number of words
 const uint kBuckets = 128u;
 const uint kBucketSlotsLog2 = 5u;
 

@@ -23,14 +23,17 @@ void copy_tables() {
 }
 
 struct Tile {
-  uint payload, num_words, first_column, width, first_block, blocks, lanes, slots;
+  // Renormalisation takes no word from `limit` on: with free states the number of words, else what is never reached.
+  uint payload, num_words, limit, first_column, width, first_block, blocks, lanes, slots;
 };
 
 Tile load_tile(uint index) {
   const uint at = pc.tile_at + index * kTileRecordWords;
   Tile t;
   t.payload = window_data[at];
-  t.num_words = window_data[at + 1];
+  const uint words = window_data[at + 1];
+  t.num_words = words & ~kFreeStates;
+  t.limit = (words & kFreeStates) != 0u ? t.num_words : 0xffffffffu;
   t.first_column = window_data[at + 2];
   t.width = window_data[at + 3];
   t.first_block = window_data[at + 4];
@@ -39,6 +42,9 @@ Tile load_tile(uint index) {
   t.slots = (t.width + kNumLanes - 1) / kNumLanes;
   return t;
 }
+
+// Whether a tile can begin with this state. One without words and with free states can begin with any.
+bool is_begun(Tile t, uint state) { return state >= kRansLow || t.limit == 0u; }
 
 uint num_banks() { return pc.trellis != 0 ? 2u : 1u; }
 

@@ -51,11 +51,13 @@ bool any_of_subgroup(bool value) {
 // Whether a loop goes on that this tile would go through; all tiles of a subgroup do so together.
 bool goes_on(bool wanted) { return kTogether == 1u ? wanted : any_of_subgroup(wanted); }
 
-// The index of this invocation's word, and `next` moved on by the words that the tile takes.
-uint deal_words(bool need, inout uint next) {
+// The index of this invocation's word, and `next` moved on by the words that the tile takes, none from `limit` on: what
+// would get one of those gets none.
+uint deal_words(inout bool need, uint limit, inout uint next) {
   const uint mask = tile_ballot(need);
   const uint index = next + bitCount(mask & ((1u << (gl_SubgroupInvocationID & 31u)) - 1u));
-  next += bitCount(mask);
+  need = need && index < limit;
+  next = max(next, min(next + bitCount(mask), limit));
   return index;
 }
 
@@ -83,7 +85,7 @@ void main() {
   for (uint b = 0; b < kLanesPerInvocation; ++b) {
     const uint lane = lane_of(b);
     state[b] = lane < t.lanes ? window_data[t.payload + lane] : kRansLow;
-    bad = bad || state[b] < kRansLow;
+    bad = bad || (lane < t.lanes && !is_begun(t, state[b]));
   }
   const bool corrupt = tile_ballot(bad) != 0u;
   if (corrupt && is_tile && invocation_of_tile() == 0) report(t, index, kTileCorrupt);
@@ -153,8 +155,8 @@ void main() {
             symbol[b] = decode_symbol(moved, context.x);
             raw[b] = 0;
             any_escape = any_escape || (takes_part[b] && is_escape(info[b], symbol[b]));
-            const bool need = takes_part[b] && moved < kRansLow;
-            const uint word = read_word(t, place, deal_words(need, next));
+            bool need = takes_part[b] && moved < kRansLow;
+            const uint word = read_word(t, place, deal_words(need, t.limit, next));
             state[b] = mix(mix(state[b], moved, takes_part[b]), (moved << 16) | word, need);
           }
           if (pc.any_raw_bits != 0) {
@@ -163,8 +165,8 @@ void main() {
               const uint raw_bits = mix(0u, info_raw_bits(info[b]), has);
               raw[b] = state[b] & ((1u << raw_bits) - 1u);
               const uint moved = state[b] >> raw_bits;
-              const bool need = takes_part[b] && moved < kRansLow;
-              const uint word = read_word(t, place, deal_words(need, next));
+              bool need = takes_part[b] && moved < kRansLow;
+              const uint word = read_word(t, place, deal_words(need, t.limit, next));
               state[b] = mix(moved, (moved << 16) | word, need);
             }
           }
@@ -172,8 +174,8 @@ void main() {
           for (uint b = 0; b < kLanesPerInvocation; ++b) {
             uint value = symbol_value(info[b], symbol[b], raw[b]);
             if (escapes) {
-              const bool need = takes_part[b] && is_escape(info[b], symbol[b]);
-              const uint word = read_word(t, place, deal_words(need, next));
+              bool need = takes_part[b] && is_escape(info[b], symbol[b]);
+              const uint word = read_word(t, place, deal_words(need, 0xffffffffu, next));
               value = mix(value, word, need);
             }
             value = pass_trellis(path[b], value);
@@ -192,7 +194,7 @@ void main() {
   }
 
   bool unfinished = false;
-  for (uint b = 0; b < kLanesPerInvocation; ++b) unfinished = unfinished || state[b] != kRansLow;
+  for (uint b = 0; b < kLanesPerInvocation; ++b) unfinished = unfinished || (state[b] != kRansLow && t.limit != t.num_words);
   const bool any_unfinished = tile_ballot(unfinished) != 0u;
   if (invocation_of_tile() == 0 && (kTogether == 1u || blocks != 0u)) {
     report(t, index,

@@ -48,6 +48,12 @@ uvec2 collect(uint lane, bool need, bool escape) {
 
 uint word_index(uint mask, uint lane, uint next) { return next + bitCount(mask & ((1u << lane) - 1u)); }
 
+// Renormalisation takes no word from the limit on.
+uint take_word(Tile t, uint place, uint state, uint index) {
+  return index < t.limit ? (state << 16) | read_word(t, place, index) : state;
+}
+uint after_words(Tile t, uint mask, uint next) { return max(next, min(next + bitCount(mask), t.limit)); }
+
 void main() {
   const uint lane = gl_LocalInvocationIndex;
   const uint index = gl_WorkGroupID.x;
@@ -62,7 +68,7 @@ void main() {
 
   const Tile t = load_tile(index);
   uint state = lane < t.lanes ? window_data[t.payload + lane] : kRansLow;
-  const uvec2 bad = collect(lane, state < kRansLow, false);
+  const uvec2 bad = collect(lane, lane < t.lanes && !is_begun(t, state), false);
   if (bad.x != 0u) {
     if (lane == 0) report(t, index, kTileCorrupt);
     return;
@@ -110,8 +116,8 @@ void main() {
           escape = is_escape(info, symbol);
         }
         const uvec2 masks = collect(lane, state < kRansLow, escape);
-        if (state < kRansLow) state = (state << 16) | read_word(t, place, word_index(masks.x, lane, next));
-        next += bitCount(masks.x);
+        if (state < kRansLow) state = take_word(t, place, state, word_index(masks.x, lane, next));
+        next = after_words(t, masks.x, next);
         if (pc.any_raw_bits != 0) {
           const uint raw_bits = info_raw_bits(info);
           if (takes_part && raw_bits != 0 && !escape) {
@@ -119,8 +125,8 @@ void main() {
             state >>= raw_bits;
           }
           const uint mask = collect(lane, state < kRansLow, false).x;
-          if (state < kRansLow) state = (state << 16) | read_word(t, place, word_index(mask, lane, next));
-          next += bitCount(mask);
+          if (state < kRansLow) state = take_word(t, place, state, word_index(mask, lane, next));
+          next = after_words(t, mask, next);
         }
         if (escape) value = read_word(t, place, word_index(masks.y, lane, next));
         next += bitCount(masks.y);
@@ -137,7 +143,7 @@ void main() {
     end_block(t, place, block);
   }
 
-  const uint unfinished = collect(lane, state != kRansLow, false).x;
+  const uint unfinished = collect(lane, state != kRansLow && t.limit != t.num_words, false).x;
   if (lane == 0) {
     report(t, index,
            next > t.num_words                          ? kTileTruncated

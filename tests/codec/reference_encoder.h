@@ -84,6 +84,26 @@ class TileEncoder {
 
   std::vector<uint8_t> encode(const TileGeometry& g, const uint8_t* level, const int16_t* values,
                               const uint8_t* row_class = nullptr) const {
+    std::vector<uint32_t> from(g.lanes(), g.free_states ? 0 : 1u << 16), at_first_word;
+    for (;;) {
+      const std::vector<uint8_t> payload = encode_from(from, g, level, values, row_class, &at_first_word);
+      if (!g.free_states || at_first_word.empty()) return payload;
+      bool raised = false;
+      for (uint32_t l = 0; l < g.lanes(); ++l) {
+        if (at_first_word[l] >= 1u << 16) continue;
+        from[l] = std::min(1u << 16, from[l] + std::max(1u, from[l] / 4));  // slow, and close to the smallest
+        raised = true;
+      }
+      if (!raised) return payload;
+    }
+  }
+
+ private:
+  /// *at_first_word: the states when the first word comes; none: there is no word.
+  std::vector<uint8_t> encode_from(std::vector<uint32_t> state, const TileGeometry& g, const uint8_t* level,
+                                   const int16_t* values, const uint8_t* row_class,
+                                   std::vector<uint32_t>* at_first_word) const {
+    at_first_word->clear();
     std::vector<uint8_t> bank(size_t{g.row_blocks()} * g.width * 16);
     for (uint32_t column = 0; column < g.width; ++column) {
       ColumnTrellis trellis(codec_.trellis_bits);
@@ -93,10 +113,13 @@ class TileEncoder {
         trellis.push(values[at]);
       }
     }
-    std::vector<uint32_t> state(g.lanes(), 1u << 16);
     std::vector<uint16_t> words;  // last one first
+    const auto push = [&](uint32_t word) {
+      if (words.empty()) *at_first_word = state;
+      words.push_back(static_cast<uint16_t>(word));
+    };
     const auto push_low_word = [&](uint32_t* s) {
-      words.push_back(static_cast<uint16_t>(*s));
+      push(*s);
       *s >>= 16;
     };
     for (uint32_t r = g.row_blocks(); r-- > 0;) {
@@ -123,7 +146,7 @@ class TileEncoder {
             return symbol_of(l) == static_cast<int>(codec_.tables[table_of(l)].freq.size()) - 1;
           };
           for (uint32_t l = lanes; l-- > 0;) {  // pass 3
-            if (escapes(l)) words.push_back(static_cast<uint16_t>(value_of(l)));
+            if (escapes(l)) push(static_cast<uint32_t>(value_of(l)));
           }
           for (uint32_t l = lanes; l-- > 0;) {  // pass 2
             const uint32_t bits = codec_.tables[table_of(l)].raw_bits;
@@ -147,7 +170,6 @@ class TileEncoder {
     return out.take();
   }
 
- private:
   const CodecRecord& codec_;
   std::vector<SlotMap> maps_;
 };
@@ -251,6 +273,7 @@ struct TensorOptions {
   bool row_scales = false;
   bool one_level = false;
   bool row_classes = false;
+  bool free_states = false;
   bool wrapping = true;       ///< escaped values whose index in a trellis does not fit into an i16
   int escapes_below = 32769;  ///< in magnitude
   float scale_base = 1e-3f, row_scale_base = 0.5f;
@@ -309,6 +332,7 @@ inline TestTensor make_tensor(const CodecRecord& codec, const TensorOptions& o, 
   r.dtype = Dtype::kF16;
   r.row_scales = o.row_scales;
   r.row_classes = o.row_classes;
+  r.free_states = o.free_states;
   r.shape = o.shape;
   r.tile_rows = o.tile_rows;
   r.tile_cols = o.tile_cols;

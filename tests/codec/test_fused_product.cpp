@@ -19,6 +19,7 @@ Model make_model(const CodecRecord& codec, const std::vector<TensorOptions>& ten
   uint32_t seed = 20;
   for (TensorOptions t : tensors) {
     t.row_classes = codec.context_kind == ContextKind::kRowClass;
+    t.free_states = seed % 2 == 0;
     t.wrapping = false;
     t.escapes_below = 100;  // few huge weights would hide mistakes with the others
     made.push_back(reference::make_tensor(identified, t, ++seed));

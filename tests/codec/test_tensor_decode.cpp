@@ -18,6 +18,7 @@ Model make_model(const reference::CodecOptions& options, const std::vector<Tenso
   uint32_t seed = 10;
   for (TensorOptions t : tensors) {
     t.row_classes = options.row_classes && t.name != "e";
+    t.free_states = seed % 2 == 1;
     made.push_back(reference::make_tensor(codec, t, ++seed));
   }
   Result<Model> m = reference::make_model(codec, std::move(made));

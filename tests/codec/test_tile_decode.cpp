@@ -24,12 +24,14 @@ struct Tile {
 };
 
 // A tensor of one tile is a tile.
-Tile make_tile(const CodecRecord& codec, uint32_t height, uint32_t width, uint32_t seed, bool row_classes = false) {
+Tile make_tile(const CodecRecord& codec, uint32_t height, uint32_t width, uint32_t seed, bool row_classes = false,
+               bool free_states = false) {
   reference::TensorOptions options;
   options.shape = {height, width};
   options.tile_rows = 4096;
   options.tile_cols = 512;
   options.row_classes = row_classes;
+  options.free_states = free_states;
   reference::TestTensor t = reference::make_tensor(codec, options, seed);
   Tile tile;
   tile.geometry = tile_grid(t.record).tile(0);
@@ -58,13 +60,21 @@ TEST(TileDecode, EveryShapeTableAndCpuLevel) {
       const DecodeTables tables = build_decode_tables(codec);
       for (const uint32_t height : {1u, 15u, 16u, 129u}) {
         for (const uint32_t width : {1u, 17u, 32u, 33u, 200u}) {
-          const Tile tile = make_tile(codec, height, width, ++seed);
-          for (const CpuLevel cpu : levels_here()) {
-            std::vector<int16_t> out;
-            const Status status = decode(cpu, tables, tile, tile.payload, &out);
-            ASSERT_TRUE(status.ok()) << cpu_level_name(cpu) << " " << height << "x" << width << ": "
-                                     << status.message();
-            ASSERT_EQ(out, tile.values) << cpu_level_name(cpu) << " " << height << "x" << width;
+          ++seed;
+          size_t size = 0;
+          for (const bool free_states : {false, true}) {
+            const Tile tile = make_tile(codec, height, width, seed, false, free_states);
+            for (const CpuLevel cpu : levels_here()) {
+              std::vector<int16_t> out;
+              const Status status = decode(cpu, tables, tile, tile.payload, &out);
+              ASSERT_TRUE(status.ok()) << cpu_level_name(cpu) << " " << height << "x" << width << ": "
+                                       << status.message();
+              ASSERT_EQ(out, tile.values) << cpu_level_name(cpu) << " " << height << "x" << width;
+            }
+            if (free_states) {
+              EXPECT_LE(tile.payload.size(), size);
+            }
+            size = tile.payload.size();
           }
         }
       }
@@ -88,7 +98,7 @@ TEST(TileDecode, EveryTrellisContextAndCpuLevel) {
           ASSERT_TRUE(validate(codec).ok()) << validate(codec).message();
           const DecodeTables tables = build_decode_tables(codec);
           for (const auto& [height, width] : {std::pair{1u, 1u}, {17u, 33u}, {100u, 60u}, {48u, 32u}}) {
-            const Tile tile = make_tile(codec, height, width, ++seed, row_classes && height != 48);
+            const Tile tile = make_tile(codec, height, width, ++seed, row_classes && height != 48, num_levels == 4);
             for (const CpuLevel cpu : levels_here()) {
               std::vector<int16_t> out;
               const Status status = decode(cpu, tables, tile, tile.payload, &out);
@@ -131,18 +141,25 @@ TEST(TileDecode, OneSymbolTablesCostNothing) {
   const DecodeTables tables = build_decode_tables(codec);
   Tile tile = make_tile(codec, 64, 64, 6);
   std::fill(tile.values.begin(), tile.values.end(), int16_t{0});
-  tile.payload = reference::TileEncoder(codec).encode(tile.geometry, tile.level.data(), tile.values.data());
-  EXPECT_LT(tile.payload.size(), 32u * 4 + 64);
-  for (const CpuLevel cpu : levels_here()) {
-    std::vector<int16_t> out;
-    ASSERT_TRUE(decode(cpu, tables, tile, tile.payload, &out).ok());
-    EXPECT_EQ(out, tile.values);
+  for (const bool free_states : {false, true}) {
+    tile.geometry.free_states = free_states;
+    tile.payload = reference::TileEncoder(codec).encode(tile.geometry, tile.level.data(), tile.values.data());
+    EXPECT_LT(tile.payload.size(), 32u * 4 + 64);
+    if (free_states) {
+      EXPECT_EQ(tile.payload.size(), 32u * 4) << "the states hold everything";
+    }
+    for (const CpuLevel cpu : levels_here()) {
+      std::vector<int16_t> out;
+      ASSERT_TRUE(decode(cpu, tables, tile, tile.payload, &out).ok());
+      EXPECT_EQ(out, tile.values);
+    }
   }
 }
 
 // Whatever the bytes, all levels agree on values or on the kind of error, and no damage decodes in silence: all words
 // have to be used and 32 states to come out right.
-class DamagedPayloads : public testing::TestWithParam<std::tuple<uint32_t, uint32_t>> {};
+// With free states that is the CRC-32's work alone.
+class DamagedPayloads : public testing::TestWithParam<std::tuple<uint32_t, uint32_t, bool>> {};
 
 TEST_P(DamagedPayloads, AgreeOnTheError) {
   CodecOptions options;
@@ -152,7 +169,8 @@ TEST_P(DamagedPayloads, AgreeOnTheError) {
   options.varied = false;  // few escapes
   const CodecRecord codec = reference::make_codec(options, 9);
   const DecodeTables tables = build_decode_tables(codec);
-  const Tile tile = make_tile(codec, 40, 45, 10, options.row_classes);
+  const bool free_states = std::get<2>(GetParam());
+  const Tile tile = make_tile(codec, 40, 45, 10, options.row_classes, free_states);
   std::mt19937 rng(11);
   std::map<StatusCode, int> seen;
   int silent = 0;
@@ -174,13 +192,16 @@ TEST_P(DamagedPayloads, AgreeOnTheError) {
     }
   }
   EXPECT_GT(seen[StatusCode::kTruncated], 0);
-  EXPECT_GT(seen[StatusCode::kChecksum], 0);
+  if (!free_states) {
+    EXPECT_GT(seen[StatusCode::kChecksum], 0);
+  }
   EXPECT_GT(seen[StatusCode::kCorrupt], 0);
   // A flip inside an escape's word changes one value and nothing else: only the tile's CRC-32 tells.
-  EXPECT_LT(silent, 40);
+  EXPECT_LT(silent, free_states ? 400 : 40);
 }
 
-INSTANTIATE_TEST_SUITE_P(Codecs, DamagedPayloads, testing::Combine(testing::Values(0, 2), testing::Values(0, 3, 8)));
+INSTANTIATE_TEST_SUITE_P(Codecs, DamagedPayloads,
+                         testing::Combine(testing::Values(0, 2), testing::Values(0, 3, 8), testing::Bool()));
 
 TEST(TileDecode, RefusesMoreBytesThanATileCanUse) {
   const CodecRecord codec = reference::make_codec({}, 1);

@@ -22,7 +22,7 @@ TEST(RansEncode, EveryShapeComesBack) {
   std::mt19937 random(1);
   for (const auto& [height, width] :
        {std::pair{1u, 1u}, {16u, 1u}, {17u, 33u}, {128u, 256u}, {48u, 31u}, {16u, 64u}, {5u, 511u}}) {
-    const TileGeometry tile{.row = 0, .col = 0, .height = height, .width = width};
+    TileGeometry tile{.row = 0, .col = 0, .height = height, .width = width};
     std::vector<uint8_t> level(width);
     for (uint8_t& l : level) l = static_cast<uint8_t>(random() % 24);
     std::vector<int16_t> values(size_t{tile.row_blocks()} * width * kChunk);
@@ -32,12 +32,16 @@ TEST(RansEncode, EveryShapeComesBack) {
       values[i] = static_cast<int16_t>(std::lround(gauss(random) / step));
       if (random() % 50 == 0) values[i] = static_cast<int16_t>(random());  // escapes
     }
-    std::vector<uint8_t> payload = {1, 2, 3};
-    const uint32_t size = encode_tile(tables, tile, level.data(), nullptr, values, &payload);
-    ASSERT_EQ(payload.size(), size + 3);
-    Status status;
-    EXPECT_EQ(decode(codec.record, tile, level, Bytes(payload).subspan(3), &status), values) << height << "x" << width;
-    EXPECT_TRUE(status.ok()) << status.message();
+    for (const bool free_states : {false, true}) {
+      tile.free_states = free_states;
+      std::vector<uint8_t> payload = {1, 2, 3};
+      const uint32_t size = encode_tile(tables, tile, level.data(), nullptr, values, &payload);
+      ASSERT_EQ(payload.size(), size + 3);
+      Status status;
+      EXPECT_EQ(decode(codec.record, tile, level, Bytes(payload).subspan(3), &status), values)
+          << height << "x" << width;
+      EXPECT_TRUE(status.ok()) << status.message();
+    }
   }
 }
 
@@ -81,7 +85,8 @@ TEST(RansEncode, EveryTrellisAndContextComesBack) {
       for (uint16_t& t : r.context_map) t = static_cast<uint16_t>(random() % r.tables.size());
       ASSERT_TRUE(validate(r).ok()) << validate(r).message();
       for (const auto& [height, width] : {std::pair{1u, 1u}, {17u, 33u}, {112u, 96u}, {5u, 511u}}) {
-        const TileGeometry tile{.row = 0, .col = 0, .height = height, .width = width};
+        const TileGeometry tile{
+            .row = 0, .col = 0, .height = height, .width = width, .free_states = trellis.bits % 2 == 0};
         std::vector<uint8_t> level(width), row_class(tile.row_blocks() * kChunk, 0);
         for (uint8_t& l : level) l = static_cast<uint8_t>(random() % 8);
         for (uint32_t row = 0; row < height; ++row) row_class[row] = static_cast<uint8_t>(random() % kNumContexts);
@@ -134,6 +139,30 @@ TEST(RansEncode, SizeIsNearTheCostOfTheTables) {
   const double size = encode_tile(EncodeTables(codec.record), tile, level.data(), nullptr, values, &payload);
   EXPECT_GT(size, bits / 8 + 32 * 2);
   EXPECT_LT(size, bits / 8 * 1.001 + 32 * 4 + 8);
+}
+
+/// Two bytes a lane, less some five bits: below 2^12 states do not grow in proportion to what a symbol says, since any
+/// of its slots may be the first.
+TEST(RansEncode, FreeStatesSaveWhatLanesBeganWith) {
+  const CodecModel codec = testing::synthetic_codec(24);
+  const EncodeTables tables(codec.record);
+  std::mt19937 random(5);
+  std::normal_distribution<double> gauss;
+  TileGeometry tile{.row = 0, .col = 0, .height = 64, .width = 64};
+  constexpr int kTiles = 40;
+  int64_t saved = 0;
+  for (int t = 0; t < kTiles; ++t) {
+    const std::vector<uint8_t> level(64, static_cast<uint8_t>(4 + t % 16));
+    std::vector<int16_t> values(size_t{4} * 64 * kChunk);
+    for (int16_t& v : values) v = static_cast<int16_t>(std::lround(gauss(random) / codec.record.step[level[0]]));
+    for (const bool free_states : {false, true}) {
+      tile.free_states = free_states;
+      std::vector<uint8_t> payload;
+      const uint32_t size = encode_tile(tables, tile, level.data(), nullptr, values, &payload);
+      saved += free_states ? -int64_t{size} : int64_t{size};
+    }
+  }
+  EXPECT_GT(static_cast<double>(saved) / kTiles, 32 * 10 / 8);
 }
 
 }  // namespace

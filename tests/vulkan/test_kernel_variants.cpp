@@ -126,7 +126,7 @@ TEST_F(KernelVariants, TrellisAndRowClasses) {
   options.max_raw_bits = 3;
   const CodecRecord codec = reference::make_codec(options, 1);
   reference::TensorOptions shape{"coded", {61, 300}, 32, 256, true};
-  shape.row_classes = true;
+  shape.row_classes = shape.free_states = true;
   std::vector<reference::TestTensor> tensors = {reference::make_tensor(codec, shape, 2)};
   open(reference::make_file(codec, &tensors));
   check_ways(0, 61);

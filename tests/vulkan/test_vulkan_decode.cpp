@@ -131,6 +131,7 @@ TEST_F(VulkanDecode, BothVariantsKnowTrellisesAndRowClasses) {
       reference::TensorOptions shape{"coded", {77, 1030}, 64, 512, true};
       if (trellis_bits % 2 == 0) shape = {"coded", {130, 75}, 32, 64};
       shape.row_classes = row_classes && trellis_bits != 8;
+      shape.free_states = row_classes;
       std::vector<reference::TestTensor> tensors = {reference::make_tensor(codec, shape, ++seed)};
       file_ = testing::open_bytes(reference::make_file(codec, &tensors));
       ASSERT_NE(file_, nullptr);

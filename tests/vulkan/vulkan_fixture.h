@@ -106,6 +106,7 @@ struct CodedSpec {
   uint64_t m = 64, n = 64;
   uint32_t tile_rows = 32, tile_cols = 64;
   bool row_scales = false;
+  bool free_states = true;
   uint64_t seed = 7;
   std::vector<uint64_t> shape = {};  ///< empty: [m][n]; else its first `split` dimensions are the m rows
   uint32_t split = 1;
@@ -122,6 +123,7 @@ inline StoredTensor coded_tensor(const CodecRecord& codec, const CodedSpec& spec
   r.tile_rows = spec.tile_rows;
   r.tile_cols = spec.tile_cols;
   r.row_scales = spec.row_scales;
+  r.free_states = spec.free_states;
   r.scale_base = 0.01f;
   if (spec.row_scales) r.row_scale_base = 0.5f;
   ByteWriter side;

@@ -18,8 +18,8 @@ constexpr uint64_t kKeptFactorBytes = uint64_t{1} << 30;
 constexpr int kFitPasses = 5;
 constexpr int kFitRounds = 2;
 constexpr double kFitTolerance = 0.002;  ///< bits per weight
-/// A lane stores 32 bits of state of which 16 to 32, on average 8 more than the 16 it started with, carry data.
-constexpr uint64_t kStateCostBytes = 3;
+/// A lane stores 32 bits of state of which 16 to 32, on average 24, carry data, and loses some bits in small states.
+constexpr uint64_t kStateCostBytes = 2;
 constexpr uint64_t kDirectoryBytes = 8;
 constexpr uint64_t kMeanPadding = 32;
 

@@ -42,7 +42,7 @@ Result<EncodedTensor> encode_tensor(const EncodeTables& tables, const QuantizedT
   assert(tables.trellis() == nullptr || tensor.tile_rows == shape.rows);
   out.tile_rows = shape.rows;
   out.tile_cols = shape.cols;
-  const TileGrid grid{tensor.m, tensor.n, shape.rows, shape.cols};
+  const TileGrid grid{tensor.m, tensor.n, shape.rows, shape.cols, true};
   out.num_tiles = grid.num_tiles();
   if (out.num_tiles > UINT32_MAX) return limit_error("the tensor has more than 2^32 tiles");
 
@@ -88,6 +88,7 @@ void EncodedTensor::describe(const QuantizedTensor& tensor, TensorRecord* record
   record->storage = Storage::kCoded;
   record->row_scales = !tensor.scales.row.code.empty();
   record->row_classes = !tensor.row_class.empty();
+  record->free_states = true;
   record->size = size();
   record->crc = crc;
   record->side_size = static_cast<uint32_t>(side.size());

@@ -20,7 +20,7 @@ struct EncodedTensor {
   uint32_t crc = 0;  ///< of side information and directory
   uint32_t tile_rows = 0, tile_cols = 0;
   uint64_t num_tiles = 0;
-  uint64_t state_bytes = 0;  ///< part of payload: initial states of the lanes
+  uint64_t state_bytes = 0;  ///< part of payload: states in which decoders begin; what they have above 2^16 is symbols
 
   uint64_t size() const { return side.size() + directory.size() + payload.size(); }
   /// Sets the fields of a record that follow from the blob and from the scales.

@@ -89,6 +89,7 @@ KnownTile scalar_known_tile() {
 
 KnownTile trellis_known_tile() {
   KnownTile tile = known_tile(29, 8, ContextKind::kRowClass);
+  tile.grid.free_states = true;
   tile.payload = kKnownTrellisPayload;
   return tile;
 }

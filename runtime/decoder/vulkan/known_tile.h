@@ -24,7 +24,7 @@ constexpr uint32_t kKnownCols = 38;
 
 /// 32 rows, scalar quantizer, tables by channel.
 KnownTile scalar_known_tile();
-/// 29 rows, trellis quantizer of 256 states, tables by row class.
+/// 29 rows, trellis quantizer of 256 states, tables by row class, free states.
 KnownTile trellis_known_tile();
 /// The tables, the same for both.
 std::vector<FrequencyTable> known_tables();

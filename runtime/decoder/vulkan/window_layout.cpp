@@ -194,7 +194,7 @@ void pack_head(const CodedTensor& coded, const WindowLayout& layout, const Tenso
 void pack_tile_record(const WindowLayout& layout, size_t i, const TileGeometry& g, uint32_t payload_bytes,
                       MutableBytes out) {
   const uint32_t words[kTileRecordWords] = {layout.payload_at[i],
-                                            (payload_bytes - g.lanes() * 4) / 2,
+                                            (payload_bytes - g.lanes() * 4) / 2 | (g.free_states ? kTileFreeStates : 0),
                                             static_cast<uint32_t>(g.col - layout.col),
                                             g.width,
                                             static_cast<uint32_t>((g.row - layout.row) / kChunk),

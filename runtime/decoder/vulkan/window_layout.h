@@ -14,6 +14,7 @@ namespace nwc {
 
 /// u32 words of a tile's record in the window's input (shaders/common/constants.glsl).
 constexpr uint32_t kTileRecordWords = 6;
+constexpr uint32_t kTileFreeStates = 1u << 31;  ///< in a record's number of words
 /// Values that the rANS kernels write to a tile's status word.
 enum class TileStatus : uint32_t { kOk = 0, kTruncated = 1, kChecksum = 2, kCorrupt = 3, kSubgroupSize = 4 };
 /// A status word that no kernel has touched.
