@@ -24,7 +24,7 @@ struct Effort {
   uint32_t recovery_epochs;
 };
 constexpr Effort kEfforts[10] = {{},        {2, 0, 0},    {3, 0, 0},     {4, 0, 0},     {6, 0, 0},
-                                 {8, 0, 0}, {8, 8192, 4}, {8, 16384, 8}, {8, 32768, 8}, {8, 65536, 8}};
+                                 {8, 0, 0}, {8, 8192, 4}, {8, 16384, 8}, {10, 32768, 8}, {12, 65536, 8}};
 
 }  // namespace
 
@@ -131,7 +131,7 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
       ->capture_default_str();
   sub->add_option(
          "-e,--effort", command->effort,
-         "Time spent on a closer file, 1 (fastest) to 9: up to 5 by searching for better roundings; from 6 on, with "
+         "Time spent on a closer file, 1 (fastest) to 9: up to 5, 8 and 9 by searching for better roundings; from 6 on, with "
          "calibration also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
          "for large models)")
       ->check(CLI::Range(1, 9))
@@ -147,8 +147,8 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
       ->capture_default_str()
       ->group(studies);
   sub->add_option("--trellis-bits", command->options.choices.quantizer.trellis_bits,
-                  "The trellis has 2 to the power of this many states: 2 to 6 or 8; 0: by --effort")
-      ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8}))
+                  "The trellis has 2 to the power of this many states: 2 to 6, 8, 10 or 12; 0: by --effort")
+      ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8, 10, 12}))
       ->default_val(0)
       ->group(studies);
   sub->add_option(

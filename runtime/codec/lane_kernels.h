@@ -32,8 +32,8 @@ struct LookupTables {
   const DecodeTables* tables;
   const uint64_t* packed;
   bool trellis;
-  uint8_t on_odd, parity;  ///< of Trellis
-  bool wide;               ///< positions in `packed` need more than 16 bits: more than 512 tables, which encoders avoid
+  uint16_t on_odd, parity;  ///< of Trellis
+  bool wide;  ///< positions in `packed` need more than 16 bits: more than 512 tables, which encoders avoid
 };
 
 /// Data of the 32 columns of slot j that is the same for all row blocks of all tiles of a column band. A context is a
@@ -60,8 +60,8 @@ struct alignas(64) LaneStates {
   const uint8_t* end;   ///< of the words
   const uint8_t*
       limit;  ///< renormalisation takes no word from here on: `end` with free states, else what is never reached
-  uint8_t context[kChunk];                    ///< of each step of the current row block: below kNumContexts
-  alignas(64) uint8_t trellis[kMaxTileCols];  ///< state of each column's trellis
+  uint8_t context[kChunk];                     ///< of each step of the current row block: below kNumContexts
+  alignas(64) uint16_t trellis[kMaxTileCols];  ///< state of each column's trellis
 };
 
 /// Reconstruction indices.

@@ -279,10 +279,10 @@ double ideal_bits(const CodecRecord& codec, const TileGrid& grid, const CodedTen
   const uint64_t row_blocks = ceil_div(grid.m, kChunk);
   assert(values.size() >= row_blocks * grid.n * kChunk);
   const Trellis* trellis = find_trellis(codec.trellis_bits);
-  std::vector<uint8_t> state(static_cast<size_t>(grid.n), 0);
+  std::vector<uint16_t> state(static_cast<size_t>(grid.n), 0);
   double bits = 0;
   for (uint64_t rb = 0; rb < row_blocks; ++rb) {
-    if (rb * kChunk % grid.tile_rows == 0) std::fill(state.begin(), state.end(), uint8_t{0});
+    if (rb * kChunk % grid.tile_rows == 0) std::fill(state.begin(), state.end(), uint16_t{0});
     for (uint64_t col = 0; col < grid.n; ++col) {
       for (uint32_t c = 0; c < kChunk; ++c) {
         const int16_t q = values[(rb * grid.n + col) * kChunk + c];

@@ -21,7 +21,7 @@ void renormalise(LaneStates* t, uint32_t lane) {
 template <bool kTrellis>
 void decode_step(const DecodeTables& tables, const ColumnGroup& group, uint32_t channel, LaneStates* t, int16_t* out) {
   const uint32_t context = t->context[channel];
-  uint8_t* trellis = t->trellis + group.slot * kNumLanes;
+  uint16_t* trellis = t->trellis + group.slot * kNumLanes;
   uint32_t bank[kNumLanes] = {}, symbol[kNumLanes], raw[kNumLanes] = {};
   for (uint32_t l = 0; l < group.active; ++l) {
     if (kTrellis) bank[l] = Trellis::bank(trellis[l]);

@@ -220,8 +220,8 @@ struct Avx2 {
   }
 
   static Half pass_trellis(const LookupTables& tables, Mask odd, Half k, Half* state) {
-    const __m256i on_odd = _mm256_and_si256(odd, _mm256_set1_epi16(tables.on_odd));
-    const __m256i parity = _mm256_and_si256(odd_lanes(k), _mm256_set1_epi16(tables.parity));
+    const __m256i on_odd = _mm256_and_si256(odd, _mm256_set1_epi16(static_cast<short>(tables.on_odd)));
+    const __m256i parity = _mm256_and_si256(odd_lanes(k), _mm256_set1_epi16(static_cast<short>(tables.parity)));
     *state = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi16(*state, 1), on_odd), parity);
     const __m256i sign = _mm256_sign_epi16(_mm256_set1_epi16(1), k);
     return _mm256_sub_epi16(_mm256_add_epi16(k, k), _mm256_and_si256(sign, odd));

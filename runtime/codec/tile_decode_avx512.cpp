@@ -80,9 +80,6 @@ struct Avx512 {
     return _mm512_mask_blend_epi16(odd, load(first), load(second));
   }
   static void store(void* p, Half x) { _mm512_store_si512(p, x); }
-  static void store_bytes(uint8_t* p, Half x) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi16_epi8(x));
-  }
 
   static Mask no_lanes() { return 0; }
   static Mask odd_lanes(Half x) { return _mm512_test_epi16_mask(x, _mm512_set1_epi16(1)); }
@@ -160,8 +157,8 @@ struct Avx512 {
   [[gnu::always_inline]] static inline Half pass_trellis(const LookupTables& tables, Mask odd, Half k, Half* state) {
     const __m512i one = _mm512_set1_epi16(1);
     const __m512i shifted = _mm512_srli_epi16(*state, 1);
-    const __m512i on_odd = _mm512_maskz_mov_epi16(odd, _mm512_set1_epi16(tables.on_odd));
-    const __m512i parity = _mm512_maskz_mov_epi16(odd_lanes(k), _mm512_set1_epi16(tables.parity));
+    const __m512i on_odd = _mm512_maskz_mov_epi16(odd, _mm512_set1_epi16(static_cast<short>(tables.on_odd)));
+    const __m512i parity = _mm512_maskz_mov_epi16(odd_lanes(k), _mm512_set1_epi16(static_cast<short>(tables.parity)));
     *state = _mm512_ternarylogic_epi32(shifted, on_odd, parity, 0x96);
     const __mmask32 negative = _mm512_mask_cmplt_epi16_mask(odd, k, _mm512_setzero_si512());
     const __mmask32 positive = _mm512_mask_cmpgt_epi16_mask(odd, k, _mm512_setzero_si512());

@@ -142,7 +142,7 @@ struct Neon {
     return vbslq_u16(odd, load(second), load(first));
   }
   static void store(int16_t* p, Half x) { vst1q_s16(p, vreinterpretq_s16_u16(x)); }
-  static void store_bytes(uint8_t* p, Half x) { vst1_u8(p, vmovn_u16(x)); }
+  static void store(uint16_t* p, Half x) { vst1q_u16(p, x); }
 
   static Odd no_lanes() { return vdupq_n_u16(0); }
   static Odd odd_lanes(Half x) { return vtstq_u16(x, vdupq_n_u16(1)); }

@@ -145,7 +145,7 @@ struct TileDecoder {
       const ColumnGroup& g = *groups[i];
       t[i].active = V::active(g.active);
       V::load_states(tiles[i]->state, t[i].state);
-      const uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
+      const uint16_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
       for (int h = 0; kTrellis && h < kHalves; ++h)
         t[i].trellis[h] = V::load(trellis + kPerHalf * static_cast<uint32_t>(h));
       t[i].next = tiles[i]->next;
@@ -166,9 +166,9 @@ struct TileDecoder {
     for (int i = 0; i < kTiles; ++i) {
       const ColumnGroup& g = *groups[i];
       V::store_states(t[i].state, g.active, tiles[i]->state);
-      uint8_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
+      uint16_t* trellis = tiles[i]->trellis + g.slot * kNumLanes;
       for (int h = 0; kTrellis && h < kHalves; ++h)
-        V::store_bytes(trellis + kPerHalf * static_cast<uint32_t>(h), t[i].trellis[h]);
+        V::store(trellis + kPerHalf * static_cast<uint32_t>(h), t[i].trellis[h]);
       tiles[i]->next = t[i].next;
     }
   }

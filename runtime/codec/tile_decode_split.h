@@ -183,7 +183,7 @@ struct TileDecoder {
 #pragma GCC unroll 4
     for (int i = 0; i < kTiles; ++i) {
       V::load_states(tiles[i]->state, t[i].low, t[i].high);
-      const uint8_t* trellis = tiles[i]->trellis + groups[i]->slot * kNumLanes;
+      const uint16_t* trellis = tiles[i]->trellis + groups[i]->slot * kNumLanes;
       for (int h = 0; kTrellis && h < kHalves; ++h)
         t[i].trellis[h] = V::load(trellis + kPerHalf * static_cast<uint32_t>(h));
       t[i].active = V::active(groups[i]->active);
@@ -196,9 +196,9 @@ struct TileDecoder {
 #pragma GCC unroll 4
     for (int i = 0; i < kTiles; ++i) {
       V::store_states(t[i].low, t[i].high, groups[i]->active, tiles[i]->state);
-      uint8_t* trellis = tiles[i]->trellis + groups[i]->slot * kNumLanes;
+      uint16_t* trellis = tiles[i]->trellis + groups[i]->slot * kNumLanes;
       for (int h = 0; kTrellis && h < kHalves; ++h)
-        V::store_bytes(trellis + kPerHalf * static_cast<uint32_t>(h), t[i].trellis[h]);
+        V::store(trellis + kPerHalf * static_cast<uint32_t>(h), t[i].trellis[h]);
       tiles[i]->next = t[i].next;
     }
   }

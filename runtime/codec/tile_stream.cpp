@@ -81,7 +81,7 @@ Status TileStream::begin() {
   lanes_.next = buffer_.data() + head;
   lanes_.end = buffer_.data() + size_;
   lanes_.limit = lanes_.end + (free_states_ ? 0 : kPayloadPadding);
-  std::fill(std::begin(lanes_.trellis), std::end(lanes_.trellis), uint8_t{0});
+  std::fill(std::begin(lanes_.trellis), std::end(lanes_.trellis), uint16_t{0});
   return {};
 }
 

@@ -111,7 +111,7 @@ Status validate(const CodecRecord& r) {
   if (r.quantizer != Quantizer::kScalar && r.quantizer != Quantizer::kTrellis)
     return unsupported("codec.quantizer: unknown; use a newer version");
   if (r.quantizer == Quantizer::kScalar ? r.trellis_bits != 0 : find_trellis(r.trellis_bits) == nullptr)
-    return bad("trellis_bits", str_cat(r.trellis_bits, ", allowed are 0 (scalar), 2 to 6 and 8 (trellis)"));
+    return bad("trellis_bits", str_cat(r.trellis_bits, ", allowed are 0 (scalar), 2 to 6, 8, 10 and 12 (trellis)"));
   if (static_cast<uint8_t>(r.context_kind) > 1) return bad("context", "unknown");
   if (r.num_levels < 1 || r.num_levels > kMaxLevels)
     return bad("levels", str_cat(r.num_levels, ", allowed are 1 to 64"));

@@ -6,21 +6,23 @@
 
 namespace nwc {
 
-/// Shift register of v bits with Ungerboeck's polynomials. State 0 at the top of every column of a tile.
+/// Shift register of v bits with Ungerboeck's polynomials; those of 10 and 12 bits are the best of some hundreds that
+/// were tried (doc/format.md, section 5.6). State 0 at the top of every column of a tile.
 struct Trellis {
-  uint8_t bits = 0;    ///< v
-  uint8_t on_odd = 0;  ///< added (modulo 2) to the shifted state if the state was odd: h0 without its last bit
-  uint8_t parity = 0;  ///< the same if the symbol's value is odd: h1 without its last bit
+  uint8_t bits = 0;     ///< v
+  uint16_t on_odd = 0;  ///< added (modulo 2) to the shifted state if the state was odd: h0 without its last bit
+  uint16_t parity = 0;  ///< the same if the symbol's value is odd: h1 without its last bit
 
   uint32_t num_states() const { return 1u << bits; }
   /// k: the value just decoded; only its lowest bit counts.
-  uint8_t next(uint8_t state, int32_t k) const {
-    return static_cast<uint8_t>((state >> 1) ^ ((state & 1) * on_odd) ^ ((k & 1) * parity));
+  uint16_t next(uint16_t state, int32_t k) const {
+    return static_cast<uint16_t>((state >> 1) ^ ((state & 1) * on_odd) ^ ((k & 1) * parity));
   }
-  static uint32_t bank(uint8_t state) { return state & 1u; }
+  static uint32_t bank(uint16_t state) { return state & 1u; }
 };
 
-inline constexpr Trellis kTrellises[] = {{2, 2, 1}, {3, 5, 2}, {4, 9, 2}, {5, 18, 4}, {6, 33, 10}, {8, 166, 121}};
+inline constexpr Trellis kTrellises[] = {{2, 2, 1},   {3, 5, 2},     {4, 9, 2},      {5, 18, 4},
+                                         {6, 33, 10}, {8, 166, 121}, {10, 794, 487}, {12, 3166, 1367}};
 
 /// The trellis of a number of bits; nullptr if the format has none.
 constexpr const Trellis* find_trellis(uint32_t bits) {

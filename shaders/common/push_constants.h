@@ -35,7 +35,7 @@ struct RansPush {
   NWC_UINT(any_raw_bits, 0)
   NWC_UINT(row_class_at, kNoRowClass)  // index of the rows' classes, four to a word; kNoRowClass: a context's second
                                        // index is the channel
-  NWC_UINT(trellis, 0)     // 0 without; else what an odd state adds to the next one, plus 256 times what an odd value adds
+  NWC_UINT(trellis, 0)     // 0 without; else what an odd state adds to the next one, plus 65536 times what an odd value adds
   // The rest is for weights and products.
   NWC_UINT(scale_at, 0)    // index of the columns' scales
   NWC_UINT(row_scale_at, kNoRowScale)  // index of the rows' scales

@@ -62,8 +62,7 @@ uvec4 second_indices(Tile t, uint block) {
   return uvec4(window_data[at], window_data[at + 1u], window_data[at + 2u], window_data[at + 3u]) & 0x0f0f0f0fu;
 }
 
-// Byte i of 16. An invocation keeps the trellis state of each of its columns so, by slot. Choices instead of an index,
-// which could send the vector to memory.
+// Byte i of 16. Choices instead of an index, which could send the vector to memory.
 uint get_byte(uvec4 bytes, uint i) {
   const uint word = (i & 8u) == 0 ? ((i & 4u) == 0 ? bytes.x : bytes.y) : ((i & 4u) == 0 ? bytes.z : bytes.w);
   return (word >> ((i & 3u) * 8u)) & 255u;
@@ -72,6 +71,16 @@ void set_byte(inout uvec4 bytes, uint i, uint value) {
   const uint shift = (i & 3u) * 8u;
   const uvec4 set = (bytes & ~(255u << shift)) | (value << shift);
   bytes = mix(bytes, set, equal(uvec4(i >> 2), uvec4(0u, 1u, 2u, 3u)));
+}
+
+// The trellis states of an invocation's columns, by slot: 16 bits each, the lower halves and the upper ones.
+struct Paths {
+  uvec4 low, high;
+};
+uint get_path(Paths paths, uint slot) { return get_byte(paths.low, slot) | (get_byte(paths.high, slot) << 8); }
+void set_path(inout Paths paths, uint slot, uint path) {
+  set_byte(paths.low, slot, path & 255u);
+  set_byte(paths.high, slot, path >> 8);
 }
 
 // A step's context: first bucket of the table, info word.
@@ -133,6 +142,6 @@ uint pass_trellis(inout uint path, uint k) {
   if (pc.trellis == 0) return k;
   const int value = int(k << 16) >> 16;
   const uint index = uint(2 * value - int(path & 1u) * sign(value)) & 0xffffu;
-  path = (path >> 1) ^ ((path & 1u) * (pc.trellis & 255u)) ^ ((k & 1u) * (pc.trellis >> 8));
+  path = (path >> 1) ^ ((path & 1u) * (pc.trellis & 0xffffu)) ^ ((k & 1u) * (pc.trellis >> 16));
   return index;
 }

@@ -112,8 +112,8 @@ void main() {
   uint raw[kLanesPerInvocation];
   uint pair[kLanesPerInvocation];
   uint path[kLanesPerInvocation];  // state of the column's trellis
-  uvec4 paths[kLanesPerInvocation];
-  for (uint b = 0; b < kLanesPerInvocation; ++b) paths[b] = uvec4(0);
+  Paths paths[kLanesPerInvocation];
+  for (uint b = 0; b < kLanesPerInvocation; ++b) paths[b] = Paths(uvec4(0), uvec4(0));
   [[dont_unroll]] for (uint block = 0; goes_on(block < blocks); ++block) {
     Tile part = t;  // nothing, of a tile that has fewer row blocks than another of the subgroup
     if (kTogether != 1u && block >= blocks) part.width = part.slots = 0u;
@@ -125,7 +125,7 @@ void main() {
         const uint column = slot * kNumLanes + lane;
         takes_part[b] = column < part.width;
         contexts[b] = column_contexts(t.first_column + (takes_part[b] ? column : 0u));
-        path[b] = get_byte(paths[b], slot);
+        path[b] = get_path(paths[b], slot);
         if (takes_part[b]) begin_slot(t, column);
       }
       [[dont_unroll]] for (uint first = 0; first < kChunk; first += kStepsPerRefill) {
@@ -187,7 +187,7 @@ void main() {
           }
         }
       }
-      for (uint b = 0; b < kLanesPerInvocation; ++b) set_byte(paths[b], slot, path[b]);
+      for (uint b = 0; b < kLanesPerInvocation; ++b) set_path(paths[b], slot, path[b]);
       consume_slot(part, place, block, slot);
     }
     end_block(part, place, block);

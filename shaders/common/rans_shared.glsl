@@ -84,7 +84,7 @@ void main() {
     barrier();
   }
   uint pair = 0;
-  uvec4 paths = uvec4(0);  // states of the columns' trellises
+  Paths paths = Paths(uvec4(0), uvec4(0));  // states of the columns' trellises
   [[dont_unroll]] for (uint block = 0; block < t.blocks; ++block) {
     const uvec4 seconds = second_indices(t, block);
     begin_block(t, place, block);
@@ -92,7 +92,7 @@ void main() {
       const uint column = slot * kNumLanes + lane;
       const bool takes_part = column < t.width;
       const uint contexts = takes_part ? column_contexts(t.first_column + column) : 0u;
-      uint path = get_byte(paths, slot);
+      uint path = get_path(paths, slot);
       if (takes_part) begin_slot(t, column);
       [[dont_unroll]] for (uint channel = 0; channel < kChunk; ++channel) {
         if (kStaged != 0) {
@@ -137,7 +137,7 @@ void main() {
           put_pair(place, lane, channel, pair | (value << 16));
         }
       }
-      set_byte(paths, slot, path);
+      set_path(paths, slot, path);
       consume_slot(t, place, block, slot);
     }
     end_block(t, place, block);

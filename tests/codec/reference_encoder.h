@@ -58,7 +58,8 @@ class ColumnTrellis {
  public:
   explicit ColumnTrellis(uint32_t v) : v_(v) {
     const std::map<uint32_t, std::pair<uint32_t, uint32_t>> polynomials = {
-        {2, {2, 1}}, {3, {5, 2}}, {4, {9, 2}}, {5, {18, 4}}, {6, {33, 10}}, {8, {166, 121}}};
+        {2, {2, 1}},   {3, {5, 2}},     {4, {9, 2}},      {5, {18, 4}},
+        {6, {33, 10}}, {8, {166, 121}}, {10, {794, 487}}, {12, {3166, 1367}}};
     if (v != 0) std::tie(a_, b_) = polynomials.at(v);
   }
   uint32_t bank() const { return state_ % 2; }

@@ -84,7 +84,7 @@ TEST(TileDecode, EveryShapeTableAndCpuLevel) {
 
 TEST(TileDecode, EveryTrellisContextAndCpuLevel) {
   uint32_t seed = 1000;
-  for (const uint32_t trellis_bits : {0u, 2u, 3u, 4u, 5u, 6u, 8u}) {
+  for (const uint32_t trellis_bits : {0u, 2u, 3u, 4u, 5u, 6u, 8u, 10u, 12u}) {
     for (const bool row_classes : {false, true}) {
       for (const uint32_t raw_bits : {0u, 5u}) {
         for (const uint32_t num_levels : {1u, 4u}) {

@@ -21,7 +21,7 @@ struct Fixture {
   double cost(uint8_t level, std::span<const float> u, std::span<const uint8_t> context, std::span<const float> weight,
               std::span<const int16_t> q) const {
     const Trellis* trellis = find_trellis(ladder.record.trellis_bits);
-    uint8_t state = 0;
+    uint16_t state = 0;
     double sum = 0;
     for (size_t i = 0; i < u.size(); ++i) {
       const uint32_t bank = trellis != nullptr ? Trellis::bank(state) : 0;
@@ -86,7 +86,7 @@ TEST(LatentSearch, MoreStatesLeaveLessError) {
   const std::vector<float> weight(u.size(), 1.0f);
   // Squared error of one step: scalar 1/12; trellis steps are half as long, so that all rates are alike.
   double before = 4 * 1.0 / 12;
-  for (const uint32_t bits : {2u, 3u, 4u, 5u, 6u, 8u}) {
+  for (const uint32_t bits : {2u, 3u, 4u, 5u, 6u, 8u, 10u, 12u}) {
     Fixture s(bits, 0);
     std::vector<int16_t> q(u.size());
     s.search.search(30, u, context.data(), weight.data(), q.data());
@@ -117,7 +117,7 @@ TEST(LatentSearch, RowsWithoutWeightCostFewBits) {
 }
 
 TEST(LatentSearch, HugeLatentsStayInRange) {
-  for (const uint32_t bits : {0u, 3u, 8u}) {
+  for (const uint32_t bits : {0u, 3u, 8u, 12u}) {
     Fixture s(bits, 0.1);
     const std::vector<float> u = {1e30f, -1e30f, 20000, -20000, 0, 3};
     const std::vector<uint8_t> context(u.size(), 8);

@@ -91,9 +91,9 @@ TEST(RansEncode, EveryTrellisAndContextComesBack) {
         for (uint8_t& l : level) l = static_cast<uint8_t>(random() % 8);
         for (uint32_t row = 0; row < height; ++row) row_class[row] = static_cast<uint8_t>(random() % kNumContexts);
         std::vector<int16_t> values(row_class.size() * width);
-        std::vector<uint8_t> state(width, 0);
+        std::vector<uint16_t> state(width, 0);
         for (size_t i = 0; i < values.size(); ++i) {
-          uint8_t& s = state[i / kChunk % width];
+          uint16_t& s = state[i / kChunk % width];
           const int range = random() % 50 == 0 ? 16000 : 40;
           const int k = static_cast<int>(random() % static_cast<uint32_t>(2 * range)) - range;
           values[i] = trellis_index(k, Trellis::bank(s));

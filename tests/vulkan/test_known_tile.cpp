@@ -47,7 +47,7 @@ TEST_P(EveryKnownTile, ScalarDecoderGivesTheValues) {
 TEST_P(EveryKnownTile, TakesEveryPath) {
   const KnownTile tile = GetParam()();
   const Trellis* trellis = find_trellis(tile.codec.trellis_bits);
-  std::vector<uint8_t> state(kKnownCols, 0);
+  std::vector<uint16_t> state(kKnownCols, 0);
   int escapes = 0, raw = 0, odd = 0;
   for (size_t i = 0; i < tile.values.size(); ++i) {
     const size_t column = i / kChunk % kKnownCols, row = i / kChunk / kKnownCols * kChunk + i % kChunk;

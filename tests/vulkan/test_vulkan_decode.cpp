@@ -118,7 +118,7 @@ TEST_F(VulkanDecode, BothVariantsGiveTheValuesOfManyShapes) {
 
 TEST_F(VulkanDecode, BothVariantsKnowTrellisesAndRowClasses) {
   uint32_t seed = 0;
-  for (const uint32_t trellis_bits : {0u, 3u, 8u}) {
+  for (const uint32_t trellis_bits : {0u, 3u, 8u, 12u}) {
     for (const bool row_classes : {false, true}) {
       if (trellis_bits == 0 && !row_classes) continue;
       reference::CodecOptions options;

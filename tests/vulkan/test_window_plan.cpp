@@ -127,7 +127,7 @@ TEST(WindowPlan, OnlyTheRowsClassesCount) {
   EXPECT_EQ(some.used, (std::vector<uint32_t>{0, 1, 6, 7, 18, 19}));
   EXPECT_FALSE(some.any_raw_bits);
   EXPECT_TRUE(some.row_classes);
-  EXPECT_EQ(some.trellis, 18u + 256 * 4);
+  EXPECT_EQ(some.trellis, 18u + 65536 * 4);
   EXPECT_EQ(build_contexts(tables, level, {}).used, (std::vector<uint32_t>{0, 1}));
 }
 

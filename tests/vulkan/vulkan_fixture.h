@@ -106,10 +106,10 @@ struct CodedSpec {
   uint64_t m = 64, n = 64;
   uint32_t tile_rows = 32, tile_cols = 64;
   bool row_scales = false;
-  bool free_states = true;
   uint64_t seed = 7;
   std::vector<uint64_t> shape = {};  ///< empty: [m][n]; else its first `split` dimensions are the m rows
   uint32_t split = 1;
+  bool free_states = true;
 };
 
 inline StoredTensor coded_tensor(const CodecRecord& codec, const CodedSpec& spec) {

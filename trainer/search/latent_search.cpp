@@ -11,6 +11,7 @@ namespace {
 
 constexpr float kMaxLatent = 16000;  ///< 2 k fits an i16 whatever the bank
 constexpr float kUnreachable = 1e30f;
+constexpr uint32_t kMaxStates = 1u << 12;
 constexpr size_t kRescaleEvery = 64;  ///< samples after which metrics are brought back to near 0
 
 }  // namespace
@@ -140,7 +141,7 @@ void LatentSearch::extend(const Choice& choice, const float* before, float* afte
     if (states == 4) _mm_store_ps(after + 4, _mm_set1_ps(kUnreachable));
     return;
   }
-  alignas(32) float even[128], odd[128];  // metrics of the even and of the odd states
+  alignas(32) float even[kMaxStates / 2], odd[kMaxStates / 2];  // metrics of the even and of the odd states
   for (uint32_t j = 0; j < half; j += 8) {
     const __m256 lo = _mm256_load_ps(before + 2 * j), hi = _mm256_load_ps(before + 2 * j + 8);
     const auto sorted = [](__m256 x) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8)); };
@@ -178,8 +179,8 @@ void LatentSearch::search(uint8_t level, std::span<const float> u, const uint8_t
   const size_t bytes = (states + 7) / 8;
   choices_.resize(u.size());
   decisions_.resize(u.size() * bytes);
-  alignas(32) float metric[2][256];
-  std::fill_n(metric[0], 256, kUnreachable);
+  alignas(32) float metric[2][kMaxStates];
+  std::fill_n(metric[0], states < 8 ? 8 : states, kUnreachable);
   metric[0][0] = 0;
   for (size_t i = 0; i < u.size(); ++i) {
     choices_[i] = choose(level, context[i], u[i], weight[i]);

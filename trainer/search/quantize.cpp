@@ -227,7 +227,7 @@ class Band {
   template <typename F>
   void for_each_value(F&& f) const {
     const Trellis* trellis = find_trellis(job_.codec.record.trellis_bits);
-    uint8_t state = 0;
+    uint16_t state = 0;
     for (uint64_t i = 0; i < padded_; ++i) {
       const uint32_t bank = trellis != nullptr ? Trellis::bank(state) : 0;
       const int16_t value = trellis != nullptr ? trellis_value(q_[i], bank) : q_[i];

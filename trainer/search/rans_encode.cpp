@@ -24,7 +24,7 @@ std::vector<uint8_t> banks_of_tile(const Trellis* trellis, const TileGeometry& g
   if (trellis == nullptr) return bank;
   bank.resize(values.size());
   for (uint32_t column = 0; column < geometry.width; ++column) {
-    uint8_t state = 0;
+    uint16_t state = 0;
     for (uint32_t rb = 0; rb < geometry.row_blocks(); ++rb) {
       const size_t first = (size_t{rb} * geometry.width + column) * kChunk;
       for (size_t i = first; i < first + kChunk; ++i) {

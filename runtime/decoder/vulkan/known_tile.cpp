@@ -41,7 +41,7 @@ KnownTile known_tile(uint32_t rows, uint32_t trellis_bits, ContextKind context_k
   const bool by_class = context_kind == ContextKind::kRowClass;
   for (uint32_t row = 0; by_class && row < rows; ++row) tile.row_class.push_back(static_cast<uint8_t>(5 * row % 16));
   const Trellis* trellis = find_trellis(trellis_bits);
-  std::vector<uint8_t> path(kKnownCols, 0);
+  std::vector<uint16_t> path(kKnownCols, 0);
   uint32_t state = 1;
   for (uint32_t i = 0; i < tile.grid.tile(0).row_blocks() * kChunk * kKnownCols; ++i) {
     state = state * 1664525u + 1013904223u;

@@ -136,7 +136,7 @@ TensorContexts build_contexts(const DecodeTables& tables, std::span<const uint8_
                               std::span<const uint8_t> row_class) {
   TensorContexts result;
   result.row_classes = tables.context_kind == ContextKind::kRowClass;
-  if (tables.trellis != nullptr) result.trellis = tables.trellis->on_odd + 256u * tables.trellis->parity;
+  if (tables.trellis != nullptr) result.trellis = tables.trellis->on_odd + 65536u * tables.trellis->parity;
   std::vector<uint8_t> level_used(tables.num_levels), table_used(tables.alias.size());
   for (const uint8_t l : level) level_used[l] = 1;
   // Rows beyond the last are of class 0.

@@ -47,7 +47,7 @@ struct TensorContexts {
   std::vector<uint32_t> compact;  ///< the same, buckets counted in the list `used`
   bool any_raw_bits = false;
   bool row_classes = false;  ///< the second index is the row's class
-  uint32_t trellis = 0;      ///< as the rANS kernels take it: on_odd + 256 * parity, or 0 for the scalar quantizer
+  uint32_t trellis = 0;      ///< as the rANS kernels take it: on_odd + 65536 * parity, or 0 for the scalar quantizer
   uint32_t num_levels = 0;
   std::vector<float> network;  ///< (step, shrink)[K], skip_weight[16][16] of a linear codec; else empty
 };
