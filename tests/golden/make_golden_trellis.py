@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""make_golden_trellis.py: writes good/<name>-v1.1.nwc, good/<name>-v1.2.nwc and the .txt beside each. Written from
+"""make_golden_trellis.py: writes good/<name>-v1.1.nwc, -v1.2.nwc and -v1.6.nwc and the .txt beside each. Written from
 doc/format.md alone, sharing nothing with the C++ programs: the integers in the .txt are those that were encoded. Run
 once and committed; files that exist are left alone."""
 import pathlib
@@ -9,7 +9,7 @@ import struct
 import zlib
 
 FOLDER = pathlib.Path(__file__).parent / "good"
-TRELLISES = {2: (2, 1), 3: (5, 2), 4: (9, 2), 5: (18, 4), 6: (33, 10), 8: (166, 121)}
+TRELLISES = {2: (2, 1), 3: (5, 2), 4: (9, 2), 5: (18, 4), 6: (33, 10), 8: (166, 121), 10: (794, 487), 12: (3166, 1367)}
 LEVELS, TABLES = 3, 7
 
 
@@ -97,12 +97,29 @@ class Codec:
         return self.bytes(fnv)
 
 
-def encode_tile(lanes, rows, width, table_and_value):
+def encode_tile(lanes, rows, width, table_and_value, free_states=False):
     """Section 5.3 backwards: table_and_value(row, column) of the tile."""
-    state, words = [1 << 16] * lanes, []
+    start = [0 if free_states else 1 << 16] * lanes
+    while True:
+        payload, at_first_word = encode_from(start, rows, width, table_and_value)
+        low = [lane for lane in range(lanes) if at_first_word and at_first_word[lane] < 1 << 16]
+        if not low:
+            return payload
+        for lane in low:
+            start[lane] = min(1 << 16, start[lane] + start[lane] // 2 + 1)
+
+
+def encode_from(start, rows, width, table_and_value):
+    """The payload, and the states when the first word, a decoder's last, comes."""
+    state, words, at_first_word = list(start), [], []
+
+    def push(word):
+        if not words:
+            at_first_word.extend(state)
+        words.append(word & 0xFFFF)
 
     def shed(lane):
-        words.append(state[lane] & 0xFFFF)
+        push(state[lane])
         state[lane] >>= 16
 
     for block in reversed(range(rows // 16)):
@@ -112,7 +129,7 @@ def encode_tile(lanes, rows, width, table_and_value):
                 step = [(lane, t, k, t.symbol(k)) for lane, (t, k) in enumerate(step)][::-1]
                 for _, t, k, s in step:
                     if s == t.escape:
-                        words.append(k & 0xFFFF)
+                        push(k)
                 for lane, t, k, s in step:
                     if t.raw_bits and s != t.escape:
                         if state[lane] << t.raw_bits >= 1 << 32:
@@ -123,10 +140,11 @@ def encode_tile(lanes, rows, width, table_and_value):
                         shed(lane)
                     q, rank = divmod(state[lane], t.freq[s])
                     state[lane] = q << 12 | t.slot[s][rank]
-    return struct.pack(f"<{lanes}I", *state) + struct.pack(f"<{len(words)}H", *words[::-1])
+    return struct.pack(f"<{len(state)}I", *state) + struct.pack(f"<{len(words)}H", *words[::-1]), at_first_word
 
 
-def coded_tensor(rng, codec, name, m, n, tile_rows, tile_cols, row_scales, row_classes, shape=None, split=1):
+def coded_tensor(rng, codec, name, m, n, tile_rows, tile_cols, row_scales, row_classes, shape=None, split=1,
+                 free_states=False):
     """The record without offset and group, its blob, and the indices [row block][column][16]. The first `split`
     dimensions of `shape` make the m rows, the others the n columns."""
     shape = shape or (m, n)
@@ -159,13 +177,14 @@ def coded_tensor(rng, codec, name, m, n, tile_rows, tile_cols, row_scales, row_c
     for row in range(0, m, tile_rows):
         for column in range(0, n, tile_cols):
             rows, width = min(tile_rows, padded - row), min(tile_cols, n - column)
-            payloads.append(encode_tile(min(32, width), rows, width, lambda r, c: cells[row + r][column + c]))
+            payloads.append(encode_tile(min(32, width), rows, width, lambda r, c: cells[row + r][column + c],
+                                        free_states))
     side = zlib.compress(side)
     directory = b"".join(struct.pack("<II", len(p), zlib.crc32(p)) for p in payloads)
     blob = side + directory + b"".join(payloads)
     tail = struct.pack("<IIHHff", zlib.crc32(side + directory), len(side), tile_rows, tile_cols, 0.01, 0.5
                        if row_scales else 0)
-    flags = row_scales + 2 * row_classes + 4 * (split - 1)
+    flags = row_scales + 2 * row_classes + 4 * (split - 1) + 32 * free_states
     values = [index[16 * block + i][column] for block in range(padded // 16) for column in range(n) for i in range(16)]
     return (name, struct.pack("<4B", 2, 1, len(shape), flags), struct.pack(f"<{len(shape)}Q", *shape),
             tail), blob, struct.pack(f"<{len(values)}h", *values)
@@ -257,6 +276,11 @@ def main():
           tensors=[("experts", 75, 83, 48, 64, True, True, (3, 25, 83), 2), ("kernel", 33, 40, 16, 32, True, False,
                                                                              (33, 5, 2, 4), 1),
                    ("deep", 16, 130, 32, 512, False, True, (1, 2, 1, 2, 1, 2, 1, 2, 13, 10), 8)])
+    # Since 1.6: lanes that end in any state, and larger trellises.
+    free = [(name, m, n, rows, cols, scales, classes, (m, n), 1, True)
+            for name, m, n, rows, cols, scales, classes in shapes]
+    write("trellis-10-free", 10, True, free, minor=6)
+    write("trellis-12-free", 12, False, [("w", 130, 40, 64, 32, True, False, (130, 40), 1, True)], minor=6)
     rng = random.Random("types")
     types = [(f"type.{dtype}", rng.randbytes(3 * bits), dtype, (4, 6)) for dtype, bits in BITS.items() if dtype != 12]
     write("types", 0, True, shapes[2:], minor=2,
