@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
+#include "host-tools/embedder.h"
 #include "host-tools/model_input.h"
 #include "host-tools/quality.h"
 #include "trainer/encode/raw_image.h"
@@ -60,6 +62,8 @@ Result<CalibrationPlan> CalibrationPlan::resolve(const std::vector<std::string>&
                                                  std::shared_ptr<const ModelSource> source, const Context& context) {
   CalibrationPlan plan;
   plan.source_ = std::move(source);
+  plan.model_path_ = model_path;
+  const bool of_images = plan.source_->model() && plan.source_->model()->ends.encoder.of_images();
   for (const char* alone : {"self", "none"}) {
     if (words.size() > 1 && std::find(words.begin(), words.end(), alone) != words.end())
       return invalid_argument(fmt::format("--calib {} stands alone; texts can be given several at a time", alone));
@@ -75,9 +79,20 @@ Result<CalibrationPlan> CalibrationPlan::resolve(const std::vector<std::string>&
       context.logger().log(LogLevel::kWarning,
                            fmt::format("{}: not calibrated, since {}{}; --calib none says that this is wanted",
                                        model_path, able.message(),
-                                       plan.source_->model()->ends.encoder.of_images()
-                                           ? ""
-                                           : "; --calib TEXT calibrates with a text where the model can be run"));
+                                       of_images ? "; --calib FOLDER calibrates with the pictures in it"
+                                                 : "; --calib TEXT calibrates with a text where the model can be run"));
+    }
+    return plan;
+  }
+  if (of_images) {
+    plan.kind_ = Kind::kImages;
+    for (const std::string& word : words) {
+      std::error_code error;
+      std::vector<std::string> files = {word};
+      if (fs::is_directory(word, error)) {
+        NWC_ASSIGN_OR_RETURN(files, list_pictures(word));
+      }
+      plan.files_.insert(plan.files_.end(), files.begin(), files.end());
     }
     return plan;
   }
@@ -90,6 +105,62 @@ Result<CalibrationPlan> CalibrationPlan::resolve(const std::vector<std::string>&
     NWC_ASSIGN_OR_RETURN(plan.texts_.emplace_back(), read_text(file));
   }
   return plan;
+}
+
+/// Spread over all, for a folder's first files may be of one kind.
+std::vector<size_t> CalibrationPlan::chosen_images(uint64_t limit) const {
+  const uint64_t of_image = source_->model()->max_positions;
+  const size_t count = std::min<size_t>(files_.size(), static_cast<size_t>(std::max<uint64_t>(1, limit / of_image)));
+  std::vector<size_t> chosen;
+  for (size_t i = 0; i < count; ++i) chosen.push_back(i * files_.size() / count);
+  return chosen;
+}
+
+/// Says what the picture is, and how the model has it prepared.
+Result<uint32_t> CalibrationPlan::image_number(size_t i) const {
+  uint32_t number = 0;
+  const std::string config = (fs::path(model_path_) / kImageConfigName).string();
+  for (const std::string& path : {config, files_[i]}) {
+    std::error_code error;
+    if (path == config && !fs::exists(path, error)) continue;
+    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));
+    std::vector<uint8_t> bytes(static_cast<size_t>(reader->size()));
+    const Status read = reader->read(0, bytes);
+    if (!read.ok()) return read.with_context(path);
+    number = crc32(bytes, number);
+  }
+  return number;
+}
+
+Result<std::vector<uint32_t>> CalibrationPlan::image_tokens(uint64_t limit) const {
+  std::vector<uint32_t> tokens;
+  for (const size_t i : chosen_images(limit)) {
+    NWC_ASSIGN_OR_RETURN(const uint32_t number, image_number(i));
+    tokens.insert(tokens.end(), source_->model()->max_positions, number);
+  }
+  return tokens;
+}
+
+Result<std::vector<float>> CalibrationPlan::image_states(std::span<const uint32_t> images, uint64_t limit,
+                                                         const Context& context) const {
+  std::map<uint32_t, size_t> file_of;
+  for (const size_t i : chosen_images(limit)) {
+    NWC_ASSIGN_OR_RETURN(const uint32_t number, image_number(i));
+    file_of[number] = i;
+  }
+  SessionParams exact;
+  exact.weight_dtype = Dtype::kF32;
+  DeviceOptions device;
+  device.backend = "cpu";
+  NWC_ASSIGN_OR_RETURN(Embedder embedder, Embedder::open(model_path_, exact, device, context, 0.05));
+  std::vector<float> states;
+  for (const uint32_t number : images) {
+    const auto found = file_of.find(number);
+    if (found == file_of.end()) return invalid_argument("a picture has changed since the calibration began");
+    NWC_ASSIGN_OR_RETURN(const std::span<const float> of_image, embedder.png_states(files_[found->second]));
+    states.insert(states.end(), of_image.begin(), of_image.end());
+  }
+  return states;
 }
 
 // Every text has the same share of the tokens, in whole sequences; what a short one lacks is not made up for.
@@ -135,6 +206,7 @@ Result<std::vector<uint32_t>> CalibrationPlan::tokens(const CalibrationOptions& 
                                                       const Context& context) const {
   const uint32_t context_tokens = calibration_context(*source_->model(), options.context);
   if (kind_ == Kind::kTexts) return mixed_tokens(limit, context_tokens);
+  if (kind_ == Kind::kImages) return image_tokens(limit);
   NWC_ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, own_text(written, options.seed, context_tokens, folder, context));
   if (tokens.size() > limit) tokens.resize(static_cast<size_t>(limit));
   return tokens;
@@ -153,6 +225,11 @@ CalibrationInput CalibrationPlan::input(const CalibrationOptions& options, uint6
   input.tokens = [this, options, written, &context](const std::string& folder) {
     return tokens(options, options.tokens, written, folder, context);
   };
+  if (kind_ == Kind::kImages) {
+    input.states = [this, options, &context](std::span<const uint32_t> images) {
+      return image_states(images, options.tokens, context);
+    };
+  }
   return input;
 }
 

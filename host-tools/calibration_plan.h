@@ -1,4 +1,5 @@
-// What --calib of `nwc compress` means: no calibration, a text that the model writes itself, or texts.
+// What --calib of `nwc compress` means: no calibration, a text that the model writes itself, texts, or, for an encoder
+// of images, pictures.
 #pragma once
 
 #include <memory>
@@ -15,10 +16,10 @@ struct CompressCommand;
 /// The calibration of one command: where its tokens come from. Refers to the model's source, which outlives it.
 class CalibrationPlan {
  public:
-  enum class Kind : uint8_t { kNone, kSelf, kTexts };
+  enum class Kind : uint8_t { kNone, kSelf, kTexts, kImages };
 
   /// Resolves the words of --calib; none: `self` where the model can write and calibrate, else nothing, with a line
-  /// that says why. A folder stands for its *.txt files. Texts are read.
+  /// that says why. A folder stands for its *.txt files, or, for an encoder of images, its *.png files. Texts are read.
   /// errors: kInvalidArgument (words that do not go together, a folder without texts), kUnsupported (`self` was asked
   /// for and does not work with this model), kIo
   static Result<CalibrationPlan> resolve(const std::vector<std::string>& words, const std::string& model_path,
@@ -26,7 +27,7 @@ class CalibrationPlan {
 
   Kind kind() const { return kind_; }
   explicit operator bool() const { return kind_ != Kind::kNone; }
-  /// Of texts: their files.
+  /// Of texts or pictures: their files.
   const std::vector<std::string>& files() const { return files_; }
   /// Of texts: calibration stops in front of byte `begin` of file i.
   void cut(size_t i, uint64_t begin) { texts_[i].resize(static_cast<size_t>(begin)); }
@@ -42,11 +43,17 @@ class CalibrationPlan {
                                          const Context& context) const;
 
  private:
+  std::vector<size_t> chosen_images(uint64_t limit) const;
+  Result<uint32_t> image_number(size_t i) const;
+  Result<std::vector<uint32_t>> image_tokens(uint64_t limit) const;
+  Result<std::vector<float>> image_states(std::span<const uint32_t> images, uint64_t limit,
+                                          const Context& context) const;
   Result<std::vector<uint32_t>> mixed_tokens(uint64_t limit, uint32_t context_tokens) const;
   Result<std::vector<uint32_t>> own_text(uint64_t count, uint64_t seed, uint32_t context_tokens,
                                          const std::string& folder, const Context& context) const;
 
   Kind kind_ = Kind::kNone;
+  std::string model_path_;
   std::shared_ptr<const ModelSource> source_;
   std::vector<std::string> files_, texts_;
 };

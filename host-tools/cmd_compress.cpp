@@ -262,6 +262,8 @@ Status compress(CompressCommand& command, Context& context) {
   }
   if (measures_own && plan.kind() != CalibrationPlan::Kind::kSelf)
     return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
+  if (plan.kind() == CalibrationPlan::Kind::kImages && command.recovery == "on")
+    return unsupported("--recovery on: fine-tuning does not work with encoders of images yet");
   if (!plan && command.recovery == "on")
     return invalid_argument("--recovery on needs calibration; --calib says with what");
 
@@ -335,6 +337,10 @@ Status compress(CompressCommand& command, Context& context) {
         {"hash", calibration->hash()},
         {"tokens", calibration->tokens()},
         {"text", plan.kind() == CalibrationPlan::Kind::kSelf ? nlohmann::json("self") : nlohmann::json(plan.files())}};
+    if (plan.kind() == CalibrationPlan::Kind::kImages) {
+      json["calibration"].erase("text");
+      json["calibration"]["images"] = calibration->tokens() / source->model()->max_positions;
+    }
   }
   warn_if_larger(*source, json["file_bytes"].get<uint64_t>(), context);
   if (context.json) {
@@ -349,11 +355,11 @@ Status compress(CompressCommand& command, Context& context) {
 
 std::string measured_text(const CompressCommand& command, const CalibrationPlan& plan) {
   if (!command.card_text.empty()) return command.card_text;
-  return plan.files().empty() ? "" : plan.files()[0];
+  return plan.kind() == CalibrationPlan::Kind::kTexts ? plan.files()[0] : "";
 }
 
 void keep_apart(CompressCommand* command, CalibrationPlan* plan, const std::string& measured) {
-  if (measured.empty()) return;
+  if (measured.empty() || plan->kind() != CalibrationPlan::Kind::kTexts) return;
   for (size_t i = 0; i < plan->files().size(); ++i) {
     if (plan->text(i) != measured) continue;
     command->measured_from = held_out_begin(measured, command->card_tokens);

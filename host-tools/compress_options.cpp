@@ -12,6 +12,8 @@ namespace {
 const std::vector<std::string> kImportances = {"none", "flat", "paper", "waterfill"};
 const std::vector<std::string> kAllocations = {"none", "weights", "fisher"};
 
+constexpr const char* kCalibrationKinds[] = {"none", "self", "text", "images"};  ///< by CalibrationPlan::Kind
+
 template <typename Enum>
 Enum by_name(const std::vector<std::string>& names, const std::string& name) {
   return static_cast<Enum>(std::find(names.begin(), names.end(), name) - names.begin());
@@ -23,7 +25,7 @@ struct Effort {
   uint64_t recovery_tokens;  ///< 0: no recovery
   uint32_t recovery_epochs;
 };
-constexpr Effort kEfforts[10] = {{},        {2, 0, 0},    {3, 0, 0},     {4, 0, 0},     {6, 0, 0},
+constexpr Effort kEfforts[10] = {{},        {2, 0, 0},    {3, 0, 0},     {4, 0, 0},      {6, 0, 0},
                                  {8, 0, 0}, {8, 8192, 4}, {8, 16384, 8}, {10, 32768, 8}, {12, 65536, 8}};
 
 }  // namespace
@@ -42,8 +44,8 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
   target += fmt::format(" keep_source={}", o.keep_source);
   if (command.calibration_kind != CalibrationPlan::Kind::kNone)
     target += fmt::format(" calib={} calib_tokens={} calib_context={} calib_seed={}",
-                          command.calibration_kind == CalibrationPlan::Kind::kSelf ? "self" : "text",
-                          command.calibration.tokens, command.calibration.context, command.calibration.seed);
+                          kCalibrationKinds[static_cast<size_t>(command.calibration_kind)], command.calibration.tokens,
+                          command.calibration.context, command.calibration.seed);
   if (command.recovery == "on")
     target +=
         fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);
@@ -60,7 +62,8 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
     choices->quantizer.trellis_bits = effort.trellis_bits;
   }
   const bool calibrated = command.calibration_kind != CalibrationPlan::Kind::kNone;
-  if (command.recovery.empty()) command.recovery = calibrated && effort.recovery_tokens != 0 ? "on" : "off";
+  const bool tunes = calibrated && command.calibration_kind != CalibrationPlan::Kind::kImages;
+  if (command.recovery.empty()) command.recovery = tunes && effort.recovery_tokens != 0 ? "on" : "off";
   if (source.model())
     command.calibration.tokens = command.calib_tokens.value_or(
         std::max(default_calibration_tokens(*source.model()), command.effort > 7 ? effort.recovery_tokens : 0));
@@ -108,10 +111,12 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
   sub->add_flag(
       "--estimate", command->estimate,
       "Say how large the file will be, and what time and memory it takes; writes nothing, takes some seconds");
-  sub->add_option("--calib", command->calib,
-                  "On what is measured what an error of each weight costs (calibration), which brings a file several "
-                  "times closer to the original: self, a text that the model writes itself; UTF-8 texts or folders of "
-                  ".txt files, which share the tokens equally; or none (default: self where the model can be run)")
+  sub->add_option(
+         "--calib", command->calib,
+         "On what is measured what an error of each weight costs (calibration), which brings a file several "
+         "times closer to the original: self, a text that the model writes itself; UTF-8 texts or folders of "
+         ".txt files, which share the tokens equally; for an encoder of images, PNG files or folders of them; or none "
+         "(default: self where the model can be run)")
       ->allow_extra_args(false);
   sub->add_option("--calib-tokens", command->calib_tokens,
                   "Tokens that calibration uses, of a text from its start (default: 16384, for layers of over 4,096 "
@@ -129,11 +134,11 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
                   "When a file is finished, the calibrations that were not used for the longest time are removed until "
                   "all together take no more than this; the one in use stays")
       ->capture_default_str();
-  sub->add_option(
-         "-e,--effort", command->effort,
-         "Time spent on a closer file, 1 (fastest) to 9: up to 5, 8 and 9 by searching for better roundings; from 6 on, with "
-         "calibration also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
-         "for large models)")
+  sub->add_option("-e,--effort", command->effort,
+                  "Time spent on a closer file, 1 (fastest) to 9: up to 5, 8 and 9 by searching for better roundings; "
+                  "from 6 on, with "
+                  "calibration also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
+                  "for large models)")
       ->check(CLI::Range(1, 9))
       ->capture_default_str();
   sub->add_option("--head-bits", command->options.choices.head_bits,

@@ -45,14 +45,24 @@ Result<std::vector<float>> Embedder::embed_text(const std::string& text) {
   return embedding;
 }
 
-Result<std::vector<float>> Embedder::embed_png(const std::string& path) {
+Result<std::vector<float>> Embedder::pixels_of(const std::string& path) const {
   if (!of_images()) return unsupported("the model is an encoder of texts, and was given an image");
   NWC_ASSIGN_OR_RETURN(const Picture picture, read_png(path));
   Result<std::vector<float>> pixels = prepare_picture(picture, preparation_, model());
   if (!pixels.ok()) return pixels.status().with_context(path);
+  return pixels;
+}
+
+Result<std::vector<float>> Embedder::embed_png(const std::string& path) {
+  NWC_ASSIGN_OR_RETURN(const std::vector<float> pixels, pixels_of(path));
   std::vector<float> embedding(model().embedding_size());
-  NWC_TRY(eval_.session->embed_image(*pixels, {}, embedding));
+  NWC_TRY(eval_.session->embed_image(pixels, {}, embedding));
   return embedding;
+}
+
+Result<std::span<const float>> Embedder::png_states(const std::string& path) {
+  NWC_ASSIGN_OR_RETURN(const std::vector<float> pixels, pixels_of(path));
+  return eval_.session->image_states(pixels);
 }
 
 Result<Embeddings> Embedder::embed_all(const std::vector<std::string>& inputs, bool pictures, const Context& context,

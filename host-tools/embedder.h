@@ -24,12 +24,16 @@ class Embedder {
   Result<TextTokens> tokens_of(const std::string& text) const;
   Result<std::vector<float>> embed_text(const std::string& text);
   Result<std::vector<float>> embed_png(const std::string& path);
+  /// What goes into the first block for a picture (Session::image_states).
+  Result<std::span<const float>> png_states(const std::string& path);
   /// Of texts, or of PNG files, with progress. share: of what is left of the command. errors: kCancelled, too
   Result<Embeddings> embed_all(const std::vector<std::string>& inputs, bool pictures, const Context& context,
                                double share = 1);
   size_t num_cut() const { return num_cut_; }  ///< texts that were too long
 
  private:
+  Result<std::vector<float>> pixels_of(const std::string& path) const;
+
   EvalModel eval_;
   ImagePreparation preparation_;
   size_t num_cut_ = 0;

@@ -18,7 +18,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* kConfigName = "preprocessor_config.json";
 constexpr uint64_t kMaxPixels = 1u << 28;
 constexpr uint32_t kMaxSide = 1u << 15;
 
@@ -31,7 +30,7 @@ Result<std::vector<uint8_t>> load_config(const EvalModel& model) {
     NWC_ASSIGN_OR_RETURN(SourceFiles files, model.input.source->source_files());
     record = std::move(files.record);
   }
-  const SourceFile* file = record ? record->find(kConfigName) : nullptr;
+  const SourceFile* file = record ? record->find(kImageConfigName) : nullptr;
   return file == nullptr ? std::vector<uint8_t>() : file->bytes;
 }
 
@@ -160,9 +159,9 @@ Result<ImagePreparation> load_image_preparation(const EvalModel& model) {
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> text, load_config(model));
   if (text.empty()) return how;
   size_t replaced = 0;
-  NWC_ASSIGN_OR_RETURN(const Json config, parse_python_json(text, kConfigName, &replaced));
-  if (!config.is_object()) return corrupt(std::string(kConfigName) + " must hold an object");
-  NWC_TRY(read_preparation(config, &how).with_context(kConfigName));
+  NWC_ASSIGN_OR_RETURN(const Json config, parse_python_json(text, kImageConfigName, &replaced));
+  if (!config.is_object()) return corrupt(std::string(kImageConfigName) + " must hold an object");
+  NWC_TRY(read_preparation(config, &how).with_context(kImageConfigName));
   if (how.center_crop && how.crop_height == 0) {
     how.crop_height = e.image_height;
     how.crop_width = e.image_width;

@@ -6,6 +6,9 @@
 
 namespace nwc::cli {
 
+/// Where transformers keeps what happens to a picture, beside the weights.
+inline constexpr const char* kImageConfigName = "preprocessor_config.json";
+
 /// What happens to a picture, in this order. The defaults are CLIP's mean and deviation and a plain resize.
 struct ImagePreparation {
   bool resize = true;

@@ -309,7 +309,7 @@ Status Session::embed(std::span<const uint32_t> tokens, std::span<float> hidden,
   return {};
 }
 
-Status Session::embed_image(std::span<const float> pixels, std::span<float> hidden, std::span<float> embedding) {
+Result<std::span<const float>> Session::image_states(std::span<const float> pixels) {
   Impl& s = *impl_;
   const ModelRecord& m = s.layout.model;
   const EncoderSpec& e = m.ends.encoder;
@@ -319,7 +319,12 @@ Status Session::embed_image(std::span<const float> pixels, std::span<float> hidd
                                     e.image_height, " x ", e.image_width));
   if (!std::all_of(pixels.begin(), pixels.end(), [](float p) { return std::isfinite(p); }))
     return invalid_argument("a pixel of the image is not a finite number");
-  const std::span<const float> x = s.ends->embed_image(pixels);
+  return s.ends->embed_image(pixels);
+}
+
+Status Session::embed_image(std::span<const float> pixels, std::span<float> hidden, std::span<float> embedding) {
+  Impl& s = *impl_;
+  NWC_ASSIGN_OR_RETURN(const std::span<const float> x, image_states(pixels));
   return s.encode(s.ends->num_image_tokens(), {}, hidden, embedding,
                   [&](Forward& forward) { return forward.run_embedded(x); });
 }

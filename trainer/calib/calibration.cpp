@@ -206,10 +206,12 @@ CalibrationInput calibration_text(const ModelSource& source, const std::string& 
                 return calibration_tokens(source, text, options.tokens,
                                           calibration_context(*source.model(), options.context));
               },
-          .recipe = {}};
+          .recipe = {},
+          .states = {}};
 }
 
 uint32_t calibration_context(const ModelRecord& model, uint32_t wanted) {
+  if (model.ends.encoder.of_images()) return model.max_positions;
   const uint32_t usual = model.is_encoder() ? kEncoderContext : kDefaultContext;
   return std::min(wanted != 0 ? wanted : usual, model.max_positions);
 }
@@ -232,16 +234,18 @@ struct Prepared {
 Status take_tokens(const CalibrationInput& input, const CalibrationOptions& options, const std::string& folder,
                    Prepared* out) {
   NWC_ASSIGN_OR_RETURN(out->tokens, input.tokens(folder));
-  if (out->tokens.size() > options.tokens) out->tokens.resize(static_cast<size_t>(options.tokens));
+  // Images are whole, and chosen by whoever gives them.
+  if (out->tokens.size() > options.tokens && !input.states) out->tokens.resize(static_cast<size_t>(options.tokens));
   if (out->tokens.size() < 2) return invalid_argument("calibration needs at least 2 tokens");
   out->index.tokens = out->tokens.size();
   return {};
 }
 
 /// All but tokens and hash.
-Result<Prepared> describe(const ModelSource& source, const CalibrationOptions& options) {
-  if (source.model() && source.model()->ends.encoder.of_images())
-    return unsupported("an encoder of images can be compressed without a text, but is not calibrated yet");
+Result<Prepared> describe(const ModelSource& source, const CalibrationInput& input, const CalibrationOptions& options) {
+  if (source.model() && source.model()->ends.encoder.of_images() != static_cast<bool>(input.states))
+    return unsupported(input.states ? "images calibrate encoders of images only"
+                                    : "an encoder of images is calibrated with images, not with a text");
   NWC_TRY(check_described(source, false));
   const uint32_t context = calibration_context(*source.model(), options.context);
   Result<ModelGraph> graph = ModelGraph::open(source, context);
@@ -289,7 +293,7 @@ Status enter_folder(const CalibrationInput& input, const CalibrationOptions& opt
 
 Result<std::string> Calibration::hash_of(const ModelSource& source, const CalibrationInput& input,
                                          const CalibrationOptions& options) {
-  NWC_ASSIGN_OR_RETURN(Prepared prepared, describe(source, options));
+  NWC_ASSIGN_OR_RETURN(Prepared prepared, describe(source, input, options));
   NWC_TRY(identify(source, input, options, &prepared));
   return std::move(prepared.index.hash);
 }
@@ -306,7 +310,7 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
                                                       const CalibrationOptions& options, const FolderOf& folder_of,
                                                       Runner& runner, const Progress& progress, const Logger& log,
                                                       Ranks& ranks) {
-  NWC_ASSIGN_OR_RETURN(Prepared prepared, describe(source, options));
+  NWC_ASSIGN_OR_RETURN(Prepared prepared, describe(source, input, options));
   CalibrationIndex& index = prepared.index;
   std::string folder;
   bool finished = false;
@@ -320,7 +324,8 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
   if (!std::filesystem::is_directory(folder, error))
     return io_error(folder + " is not there: the calibration's folder has to be one that all ranks share");
   if (!finished) {
-    NWC_TRY(run_calibration(prepared.graph, prepared.tokens, index, options, folder, ranks, runner, progress, log));
+    NWC_TRY(run_calibration(prepared.graph, prepared.tokens, input.states, index, options, folder, ranks, runner,
+                            progress, log));
     if (ranks.first()) {
       NWC_TRY(write_calibration_index(folder, index));
       NWC_TRY(report_effective_tokens(folder, index, log));

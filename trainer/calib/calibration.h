@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,8 @@ struct CalibrationOptions {
 ///         that the model does not have)
 Result<std::vector<uint32_t>> calibration_tokens(const ModelSource& source, const std::string& text, uint64_t limit,
                                                  uint32_t context);
-/// Returns the tokens per sequence that CalibrationOptions::context stands for.
+/// Returns the tokens per sequence that CalibrationOptions::context stands for. Of an encoder of images: those of an
+/// image.
 uint32_t calibration_context(const ModelRecord& model, uint32_t wanted);
 
 /// What a calibration reads: a text's tokens, or tokens that are made when they are needed.
@@ -58,6 +60,11 @@ struct CalibrationInput {
   /// Says how the tokens follow from the model, so that a calibration is found without making them. Empty: they do not,
   /// and `tokens` is asked first.
   std::string recipe;
+  /// Of an encoder of images, which reads no tokens: what goes into the first block for these images, one after
+  /// another, [images * max_positions][hidden] (Session::image_states). `tokens` then has the number of each image
+  /// max_positions times; numbers stand for the images' contents in the calibration's hash. Empty: of all other models.
+  using States = std::function<Result<std::vector<float>>(std::span<const uint32_t> images)>;
+  States states;
 };
 /// Tokens of a text, which outlives it.
 CalibrationInput calibration_text(const ModelSource& source, const std::string& text,

@@ -44,12 +44,13 @@ size_t pieces_of_round(const ModelGraph& graph, std::span<const Piece> all) {
 
 class Run {
  public:
-  Run(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
-      const CalibrationOptions& options, const std::string& folder, Ranks& ranks, Runner& runner,
-      const Progress& progress)
+  Run(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationInput::States& states,
+      const CalibrationIndex& index, const CalibrationOptions& options, const std::string& folder, Ranks& ranks,
+      Runner& runner, const Progress& progress)
       : graph_(graph),
         model_(graph.model()),
         tokens_(tokens),
+        states_(states),
         hash_(index.hash),
         options_(options),
         folder_(folder),
@@ -83,6 +84,7 @@ class Run {
   template <typename T>
   Result<std::vector<T>> gather_by_token(const std::vector<T>& values);
   Status step(uint64_t tokens);
+  Result<FeatureStream> open_stream() const;
   Status forward();
   Status head();
   Status pooling();
@@ -94,6 +96,7 @@ class Run {
   const ModelGraph& graph_;
   const ModelRecord& model_;
   const std::span<const uint32_t> tokens_;
+  const CalibrationInput::States& states_;
   const std::string hash_;
   const CalibrationOptions& options_;
   const std::string folder_;
@@ -144,12 +147,23 @@ Status Run::step(uint64_t tokens) {
                 "the calibration was cancelled; the layers that are done are kept in " + folder_);
 }
 
+Result<FeatureStream> Run::open_stream() const {
+  if (!states_) return FeatureStream::open(graph_, own_tokens_);
+  std::vector<uint32_t> images;
+  for (size_t at = 0; at < own_tokens_.size(); at += graph_.context()) images.push_back(own_tokens_[at]);
+  NWC_ASSIGN_OR_RETURN(const std::vector<float> states, states_(images));
+  const Eigen::Index hidden = model_.hidden_size;
+  if (eigen_index(states.size()) != num_own_tokens() * hidden)
+    return invalid_argument("calibration: the images' states are not of their size");
+  return FeatureStream::open(graph_, RowMatrix<float>(ConstMatrixMap<float>(states.data(), num_own_tokens(), hidden)));
+}
+
 Status Run::forward() {
   if (own_tokens_.empty()) {  // more ranks than pieces
     hidden_.resize(0, model_.hidden_size);
     return {};
   }
-  NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(graph_, own_tokens_));
+  NWC_ASSIGN_OR_RETURN(FeatureStream stream, open_stream());
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     NWC_TRY(stream.advance(runner_));
     NWC_TRY(store_.push(stream.inputs()));
@@ -190,7 +204,7 @@ Status Run::pooling() {
     Random random({options_.seed, kDirectionStream, number});
     for (float& v : direction) v = static_cast<float>(random.normal());
     const std::span<const uint32_t> tokens = std::span(own_tokens_).subspan(static_cast<size_t>(begin), length);
-    pool_backward(weights, states, tokens, direction, &d_states);
+    pool_backward(weights, states, states_ ? std::span<const uint32_t>() : tokens, direction, &d_states);
     head_norm_backward(norm, hidden, d_states, &d_hidden);
     if (!d_hidden.allFinite()) finite = false;
     gradient_.middleRows(begin, length) = d_hidden;
@@ -259,6 +273,7 @@ Status Run::backward(uint32_t layer) {
 /// 1/2 * freq_v * d E[g g^T] d^T. Seen from the whole matrix, H = E[g g^T] / vocab and row_importance ~ freq_v. A tied
 /// head adds its own form; the sum of the two is brought back to one product by weighting rows with the traces.
 Status Run::embedding() {
+  if (states_) return {};                                            // of patches, which are not coded
   if (model_.ends.encoder.embedding_norm && !own_tokens_.empty()) {  // what was added up lies in front of it
     std::vector<uint32_t> lengths;
     for (const Piece& piece : own_.pieces) lengths.insert(lengths.end(), piece.lengths.begin(), piece.lengths.end());
@@ -332,10 +347,13 @@ Status Run::positions(const RowMatrix<float>& moment, double effective_tokens) {
 std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool activations) {
   const ModelRecord& model = graph.model();
   std::vector<CalibratedTensor> tensors;
-  const bool tied = is_tied(graph);
-  const std::string& embedding = graph.name(graph.layout().embedding);
-  tensors.push_back({embedding, kEmbeddingFile, tied ? embedding : "", model.vocab_size, model.hidden_size});
-  if (graph.has_positions()) {
+  const bool of_images = model.ends.encoder.of_images();
+  if (!of_images) {
+    const std::string& embedding = graph.name(graph.layout().embedding);
+    tensors.push_back(
+        {embedding, kEmbeddingFile, is_tied(graph) ? embedding : "", model.vocab_size, model.hidden_size});
+  }
+  if (graph.has_positions() && !of_images) {
     tensors.push_back(
         {graph.name(graph.layout().positions), kPositionsFile, "", model.ends.position_rows, model.hidden_size});
   }
@@ -354,7 +372,8 @@ std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool a
   return tensors;
 }
 
-Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
+Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens,
+                       const CalibrationInput::States& states, const CalibrationIndex& index,
                        const CalibrationOptions& options, const std::string& folder, Ranks& ranks, Runner& runner,
                        const Progress& progress, const Logger& log) {
   Eigen::Index widest = graph.model().hidden_size;
@@ -366,7 +385,7 @@ Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens
                                     std::to_string(widest) + " inputs; at least " + std::to_string(2 * widest) +
                                     " determine their statistics");
   }
-  return Run(graph, tokens, index, options, folder, ranks, runner, progress).run();
+  return Run(graph, tokens, states, index, options, folder, ranks, runner, progress).run();
 }
 
 }  // namespace nwc

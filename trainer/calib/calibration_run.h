@@ -16,7 +16,9 @@ std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool a
 /// Writes the files of every tensor of `index` into `folder`, and keeps those of this calibration that are already
 /// there. The caller writes the index itself. Ranks each take a part of the tokens; rank 0 has the sums and writes.
 /// errors: those of Calibration::run
-Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens, const CalibrationIndex& index,
+/// tokens, states: those of CalibrationInput.
+Status run_calibration(const ModelGraph& graph, std::span<const uint32_t> tokens,
+                       const CalibrationInput::States& states, const CalibrationIndex& index,
                        const CalibrationOptions& options, const std::string& folder, Ranks& ranks, Runner& runner,
                        const Progress& progress, const Logger& log);
 

@@ -56,6 +56,12 @@ Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, std::span<con
   return stream;
 }
 
+Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, RowMatrix<float> states) {
+  FeatureStream stream(graph, cut_sequences(static_cast<size_t>(states.rows()), graph.context()));
+  stream.outputs_ = std::move(states);
+  return stream;
+}
+
 Status FeatureStream::advance(Runner& runner) {
   if (taken_ == graph_->num_layers()) return invalid_argument("the model has no further block");
   NWC_ASSIGN_OR_RETURN(weights_, graph_->load_layer(taken_));
