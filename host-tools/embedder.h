@@ -24,7 +24,7 @@ class Embedder {
   Result<TextTokens> tokens_of(const std::string& text) const;
   Result<std::vector<float>> embed_text(const std::string& text);
   Result<std::vector<float>> embed_png(const std::string& path);
-  /// What goes into the first block for a picture (Session::image_states).
+  /// A picture's embedded patches (Session::image_states).
   Result<std::span<const float>> png_states(const std::string& path);
   /// Of texts, or of PNG files, with progress. share: of what is left of the command. errors: kCancelled, too
   Result<Embeddings> embed_all(const std::vector<std::string>& inputs, bool pictures, const Context& context,

@@ -163,7 +163,8 @@ class Session {
   /// errors: kUnsupported (no encoder of images), kInvalidArgument (another number of pixels, or not finite ones),
   ///         kBufferTooSmall, the decoder's
   Status embed_image(std::span<const float> pixels, std::span<float> hidden, std::span<float> embedding);
-  /// What goes into the first block for an image, [max_positions][hidden_size]; valid until another call.
+  /// An image's embedded patches and what stands beside them, in front of the norm that may follow:
+  /// [max_positions][hidden_size]; valid until another call.
   /// errors: kUnsupported, kInvalidArgument: those of embed_image
   Result<std::span<const float>> image_states(std::span<const float> pixels);
   /// Final hidden states of tokens of the last batch, as logits(). out [count][hidden_size].

@@ -11,7 +11,7 @@ TEST(CApiBasics, VersionsAndStatusNames) {
   EXPECT_EQ(nwc_version_number(), NWC_VERSION_MAJOR * 1000000u + NWC_VERSION_MINOR * 1000u + NWC_VERSION_PATCH);
   EXPECT_EQ(nwc_version_string(), std::to_string(NWC_VERSION_MAJOR) + "." + std::to_string(NWC_VERSION_MINOR) + "." +
                                       std::to_string(NWC_VERSION_PATCH));
-  EXPECT_EQ(nwc_format_version(), 1005u);
+  EXPECT_EQ(nwc_format_version(), 1006u);
   std::set<std::string> names;
   for (const int s : {0, 10, 11, 12, 20, 21, 22, 40, 41, 42, 43, 60, 61, 62, 70, 71, 72, 80, 100})
     names.insert(nwc_status_string(static_cast<nwc_status>(s)));

@@ -137,6 +137,23 @@ class Embed(unittest.TestCase):
             same = self.json("eval", folder, "--reference", folder, *inputs)
             self.assertGreater(same["cosine_min"], 0.999999)
 
+    def test_pictures_calibrate(self):
+        coded, cache = self.tmp / "calibrated.nwc", self.tmp / "cache"
+        args = ["compress", self.image, "--bits", 6, "--min-elements", 64, "-o", coded, "--calib-cache", cache]
+        out = self.json(*args, "--calib", self.pictures, "--calib-tokens", 100)
+        self.assertEqual(out["calibration"]["images"], 2)
+        found = self.json(*args, "--calib", self.pictures / "b.PNG", "--calib", self.pictures / "a.png")
+        self.assertNotEqual(found["calibration"]["hash"], out["calibration"]["hash"])  # in another order
+        self.assertGreater(self.json("eval", coded, "--reference", self.image, "--images", self.pictures)["cosine_mean"],
+                           0.95)
+        empty = self.tmp / "empty"
+        empty.mkdir(exist_ok=True)
+        self.assertIn("no .png file", self.check(USAGE, *args, "--calib", empty, "-q").stderr)
+        self.assertIn("config.json", self.check(BAD_FILE, *args, "--calib", self.image / "config.json", "-q").stderr)
+        self.assertIn("fine-tuning", self.check(BAD_FILE, *args, "--calib", self.pictures, "--recovery", "on", "-q").stderr)
+        self.assertIn("no .txt files", self.check(USAGE, "compress", self.text, "-o", coded, "--calib", self.pictures,
+                                                  "-q").stderr)
+
     def test_what_does_not_belong_together(self):
         self.assertIn("encoder of images", self.check(BAD_FILE, "embed", self.image, "--text", "a", "-q").stderr)
         self.assertIn("encoder of texts",

@@ -56,9 +56,10 @@ Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, std::span<con
   return stream;
 }
 
-Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, RowMatrix<float> states) {
+Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, const RowMatrix<float>& states) {
   FeatureStream stream(graph, cut_sequences(static_cast<size_t>(states.rows()), graph.context()));
-  stream.outputs_ = std::move(states);
+  NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph.load_embedding_norm());
+  head_norm(norm, states, &stream.outputs_);
   return stream;
 }
 

@@ -30,8 +30,9 @@ class FeatureStream {
   /// errors: kInvalidArgument (no tokens, a token out of range), those of ModelGraph::load_embedding
   static Result<FeatureStream> open(const ModelGraph& graph, std::span<const uint32_t> tokens);
 
-  /// The same with what goes into block 0 in place of tokens: [sequences * graph.context()][hidden].
-  static Result<FeatureStream> open(const ModelGraph& graph, RowMatrix<float> states);
+  /// The same with embeddings, in front of the norm that an encoder may have there, in place of tokens:
+  /// [sequences * graph.context()][hidden].
+  static Result<FeatureStream> open(const ModelGraph& graph, const RowMatrix<float>& states);
 
   /// Takes the next block: inputs() and outputs() are then its own. errors: kInvalidArgument (no block left), those of
   /// ModelGraph::load_layer
