@@ -137,6 +137,37 @@ class Embed(unittest.TestCase):
             same = self.json("eval", folder, "--reference", folder, *inputs)
             self.assertGreater(same["cosine_min"], 0.999999)
 
+    def test_pairs_find_the_same_label(self):
+        vision, texts = self.tmp / "vision", self.tmp / "texts"
+        write_model(vision, "clip_vision")
+        write_model(texts, "clip_text")
+        (texts / "tokenizer.json").write_text(json.dumps(vocabulary()))
+        config = json.loads((texts / "config.json").read_text())
+        (texts / "config.json").write_text(json.dumps(dict(config, eos_token_id=3)))  # [SEP]
+        for folder in (vision, texts):
+            self.check(OK, "compress", folder, "--bits", 4, "--min-elements", 64, "-o", folder.with_suffix(".nwc"), "-q")
+        words = ["a cat", "a dog", "sat sat cats", "dog a a a"]
+        labels = self.tmp / "labels.txt"
+        labels.write_text("\n".join(words) + "\n")
+        out = self.json("eval", vision.with_suffix(".nwc"), "--reference", vision, "--images", self.pictures, "--labels",
+                        labels, "--text-model", texts.with_suffix(".nwc"), "--text-reference", texts)
+
+        def chosen(of_pictures, of_texts, *precision):
+            pictures = self.json("embed", of_pictures, "--image", self.pictures / "a.png", "--image",
+                                 self.pictures / "b.PNG", *precision)
+            names = self.json("embed", of_texts, *(x for word in words for x in ("--text", word)), *precision)
+
+            def cosine(a, b):
+                return sum(x * y for x, y in zip(a, b)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+            return [max(range(len(words)), key=lambda i: cosine(p["embedding"], names["embeddings"][i]["embedding"]))
+                    for p in pictures["embeddings"]]
+
+        self.assertEqual(out["labels"], len(words))
+        self.assertEqual(out["reference_chosen"], chosen(vision, texts, "--weights", "f32"))
+        self.assertEqual(out["chosen"], chosen(vision.with_suffix(".nwc"), texts.with_suffix(".nwc")))
+        same = sum(a == b for a, b in zip(out["chosen"], out["reference_chosen"])) / 2
+        self.assertEqual(out["same_top_label"], same)
+
     def test_pictures_calibrate(self):
         coded, cache = self.tmp / "calibrated.nwc", self.tmp / "cache"
         args = ["compress", self.image, "--bits", 6, "--min-elements", 64, "-o", coded, "--calib-cache", cache]
