@@ -116,26 +116,27 @@ std::vector<size_t> CalibrationPlan::chosen_images(uint64_t limit) const {
   return chosen;
 }
 
-/// Says what the picture is, and how the model has it prepared.
-Result<uint32_t> CalibrationPlan::image_number(size_t i) const {
-  uint32_t number = 0;
-  const std::string config = (fs::path(model_path_) / kImageConfigName).string();
-  for (const std::string& path : {config, files_[i]}) {
-    std::error_code error;
-    if (path == config && !fs::exists(path, error)) continue;
-    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));
-    std::vector<uint8_t> bytes(static_cast<size_t>(reader->size()));
-    const Status read = reader->read(0, bytes);
-    if (!read.ok()) return read.with_context(path);
-    number = crc32(bytes, number);
-  }
-  return number;
+/// Of the file that says how the model has pictures prepared; 0: there is none.
+Result<uint32_t> CalibrationPlan::preparation_number() const {
+  NWC_ASSIGN_OR_RETURN(const SourceFiles files, source_->source_files());
+  const SourceFile* config = files.record.find(kImageConfigName);
+  return config == nullptr ? 0 : crc32(config->bytes);
+}
+
+/// Says what the picture is, and how it is prepared.
+Result<uint32_t> CalibrationPlan::image_number(size_t i, uint32_t preparation) const {
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(files_[i]));
+  std::vector<uint8_t> bytes(static_cast<size_t>(reader->size()));
+  const Status read = reader->read(0, bytes);
+  if (!read.ok()) return read.with_context(files_[i]);
+  return crc32(bytes, preparation);
 }
 
 Result<std::vector<uint32_t>> CalibrationPlan::image_tokens(uint64_t limit) const {
+  NWC_ASSIGN_OR_RETURN(const uint32_t preparation, preparation_number());
   std::vector<uint32_t> tokens;
   for (const size_t i : chosen_images(limit)) {
-    NWC_ASSIGN_OR_RETURN(const uint32_t number, image_number(i));
+    NWC_ASSIGN_OR_RETURN(const uint32_t number, image_number(i, preparation));
     tokens.insert(tokens.end(), source_->model()->max_positions, number);
   }
   return tokens;
@@ -143,9 +144,10 @@ Result<std::vector<uint32_t>> CalibrationPlan::image_tokens(uint64_t limit) cons
 
 Result<std::vector<float>> CalibrationPlan::image_states(std::span<const uint32_t> images, uint64_t limit,
                                                          const Context& context) const {
+  NWC_ASSIGN_OR_RETURN(const uint32_t preparation, preparation_number());
   std::map<uint32_t, size_t> file_of;
   for (const size_t i : chosen_images(limit)) {
-    NWC_ASSIGN_OR_RETURN(const uint32_t number, image_number(i));
+    NWC_ASSIGN_OR_RETURN(const uint32_t number, image_number(i, preparation));
     file_of[number] = i;
   }
   SessionParams exact;

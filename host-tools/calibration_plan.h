@@ -44,7 +44,8 @@ class CalibrationPlan {
 
  private:
   std::vector<size_t> chosen_images(uint64_t limit) const;
-  Result<uint32_t> image_number(size_t i) const;
+  Result<uint32_t> preparation_number() const;
+  Result<uint32_t> image_number(size_t i, uint32_t preparation) const;
   Result<std::vector<uint32_t>> image_tokens(uint64_t limit) const;
   Result<std::vector<float>> image_states(std::span<const uint32_t> images, uint64_t limit,
                                           const Context& context) const;

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cmath>
 
-#include "runtime/engine/expert_reads.h"
+#include "runtime/engine/expert_schedule.h"
 #include "runtime/engine/file_layout.h"
 
 namespace nwc {
@@ -13,15 +13,6 @@ namespace {
 constexpr double kExponent = 0.15;
 constexpr double kEnoughSeconds = 0.1;
 constexpr uint32_t kMostExperts = 64, kAtOnce = 8;
-
-std::vector<ExpertReads::Piece> pieces_of(const NwcFile& file, const LayerLayout& layer, uint32_t expert) {
-  std::vector<ExpertReads::Piece> pieces;
-  for (const PlacedMatrix& m : layer.expert(expert)) {
-    const auto [begin, end] = stored_range(file, m.tensor);
-    pieces.push_back({begin, end - begin, &file.tensors()[m.tensor].name});
-  }
-  return pieces;
-}
 
 uint64_t size_of(const std::vector<ExpertReads::Piece>& pieces) {
   uint64_t size = 0;
@@ -46,7 +37,7 @@ Result<double> measure_expert_read_rate(const NwcFile& file, const MemoryPlan& p
   uint64_t before = 0;
   for (const LayerLayout& layer : layout.layers) {
     for (uint32_t e = 0; e < layer.num_experts(); ++e) {
-      if ((before + e) * wanted / all == experts.size()) experts.push_back(pieces_of(file, layer, e));
+      if ((before + e) * wanted / all == experts.size()) stored_pieces(file, layer, e, &experts.emplace_back());
       if (!experts.empty()) largest = std::max(largest, size_of(experts.back()));
     }
     before += layer.num_experts();

@@ -18,6 +18,15 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
+void stored_pieces(const NwcFile& file, const LayerLayout& layer, uint32_t expert,
+                   std::vector<ExpertReads::Piece>* pieces) {
+  pieces->clear();
+  for (const PlacedMatrix& m : layer.expert(expert)) {
+    const auto [begin, end] = stored_range(file, m.tensor);
+    pieces->push_back({begin, end - begin, &file.tensors()[m.tensor].name});
+  }
+}
+
 ExpertSchedule::ExpertSchedule(const ForwardInputs& inputs, const WeightSource& source)
     : file_(inputs.file),
       layout_(inputs.layout),
@@ -34,11 +43,7 @@ Status ExpertSchedule::allocate(const SessionSizes& sizes, uint64_t* counter) {
 }
 
 std::span<const ExpertReads::Piece> ExpertSchedule::pieces(uint32_t layer, uint32_t expert) {
-  pieces_.clear();
-  for (const PlacedMatrix& m : layout_.layers[layer].expert(expert)) {
-    const auto [begin, end] = stored_range(file_, m.tensor);
-    pieces_.push_back({begin, end - begin, &file_.tensors()[m.tensor].name});
-  }
+  stored_pieces(file_, layout_.layers[layer], expert, &pieces_);
   return pieces_;
 }
 

@@ -19,6 +19,10 @@ struct ExpertChoice {
   float weight = 0;
 };
 
+/// The stored bytes of an expert, a piece for each of its tensors, in place of what *pieces has.
+void stored_pieces(const NwcFile& file, const LayerLayout& layer, uint32_t expert,
+                   std::vector<ExpertReads::Piece>* pieces);
+
 /// An expert that is to be decoded to a slot.
 struct ExpertPlace {
   uint32_t expert = 0, slot = 0;

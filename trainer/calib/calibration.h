@@ -60,9 +60,10 @@ struct CalibrationInput {
   /// Says how the tokens follow from the model, so that a calibration is found without making them. Empty: they do not,
   /// and `tokens` is asked first.
   std::string recipe;
-  /// Of an encoder of images, which reads no tokens: what goes into the first block for these images, one after
-  /// another, [images * max_positions][hidden] (Session::image_states). `tokens` then has the number of each image
-  /// max_positions times; numbers stand for the images' contents in the calibration's hash. Empty: of all other models.
+  /// Of an encoder of images, which reads no tokens: the embedded patches of these images, one image after another, in
+  /// front of the norm that may follow, [images * max_positions][hidden] (Session::image_states). `tokens` then has the
+  /// number of each image max_positions times; numbers stand for the images' contents in the calibration's hash. Empty:
+  /// of all other models.
   using States = std::function<Result<std::vector<float>>(std::span<const uint32_t> images)>;
   States states;
 };
