@@ -19,7 +19,7 @@ namespace {
 constexpr double kAim = 0.005;       ///< bits per weight
 constexpr double kTolerance = 0.02;  ///< bits per weight
 constexpr double kGiveUp = 0.05;     ///< bits per weight
-constexpr uint32_t kPasses = 3;      ///< after which the tolerance will do
+constexpr uint32_t kPasses = 3;      ///< after which the tolerance will do; with recovery it does at once
 constexpr uint32_t kMaxPasses = 8;
 constexpr const char* kEncoderName = "nwc " NWC_VERSION;
 
@@ -337,9 +337,11 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
       smallest_bits = report.bpw_coded;
     }
     const Attempt attempt{log_step, error, pass.distortion};
+    // Recovery takes longer than all passes: it is not done again for a two-hundredth of a bit.
+    const bool tolerant = number >= kPasses || work.one_codes;
     const bool allowed = error <= (sized ? 0 : kGiveUp);
     if (allowed && attempt.better_than(best)) best = attempt;
-    if (allowed && (std::abs(error) <= kAim || (number >= kPasses && std::abs(error) <= kTolerance))) {
+    if (allowed && (std::abs(error) <= kAim || (tolerant && std::abs(error) <= kTolerance))) {
       best = attempt;
       decided = true;
     }
