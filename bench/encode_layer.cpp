@@ -37,9 +37,9 @@ EncodeLayer::EncodeLayer(size_t n, Runner& runner)
       runner_(runner),
       w_(make_weights(n * n)),
       hessian_(make_hessian(n)),
-      factors_(factor_hessian(hessian_, n, kDamping)) {}
+      factors_(factor_hessian(hessian_, n, kDamping, runner)) {}
 
-void EncodeLayer::factor() { factors_ = factor_hessian(hessian_, n_, kDamping); }
+void EncodeLayer::factor() { factors_ = factor_hessian(hessian_, n_, kDamping, runner_); }
 
 void EncodeLayer::choose(uint32_t state_bits) {
   state_bits_ = state_bits;

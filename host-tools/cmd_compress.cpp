@@ -294,6 +294,7 @@ Status compress(CompressCommand& command, Context& context) {
   if (plan) {
     NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, plan, &cache, context));
     options.calibration = calibration.get();
+    options.scratch = cache.folder();
     options.recovery.enabled = command.recovery == "on";
     recovery_files.emplace(cache.folder() + "/recovery");
     if (options.recovery.enabled && first)

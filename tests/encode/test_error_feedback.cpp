@@ -8,6 +8,11 @@
 namespace nwc {
 namespace {
 
+Runner* runner() {
+  static const std::unique_ptr<Runner> two = make_thread_pool(2);
+  return two.get();
+}
+
 std::vector<float> random_hessian(size_t n, size_t samples) {
   Random random({n, samples});
   std::vector<float> h(n * n, 0.0f), x(n);
@@ -23,7 +28,7 @@ std::vector<float> random_hessian(size_t n, size_t samples) {
 TEST(ErrorFeedback, FactorsGiveTheHessianBack) {
   const size_t n = 37;
   const std::vector<float> h = random_hessian(n, 100);
-  const Result<FeedbackFactors> f = factor_hessian(h, n, 0);
+  const Result<FeedbackFactors> f = factor_hessian(h, n, 0, *runner());
   ASSERT_TRUE(f.ok()) << f.status().message();
   for (size_t i = 0; i < n; ++i) {
     EXPECT_GT(f->diagonal[i], 0);
@@ -42,9 +47,9 @@ TEST(ErrorFeedback, FactorsGiveTheHessianBack) {
 TEST(ErrorFeedback, DampingMakesSingularOnesPositive) {
   const size_t n = 24;
   const std::vector<float> h = random_hessian(n, 5);
-  const Result<FeedbackFactors> f = factor_hessian(h, n, 0.01);
+  const Result<FeedbackFactors> f = factor_hessian(h, n, 0.01, *runner());
   ASSERT_TRUE(f.ok()) << f.status().message();
-  const Result<FeedbackFactors> zero = factor_hessian(std::vector<float>(n * n, 0.0f), n, 0.01);
+  const Result<FeedbackFactors> zero = factor_hessian(std::vector<float>(n * n, 0.0f), n, 0.01, *runner());
   ASSERT_TRUE(zero.ok());
   EXPECT_EQ(zero->diagonal, std::vector<double>(n, 1.0));
 }
@@ -53,9 +58,9 @@ TEST(ErrorFeedback, DampingMakesSingularOnesPositive) {
 TEST(ErrorFeedback, DampingIsRaisedUntilItIsEnough) {
   const size_t n = 8;
   std::vector<float> h = random_hessian(n, 20);
-  EXPECT_EQ(factor_hessian(h, n, 0.01)->damping, 0.01);
+  EXPECT_EQ(factor_hessian(h, n, 0.01, *runner())->damping, 0.01);
   h[3 * n + 3] = -0.25f;  // no second moment has that
-  const Result<FeedbackFactors> f = factor_hessian(h, n, 0.01);
+  const Result<FeedbackFactors> f = factor_hessian(h, n, 0.01, *runner());
   ASSERT_TRUE(f.ok()) << f.status().message();
   EXPECT_GE(f->damping, 0.1);
   for (size_t i = 0; i < n; ++i) {
@@ -66,15 +71,35 @@ TEST(ErrorFeedback, DampingIsRaisedUntilItIsEnough) {
     }
   }
   const std::vector<float> ones(n * n, 1.0f);  // of rank 1, and asked for without damping
-  const Result<FeedbackFactors> rounded = factor_hessian(ones, n, 0);
+  const Result<FeedbackFactors> rounded = factor_hessian(ones, n, 0, *runner());
   ASSERT_TRUE(rounded.ok()) << rounded.status().message();
   EXPECT_GT(rounded->damping, 0);
+}
+
+TEST(ErrorFeedback, DiagonalOnesNeedNoFactoring) {
+  const size_t n = 5;
+  std::vector<float> h(n * n, 0.0f);
+  for (size_t i = 0; i < n; ++i) h[i * n + i] = static_cast<float>(i);
+  const Result<FeedbackFactors> f = factor_hessian(h, n, 0.25, *runner());
+  ASSERT_TRUE(f.ok()) << f.status().message();
+  EXPECT_EQ(f->damping, 0.25);
+  EXPECT_EQ(f->diagonal, (std::vector<double>{0.5, 1.5, 2.5, 3.5, 4.5}));
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < n; ++j) EXPECT_EQ(f->upper[i * n + j], i == j ? 1 : 0);
+  }
+  // The first would have no positive diagonal: damping is raised, as for any other.
+  const Result<FeedbackFactors> raised = factor_hessian(h, n, 0, *runner());
+  ASSERT_TRUE(raised.ok()) << raised.status().message();
+  EXPECT_GT(raised->damping, 0);
+  EXPECT_GT(raised->diagonal[0], 0);
+  h[1] = h[n] = 0.5f;
+  EXPECT_NE(factor_hessian(h, n, 0.25, *runner())->upper[1], 0);
 }
 
 TEST(ErrorFeedback, RefusesWhatIsNoHessian) {
   std::vector<float> h = random_hessian(8, 20);
   h[3] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(factor_hessian(h, 8, 0.01).status().code(), StatusCode::kCorrupt);
+  EXPECT_EQ(factor_hessian(h, 8, 0.01, *runner()).status().code(), StatusCode::kCorrupt);
 }
 
 }  // namespace

@@ -46,15 +46,17 @@ PartCoder::PartCoder(const ModelSource& weights, const std::vector<PlannedTensor
   }
 }
 
-/// Feedback ties the columns of a band of rows together, so one tensor keeps only as many threads busy as it has bands.
+uint32_t PartCoder::quantized_together(const SurveyedTensor& t, bool feedback, uint32_t workers) {
+  return !feedback || ceil_div(t.m, uint64_t{t.tile_rows}) >= 2 * workers ? 1 : workers;
+}
+
 /// Returns how many tensors from own_[next_] on are to be quantized together.
 size_t PartCoder::batch_size() const {
   const uint32_t workers = runner_.num_workers();
   size_t count = 0;
   while (next_ + count < own_.size() && count < workers) {
     const SurveyedTensor& t = *rate_.find(plan_[own_[next_ + count]].source);
-    const bool alone = !rate_.choices().feedback || ceil_div(t.m, uint64_t{t.tile_rows}) >= 2 * workers;
-    if (alone) return std::max<size_t>(count, 1);
+    if (quantized_together(t, rate_.choices().feedback, workers) == 1) return std::max<size_t>(count, 1);
     ++count;
   }
   return count;

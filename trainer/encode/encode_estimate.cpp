@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "trainer/encode/coded_parts.h"
 #include "trainer/encode/encoder.h"
 #include "trainer/search/tensor_encode.h"
 
@@ -23,6 +24,31 @@ Result<uint64_t> description_bytes(const ModelSource& source, const CompressOpti
   return bytes;
 }
 
+/// The most memory that the survey, a fit or the coding of a tensor takes, beside what is kept all the time.
+uint64_t memory_bytes(const RateModel& rate, const CompressOptions& options, uint32_t workers) {
+  const bool feedback = options.calibration != nullptr && rate.choices().feedback;
+  uint64_t kept = 0, samples = 0, sampled = 0, largest = 0, most = 0;
+  for (const SurveyedTensor& t : rate.tensors()) {
+    const uint64_t weights = t.m * t.n, square = feedback ? t.n * t.n : 0;
+    kept += FactorStore::memory_bytes(feedback ? t.n : 0);
+    samples += t.sample_rows.size() * t.n;
+    if (!t.sample_rows.empty()) {
+      sampled += 4 * square;
+      largest = std::max(largest, 4 * square);
+    }
+    // The tensor as floats; H in floats, half of it in doubles, and U.
+    const uint64_t survey = 4 * weights + 12 * square;
+    // Floats, values and payload; of each row band that a thread works on what it was, is to be, and misses.
+    const uint64_t together = PartCoder::quantized_together(t, feedback, workers);
+    const uint64_t coding =
+        together * (4 * weights + 2 * weights + weights / 2 + 4 * square) + uint64_t{workers} * 12 * t.tile_rows * t.n;
+    most = std::max({most, survey, coding});
+  }
+  // Those of 16 tensors at once; of what is kept in memory there is one copy.
+  const uint64_t fitting = std::min(sampled, std::max(largest, RateModel::kFactorBytesOfSamples));
+  return std::max(most, fitting) + 4 * samples + std::min(kept, RateModel::kKeptFactorBytes);
+}
+
 }  // namespace
 
 Result<CompressEstimate> estimate_compress(const ModelSource& source, const CodecModel& codec,
@@ -30,15 +56,14 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<Runner> runner = make_thread_pool(options.threads);
   std::vector<PlannedTensor> plan = plan_model(source, options.min_elements);
-  NWC_ASSIGN_OR_RETURN(RateModel rate,
-                       RateModel::survey(source, codec, options.calibration, options.choices, &plan, progress));
+  NWC_ASSIGN_OR_RETURN(RateModel rate, RateModel::survey(source, codec, options.calibration, options.choices, &plan,
+                                                         progress, {*runner, one_rank(), options.scratch}));
   CompressEstimate out;
-  uint64_t largest = 0, factors = 0, sampled = 0;
+  uint64_t sampled = 0;
   NWC_ASSIGN_OR_RETURN(uint64_t raw, description_bytes(source, options));
   for (const PlannedTensor& p : plan) {
     const SourceTensor& t = source.tensors()[p.source];
     if (!p.coded) raw += t.num_bytes();
-    largest = std::max(largest, t.num_elements());
   }
   out.file_bytes = raw;
   if (rate.coded_weights() > 0) {
@@ -51,10 +76,7 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
     const double searched = seconds_since(start);
     const auto measured = std::chrono::steady_clock::now();
     NWC_ASSIGN_OR_RETURN(const RateEstimate estimate, rate.estimate(log_step, fitted, *runner));
-    for (const SurveyedTensor& t : rate.tensors()) {
-      sampled += t.sample_rows.size() * t.n;
-      factors += options.calibration != nullptr ? 4 * t.n * t.n : 0;
-    }
+    for (const SurveyedTensor& t : rate.tensors()) sampled += t.sample_rows.size() * t.n;
     out.bits = 8 * estimate.bytes / weights;
     out.file_bytes += static_cast<uint64_t>(estimate.bytes);
     if (options.file_bytes != 0 && log_step >= rate.step_range().coarsest && out.file_bytes > options.file_bytes)
@@ -64,9 +86,7 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
     if (rate.choices().allocation == Allocation::kFisher) out.predicted_kld = estimate.weighted_error / 2;
     out.seconds = searched + kTypicalPasses * seconds_since(measured) * weights / static_cast<double>(sampled);
   }
-  // A tensor as floats three times (source, wanted, error), its values and payload; samples; factors that are kept.
-  const uint64_t together = runner->num_workers();
-  out.memory_bytes = together * largest * (3 * 4 + 2 + 1) + 4 * sampled + std::min(factors, uint64_t{1} << 30);
+  out.memory_bytes = memory_bytes(rate, options, runner->num_workers());
   return out;
 }
 

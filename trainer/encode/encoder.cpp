@@ -437,10 +437,15 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
             .runner = make_thread_pool(options.threads)};
   NWC_TRY(make_source_sections(source, &work, log));
   work.begin("reading the model", kSurveyShare);
-  NWC_ASSIGN_OR_RETURN(RateModel rate, RateModel::survey(source, codec, options.calibration, options.choices,
-                                                         &work.plan, progress, *options.ranks));
+  NWC_ASSIGN_OR_RETURN(RateModel rate,
+                       RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress,
+                                         {*work.runner, *options.ranks, options.scratch}));
   for (const std::string& warning : raw_warnings(source, work.plan)) log.log(LogLevel::kWarning, warning);
   for (const std::string& warning : damping_warnings(source, rate)) log.log(LogLevel::kWarning, warning);
+  if (!rate.scratch_trouble().empty()) {
+    log.log(LogLevel::kWarning,
+            rate.scratch_trouble() + "; factors of Hessians are made again wherever they are needed, which takes long");
+  }
   Result<CompressReport> done = rate.coded_weights() > 0 ? reach_rate(work, &rate, log) : store_raw(work, log);
   if (!done.ok()) return done;
   CompressReport report = std::move(*done);

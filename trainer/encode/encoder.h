@@ -24,6 +24,7 @@ struct CompressOptions {
   std::string source_name;     ///< PROVENANCE: file or directory name, no path
   std::string settings;        ///< PROVENANCE: the command's options in canonical order
   bool keep_source = true;     ///< SOURCE: what describes the model beside its weights
+  std::string scratch;         ///< a folder for what does not fit memory; empty: it is made again where it is needed
   Ranks* ranks = &one_rank();  ///< that share the work, with the same options but for the tokens of recovery
   /// Told what begins, and which share of what is left it takes, about. Progress counts from 0 in each of these stages.
   std::function<void(const char* stage, double share)> stage;

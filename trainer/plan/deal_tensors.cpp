@@ -7,9 +7,8 @@ namespace {
 
 /// What the search for a weight's value takes, in multiplications: 256 states, about 4 million weights a second.
 constexpr double kSearch = 6000;
-/// A factor is made as often as it is needed, where it is too large to be kept: for the survey twice, for the fits of
-/// tables and for the coding.
-constexpr double kFactorings = 9;
+/// For feedback, and with other damping for the shares of the columns.
+constexpr double kFactorings = 2;
 
 }  // namespace
 

@@ -63,7 +63,7 @@ Status gather_samples(Ranks& ranks, const CodecRecord& codec, const std::vector<
   if (ranks.alone()) return {};
   ByteWriter own;
   for (size_t i = begin; i < end && !ranks.first(); ++i) {
-    if (tensors[i].owner != ranks.rank()) continue;
+    if (tensors[i].owner != ranks.rank() || tensors[i].sample_rows.empty()) continue;
     const SampledTensor& part = (*parts)[i];
     put_all(&own, part.bytes, part.weighted_error, part.scale);
     if (with_values) put_values(&own, *part.values);
@@ -73,7 +73,7 @@ Status gather_samples(Ranks& ranks, const CodecRecord& codec, const std::vector<
   std::vector<ByteReader> readers(all.begin(), all.end());
   for (size_t i = begin; i < end; ++i) {
     const uint32_t owner = tensors[i].owner;
-    if (owner == 0) continue;
+    if (owner == 0 || tensors[i].sample_rows.empty()) continue;
     SampledTensor& part = (*parts)[i];
     NWC_TRY(get_all(&readers[owner], &part.bytes, &part.weighted_error, &part.scale));
     part.values = std::make_unique<ValueStatistics>(codec);

@@ -7,14 +7,13 @@
 #include "trainer/parallel/message.h"
 #include "trainer/plan/deal_tensors.h"
 #include "trainer/plan/exchange.h"
+#include "trainer/plan/sample_plan.h"
 #include "trainer/search/tensor_encode.h"
 
 namespace nwc {
 namespace {
 
-constexpr uint64_t kSampleBudget = uint64_t{4} << 20;  ///< weights of the whole model, but at least 32 rows a tensor
-constexpr uint64_t kMinSampleRows = 32;
-constexpr uint64_t kKeptFactorBytes = uint64_t{1} << 30;
+constexpr size_t kSampledTogether = 16;
 constexpr int kFitPasses = 5;
 constexpr int kFitRounds = 2;
 constexpr double kFitTolerance = 0.002;  ///< bits per weight
@@ -24,20 +23,9 @@ constexpr uint64_t kStateCostBytes = 2;
 /// encoder's states, and every embedding goes through them. With the mean they undid what calibration brings to the
 /// blocks of tiny encoders (tests/encode/test_encoder_calibration.cpp).
 constexpr double kUnknownBits = 2;
+constexpr double kLeastBits = 0.01;  ///< per weight, where a Gaussian needs none
 constexpr uint64_t kDirectoryBytes = 8;
 constexpr uint64_t kMeanPadding = 32;
-
-/// Row blocks spread evenly over the tensor.
-std::vector<uint64_t> choose_rows(uint64_t m, uint64_t wanted) {
-  const uint64_t blocks = ceil_div(m, uint64_t{kChunk});
-  const uint64_t count = std::min(blocks, ceil_div(wanted, uint64_t{kChunk}));
-  std::vector<uint64_t> rows;
-  for (uint64_t i = 0; i < count; ++i) {
-    const uint64_t block = (2 * i + 1) * blocks / (2 * count);
-    for (uint64_t r = block * kChunk; r < std::min(m, (block + 1) * kChunk); ++r) rows.push_back(r);
-  }
-  return rows;
-}
 
 template <typename T>
 std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) {
@@ -101,21 +89,21 @@ CodingChoices settle(CodingChoices choices, const ModelSource& source, bool cali
 
 Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
                                     const CodingChoices& choices, std::vector<PlannedTensor>* plan,
-                                    const Progress& progress, Ranks& ranks) {
+                                    const Progress& progress, const SurveyMeans& means) {
   RateModel model;
+  Ranks& ranks = means.ranks;
   model.ranks_ = &ranks;
+  model.runner_ = &means.runner;
   model.source_ = &source;
   model.calibration_ = calibration;
   model.choices_ = settle(choices, source, calibration != nullptr);
   model.ladder_ = make_ladder(codec, choices.quantizer);
   const std::vector<uint32_t> owner = deal_tensors(source, *plan, ranks.size(), model.choices_.feedback);
-  uint64_t total = 0;
   for (size_t i = 0; i < plan->size(); ++i) {
     PlannedTensor& p = (*plan)[i];
     if (!p.coded) continue;
     p.owner = owner[i];
     const SourceTensor& tensor = source.tensors()[p.source];
-    total += tensor.num_elements();
     SurveyedTensor& s = model.tensors_.emplace_back();
     s.source = p.source;
     s.owner = p.owner;
@@ -124,13 +112,9 @@ Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel&
     s.n = tensor.num_elements() / s.m;
     s.tile_rows = choose_tile_shape(s.m, s.n, choices.quantizer.trellis_bits != 0).rows;
   }
-  model.kept_factors_.resize(model.tensors_.size());
-  const double share =
-      std::min(1.0, static_cast<double>(kSampleBudget) / std::max<double>(1, static_cast<double>(total)));
-  for (SurveyedTensor& s : model.tensors_) {
-    const auto rows = static_cast<uint64_t>(std::ceil(share * static_cast<double>(s.m)));
-    s.sample_rows = choose_rows(s.m, std::max(rows, kMinSampleRows));
-  }
+  model.kept_.emplace(means.scratch, kKeptFactorBytes);
+  model.kept_->resize(model.tensors_.size());
+  choose_samples(&model.tensors_, means.sample_weights);
   size_t next = 0;
   for (size_t i = 0; i < plan->size(); ++i) {
     if (!progress.report(i, plan->size())) return Status(StatusCode::kCancelled, "cancelled while reading the model");
@@ -176,7 +160,7 @@ Status RateModel::survey_tensor(std::span<const float> w, SurveyedTensor* s) {
     diagonal = factors->diagonal;
     if (choices_.allocation_damping != choices_.damping) {
       NWC_ASSIGN_OR_RETURN(FeedbackFactors other,
-                           factor_hessian(statistics.hessian, s->n, choices_.allocation_damping));
+                           factor_hessian(statistics.hessian, s->n, choices_.allocation_damping, *runner_, false));
       diagonal = std::move(other.diagonal);
     }
     importance.diagonal = diagonal;
@@ -207,17 +191,14 @@ Status RateModel::survey_tensor(std::span<const float> w, SurveyedTensor* s) {
 void RateModel::forget_raw(const std::vector<PlannedTensor>& plan) {
   std::vector<bool> coded(source_->tensors().size(), false);
   for (const PlannedTensor& p : plan) coded[p.source] = p.coded;
-  size_t kept = 0;
+  std::vector<size_t> kept;
   for (size_t i = 0; i < tensors_.size(); ++i) {
     if (!coded[tensors_[i].source]) continue;
-    if (kept != i) {
-      tensors_[kept] = std::move(tensors_[i]);
-      kept_factors_[kept] = std::move(kept_factors_[i]);
-    }
-    ++kept;
+    if (kept.size() != i) tensors_[kept.size()] = std::move(tensors_[i]);
+    kept.push_back(i);
   }
-  tensors_.resize(kept);
-  kept_factors_.resize(kept);
+  tensors_.resize(kept.size());
+  kept_->renumber(kept);
 }
 
 const SurveyedTensor* RateModel::find(size_t source) const {
@@ -227,7 +208,7 @@ const SurveyedTensor* RateModel::find(size_t source) const {
 }
 
 Result<std::shared_ptr<const FeedbackFactors>> RateModel::factors(const SurveyedTensor& t) {
-  const std::shared_ptr<const FeedbackFactors>& kept = kept_factors_[static_cast<size_t>(&t - tensors_.data())];
+  NWC_ASSIGN_OR_RETURN(std::shared_ptr<const FeedbackFactors> kept, kept_->get(number(t)));
   const std::string& name = source_->tensors()[t.source].name;
   if (kept != nullptr || calibration_ == nullptr || !calibration_->covers(name)) return kept;
   NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, hessian_kind()));
@@ -238,13 +219,10 @@ Result<std::shared_ptr<const FeedbackFactors>> RateModel::make_factors(const Sur
                                                                        const TensorStatistics& statistics) {
   const std::string& name = source_->tensors()[t.source].name;
   if (statistics.n != t.n || statistics.m != t.m) return corrupt("calibration of " + name + ": wrong shape");
-  Result<FeedbackFactors> made = factor_hessian(statistics.hessian, t.n, choices_.damping);
+  Result<FeedbackFactors> made = factor_hessian(statistics.hessian, t.n, choices_.damping, *runner_);
   if (!made.ok()) return made.status().with_context("calibration of " + name);
   auto out = std::make_shared<const FeedbackFactors>(std::move(*made));
-  if (kept_bytes_ + 4 * t.n * t.n <= kKeptFactorBytes) {
-    kept_bytes_ += 4 * t.n * t.n;
-    kept_factors_[static_cast<size_t>(&t - tensors_.data())] = out;
-  }
+  kept_->put(number(t), out);
   return std::shared_ptr<const FeedbackFactors>(out);
 }
 
@@ -277,16 +255,17 @@ Result<RateEstimate> RateModel::measure(double log_step, const FittedCodec& fitt
   RateEstimate out;
   out.bytes = static_cast<double>(stored_codec_bytes(record));
   std::vector<SampledTensor> parts(tensors_.size());
-  // Factors first: they are made by one thread. Then tensors side by side, each on a runner of its own.
+  ScaledSum weights;
+  for (const SurveyedTensor& t : tensors_) weights.add(t, static_cast<double>(t.m * t.n), 0);
+  // Factors first: all threads make them. Then tensors side by side, each on a runner of its own.
   std::vector<std::shared_ptr<const FeedbackFactors>> all_factors(tensors_.size());
   std::vector<std::unique_ptr<Runner>> serial;
   for (uint32_t i = 0; i < runner.num_workers(); ++i) serial.push_back(make_thread_pool(1));
-  const size_t together = size_t{16} * ranks_->size();
-  for (size_t begin = 0; begin < tensors_.size(); begin += together) {
-    const size_t end = std::min(tensors_.size(), begin + together);
+  for (size_t begin = 0, end = 0; begin < tensors_.size(); begin = end) {
+    end = end_of_samples(begin);
     std::vector<size_t> own;
     for (size_t i = begin; i < end; ++i) {
-      if (tensors_[i].owner == ranks_->rank()) own.push_back(i);
+      if (tensors_[i].owner == ranks_->rank() && !tensors_[i].sample_rows.empty()) own.push_back(i);
     }
     for (const size_t i : own) {
       if (!choices_.feedback) continue;
@@ -299,18 +278,39 @@ Result<RateEstimate> RateModel::measure(double log_step, const FittedCodec& fitt
     for (const size_t i : own) all_factors[i].reset();
     NWC_TRY(gather_samples(*ranks_, record, tensors_, begin, end, values != nullptr, &parts));
     for (size_t i = begin; i < end && ranks_->first(); ++i) {
-      out.bytes += parts[i].bytes;
-      out.weighted_error += parts[i].weighted_error;
-      if (values != nullptr) values->add(*parts[i].values, parts[i].scale);
+      if (values != nullptr && parts[i].values != nullptr)
+        values->add(*parts[i].values, parts[i].scale * weights.scale(tensors_[i].group));
     }
     for (size_t i = begin; i < end; ++i) parts[i].values.reset();
   }
+  // Bits are in proportion to those that Gaussians need, errors to weights: steps are shared out so that they are.
+  ScaledSum bytes, errors;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const SurveyedTensor& t = tensors_[i];
+    const double count = static_cast<double>(t.m * t.n);
+    bytes.add(t, gaussian_bits(t, log_step) + kLeastBits * count, parts[i].bytes);
+    errors.add(t, count, parts[i].weighted_error);
+  }
+  out.bytes += bytes.total();
+  out.weighted_error = errors.total();
   NWC_TRY(share(*ranks_, &out));
   if (values != nullptr) NWC_TRY(share_values(*ranks_, values));
   uint64_t sampled = 0;
   for (const SurveyedTensor& t : tensors_) sampled += t.sample_rows.size() * t.n;
   if (sampled_share != nullptr) *sampled_share = static_cast<double>(sampled) / static_cast<double>(coded_weights_);
   return out;
+}
+
+/// End of the tensors from `begin` on that are sampled side by side: enough for many threads, but not more factors than
+/// memory is meant for.
+size_t RateModel::end_of_samples(size_t begin) const {
+  uint64_t bytes = 0;
+  size_t end = begin;
+  for (; end < tensors_.size() && end - begin < kSampledTogether * ranks_->size(); ++end) {
+    if (choices_.feedback && !tensors_[end].sample_rows.empty()) bytes += FactorStore::memory_bytes(tensors_[end].n);
+    if (end > begin && bytes > kFactorBytesOfSamples * ranks_->size()) break;
+  }
+  return end;
 }
 
 /// Codes a tensor's sample, as if it were all of it.
@@ -365,9 +365,12 @@ Result<FittedCodec> RateModel::fit(double log_step, Runner& runner, RateEstimate
 
 double RateModel::gaussian_bits(double log_step) const {
   double bits = 0;
-  for (const SurveyedTensor& t : tensors_)
-    bits += static_cast<double>(t.m * t.n) * expected_rate(t.profile, ladder_.record, t.log_step + log_step);
+  for (const SurveyedTensor& t : tensors_) bits += gaussian_bits(t, log_step);
   return bits;
+}
+
+double RateModel::gaussian_bits(const SurveyedTensor& t, double log_step) const {
+  return static_cast<double>(t.m * t.n) * expected_rate(t.profile, ladder_.record, t.log_step + log_step);
 }
 
 double RateModel::slope(double log_step) const {

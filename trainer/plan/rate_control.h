@@ -7,6 +7,7 @@
 #include "runtime/base/log.h"
 #include "trainer/calib/calibration.h"
 #include "trainer/parallel/ranks.h"
+#include "trainer/plan/factor_store.h"
 #include "trainer/plan/model_plan.h"
 #include "trainer/plan/step_plan.h"
 #include "trainer/plan/surveyed_tensor.h"
@@ -46,14 +47,27 @@ struct RateEstimate {
   double weighted_error = 0;  ///< QuantizeStatistics::weighted_error of the whole model
 };
 
+/// What a survey and what follows it work with. They outlive the model.
+struct SurveyMeans {
+  Runner& runner;
+  Ranks& ranks = one_rank();
+  std::string scratch;  ///< a folder for factors that do not fit memory; empty: they are made again where needed
+  uint64_t sample_weights = uint64_t{16} << 20;  ///< choose_samples: of the whole model
+};
+
 class RateModel {
  public:
+  /// Of factors of Hessians, in memory.
+  static constexpr uint64_t kKeptFactorBytes = uint64_t{1} << 30;
+  /// Of those that are needed at once while samples are coded, if they are not of one tensor alone.
+  static constexpr uint64_t kFactorBytesOfSamples = uint64_t{2} << 30;
+
   /// Reads every tensor once, at its owner. A tensor that is all zero, or holds NaN or infinity, becomes raw in the
-  /// plan. calibration: null for data-free coding (choices that need it are then ignored). Must outlive the model, as
-  /// `ranks` must. All ranks make these calls and get the same results: survey, fit, find_step, estimate.
+  /// plan. calibration: null for data-free coding (choices that need it are then ignored). It outlives the model. All
+  /// ranks make these calls and get the same results: survey, fit, find_step, estimate.
   static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
                                   const CodingChoices& choices, std::vector<PlannedTensor>* plan,
-                                  const Progress& progress, Ranks& ranks = one_rank());
+                                  const Progress& progress, const SurveyMeans& means);
 
   /// The codec for a common step (log2): levels, tables, shrinkage, from passes over the samples.
   Result<FittedCodec> fit(double log_step, Runner& runner, RateEstimate* estimate);
@@ -74,6 +88,8 @@ class RateModel {
   const std::vector<SurveyedTensor>& tensors() const { return tensors_; }
   const SurveyedTensor* find(size_t source) const;
   const CodingChoices& choices() const { return choices_; }
+  /// The reason why factors have to be made more than once, or empty.
+  const std::string& scratch_trouble() const { return kept_->trouble(); }
   uint64_t coded_weights() const { return coded_weights_; }
   /// The range of common steps in which files differ.
   StepRange step_range() const;
@@ -81,31 +97,34 @@ class RateModel {
   double slope(double log_step) const;
 
  private:
+  size_t number(const SurveyedTensor& t) const { return static_cast<size_t>(&t - tensors_.data()); }
   /// At its owner. w: all of the tensor
   Status survey_tensor(std::span<const float> w, SurveyedTensor* s);
   void forget_raw(const std::vector<PlannedTensor>& plan);
   FittedCodec fit_levels(double log_step) const;
   Result<RateEstimate> measure(double log_step, const FittedCodec& fitted, Runner& runner, ValueStatistics* values,
                                double* sampled_share);
+  size_t end_of_samples(size_t begin) const;
   SampledTensor sample_tensor(const SurveyedTensor& t, double log_step, const FittedCodec& fitted,
                               const TableCosts& costs, const FeedbackFactors* feedback, Runner& runner) const;
   double gaussian_bits(double log_step) const;
+  double gaussian_bits(const SurveyedTensor& t, double log_step) const;
   HessianKind hessian_kind() const {
     return choices_.allocation == Allocation::kFisher ? HessianKind::kFisher : HessianKind::kActivation;
   }
-  /// Kept for later calls of factors(), while they fit in memory.
+  /// Kept for later calls of factors().
   Result<std::shared_ptr<const FeedbackFactors>> make_factors(const SurveyedTensor& t,
                                                               const TensorStatistics& statistics);
 
   Ranks* ranks_ = nullptr;
+  Runner* runner_ = nullptr;
   const ModelSource* source_ = nullptr;
   const Calibration* calibration_ = nullptr;
   CodingChoices choices_;
   CodecModel ladder_;
   std::vector<SurveyedTensor> tensors_;
   uint64_t coded_weights_ = 0;
-  std::vector<std::shared_ptr<const FeedbackFactors>> kept_factors_;  ///< by tensor, while they fit in memory
-  uint64_t kept_bytes_ = 0;
+  std::optional<FactorStore> kept_;  ///< by tensor
 };
 
 }  // namespace nwc

@@ -19,7 +19,8 @@ struct SurveyedTensor {
   std::vector<float> row_importance;  ///< [m], or empty
   double damping = 0;                 ///< CodingChoices::damping, or what it took to factor the Hessian
   uint32_t owner = 0;                 ///< the rank that has its sample and codes it
-  // Some rows of it, in place of all:
+  uint32_t group = 0;                 ///< of tensors that may stand for each other (choose_samples)
+  // Some rows of it, in place of all; none: others of the group stand for it.
   std::vector<float> sample;          ///< [sample_rows][n], at its owner
   std::vector<uint64_t> sample_rows;  ///< multiples of 16 and what follows
 };

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/base/thread_pool.h"
 
 namespace nwc {
 
@@ -12,16 +13,17 @@ namespace nwc {
 /// (W - W^)_j U_jk. Then tr(E H E^T) is the sum over k of D_k |q_k|^2, where q_k is the quantizer's own error in column
 /// k.
 struct FeedbackFactors {
-  std::vector<float> upper;      ///< [n][n], row-major; ones on and zeros below the diagonal
+  std::vector<float> upper;      ///< [n][n], row-major; ones on and zeros below the diagonal. Empty: not asked for
   std::vector<double> diagonal;  ///< [n], positive
   double damping = 0;            ///< the factor that it took
   double added = 0;              ///< damping * mean(diag H): what the diagonal of H has above its own
 };
 
 /// Factors H + damping * mean(diag H) * I, in double. Where that is not positive definite (by rounding, or because H
-/// is no second moment), the damping is raised tenfold until it is.
+/// is no second moment), the damping is raised tenfold until it is. The same at any number of threads.
 /// hessian: [n][n], symmetric. An H without a positive trace gives U = I, D = 1.
-/// errors: kCorrupt (not finite)
-Result<FeedbackFactors> factor_hessian(std::span<const float> hessian, size_t n, double damping);
+/// upper: false saves the memory and time of U where D is all that counts. errors: kCorrupt (not finite)
+Result<FeedbackFactors> factor_hessian(std::span<const float> hessian, size_t n, double damping, Runner& runner,
+                                       bool upper = true);
 
 }  // namespace nwc
