@@ -3,7 +3,7 @@
 #   c_api -> engine -> {decoder -> {vulkan, codec, model}, graph} -> format -> base      (siblings in braces do not meet)
 #   Vulkan parts of the runtime -> shaders/common/push_constants.h, which shaders and C++ share
 #   trainer -> runtime/{base,format,graph,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
-# and besides: Vulkan headers only in the Vulkan parts, MPI's in one file, neither Eigen nor JSON in the runtime, file names unique.
+# and besides: Vulkan headers only in the Vulkan parts, MPI's and BLAS's in one file each, neither Eigen nor JSON in the runtime, file names unique.
 # -DSELF_CHECK=ON feeds it samples that break each rule, and fails unless every one is found.
 cmake_minimum_required(VERSION 3.22)
 
@@ -57,6 +57,8 @@ function(check_include path target out)
     set(${out} "Vulkan headers belong in runtime/vulkan and *_vulkan* files" PARENT_SCOPE)
   elseif(target MATCHES "^mpi[^/]*\\.h$" AND NOT path STREQUAL "trainer/parallel/ranks_mpi.cpp")
     set(${out} "only trainer/parallel/ranks_mpi.cpp knows of MPI" PARENT_SCOPE)
+  elseif(target STREQUAL "cblas.h" AND NOT path STREQUAL "trainer/linalg/tile_ops_blas.cpp")
+    set(${out} "only trainer/linalg/tile_ops_blas.cpp knows of BLAS" PARENT_SCOPE)
   elseif(target MATCHES "^(tests|bench)/")
     set(${out} "only tests and benchmarks include these" PARENT_SCOPE)
   elseif(area STREQUAL "runtime")
@@ -122,9 +124,11 @@ if(SELF_CHECK)
     "runtime/vulkan/a.cpp|vulkan/vulkan.h" "trainer/nn/a.h|Eigen/Dense" "trainer/encode/a.h|trainer/plan/b.h"
     "runtime/decoder/vulkan/a.cpp|runtime/vulkan/b.h" "host-tools/a.cpp|runtime/engine/b.h"
     "runtime/c_api/a.cpp|runtime/include/nwc/nwc.h" "shaders/a.comp|common/bits.glsl" "runtime/base/a.cpp|vector"
-    "runtime/codec/tile_decode_avx2.cpp|immintrin.h" "trainer/parallel/ranks_mpi.cpp|mpi.h" "trainer/calib/a.cpp|trainer/parallel/b.h"
+    "runtime/codec/tile_decode_avx2.cpp|immintrin.h" "trainer/parallel/ranks_mpi.cpp|mpi.h" "trainer/linalg/tile_ops_blas.cpp|cblas.h"
+    "trainer/search/a.cpp|trainer/linalg/b.h" "trainer/calib/a.cpp|trainer/parallel/b.h"
     "runtime/engine/x_vulkan.cpp|shaders/common/push_constants.h" "shaders/common/push_constants.h|cstdint")
   set(bad
+    "trainer/search/a.cpp|cblas.h" "trainer/linalg/a.cpp|trainer/search/b.h"
     "runtime/base/a.h|runtime/format/b.h" "runtime/format/a.h|runtime/codec/b.h" "runtime/codec/a.h|runtime/model/b.h"
     "runtime/model/a.h|runtime/codec/b.h" "runtime/vulkan/a.h|runtime/codec/b.h" "runtime/decoder/a.h|runtime/engine/b.h"
     "runtime/engine/a.h|runtime/c_api/b.h" "runtime/codec/a.h|trainer/nn/b.h" "runtime/codec/a.h|Eigen/Dense"
