@@ -199,7 +199,7 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
       ->group(studies);
   sub->add_option("--damping", command->options.choices.damping,
                   "For error feedback: added to the diagonal of each matrix of calibration, as a multiple of the "
-                  "diagonal's mean, 0 to 10")
+                  "diagonal's median, 0 to 10")
       ->check(CLI::Range(0.0, 10.0))
       ->capture_default_str()
       ->group(studies);

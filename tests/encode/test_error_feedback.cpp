@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "trainer/nn/random.h"
@@ -74,6 +75,23 @@ TEST(ErrorFeedback, DampingIsRaisedUntilItIsEnough) {
   const Result<FeedbackFactors> rounded = factor_hessian(ones, n, 0, *runner());
   ASSERT_TRUE(rounded.ok()) << rounded.status().message();
   EXPECT_GT(rounded->damping, 0);
+}
+
+// One large input has most of the trace. What damping adds is in proportion to the others.
+TEST(ErrorFeedback, DampingIsOfTheTypicalInput) {
+  const size_t n = 8;
+  std::vector<float> h = random_hessian(n, 20);
+  h[0] += 1000;
+  std::vector<float> diagonal;
+  for (size_t i = 0; i < n; ++i) diagonal.push_back(h[i * n + i]);
+  std::sort(diagonal.begin(), diagonal.end());
+  const Result<FeedbackFactors> f = factor_hessian(h, n, 0.01, *runner());
+  ASSERT_TRUE(f.ok()) << f.status().message();
+  EXPECT_DOUBLE_EQ(f->added, 0.01 * double{diagonal[n / 2]});
+  // Dead inputs are damped, too.
+  std::fill(h.begin(), h.end(), 0.0f);
+  h[0] = 8;
+  EXPECT_DOUBLE_EQ(factor_hessian(h, n, 0.01, *runner())->added, 0.01 * 1e-3);
 }
 
 TEST(ErrorFeedback, DiagonalOnesNeedNoFactoring) {

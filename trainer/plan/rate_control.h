@@ -22,10 +22,10 @@ struct CodingChoices {
   Allocation allocation = Allocation::kFisher;
   bool row_importance = true;  ///< steps by row, where it is known
   double rdo_strength = 0.5;
-  /// What is added to the diagonal of Hessians, times its mean: for error feedback, and for the shares of the columns.
+  /// What is added to the diagonal of Hessians, times its median: for error feedback, and for the shares of the columns.
   /// Two numbers, as more of the first is good for other texts, but flattens the second, the water-filling.
-  double damping = 0.02;
-  double allocation_damping = 0.005;
+  double damping = 0.03;
+  double allocation_damping = 0.007;
   double head_bits = 1;      ///< without kFisher: how much finer embedding and head are
   bool shrinkage = true;     ///< reconstruct at the mean of what is rounded there, not at the points themselves
   bool refit_tables = true;  ///< false: the ladder's own tables and no shrinkage

@@ -85,15 +85,26 @@ size_t first_not_finite(std::span<const float> hessian, size_t n, Runner& runner
   return first;
 }
 
-/// Factors what a trace above zero has; upper: U is wanted, too.
-FeedbackFactors factor(std::span<const float> hessian, size_t n, double trace, double damping, bool upper,
+/// The median of the diagonal. The first token of a sequence, or one input that is always large, can have most of the
+/// trace: in proportion to the mean, damping would be more than all that the other directions have. At least a
+/// thousandth of the mean, as more than half of the inputs may be dead.
+double typical_diagonal(std::span<const float> hessian, size_t n, double trace) {
+  std::vector<double> diagonal(n);
+  for (size_t i = 0; i < n; ++i) diagonal[i] = hessian[i * n + i];
+  const auto middle = diagonal.begin() + static_cast<ptrdiff_t>(n / 2);
+  std::nth_element(diagonal.begin(), middle, diagonal.end());
+  return std::max(*middle, 1e-3 * trace / static_cast<double>(n));
+}
+
+/// Factors what a trace above zero has; scale: what damping is in proportion to; upper: U is wanted, too.
+FeedbackFactors factor(std::span<const float> hessian, size_t n, double scale, double damping, bool upper,
                        Runner& runner) {
   constexpr double kLeastRaise = 1e-6;
   Factorization factorization(hessian, n, runner);
   FeedbackFactors out;
   // Ends: with a diagonal above the sums of its rows a matrix is positive definite.
   for (out.damping = damping;; out.damping = std::max(10 * out.damping, kLeastRaise)) {
-    out.added = out.damping * trace / static_cast<double>(n);
+    out.added = out.damping * scale;
     if (factorization.factor(out.added)) break;
   }
   out.diagonal = factorization.diagonal();
@@ -110,11 +121,12 @@ Result<FeedbackFactors> factor_hessian(std::span<const float> hessian, size_t n,
     return corrupt("Hessian: element " + std::to_string(bad) + " is not finite");
   double trace = 0;
   for (size_t i = 0; i < n; ++i) trace += hessian[i * n + i];
-  const double least = damping * trace / static_cast<double>(n);
+  const double scale = trace > 0 ? typical_diagonal(hessian, n, trace) : 0;
+  const double least = damping * scale;
   bool positive = trace > 0;
   for (size_t i = 0; i < n; ++i) positive = positive && double{hessian[i * n + i]} + least > 0;
   if (trace > 0 && !(positive && is_diagonal(hessian, n, runner)))
-    return factor(hessian, n, trace, damping, upper, runner);
+    return factor(hessian, n, scale, damping, upper, runner);
   FeedbackFactors out;
   out.diagonal.assign(n, 1.0);
   if (trace > 0) {

@@ -16,10 +16,10 @@ struct FeedbackFactors {
   std::vector<float> upper;      ///< [n][n], row-major; ones on and zeros below the diagonal. Empty: not asked for
   std::vector<double> diagonal;  ///< [n], positive
   double damping = 0;            ///< the factor that it took
-  double added = 0;              ///< damping * mean(diag H): what the diagonal of H has above its own
+  double added = 0;              ///< damping * median(diag H): what the diagonal of H has above its own
 };
 
-/// Factors H + damping * mean(diag H) * I, in double. Where that is not positive definite (by rounding, or because H
+/// Factors H + damping * median(diag H) * I, in double (of the median at least a thousandth of the mean counts). Where that is not positive definite (by rounding, or because H
 /// is no second moment), the damping is raised tenfold until it is. The same at any number of threads.
 /// hessian: [n][n], symmetric. An H without a positive trace gives U = I, D = 1.
 /// upper: false saves the memory and time of U where D is all that counts. errors: kCorrupt (not finite)
