@@ -208,7 +208,7 @@ Status help_compress(const CompressCommand& command, const ModelSource& source, 
 /// will be.
 Status check_output(const CompressCommand& command) {
   if (!command.estimate) {
-    std::vector<std::string> inputs = {command.model, command.card_text};
+    std::vector<std::string> inputs = {command.model, command.card_text, command.imatrix};
     for (const std::string& word : command.calib) inputs.push_back(word == "self" || word == "none" ? "" : word);
     if (command.codec != "identity") {
       NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.codec));
@@ -245,6 +245,7 @@ Status compress(CompressCommand& command, Context& context) {
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<ModelSource> opened, open_model_source(command.model));
   const std::shared_ptr<const ModelSource> source = std::move(opened);
   warn_of_notes(command.model, source->notes(), context);
+  if (!command.imatrix.empty()) NWC_TRY(read_imatrix(*source, context, &command));
   NWC_ASSIGN_OR_RETURN(CalibrationPlan plan, CalibrationPlan::resolve(command.calib, command.model, source, context));
   NWC_ASSIGN_OR_RETURN(const uint64_t cache_bytes, parse_bytes(command.cache_size));
   CalibrationCache cache(calibration_root(command), cache_bytes);
@@ -278,6 +279,7 @@ Status compress(CompressCommand& command, Context& context) {
     if (options.file_bytes == 0) return invalid_argument("--size " + command.size + ": must be above 0");
   }
   options.settings = canonical_settings(options, command);
+  options.powers = command.powers.get();
   if (command.estimate) {
     if (!first) return {};
     std::unique_ptr<Calibration> finished;  // nothing is made, but one that is there is used
@@ -322,6 +324,7 @@ Status compress(CompressCommand& command, Context& context) {
   }
   nlohmann::json json = report_json(file.report, command, source->stored_bytes());
   json["codec_name"] = codec.name;
+  if (command.powers != nullptr) json["imatrix"] = imatrix_json(command);
   if (measures) {
     json["quality"] = quality_json(file.quality);
     std::error_code ignored;
@@ -386,12 +389,20 @@ void add_compress(CLI::App& app, Context& context) {
   add_common_options(sub, context);
   sub->callback([command, sub, &context] {
     run_command(context, "compress", [&]() -> Status {
+      const std::vector<std::string> none = {"none"};
+      if (!command->imatrix.empty()) {
+        if (!command->calib.empty() && command->calib != none)
+          return invalid_argument("--imatrix stands in for calibration: leave out either it or --calib " +
+                                  command->calib.front());
+        command->calib = none;
+      }
       // Without the other option these would be without effect.
-      if (command->calib == std::vector<std::string>{"none"}) {
+      if (command->calib == none) {
         for (const char* option : {"--calib-tokens", "--calib-context", "--calib-cache", "--calib-cache-size",
                                    "--damping", "--allocation-damping", "--recovery-tokens", "--recovery-epochs"}) {
           if (sub->count(option) != 0)
-            return invalid_argument(fmt::format("{} is without effect with --calib none", option));
+            return invalid_argument(fmt::format("{} is without effect with {}", option,
+                                                command->imatrix.empty() ? "--calib none" : "--imatrix"));
         }
       }
       if (sub->count("--card-tokens") != 0 && command->card_text.empty() && !command->kld)

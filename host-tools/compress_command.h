@@ -1,6 +1,7 @@
 // The parts of `nwc compress`: its options, the settings that follow from them, and its report.
 #pragma once
 
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -20,6 +21,8 @@ struct CompressCommand {
   std::string row_importance = "on", size;
   std::vector<std::string> calib;                                         ///< words of --calib; none: the default
   CalibrationPlan::Kind calibration_kind = CalibrationPlan::Kind::kNone;  ///< what they come to
+  std::string imatrix;                                                    ///< file, or empty
+  std::shared_ptr<const ColumnPowers> powers;                             ///< what it says of the model
   std::optional<uint64_t> calib_tokens;                                   ///< none: by model and effort
   std::string calibration_cache;
   std::string cache_size = "8G";  ///< of all calibrations in the cache
@@ -51,6 +54,14 @@ void keep_apart(CompressCommand* command, CalibrationPlan* plan, const std::stri
 uint64_t written_tokens(const CompressCommand& command);
 /// The folder that holds the calibrations of all models and texts.
 std::string calibration_root(const CompressCommand& command);
+
+/// Reads the importance matrix into the command, and logs what it covers. errors: those of Imatrix and ColumnPowers,
+/// with the file's name
+Status read_imatrix(const ModelSource& source, const Context& context, CompressCommand* command);
+/// How many of the model's matrices it covers, for a person.
+std::string imatrix_line(const CompressCommand& command);
+/// What a report says of it.
+nlohmann::json imatrix_json(const CompressCommand& command);
 
 nlohmann::json report_json(const CompressReport& report, const CompressCommand& command, uint64_t source_bytes);
 void print_report(const CompressReport& report, const CompressCommand& command, const ModelSource& source,

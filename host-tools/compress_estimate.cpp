@@ -127,18 +127,20 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
   warn_if_larger(source, e.file.file_bytes, context);
   const std::vector<std::string> assumed_things = assumptions(command, e);
   if (context.json) {
-    context.print_json({{"file_bytes", e.file.file_bytes},
-                        {"bpw_coded", e.file.bits},
-                        {"predicted_kld", e.file.predicted_kld},
-                        {"seconds", e.seconds()},
-                        {"seconds_writing", e.writing},
-                        {"seconds_calibrating", e.calibrating},
-                        {"seconds_coding", e.files * e.file.seconds},
-                        {"seconds_fine_tuning", e.files * e.recovering},
-                        {"seconds_measuring", e.files * e.measuring},
-                        {"memory_bytes", e.file.memory_bytes},
-                        {"cache_bytes", e.cache_bytes},
-                        {"assumes", assumed_things}});
+    nlohmann::json json = {{"file_bytes", e.file.file_bytes},
+                           {"bpw_coded", e.file.bits},
+                           {"predicted_kld", e.file.predicted_kld},
+                           {"seconds", e.seconds()},
+                           {"seconds_writing", e.writing},
+                           {"seconds_calibrating", e.calibrating},
+                           {"seconds_coding", e.files * e.file.seconds},
+                           {"seconds_fine_tuning", e.files * e.recovering},
+                           {"seconds_measuring", e.files * e.measuring},
+                           {"memory_bytes", e.file.memory_bytes},
+                           {"cache_bytes", e.cache_bytes},
+                           {"assumes", assumed_things}};
+    if (command.powers != nullptr) json["imatrix"] = imatrix_json(command);
+    context.print_json(json);
     return {};
   }
   fmt::print("{}: about {} ({:.2f} bits per coded weight), {}, {} of memory\n", command.model,
@@ -154,6 +156,7 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
     fmt::print("  calibration {} {} in {}\n", e.finished ? "takes" : "will take", format_bytes(e.cache_bytes),
                calibration_root(command));
   if (e.file.predicted_kld > 0) fmt::print("  predicted KL divergence {:.5f} nats per token\n", e.file.predicted_kld);
+  if (command.powers != nullptr) fmt::print("  {}\n", imatrix_line(command));
   for (const std::string& thing : assumed_things) fmt::print("  assumed: {}\n", thing);
   return {};
 }

@@ -46,6 +46,7 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
     target += fmt::format(" calib={} calib_tokens={} calib_context={} calib_seed={}",
                           kCalibrationKinds[static_cast<size_t>(command.calibration_kind)], command.calibration.tokens,
                           command.calibration.context, command.calibration.seed);
+  if (command.powers != nullptr) target += " calib=imatrix";
   if (command.recovery == "on")
     target +=
         fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);
@@ -79,7 +80,7 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   choices->feedback = command.feedback == "ldlq";
   choices->allocation = by_name<Allocation>(kAllocations, command.allocation);
   choices->row_importance = command.row_importance == "on";
-  *choices = settle(*choices, source, calibrated);
+  *choices = settle(*choices, source, calibrated, command.powers != nullptr);
 }
 
 void add_compress_options(CLI::App* sub, CompressCommand* command) {
@@ -118,6 +119,11 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
          ".txt files, which share the tokens equally; for an encoder of images, PNG files or folders of them; or none "
          "(default: self where the model can be run)")
       ->allow_extra_args(false);
+  sub->add_option(
+         "--imatrix", command->imatrix,
+         "An importance matrix of this model, made by llama.cpp's llama-imatrix (.gguf or .dat): columns of large "
+         "inputs are rounded more finely. For models that nwc cannot run; where it can, --calib self brings more")
+      ->check(CLI::ExistingFile);
   sub->add_option("--calib-tokens", command->calib_tokens,
                   "Tokens that calibration uses, of a text from its start (default: 16384, for layers of over 4,096 "
                   "inputs four times as many as those, up to 65536, and as many as fine-tuning uses)")

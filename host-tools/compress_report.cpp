@@ -100,6 +100,7 @@ void print_report(const CompressReport& report, const CompressCommand& command, 
                command.measured_from != 0 ? ", its last part, which calibration has not used" : "",
                json["quality"]["kld_mean"].get<double>(), json["quality"]["ppl"].get<double>(),
                json["quality"]["ppl_reference"].get<double>());
+  if (command.powers != nullptr) fmt::print("  {}\n", imatrix_line(command));
   if (json.contains("calibration"))
     fmt::print("  calibration: {} in {}, for further files of this model and text\n",
                format_bytes(json["calibration"]["bytes"].get<uint64_t>()),

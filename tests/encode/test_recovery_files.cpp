@@ -60,7 +60,7 @@ class RecoveryFilesTest : public ::testing::Test {
     options_.recovery.files = files;
     const auto runner = make_thread_pool(options_.threads);
     std::vector<PlannedTensor> plan = plan_model(*source_, options_.min_elements);
-    auto rate = RateModel::survey(*source_, identity_codec(), options_.calibration, options_.choices, &plan, {},
+    auto rate = RateModel::survey(*source_, identity_codec(), {options_.calibration}, options_.choices, &plan, {},
                                   {*runner, one_rank(), ""});
     EXPECT_TRUE(rate.ok()) << rate.status().message();
     RateEstimate estimate;

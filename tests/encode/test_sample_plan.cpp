@@ -78,7 +78,7 @@ TEST(SamplePlan, AFewTensorsTellTheRateOfAll) {
     std::vector<PlannedTensor> plan = plan_model(**source, 4096);
     SurveyMeans means{*runner, one_rank(), ""};
     if (few) means.sample_weights = 1;
-    auto rate = RateModel::survey(**source, identity_codec(), nullptr, choices, &plan, {}, means);
+    auto rate = RateModel::survey(**source, identity_codec(), {}, choices, &plan, {}, means);
     ASSERT_TRUE(rate.ok()) << rate.status().message();
     FittedCodec fitted;
     const auto step = rate->find_step(3.0 / 8 * static_cast<double>(rate->coded_weights()), *runner, {}, &fitted);

@@ -56,8 +56,9 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<Runner> runner = make_thread_pool(options.threads);
   std::vector<PlannedTensor> plan = plan_model(source, options.min_elements);
-  NWC_ASSIGN_OR_RETURN(RateModel rate, RateModel::survey(source, codec, options.calibration, options.choices, &plan,
-                                                         progress, {*runner, one_rank(), options.scratch}));
+  NWC_ASSIGN_OR_RETURN(RateModel rate,
+                       RateModel::survey(source, codec, {options.calibration, options.powers}, options.choices, &plan,
+                                         progress, {*runner, one_rank(), options.scratch}));
   CompressEstimate out;
   uint64_t sampled = 0;
   NWC_ASSIGN_OR_RETURN(uint64_t raw, description_bytes(source, options));

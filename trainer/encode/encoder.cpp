@@ -151,7 +151,10 @@ std::vector<Section> metadata_sections(const Work& work, const CodecModel* codec
   provenance["encoder"] = kEncoderName;
   if (!work.options.source_name.empty()) provenance["source"] = work.options.source_name;
   if (!work.options.settings.empty()) provenance["settings"] = work.options.settings;
-  provenance["calibration"] = work.options.calibration != nullptr ? work.options.calibration->hash() : "none";
+  const CompressOptions& options = work.options;
+  provenance["calibration"] = options.calibration != nullptr ? options.calibration->hash()
+                              : options.powers != nullptr    ? options.powers->imatrix().hash()
+                                                             : "none";
   if (codec != nullptr) {
     char id[17];
     std::snprintf(id, sizeof id, "%016llx", static_cast<unsigned long long>(codec->record.codec_id));
@@ -438,8 +441,8 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
   NWC_TRY(make_source_sections(source, &work, log));
   work.begin("reading the model", kSurveyShare);
   NWC_ASSIGN_OR_RETURN(RateModel rate,
-                       RateModel::survey(source, codec, options.calibration, options.choices, &work.plan, progress,
-                                         {*work.runner, *options.ranks, options.scratch}));
+                       RateModel::survey(source, codec, {options.calibration, options.powers}, options.choices,
+                                         &work.plan, progress, {*work.runner, *options.ranks, options.scratch}));
   for (const std::string& warning : raw_warnings(source, work.plan)) log.log(LogLevel::kWarning, warning);
   for (const std::string& warning : damping_warnings(source, rate)) log.log(LogLevel::kWarning, warning);
   if (!rate.scratch_trouble().empty()) {

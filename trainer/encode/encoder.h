@@ -20,6 +20,7 @@ struct CompressOptions {
   uint64_t min_elements = 4096;  ///< smaller tensors stay raw
   uint32_t threads = 0;          ///< 0: one per hardware thread
   const Calibration* calibration = nullptr;
+  const ColumnPowers* powers = nullptr;  ///< of an importance matrix, where there is no calibration
   RecoveryChoices recovery;
   std::string source_name;     ///< PROVENANCE: file or directory name, no path
   std::string settings;        ///< PROVENANCE: the command's options in canonical order

@@ -1,11 +1,12 @@
 #include "trainer/plan/model_plan.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <numeric>
 #include <optional>
 #include <string_view>
+
+#include "trainer/data/name_pattern.h"
 
 namespace nwc {
 namespace {
@@ -35,27 +36,12 @@ struct Place {
   Role role = Role::kEmbedding;
   uint32_t layer = 0;
 };
-/// Is the name the pattern with a number in each {}? The first number goes to *layer.
-bool matches(std::string_view pattern, std::string_view name, uint32_t* layer) {
-  bool first = true;
-  for (;;) {
-    const size_t hole = pattern.find("{}");
-    if (hole == std::string_view::npos) return name == pattern;
-    if (name.substr(0, hole) != pattern.substr(0, hole)) return false;
-    name.remove_prefix(hole);
-    pattern.remove_prefix(hole + 2);
-    uint32_t number = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-    if (error != std::errc()) return false;
-    name.remove_prefix(static_cast<size_t>(end - name.data()));
-    if (first) *layer = number;
-    first = false;
-  }
-}
 std::optional<Place> place_of(const ModelRecord& model, std::string_view name) {
   for (const TensorName& known : model.names.empty() ? llama_names() : model.names) {
-    uint32_t layer = 0;
-    if (matches(known.pattern, name, &layer) && layer < model.num_layers) return Place{known.role, layer};
+    const std::optional<std::vector<uint32_t>> numbers = match_pattern(known.pattern, name);
+    if (!numbers) continue;
+    const uint32_t layer = numbers->empty() ? 0 : numbers->front();
+    if (layer < model.num_layers) return Place{known.role, layer};
   }
   return std::nullopt;
 }

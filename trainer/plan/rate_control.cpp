@@ -5,7 +5,6 @@
 
 #include "runtime/format/container.h"
 #include "trainer/parallel/message.h"
-#include "trainer/plan/deal_tensors.h"
 #include "trainer/plan/exchange.h"
 #include "trainer/plan/sample_plan.h"
 #include "trainer/search/tensor_encode.h"
@@ -19,10 +18,6 @@ constexpr int kFitRounds = 2;
 constexpr double kFitTolerance = 0.002;  ///< bits per weight
 /// A lane stores 32 bits of state of which 16 to 32, on average 24, carry data, and loses some bits in small states.
 constexpr uint64_t kStateCostBytes = 2;
-/// Bits that a tensor of which nothing is known gets above the mean of the others: these are the matrices that pool an
-/// encoder's states, and every embedding goes through them. With the mean they undid what calibration brings to the
-/// blocks of tiny encoders (tests/encode/test_encoder_calibration.cpp).
-constexpr double kUnknownBits = 2;
 constexpr double kLeastBits = 0.01;  ///< per weight, where a Gaussian needs none
 constexpr uint64_t kDirectoryBytes = 8;
 constexpr uint64_t kMeanPadding = 32;
@@ -35,171 +30,7 @@ std::vector<T> take(const std::vector<T>& v, const std::vector<uint64_t>& rows) 
   return out;
 }
 
-/// Columns of a deviation below 2^-60 count as zero (step_plan); a tensor of nothing else would be lost.
-constexpr float kSmallestCoded = 1e-16f;
-
-/// Makes a tensor raw whose values cannot be coded or need not be.
-void note_values(std::span<const float> w, PlannedTensor* p) {
-  const auto bad = std::find_if(w.begin(), w.end(), [](float v) { return !std::isfinite(v); });
-  if (bad != w.end()) {
-    p->values = PlannedTensor::Values::kNotFinite;
-    p->why_raw = "element " + std::to_string(bad - w.begin()) + " is " + (std::isnan(*bad) ? "NaN" : "infinite");
-  } else if (std::all_of(w.begin(), w.end(), [](float v) { return v == 0; })) {
-    p->values = PlannedTensor::Values::kZero;
-    p->why_raw = "all zero";
-  } else if (std::all_of(w.begin(), w.end(), [](float v) { return std::abs(v) < kSmallestCoded; })) {
-    p->why_raw = "all smaller than 1e-16";
-  }
-  p->coded = p->why_raw.empty();
-}
-
-bool is_head(const ModelRecord& model, const std::string& name) {
-  return name == model.tensor_name(Role::kEmbedding) || name == model.tensor_name(Role::kHead);
-}
-
-/// SurveyedTensor::log_step that gives tensors steps in proportion to 1 / sqrt(D), whatever their rates. diagonal: [n]
-/// D, or empty (1 everywhere). row_importance: [m] of mean 1, or empty.
-double common_step(const StepProfile& profile, std::span<const double> diagonal,
-                   std::span<const float> row_importance) {
-  double level = 0, columns = 0, rows = 0;
-  for (const double d : diagonal) level -= 0.5 * std::log2(d) / static_cast<double>(profile.n);
-  for (const double c : profile.column_step) columns += c / static_cast<double>(profile.n);
-  // Row steps have mean 0.
-  if (!profile.row_step.empty()) {
-    for (const float g : row_importance)
-      rows -= 0.5 * std::log2(static_cast<double>(g)) / static_cast<double>(profile.m);
-  }
-  return level - columns + rows;
-}
-
 }  // namespace
-
-CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated) {
-  if (!calibrated) {
-    const bool model = source.model().has_value();
-    choices.feedback = false;
-    if (choices.importance == Importance::kPaper || choices.importance == Importance::kWaterfill)
-      choices.importance = model ? Importance::kFlat : Importance::kNone;
-    if (choices.allocation == Allocation::kFisher)
-      choices.allocation = model ? Allocation::kWeights : Allocation::kNone;
-  }
-  choices.row_importance = choices.row_importance && choices.allocation == Allocation::kFisher;
-  return choices;
-}
-
-Result<RateModel> RateModel::survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
-                                    const CodingChoices& choices, std::vector<PlannedTensor>* plan,
-                                    const Progress& progress, const SurveyMeans& means) {
-  RateModel model;
-  Ranks& ranks = means.ranks;
-  model.ranks_ = &ranks;
-  model.runner_ = &means.runner;
-  model.source_ = &source;
-  model.calibration_ = calibration;
-  model.choices_ = settle(choices, source, calibration != nullptr);
-  model.ladder_ = make_ladder(codec, choices.quantizer);
-  const std::vector<uint32_t> owner = deal_tensors(source, *plan, ranks.size(), model.choices_.feedback);
-  for (size_t i = 0; i < plan->size(); ++i) {
-    PlannedTensor& p = (*plan)[i];
-    if (!p.coded) continue;
-    p.owner = owner[i];
-    const SourceTensor& tensor = source.tensors()[p.source];
-    SurveyedTensor& s = model.tensors_.emplace_back();
-    s.source = p.source;
-    s.owner = p.owner;
-    s.m = 1;
-    for (uint32_t d = 0; d < p.split; ++d) s.m *= tensor.shape[d];
-    s.n = tensor.num_elements() / s.m;
-    s.tile_rows = choose_tile_shape(s.m, s.n, choices.quantizer.trellis_bits != 0).rows;
-  }
-  model.kept_.emplace(means.scratch, kKeptFactorBytes);
-  model.kept_->resize(model.tensors_.size());
-  choose_samples(&model.tensors_, means.sample_weights);
-  size_t next = 0;
-  for (size_t i = 0; i < plan->size(); ++i) {
-    if (!progress.report(i, plan->size())) return Status(StatusCode::kCancelled, "cancelled while reading the model");
-    PlannedTensor& p = (*plan)[i];
-    if (!p.coded) continue;
-    SurveyedTensor& s = model.tensors_[next++];
-    if (p.owner != ranks.rank()) continue;
-    NWC_ASSIGN_OR_RETURN(const std::vector<float> w, source.read_any_f32(p.source));
-    note_values(w, &p);
-    if (p.coded) NWC_TRY(model.survey_tensor(w, &s));
-  }
-  NWC_TRY(exchange_surveys(ranks, plan, &model.tensors_));
-  model.forget_raw(*plan);
-  // A tensor that the calibration says nothing about gets more than the mean rate.
-  double fisher_sum = 0, fisher_count = 0;
-  const auto by_fisher = [&](const SurveyedTensor& s) {
-    return model.choices_.allocation == Allocation::kFisher && calibration != nullptr &&
-           calibration->covers(source.tensors()[s.source].name);
-  };
-  for (const SurveyedTensor& s : model.tensors_) {
-    const double weights = static_cast<double>(s.m * s.n);
-    model.coded_weights_ += s.m * s.n;
-    if (!by_fisher(s)) continue;
-    fisher_sum += weights * (s.log_step - s.profile.mean_octaves());
-    fisher_count += weights;
-  }
-  for (SurveyedTensor& s : model.tensors_) {
-    if (fisher_count > 0 && !by_fisher(s)) s.log_step += fisher_sum / fisher_count - kUnknownBits;
-  }
-  return model;
-}
-
-Status RateModel::survey_tensor(std::span<const float> w, SurveyedTensor* s) {
-  const std::string& name = source_->tensors()[s->source].name;
-  TensorImportance importance;
-  std::vector<double> diagonal;
-  const bool known = calibration_ != nullptr && calibration_->covers(name);
-  if (known) {
-    const HessianKind kind = hessian_kind();
-    NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, kind));
-    NWC_ASSIGN_OR_RETURN(const std::shared_ptr<const FeedbackFactors> factors, make_factors(*s, statistics));
-    s->damping = factors->damping;
-    diagonal = factors->diagonal;
-    if (choices_.allocation_damping != choices_.damping) {
-      NWC_ASSIGN_OR_RETURN(FeedbackFactors other,
-                           factor_hessian(statistics.hessian, s->n, choices_.allocation_damping, *runner_, false));
-      diagonal = std::move(other.diagonal);
-    }
-    importance.diagonal = diagonal;
-    for (uint64_t c = 0; c < s->n; ++c) importance.hessian_diagonal.push_back(statistics.hessian[c * s->n + c]);
-    if (kind == HessianKind::kFisher) {
-      s->row_importance = statistics.row_importance;
-      if (choices_.row_importance) importance.row_importance = statistics.row_importance;
-    }
-  }
-  const bool row_classes = ladder_.record.context_kind == ContextKind::kRowClass;
-  s->profile = profile_tensor(w, s->m, s->n, importance, choices_.importance, row_classes);
-
-  // Steps of the tensors against each other: equal rates, or one exchange rate of bits against what errors cost.
-  s->log_step = s->profile.mean_octaves();
-  if (choices_.allocation == Allocation::kFisher && known) {
-    s->log_step = common_step(s->profile, diagonal, s->row_importance);
-  } else if (choices_.allocation != Allocation::kFisher) {
-    if (choices_.allocation == Allocation::kWeights) s->log_step = common_step(s->profile, {}, {});
-    if (source_->model() && is_head(*source_->model(), name)) s->log_step -= choices_.head_bits;
-  }
-  for (const uint64_t r : s->sample_rows) {
-    s->sample.insert(s->sample.end(), w.begin() + static_cast<ptrdiff_t>(r * s->n),
-                     w.begin() + static_cast<ptrdiff_t>((r + 1) * s->n));
-  }
-  return {};
-}
-
-void RateModel::forget_raw(const std::vector<PlannedTensor>& plan) {
-  std::vector<bool> coded(source_->tensors().size(), false);
-  for (const PlannedTensor& p : plan) coded[p.source] = p.coded;
-  std::vector<size_t> kept;
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (!coded[tensors_[i].source]) continue;
-    if (kept.size() != i) tensors_[kept.size()] = std::move(tensors_[i]);
-    kept.push_back(i);
-  }
-  tensors_.resize(kept.size());
-  kept_->renumber(kept);
-}
 
 const SurveyedTensor* RateModel::find(size_t source) const {
   const auto at =
@@ -209,9 +40,9 @@ const SurveyedTensor* RateModel::find(size_t source) const {
 
 Result<std::shared_ptr<const FeedbackFactors>> RateModel::factors(const SurveyedTensor& t) {
   NWC_ASSIGN_OR_RETURN(std::shared_ptr<const FeedbackFactors> kept, kept_->get(number(t)));
-  const std::string& name = source_->tensors()[t.source].name;
-  if (kept != nullptr || calibration_ == nullptr || !calibration_->covers(name)) return kept;
-  NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics, calibration_->load(name, hessian_kind()));
+  if (kept != nullptr || !calibrated(t)) return kept;
+  NWC_ASSIGN_OR_RETURN(const TensorStatistics statistics,
+                       costs_.calibration->load(source_->tensors()[t.source].name, hessian_kind()));
   return make_factors(t, statistics);
 }
 

@@ -6,6 +6,7 @@
 
 #include "runtime/base/log.h"
 #include "trainer/calib/calibration.h"
+#include "trainer/data/column_powers.h"
 #include "trainer/parallel/ranks.h"
 #include "trainer/plan/factor_store.h"
 #include "trainer/plan/model_plan.h"
@@ -32,8 +33,15 @@ struct CodingChoices {
 };
 
 /// Adapts the choices to the source. Without a calibration there are no Hessians and no row importance. A model then
-/// gets one step for all tensors, because they have a scale in common, and bare tensors get equal rates.
-CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated);
+/// gets one step for all tensors, because they have a scale in common, and bare tensors get equal rates. With the
+/// powers of columns, bare tensors are those of a model, too, and columns are told apart.
+CodingChoices settle(CodingChoices choices, const ModelSource& source, bool calibrated, bool powers);
+
+/// What is known of a model's errors beside its weights.
+struct KnownCosts {
+  const Calibration* calibration = nullptr;
+  const ColumnPowers* powers = nullptr;  ///< of columns; not looked at where there is a calibration
+};
 
 /// A codec for one common step, and how steps become its levels.
 struct FittedCodec {
@@ -63,9 +71,9 @@ class RateModel {
   static constexpr uint64_t kFactorBytesOfSamples = uint64_t{2} << 30;
 
   /// Reads every tensor once, at its owner. A tensor that is all zero, or holds NaN or infinity, becomes raw in the
-  /// plan. calibration: null for data-free coding (choices that need it are then ignored). It outlives the model. All
+  /// plan. costs: none for data-free coding (choices that need them are then ignored). They outlive the model. All
   /// ranks make these calls and get the same results: survey, fit, find_step, estimate.
-  static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const Calibration* calibration,
+  static Result<RateModel> survey(const ModelSource& source, const CodecModel& codec, const KnownCosts& costs,
                                   const CodingChoices& choices, std::vector<PlannedTensor>* plan,
                                   const Progress& progress, const SurveyMeans& means);
 
@@ -100,6 +108,12 @@ class RateModel {
   size_t number(const SurveyedTensor& t) const { return static_cast<size_t>(&t - tensors_.data()); }
   /// At its owner. w: all of the tensor
   Status survey_tensor(std::span<const float> w, SurveyedTensor* s);
+  bool calibrated(const SurveyedTensor& t) const;
+  bool is_head(const SurveyedTensor& t) const;  ///< or the embedding
+  /// Is its step one of those that choices().allocation compares?
+  bool shares_scale(const SurveyedTensor& t) const;
+  Status weigh_by_calibration(SurveyedTensor* s, TensorImportance* importance);
+  Status weigh_by_powers(const SurveyedTensor& s, TensorImportance* importance) const;
   void forget_raw(const std::vector<PlannedTensor>& plan);
   FittedCodec fit_levels(double log_step) const;
   Result<RateEstimate> measure(double log_step, const FittedCodec& fitted, Runner& runner, ValueStatistics* values,
@@ -119,7 +133,7 @@ class RateModel {
   Ranks* ranks_ = nullptr;
   Runner* runner_ = nullptr;
   const ModelSource* source_ = nullptr;
-  const Calibration* calibration_ = nullptr;
+  KnownCosts costs_;
   CodingChoices choices_;
   CodecModel ladder_;
   std::vector<SurveyedTensor> tensors_;

@@ -27,7 +27,7 @@ enum class Allocation : uint8_t {
 
 /// The statistics of a tensor from which its steps are chosen.
 struct TensorImportance {
-  std::span<const double> diagonal;     ///< [n] D, for kWaterfill; empty: all columns alike
+  std::vector<double> diagonal;         ///< [n] D, for kWaterfill; empty: all columns alike
   std::vector<float> hessian_diagonal;  ///< [n], or empty; for kPaper
   std::vector<float> row_importance;    ///< [m], or empty: all rows alike
 };
