@@ -85,26 +85,24 @@ class TileEncoder {
 
   std::vector<uint8_t> encode(const TileGeometry& g, const uint8_t* level, const int16_t* values,
                               const uint8_t* row_class = nullptr) const {
+    const std::vector<uint8_t> bank = banks(g, values);
     std::vector<uint32_t> from(g.lanes(), g.free_states ? 0 : 1u << 16), at_first_word;
-    for (;;) {
-      const std::vector<uint8_t> payload = encode_from(from, g, level, values, row_class, &at_first_word);
-      if (!g.free_states || at_first_word.empty()) return payload;
-      bool raised = false;
+    for (bool raised = g.free_states; raised;) {
+      encode_from(from, g, level, values, row_class, bank, true, &at_first_word);
+      raised = false;
+      if (at_first_word.empty()) break;
       for (uint32_t l = 0; l < g.lanes(); ++l) {
         if (at_first_word[l] >= 1u << 16) continue;
         from[l] = std::min(1u << 16, from[l] + std::max(1u, from[l] / 4));  // slow, and close to the smallest
         raised = true;
       }
-      if (!raised) return payload;
     }
+    return encode_from(from, g, level, values, row_class, bank, false, &at_first_word);
   }
 
  private:
-  /// *at_first_word: the states when the first word comes; none: there is no word.
-  std::vector<uint8_t> encode_from(std::vector<uint32_t> state, const TileGeometry& g, const uint8_t* level,
-                                   const int16_t* values, const uint8_t* row_class,
-                                   std::vector<uint32_t>* at_first_word) const {
-    at_first_word->clear();
+  /// Of each value the bank of the trellis.
+  std::vector<uint8_t> banks(const TileGeometry& g, const int16_t* values) const {
     std::vector<uint8_t> bank(size_t{g.row_blocks()} * g.width * 16);
     for (uint32_t column = 0; column < g.width; ++column) {
       ColumnTrellis trellis(codec_.trellis_bits);
@@ -114,6 +112,15 @@ class TileEncoder {
         trellis.push(values[at]);
       }
     }
+    return bank;
+  }
+
+  /// *at_first_word: the states when the first word comes; none: there is no word. until_word: that is all that is
+  /// wanted.
+  std::vector<uint8_t> encode_from(std::vector<uint32_t> state, const TileGeometry& g, const uint8_t* level,
+                                   const int16_t* values, const uint8_t* row_class, const std::vector<uint8_t>& bank,
+                                   bool until_word, std::vector<uint32_t>* at_first_word) const {
+    at_first_word->clear();
     std::vector<uint16_t> words;  // last one first
     const auto push = [&](uint32_t word) {
       if (words.empty()) *at_first_word = state;
@@ -127,6 +134,7 @@ class TileEncoder {
       for (uint32_t j = g.slots(); j-- > 0;) {
         const uint32_t lanes = std::min(32u, g.width - 32 * j);
         for (uint32_t c = 16; c-- > 0;) {
+          if (until_word && !words.empty()) return {};
           const auto index_of = [&](uint32_t l) { return (size_t{r} * g.width + 32 * j + l) * 16 + c; };
           const auto table_of = [&](uint32_t l) {
             const bool by_class = codec_.context_kind == ContextKind::kRowClass;

@@ -26,9 +26,8 @@ class Imatrix {
  public:
   /// Reads and checks the whole file and keeps its directory.
   /// errors: kUnrecognized (a GGUF file of something else; neither form), kTruncated, kCorrupt (a value or count that
-  /// is
-  ///         negative or not finite, a name that occurs twice, counts that are missing or do not fit), kLimit, kIo.
-  ///         They name the entry.
+  /// is negative or not finite, a name that occurs twice, counts that are missing or do not fit), kLimit, kIo. They
+  /// name the entry.
   static Result<Imatrix> open(std::unique_ptr<Reader> reader);
 
   /// By name.

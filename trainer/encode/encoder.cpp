@@ -312,6 +312,7 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
   uint64_t smallest_bytes = UINT64_MAX;
   double smallest_bits = 0;
   bool recovering = !options.recovery.enabled, decided = false;
+  uint32_t last = kMaxPasses;
   for (uint32_t number = 1;; ++number) {
     if (log_step != fitted_step) {
       RateEstimate estimate;
@@ -349,8 +350,7 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
       decided = true;
     }
     std::optional<double> next;
-    if (!decided && number < kMaxPasses)
-      next = search.next(log_step, error + (sized ? kAim / 2 : 0), rate->slope(log_step));
+    if (!decided && number < last) next = search.next(log_step, error + (sized ? kAim / 2 : 0), rate->slope(log_step));
     if (!next && !best.exists() && log_step < range.coarsest) next = range.coarsest;  // what the smallest file takes
     if (!next && !best.exists()) return too_small(options, smallest_bytes, smallest_bits);
     if (next) {
@@ -362,6 +362,7 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
       recovering = true;
       decided = false;
       best = {};
+      last = number + kPasses;  // hard to meet before, it may still be hard
       --number;
       continue;
     }
