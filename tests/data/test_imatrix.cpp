@@ -245,5 +245,15 @@ TEST(ColumnPowers, AnotherModelIsRefused) {
     EXPECT_NE(powers.status().message().find(part), std::string::npos) << powers.status().message();
 }
 
+TEST(ColumnPowers, MatricesWithoutColumnsAreNone) {
+  MemorySource source;
+  source.add_f32("model.layers.0.self_attn.q_proj.weight", {8, 0}, {});
+  source.add_gaussian("model.layers.0.self_attn.k_proj.weight", 8, 4, 1);
+  const Result<ColumnPowers> powers = match(small_dat(), source);
+  ASSERT_TRUE(powers.ok()) << powers.status().message();
+  EXPECT_FALSE(powers->covers(0));
+  EXPECT_TRUE(powers->covers(1));
+}
+
 }  // namespace
 }  // namespace nwc

@@ -9,7 +9,9 @@
 namespace nwc {
 namespace {
 
-bool is_matrix(const SourceTensor& tensor) { return tensor.shape.size() >= 2 && dtype_is_float(tensor.dtype); }
+bool is_matrix(const SourceTensor& tensor) {
+  return tensor.shape.size() >= 2 && tensor.num_elements() != 0 && dtype_is_float(tensor.dtype);
+}
 
 Status does_not_fit(const ImatrixEntry& entry, const SourceTensor& tensor, const std::string& what) {
   return invalid_argument("the importance matrix's entry for " + quote_tensor(entry.name) + " has " + what + ", but " +

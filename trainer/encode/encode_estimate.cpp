@@ -29,19 +29,19 @@ uint64_t memory_bytes(const RateModel& rate, const CompressOptions& options, uin
   const bool feedback = options.calibration != nullptr && rate.choices().feedback;
   uint64_t kept = 0, samples = 0, sampled = 0, largest = 0, most = 0;
   for (const SurveyedTensor& t : rate.tensors()) {
-    const uint64_t weights = t.m * t.n, square = feedback ? t.n * t.n : 0;
-    kept += FactorStore::memory_bytes(feedback ? t.n : 0);
+    const uint64_t weights = t.m * t.n, upper = FactorStore::memory_bytes(feedback ? t.n : 0);
+    kept += upper;
     samples += t.sample_rows.size() * t.n;
     if (!t.sample_rows.empty()) {
-      sampled += 4 * square;
-      largest = std::max(largest, 4 * square);
+      sampled += upper;
+      largest = std::max(largest, upper);
     }
     // The tensor as floats; H in floats, half of it in doubles, and U.
-    const uint64_t survey = 4 * weights + 12 * square;
+    const uint64_t survey = 4 * weights + 3 * upper;
     // Floats, values and payload; of each row band that a thread works on what it was, is to be, and misses.
     const uint64_t together = PartCoder::quantized_together(t, feedback, workers);
     const uint64_t coding =
-        together * (4 * weights + 2 * weights + weights / 2 + 4 * square) + uint64_t{workers} * 12 * t.tile_rows * t.n;
+        together * (4 * weights + 2 * weights + weights / 2 + upper) + uint64_t{workers} * 12 * t.tile_rows * t.n;
     most = std::max({most, survey, coding});
   }
   // Those of 16 tensors at once; of what is kept in memory there is one copy.
@@ -60,11 +60,13 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
                        RateModel::survey(source, codec, {options.calibration, options.powers}, options.choices, &plan,
                                          progress, {*runner, one_rank(), options.scratch}));
   CompressEstimate out;
-  uint64_t sampled = 0;
+  uint64_t sampled = 0, largest_raw = 0;
   NWC_ASSIGN_OR_RETURN(uint64_t raw, description_bytes(source, options));
   for (const PlannedTensor& p : plan) {
     const SourceTensor& t = source.tensors()[p.source];
-    if (!p.coded) raw += t.num_bytes();
+    if (p.coded) continue;
+    raw += t.num_bytes();
+    largest_raw = std::max(largest_raw, t.num_bytes());
   }
   out.file_bytes = raw;
   if (rate.coded_weights() > 0) {
@@ -87,7 +89,7 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
     if (rate.choices().allocation == Allocation::kFisher) out.predicted_kld = estimate.weighted_error / 2;
     out.seconds = searched + kTypicalPasses * seconds_since(measured) * weights / static_cast<double>(sampled);
   }
-  out.memory_bytes = memory_bytes(rate, options, runner->num_workers());
+  out.memory_bytes = std::max(memory_bytes(rate, options, runner->num_workers()), largest_raw);
   return out;
 }
 

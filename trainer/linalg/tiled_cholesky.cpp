@@ -7,7 +7,7 @@
 
 namespace nwc {
 
-// The content is written before it is read: fill() by the caller, for_each_tile() on all threads.
+// The caller writes the content before it is read.
 TiledLower::TiledLower(size_t n)
     : n_(n),
       tiles_((n + kTile - 1) / kTile),

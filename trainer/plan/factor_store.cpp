@@ -6,7 +6,7 @@
 namespace nwc {
 namespace {
 
-/// Rows of U from their diagonal elements on, packed together in writes and reads of at most so many bytes.
+/// Rows of U from their diagonal elements on, packed together in writes and reads of at most so many elements, or of one row.
 constexpr size_t kPieceElements = size_t{4} << 20;
 
 /// Calls piece(elements, rows [begin, end)) for runs of rows that are written or read at once.
