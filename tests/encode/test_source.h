@@ -26,7 +26,7 @@ class MemorySource : public ModelSource {
   }
   void add_f32(const std::string& name, std::vector<uint64_t> shape, const std::vector<float>& values) {
     std::vector<uint8_t> bytes(values.size() * 4);
-    std::memcpy(bytes.data(), values.data(), bytes.size());
+    if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());  // memcpy takes no null pointer
     add(name, Dtype::kF32, std::move(shape), std::move(bytes));
   }
   /// Gaussian weights; every column has a deviation of its own.
