@@ -31,8 +31,9 @@ void print_quality(const QualityResult& r) {
   fmt::print("  perplexity         {:.4f} +- {:.4f}\n", e.perplexity, e.perplexity_se);
   if (!r.has_reference) return;
   fmt::print("  of {}  {:.4f}\n", r.reference, e.reference_perplexity);
-  fmt::print("  KL divergence      {:.6f} +- {:.6f} nats (90 %: {:.5f}, 99 %: {:.5f})\n", e.kld_mean, e.kld_se,
-             e.kld_p90, e.kld_p99);
+  fmt::print("  KL divergence      {:.6f} +- {:.6f} nats (95 % interval {:.6f} to {:.6f})\n", e.kld_mean, e.kld_se,
+             e.kld_low, e.kld_high);
+  fmt::print("  of a token         90 % below {:.5f}, 99 % below {:.5f}\n", e.kld_p90, e.kld_p99);
   fmt::print("  same top token     {:.2f} % +- {:.2f}\n", 100 * e.same_top, 100 * e.same_top_se);
 }
 

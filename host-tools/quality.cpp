@@ -118,6 +118,8 @@ nlohmann::json quality_json(const QualityResult& r) {
                  {"nll_difference_se", e.nll_difference_se},
                  {"kld_mean", e.kld_mean},
                  {"kld_se", e.kld_se},
+                 {"kld_low", e.kld_low},
+                 {"kld_high", e.kld_high},
                  {"kld_p90", e.kld_p90},
                  {"kld_p99", e.kld_p99},
                  {"kld_max", e.kld_max},

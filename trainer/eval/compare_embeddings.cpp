@@ -4,7 +4,7 @@
 #include <cassert>
 #include <cmath>
 
-#include "trainer/eval/evaluate.h"
+#include "trainer/eval/quantile.h"
 
 namespace nwc {
 namespace {

@@ -4,6 +4,9 @@
 #include <cmath>
 #include <string>
 
+#include "trainer/eval/bootstrap.h"
+#include "trainer/eval/quantile.h"
+
 namespace nwc {
 namespace {
 
@@ -42,19 +45,6 @@ TokenScore score_token(std::span<const float> logits, std::span<const float> ref
   return score;
 }
 
-struct Moments {
-  double mean = 0, standard_error = 0;
-};
-template <typename F>
-Moments moments(const std::vector<TokenScore>& scores, const F& value) {
-  const double n = static_cast<double>(scores.size());
-  double sum = 0, squares = 0;
-  for (const TokenScore& s : scores) sum += value(s);
-  const double mean = sum / n;
-  for (const TokenScore& s : scores) squares += (value(s) - mean) * (value(s) - mean);
-  return {mean, scores.size() < 2 ? 0 : std::sqrt(squares / (n - 1) / n)};
-}
-
 Status check(Session& model, Session* reference, uint32_t context, size_t num_tokens) {
   if (num_tokens < 2) return invalid_argument("evaluation needs at least two tokens of text");
   for (Session* s : {&model, reference}) {
@@ -79,46 +69,44 @@ size_t tokens_needed(uint64_t predicted, uint32_t context) {
   return static_cast<size_t>(predicted / per_window * context + (rest == 0 ? 0 : rest + 1));
 }
 
-Evaluation summarize(const std::vector<TokenScore>& scores, bool has_reference) {
+Evaluation summarize(const std::vector<TokenScore>& scores, std::span<const uint64_t> windows, bool has_reference) {
   Evaluation e;
+  e.windows = windows.size();
   e.tokens = scores.size();
   e.has_reference = has_reference;
-  const Moments nll = moments(scores, [](const TokenScore& s) { return s.nll; });
+  const std::vector<uint64_t> blocks = bootstrap_blocks(windows);
+  std::vector<double> values(scores.size());
+  const auto mean = [&](const auto& value) {
+    std::transform(scores.begin(), scores.end(), values.begin(), value);
+    return bootstrap_mean(values, blocks);
+  };
+  const MeanWithError nll = mean([](const TokenScore& s) { return s.nll; });
   e.nll = nll.mean;
   e.nll_se = nll.standard_error;
   e.perplexity = std::exp(e.nll);
   e.perplexity_se = e.perplexity * e.nll_se;
   if (!has_reference) return e;
-  e.reference_nll = moments(scores, [](const TokenScore& s) { return s.reference_nll; }).mean;
+  e.reference_nll = mean([](const TokenScore& s) { return s.reference_nll; }).mean;
   e.reference_perplexity = std::exp(e.reference_nll);
-  const Moments difference = moments(scores, [](const TokenScore& s) { return s.nll - s.reference_nll; });
+  const MeanWithError difference = mean([](const TokenScore& s) { return s.nll - s.reference_nll; });
   e.nll_difference = difference.mean;
   e.nll_difference_se = difference.standard_error;
-  const Moments kld = moments(scores, [](const TokenScore& s) { return s.kld; });
-  e.kld_mean = kld.mean;
-  e.kld_se = kld.standard_error;
-  std::vector<double> sorted;
-  sorted.reserve(scores.size());
-  for (const TokenScore& s : scores) sorted.push_back(s.kld);
-  std::sort(sorted.begin(), sorted.end());
-  e.kld_p90 = quantile(sorted, 0.90);
-  e.kld_p99 = quantile(sorted, 0.99);
-  e.kld_max = sorted.back();
-  const Moments top = moments(scores, [](const TokenScore& s) { return s.same_top ? 1.0 : 0.0; });
+  const MeanWithError top = mean([](const TokenScore& s) { return s.same_top ? 1.0 : 0.0; });
   e.same_top = top.mean;
   e.same_top_se = top.standard_error;
+  const MeanWithError kld = mean([](const TokenScore& s) { return s.kld; });
+  e.kld_mean = kld.mean;
+  e.kld_se = kld.standard_error;
+  e.kld_low = kld.low;
+  e.kld_high = kld.high;
+  std::sort(values.begin(), values.end());
+  e.kld_p90 = quantile(values, 0.90);
+  e.kld_p99 = quantile(values, 0.99);
+  e.kld_max = values.back();
   return e;
 }
 
 }  // namespace
-
-double quantile(std::span<const double> sorted, double q) {
-  if (sorted.empty()) return 0;
-  const double at = q * static_cast<double>(sorted.size() - 1);
-  const size_t below = std::min(static_cast<size_t>(at), sorted.size() - 1);
-  const size_t above = std::min(below + 1, sorted.size() - 1);
-  return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
-}
 
 double log_sum_exp(std::span<const float> logits) {
   const float largest = *std::max_element(logits.begin(), logits.end());
@@ -144,17 +132,17 @@ Result<Evaluation> evaluate(Session& model, Session* reference, Runner& runner, 
   std::vector<float> logits(size_t{chunk} * vocab);
   std::vector<float> reference_logits(reference == nullptr ? 0 : logits.size());
   std::vector<TokenScore> scores;
-  uint64_t windows = 0;
+  std::vector<uint64_t> windows;  // predicted tokens of each
   const auto row = [vocab](std::span<const float> all, uint32_t t) {
     return all.empty() ? all : all.subspan(size_t{t} * vocab, vocab);
   };
 
   for (size_t begin = 0; begin + 2 <= tokens.size(); begin += context) {
     const std::span<const uint32_t> window = tokens.subspan(begin, std::min<size_t>(context, tokens.size() - begin));
-    ++windows;
     model.reset();
     if (reference != nullptr) reference->reset();
     const size_t inputs = window.size() - 1;  // the last token predicts nothing
+    windows.push_back(inputs);
     for (size_t at = 0; at < inputs; at += batch) {
       if (!params.progress.report(begin + at, tokens.size())) {
         return Status(StatusCode::kCancelled, "the evaluation was cancelled");
@@ -182,9 +170,8 @@ Result<Evaluation> evaluate(Session& model, Session* reference, Runner& runner, 
     }
   }
   params.progress.report(tokens.size(), tokens.size());
-  Evaluation result = summarize(scores, reference != nullptr);
+  Evaluation result = summarize(scores, windows, reference != nullptr);
   result.context = context;
-  result.windows = windows;
   return result;
 }
 

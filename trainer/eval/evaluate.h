@@ -15,7 +15,8 @@ struct EvaluationParams {
   Progress progress;        ///< in tokens
 };
 
-/// Means over predicted tokens. Standard errors are standard deviation / sqrt(tokens): tokens count as independent.
+/// Means over predicted tokens, and their standard errors by the block bootstrap (bootstrap.h): neighbouring tokens are
+/// alike, so that errors of independent tokens would be too small.
 struct Evaluation {
   uint32_t context = 0;
   uint64_t windows = 0;
@@ -26,21 +27,19 @@ struct Evaluation {
   double reference_nll = 0, reference_perplexity = 0;
   /// Difference of the mean log-likelihoods, model minus reference: much less noisy than either.
   double nll_difference = 0, nll_difference_se = 0;
-  double kld_mean = 0, kld_se = 0;  ///< KL(reference || model) in nats
+  double kld_mean = 0, kld_se = 0;   ///< KL(reference || model) in nats
+  double kld_low = 0, kld_high = 0;  ///< bounds of the mean's interval of 95 %
   double kld_p90 = 0, kld_p99 = 0, kld_max = 0;
   double same_top = 0, same_top_se = 0;  ///< share of tokens for which both models rank the same one first
 };
 
 /// Non-overlapping windows of `context` tokens, the last one shorter (dropped if a single token). Resets both sessions.
-/// Memory beyond the sessions: logits of at most 128 tokens a model, and 24 bytes per predicted token. The result does
+/// Memory beyond the sessions: logits of at most 128 tokens a model, and 40 bytes per predicted token. The result does
 /// not depend on the number of threads.
 /// errors: kInvalidArgument (fewer than two tokens, context too long for a session, vocabularies differ, a token out of
 ///         range), kCorrupt (logits that are not finite), kCancelled, the sessions' errors
 Result<Evaluation> evaluate(Session& model, Session* reference, Runner& runner, std::span<const uint32_t> tokens,
                             const EvaluationParams& params);
-
-/// Value at quantile q of sorted values, interpolated linearly between neighbours; 0 if there are none.
-double quantile(std::span<const double> sorted, double q);
 
 /// log(sum(exp(logits))) in double.
 double log_sum_exp(std::span<const float> logits);
