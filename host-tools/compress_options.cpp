@@ -131,6 +131,10 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
   sub->add_option("--calib-context", command->calibration.context,
                   "Tokens that the model sees together in calibration; 0: 512, or the model's maximum if that is less")
       ->capture_default_str();
+  sub->add_option("--seed", command->calibration.seed,
+                  "Seed of the text that the model writes and of calibration's random signs: the same seed, the same "
+                  "file; with others a figure's error can be told")
+      ->capture_default_str();
   sub->add_option(
       "--calib-cache", command->calibration_cache,
       "Folder that keeps calibrations for further files of the same model and text, whatever their names, and "

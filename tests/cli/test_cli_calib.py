@@ -75,6 +75,16 @@ class Calib(CliCase):
         self.compress("--calib", "self", "-t", 1)
         self.assertEqual(self.out.read_bytes(), content)
 
+    def test_another_seed_is_another_text(self):
+        reports, files = [], []
+        for seed in (1, 2, 2):
+            reports.append(self.compress("--calib", "self", "--seed", seed))
+            files.append(self.out.read_bytes())
+        self.assertNotEqual(reports[0]["calibration"]["hash"], reports[1]["calibration"]["hash"])
+        self.assertNotEqual(files[0], files[1])
+        self.assertEqual(files[1], files[2])
+        self.assertIn(" calib_seed=2", self.json("info", self.out)["provenance"]["settings"])
+
     def test_a_divergence_is_measured_on_more_text_of_the_same_hand(self):
         report = self.compress("--calib", "self", "--kld", 0.05, "--card-tokens", 512)
         self.assertEqual(report["quality"]["text"], "the model's own text")
