@@ -33,7 +33,7 @@ def label(setting):
 
 def _version(method, setting, workspace):
     """Changes with the method's sources, its setting and what it is calibrated on."""
-    h = hashlib.sha256(repr(sorted(setting.items())).encode())
+    h = hashlib.sha256(repr((sorted(setting.items()), method.fisher)).encode())
     module = inspect.getmodule(method.quantize)
     for source in (module.__file__, *(native.SOURCE.with_name(f"{name}.py") for name in SHARED_SOURCES), native.SOURCE):
         with open(source, "rb") as f:
@@ -47,7 +47,8 @@ def _quantize_tensor(method, setting, workspace, name):
     w = workspace.reference.read(name)
     calibration = workspace.calibration
     hessian = calibration.hessian(name)
-    decoded, bits = method.quantize(w, hessian if method.calibrated else None, **setting)
+    statistics = calibration.fisher(name) if method.fisher else hessian
+    decoded, bits = method.quantize(w, statistics if method.calibrated else None, **setting)
     half = decoded.astype("f2")
     error = half.astype("f4") - w
     return half, {"bits": int(bits), "mse": float((error ** 2).mean() / (w ** 2).mean()),

@@ -29,6 +29,10 @@ class Calibration:
         """E[x x^T] [n][n], or None."""
         return self._read(name, "hessian")
 
+    def fisher(self, name):
+        """E[omega x x^T] [n][n], tokens weighted by their Fisher information, or None."""
+        return self._read(name, "fisher")
+
     def cost(self, name, error):
         """KL divergence in nats per token that an error [m][n] of this tensor costs to second order, or None."""
         fisher, rows = self._read(name, "fisher"), self._read(name, "row_importance")

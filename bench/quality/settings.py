@@ -19,10 +19,12 @@ RATES = (2.5, 3.0, 4.0, 5.0)  # bits per weight over the whole file
 class Model:
     name: str
     reference: pathlib.Path
-    calibration_text: pathlib.Path
+    calibration_text: pathlib.Path | str  # "self": text that the model writes itself
     text: pathlib.Path
     tokens: int       # predicted tokens of `text`
     trellis_bits: int  # states of QTIP's trellis, as a power of two: its search costs in proportion
+    # Further texts to be measured on, by their names in tables; `tokens` of each.
+    more_texts: tuple = ()
     # False: only grids with groups of 128 and an offset, and only trellises of whole bits.
     every_setting: bool = True
 
@@ -43,6 +45,7 @@ class Method:
     settings: tuple
     calibrated: bool = True     # False: the Hessian is withheld
     model_bits: int = 0         # tables stored once
+    fisher: bool = False        # calibrated on E[omega x x^T] as nwc is, in place of E[x x^T]
     allocated: bool = True      # also with a setting for each tensor, chosen by sensitivity
 
     def settings_for(self, model):

@@ -84,9 +84,16 @@ class Workspace:
         return (bpw_file * self.weights - self.rest_bits) / self.coded_weights
 
     def evaluate(self, path):
-        report = json.loads(self.run("eval", path, "--reference", self.model.reference, "--text", self.model.text,
+        """Of the model's text; "texts" has the same of each of its further texts."""
+        result = self._evaluate_on(path, self.model.text)
+        if self.model.more_texts:
+            result["texts"] = {name: self._evaluate_on(path, text) for name, text in self.model.more_texts}
+        return result
+
+    def _evaluate_on(self, path, text):
+        report = json.loads(self.run("eval", path, "--reference", self.model.reference, "--text", text,
                                      "--tokens", self.model.tokens, "--json"))
-        keys = ("kld_mean", "kld_se", "kld_p99", "ppl", "ppl_reference", "same_top", "tokens")
+        keys = ("kld_mean", "kld_se", "kld_low", "kld_high", "kld_p99", "ppl", "ppl_reference", "same_top", "tokens")
         return {key: report[key] for key in keys}
 
     def evaluate_tensors(self, decoded):
