@@ -22,7 +22,7 @@ METHODS = {
     "nwc without allocation": ("no allocation", "-", "o"), "nwc, data-free": ("data-free", "-", "o"),
     "entropy-coded scalar + LDLQ + water-filling": ("scalar", "-", "v"),
     "entropy-coded scalar + LDLQ + water-filling, allocated": ("scalar", "--", "v"),
-    "paper's setting (K=4, scalar, LDLQ)": ("paper", "-", "s"), "QTIP 1MAD + RHT + LDLQ": ("QTIP", ":", "^"),
+    "the paper without its networks (K=4, scalar, LDLQ)": ("paper", "-", "s"), "QTIP 1MAD + RHT + LDLQ": ("QTIP", ":", "^"),
     "QTIP HYB + RHT + LDLQ": ("QTIP", "-", "^"), "QTIP HYB + RHT + LDLQ, allocated": ("QTIP", "--", "^"),
     "E8P + RHT + LDLQ": ("E8P", "-", "D"), "E8P + RHT + LDLQ, allocated": ("E8P", "--", "D"),
     "GPTQ": ("GPTQ", "-", "P"), "GPTQ, allocated": ("GPTQ", "--", "P"), "AWQ": ("AWQ", "-", "X"),

@@ -92,7 +92,7 @@ RIVALS = (
 )
 OURS = {name: settings.NWC[name] for name in (
     "nwc with recovery", "nwc without allocation", "nwc, data-free", "entropy-coded scalar + LDLQ + water-filling",
-    "entropy-coded scalar + LDLQ + water-filling, allocated", "paper's setting (K=4, scalar, LDLQ)")}
+    "entropy-coded scalar + LDLQ + water-filling, allocated", "the paper without its networks (K=4, scalar, LDLQ)")}
 DEFAULT = "nwc, default"
 
 

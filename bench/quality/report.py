@@ -56,7 +56,7 @@ def table(rows, rates):
 
 SHOWN = ("nwc with recovery", "nwc, default", "nwc, data-free",
          "entropy-coded scalar + LDLQ + water-filling, allocated",
-         "paper's setting (K=4, scalar, LDLQ)", "QTIP HYB + RHT + LDLQ, allocated", "QTIP HYB + RHT + LDLQ",
+         "the paper without its networks (K=4, scalar, LDLQ)", "QTIP HYB + RHT + LDLQ, allocated", "QTIP HYB + RHT + LDLQ",
          "GPTQ, allocated",
          "llama.cpp with importance matrix", "llama.cpp", "E8P + RHT + LDLQ, allocated", "RTN, allocated")
 

@@ -80,7 +80,7 @@ NWC = {
         _SCALAR + ["--importance", "waterfill", "--allocation", "none", "--row-importance", "off"],
     "entropy-coded scalar + LDLQ + water-filling, allocated":
         _SCALAR + ["--importance", "waterfill", "--allocation", "fisher", "--row-importance", "off"],
-    "paper's setting (K=4, scalar, LDLQ)":
+    "the paper without its networks (K=4, scalar, LDLQ)":
         _SCALAR + ["--importance", "paper", "--allocation", "none", "--row-importance", "off"],
 }
 

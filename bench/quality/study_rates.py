@@ -29,7 +29,7 @@ LABELS = {"ppl": "perplexity", "kld_mean": "KL divergence, nats per token"}
 DATA_FREE = ("nwc, data-free", *map(TRANSFORM.format, TRANSFORMS), "RTN", "SeedLM", "llama.cpp")
 CALIBRATED = ("nwc with recovery", "nwc, default", "nwc without allocation",
               "entropy-coded scalar + LDLQ + water-filling, allocated",
-              "entropy-coded scalar + LDLQ + water-filling", "paper's setting (K=4, scalar, LDLQ)",
+              "entropy-coded scalar + LDLQ + water-filling", "the paper without its networks (K=4, scalar, LDLQ)",
               "QTIP 1MAD + RHT + LDLQ",
               "QTIP HYB + RHT + LDLQ", "E8P + RHT + LDLQ", "E8P + RHT + LDLQ, allocated", "GPTQ", "GPTQ, allocated",
               "AWQ",
@@ -38,7 +38,7 @@ CALIBRATED = ("nwc with recovery", "nwc, default", "nwc without allocation",
 # The CSV has all of these rows. The figure has, of the calibrated ones, ours and the best setting of each rival;
 # against the squared error it has those that lie apart.
 DRAWN = {"calibrated": ("nwc with recovery", "nwc, default", "nwc without allocation",
-                        "entropy-coded scalar + LDLQ + water-filling, allocated", "paper's setting (K=4, scalar, LDLQ)",
+                        "entropy-coded scalar + LDLQ + water-filling, allocated", "the paper without its networks (K=4, scalar, LDLQ)",
                         "QTIP HYB + RHT + LDLQ", "GPTQ, allocated", "llama.cpp with importance matrix"),
          "data-free": DATA_FREE}
 DRAWN_ERROR = ("nwc with recovery", "nwc, default", "nwc without allocation", "nwc, data-free",
