@@ -4,12 +4,15 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
 #include "host-tools/output_name.h"
 #include "trainer/data/atomic_folder.h"
+#include "trainer/data/gguf_mix.h"
 #include "trainer/data/source_record.h"
 #include "trainer/inspect/decompress.h"
 
@@ -17,7 +20,7 @@ namespace nwc::cli {
 namespace {
 
 struct DecompressCommand {
-  std::string input, output, format = "auto", dtype = "original";
+  std::string input, output, format = "auto", type = "original", max_shard_size;
   DeviceOptions device;
 };
 
@@ -42,13 +45,25 @@ const char* format_name(OutputFormat format) {
   return "?";
 }
 
-/// Of a file, or of the files in a folder.
-uint64_t written_bytes(const std::string& path) {
+/// Of a file, of the files in a folder, or of those that an index names.
+uint64_t written_bytes(const std::string& path, uint64_t max_shard_bytes) {
+  namespace fs = std::filesystem;
   std::error_code ignored;
-  if (!std::filesystem::is_directory(path, ignored)) return std::filesystem::file_size(path, ignored);
   uint64_t sum = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(path, ignored)) sum += entry.file_size(ignored);
-  return sum;
+  if (fs::is_directory(path, ignored)) {
+    for (const auto& entry : fs::directory_iterator(path, ignored)) sum += entry.file_size(ignored);
+    return sum;
+  }
+  const std::string index = path + ".index.json";
+  std::ifstream file(index);
+  if (max_shard_bytes == 0 || !file) return fs::file_size(path, ignored);
+  const nlohmann::json json = nlohmann::json::parse(file, nullptr, false);
+  std::set<std::string> names;
+  if (json.contains("weight_map")) {
+    for (const auto& name : json["weight_map"]) names.insert(name.get<std::string>());
+  }
+  for (const std::string& name : names) sum += fs::file_size(fs::path(path).replace_filename(name), ignored);
+  return sum + fs::file_size(index, ignored);
 }
 
 /// What is known of the source beside its weights: from the uncompressed model itself, or as the .nwc file keeps it.
@@ -65,9 +80,28 @@ Result<std::optional<SourceRecord>> find_source(const ModelSource* model, const 
   return std::optional<SourceRecord>(std::move(files.record));
 }
 
+/// What the options ask for, checked before any work. max_shard_bytes: 0 where one file is asked for.
+Status check_options(const DecompressCommand& command, OutputFormat format, uint64_t* max_shard_bytes) {
+  const GgufFileType* type = find_gguf_file_type(command.type);
+  if (type != nullptr && type->quantized() && format != OutputFormat::kGguf)
+    return invalid_argument("--type " + command.type +
+                            " is a type of GGUF files; name the output .gguf, or choose f32, "
+                            "f16 or bf16");
+  if (command.max_shard_size.empty()) return {};
+  if (format == OutputFormat::kGguf)
+    return invalid_argument("--max-shard-size is for folders and safetensors; llama.cpp's gguf-split cuts GGUF files");
+  NWC_ASSIGN_OR_RETURN(*max_shard_bytes, parse_bytes(command.max_shard_size));
+  if (*max_shard_bytes == 0) return invalid_argument("--max-shard-size 0: leave it out for one file");
+  if (format == OutputFormat::kSafetensors && !command.output.ends_with(".safetensors"))
+    return invalid_argument("--max-shard-size puts numbers before .safetensors, which has to end the output's name");
+  return {};
+}
+
 Status decompress(const DecompressCommand& command, Context& context) {
   const auto start = std::chrono::steady_clock::now();
   const OutputFormat format = output_format(command);
+  uint64_t max_shard_bytes = 0;
+  NWC_TRY(check_options(command, format, &max_shard_bytes));
   if (format == OutputFormat::kFolder) {
     (void)interrupted();                           // from here on, for a folder is made and removed
     NWC_TRY(AtomicFolder::check(command.output));  // new or empty, so that the input is not in it
@@ -84,9 +118,8 @@ Status decompress(const DecompressCommand& command, Context& context) {
   const NwcFile& file = *opened.value();
   NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(file, command.device, context));
   std::optional<Dtype> dtype;
-  if (command.dtype == "f32") dtype = Dtype::kF32;
-  if (command.dtype == "f16") dtype = Dtype::kF16;
-  if (command.dtype == "bf16") dtype = Dtype::kBf16;
+  const GgufFileType* type = find_gguf_file_type(command.type);
+  if (type != nullptr) dtype = type->plain_dtype();
   std::optional<SourceRecord> source;
   if (format != OutputFormat::kSafetensors) {
     NWC_ASSIGN_OR_RETURN(source, find_source(input.source.get(), file, context.logger()));
@@ -97,19 +130,21 @@ Status decompress(const DecompressCommand& command, Context& context) {
     ProgressLine progress(context, "decompressing");
     switch (format) {
       case OutputFormat::kSafetensors:
-        NWC_TRY(decompress_model(file, *decoder.decoder, dtype, command.output, progress.callback()));
+        NWC_TRY(
+            decompress_model(file, *decoder.decoder, dtype, command.output, progress.callback(), {}, max_shard_bytes));
         break;
       case OutputFormat::kGguf:
-        NWC_TRY(decompress_to_gguf(file, *decoder.decoder, known, dtype, command.output, progress.callback(), &notes));
+        NWC_TRY(decompress_to_gguf(file, *decoder.decoder, *decoder.runner, known, type, command.output,
+                                   progress.callback(), &notes));
         break;
       case OutputFormat::kFolder:
-        NWC_TRY(
-            decompress_to_folder(file, *decoder.decoder, known, dtype, command.output, progress.callback(), &notes));
+        NWC_TRY(decompress_to_folder(file, *decoder.decoder, known, dtype, command.output, progress.callback(), &notes,
+                                     max_shard_bytes));
         break;
     }
   }
   for (const std::string& note : notes) context.logger().log(LogLevel::kWarning, note);
-  const uint64_t bytes = written_bytes(command.output);
+  const uint64_t bytes = written_bytes(command.output, max_shard_bytes);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (context.json)
     context.print_json({{"output", command.output},
@@ -137,10 +172,14 @@ void add_decompress(CLI::App& app, Context& context) {
   sub->add_option("--format", command->format, "folder, safetensors or gguf; auto: by the output's name")
       ->check(CLI::IsMember({"auto", "folder", "safetensors", "gguf"}))
       ->capture_default_str();
-  sub->add_option("--dtype", command->dtype,
-                  "original (each tensor's own; f16 in place of a GGUF's quantized types), f32, f16 or bf16")
-      ->check(CLI::IsMember({"original", "f32", "f16", "bf16"}))
+  sub->add_option("--type,--dtype", command->type,
+                  "original (each tensor's own; f16 in place of a GGUF's quantized types), f32, f16 or bf16; of a GGUF "
+                  "also q8_0, q6_k, q5_k_m or q4_k_m, as llama.cpp quantizes it")
+      ->check(CLI::IsMember({"original", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"}))
       ->capture_default_str();
+  sub->add_option("--max-shard-size", command->max_shard_size,
+                  "Begin another .safetensors file before one holds more than this (5G, 500M; powers of 1024), with an "
+                  "index as transformers reads it");
   add_device_options(sub, command->device);
   add_common_options(sub, context);
   sub->callback(

@@ -105,6 +105,46 @@ class Cli(CliCase):
         self.check(BAD_FILE, "decompress", plain, "-o", self.tmp / "never.gguf")
         self.assertFalse((self.tmp / "never.gguf").exists())
 
+    def test_decompress_to_quantized_gguf(self):
+        out = self.tmp / "quantized.gguf"
+        before = None
+        for kind, most in [("q8_0", 1e-3), ("q6_k", 1e-3), ("q5_k_m", 0.02), ("q4_k_m", 0.05)]:
+            report = self.json("decompress", self.file, "-o", out, "--type", kind)
+            self.assertEqual(any("rows are not multiples of 256" in note for note in report["notes"]), kind != "q8_0")
+            if before:
+                self.assertLess(out.stat().st_size, before)
+            before = out.stat().st_size
+            self.assertLess(self.json("eval", out, "--reference", self.file, "--text", self.text)["kld_mean"], most)
+        for name in ["never.safetensors", "never/"]:
+            done = self.check(USAGE, "decompress", self.file, "-o", self.tmp / name, "--type", "q8_0")
+            self.assertIn("a type of GGUF files", done.stderr)
+            self.assertFalse((self.tmp / name).exists())
+
+    def test_decompress_to_shards(self):
+        folder = self.tmp / "shards"
+        report = self.json("decompress", self.file, "-o", f"{folder}/", "--max-shard-size", "2M")
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        parts = sorted(folder.glob("model-*.safetensors"))
+        self.assertEqual([p.name for p in parts], [f"model-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))])
+        self.assertGreater(len(parts), 1)
+        self.assertEqual(set(index["weight_map"].values()), {p.name for p in parts})
+        total = 0
+        for part in parts:
+            header, data = read_safetensors(part)
+            self.assertLessEqual(len(data), 2 << 20)
+            self.assertEqual({index["weight_map"][name] for name in header}, {part.name})
+            total += len(data)
+        self.assertEqual(index["metadata"]["total_size"], total)
+        self.assertEqual(report["bytes"], sum(f.stat().st_size for f in folder.iterdir()))
+        self.assertLess(self.json("eval", folder, "--reference", self.file, "--text", self.text)["kld_mean"], 1e-4)
+        plain = self.tmp / "cut.safetensors"
+        report = self.json("decompress", self.file, "-o", plain, "--max-shard-size", "1M")
+        self.assertGreater(report["bytes"], total)
+        self.assertFalse(plain.exists())
+        self.assertTrue((self.tmp / "cut.safetensors.index.json").exists())
+        for name, size in [("x.gguf", "1M"), ("x.safetensors", "0"), ("x.safetensors", "much")]:
+            self.check(USAGE, "decompress", self.file, "-o", self.tmp / name, "--max-shard-size", size)
+
     def test_eval(self):
         result = self.json("eval", self.file, "--reference", MODEL, "--text", self.text)
         for key in ["ppl", "ppl_reference", "kld_mean", "same_top", "tokens", "context"]:

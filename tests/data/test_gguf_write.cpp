@@ -2,10 +2,10 @@
 
 #include "runtime/model/tokenizer.h"
 #include "tests/data/temp_dir.h"
-#include "trainer/data/gguf_model.h"
 #include "trainer/data/gguf_form.h"
-#include "trainer/data/gguf_tokenizer_write.h"
+#include "trainer/data/gguf_model.h"
 #include "trainer/data/gguf_tokenizer.h"
+#include "trainer/data/gguf_tokenizer_write.h"
 #include "trainer/data/gguf_write.h"
 
 namespace nwc {
@@ -15,19 +15,14 @@ using test::load_file;
 using test::TempDir;
 
 Result<GgufFile> write_and_open(const TempDir& folder, const GgufMetadata& metadata,
-                                std::span<const SafetensorsTensor> tensors = {},
-                                const TensorProducer& produce = nullptr) {
+                                std::span<const GgufTensorSpec> tensors = {}, const TensorProducer& produce = nullptr) {
   NWC_TRY(write_gguf(folder.file("m.gguf"), metadata, tensors, produce));
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_file_reader(folder.file("m.gguf")));
   return GgufFile::open(std::move(reader));
 }
 
-SafetensorsTensor tensor(const std::string& name, Dtype dtype, std::vector<uint64_t> shape) {
-  SafetensorsTensor t;
-  t.name = name;
-  t.dtype = dtype;
-  t.shape = std::move(shape);
-  return t;
+GgufTensorSpec tensor(const std::string& name, Dtype dtype, std::vector<uint64_t> shape) {
+  return {name, find_ggml_type(dtype), std::move(shape)};
 }
 
 TEST(GgufWrite, ReadsBackWhatItWrote) {
@@ -43,8 +38,8 @@ TEST(GgufWrite, ReadsBackWhatItWrote) {
   metadata.add_strings("strings", strings);
   metadata.add_i32s("integers", integers);
   metadata.add_f32s("floats", floats);
-  const std::vector<SafetensorsTensor> tensors = {tensor("a", Dtype::kF16, {3, 5}), tensor("b", Dtype::kF32, {1}),
-                                                  tensor("c", Dtype::kBf16, {2, 1, 2})};
+  const std::vector<GgufTensorSpec> tensors = {tensor("a", Dtype::kF16, {3, 5}), tensor("b", Dtype::kF32, {1}),
+                                               tensor("c", Dtype::kBf16, {2, 1, 2})};
   const auto produce = [&](size_t i, std::vector<uint8_t>* bytes) -> Status {
     bytes->assign(i == 0 ? 30 : i == 1 ? 4 : 8, static_cast<uint8_t>('a' + i));
     return {};
@@ -74,7 +69,7 @@ TEST(GgufWrite, ReadsBackWhatItWrote) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     const GgufTensor& stored = file->tensors()[i];
     EXPECT_EQ(stored.name, tensors[i].name);
-    EXPECT_EQ(stored.type->dtype, tensors[i].dtype);
+    EXPECT_EQ(stored.type, tensors[i].type);
     EXPECT_EQ(stored.shape, tensors[i].shape);
     EXPECT_EQ(stored.offset % 32, 0u);
     std::vector<uint8_t> bytes(stored.size_bytes), expected;
@@ -89,7 +84,7 @@ TEST(GgufWrite, ReadsBackWhatItWrote) {
 
 TEST(GgufWrite, LeavesNothingBehindOnErrors) {
   const TempDir folder;
-  const auto expect_error = [&](const SafetensorsTensor& t, size_t bytes, const std::string& part) {
+  const auto expect_error = [&](const GgufTensorSpec& t, size_t bytes, const std::string& part) {
     const Status status = write_gguf(folder.file("m.gguf"), {}, {&t, 1}, [&](size_t, std::vector<uint8_t>* out) {
       out->resize(bytes);
       return Status();
@@ -100,6 +95,8 @@ TEST(GgufWrite, LeavesNothingBehindOnErrors) {
   };
   expect_error(tensor("the.weight", Dtype::kF16, {3}), 5, "5 bytes instead of 6");
   expect_error(tensor("the.weight", Dtype::kBool, {3}), 3, "\"the.weight\": GGUF has no type");
+  expect_error({"the.weight", find_ggml_type("Q8_0"), {2, 48}}, 102, "rows are no multiples of 32");
+  expect_error({"the.weight", find_ggml_type("Q8_0"), {2, 64}}, 64, "64 bytes instead of 136");
   expect_error(tensor("the.weight", Dtype::kF32, {1, 1, 1, 1, 1}), 4, "more than 4 dimensions");
 }
 

@@ -249,6 +249,79 @@ TEST(ModelSource, ReadsFloatsOfEveryTypeAndNamesNaN) {
   EXPECT_EQ((*source)->read_f32(99).status().code(), StatusCode::kInvalidArgument);
 }
 
+// Tensors of 8 bytes each, but the third of 40.
+std::vector<SafetensorsTensor> five_tensors() {
+  std::vector<SafetensorsTensor> tensors(5);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    tensors[i].name = std::string(1, static_cast<char>('a' + i));
+    tensors[i].shape = {i == 2 ? 10u : 2u};
+  }
+  return tensors;
+}
+
+TEST(SafetensorsShards, HaveAnIndexAndHoldNoMoreThanTheyMay) {
+  const test::TempDir dir;
+  const std::vector<SafetensorsTensor> tensors = five_tensors();
+  const auto produce = [&](size_t i, std::vector<uint8_t>* bytes) -> Status {
+    bytes->assign(i == 2 ? 40 : 8, static_cast<uint8_t>(i));
+    return {};
+  };
+  const std::string path = dir.file("model.safetensors");
+  ASSERT_TRUE(write_safetensors_shards(path, tensors, {{"format", "pt"}}, 16, produce).ok());
+  EXPECT_EQ(dir.count(), 4u);
+  std::vector<std::vector<std::string>> found;
+  for (const char* part : {"1", "2", "3"}) {
+    auto reader = open_file_reader(dir.file(std::string("model-0000") + part + "-of-00003.safetensors"));
+    ASSERT_TRUE(reader.ok()) << part;
+    const auto header = read_safetensors_header(**reader);
+    ASSERT_TRUE(header.ok());
+    EXPECT_EQ(header->metadata.at("format"), "pt");
+    found.emplace_back();
+    for (const SafetensorsTensor& tensor : header->tensors) {
+      std::vector<uint8_t> bytes(tensor.size_bytes);
+      ASSERT_TRUE((*reader)->read(tensor.offset, bytes).ok());
+      EXPECT_EQ(bytes, std::vector<uint8_t>(bytes.size(), static_cast<uint8_t>(tensor.name[0] - 'a')));
+      found.back().push_back(tensor.name);
+    }
+  }
+  EXPECT_EQ(found, (std::vector<std::vector<std::string>>{{"a", "b"}, {"c"}, {"d", "e"}}));
+  const std::string index = test::load_file(path + ".index.json");
+  EXPECT_NE(index.find("\"total_size\": 72"), std::string::npos) << index;
+  EXPECT_NE(index.find("\"c\": \"model-00002-of-00003.safetensors\""), std::string::npos) << index;
+}
+
+TEST(SafetensorsShards, AreOneFileWhereThatIsEnough) {
+  const test::TempDir dir;
+  const auto produce = [&](size_t i, std::vector<uint8_t>* bytes) -> Status {
+    bytes->assign(i == 2 ? 40 : 8, 0);
+    return {};
+  };
+  ASSERT_TRUE(write_safetensors_shards(dir.file("m.safetensors"), five_tensors(), {}, 72, produce).ok());
+  EXPECT_EQ(dir.count(), 1u);
+  EXPECT_TRUE(open_file_reader(dir.file("m.safetensors")).ok());
+}
+
+TEST(SafetensorsShards, LeaveNothingBehindOnErrors) {
+  const test::TempDir dir;
+  for (size_t bad = 0; bad < 5; ++bad) {
+    const auto produce = [&](size_t i, std::vector<uint8_t>* bytes) -> Status {
+      bytes->assign(i == 2 ? 40 : 8, 0);
+      return i == bad ? Status(StatusCode::kIo, "no space left") : Status();
+    };
+    const Status status = write_safetensors_shards(dir.file("m.safetensors"), five_tensors(), {}, 10, produce);
+    EXPECT_EQ(status.code(), StatusCode::kIo);
+    EXPECT_EQ(dir.count(), 0u);
+  }
+  const auto never = [](size_t, std::vector<uint8_t>*) { return Status(); };
+  EXPECT_EQ(write_safetensors_shards(dir.file("m.bin"), five_tensors(), {}, 10, never).code(),
+            StatusCode::kInvalidArgument);
+  std::vector<SafetensorsTensor> twice = five_tensors();
+  twice[4].name = "a";
+  EXPECT_EQ(write_safetensors_shards(dir.file("m.safetensors"), twice, {}, 10, never).code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(dir.count(), 0u);
+}
+
 TEST(ModelSource, RefusesOtherThings) {
   const test::TempDir dir;
   EXPECT_EQ(open_model_source(dir.file("none")).status().code(), StatusCode::kIo);

@@ -39,7 +39,8 @@ Model open_any(const std::string& path) {
 }
 
 Status to_gguf(const Model& m, const std::string& path, std::vector<std::string>* notes) {
-  return decompress_to_gguf(*m.file, *m.decoder, m.kept ? &*m.kept : nullptr, Dtype::kF32, path, {}, notes);
+  return decompress_to_gguf(*m.file, *m.decoder, *m.runner, m.kept ? &*m.kept : nullptr, find_gguf_file_type("f32"),
+                            path, {}, notes);
 }
 
 std::vector<float> logits_of(const std::string& path, const FamilyFixture& f) {
@@ -195,8 +196,8 @@ TEST(DecompressMixtures, TensorsOfOtherShapesAreNamed) {
     ASSERT_TRUE(file.ok()) << file.status().message();
     const auto decoder = create_cpu_decoder(**file, *runner, CpuLevel::kScalar);
     std::vector<std::string> notes;
-    const Status status =
-        decompress_to_gguf(**file, **decoder, nullptr, Dtype::kF32, scratch.file("m.gguf"), {}, &notes);
+    const Status status = decompress_to_gguf(**file, **decoder, *runner, nullptr, find_gguf_file_type("f32"),
+                                             scratch.file("m.gguf"), {}, &notes);
     EXPECT_EQ(status.code(), StatusCode::kCorrupt);
     EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
   }

@@ -90,15 +90,15 @@ TEST(DecompressSource, UnquantizedGgufComesBackToTheByte) {
   const std::string original = folder.write("m.gguf", unknown_architecture().build());
   const Opened opened = open_image(original);
   std::vector<std::string> notes;
-  const Status status =
-      decompress_to_gguf(*opened.file, *opened.decoder, opened.kept(), {}, folder.file("back.gguf"), {}, &notes);
+  const Status status = decompress_to_gguf(*opened.file, *opened.decoder, *opened.runner, opened.kept(), {},
+                                           folder.file("back.gguf"), {}, &notes);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_TRUE(notes.empty());
   EXPECT_EQ(load_file(folder.file("back.gguf")), load_file(original));
 }
 
-// Tensors that a family's checkpoints hold transposed, with rows that alternate by head, or with all experts in one, come
-// back as they were.
+// Tensors that a family's checkpoints hold transposed, with rows that alternate by head, or with all experts in one,
+// come back as they were.
 TEST(DecompressSource, FamiliesComeBackInTheirForms) {
   for (const char* name : {"gpt2", "gpt_neox", "phi3", "qwen3_moe", "granite_moe_shared", "gpt_oss"}) {
     const TempDir folder;
@@ -126,7 +126,8 @@ TEST(DecompressSource, FamiliesComeBackInTheirForms) {
     EXPECT_EQ(tensors_of(folder.file("back/model.safetensors")), tensors_of(family.folder + "/model.safetensors"))
         << name;
     const auto plain = tensors_of(family.folder), stored = tensors_of(family.folder + "/model.safetensors");
-    EXPECT_EQ(plain == stored, std::string(name) == "phi3" || std::string(name) == "qwen3_moe") << "the forms of " << name << " differ";
+    EXPECT_EQ(plain == stored, std::string(name) == "phi3" || std::string(name) == "qwen3_moe")
+        << "the forms of " << name << " differ";
   }
 }
 
@@ -136,8 +137,8 @@ TEST(DecompressSource, LlamaGgufKeepsNamesOrderMetadataAndRows) {
   const Opened opened = open_image(original);
   ASSERT_TRUE(opened.file->model());
   std::vector<std::string> notes;
-  const Status status = decompress_to_gguf(*opened.file, *opened.decoder, opened.kept(), Dtype::kF32,
-                                           folder.file("back.gguf"), {}, &notes);
+  const Status status = decompress_to_gguf(*opened.file, *opened.decoder, *opened.runner, opened.kept(),
+                                           find_gguf_file_type("f32"), folder.file("back.gguf"), {}, &notes);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_TRUE(notes.empty());
   const auto before = GgufFile::open(open_file_reader(original).value()),
@@ -242,8 +243,8 @@ TEST(DecompressSource, GgufOfAFolderHasTemplateTokensNameAndLicense) {
     return compress_and_open(folder.file("m"), folder, true);
   }();
   std::vector<std::string> notes;
-  const Status status =
-      decompress_to_gguf(*opened.file, *opened.decoder, opened.kept(), {}, folder.file("back.gguf"), {}, &notes);
+  const Status status = decompress_to_gguf(*opened.file, *opened.decoder, *opened.runner, opened.kept(), {},
+                                           folder.file("back.gguf"), {}, &notes);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_TRUE(notes.empty());
   const auto back = GgufFile::open(open_file_reader(folder.file("back.gguf")).value());

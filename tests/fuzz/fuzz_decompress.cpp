@@ -68,7 +68,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   std::filesystem::remove_all(folder, ignored);
 
-  const Status to_gguf = decompress_to_gguf(**file, **decoder, source, type, gguf, {}, &notes);
+  constexpr const char* kGgufTypes[] = {"as the source", "f32", "f16", "q8_0", "q4_k_m"};
+  const GgufFileType* gguf_type = find_gguf_file_type(kGgufTypes[hash_of(input) / 16 % std::size(kGgufTypes)]);
+  const Status to_gguf = decompress_to_gguf(**file, **decoder, *runner, source, gguf_type, gguf, {}, &notes);
   require(to_gguf.ok() == std::filesystem::exists(gguf), "a file if and only if there is no error");
   check_folder("model.gguf", 0);
   if (to_gguf.ok()) {

@@ -1,5 +1,5 @@
-// Decoders of one block of each of ggml's quantized types. All use the operations of ggml's reference in its order, so
-// that the floats are the same: value = scale * integer, and products of scales first.
+// Decoders of one block of each of ggml's quantized types, and encoders of some. All use the operations of ggml's
+// reference in its order, so that the floats are the same: value = scale * integer, and products of scales first.
 #pragma once
 
 #include <bit>
@@ -46,6 +46,14 @@ void decode_iq3_xxs(const uint8_t* block, float* out);
 void decode_iq3_s(const uint8_t* block, float* out);
 void decode_iq1_s(const uint8_t* block, float* out);
 void decode_iq1_m(const uint8_t* block, float* out);
+
+// Encoders, gguf_blocks_encode.cpp.
+void encode_q5_0(const float* values, uint8_t* block);
+void encode_q5_1(const float* values, uint8_t* block);
+void encode_q8_0(const float* values, uint8_t* block);
+void encode_q4_k(const float* values, uint8_t* block);
+void encode_q5_k(const float* values, uint8_t* block);
+void encode_q6_k(const float* values, uint8_t* block);
 
 /// The values of IQ4_NL's and IQ4_XS's codes.
 inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};

@@ -16,14 +16,14 @@ constexpr GgmlType kTypes[] = {
     {1, "F16", 1, 2, Dtype::kF16, nullptr},
     {2, "Q4_0", 32, 18, Dtype::kF32, decode_q4_0},
     {3, "Q4_1", 32, 20, Dtype::kF32, decode_q4_1},
-    {6, "Q5_0", 32, 22, Dtype::kF32, decode_q5_0},
-    {7, "Q5_1", 32, 24, Dtype::kF32, decode_q5_1},
-    {8, "Q8_0", 32, 34, Dtype::kF32, decode_q8_0},
+    {6, "Q5_0", 32, 22, Dtype::kF32, decode_q5_0, encode_q5_0},
+    {7, "Q5_1", 32, 24, Dtype::kF32, decode_q5_1, encode_q5_1},
+    {8, "Q8_0", 32, 34, Dtype::kF32, decode_q8_0, encode_q8_0},
     {10, "Q2_K", 256, 84, Dtype::kF32, decode_q2_k},
     {11, "Q3_K", 256, 110, Dtype::kF32, decode_q3_k},
-    {12, "Q4_K", 256, 144, Dtype::kF32, decode_q4_k},
-    {13, "Q5_K", 256, 176, Dtype::kF32, decode_q5_k},
-    {14, "Q6_K", 256, 210, Dtype::kF32, decode_q6_k},
+    {12, "Q4_K", 256, 144, Dtype::kF32, decode_q4_k, encode_q4_k},
+    {13, "Q5_K", 256, 176, Dtype::kF32, decode_q5_k, encode_q5_k},
+    {14, "Q6_K", 256, 210, Dtype::kF32, decode_q6_k, encode_q6_k},
     {16, "IQ2_XXS", 256, 66, Dtype::kF32, decode_iq2_xxs},
     {17, "IQ2_XS", 256, 74, Dtype::kF32, decode_iq2_xs},
     {18, "IQ3_XXS", 256, 98, Dtype::kF32, decode_iq3_xxs},
@@ -55,6 +55,18 @@ constexpr struct {
 
 const GgmlType* find_ggml_type(uint32_t id) {
   const auto* it = std::find_if(std::begin(kTypes), std::end(kTypes), [id](const GgmlType& t) { return t.id == id; });
+  return it == std::end(kTypes) ? nullptr : it;
+}
+
+const GgmlType* find_ggml_type(Dtype dtype) {
+  const auto* it = std::find_if(std::begin(kTypes), std::end(kTypes),
+                                [dtype](const GgmlType& t) { return !t.quantized() && t.dtype == dtype; });
+  return it == std::end(kTypes) ? nullptr : it;
+}
+
+const GgmlType* find_ggml_type(std::string_view name) {
+  const auto* it =
+      std::find_if(std::begin(kTypes), std::end(kTypes), [name](const GgmlType& t) { return name == t.name; });
   return it == std::end(kTypes) ? nullptr : it;
 }
 

@@ -108,12 +108,9 @@ ModelRecord without_factors(ModelRecord model) {
 Result<ModelRecord> read_back(const ModelRecord& model, const GgufArchitecture& architecture) {
   GgufMetadata metadata;
   add_gguf_model(model, architecture, &metadata);
-  std::vector<SafetensorsTensor> tensors;
+  std::vector<GgufTensorSpec> tensors;
   const auto add = [&](const std::string& name, std::vector<uint64_t> shape) {
-    SafetensorsTensor& t = tensors.emplace_back();
-    t.name = name;
-    t.dtype = Dtype::kF32;
-    t.shape = std::move(shape);
+    tensors.push_back({name, find_ggml_type(Dtype::kF32), std::move(shape)});
   };
   add("token_embd.weight", {model.vocab_size, model.hidden_size});
   if (!model.tied_embeddings) add("output.weight", {model.vocab_size, model.hidden_size});

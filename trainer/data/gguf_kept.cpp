@@ -1,11 +1,13 @@
 #include "trainer/data/gguf_kept.h"
 
+#include "trainer/data/gguf_mix.h"
+
 namespace nwc {
 namespace {
 
 const std::string kTokenizer = "tokenizer.";
 const std::string kChatTemplate = "tokenizer.chat_template";
-constexpr char kFileType[] = "general.file_type";
+constexpr char kFileType[] = "general.file_type", kVersion[] = "general.quantization_version";
 
 }  // namespace
 
@@ -22,16 +24,20 @@ Result<GgufFile> open_kept_gguf(const SourceRecord& record) {
   return std::move(*whole);
 }
 
-Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type) {
+Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type, bool quantized) {
   GgufMetadata metadata;
   for (const GgufFile::RawPair& pair : file.raw_metadata()) {
     if (pair.key.starts_with("split.")) continue;
     if (pair.key == kFileType) {
       metadata.add_u32(kFileType, file_type);
+    } else if (pair.key == kVersion && quantized) {
+      metadata.add_u32(kVersion, kGgufQuantizationVersion);
     } else {
       metadata.add_raw(pair.bytes);
     }
   }
+  if (quantized && !file.has(kVersion)) metadata.add_u32(kVersion, kGgufQuantizationVersion);
+  if (quantized && !file.has(kFileType)) metadata.add_u32(kFileType, file_type);
   uint32_t alignment = metadata.alignment();
   NWC_TRY(file.get("general.alignment", &alignment));
   constexpr uint32_t kMaxAlignment = 1u << 20;

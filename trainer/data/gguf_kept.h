@@ -13,8 +13,9 @@ namespace nwc {
 Result<GgufFile> open_kept_gguf(const SourceRecord& record);
 
 /// All pairs in order, without those that say how a model was split into files, and with `file_type` (llama.cpp's
-/// number of what most tensors are stored as) in place of the old one. errors: kCorrupt (alignment)
-Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type);
+/// number of what most tensors are stored as) in place of the old one. quantized: with the present version of the
+/// quantized formats, and both keys behind the others where the file has none. errors: kCorrupt (alignment)
+Result<GgufMetadata> copy_gguf_metadata(const GgufFile& file, uint32_t file_type, bool quantized);
 
 /// errors: kCorrupt, where a key has a value of another type
 Result<TokenizerConfig> read_gguf_tokenizer_config(const GgufFile& file);

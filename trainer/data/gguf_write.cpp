@@ -1,14 +1,12 @@
 #include "trainer/data/gguf_write.h"
 
 #include "trainer/data/atomic_file.h"
-#include "trainer/data/gguf_dequant.h"
 #include "trainer/data/tensor_limits.h"
 
 namespace nwc {
 namespace {
 
 constexpr size_t kMaxDims = 4;
-constexpr uint32_t kNumTypeIds = 64;
 
 // Numbers of the value types.
 enum ValueType : uint32_t { kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9 };
@@ -20,17 +18,25 @@ void write_string(ByteWriter* out, const std::string& text) {
   out->write_string(text);
 }
 
-Result<uint32_t> type_id(const SafetensorsTensor& tensor) {
-  for (uint32_t id = 0; id < kNumTypeIds; ++id) {
-    const GgmlType* type = find_ggml_type(id);
-    if (type != nullptr && !type->quantized() && type->dtype == tensor.dtype) return id;
+/// Checks the tensor, and returns its bytes.
+Result<uint64_t> stored_size(const GgufTensorSpec& tensor) {
+  if (tensor.shape.size() > kMaxDims) {
+    return invalid_argument(quote_tensor(tensor.name) + " has more than 4 dimensions; GGUF cannot hold it");
   }
-  return invalid_argument(quote_tensor(tensor.name) + ": GGUF has no type " + dtype_name(tensor.dtype));
+  if (tensor.type == nullptr) return invalid_argument(quote_tensor(tensor.name) + ": GGUF has no type for it");
+  const GgmlType& type = *tensor.type;
+  NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, type.dtype));
+  if (!type.quantized()) return size;
+  if (tensor.shape.empty() || tensor.shape.back() % type.block_elements != 0) {
+    return invalid_argument(quote_tensor(tensor.name) + ": rows are no multiples of " +
+                            std::to_string(type.block_elements) + ", the block of " + type.name);
+  }
+  return size / sizeof(float) / type.block_elements * type.block_bytes;
 }
 
 }  // namespace
 
-Result<std::vector<uint8_t>> make_gguf_header(const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
+Result<std::vector<uint8_t>> make_gguf_header(const GgufMetadata& metadata, std::span<const GgufTensorSpec> tensors,
                                               std::vector<uint64_t>* sizes) {
   ByteWriter out;
   out.write_string("GGUF");
@@ -39,16 +45,12 @@ Result<std::vector<uint8_t>> make_gguf_header(const GgufMetadata& metadata, std:
   out.write(metadata.num_keys());
   out.write_bytes(metadata.bytes());
   uint64_t offset = 0;  // cannot overflow: at most 2^40 bytes a tensor
-  for (const SafetensorsTensor& tensor : tensors) {
-    if (tensor.shape.size() > kMaxDims) {
-      return invalid_argument(quote_tensor(tensor.name) + " has more than 4 dimensions; GGUF cannot hold it");
-    }
-    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, tensor.dtype));
-    NWC_ASSIGN_OR_RETURN(const uint32_t type, type_id(tensor));
+  for (const GgufTensorSpec& tensor : tensors) {
+    NWC_ASSIGN_OR_RETURN(const uint64_t size, stored_size(tensor));
     write_string(&out, tensor.name);
     out.write(static_cast<uint32_t>(tensor.shape.size()));
     for (size_t dim = tensor.shape.size(); dim-- > 0;) out.write<uint64_t>(tensor.shape[dim]);  // innermost first
-    out.write(type);
+    out.write(tensor.type->id);
     out.write(offset);
     offset += size + padding(size, metadata.alignment());
     sizes->push_back(size);
@@ -114,7 +116,7 @@ void GgufMetadata::add_f32s(const std::string& key, std::span<const float> value
   out_.write_array(values);
 }
 
-Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
+Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const GgufTensorSpec> tensors,
                   const TensorProducer& produce) {
   std::vector<uint64_t> sizes;
   NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> header, make_gguf_header(metadata, tensors, &sizes));

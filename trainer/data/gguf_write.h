@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/base/bytes.h"
+#include "trainer/data/gguf_dequant.h"
 #include "trainer/data/safetensors.h"
 
 namespace nwc {
@@ -42,16 +43,23 @@ class GgufMetadata {
   uint32_t alignment_ = 32;
 };
 
+/// A tensor that is to be written.
+struct GgufTensorSpec {
+  std::string name;
+  const GgmlType* type = nullptr;  ///< quantized: rows are whole blocks
+  std::vector<uint64_t> shape;     ///< row-major, outermost first
+};
+
 /// The file's bytes before the tensors' data. sizes: receives the bytes of each tensor.
-/// errors: kInvalidArgument, kLimit (tensors that GGUF cannot hold)
-Result<std::vector<uint8_t>> make_gguf_header(const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
+/// errors: kInvalidArgument (no type, rows that are no whole blocks), kLimit (tensors that GGUF cannot hold)
+Result<std::vector<uint8_t>> make_gguf_header(const GgufMetadata& metadata, std::span<const GgufTensorSpec> tensors,
                                               std::vector<uint64_t>* sizes);
 
-/// Writes unquantized tensors in the given order (name, dtype and shape are used), one in memory at a time. The file
-/// appears under its name only when it is complete. The same input gives the same bytes.
-/// errors: the producer's; kInvalidArgument (a type that GGUF lacks, more than 4 dimensions, wrong number of bytes),
-///         kIo
-Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const SafetensorsTensor> tensors,
+/// Writes tensors in the given order, one in memory at a time. The file appears under its name only when it is
+/// complete. The same input gives the same bytes.
+/// errors: the producer's; kInvalidArgument (more than 4 dimensions, rows that are no whole blocks, wrong number of
+///         bytes), kIo
+Status write_gguf(const std::string& path, const GgufMetadata& metadata, std::span<const GgufTensorSpec> tensors,
                   const TensorProducer& produce);
 
 }  // namespace nwc

@@ -43,4 +43,13 @@ using TensorProducer = std::function<Status(size_t index, std::vector<uint8_t>* 
 Status write_safetensors(const std::string& path, std::span<const SafetensorsTensor> tensors,
                          const std::map<std::string, std::string>& metadata, const TensorProducer& produce);
 
+/// The same in several files where one would hold more than `max_bytes` of tensors (0: one file): "m.safetensors"
+/// becomes "m-00001-of-00003.safetensors" and so on, and "m.safetensors.index.json" says which file holds a tensor, as
+/// transformers and huggingface_hub write and read it. A tensor that is larger has a file of its own. All files are
+/// written before the first appears under its name, the index last. path: ends in ".safetensors" with max_bytes.
+/// errors: as write_safetensors; kInvalidArgument (path)
+Status write_safetensors_shards(const std::string& path, std::span<const SafetensorsTensor> tensors,
+                                const std::map<std::string, std::string>& metadata, uint64_t max_bytes,
+                                const TensorProducer& produce);
+
 }  // namespace nwc

@@ -1,4 +1,8 @@
+#include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
 
 #include "trainer/data/atomic_file.h"
 #include "trainer/data/safetensors.h"
@@ -37,10 +41,10 @@ Result<std::string> make_header(std::span<const SafetensorsTensor> tensors,
   return text;
 }
 
-}  // namespace
-
-Status write_safetensors(const std::string& path, std::span<const SafetensorsTensor> tensors,
-                         const std::map<std::string, std::string>& metadata, const TensorProducer& produce) {
+/// Writes the file, but leaves it under its temporary name. order: numbers of the tensors for the producer.
+Result<AtomicFile> write_uncommitted(const std::string& path, std::span<const SafetensorsTensor> tensors,
+                                     std::span<const size_t> order, const std::map<std::string, std::string>& metadata,
+                                     const TensorProducer& produce) {
   NWC_ASSIGN_OR_RETURN(const std::string header, make_header(tensors, metadata));
   NWC_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
   ByteWriter prefix;
@@ -51,7 +55,7 @@ Status write_safetensors(const std::string& path, std::span<const SafetensorsTen
   std::vector<uint8_t> bytes;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const SafetensorsTensor& tensor = tensors[i];
-    NWC_TRY(produce(i, &bytes).with_context(quote_tensor(tensor.name)));
+    NWC_TRY(produce(order[i], &bytes).with_context(quote_tensor(tensor.name)));
     NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensor.name, tensor.shape, tensor.dtype));
     if (bytes.size() != size) {
       return invalid_argument(quote_tensor(tensor.name) + " was given " + std::to_string(bytes.size()) +
@@ -59,7 +63,74 @@ Status write_safetensors(const std::string& path, std::span<const SafetensorsTen
     }
     NWC_TRY(file.write(bytes));
   }
+  return file;
+}
+
+using Shards = std::vector<std::vector<size_t>>;
+
+/// A shard takes tensors until the next one would make it too large.
+Result<Shards> share_out(std::span<const SafetensorsTensor> tensors, uint64_t max_bytes, uint64_t* total) {
+  Shards shards(1);
+  uint64_t filled = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    NWC_ASSIGN_OR_RETURN(const uint64_t size, check_tensor(tensors[i].name, tensors[i].shape, tensors[i].dtype));
+    *total += size;
+    if (!shards.back().empty() && (size > max_bytes || filled > max_bytes - size)) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    shards.back().push_back(i);
+    filled += size;
+  }
+  return shards;
+}
+
+}  // namespace
+
+Status write_safetensors(const std::string& path, std::span<const SafetensorsTensor> tensors,
+                         const std::map<std::string, std::string>& metadata, const TensorProducer& produce) {
+  std::vector<size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  NWC_ASSIGN_OR_RETURN(AtomicFile file, write_uncommitted(path, tensors, order, metadata, produce));
   return file.commit();
+}
+
+Status write_safetensors_shards(const std::string& path, std::span<const SafetensorsTensor> tensors,
+                                const std::map<std::string, std::string>& metadata, uint64_t max_bytes,
+                                const TensorProducer& produce) {
+  if (max_bytes == 0) return write_safetensors(path, tensors, metadata, produce);
+  constexpr std::string_view kEnding = ".safetensors";
+  if (!path.ends_with(kEnding))
+    return invalid_argument("the name of files in parts has to end in .safetensors: " + path);
+  uint64_t total = 0;
+  NWC_ASSIGN_OR_RETURN(const Shards shards, share_out(tensors, max_bytes, &total));
+  if (shards.size() == 1) return write_safetensors(path, tensors, metadata, produce);
+  std::set<std::string> names;
+  for (const SafetensorsTensor& tensor : tensors) {
+    if (names.insert(tensor.name).second) continue;
+    return invalid_argument(quote_tensor(tensor.name) + ": the name occurs twice");
+  }
+  const std::string stem = path.substr(0, path.size() - kEnding.size());
+  nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", nlohmann::json::object()}};
+  std::vector<AtomicFile> files;
+  for (size_t s = 0; s < shards.size(); ++s) {
+    char part[32];
+    std::snprintf(part, sizeof part, "-%05zu-of-%05zu", s + 1, shards.size());
+    const std::string name = stem + part + std::string(kEnding);
+    std::vector<SafetensorsTensor> of_shard;
+    for (const size_t i : shards[s]) {
+      of_shard.push_back(tensors[i]);
+      index["weight_map"][tensors[i].name] = std::filesystem::path(name).filename().string();
+    }
+    NWC_ASSIGN_OR_RETURN(AtomicFile file, write_uncommitted(name, of_shard, shards[s], metadata, produce));
+    files.push_back(std::move(file));
+  }
+  const std::string text = index.dump(2) + "\n";
+  NWC_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path + ".index.json"));
+  NWC_TRY(file.write({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
+  files.push_back(std::move(file));
+  for (AtomicFile& written : files) NWC_TRY(written.commit());
+  return {};
 }
 
 }  // namespace nwc

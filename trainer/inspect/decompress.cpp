@@ -86,7 +86,8 @@ Status add_matrix(TensorOutput& decode, const Output& output, std::span<const Pa
 }  // namespace
 
 Status decompress_model(const NwcFile& file, Decoder& decoder, std::optional<Dtype> dtype, const std::string& path,
-                        const Progress& progress, const std::unordered_map<std::string, HeldForm>& forms) {
+                        const Progress& progress, const std::unordered_map<std::string, HeldForm>& forms,
+                        uint64_t max_shard_bytes) {
   if (dtype) NWC_TRY(check_output_dtype(*dtype));
   std::vector<Output> outputs;
   std::unordered_map<std::string, size_t> by_name;  // of those that may get more parts
@@ -115,7 +116,7 @@ Status decompress_model(const NwcFile& file, Decoder& decoder, std::optional<Dty
     tensors.push_back(output.tensor);
   }
   TensorOutput decode(file, decoder, weights, progress);
-  return write_safetensors(path, tensors, {{"format", "pt"}}, [&](size_t t, std::vector<uint8_t>* bytes) -> Status {
+  const auto produce = [&](size_t t, std::vector<uint8_t>* bytes) -> Status {
     bytes->clear();
     const std::vector<Part>& parts = outputs[t].parts;
     for (size_t begin = 0, end = 0; begin < parts.size(); begin = end) {
@@ -123,7 +124,8 @@ Status decompress_model(const NwcFile& file, Decoder& decoder, std::optional<Dty
       NWC_TRY(add_matrix(decode, outputs[t], std::span(parts).subspan(begin, end - begin), bytes));
     }
     return {};
-  });
+  };
+  return write_safetensors_shards(path, tensors, {{"format", "pt"}}, max_shard_bytes, produce);
 }
 
 }  // namespace nwc

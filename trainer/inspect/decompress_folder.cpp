@@ -36,7 +36,7 @@ bool scales_are_gone(const NwcFile& file) {
 Status write_kept_files(const NwcFile& file, const SourceRecord& source, Dtype dtype, const AtomicFolder& folder,
                         std::vector<std::string>* notes) {
   for (const SourceFile& kept : source.files) {
-    if (kept.name == kWeights) continue;
+    if (kept.name == kWeights || kept.name == std::string(kWeights) + ".index.json") continue;
     if (kept.name != "config.json") {
       NWC_TRY(folder.write(kept.name, kept.bytes));
       continue;
@@ -121,7 +121,7 @@ Status write_made_files(const NwcFile& file, const SourceRecord* source, const A
 
 Status decompress_to_folder(const NwcFile& file, Decoder& decoder, const SourceRecord* source,
                             std::optional<Dtype> dtype, const std::string& path, const Progress& progress,
-                            std::vector<std::string>* notes) {
+                            std::vector<std::string>* notes, uint64_t max_shard_bytes) {
   if (dtype) NWC_TRY(check_output_dtype(*dtype));
   NWC_ASSIGN_OR_RETURN(AtomicFolder folder, AtomicFolder::create(path));
   const Dtype type = main_dtype(file, dtype);
@@ -134,7 +134,7 @@ Status decompress_to_folder(const NwcFile& file, Decoder& decoder, const SourceR
     NWC_ASSIGN_OR_RETURN(forms, write_made_config(file, source, type, folder, notes));
     NWC_TRY(write_made_files(file, source, folder, notes));
   }
-  NWC_TRY(decompress_model(file, decoder, dtype, folder.file(kWeights), progress, forms));
+  NWC_TRY(decompress_model(file, decoder, dtype, folder.file(kWeights), progress, forms, max_shard_bytes));
   return folder.commit();
 }
 
