@@ -138,6 +138,7 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
                            {"seconds_measuring", e.files * e.measuring},
                            {"memory_bytes", e.file.memory_bytes},
                            {"cache_bytes", e.cache_bytes},
+                           {"scratch_bytes", e.file.scratch_bytes},
                            {"assumes", assumed_things}};
     if (command.powers != nullptr) json["imatrix"] = imatrix_json(command);
     context.print_json(json);
@@ -153,8 +154,11 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
   if (e.measuring > 0) fmt::print(", {} for measuring", format_seconds(e.files * e.measuring));
   fmt::print("\n");
   if (e.cache_bytes != 0)
-    fmt::print("  calibration {} {} in {}\n", e.finished ? "takes" : "will take", format_bytes(e.cache_bytes),
-               calibration_root(command));
+    fmt::print("  calibration {} {} in {}{}\n", e.finished ? "takes" : "will take", format_bytes(e.cache_bytes),
+               calibration_root(command),
+               e.file.scratch_bytes == 0
+                   ? ""
+                   : fmt::format(", and coding {} more there while it runs", format_bytes(e.file.scratch_bytes)));
   if (e.file.predicted_kld > 0) fmt::print("  predicted KL divergence {:.5f} nats per token\n", e.file.predicted_kld);
   if (command.powers != nullptr) fmt::print("  {}\n", imatrix_line(command));
   for (const std::string& thing : assumed_things) fmt::print("  assumed: {}\n", thing);

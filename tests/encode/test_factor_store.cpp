@@ -58,6 +58,16 @@ TEST(FactorStore, GivesBackWhatItGotFromMemoryAndFile) {
   EXPECT_EQ(*store.get(2), nullptr);
 }
 
+TEST(FactorStore, SaysBeforehandWhatTheFileTakes) {
+  const std::vector<uint64_t> sizes = {40, 1, 17, 30, 2};
+  const uint64_t all = FactorStore::memory_bytes(40) + 100;
+  EXPECT_EQ(FactorStore::file_bytes(sizes, all), FactorStore::file_bytes(17) + FactorStore::file_bytes(30))
+      << "the small ones still fit beside the first";
+  EXPECT_EQ(FactorStore::file_bytes(sizes, 1 << 20), 0u);
+  EXPECT_EQ(FactorStore::file_bytes(std::span<const uint64_t>(), 0), 0u);
+  EXPECT_EQ(FactorStore::file_bytes(17), 17 * 18 / 2 * sizeof(float));
+}
+
 TEST(FactorStore, KeepsNothingBeyondMemoryWithoutAFolder) {
   FactorStore store("", FactorStore::memory_bytes(8));
   store.resize(2);

@@ -49,6 +49,13 @@ uint64_t memory_bytes(const RateModel& rate, const CompressOptions& options, uin
   return std::max(most, fitting) + 4 * samples + std::min(kept, RateModel::kKeptFactorBytes);
 }
 
+uint64_t scratch_bytes(const RateModel& rate, const CompressOptions& options) {
+  if (options.calibration == nullptr || !rate.choices().feedback) return 0;
+  std::vector<uint64_t> sizes;
+  for (const SurveyedTensor& t : rate.tensors()) sizes.push_back(t.n);
+  return FactorStore::file_bytes(sizes, RateModel::kKeptFactorBytes);
+}
+
 }  // namespace
 
 Result<CompressEstimate> estimate_compress(const ModelSource& source, const CodecModel& codec,
@@ -89,6 +96,7 @@ Result<CompressEstimate> estimate_compress(const ModelSource& source, const Code
     if (rate.choices().allocation == Allocation::kFisher) out.predicted_kld = estimate.weighted_error / 2;
     out.seconds = searched + kTypicalPasses * seconds_since(measured) * weights / static_cast<double>(sampled);
   }
+  out.scratch_bytes = scratch_bytes(rate, options);
   out.memory_bytes = std::max(memory_bytes(rate, options, runner->num_workers()), largest_raw);
   return out;
 }

@@ -80,6 +80,7 @@ struct CompressEstimate {
   double predicted_kld = 0;  ///< as in CompressReport
   double seconds = 0;        ///< of compress_model, from what coding a sample took on this machine; calibration apart
   uint64_t memory_bytes = 0;
+  uint64_t scratch_bytes = 0;  ///< of disk in CompressOptions::scratch while it runs: factors that do not fit memory
 };
 /// What compress_model would give and take: reads the model, codes a sample of it, writes nothing.
 /// errors: as compress_model

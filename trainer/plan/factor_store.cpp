@@ -6,7 +6,8 @@
 namespace nwc {
 namespace {
 
-/// Rows of U from their diagonal elements on, packed together in writes and reads of at most so many elements, or of one row.
+/// Rows of U from their diagonal elements on, packed together in writes and reads of at most so many elements, or of
+/// one row.
 constexpr size_t kPieceElements = size_t{4} << 20;
 
 /// Calls piece(elements, rows [begin, end)) for runs of rows that are written or read at once.
@@ -22,6 +23,17 @@ Status for_each_piece(size_t n, const Piece& piece) {
 }
 
 }  // namespace
+
+uint64_t FactorStore::file_bytes(std::span<const uint64_t> sizes, uint64_t memory_bytes_left) {
+  uint64_t out = 0;
+  for (const uint64_t n : sizes) {
+    if (memory_bytes(n) <= memory_bytes_left)
+      memory_bytes_left -= memory_bytes(n);
+    else
+      out += file_bytes(n);
+  }
+  return out;
+}
 
 void FactorStore::renumber(const std::vector<size_t>& from) {
   for (size_t i = 0; i < from.size(); ++i) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ class FactorStore {
   const std::string& trouble() const { return trouble_; }
   /// What a file takes for factors of [n][n]: the triangle of U.
   static uint64_t file_bytes(uint64_t n) { return n * (n + 1) / 2 * sizeof(float); }
+  /// What the file takes of factors of these sizes, put in this order into a store of so much memory.
+  static uint64_t file_bytes(std::span<const uint64_t> sizes, uint64_t memory_bytes_left);
   static uint64_t memory_bytes(uint64_t n) { return n * n * sizeof(float); }
 
  private:
