@@ -44,7 +44,8 @@ class MemoryReader : public Reader {
 // end the process (SIGBUS). What that costs stands in doc/architecture.md, "Memory".
 class FileReader : public Reader {
  public:
-  FileReader(int fd, uint64_t size) : fd_(fd), size_(size) {}
+  /// The `size` bytes from `begin` on.
+  FileReader(int fd, uint64_t begin, uint64_t size) : fd_(fd), begin_(begin), size_(size) {}
   ~FileReader() override { close(fd_); }
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
@@ -53,7 +54,7 @@ class FileReader : public Reader {
     if (!in_bounds(offset, out.size(), size_)) return out_of_bounds(offset, out.size(), size_);
     size_t done = 0;
     while (done < out.size()) {
-      const ssize_t n = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+      const ssize_t n = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(begin_ + offset + done));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return io_error(str_cat("read at offset ", offset + done, ": ", std::strerror(errno)));
       if (n == 0)
@@ -72,13 +73,13 @@ class FileReader : public Reader {
   void advise(uint64_t offset, uint64_t size, int advice) const {
     if (offset >= size_ || size == 0) return;
     const uint64_t part = std::min(size, size_ - offset);
-    static_cast<void>(posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(part), advice));
+    static_cast<void>(posix_fadvise(fd_, static_cast<off_t>(begin_ + offset), static_cast<off_t>(part), advice));
   }
 #endif
 
  private:
   int fd_;
-  uint64_t size_;
+  uint64_t begin_, size_;
 };
 
 class CallbackReader : public Reader {
@@ -126,7 +127,21 @@ Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path) {
     close(fd);
     return status;
   }
-  return std::unique_ptr<Reader>(std::make_unique<FileReader>(fd, static_cast<uint64_t>(info.st_size)));
+  return std::unique_ptr<Reader>(std::make_unique<FileReader>(fd, 0, static_cast<uint64_t>(info.st_size)));
+}
+
+Result<std::unique_ptr<Reader>> open_descriptor_reader(int fd, uint64_t offset, uint64_t size) {
+  struct stat info;
+  if (fd < 0) return invalid_argument(str_cat(fd, " is no file descriptor"));
+  if (fstat(fd, &info) != 0) return io_error(str_cat("file descriptor ", fd, ": ", std::strerror(errno)));
+  if (!S_ISREG(info.st_mode))
+    return io_error(str_cat("file descriptor ", fd, ": is ", file_kind(info.st_mode), ", but a plain file is needed"));
+  const uint64_t all = static_cast<uint64_t>(info.st_size);
+  if (!in_bounds(offset, size, all))
+    return invalid_argument(str_cat("bytes ", offset, " to ", offset, "+", size, " of a file of ", all, " bytes"));
+  const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (own < 0) return io_error(str_cat("file descriptor ", fd, ": ", std::strerror(errno)));
+  return std::unique_ptr<Reader>(std::make_unique<FileReader>(own, offset, size == 0 ? all - offset : size));
 }
 
 std::unique_ptr<Reader> make_callback_reader(uint64_t size, std::function<bool(uint64_t, void*, size_t)> read) {

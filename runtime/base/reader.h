@@ -34,6 +34,9 @@ std::unique_ptr<Reader> make_memory_reader(Bytes bytes);
 std::unique_ptr<Reader> make_owned_reader(std::vector<uint8_t> bytes);
 /// Reads the file where it is asked to, and maps nothing. Errors: kIo, with path and reason.
 Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path);
+/// `size` bytes from `offset` of an open file, or, for 0, all from there on. The descriptor is duplicated. errors: kIo,
+/// kInvalidArgument (no descriptor, a range beyond the end)
+Result<std::unique_ptr<Reader>> open_descriptor_reader(int fd, uint64_t offset, uint64_t size);
 /// `read` returns false on failure; it may be called from several threads.
 std::unique_ptr<Reader> make_callback_reader(uint64_t size,
                                              std::function<bool(uint64_t offset, void* out, size_t size)> read);

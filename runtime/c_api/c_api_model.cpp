@@ -138,6 +138,15 @@ nwc_status nwc_model_open_memory(const void* data, size_t size_bytes, const nwc_
   });
 }
 
+nwc_status nwc_model_open_fd(int fd, uint64_t offset, uint64_t size_bytes, const nwc_error_detail* error,
+                             nwc_model** out_model) {
+  return make(error, [&]() -> Status {
+    if (out_model == nullptr) return null_argument("out_model");
+    NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_descriptor_reader(fd, offset, size_bytes));
+    return open_model(std::move(reader), out_model);
+  });
+}
+
 nwc_status nwc_model_open_callbacks(const nwc_read_callbacks* callbacks, const nwc_error_detail* error,
                                     nwc_model** out_model) {
   return make(error, [&]() -> Status {

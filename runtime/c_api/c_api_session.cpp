@@ -19,6 +19,7 @@ struct nwc_session {
   std::unique_ptr<nwc::Runner> compute_runner;
   std::unique_ptr<nwc::Decoder> decoder;
   std::unique_ptr<nwc::Session> session;
+  nwc::c_api::ProgressTarget progress;  // of evaluations
   mutable nwc::c_api::ErrorStore errors;
 };
 
@@ -287,6 +288,38 @@ uint32_t nwc_session_position(const nwc_session* session) {
 
 nwc_status nwc_session_truncate(nwc_session* session, uint32_t position) {
   return call(session, [&](nwc_session& s) { return s.session->truncate(position); });
+}
+
+nwc_status nwc_session_state_size(const nwc_session* session, size_t* out_size_bytes) {
+  return call(session, [&](const nwc_session& s) -> Status {
+    if (out_size_bytes == nullptr) return null_argument("out_size_bytes");
+    NWC_ASSIGN_OR_RETURN(const uint64_t bytes, s.session->state_bytes());
+    if (bytes > SIZE_MAX) return limit_error("the state is larger than this machine's memory could be");
+    *out_size_bytes = static_cast<size_t>(bytes);
+    return {};
+  });
+}
+
+nwc_status nwc_session_save_state(nwc_session* session, void* out_state, size_t capacity_bytes) {
+  return call(session, [&](nwc_session& s) -> Status {
+    if (out_state == nullptr) return null_argument("out_state");
+    return s.session->save_state({static_cast<uint8_t*>(out_state), capacity_bytes});
+  });
+}
+
+nwc_status nwc_session_load_state(nwc_session* session, const void* state, size_t size_bytes) {
+  return call(session, [&](nwc_session& s) -> Status {
+    if (state == nullptr) return null_argument("state");
+    return s.session->load_state({static_cast<const uint8_t*>(state), size_bytes});
+  });
+}
+
+nwc_status nwc_session_set_progress(nwc_session* session, nwc_progress_callback progress, void* progress_user) {
+  return call(session, [&](nwc_session& s) -> Status {
+    s.progress = {progress, progress_user};
+    s.session->set_progress(s.progress.progress());
+    return {};
+  });
 }
 
 nwc_status nwc_session_eval(nwc_session* session, const uint32_t* tokens, size_t num_tokens, nwc_logits which,

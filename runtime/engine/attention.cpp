@@ -92,6 +92,67 @@ void KvCache::store(const KernelTable& kernels, uint32_t layer, uint32_t positio
   }
 }
 
+template <typename Row>
+void KvCache::for_each_row(const KeptCache& places, const Row& row) const {
+  for (uint32_t l = 0; l < layers_.size(); ++l) {
+    const KeptCache::Layer& kept = places.layers()[l];
+    for (uint32_t position = kept.begin; position < kept.end; ++position) {
+      const uint32_t slot = position % kCacheBlock;
+      for (uint32_t h = 0; h < kept.kv_heads; ++h) {
+        const size_t at = block_index(layers_[l], h, position / kCacheBlock);
+        const uint64_t of_head = uint64_t{h} * kept.row_bytes;
+        row(at + slot, at + size_t{slot} * layers_[l].head_dim, kept.offset(position, 0) + of_head,
+            kept.offset(position, 1) + of_head, layers_[l].head_dim);
+      }
+    }
+  }
+}
+
+template <typename T>
+void KvCache::save_as(const KeptCache& places, MutableBytes out) const {
+  const T *keys = keys_.as<T>(), *values = values_.as<T>();
+  for_each_row(places, [&](size_t key, size_t value, uint64_t to_key, uint64_t to_value, uint32_t dim) {
+    for (uint32_t d = 0; d < dim; ++d)
+      store_le(out.data() + to_key + size_t{d} * sizeof(T), keys[key + size_t{d} * kCacheBlock]);
+    std::memcpy(out.data() + to_value, values + value, dim * sizeof(T));
+  });
+}
+
+// Attention reads whole blocks, and multiplies what lies in front of a window by 0: that must be numbers.
+template <typename T>
+void KvCache::clear_before(const KeptCache& places) const {
+  T *keys = keys_.as<T>(), *values = values_.as<T>();
+  for (uint32_t l = 0; l < layers_.size(); ++l) {
+    const KeptCache::Layer& kept = places.layers()[l];
+    if (kept.begin % kCacheBlock == 0) continue;
+    const size_t block = size_t{kCacheBlock} * layers_[l].head_dim;
+    for (uint32_t h = 0; h < kept.kv_heads; ++h) {
+      const size_t at = block_index(layers_[l], h, kept.begin / kCacheBlock);
+      std::fill_n(keys + at, block, T{0});
+      std::fill_n(values + at, block, T{0});
+    }
+  }
+}
+
+template <typename T>
+void KvCache::load_as(const KeptCache& places, Bytes in) const {
+  T *keys = keys_.as<T>(), *values = values_.as<T>();
+  clear_before<T>(places);
+  for_each_row(places, [&](size_t key, size_t value, uint64_t from_key, uint64_t from_value, uint32_t dim) {
+    for (uint32_t d = 0; d < dim; ++d)
+      keys[key + size_t{d} * kCacheBlock] = load_le<T>(in.data() + from_key + size_t{d} * sizeof(T));
+    std::memcpy(values + value, in.data() + from_value, dim * sizeof(T));
+  });
+}
+
+void KvCache::save(const KeptCache& places, MutableBytes out) const {
+  dtype_ == Dtype::kF32 ? save_as<uint32_t>(places, out) : save_as<uint16_t>(places, out);
+}
+
+void KvCache::load(const KeptCache& places, Bytes in) const {
+  dtype_ == Dtype::kF32 ? load_as<uint32_t>(places, in) : load_as<uint16_t>(places, in);
+}
+
 namespace {
 
 uint32_t num_pieces(uint32_t blocks) { return static_cast<uint32_t>(ceil_div(blocks, kPieceBlocks)); }

@@ -4,6 +4,7 @@
 #include "runtime/base/thread_pool.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/kernel_table.h"
+#include "runtime/engine/session_state.h"
 #include "runtime/graph/model_layout.h"
 
 namespace nwc {
@@ -27,6 +28,10 @@ class KvCache {
 
   /// Do the rings still hold all that the token at position `to` sees, after positions up to from - 1 were stored?
   bool holds(const ModelLayout& layout, size_t from, size_t to) const;
+
+  /// Keys and values of the positions that `places` has, in the cache's type.
+  void save(const KeptCache& places, MutableBytes out) const;
+  void load(const KeptCache& places, Bytes in) const;
 
   /// key and value are [num_kv_heads][head_dim]; every position's bytes are apart from every other's.
   void store(const KernelTable& kernels, uint32_t layer, uint32_t position, const float* key, const float* value) const;
@@ -52,6 +57,15 @@ class KvCache {
   }
   const float* block_at(const KernelTable& kernels, const Buffer& buffer, uint32_t layer, uint32_t head, uint32_t block,
                         float* scratch) const;
+  /// row(key's first element, value's, their offsets in the kept bytes): a key's elements are kCacheBlock apart.
+  template <typename Row>
+  void for_each_row(const KeptCache& places, const Row& row) const;
+  template <typename T>
+  void save_as(const KeptCache& places, MutableBytes out) const;
+  template <typename T>
+  void clear_before(const KeptCache& places) const;
+  template <typename T>
+  void load_as(const KeptCache& places, Bytes in) const;
 
   Buffer keys_, values_;
   Dtype dtype_ = Dtype::kF16;

@@ -6,6 +6,7 @@
 
 #include "runtime/engine/file_layout.h"
 #include "runtime/engine/session.h"
+#include "runtime/engine/session_state.h"
 
 namespace nwc {
 
@@ -41,6 +42,9 @@ class Forward {
   virtual Status logits(uint32_t first, uint32_t count, float* out) = 0;
   /// Does the cache still hold what a token at position `to` sees, after positions up to from - 1 went through?
   virtual bool can_go_back(size_t from, size_t to) const = 0;
+  /// Copies the first sequence's keys and values, of which `places` says where they lie, to out or from in.
+  virtual Status save_cache(const KeptCache& places, MutableBytes out) = 0;
+  virtual Status load_cache(const KeptCache& places, Bytes in) = 0;
   virtual ExpertStats expert_stats() const { return {}; }
   /// Bytes that are allocated now, on whatever side.
   virtual uint64_t allocated_bytes() const = 0;

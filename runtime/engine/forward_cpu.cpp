@@ -43,6 +43,8 @@ class ForwardCpu final : public Forward {
   Status run_embedded(std::span<const float> x) override;
   Status hidden(uint32_t first, uint32_t count, float* out) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
+  Status save_cache(const KeptCache& places, MutableBytes out) override;
+  Status load_cache(const KeptCache& places, Bytes in) override;
   bool can_go_back(size_t from, size_t to) const override;
   ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
   uint64_t allocated_bytes() const override { return allocated_; }
@@ -374,6 +376,16 @@ Status ForwardCpu::run_step(const Step& step, uint32_t layer, const uint8_t* wei
 
 Status ForwardCpu::run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens) {
   for (const Step& step : layout_.layer_steps(layer)) NWC_TRY(run_step(step, layer, weights, tokens));
+  return {};
+}
+
+Status ForwardCpu::save_cache(const KeptCache& places, MutableBytes out) {
+  caches_[0].save(places, out);
+  return {};
+}
+
+Status ForwardCpu::load_cache(const KeptCache& places, Bytes in) {
+  caches_[0].load(places, in);
   return {};
 }
 

@@ -8,6 +8,7 @@
 #include "runtime/decoder/vulkan/device_product.h"
 #include "runtime/engine/attention.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/cache_copy_vulkan.h"
 #include "runtime/engine/experts_vulkan.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/kernels_cpu.h"
@@ -45,6 +46,8 @@ class ForwardVulkan final : public Forward {
   Status run_embedded(std::span<const float> x) override;
   Status hidden(uint32_t first, uint32_t count, float* out) override;
   Status logits(uint32_t first, uint32_t count, float* out) override;
+  Status save_cache(const KeptCache& places, MutableBytes out) override;
+  Status load_cache(const KeptCache& places, Bytes in) override;
   bool can_go_back(size_t from, size_t to) const override;
   ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
   uint64_t allocated_bytes() const override { return allocated_ + (fused_ == nullptr ? 0 : fused_->device_bytes()); }
@@ -71,6 +74,7 @@ class ForwardVulkan final : public Forward {
   Status multiply_coded(uint32_t layer, Linear linear, uint32_t tokens, const DeviceBuffer& in, const DeviceBuffer& out,
                         uint32_t out_stride, bool add);
   Status next_submission();
+  std::vector<DeviceCacheLayer> cache_layers() const;
   /// The activations that a step reads from a slot, or writes to it.
   const DeviceBuffer& slot(Slot s, bool read) const {
     const DeviceBuffer* const buffers[kNumSlots] = {&x_, &normed_, &branch_, &qkv_, &attention_, &gate_up_};
@@ -401,6 +405,20 @@ Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer* weights, 
     batch_->barrier();
   }
   return {};
+}
+
+std::vector<DeviceCacheLayer> ForwardVulkan::cache_layers() const {
+  std::vector<DeviceCacheLayer> out;
+  for (uint32_t l = 0; l < model_.num_layers; ++l) out.push_back({&cache_[l], kept(l)});
+  return out;
+}
+
+Status ForwardVulkan::save_cache(const KeptCache& places, MutableBytes out) {
+  return save_device_cache(cache_layers(), places, *batch_, readback_, out);
+}
+
+Status ForwardVulkan::load_cache(const KeptCache& places, Bytes in) {
+  return load_device_cache(cache_layers(), places, *batch_, upload_, in);
 }
 
 bool ForwardVulkan::can_go_back(size_t from, size_t to) const {

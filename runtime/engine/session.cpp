@@ -8,6 +8,7 @@
 #include "runtime/engine/encoder_ends.h"
 #include "runtime/engine/forward.h"
 #include "runtime/engine/memory_plan.h"
+#include "runtime/engine/session_state.h"
 #include "runtime/engine/weight_type.h"
 
 namespace nwc {
@@ -27,10 +28,27 @@ struct Session::Impl {
   }
   void shorten(size_t length) {
     sequence.resize(length);
+    go_back(length);
+  }
+  void go_back(size_t length) {
     // Layers with a window keep the newest positions only: what they have forgotten is passed through them again.
-    if (length < cached) cached = forward == nullptr || forward->can_go_back(cached, length) ? length : 0;
+    if (length < cached) cached = forward == nullptr || can_go_back(length) ? length : 0;
+    taken_up = std::min(taken_up, cached);
     last_batch = 0;
   }
+  /// Of positions in front of those that a state had, layers with a window hold nothing.
+  bool can_go_back(size_t length) const {
+    const auto has_window = [](const BlockSpec& block) { return block.window != 0; };
+    if (length < taken_up && std::any_of(layout.model.blocks.begin(), layout.model.blocks.end(), has_window))
+      return false;
+    return forward->can_go_back(cached, length);
+  }
+  Status cancelled(size_t start) const {
+    return eval_progress.report(cached - start, sequence.size() - start)
+               ? Status()
+               : Status(StatusCode::kCancelled, "the evaluation was cancelled");
+  }
+  Status check_state() const;
   Status check_tokens(std::span<const uint32_t> tokens) const;
   Status load_ends();
   template <typename Work>
@@ -50,10 +68,12 @@ struct Session::Impl {
   std::unique_ptr<Forward> forward;
   StatusCode broken = StatusCode::kOk;  ///< why there is no forward pass any more
   std::unique_ptr<EncoderEnds> ends;    ///< of an encoder
+  Progress eval_progress;               ///< of eval()
   uint64_t end_bytes = 0;               ///< that it holds
 
   std::vector<uint32_t> sequence;
   size_t cached = 0;        ///< of them, the first ones, whose keys and values are in the cache; eval() adds the others
+  size_t taken_up = 0;      ///< of the cached ones, those that came with load_state()
   uint32_t last_batch = 0;  ///< the last of the cached ones, whose final hidden states are there
 };
 
@@ -135,6 +155,7 @@ Status Session::Impl::start_again() {
     NWC_TRY(forward->run(std::span(sequence).subspan(done, end - done), static_cast<uint32_t>(done)));
     done = end;
   }
+  taken_up = 0;
   return {};
 }
 
@@ -200,6 +221,8 @@ Status Session::Impl::check_tokens(std::span<const uint32_t> tokens) const {
   return {};
 }
 
+void Session::set_progress(const Progress& progress) { impl_->eval_progress = progress; }
+
 Status Session::append(uint32_t token) {
   if (impl_->layout.model.is_encoder()) return unsupported(kNoLogits);
   if (impl_->params.sequences != 1) return unsupported(kSideBySide);
@@ -224,6 +247,7 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
   const auto pass = [&](uint32_t count) -> Status {
     const size_t begin = s.cached;
     const std::span batch = std::span<const uint32_t>(s.sequence).subspan(begin, count);
+    NWC_TRY(s.cancelled(cached_before));
     NWC_TRY(s.on_either([&](Forward& forward) { return forward.run(batch, static_cast<uint32_t>(begin)); }));
     s.cached += count;
     s.last_batch = count;
@@ -236,11 +260,12 @@ Status Session::eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std:
   while (s.cached < s.sequence.size()) {
     const size_t left = s.sequence.size() - s.cached;
     if (Status status = pass(static_cast<uint32_t>(std::min<size_t>(s.plan.batch, left))); !status.ok()) {
-      s.shorten(start);
-      s.cached = cached_before;
+      s.sequence.resize(start);
+      s.go_back(cached_before);
       return status;
     }
   }
+  static_cast<void>(s.cancelled(cached_before));  // it is done: there is nothing to cancel
   return {};
 }
 
@@ -367,6 +392,47 @@ Status Session::truncate(uint32_t position) {
 void Session::reset() { impl_->shorten(0); }
 uint32_t Session::position() const { return impl_->position(); }
 uint32_t Session::last_batch() const { return impl_->last_batch; }
+Status Session::Impl::check_state() const {
+  if (layout.model.is_encoder()) return unsupported("an encoder has no sequence that could go on");
+  return params.sequences == 1 ? Status() : unsupported(kSideBySide);
+}
+
+Result<uint64_t> Session::state_bytes() const {
+  const Impl& s = *impl_;
+  NWC_TRY(s.check_state());
+  return nwc::state_bytes(s.layout, s.sequence.size(), static_cast<uint32_t>(s.cached), s.params.kv_dtype);
+}
+
+Status Session::save_state(MutableBytes out) {
+  Impl& s = *impl_;
+  NWC_ASSIGN_OR_RETURN(const uint64_t need, state_bytes());
+  if (out.size() < need)
+    return Status(StatusCode::kBufferTooSmall, str_cat("a state of ", need, " bytes, with room for ", out.size()));
+  out = out.first(static_cast<size_t>(need));
+  const auto cached = static_cast<uint32_t>(s.cached);
+  const MutableBytes cache = begin_state({file_identity(s.file), s.params.kv_dtype, cached, s.sequence, {}}, out);
+  NWC_TRY(s.on_either([&](Forward& f) { return f.save_cache({s.layout, cached, s.params.kv_dtype}, cache); }));
+  end_state(out);
+  return {};
+}
+
+Status Session::load_state(Bytes state) {
+  Impl& s = *impl_;
+  NWC_TRY(s.check_state());
+  NWC_ASSIGN_OR_RETURN(const SequenceState taken,
+                       parse_state(state, s.layout, file_identity(s.file), s.params.kv_dtype));
+  if (taken.tokens.size() > s.plan.context)
+    return limit_error(
+        str_cat("the state has ", taken.tokens.size(), " tokens, and the session's context ", s.plan.context));
+  reset();
+  NWC_TRY(s.on_either([&](Forward& f) {
+    return f.load_cache({s.layout, taken.cached, s.params.kv_dtype}, taken.cache);
+  }));
+  s.sequence = taken.tokens;
+  s.cached = s.taken_up = taken.cached;
+  return {};
+}
+
 const ModelRecord& Session::model() const { return impl_->layout.model; }
 const MemoryPlan& Session::plan() const { return impl_->plan; }
 CpuLevel Session::cpu() const { return impl_->cpu(); }

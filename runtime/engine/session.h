@@ -151,6 +151,9 @@ class Session {
   ///         (context full), kBufferTooSmall: all of these
   ///         before anything changes; the decoder's errors: the position is then where it was before the call
   Status eval(std::span<const uint32_t> tokens, LogitsWanted wanted, std::span<float> logits);
+  /// From now on eval() reports its tokens before each batch and at the end. Where the report says so before a batch,
+  /// it ends with kCancelled, and the position is where it was.
+  void set_progress(const Progress& progress);
 
   /// Reads one text whole, as an encoder does, and gives its embedding; the sequence is this text afterwards.
   /// shapes: hidden [tokens.size()][hidden_size], or empty; embedding [embedding_size], or empty
@@ -192,6 +195,19 @@ class Session {
   /// next eval() passes the whole sequence through the model again. errors: kInvalidArgument (beyond the sequence)
   Status truncate(uint32_t position);
   void reset();
+
+  /// Bytes of save_state() now. errors: kUnsupported (an encoder, several sequences)
+  Result<uint64_t> state_bytes() const;
+  /// The sequence and what it left in the KV cache, for load_state() of any session of the same file with the same
+  /// kv_dtype: of another context, mode, processor or form of weights, too. out: state_bytes()
+  /// errors: kUnsupported, kBufferTooSmall, the device's
+  Status save_state(MutableBytes out);
+  /// Takes the place of the sequence. Logits are there after the next eval().
+  /// errors: kUnsupported, kUnrecognized, kUnsupportedVersion, kTruncated, kChecksum, kCorrupt, kInvalidArgument
+  /// (another
+  ///         file or kv_dtype), kLimit (more tokens than the context): all before anything changes; the device's: then
+  ///         the sequence is empty
+  Status load_state(Bytes state);
 
   const ModelRecord& model() const;
   const MemoryPlan& plan() const;

@@ -1,5 +1,8 @@
 // Models through the public interface: opening from every kind of source, what they say of themselves, text and tokens,
 // and hostile files.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <random>
@@ -86,6 +89,53 @@ TEST_F(CApi, MemoryAndCallbacksGiveWhatThePathGives) {
   EXPECT_EQ(state.closed, 1) << "not called when opening fails";
   callbacks.read = nullptr;
   EXPECT_EQ(nwc_model_open_callbacks(&callbacks, nullptr, &from_callbacks), NWC_STATUS_INVALID_ARGUMENT);
+}
+
+// The model lies in the middle of another file, as an asset does in its package.
+TEST_F(CApi, ADescriptorWithAnOffsetGivesWhatThePathGives) {
+  const std::vector<float> want = decode(decoder, coded);
+  const std::string path = ::testing::TempDir() + "package_" + std::to_string(getpid());
+  constexpr uint64_t kBefore = 1001;
+  {
+    std::ofstream package(path, std::ios::binary);
+    package << std::string(kBefore, 'x');
+    package.write(reinterpret_cast<const char*>(model_bytes().data()),
+                  static_cast<std::streamsize>(model_bytes().size()));
+    package << "and what follows";
+  }
+  const uint64_t size = model_bytes().size(), all = kBefore + size + 16;
+  const int fd = open(path.c_str(), O_RDONLY);
+  std::remove(path.c_str());
+  ASSERT_GE(fd, 0);
+  Detail d;
+  Model m;
+  EXPECT_EQ(nwc_model_open_fd(fd, kBefore, size, &d.detail, nullptr), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_NE(nwc_model_open_fd(fd, 0, 0, &d.detail, &m.p), NWC_STATUS_OK) << "the package itself is no model";
+  EXPECT_NE(nwc_model_open_fd(fd, kBefore, 0, &d.detail, &m.p), NWC_STATUS_OK) << "to the package's end: bytes follow";
+  EXPECT_EQ(nwc_model_open_fd(fd, kBefore, size - 1, &d.detail, &m.p), NWC_STATUS_TRUNCATED);
+  EXPECT_EQ(nwc_model_open_fd(fd, all, 1, &d.detail, &m.p), NWC_STATUS_INVALID_ARGUMENT) << d.text;
+  EXPECT_EQ(nwc_model_open_fd(fd, UINT64_MAX, UINT64_MAX, &d.detail, &m.p), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(nwc_model_open_fd(-1, 0, 0, &d.detail, &m.p), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(m.p, nullptr);
+  ASSERT_EQ(nwc_model_open_fd(fd, kBefore, size, &d.detail, &m.p), NWC_STATUS_OK) << d.text;
+  EXPECT_EQ(lseek(fd, 0, SEEK_CUR), 0) << "the position is the program's";
+  close(fd);
+  EXPECT_EQ(nwc_model_open_fd(fd, kBefore, size, &d.detail, &m.p), NWC_STATUS_IO) << "a descriptor that is closed";
+  nwc_model_info of_package = zeroed<nwc_model_info>();
+  ASSERT_EQ(nwc_model_get_info(m, &of_package), NWC_STATUS_OK);
+  EXPECT_EQ(of_package.file_bytes, size);
+  const nwc_decoder_params p = cpu_params();
+  Decoder from_package;
+  ASSERT_EQ(nwc_decoder_create(m, &p, nullptr, &from_package.p), NWC_STATUS_OK);
+  EXPECT_EQ(decode(from_package, coded), want);
+
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  Model none;
+  EXPECT_EQ(nwc_model_open_fd(ends[0], 0, 0, &d.detail, &none.p), NWC_STATUS_IO);
+  EXPECT_NE(std::string(d.text).find("plain file"), std::string::npos) << d.text;
+  close(ends[0]);
+  close(ends[1]);
 }
 
 TEST_F(CApi, DescribesTheNetworkByKey) {

@@ -193,6 +193,67 @@ TEST_F(CApiSession, PositionTruncateAndAllLogits) {
   EXPECT_EQ(nwc_session_eval(session_, tokens_.data(), n, NWC_LOGITS_NONE, nullptr, 0), NWC_STATUS_OK);
 }
 
+TEST_F(CApiSession, SequencesAreKeptAndTakenUp) {
+  nwc::test::Session first, second;
+  const nwc_session_params p = params();
+  ASSERT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, nullptr, &first.p), NWC_STATUS_OK);
+  ASSERT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, nullptr, &second.p), NWC_STATUS_OK);
+  const uint32_t prompt[] = {1, 2, 3, 4, 5}, next = 6;
+  ASSERT_EQ(nwc_session_eval(first, prompt, 5, NWC_LOGITS_NONE, nullptr, 0), NWC_STATUS_OK);
+  size_t size = 0;
+  EXPECT_EQ(nwc_session_state_size(first, nullptr), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(nwc_session_state_size(nullptr, &size), NWC_STATUS_INVALID_ARGUMENT);
+  ASSERT_EQ(nwc_session_state_size(first, &size), NWC_STATUS_OK);
+  std::vector<char> state(size);
+  EXPECT_EQ(nwc_session_save_state(first, state.data(), size - 1), NWC_STATUS_BUFFER_TOO_SMALL);
+  EXPECT_EQ(nwc_session_save_state(first, nullptr, size), NWC_STATUS_INVALID_ARGUMENT);
+  ASSERT_EQ(nwc_session_save_state(first, state.data(), size), NWC_STATUS_OK);
+  EXPECT_EQ(nwc_session_load_state(second, nullptr, size), NWC_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(nwc_session_load_state(second, state.data(), size - 1), NWC_STATUS_TRUNCATED);
+  EXPECT_EQ(nwc_session_load_state(second, "nothing of the kind", 19), NWC_STATUS_UNRECOGNIZED);
+  EXPECT_NE(std::string(nwc_session_last_error(second)), "");
+  ASSERT_EQ(nwc_session_load_state(second, state.data(), size), NWC_STATUS_OK) << nwc_session_last_error(second);
+  EXPECT_EQ(nwc_session_position(second), 5u);
+  std::vector<float> expected(kVocab), got(kVocab);
+  ASSERT_EQ(nwc_session_eval(first, &next, 1, NWC_LOGITS_LAST, expected.data(), expected.size()), NWC_STATUS_OK);
+  ASSERT_EQ(nwc_session_eval(second, &next, 1, NWC_LOGITS_LAST, got.data(), got.size()), NWC_STATUS_OK);
+  EXPECT_EQ(got, expected);
+}
+
+TEST_F(CApiSession, EvaluationIsReportedAndCancelled) {
+  nwc_session_params p = params();
+  p.batch = 4;
+  create(p);
+  struct Calls {
+    uint64_t count = 0, last_done = 0, last_total = 0;
+    int result = 0;
+  } calls;
+  const auto report = [](void* user, uint64_t done, uint64_t total) {
+    auto& c = *static_cast<Calls*>(user);
+    ++c.count;
+    c.last_done = done;
+    c.last_total = total;
+    return c.result;
+  };
+  EXPECT_EQ(nwc_session_set_progress(nullptr, report, &calls), NWC_STATUS_INVALID_ARGUMENT);
+  ASSERT_EQ(nwc_session_set_progress(session_, report, &calls), NWC_STATUS_OK);
+  const std::vector<float> want = last_logits();
+  EXPECT_EQ(calls.count, (tokens_.size() + 3) / 4 + 1);
+  EXPECT_EQ(calls.last_done, tokens_.size());
+  EXPECT_EQ(calls.last_total, tokens_.size());
+  calls.result = 1;
+  const uint32_t n = nwc_session_position(session_);
+  EXPECT_EQ(nwc_session_eval(session_, tokens_.data(), tokens_.size(), NWC_LOGITS_NONE, nullptr, 0),
+            NWC_STATUS_CANCELLED);
+  EXPECT_EQ(nwc_session_position(session_), n);
+  Drawn drawn;
+  EXPECT_EQ(nwc_session_generate(session_, tokens_.data(), 1, nullptr, on_token, &drawn, nullptr),
+            NWC_STATUS_CANCELLED);
+  ASSERT_EQ(nwc_session_set_progress(session_, nullptr, nullptr), NWC_STATUS_OK);
+  ASSERT_EQ(nwc_session_truncate(session_, 0), NWC_STATUS_OK);
+  EXPECT_EQ(last_logits(), want);
+}
+
 TEST_F(CApiSession, EvalArgumentsAreChecked) {
   create(params());
   std::vector<float> logits(kVocab);

@@ -77,6 +77,44 @@ std::vector<ModelRecord> records() {
   return {small_record(), untied, grouped};
 }
 
+// Kept on one side, taken up on the other, with a window and with pieces that the staging buffer cuts.
+TEST(SessionVulkan, SequencesMoveBetweenDeviceAndCpu) {
+  ModelRecord record = small_record();
+  record.blocks.resize(2, record.blocks.front());
+  record.blocks[1].window = 30;
+  record.block_kind = {0, 1, 0, 1, 0};
+  const PlainModel model = random_model(record, 71);
+  const std::vector<uint32_t> tokens = random_tokens(200, record.vocab_size, 72);
+  const auto prompt = std::span(tokens).first(190), more = std::span(tokens).subspan(190);
+  for (const Dtype kv : {Dtype::kF16, Dtype::kF32}) {
+    SessionParams params;
+    params.kv_dtype = kv;
+    params.batch = 32;
+    Bench cpu = make_bench(model, params);
+    VulkanSession vulkan;
+    vulkan.open(make_file(model), params);
+    ASSERT_TRUE(vulkan.status.ok()) << vulkan.status.message();
+    Session &here = *cpu.session, &there = *vulkan.session;
+    std::vector<float> expected(record.vocab_size), got(record.vocab_size);
+    ASSERT_TRUE(here.eval(prompt, LogitsWanted::kNone, {}).ok());
+    std::vector<uint8_t> state(static_cast<size_t>(*here.state_bytes())), back(state.size());
+    ASSERT_TRUE(here.save_state(state).ok());
+    const Status taken = there.load_state(state);
+    ASSERT_TRUE(taken.ok()) << taken.message();
+    ASSERT_EQ(*there.state_bytes(), state.size());
+    ASSERT_TRUE(there.save_state(back).ok());
+    EXPECT_EQ(back, state) << "bit for bit";
+    ASSERT_TRUE(here.eval(more, LogitsWanted::kLast, expected).ok());
+    ASSERT_TRUE(there.eval(more, LogitsWanted::kLast, got).ok());
+    expect_near(got, expected);
+    ASSERT_TRUE(there.truncate(100).ok());  // further back than the window kept
+    ASSERT_TRUE(here.truncate(100).ok());
+    ASSERT_TRUE(here.eval(more, LogitsWanted::kLast, expected).ok());
+    ASSERT_TRUE(there.eval(more, LogitsWanted::kLast, got).ok());
+    expect_near(got, expected);
+  }
+}
+
 TEST(SessionVulkan, LogitsAgreeWithTheCpu) {
   uint32_t seed = 1;
   for (const ModelRecord& record : records()) {

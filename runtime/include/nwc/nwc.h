@@ -149,6 +149,12 @@ NWC_API nwc_status nwc_model_open_path(const char* path, const nwc_error_detail*
 NWC_API nwc_status nwc_model_open_memory(const void* data, size_t size_bytes, const nwc_error_detail* error,
                                          nwc_model** out_model);
 
+/* Opens the `size_bytes` from `offset` of an open file: a package's asset, say. The descriptor is duplicated, so that the
+ * program may close its own at once, and its position is neither used nor moved. size_bytes 0: up to the file's end.
+ * errors: as above; INVALID_ARGUMENT (a negative descriptor, a range beyond the file's end). */
+NWC_API nwc_status nwc_model_open_fd(int fd, uint64_t offset, uint64_t size_bytes, const nwc_error_detail* error,
+                                     nwc_model** out_model);
+
 /* Callbacks through which the library reads a file. read() copies `size_bytes` from `offset` of the file to `out` and
  * returns 0; any other value means that it failed, which is reported as IO. The range always lies inside the file.
  * Several threads may call read() at once, but only while a call on the model, or on a handle made from it, lasts. */
@@ -640,12 +646,31 @@ NWC_API uint32_t nwc_session_position(const nwc_session* session);
 /* Forgets all tokens from `position` on. errors: INVALID_ARGUMENT (`position` is beyond the current one). */
 NWC_API nwc_status nwc_session_truncate(nwc_session* session, uint32_t position);
 
+/* Keeps the sequence with what its tokens left in the KV cache, so that another session can go on without evaluating
+ * them again: after a restart, or with many continuations of one prompt. nwc_session_state_size says how many bytes
+ * nwc_session_save_state needs now, up to the next call that changes the sequence. errors: UNSUPPORTED (an encoder),
+ * BUFFER_TOO_SMALL, those of the device. */
+NWC_API nwc_status nwc_session_state_size(const nwc_session* session, size_t* out_size_bytes);
+NWC_API nwc_status nwc_session_save_state(nwc_session* session, void* out_state, size_t capacity_bytes);
+/* Replaces the sequence by one that a session of the same file has kept, with the same kv_precision; context, mode,
+ * precision of weights and backend may be others. A state may be hostile: it is checked before anything changes, and
+ * tokens that are there go on to be evaluated. nwc_session_eval or nwc_session_generate then append to it.
+ * errors: UNSUPPORTED, UNRECOGNIZED, UNSUPPORTED_VERSION, TRUNCATED, CHECKSUM, CORRUPT, INVALID_ARGUMENT (of another
+ * file, or another kv_precision), LIMIT (more tokens than the session's context): in all of these the session is as
+ * before; and those of the device, after which the sequence is empty. */
+NWC_API nwc_status nwc_session_load_state(nwc_session* session, const void* state, size_t size_bytes);
+
 typedef uint32_t nwc_logits;
 enum {
   NWC_LOGITS_NONE = 0, /* fill the KV cache only; out_logits may be NULL */
   NWC_LOGITS_LAST = 1, /* write out_logits [vocab_size], those after the last token */
   NWC_LOGITS_ALL = 2   /* write out_logits [num_tokens][vocab_size] */
 };
+/* From now on nwc_session_eval and nwc_session_generate report the tokens that they evaluate: before each batch of at most
+ * nwc_session_plan::batch tokens, and when all are done. A return value other than 0 before a batch cancels the call,
+ * which then fails with CANCELLED. progress NULL: no reports. */
+NWC_API nwc_status nwc_session_set_progress(nwc_session* session, nwc_progress_callback progress, void* progress_user);
+
 /* Appends at least one token at the current position and evaluates it. out_logits has room for `capacity` floats. After
  * an error the position is the same as before the call. errors: INVALID_ARGUMENT (token id, `which`), LIMIT (beyond the
  * context), BUFFER_TOO_SMALL, and those of decoding. */
