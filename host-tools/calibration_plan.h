@@ -59,8 +59,8 @@ class CalibrationPlan {
   std::vector<std::string> files_, texts_;
 };
 
-/// Tokens that calibration takes unless the user says how many: 16,384, and for wide layers, whose statistics need
-/// more, four for each input of the widest one, at most 65,536.
-uint64_t default_calibration_tokens(const ModelRecord& model);
+/// Tokens that calibration takes unless the user says how many: for each input of the widest layer, whose statistics
+/// need most, 32, or four below effort 5 and for encoders; but 16,384 at least, and 65,536 at most.
+uint64_t default_calibration_tokens(const ModelRecord& model, uint32_t effort);
 
 }  // namespace nwc::cli

@@ -66,8 +66,8 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   const bool tunes = calibrated && command.calibration_kind != CalibrationPlan::Kind::kImages;
   if (command.recovery.empty()) command.recovery = tunes && effort.recovery_tokens != 0 ? "on" : "off";
   if (source.model())
-    command.calibration.tokens = command.calib_tokens.value_or(
-        std::max(default_calibration_tokens(*source.model()), command.effort > 7 ? effort.recovery_tokens : 0));
+    command.calibration.tokens = command.calib_tokens.value_or(std::max(
+        default_calibration_tokens(*source.model(), command.effort), command.effort > 7 ? effort.recovery_tokens : 0));
   if (!command.recovery_tokens) command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
   command.options.recovery.options.epochs =
       command.recovery_epochs.value_or(effort.recovery_epochs != 0 ? effort.recovery_epochs : 8);
@@ -125,8 +125,9 @@ void add_compress_options(CLI::App* sub, CompressCommand* command) {
          "inputs are rounded more finely. For models that nwc cannot run; where it can, --calib self brings more")
       ->check(CLI::ExistingFile);
   sub->add_option("--calib-tokens", command->calib_tokens,
-                  "Tokens that calibration uses, of a text from its start (default: 16384, for layers of over 4,096 "
-                  "inputs four times as many as those, up to 65536, and as many as fine-tuning uses)")
+                  "Tokens that calibration uses, of a text from its start (default: 32 for each input of the widest "
+                  "layer, with --effort below 5 and for encoders four, but 16384 at least, 65536 at most, and as many "
+                  "as fine-tuning uses)")
       ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40));
   sub->add_option("--calib-context", command->calibration.context,
                   "Tokens that the model sees together in calibration; 0: 512, or the model's maximum if that is less")
