@@ -158,7 +158,7 @@ TEST(GgufSourceFiles, MetadataIsCopiedPairByPair) {
   const auto headers = open_kept_gguf(record);
   ASSERT_TRUE(headers.ok()) << headers.status().message();
   const auto& pairs = headers->raw_metadata();
-  const Result<GgufMetadata> copy = copy_gguf_metadata(*headers, 32);
+  const Result<GgufMetadata> copy = copy_gguf_metadata(*headers, 32, false);
   ASSERT_TRUE(copy.ok()) << copy.status().message();
   EXPECT_EQ(copy->alignment(), 64u);
   EXPECT_EQ(copy->num_keys() + 1, pairs.size()) << "split.count alone is left out";
