@@ -50,6 +50,7 @@ int main(int argc, char** argv) {
   add_eval(app, context);
   add_run(app, context);
   add_embed(app, context);
+  add_report(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
