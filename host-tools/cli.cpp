@@ -160,6 +160,10 @@ Result<uint64_t> parse_budget(const std::string& text) {
 void add_common_options(CLI::App* command, Context& context) {
   command->add_flag("--json", context.json, "Print the result as JSON on stdout")->group("Output");
   command->add_flag("-q,--quiet", context.quiet, "No progress line")->group("Output");
+  command
+      ->add_flag("--progress-json", context.progress_json,
+                 "Progress for programs: lines of JSON on stderr with fraction (of the command), stage and detail")
+      ->group("Output");
   command->add_flag("-v,--verbose", context.verbose, "Also print informational log lines")->group("Output");
   command->add_option("-t,--threads", context.threads, "Threads to use; 0: one per core")
       ->check(CLI::Range(0, 256))

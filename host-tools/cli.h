@@ -30,6 +30,7 @@ int exit_code(const Status& status);
 struct Context {
   bool json = false;
   bool quiet = false;
+  bool progress_json = false;
   bool verbose = false;
   uint32_t threads = 0;        ///< 0: one per core
   int result = kOk;            ///< the process's exit code
@@ -73,8 +74,8 @@ void add_run(CLI::App& app, Context& context);
 void add_embed(CLI::App& app, Context& context);
 void add_report(CLI::App& app, Context& context);
 
-/// --json, --quiet, --verbose, --threads on a subcommand, which has all its other options already: those that are
-/// numbers are kept from being NaN, infinite, negative or too large for their type here.
+/// The options of Context on a subcommand, which has all its other options already: those that are numbers are kept
+/// from being NaN, infinite, negative or too large for their type here.
 void add_common_options(CLI::App* command, Context& context);
 
 }  // namespace nwc::cli

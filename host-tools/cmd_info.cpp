@@ -11,6 +11,7 @@
 #include "host-tools/info_json.h"
 #include "host-tools/model_input.h"
 #include "trainer/codec/codec_model.h"
+#include "trainer/data/hf_made.h"
 #include "trainer/data/source_record.h"
 #include "trainer/inspect/info.h"
 
@@ -32,6 +33,36 @@ void print_prediction(const Prediction& p) {
     separator = ",";
   }
   fmt::print("\n");
+}
+
+/// The tensors that a checkpoint of the model holds in another form than the file, or under another name: those that
+/// decompress changes when it writes a folder. Empty where a checkpoint cannot be made.
+nlohmann::json forms_json(const NwcFile& file) {
+  constexpr const char* kNames[] = {"plain",         "transposed", "qkv_by_head",      "stacked", "stacked_transposed",
+                                    "stacked_pairs", "pairs",      "stacked_pair_rows"};
+  const Result<std::optional<SourceRecord>> source = load_source_record(file.container());
+  std::unordered_map<std::string, HeldForm> forms;
+  if (file.model()) {
+    const bool folder = source.ok() && source->has_value() && (*source)->kind == SourceKind::kHuggingFace;
+    const SourceFile* config = folder ? (*source)->find("config.json") : nullptr;
+    if (config != nullptr) {
+      forms = held_forms(*file.model(), config->bytes);
+    } else if (Result<HfMade> made = find_hf_family(*file.model()); made.ok()) {
+      forms = std::move(made->tensors);
+    }
+  }
+  nlohmann::json json = nlohmann::json::object();
+  for (const auto& [name, held] : forms) {
+    const std::string& outer = held.name.empty() ? name : held.name;
+    if (held.form == SourceForm::kPlain && outer == name && held.part == 0 && !held.minus_one) continue;
+    json[name] = {{"form", kNames[static_cast<size_t>(held.form)]},
+                  {"heads", held.heads},
+                  {"name", outer},
+                  {"expert", held.expert},
+                  {"part", held.part},
+                  {"minus_one", held.minus_one}};
+  }
+  return json;
 }
 
 /// The section is for decompress alone: one that this build does not know stops nothing else.
@@ -174,7 +205,9 @@ Status info(const InfoCommand& command, Context& context) {
     if (prediction) print_prediction(*prediction);
     return {};
   }
-  context.print_json(info_json(command.path, file, result, prediction, compressed));
+  nlohmann::json json = info_json(command.path, file, result, prediction, compressed);
+  if (compressed) json["checkpoint_forms"] = forms_json(file);
+  context.print_json(json);
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
 #include "host-tools/cost_text.h"
@@ -27,20 +28,21 @@ CommandProgress& command_progress() {
   return progress;
 }
 
-std::chrono::duration<double> line_interval(bool terminal) {
-  if (terminal) return std::chrono::milliseconds(170);
+std::chrono::duration<double> line_interval(bool often) {
+  const double usual = often ? 0.17 : 10;
   const char* text = std::getenv("NWC_PROGRESS_SECONDS");
   char* end = nullptr;
-  const double seconds = text != nullptr ? std::strtod(text, &end) : 10;
-  return std::chrono::duration<double>(end != text && seconds >= 0 && std::isfinite(seconds) ? seconds : 10);
+  const double seconds = text != nullptr ? std::strtod(text, &end) : usual;
+  return std::chrono::duration<double>(end != text && seconds >= 0 && std::isfinite(seconds) ? seconds : usual);
 }
 
 }  // namespace
 
 ProgressLine::ProgressLine(const Context& context, std::string stage, double share)
     : enabled_(!context.quiet && context.ranks->first()),
-      terminal_(isatty(STDERR_FILENO) != 0),
-      interval_(line_interval(terminal_)) {
+      json_(context.progress_json),
+      terminal_(!json_ && isatty(STDERR_FILENO) != 0),
+      interval_(line_interval(json_ || terminal_)) {
   (void)interrupted();
   limit_ = command_progress().done + std::clamp(share, 0.0, 1.0) * (1 - command_progress().done);
   next(std::move(stage), 1);
@@ -74,6 +76,12 @@ bool ProgressLine::report(uint64_t done, uint64_t total, const std::string& deta
 }
 
 void ProgressLine::show(double fraction, const std::string& detail) {
+  if (json_) {
+    const nlohmann::json line = {{"fraction", command_progress().done}, {"stage", stage_}, {"detail", detail}};
+    std::fprintf(stderr, "%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    std::fflush(stderr);
+    return;
+  }
   std::string line = fmt::format("{:3.0f} % {}", std::floor(100 * command_progress().done), stage_);
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   if (fraction > 0.02 && fraction < 1)

@@ -116,6 +116,17 @@ class Flow(CliCase):
         quiet = self.check(OK, "verify", self.work / "p.nwc", "-q", env={**self.env, "NWC_PROGRESS_SECONDS": "0"})
         self.assertEqual(quiet.stderr, "")
 
+    def test_progress_for_programs(self):
+        done = self.check(OK, "compress", MODEL, "-e", 1, "--bits", 3, "-o", self.work / "j.nwc", "--progress-json", "--json",
+                          env={**self.env, "NWC_PROGRESS_SECONDS": "0"})
+        steps = [json.loads(line) for line in done.stderr.splitlines()]
+        self.assertGreater(len(steps), 5)
+        fractions = [step["fraction"] for step in steps]
+        self.assertEqual(fractions, sorted(fractions))
+        self.assertTrue(0 <= fractions[0] and fractions[-1] <= 1)
+        self.assertIn("coding", [step["stage"] for step in steps])
+        self.assertEqual({frozenset(step) for step in steps}, {frozenset(("fraction", "stage", "detail"))})
+
     def test_the_cpu_needs_no_vulkan(self):
         for args in [["run", self.file, "-p", "A", "-n", 1], ["run", self.file, "--plan"],
                      ["eval", self.file, "--text", self.text],
