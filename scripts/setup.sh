@@ -25,7 +25,8 @@ case "${1:-}" in
   --build-only) ;;
   --aarch64) packages=(g++-aarch64-linux-gnu qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
   --fuzz) packages+=(clang "libclang-rt-$(clang_version)-dev") ;;
-  *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang libopenmpi-dev openmpi-bin) ;;
+  *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang libopenmpi-dev openmpi-bin
+    python3-dev python3-venv) ;;
 esac
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0
 

@@ -4,7 +4,7 @@
 #   --all-variants  the same, every Vulkan test at subgroups of 4, 8 and 16 and without optional features
 #   --threads       also the thread sanitizer, where threads meet
 #   --platforms     also the library for AArch64, its tests under emulation
-# It builds in build/release, build/asan, build/clang, build/noexcept, build/aarch64 and build/tsan. It ends with the
+# It builds in build/release, build/python, build/asan, build/clang, build/noexcept, build/aarch64 and build/tsan. It ends with the
 # summary of the release tests that ctest prints, or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,6 +48,9 @@ step "release: test"
 mkdir -p build/release/Testing
 run_tests release | tee build/release/Testing/summary.txt
 if [ "$quick" = 1 ]; then exit 0; fi
+
+step "python: wheel, installed in an empty environment, and its tests"
+scripts/test_python.sh build/release
 
 # Sanitized code is compiled with little optimization: what counts is the way from nothing to the end of the tests.
 # Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long
