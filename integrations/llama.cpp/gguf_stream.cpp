@@ -1,0 +1,80 @@
+#include "integrations/llama.cpp/gguf_stream.h"
+
+#include <algorithm>
+
+#include "runtime/base/cpu_features.h"
+
+namespace nwc {
+
+Result<std::unique_ptr<GgufStream>> GgufStream::open(const std::string& path, const GgufFileType* type,
+                                                     uint32_t threads) {
+  std::unique_ptr<GgufStream> stream(new GgufStream);
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, open_file_reader(path));
+  NWC_ASSIGN_OR_RETURN(stream->file_, NwcFile::open(std::move(reader)));
+  NWC_ASSIGN_OR_RETURN(stream->source_, load_source_record(stream->file_->container()));
+  const SourceRecord* source = stream->source_ ? &*stream->source_ : nullptr;
+  Result<GgufPlan> plan = plan_gguf(*stream->file_, source, type, &stream->notes_);
+  if (!plan.ok() && source == nullptr)
+    return plan.status().with_context("the file has no section SOURCE, which would have the source's metadata");
+  NWC_TRY(plan.status());
+  stream->plan_ = std::move(plan).value();
+  NWC_ASSIGN_OR_RETURN(stream->header_,
+                       make_gguf_header(stream->plan_.metadata, stream->plan_.tensors, &stream->sizes_));
+  stream->runner_ = make_thread_pool(threads);
+  NWC_ASSIGN_OR_RETURN(stream->decoder_, create_cpu_decoder(*stream->file_, *stream->runner_, detect_cpu_level()));
+  stream->tensors_.emplace(*stream->file_, *stream->decoder_, *stream->runner_, stream->plan_, stream->no_progress_);
+  const uint64_t alignment = stream->plan_.metadata.alignment();
+  stream->size_ = stream->header_.size();
+  for (const uint64_t size : stream->sizes_) {
+    stream->begins_.push_back(stream->size_);
+    stream->size_ += (size + alignment - 1) / alignment * alignment;
+  }
+  return stream;
+}
+
+Status GgufStream::make(size_t tensor, MutableBytes out) {
+  return tensors_->make(tensor, out).with_context("tensor \"" + plan_.tensors[tensor].name + "\"");
+}
+
+Status GgufStream::read(uint64_t offset, MutableBytes out) {
+  if (offset > size_ || out.size() > size_ - offset) return invalid_argument("a range beyond the end of the GGUF file");
+  while (!out.empty()) {
+    uint64_t count = 0;  // of bytes that are done below
+    if (offset < header_.size()) {
+      count = std::min<uint64_t>(out.size(), header_.size() - offset);
+      std::copy_n(header_.begin() + static_cast<ptrdiff_t>(offset), count, out.begin());
+    } else {
+      // The last tensor that begins here or before. Empty ones begin where the next one does.
+      const auto next = std::upper_bound(begins_.begin(), begins_.end(), offset);
+      const auto tensor = static_cast<size_t>(next - begins_.begin()) - 1;
+      const uint64_t at = offset - begins_[tensor], size = sizes_[tensor];
+      if (at >= size) {
+        const uint64_t end = next == begins_.end() ? size_ : *next;
+        count = std::min<uint64_t>(out.size(), end - offset);
+        std::fill_n(out.begin(), count, uint8_t{0});
+      } else if (at == 0 && out.size() >= size) {
+        count = size;
+        NWC_TRY(make(tensor, out.first(size)));
+      } else {
+        if (kept_tensor_ != tensor) {
+          kept_tensor_.reset();
+          kept_.resize(size);
+          NWC_TRY(make(tensor, kept_));
+          kept_tensor_ = tensor;
+        }
+        count = std::min<uint64_t>(out.size(), size - at);
+        std::copy_n(kept_.begin() + static_cast<ptrdiff_t>(at), count, out.begin());
+      }
+    }
+    // What is read to its end will not be read again.
+    if (kept_tensor_ && offset + count == begins_[*kept_tensor_] + sizes_[*kept_tensor_]) {
+      kept_tensor_.reset();
+      std::vector<uint8_t>().swap(kept_);
+    }
+    offset += count;
+    out = out.subspan(count);
+  }
+  return {};
+}
+
+}  // namespace nwc
