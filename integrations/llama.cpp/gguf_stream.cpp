@@ -36,6 +36,24 @@ Status GgufStream::make(size_t tensor, MutableBytes out) {
   return tensors_->make(tensor, out).with_context("tensor \"" + plan_.tensors[tensor].name + "\"");
 }
 
+// The last tensor that begins there or before. Empty ones begin where the next one does.
+size_t GgufStream::tensor_at(uint64_t offset) const {
+  return static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) - begins_.begin()) - 1;
+}
+
+uint64_t GgufStream::part_end(uint64_t offset) const {
+  if (offset < header_.size()) return header_.size();
+  const auto next = std::upper_bound(begins_.begin(), begins_.end(), offset);
+  return next == begins_.end() ? size_ : *next;
+}
+
+bool GgufStream::ready(uint64_t offset) const {
+  if (offset < header_.size() || begins_.empty()) return true;
+  const size_t tensor = tensor_at(offset);
+  const uint64_t at = offset - begins_[tensor];
+  return at == 0 || at >= sizes_[tensor] || kept_tensor_ == tensor;
+}
+
 Status GgufStream::read(uint64_t offset, MutableBytes out) {
   if (offset > size_ || out.size() > size_ - offset) return invalid_argument("a range beyond the end of the GGUF file");
   while (!out.empty()) {
@@ -44,13 +62,10 @@ Status GgufStream::read(uint64_t offset, MutableBytes out) {
       count = std::min<uint64_t>(out.size(), header_.size() - offset);
       std::copy_n(header_.begin() + static_cast<ptrdiff_t>(offset), count, out.begin());
     } else {
-      // The last tensor that begins here or before. Empty ones begin where the next one does.
-      const auto next = std::upper_bound(begins_.begin(), begins_.end(), offset);
-      const auto tensor = static_cast<size_t>(next - begins_.begin()) - 1;
+      const size_t tensor = tensor_at(offset);
       const uint64_t at = offset - begins_[tensor], size = sizes_[tensor];
       if (at >= size) {
-        const uint64_t end = next == begins_.end() ? size_ : *next;
-        count = std::min<uint64_t>(out.size(), end - offset);
+        count = std::min<uint64_t>(out.size(), part_end(offset) - offset);
         std::fill_n(out.begin(), count, uint8_t{0});
       } else if (at == 0 && out.size() >= size) {
         count = size;

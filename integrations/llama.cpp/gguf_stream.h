@@ -20,6 +20,11 @@ class GgufStream {
   uint64_t size() const { return size_; }
   /// What was left out or has another type, a sentence each.
   const std::vector<std::string>& notes() const { return notes_; }
+  /// Whether reading from `offset` on needs no tensor of which an earlier part would be thrown away: everywhere but
+  /// within a tensor that is not kept.
+  bool ready(uint64_t offset) const;
+  /// Where the part ends that `offset` lies in: the header, or a tensor with its padding.
+  uint64_t part_end(uint64_t offset) const;
   /// Fills `out` with the bytes from `offset` on; the range lies in the file. A tensor that is read in one piece is
   /// decoded where it is wanted; for parts of it, it is kept until another one is read. One call at a time.
   /// errors: kInvalidArgument (range), those of GgufTensors::make
@@ -28,6 +33,7 @@ class GgufStream {
  private:
   GgufStream() = default;
   Status make(size_t tensor, MutableBytes out);
+  size_t tensor_at(uint64_t offset) const;
 
   std::unique_ptr<NwcFile> file_;
   std::unique_ptr<Runner> runner_;

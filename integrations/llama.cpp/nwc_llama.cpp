@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "integrations/llama.cpp/gguf_stream.h"
 #include "integrations/llama.cpp/llama_library.h"
@@ -18,14 +20,23 @@ thread_local std::string last_error, last_notes;
 
 /// A GgufStream as a FILE.
 struct Cookie {
+  explicit Cookie(GgufStream& s) : stream(s) {}
+
   GgufStream& stream;
   uint64_t at = 0;
-  Status status = {};  ///< the first error; the loader would only know that reading has failed
+  bool jumped = false;  ///< the last call was a seek
+  Status status;        ///< the first error; the loader would only know that reading has failed
 };
+
+constexpr size_t kBufferBytes = 1u << 18;  ///< glibc reads through a buffer, however much is asked for
 
 ssize_t read_cookie(void* user, char* out, size_t size) {
   auto& cookie = *static_cast<Cookie*>(user);
-  const uint64_t count = std::min<uint64_t>(size, cookie.stream.size() - cookie.at);
+  // To seek, glibc goes to a multiple of the buffer's size and reads from there; where it gets nothing, it goes on by
+  // seeking. Tensors are read from their beginning: what lies before, in another one, is not worth decoding.
+  const bool ahead = std::exchange(cookie.jumped, false) && !cookie.stream.ready(cookie.at);
+  if (ahead || cookie.at == cookie.stream.size()) return 0;
+  const uint64_t count = std::min<uint64_t>(size, cookie.stream.part_end(cookie.at) - cookie.at);
   Status status = cookie.stream.read(cookie.at, {reinterpret_cast<uint8_t*>(out), count});
   if (!status.ok()) {
     if (cookie.status.ok()) cookie.status = std::move(status);
@@ -46,6 +57,7 @@ int seek_cookie(void* user, off64_t* offset, int whence) {
   }
   *offset += base;
   cookie.at = static_cast<uint64_t>(*offset);
+  cookie.jumped = true;
   return 0;
 }
 
@@ -105,10 +117,11 @@ Result<llama_model*> load(const char* path, const nwc_llama_options* given, cons
     return invalid_argument("no type \"" + name + "\"; choose f16, bf16, f32, q8_0, q6_k, q5_k_m or q4_k_m");
   NWC_ASSIGN_OR_RETURN(const LlamaLibrary library, find_llama_library(options.library));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<GgufStream> stream, GgufStream::open(path, type, options.threads));
-  Cookie cookie{*stream, 0, {}};
+  Cookie cookie(*stream);
   FILE* file = fopencookie(&cookie, "rb", {read_cookie, nullptr, seek_cookie, nullptr});
   if (file == nullptr) return Status(StatusCode::kOutOfMemory, "no memory for a stream");
-  setvbuf(file, nullptr, _IONBF, 0);  // a tensor is decoded where it is wanted
+  std::vector<char> buffer(kBufferBytes);  // outlives the file
+  setvbuf(file, buffer.data(), _IOFBF, buffer.size());
   RoomyModelParams roomy = library.default_params();
   if (params != nullptr) roomy.params = *params;
   roomy.params.load_mode = LLAMA_LOAD_MODE_NONE;

@@ -33,9 +33,9 @@ typedef struct nwc_llama_options {
 NWC_LLAMA_API void nwc_llama_options_init(nwc_llama_options* options);
 
 /* Loads a .nwc file as llama_model_load_from_file loads the GGUF file that `nwc decompress --type` makes of it: the same
- * model to the bit, for every architecture that llama.cpp has. Weights are decoded on all threads, tensor by tensor,
- * where llama.cpp keeps them; beside the model there is at most one tensor in memory (none where its buffers are in
- * host memory) and 64 MiB. params->progress_callback is called between tensors, and may cancel.
+ * model to the bit, for every architecture that llama.cpp has. Weights are decoded on all threads, tensor by tensor;
+ * beside the model there is one tensor in memory, and 64 MiB at most. params->progress_callback is called between
+ * tensors, and may cancel.
  * options, params: NULL: defaults (llama_model_default_params). params->load_mode is not looked at: nothing can be mapped.
  * Returns NULL on errors. The model is freed with llama_model_free. Thread-safe. */
 NWC_LLAMA_API struct llama_model* nwc_llama_load(const char* path, const nwc_llama_options* options,

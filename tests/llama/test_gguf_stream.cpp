@@ -82,6 +82,24 @@ TEST(GgufStream, ReadsTensorsInAnyOrder) {
   EXPECT_EQ(stream->read(UINT64_MAX, bytes).code(), StatusCode::kInvalidArgument);
 }
 
+TEST(GgufStream, KnowsItsParts) {
+  const TempDir folder;
+  const auto stream = open(compress(kGguf, folder), "f16");
+  const uint64_t first = stream->part_end(0);  // the header's end
+  const uint64_t second = stream->part_end(first);
+  EXPECT_EQ(first % 32, 0u);
+  EXPECT_EQ(stream->part_end(second - 1), second);
+  EXPECT_EQ(stream->part_end(stream->size() - 1), stream->size());
+  EXPECT_TRUE(stream->ready(7) && stream->ready(first) && stream->ready(second));
+  EXPECT_FALSE(stream->ready(first + 1));
+  std::vector<uint8_t> bytes(5);
+  ASSERT_TRUE(stream->read(first + 1, bytes).ok());
+  EXPECT_TRUE(stream->ready(first + 6)) << "the tensor is kept";
+  std::vector<uint8_t> rest(second - first - 1);
+  ASSERT_TRUE(stream->read(first + 1, rest).ok());
+  EXPECT_FALSE(stream->ready(first + 6)) << "read to its end";
+}
+
 TEST(GgufStream, SaysWhatIsWrong) {
   const TempDir folder;
   EXPECT_EQ(GgufStream::open(folder.file("none"), nullptr, 1).status().code(), StatusCode::kIo);
