@@ -26,6 +26,14 @@ uint8_t low_byte(float value) {
   return static_cast<uint8_t>(static_cast<int32_t>(value));
 }
 
+/// Of std::round: to nearest, halves away from zero.
+uint8_t low_byte_of_nearest(float value) {
+  if (!(std::fabs(value) < 2147483648.f)) return 0;
+  const auto whole = static_cast<int32_t>(value);
+  const float rest = value - static_cast<float>(whole);  // exact
+  return static_cast<uint8_t>(whole + (rest >= 0.5f ? 1 : 0) - (rest <= -0.5f ? 1 : 0));
+}
+
 float reciprocal(float value) { return value != 0 ? 1.f / value : 0.f; }
 
 // 32 integers of five bits: low nibbles, and a mask of fifth bits.
@@ -229,7 +237,7 @@ void encode_q8_0(const float* x, uint8_t* block) {
   for (uint32_t i = 0; i < 32; ++i) magnitude = std::max(magnitude, std::fabs(x[i]));
   const float scale = magnitude / 127, inverse = reciprocal(scale);
   store_f16(block, scale);
-  for (uint32_t i = 0; i < 32; ++i) block[2 + i] = low_byte(std::round(x[i] * inverse));
+  for (uint32_t i = 0; i < 32; ++i) block[2 + i] = low_byte_of_nearest(x[i] * inverse);
 }
 
 void encode_q5_0(const float* x, uint8_t* block) {
