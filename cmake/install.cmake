@@ -3,17 +3,19 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS nwc nwc_decode EXPORT nwc-targets
-  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES runtime/include/nwc/nwc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/nwc)
-install(DIRECTORY codecs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nwc/codecs FILES_MATCHING PATTERN "*.nwcc")
+  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library NAMELINK_COMPONENT dev
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
+install(FILES runtime/include/nwc/nwc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/nwc COMPONENT dev)
+install(DIRECTORY codecs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nwc/codecs COMPONENT tools
+  FILES_MATCHING PATTERN "*.nwcc")
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/nwc)
-install(EXPORT nwc-targets NAMESPACE nwc:: DESTINATION ${package_dir})
+install(EXPORT nwc-targets NAMESPACE nwc:: DESTINATION ${package_dir} COMPONENT dev)
 configure_package_config_file(cmake/nwc-config.cmake.in ${PROJECT_BINARY_DIR}/nwc-config.cmake
   INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/nwc-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/nwc-config.cmake ${PROJECT_BINARY_DIR}/nwc-config-version.cmake
-  DESTINATION ${package_dir})
+  DESTINATION ${package_dir} COMPONENT dev)
 
 # pkg-config's files name the prefix, which `cmake --install --prefix` may change: they are written at installation.
 set(nwc_pc_private_libs "-lz -lpthread -ldl -lstdc++ -lm")
@@ -34,4 +36,5 @@ install(CODE "
     file(INSTALL \"${PROJECT_BINARY_DIR}/\${nwc_pc_name}.pc\"
          DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}/pkgconfig\")
   endforeach()
-")
+" COMPONENT dev)
+include(cmake/package.cmake)

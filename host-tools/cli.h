@@ -73,6 +73,7 @@ void add_eval(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_embed(CLI::App& app, Context& context);
 void add_report(CLI::App& app, Context& context);
+void add_completion(CLI::App& app, Context& context);
 
 /// The options of Context on a subcommand, which has all its other options already: those that are numbers are kept
 /// from being NaN, infinite, negative or too large for their type here.

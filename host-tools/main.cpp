@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   add_run(app, context);
   add_embed(app, context);
   add_report(app, context);
+  add_completion(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

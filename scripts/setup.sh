@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on Debian and Ubuntu; does nothing where all of it is there.
 # On other systems install the counterparts of the packages below by hand. NWC_SKIP_SETUP=1 skips this script.
-# Usage: scripts/setup.sh [--build-only | --aarch64 | --fuzz]
+# Usage: scripts/setup.sh [--build-only | --aarch64 | --fuzz | --package]
 #   --build-only  without what only tests need
 #   --aarch64     what building for AArch64 and testing under emulation need besides
 #   --fuzz        what fuzzing needs besides: Clang and its libFuzzer
+#   --package     what Debian packages and trying them need besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,6 +24,7 @@ packages=(
 )
 case "${1:-}" in
   --build-only) ;;
+  --package) packages+=(debootstrap dpkg-dev file help2man) ;;
   --aarch64) packages=(g++-aarch64-linux-gnu qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
   --fuzz) packages+=(clang "libclang-rt-$(clang_version)-dev") ;;
   *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang libopenmpi-dev openmpi-bin

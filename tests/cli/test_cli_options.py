@@ -37,6 +37,25 @@ class Options(CliCase):
             self.check(USAGE, command, *self.needed(command), option, "nan")
         self.assertFalse((self.tmp / "never").exists())
 
+    def test_shells_complete_commands_options_and_values(self):
+        script = self.check(OK, "completion", "bash").stdout
+
+        def completed(*words):
+            quoted = " ".join(f"'{word}'" for word in words)
+            asked = f'{script}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _nwc; echo "${{COMPREPLY[@]}}"'
+            return subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True).stdout.split()
+
+        self.assertEqual(completed("nwc", "com"), ["compress", "completion"])
+        self.assertEqual(completed("nwc", "compress", "--feedback", ""), ["none", "ldlq"])
+        self.assertEqual(completed("nwc", "eval", "--ref"), ["--reference"])
+        for command in COMMANDS:
+            self.assertIn("--json", completed("nwc", command, "--"))
+        zsh = self.check(OK, "completion", "zsh").stdout
+        self.assertTrue(zsh.startswith("#compdef nwc\n"))
+        self.assertIn("'*--feedback[", zsh)
+        self.assertIn(":value:(none ldlq)'", zsh)
+        self.check(USAGE, "completion", "fish")
+
     def test_whole_numbers_are_decimal_and_fit(self):
         found = 0
         for command in COMMANDS:
