@@ -50,7 +50,8 @@ run_tests release | tee build/release/Testing/summary.txt
 if [ "$quick" = 1 ]; then exit 0; fi
 
 step "python: wheel, installed in an empty environment, and its tests"
-scripts/test_python.sh build/release
+skipped=""
+scripts/test_python.sh build/release || { [ $? = 77 ] && skipped=", but Python's package was NOT tested: no PyPI"; }
 
 # Sanitized code is compiled with little optimization: what counts is the way from nothing to the end of the tests.
 # Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long
@@ -96,13 +97,12 @@ build clang
 # machine only: the model file comes from the release tests. Where there is no cross compiler, the last headline says
 # so, too.
 [ "$platforms" = 0 ] || step "aarch64 under emulation: build and test"
-skipped=""
 if [ "$platforms" = 0 ]; then
-  skipped=", without other platforms (--platforms)"
+  skipped+=", without other platforms (--platforms)"
 elif [ "$(uname -m)" = aarch64 ]; then
   echo "this machine is one: all tests above were tests of NEON"
 elif ! { scripts/setup.sh --aarch64 && command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } >/dev/null; then
-  skipped=", but NEON was NOT tested: no compiler, emulator or zlib for AArch64 (see scripts/setup.sh --aarch64)"
+  skipped+=", but NEON was NOT tested: no compiler, emulator or zlib for AArch64 (see scripts/setup.sh --aarch64)"
   echo "skipped$skipped"
 else
   tests=(test_half test_thread_pool test_crc32 test_container test_decode_tables test_tile_decode test_synthesis
