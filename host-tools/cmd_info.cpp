@@ -14,6 +14,7 @@
 #include "trainer/data/hf_made.h"
 #include "trainer/data/source_record.h"
 #include "trainer/inspect/info.h"
+#include "trainer/train/train_log.h"
 
 namespace nwc::cli {
 namespace {

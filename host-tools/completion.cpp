@@ -30,12 +30,6 @@ std::vector<std::string> names_of(const CLI::Option& option) {
   return out;
 }
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string out;
-  for (const std::string& word : words) out += (out.empty() ? "" : " ") + word;
-  return out;
-}
-
 struct Command {
   std::string name, description;
   std::vector<const CLI::Option*> options;
@@ -61,10 +55,11 @@ std::string bash_script(const std::vector<Command>& commands) {
       const std::vector<std::string> own = names_of(*option), some = values_of(*option);
       words.insert(words.end(), own.begin(), own.end());
       for (const std::string& name : own) {
-        if (!some.empty()) values += fmt::format("    \"{} {}\") words=\"{}\" ;;\n", command.name, name, joined(some));
+        if (!some.empty())
+          values += fmt::format("    \"{} {}\") words=\"{}\" ;;\n", command.name, name, fmt::join(some, " "));
       }
     }
-    options += fmt::format("      {}) words=\"{}\" ;;\n", command.name, joined(words));
+    options += fmt::format("      {}) words=\"{}\" ;;\n", command.name, fmt::join(words, " "));
   }
   return fmt::format(R"(# bash completion for nwc
 _nwc() {{
@@ -112,7 +107,9 @@ std::string zsh_script(const std::vector<Command>& commands) {
     for (const CLI::Option* option : command.options) {
       const std::vector<std::string> some = values_of(*option);
       const bool takes = option->get_items_expected_max() > 0;
-      const std::string value = !takes ? "" : some.empty() ? ":value:_files" : fmt::format(":value:({})", joined(some));
+      const std::string value = !takes         ? ""
+                                : some.empty() ? ":value:_files"
+                                               : fmt::format(":value:({})", fmt::join(some, " "));
       for (const std::string& name : names_of(*option))
         cases += fmt::format(" \\\n        '*{}[{}]{}'", name, zsh_text(option->get_description()), value);
     }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "trainer/data/source_record.h"
+#include "trainer/train/train_log.h"
 
 namespace nwc::cli {
 
@@ -22,16 +23,6 @@ Result<Prediction> predict(const NwcFile& file, const DecoderHandle& decoder, ui
     p.modes.push_back({mode, cost});
   }
   return p;
-}
-
-const char* preset_name(Preset preset) {
-  switch (preset) {
-    case Preset::kLinear: return "linear";
-    case Preset::kSmall: return "small";
-    case Preset::kPaper: return "paper";
-    case Preset::kOther: return "other";
-  }
-  return "?";
 }
 
 const char* system_name(ChatSystem system) {

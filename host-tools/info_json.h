@@ -28,7 +28,6 @@ struct Prediction {
 Result<Prediction> predict(const NwcFile& file, const DecoderHandle& decoder, uint64_t coded_weights);
 
 /// The names that a user sees.
-const char* preset_name(Preset preset);
 const char* system_name(ChatSystem system);
 std::string storage_name(const TensorInfo& t);
 /// By how much these bytes exceed an ideal code, in percent; 0 if that is not known.

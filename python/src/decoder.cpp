@@ -32,16 +32,14 @@ class Decoder {
   void decode_rows(uint32_t tensor, uint64_t begin, uint64_t end, uint32_t dtype, uintptr_t address, size_t size_bytes,
                    nb::object progress) {
     PythonProgress callback(std::move(progress));
-    nwc_status status;
-    std::string text;
-    {
-      const nb::gil_scoped_release free;
-      const std::lock_guard lock(mutex_);
-      status = nwc_decoder_decode_rows(decoder_, tensor, begin, end, dtype, callback.callback(), callback.user(),
-                                       reinterpret_cast<void*>(address), size_bytes);
-      if (status != NWC_STATUS_OK) text = nwc_decoder_last_error(decoder_);
-    }
-    callback.check(status, text.c_str());
+    const Failure done = call_alone(
+        mutex_,
+        [&] {
+          return nwc_decoder_decode_rows(decoder_, tensor, begin, end, dtype, callback.callback(), callback.user(),
+                                         reinterpret_cast<void*>(address), size_bytes);
+        },
+        [&] { return nwc_decoder_last_error(decoder_); });
+    callback.check(done.status, done.text.c_str());
   }
 
  private:

@@ -29,6 +29,17 @@ inline void check(nwc_status status, const char* text) {
   if (status != NWC_STATUS_OK) throw Failure{status, text};
 }
 
+/// Makes a call on a handle that takes one at a time, without the GIL. The error's text is read before another call can
+/// replace it.
+template <typename Body, typename LastError>
+Failure call_alone(std::mutex& mutex, const Body& body, const LastError& last_error) {
+  const nb::gil_scoped_release free;
+  const std::lock_guard lock(mutex);
+  Failure out{body(), {}};
+  if (out.status != NWC_STATUS_OK) out.text = last_error();
+  return out;
+}
+
 /// The library's texts may quote names and paths of any bytes.
 inline nb::str text_of(const char* bytes, size_t size) {
   PyObject* text = PyUnicode_DecodeUTF8(bytes, static_cast<Py_ssize_t>(size), "backslashreplace");

@@ -114,31 +114,23 @@ class Session {
       return 1;
     };
     nwc_stop_reason reason = 0;
-    nwc_status status;
-    std::string text;
-    {
-      const nb::gil_scoped_release free;
-      const std::lock_guard lock(mutex_);
-      status = nwc_session_generate(session_, prompt.data(), prompt.size(), &params, callback, &listener, &reason);
-      if (status != NWC_STATUS_OK) text = nwc_session_last_error(session_);
-    }
+    const Failure done = attempt([&] {
+      return nwc_session_generate(session_, prompt.data(), prompt.size(), &params, callback, &listener, &reason);
+    });
     if (listener.raised) throw nb::python_error(*listener.raised);
-    check(status, text.c_str());
+    check(done.status, done.text.c_str());
     return reason;
   }
 
  private:
   template <typename Body>
+  Failure attempt(const Body& body) {
+    return call_alone(mutex_, body, [this] { return nwc_session_last_error(session_); });
+  }
+  template <typename Body>
   void call(const Body& body) {
-    nwc_status status;
-    std::string text;
-    {
-      const nb::gil_scoped_release free;
-      const std::lock_guard lock(mutex_);
-      status = body();
-      if (status != NWC_STATUS_OK) text = nwc_session_last_error(session_);
-    }
-    check(status, text.c_str());
+    const Failure done = attempt(body);
+    check(done.status, done.text.c_str());
   }
 
   std::shared_ptr<ModelHandle> model_;

@@ -43,7 +43,7 @@ struct SequenceState {
 
 uint32_t file_identity(const NwcFile& file);
 
-/// Bytes of a state; 0: more than memory could hold.
+/// Bytes of a state of so many tokens, of which so many are cached.
 uint64_t state_bytes(const ModelLayout& layout, size_t tokens, uint32_t cached, Dtype kv_dtype);
 /// Writes all but the cache, of which it gives the place in out. out: of state_bytes()
 MutableBytes begin_state(const SequenceState& state, MutableBytes out);

@@ -1,7 +1,5 @@
 #include "trainer/inspect/tensor_error.h"
 
-#include <algorithm>
-
 #include "trainer/inspect/tensor_output.h"
 
 namespace nwc {
@@ -13,11 +11,9 @@ Result<std::vector<std::optional<double>>> tensor_errors(const NwcFile& file, De
   uint64_t total = 0;
   for (size_t t = 0; t < records.size(); ++t) {
     if (records[t].storage != Storage::kCoded) continue;
-    const auto found = std::find_if(source.tensors().begin(), source.tensors().end(), [&](const SourceTensor& s) {
-      return s.name == records[t].name && s.shape == records[t].shape;
-    });
-    if (found == source.tensors().end()) continue;
-    of_source[t] = static_cast<size_t>(found - source.tensors().begin());
+    const std::optional<size_t> found = source.find(records[t].name);
+    if (!found || source.tensors()[*found].shape != records[t].shape) continue;
+    of_source[t] = found;
     total += records[t].num_elements();
   }
   TensorOutput output(file, decoder, total, progress);
