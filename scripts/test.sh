@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Builds and tests everything. Usage: scripts/test.sh [--quick | --all-variants | --threads | --platforms]
-#   --quick         the release build and its tests only
-#   --all-variants  the same, every Vulkan test at subgroups of 4, 8 and 16 and without optional features
-#   --threads       also the thread sanitizer, where threads meet
-#   --platforms     also the library for AArch64, its tests under emulation
-# It builds in build/release, build/python, build/asan, build/clang, build/noexcept, build/aarch64 and build/tsan. It ends with the
+# Builds and tests everything. Usage: scripts/test.sh [--quick] [--full] [--threads] [--platforms]
+#   --quick      the release build and its tests only
+#   --full       also what goes the ways of other tests once more: every Vulkan test at subgroups of 4, 8 and 16 and
+#                without optional features, the trainer's tests under sanitizers, a rehearsal of scripts/device_check.sh
+#   --threads    also the thread sanitizer, where threads meet
+#   --platforms  also the library for AArch64, its tests under emulation
+# It builds in build/release, build/python, build/asan, build/noexcept, build/aarch64 and build/tsan. It ends with the
 # summary of the release tests that ctest prints, or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,15 +13,16 @@ cd "$(dirname "$0")/.."
 quick=0
 threads=0
 platforms=0
-variants=OFF
-case "${1:-}" in
-  --quick) quick=1 ;;
-  --threads) threads=1 ;;
-  --platforms) platforms=1 ;;
-  --all-variants) quick=1 variants=ON ;;
-  "") ;;
-  *) echo "usage: scripts/test.sh [--quick | --all-variants | --threads | --platforms]" >&2; exit 2 ;;
-esac
+matrix=OFF
+for option in "$@"; do
+  case "$option" in
+    --quick) quick=1 ;;
+    --full) matrix=ON ;;
+    --threads) threads=1 ;;
+    --platforms) platforms=1 ;;
+    *) echo "usage: scripts/test.sh [--quick] [--full] [--threads] [--platforms]" >&2; exit 2 ;;
+  esac
+done
 
 scripts/setup.sh
 jobs=$(nproc)
@@ -42,7 +44,7 @@ run_tests() {  # preset [ctest options...]
 }
 
 step "release: build"
-configure release -DNWC_BUILD_TESTS=ON -DNWC_BUILD_BENCH=ON -DNWC_MPI=ON -DNWC_TEST_ALL_VARIANTS=$variants
+configure release -DNWC_BUILD_TESTS=ON -DNWC_BUILD_BENCH=ON -DNWC_MPI=ON -DNWC_TEST_MATRIX=$matrix
 build release
 step "release: test"
 mkdir -p build/release/Testing
@@ -53,13 +55,12 @@ step "python: wheel, installed in an empty environment, and its tests"
 skipped=""
 scripts/test_python.sh build/release || { [ $? = 77 ] && skipped=", but Python's package was NOT tested: no PyPI"; }
 
-# Sanitized code is compiled with little optimization: what counts is the way from nothing to the end of the tests.
-# Warnings are judged elsewhere: sanitizers mislead GCC's flow analysis. Left out are the tests that only take long
-# (label slow, not built either), the one that installs (label install) and those of the command-line tool, which is
-# not built here.
-step "address and undefined-behaviour sanitizers: build"
-configure asan -DNWC_WERROR=OFF
-build asan nwc_tests
+# One build serves two ends: Clang's warnings about everything, as errors, and its sanitizers. Sanitized code is compiled
+# with little optimization: what counts is the way from nothing to the end of the tests. Left out are the tests that only
+# take long (label slow, not built either), the one that installs (label install) and those of the command-line tool.
+step "Clang, warnings as errors, address and undefined-behaviour sanitizers: build"
+configure asan -DNWC_TEST_MATRIX=$matrix
+build asan
 step "address and undefined-behaviour sanitizers: test"
 # Drivers mix malloc with delete.
 export ASAN_OPTIONS=alloc_dealloc_mismatch=0 UBSAN_OPTIONS=print_stacktrace=1
@@ -88,10 +89,6 @@ for program in test_c_api test_c_api_model test_c_api_decoder test_c_api_session
   # shellcheck disable=SC2086  # program and arguments
   LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >"$log" || { cat "$log"; exit 1; }
 done
-
-step "clang: build, warnings are errors"
-configure clang -DNWC_BUILD_TESTS=OFF -DNWC_BUILD_BENCH=OFF
-build clang
 
 # The NEON twins are compared with the scalar decoder, and logits with the reference. What makes models runs on this
 # machine only: the model file comes from the release tests. Where there is no cross compiler, the last headline says

@@ -237,9 +237,12 @@ class Outputs(CliCase):
         weights = self.work.with_suffix(".safetensors")
         data = os.urandom(4 << 20)
         values = b"".join(data[i:i + 1] + b"\x3c" for i in range(len(data)))  # bf16 around 0.01
-        header = json.dumps({"w": {"dtype": "BF16", "shape": [2048, 2048], "data_offsets": [0, len(values)]}}).encode()
+        quarter = len(values) // 4
+        tensors = {f"w{i}": {"dtype": "BF16", "shape": [1024, 1024], "data_offsets": [i * quarter, (i + 1) * quarter]}
+                   for i in range(4)}
+        header = json.dumps(tensors).encode()
         weights.write_bytes(struct.pack("<Q", len(header)) + header + values)
-        slow = [(["compress", weights, "--bits", 4, "-e", 9, "-o", self.work / "x.nwc"], []),
+        slow = [(["compress", weights, "--bits", 4, "-e", 3, "-o", self.work / "x.nwc"], []),
                 (["decompress", weights, "--format", "folder", "-o", self.work / "folder"], []),
                 (["train", MODEL, "--preset", "linear", "--steps", 1000000, "-o", self.work / "x.nwcc",
                   "--checkpoint-steps",
