@@ -63,8 +63,8 @@ void measure_cpu(const Measured& m, Runner& runner, Report* report) {
   layout.model.num_layers = m.layers;
   layout.layers.resize(m.layers);
   KvCache cache;
-  uint64_t counter = 0;
-  check(cache.allocate(layout, m.positions, m.tokens, m.dtype, &counter));
+  HostMemory memory;
+  check(cache.allocate(layout, m.positions, m.tokens, m.dtype, &memory));
   const size_t stride = size_t{m.block.q_width()} + 2 * m.block.kv_width();
   std::vector<float> rows(m.tokens * stride);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i % 17) / 8 - 1;

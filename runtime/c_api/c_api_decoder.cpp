@@ -6,8 +6,20 @@
 namespace nwc::c_api {
 namespace {
 
-VulkanOptions vulkan_options(const BackendChoice& choice) {
+/// Errors: kInvalidArgument (struct_size, no device)
+Result<BorrowedDevice> borrowed_device(const nwc_vulkan_objects* objects) {
+  nwc_vulkan_objects o;
+  NWC_TRY(read_struct(objects, "nwc_vulkan_objects", &o));
+  if (o.device == nullptr) return null_argument("nwc_vulkan_objects.device");
+  return BorrowedDevice{o.instance,     o.physical_device,        o.device,     o.queue,        o.queue_family,
+                        o.created_with, o.get_instance_proc_addr, o.lock_queue, o.unlock_queue, o.user};
+}
+
+Result<VulkanOptions> vulkan_options(const BackendChoice& choice) {
   VulkanOptions options;
+  if (choice.vulkan != nullptr) {
+    NWC_ASSIGN_OR_RETURN(options.borrowed, borrowed_device(choice.vulkan));
+  }
   options.device_index = choice.device_index - 1;  // the header's 0, "best", is -1 here
   options.device_name = choice.device_name;
   options.validation = choice.validation;
@@ -40,6 +52,12 @@ Status check_float_tensor(const TensorRecord& record) {
                              ", which is not converted: take its bytes with nwc_model_read_raw"));
 }
 
+Status check_row_range(const TensorRecord& record, uint64_t row_begin, uint64_t row_end) {
+  if (row_begin <= row_end && row_end <= record.rows()) return {};
+  return invalid_argument(
+      str_cat("rows ", row_begin, " to ", row_end, " of tensor '", record.name, "', which has ", record.rows()));
+}
+
 /// All arguments have been checked.
 Status decode_rows(nwc_decoder& d, uint32_t tensor, uint64_t row_begin, uint64_t row_end, nwc_dtype dtype,
                    const Progress& progress, void* out, uint64_t size_bytes) {
@@ -57,10 +75,15 @@ Status decode_rows(nwc_decoder& d, uint32_t tensor, uint64_t row_begin, uint64_t
 
 }  // namespace
 
-Status check_backend(nwc_backend backend, int32_t device_index) {
-  if (backend > NWC_BACKEND_VULKAN) return invalid_argument(str_cat("backend ", backend, " does not exist"));
-  if (device_index < 0)
-    return invalid_argument(str_cat("device_index ", device_index, " is negative: 0 takes the best device"));
+Status check_backend(const BackendChoice& choice) {
+  if (choice.backend > NWC_BACKEND_VULKAN)
+    return invalid_argument(str_cat("backend ", choice.backend, " does not exist"));
+  if (choice.device_index < 0)
+    return invalid_argument(str_cat("device_index ", choice.device_index, " is negative: 0 takes the best device"));
+  if (choice.vulkan == nullptr) return {};
+  if (choice.backend == NWC_BACKEND_CPU) return invalid_argument("the CPU uses no nwc_vulkan_objects");
+  if (choice.device_index != 0 || !choice.device_name.empty() || choice.validation)
+    return invalid_argument("nwc_vulkan_objects are a device already: device_index, device_name and validation are 0");
   return {};
 }
 
@@ -69,7 +92,8 @@ Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& run
   const Backend backend = choice.backend == NWC_BACKEND_VULKAN ? Backend::kVulkan
                           : choice.backend == NWC_BACKEND_AUTO ? Backend::kAuto
                                                                : Backend::kCpu;
-  return nwc::create_decoder(backend, file, runner, vulkan_options(choice), log);
+  NWC_ASSIGN_OR_RETURN(const VulkanOptions options, vulkan_options(choice));
+  return nwc::create_decoder(backend, file, runner, options, log);
 }
 
 }  // namespace nwc::c_api
@@ -111,14 +135,19 @@ nwc_status nwc_decoder_create(const nwc_model* model, const nwc_decoder_params* 
     if (out_decoder == nullptr) return null_argument("out_decoder");
     nwc_decoder_params p;
     NWC_TRY(read_struct(params, "nwc_decoder_params", &p));
-    NWC_TRY(check_backend(p.backend, p.device_index));
+    const BackendChoice choice{p.backend,
+                               p.device_index,
+                               p.device_name == nullptr ? "" : p.device_name,
+                               p.validation != 0,
+                               p.cache_directory == nullptr ? "" : p.cache_directory,
+                               kMaxWindowBytes,
+                               p.vulkan};
+    NWC_TRY(check_backend(choice));
     auto d = std::make_unique<nwc_decoder>();
     d->state = model->state;
     d->log = {p.log, p.log_user};
     d->check_crc = p.skip_checksums == 0;
     NWC_ASSIGN_OR_RETURN(d->runner, create_runner(p.runner, p.num_threads));
-    const BackendChoice choice{p.backend, p.device_index, p.device_name == nullptr ? "" : p.device_name,
-                               p.validation != 0, p.cache_directory == nullptr ? "" : p.cache_directory};
     NWC_ASSIGN_OR_RETURN(d->decoder, create_decoder(d->state->file(), *d->runner, choice, d->log.logger()));
     *out_decoder = d.release();
     return {};
@@ -160,9 +189,7 @@ nwc_status nwc_decoder_decode_rows(nwc_decoder* decoder, uint32_t tensor, uint64
     NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_tensor(*d.state, tensor));
     NWC_TRY(check_output_dtype(dtype));
     NWC_TRY(check_float_tensor(*record));
-    if (row_begin > row_end || row_end > record->rows())
-      return invalid_argument(
-          str_cat("rows ", row_begin, " to ", row_end, " of tensor '", record->name, "', which has ", record->rows()));
+    NWC_TRY(check_row_range(*record, row_begin, row_end));
     const uint64_t need = (row_end - row_begin) * record->cols() * nwc_dtype_size(dtype);
     NWC_TRY(check_out_buffer(*record, dtype, need, out_data, size_bytes));
     const ProgressTarget target{progress, progress_user};
@@ -202,5 +229,24 @@ nwc_status nwc_decoder_decode_layer(nwc_decoder* decoder, uint32_t layer, nwc_dt
     if (!report.report(l->num_tensors, l->num_tensors))
       return Status(StatusCode::kCancelled, "cancelled by the progress callback");
     return {};
+  });
+}
+
+nwc_status nwc_decoder_decode_to_buffers(nwc_decoder* decoder, const nwc_buffer_rows* rows, size_t num_rows,
+                                         nwc_progress_callback progress, void* progress_user) {
+  return call(decoder, [&](nwc_decoder& d) -> Status {
+    if (rows == nullptr && num_rows != 0) return null_argument("rows");
+    std::vector<OwnersBufferRequest> requests;
+    for (const nwc_buffer_rows& r : std::span(rows, num_rows)) {
+      NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_tensor(*d.state, r.tensor));
+      NWC_TRY(check_output_dtype(r.dtype));
+      NWC_TRY(check_float_tensor(*record));
+      NWC_TRY(check_row_range(*record, r.row_begin, r.row_end));
+      if (r.row_begin == r.row_end) continue;
+      requests.push_back({r.tensor, r.row_begin, r.row_end, static_cast<Dtype>(r.dtype), r.buffer, r.buffer_bytes,
+                          r.offset, d.check_crc});
+    }
+    const ProgressTarget target{progress, progress_user};
+    return d.decoder->decode_to_buffers(requests, target.progress());
   });
 }

@@ -57,7 +57,7 @@ Status no_such(const char* field, nwc_precision precision) {
 /// Where layers will be computed, as far as can be said before a device is opened.
 Compute expected_compute(const nwc_session_params& p) {
   if (p.backend == NWC_BACKEND_CPU) return Compute::kCpu;
-  if (p.backend == NWC_BACKEND_VULKAN) return Compute::kVulkan;
+  if (p.backend == NWC_BACKEND_VULKAN || p.vulkan != nullptr) return Compute::kVulkan;
   for (const VulkanDeviceInfo& device : list_vulkan_devices()) {
     const bool named = p.device_name == nullptr || device.name.find(p.device_name) != std::string::npos;
     if (device.usable && device.type != VulkanDeviceType::kCpu && named) return Compute::kVulkan;
@@ -67,7 +67,9 @@ Compute expected_compute(const nwc_session_params& p) {
 
 /// num_threads: workers of the runner that computes.
 Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_threads) {
-  NWC_TRY(check_backend(p.backend, p.device_index));
+  NWC_TRY(check_backend(backend_of(p)));
+  if (p.allocator != nullptr && (p.allocator->allocate == nullptr || p.allocator->release == nullptr))
+    return null_argument("nwc_session_params.allocator: allocate or release");
   if (p.mode > NWC_WEIGHTS_FUSED) return invalid_argument(str_cat("mode ", p.mode, " does not exist"));
   if (p.reserved != 0) return invalid_argument("nwc_session_params.reserved is not 0");
   SessionParams out;
@@ -85,6 +87,7 @@ Result<SessionParams> session_params(const nwc_session_params& p, uint32_t num_t
   out.num_threads = num_threads;
   out.check_crc = p.skip_checksums == 0;
   out.file_in_memory = p.count_file != 0;
+  if (p.allocator != nullptr) out.allocator = {p.allocator->user, p.allocator->allocate, p.allocator->release};
   return out;
 }
 

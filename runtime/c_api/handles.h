@@ -164,6 +164,7 @@ struct BackendChoice {
   bool validation = false;
   std::string cache_directory;
   uint64_t window_bytes = kMaxWindowBytes;  ///< VulkanOptions::max_window_bytes
+  const nwc_vulkan_objects* vulkan = nullptr;
 };
 inline BackendChoice backend_of(const nwc_session_params& p) {
   return {p.backend,
@@ -171,9 +172,11 @@ inline BackendChoice backend_of(const nwc_session_params& p) {
           p.device_name == nullptr ? "" : p.device_name,
           false,
           p.cache_directory == nullptr ? "" : p.cache_directory,
-          window_bytes_within(p.memory_budget_bytes)};
+          window_bytes_within(p.memory_budget_bytes),
+          p.vulkan};
 }
-Status check_backend(nwc_backend backend, int32_t device_index);
+/// errors: kInvalidArgument
+Status check_backend(const BackendChoice& choice);
 Result<std::unique_ptr<Decoder>> create_decoder(const NwcFile& file, Runner& runner, const BackendChoice& choice,
                                                 const Logger& log);
 /// errors: kInvalidArgument

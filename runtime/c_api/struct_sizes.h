@@ -23,6 +23,7 @@ NWC_FIRST_SIZE(nwc_model_info, 104);
 NWC_FIRST_SIZE(nwc_tensor_info, 136);
 NWC_FIRST_SIZE(nwc_layer_info, 48);
 NWC_FIRST_SIZE(nwc_device_info, 528);
+NWC_FIRST_SIZE(nwc_vulkan_objects, 80);
 NWC_FIRST_SIZE(nwc_decoder_params, 56);
 NWC_FIRST_SIZE(nwc_session_params, 88);
 NWC_FIRST_SIZE(nwc_session_plan, 112);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/borrowed_device.h"
 #include "runtime/base/cpu_features.h"
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
@@ -21,6 +22,17 @@ struct DecodeRequest {
   MutableBytes out;                     ///< (row_end - row_begin) * n elements
   bool check_crc = true;
   Progress progress;
+};
+
+/// Rows of a tensor to a buffer of a borrowed device's owner, packed [rows][n].
+struct OwnersBufferRequest {
+  size_t tensor = 0;
+  uint64_t row_begin = 0, row_end = 0;
+  Dtype dtype = Dtype::kF16;  ///< kF32, kF16 or kBf16
+  uint64_t buffer = 0;        ///< VkBuffer, with the usages STORAGE_BUFFER and TRANSFER_DST
+  uint64_t buffer_bytes = 0;  ///< that the buffer was made with
+  uint64_t offset = 0;        ///< of the first element: a multiple of 4
+  bool check_crc = true;
 };
 
 class DeviceDecoder;  // runtime/decoder/vulkan/device_decoder.h
@@ -40,6 +52,11 @@ class Decoder {
   virtual bool decodes_integers() const { return false; }
   /// errors: kUnsupported (decodes_integers() is false), those of decode_integers (runtime/codec/integer_decode.h)
   virtual Status decode_integers(std::span<const IntegerRequest> requests);
+  /// Decodes to buffers of the borrowed device's owner (VulkanOptions::borrowed). The work is done when the call
+  /// returns; the owner's commands need a barrier before they read. Progress in tiles.
+  /// errors: kUnsupported (nothing is borrowed, or the CPU decodes), those of decode; after one the rows are
+  /// unspecified
+  virtual Status decode_to_buffers(std::span<const OwnersBufferRequest> requests, const Progress& progress);
   /// Exact reconstruction indices of a coded tensor, as decode_tensor_values (runtime/codec/tensor_decode.h).
   virtual Status decode_values(size_t tensor, std::span<int16_t> out) = 0;
 };
@@ -79,6 +96,9 @@ struct VulkanOptions {
   uint64_t allocation_limit = UINT64_MAX;
   /// Test hook: kernels see no more of a buffer than so many bytes, as on devices with a small maxStorageBufferRange.
   uint64_t storage_range_limit = UINT64_MAX;
+  /// A device to work on instead of one of nwc's own. device_index, device_name, validation and software_renderers are
+  /// not looked at then.
+  BorrowedDevice borrowed;
 };
 /// Loads Vulkan at run time, picks a device, passes the start-up known-answer test through every kernel variant it
 /// would use; a variant that answers wrongly is dropped with a log line. Errors: kNoDevice (no loader, no device, or no

@@ -12,7 +12,7 @@ Result<std::unique_ptr<Decoder>> create_auto_decoder(const NwcFile& file, Runner
     return make_fallback_decoder(std::move(decoder).value(), file, runner, log);
   }
   // A machine without a GPU is no reason to warn. A GPU that fails is one, and one that the caller has named.
-  const bool named = options.device_index >= 0 || !options.device_name.empty();
+  const bool named = options.device_index >= 0 || !options.device_name.empty() || options.borrowed;
   const bool expected = decoder.status().code() == StatusCode::kNoDevice && !named;
   const LogLevel level = expected ? LogLevel::kInfo : LogLevel::kWarning;
   log.log(level, str_cat("backend auto: the CPU decodes, since ", decoder.status().message()));

@@ -56,6 +56,10 @@ Status Decoder::decode_integers(std::span<const IntegerRequest>) {
   return unsupported(str_cat(name(), " does not decode to integers"));
 }
 
+Status Decoder::decode_to_buffers(std::span<const OwnersBufferRequest>, const Progress&) {
+  return unsupported(str_cat(name(), " reaches no buffer of a Vulkan device"));
+}
+
 Result<std::unique_ptr<Decoder>> create_cpu_decoder(const NwcFile& file, Runner& runner, CpuLevel cpu) {
   return std::unique_ptr<Decoder>(std::make_unique<CpuDecoder>(file, runner, cpu));
 }

@@ -32,6 +32,14 @@ class FallbackDecoder final : public Decoder {
     }
     return cpu_->decode_integers(requests);
   }
+  Status decode_to_buffers(std::span<const OwnersBufferRequest> requests, const Progress& progress) override {
+    const std::lock_guard lock(mutex_);
+    if (device_ == nullptr) return Decoder::decode_to_buffers(requests, progress);
+    const Status status = device_->decode_to_buffers(requests, progress);
+    // The CPU reaches no buffer of a device.
+    if (device_failed(status)) NWC_TRY(give_up(status));
+    return status;
+  }
   Status decode_values(size_t tensor, std::span<int16_t> out) override {
     return on_either([&](Decoder& decoder) { return decoder.decode_values(tensor, out); });
   }

@@ -46,12 +46,12 @@ uint64_t KvCache::bytes(const ModelLayout& layout, uint32_t context, uint32_t ba
   return 2 * Buffer::rounded(elements * dtype_size(dtype));
 }
 
-Status KvCache::allocate(const ModelLayout& layout, uint32_t context, uint32_t batch, Dtype dtype, uint64_t* counter) {
+Status KvCache::allocate(const ModelLayout& layout, uint32_t context, uint32_t batch, Dtype dtype, HostMemory* memory) {
   dtype_ = dtype;
   uint64_t elements = 0;
   layers_ = place(layout, context, batch, &elements);
-  NWC_TRY(keys_.allocate(elements * dtype_size(dtype), counter, "the cache of keys", Filled::kPartly));
-  return values_.allocate(elements * dtype_size(dtype), counter, "the cache of values", Filled::kPartly);
+  NWC_TRY(keys_.allocate(elements * dtype_size(dtype), memory, "the cache of keys", Filled::kPartly));
+  return values_.allocate(elements * dtype_size(dtype), memory, "the cache of values", Filled::kPartly);
 }
 
 const float* KvCache::block_at(const KernelTable& kernels, const Buffer& buffer, uint32_t layer, uint32_t head,

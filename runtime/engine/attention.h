@@ -24,7 +24,7 @@ uint32_t kept_positions(const BlockSpec& block, uint32_t context, uint32_t batch
 class KvCache {
  public:
   static uint64_t bytes(const ModelLayout& layout, uint32_t context, uint32_t batch, Dtype dtype);
-  Status allocate(const ModelLayout& layout, uint32_t context, uint32_t batch, Dtype dtype, uint64_t* counter);
+  Status allocate(const ModelLayout& layout, uint32_t context, uint32_t batch, Dtype dtype, HostMemory* memory);
 
   /// Do the rings still hold all that the token at position `to` sees, after positions up to from - 1 were stored?
   bool holds(const ModelLayout& layout, size_t from, size_t to) const;

@@ -24,7 +24,20 @@ inline constexpr uint64_t kHugePage = 2u << 20;
 /// Is all of a buffer written soon? Where only parts are, large pages would take memory for the rest.
 enum class Filled : uint8_t { kWhole, kPartly };
 
-/// Uninitialised bytes, aligned to 64, whose size is counted in *counter as long as they live.
+/// Functions that memory comes from; none: the heap. release gets the size that allocate was asked for.
+struct Allocator {
+  void* user = nullptr;
+  void* (*allocate)(void* user, size_t bytes, size_t alignment) = nullptr;
+  void (*release)(void* user, void* memory, size_t bytes) = nullptr;
+};
+
+/// Where the buffers of a session come from, and the bytes that they have together.
+struct HostMemory {
+  uint64_t bytes = 0;
+  Allocator allocator;
+};
+
+/// Uninitialised bytes, aligned to 64, which are counted in *memory as long as they live.
 class Buffer {
  public:
   Buffer() = default;
@@ -42,12 +55,20 @@ class Buffer {
   static constexpr uint64_t rounded(uint64_t bytes) { return align_up(bytes, kBufferAlignment); }
 
   /// errors: kOutOfMemory, naming the buffer. 0 bytes: an empty buffer.
-  Status allocate(uint64_t bytes, uint64_t* counter, const char* name, Filled filled = Filled::kWhole) {
+  Status allocate(uint64_t bytes, HostMemory* memory, const char* name, Filled filled = Filled::kWhole) {
     release();
     if (bytes == 0) return {};
     const uint64_t size = rounded(bytes);
-    void* p =
-        size < bytes || size > SIZE_MAX ? nullptr : ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+    const Allocator& own = memory->allocator;
+    void* p = nullptr;
+    if (size >= bytes && size <= SIZE_MAX) {
+      p = own.allocate != nullptr ? own.allocate(own.user, static_cast<size_t>(size), kBufferAlignment)
+                                  : ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+    }
+    if (p != nullptr && reinterpret_cast<uintptr_t>(p) % kBufferAlignment != 0) {
+      own.release(own.user, p, static_cast<size_t>(size));
+      return invalid_argument(str_cat("the allocator's memory is not aligned to ", kBufferAlignment, " bytes"));
+    }
     if (p == nullptr) {
       return Status(StatusCode::kOutOfMemory, str_cat("cannot allocate ", bytes, " bytes for ", name,
                                                       "; set a memory budget, or a smaller context"));
@@ -57,13 +78,13 @@ class Buffer {
     // would take one more of the heap. Where it is refused, all works as before.
     const uint64_t begin = align_up(reinterpret_cast<uintptr_t>(p), kHugePage);
     const uint64_t end = (reinterpret_cast<uintptr_t>(p) + size) / kHugePage * kHugePage;
-    if (filled == Filled::kWhole && begin < end)
+    if (filled == Filled::kWhole && begin < end && own.allocate == nullptr)
       static_cast<void>(madvise(reinterpret_cast<void*>(begin), static_cast<size_t>(end - begin), MADV_HUGEPAGE));
 #endif
     data_ = static_cast<uint8_t*>(p);
     size_ = static_cast<size_t>(size);
-    counter_ = counter;
-    *counter_ += size;
+    memory_ = memory;
+    memory_->bytes += size;
     return {};
   }
 
@@ -78,20 +99,25 @@ class Buffer {
   static constexpr std::align_val_t kAlignment{kBufferAlignment};
   void release() {
     if (data_ == nullptr) return;
-    ::operator delete(data_, kAlignment);
-    *counter_ -= size_;
+    const Allocator& own = memory_->allocator;
+    if (own.release != nullptr) {
+      own.release(own.user, data_, size_);
+    } else {
+      ::operator delete(data_, kAlignment);
+    }
+    memory_->bytes -= size_;
     data_ = nullptr;
     size_ = 0;
   }
   void swap(Buffer& other) {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
-    std::swap(counter_, other.counter_);
+    std::swap(memory_, other.memory_);
   }
 
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
-  uint64_t* counter_ = nullptr;
+  HostMemory* memory_ = nullptr;
 };
 
 }  // namespace nwc

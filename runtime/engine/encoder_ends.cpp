@@ -46,14 +46,14 @@ uint64_t EncoderEnds::bytes(const ModelLayout& layout, uint32_t tokens, uint32_t
   return s.weights + s.positions + s.states + s.patches + s.scratch + s.work;
 }
 
-Status EncoderEnds::load(WeightSource& source, uint32_t tokens, uint64_t* counter) {
+Status EncoderEnds::load(WeightSource& source, uint32_t tokens, HostMemory* memory) {
   const Sizes s = sizes_of(layout_, tokens, runner_.num_workers());
-  NWC_TRY(weights_.allocate(s.weights, counter, "the encoder's ends"));
-  NWC_TRY(positions_.allocate(s.positions, counter, "an image's positions"));
-  NWC_TRY(states_.allocate(s.states, counter, "the hidden states"));
-  NWC_TRY(patches_.allocate(s.patches, counter, "an image's patches"));
-  NWC_TRY(scratch_.allocate(s.scratch, counter, "the threads' scratch memory"));
-  NWC_TRY(work_.allocate(s.work, counter, "the pooled state"));
+  NWC_TRY(weights_.allocate(s.weights, memory, "the encoder's ends"));
+  NWC_TRY(positions_.allocate(s.positions, memory, "an image's positions"));
+  NWC_TRY(states_.allocate(s.states, memory, "the hidden states"));
+  NWC_TRY(patches_.allocate(s.patches, memory, "an image's patches"));
+  NWC_TRY(scratch_.allocate(s.scratch, memory, "the threads' scratch memory"));
+  NWC_TRY(work_.allocate(s.work, memory, "the pooled state"));
   NWC_TRY(source.decode_vectors(layout_.ends, weights_.as<float>()));
   if (s.positions != 0) fit_positions();
   return {};

@@ -18,8 +18,8 @@ class EncoderEnds {
   /// layout, kernels and runner outlive it.
   EncoderEnds(const ModelLayout& layout, const KernelTable& kernels, Runner& runner)
       : layout_(layout), model_(layout.model), kernels_(kernels), runner_(runner) {}
-  /// tokens: the most of a text or an image. counter: of bytes.
-  Status load(WeightSource& source, uint32_t tokens, uint64_t* counter);
+  /// tokens: the most of a text or an image. memory: where it lies.
+  Status load(WeightSource& source, uint32_t tokens, HostMemory* memory);
 
   /// Numbers of an image: channels * height * width.
   uint64_t num_pixels() const;

@@ -46,8 +46,8 @@ Result<double> measure_expert_read_rate(const NwcFile& file, const MemoryPlan& p
     for (const ExpertReads::Piece& piece : pieces) file.reader().forget(piece.offset, piece.size);
   }
   ExpertReads reads(file.reader());
-  uint64_t counter = 0;
-  NWC_TRY(reads.start(std::min(plan.experts_read_ahead, kAtOnce), largest, &counter));
+  HostMemory memory;
+  NWC_TRY(reads.start(std::min(plan.experts_read_ahead, kAtOnce), largest, &memory));
   const ExpertReads::Running running(&reads);
   const auto start = std::chrono::steady_clock::now();
   double seconds = 0;

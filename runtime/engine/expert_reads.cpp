@@ -22,9 +22,9 @@ ExpertReads::~ExpertReads() {
   for (Entry& entry : entries_) forget(&entry);
 }
 
-Status ExpertReads::start(uint32_t experts, uint64_t bytes, uint64_t* counter) {
+Status ExpertReads::start(uint32_t experts, uint64_t bytes, HostMemory* memory) {
   bytes_ = Buffer::rounded(bytes);
-  NWC_TRY(memory_.allocate(experts * bytes_, counter, "stored experts that are read ahead", Filled::kPartly));
+  NWC_TRY(memory_.allocate(experts * bytes_, memory, "stored experts that are read ahead", Filled::kPartly));
   entries_.resize(experts);
   const bool started = guarded(
       [&] {

@@ -29,7 +29,7 @@ class ExpertReads {
   ExpertReads& operator=(const ExpertReads&) = delete;
 
   /// Room for the pieces of `experts` experts, at most `bytes` each. errors: kOutOfMemory
-  Status start(uint32_t experts, uint64_t bytes, uint64_t* counter);
+  Status start(uint32_t experts, uint64_t bytes, HostMemory* memory);
   void resume();
   /// Waits for reads on their way, forgets the others and what was read.
   void pause();

@@ -36,10 +36,10 @@ ExpertSchedule::ExpertSchedule(const ForwardInputs& inputs, const WeightSource& 
       before_(count_before(layout_)),
       cache_(before_.back(), inputs.plan.expert_slots) {}
 
-Status ExpertSchedule::allocate(const SessionSizes& sizes, uint64_t* counter) {
+Status ExpertSchedule::allocate(const SessionSizes& sizes, HostMemory* memory) {
   if (reads_at_once_ == 0) return {};
   reads_ = std::make_unique<ExpertReads>(file_.reader());
-  return reads_->start(reads_at_once_, sizes.stored_expert, counter);
+  return reads_->start(reads_at_once_, sizes.stored_expert, memory);
 }
 
 std::span<const ExpertReads::Piece> ExpertSchedule::pieces(uint32_t layer, uint32_t expert) {

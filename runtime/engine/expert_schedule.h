@@ -37,7 +37,7 @@ class ExpertSchedule {
   ExpertSchedule(const ForwardInputs& inputs, const WeightSource& source);
 
   /// Memory for reading ahead, as the plan says. errors: kOutOfMemory
-  Status allocate(const SessionSizes& sizes, uint64_t* counter);
+  Status allocate(const SessionSizes& sizes, HostMemory* memory);
   /// They run while a batch passes through the layers. Null: what is missing is read when it is decoded.
   ExpertReads* reads() { return reads_.get(); }
   /// A stream that uses the decoder rests while experts are decoded.

@@ -7,17 +7,17 @@ namespace nwc {
 ExpertsCpu::ExpertsCpu(const ForwardInputs& inputs, WeightSource& source, const HeldProduct& product)
     : layout_(inputs.layout), source_(source), held_(*inputs.plan.held), product_(product), schedule_(inputs, source) {}
 
-Status ExpertsCpu::allocate(const SessionSizes& sizes, uint64_t* counter) {
-  NWC_TRY(schedule_.allocate(sizes, counter));
+Status ExpertsCpu::allocate(const SessionSizes& sizes, HostMemory* memory) {
+  NWC_TRY(schedule_.allocate(sizes, memory));
   slot_bytes_ = sizes.expert;
-  const auto get = [counter](Buffer& buffer, uint64_t bytes, const char* name) {
-    return buffer.allocate(bytes, counter, name);
+  const auto get = [memory](Buffer& buffer, uint64_t bytes, const char* name) {
+    return buffer.allocate(bytes, memory, name);
   };
   uint64_t slot_bytes = 0;
   if (!checked_mul(schedule_.slots(), slot_bytes_, &slot_bytes))
     return limit_error("the model's experts are too large");
-  NWC_TRY(slots_.allocate(slot_bytes, counter, "decoded experts",
-                          schedule_.holds_all() ? Filled::kWhole : Filled::kPartly));
+  NWC_TRY(
+      slots_.allocate(slot_bytes, memory, "decoded experts", schedule_.holds_all() ? Filled::kWhole : Filled::kPartly));
   NWC_TRY(get(routed_, sizes.routed, "the choice of experts"));
   NWC_TRY(get(logits_, sizes.router_logits, "the router's logits"));
   NWC_TRY(get(order_, sizes.router_order, "the order of experts"));

@@ -13,7 +13,7 @@ class ExpertsCpu {
  public:
   ExpertsCpu(const ForwardInputs& inputs, WeightSource& source, const HeldProduct& product);
 
-  Status allocate(const SessionSizes& sizes, uint64_t* counter);
+  Status allocate(const SessionSizes& sizes, HostMemory* memory);
   /// A stream that uses the decoder rests while experts are decoded.
   void set_stream(LayerStream* stream) { schedule_.set_stream(stream); }
   /// They run while a batch passes through the layers; null: there are none.

@@ -28,32 +28,32 @@ ExpertsVulkan::ExpertsVulkan(const ForwardInputs& inputs, const WeightSource& so
   for (const LayerLayout& layer : layout_.layers) most_experts_ = std::max(most_experts_, layer.num_experts());
 }
 
-Status ExpertsVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind, uint64_t* counter) {
+Status ExpertsVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind, HostMemory* memory) {
   NWC_ASSIGN_OR_RETURN(buffer, DeviceBuffer::create(device_, bytes, kind));
-  *counter += buffer.size();
+  memory->bytes += buffer.size();
   return {};
 }
 
-Status ExpertsVulkan::allocate(const SessionSizes& sizes, uint64_t* counter) {
-  NWC_TRY(schedule_.allocate(sizes, counter));
+Status ExpertsVulkan::allocate(const SessionSizes& sizes, HostMemory* memory) {
+  NWC_TRY(schedule_.allocate(sizes, memory));
   slot_bytes_ = sizes.expert;
   const uint64_t most = std::min(kSlotBufferBytes, device_.info().max_allocation) / std::max<uint64_t>(1, slot_bytes_);
   const uint32_t slots = schedule_.slots();
   slots_of_buffer_ = static_cast<uint32_t>(std::clamp<uint64_t>(most, 1, slots));
   for (uint32_t s = 0; s < slots; s += slots_of_buffer_) {
     const uint64_t bytes = std::min(slots_of_buffer_, slots - s) * slot_bytes_;
-    NWC_TRY(get(slots_.emplace_back(), bytes, MemoryKind::kDevice, counter));
+    NWC_TRY(get(slots_.emplace_back(), bytes, MemoryKind::kDevice, memory));
   }
-  NWC_TRY(get(logits_, sizes.router_logits, MemoryKind::kDevice, counter));
-  NWC_TRY(get(readback_, sizes.router_logits, MemoryKind::kReadback, counter));
-  NWC_TRY(get(rows_, sizes.expert_rows, MemoryKind::kDevice, counter));
-  NWC_TRY(get(inner_, sizes.expert_inner, MemoryKind::kDevice, counter));
-  NWC_TRY(get(activated_, sizes.expert_activated, MemoryKind::kDevice, counter));
-  NWC_TRY(get(choices_, sizes.choices, MemoryKind::kDevice, counter));
-  NWC_TRY(get(upload_, sizes.choices, MemoryKind::kUpload, counter));
-  NWC_TRY(routed_.allocate(sizes.routed, counter, "the choice of experts"));
-  NWC_TRY(order_.allocate(sizes.router_order, counter, "the order of experts"));
-  return row_.allocate(sizes.router_order, counter, "a token's router logits");
+  NWC_TRY(get(logits_, sizes.router_logits, MemoryKind::kDevice, memory));
+  NWC_TRY(get(readback_, sizes.router_logits, MemoryKind::kReadback, memory));
+  NWC_TRY(get(rows_, sizes.expert_rows, MemoryKind::kDevice, memory));
+  NWC_TRY(get(inner_, sizes.expert_inner, MemoryKind::kDevice, memory));
+  NWC_TRY(get(activated_, sizes.expert_activated, MemoryKind::kDevice, memory));
+  NWC_TRY(get(choices_, sizes.choices, MemoryKind::kDevice, memory));
+  NWC_TRY(get(upload_, sizes.choices, MemoryKind::kUpload, memory));
+  NWC_TRY(routed_.allocate(sizes.routed, memory, "the choice of experts"));
+  NWC_TRY(order_.allocate(sizes.router_order, memory, "the order of experts"));
+  return row_.allocate(sizes.router_order, memory, "a token's router logits");
 }
 
 ExpertSchedule::Decode ExpertsVulkan::decode(uint32_t layer) {

@@ -17,7 +17,7 @@ class ExpertsVulkan {
   ExpertsVulkan(const ForwardInputs& inputs, const WeightSource& source, VulkanDevice& device, const LayerOps& ops,
                 DeviceWeights& weights, const DeviceBuffer& vectors, uint64_t most_macs);
 
-  Status allocate(const SessionSizes& sizes, uint64_t* counter);
+  Status allocate(const SessionSizes& sizes, HostMemory* memory);
   /// A stream that uses the decoder rests while experts are decoded.
   void set_stream(LayerStream* stream) { schedule_.set_stream(stream); }
   /// They run while a batch passes through the layers; null: there are none.
@@ -49,7 +49,7 @@ class ExpertsVulkan {
     uint32_t at = 0, bias_at = 0;  ///< floats in logits_ and readback_
   };
 
-  Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind, uint64_t* counter);
+  Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind, HostMemory* memory);
   ExpertSchedule::Decode decode(uint32_t layer);
   LogitPlace logits_of(bool next) const;
   uint32_t logit_stride(uint32_t layer) const { return layout_.block(layer).experts.num_experts + 1; }

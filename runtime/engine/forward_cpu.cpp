@@ -47,7 +47,7 @@ class ForwardCpu final : public Forward {
   Status load_cache(const KeptCache& places, Bytes in) override;
   bool can_go_back(size_t from, size_t to) const override;
   ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
-  uint64_t allocated_bytes() const override { return allocated_; }
+  uint64_t allocated_bytes() const override { return memory_.bytes; }
 
  private:
   Status embed(std::span<const uint32_t> tokens);
@@ -88,7 +88,7 @@ class ForwardCpu final : public Forward {
   WeightSource source_;
   const RotaryTables rotary_;
   SessionSizes sizes_;
-  uint64_t allocated_ = 0;
+  HostMemory memory_{0, params_.allocator};
 
   Buffer vectors_, positions_, embedding_, head_, head_band_, row_, stream_buffers_[2];
   Buffer resident_;                 ///< layers, one behind the other, so that large pages hold them
@@ -115,7 +115,7 @@ class ForwardCpu final : public Forward {
 Status ForwardCpu::allocate(const ForwardInputs& in) {
   sizes_ = session_sizes(file_, layout_, params_, held_, plan_.context, plan_.batch);
   const auto get = [this](Buffer& buffer, uint64_t bytes, const char* name) {
-    return buffer.allocate(bytes, &allocated_, name);
+    return buffer.allocate(bytes, &memory_, name);
   };
   NWC_TRY(get(vectors_, sizes_.vectors, "norms and biases"));
   NWC_TRY(get(positions_, sizes_.positions, "the position embeddings"));
@@ -135,7 +135,7 @@ Status ForwardCpu::allocate(const ForwardInputs& in) {
   if (!plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
   caches_.resize(params_.sequences);
   for (KvCache& cache : caches_)
-    NWC_TRY(cache.allocate(layout_, plan_.context, sizes_.sequence_batch, params_.kv_dtype, &allocated_));
+    NWC_TRY(cache.allocate(layout_, plan_.context, sizes_.sequence_batch, params_.kv_dtype, &memory_));
   NWC_TRY(get(x_, sizes_.hidden, "the residual stream"));
   NWC_TRY(get(normed_, sizes_.hidden, "the normed hidden states"));
   NWC_TRY(get(branch_, sizes_.hidden, "the branch outputs"));
@@ -147,7 +147,7 @@ Status ForwardCpu::allocate(const ForwardInputs& in) {
   NWC_TRY(get(scratch_, runner_.num_workers() * sizes_.worker_scratch, "the threads' scratch memory"));
   if (plan_.num_experts == 0) return {};
   experts_ = std::make_unique<ExpertsCpu>(in, source_, product());
-  return experts_->allocate(sizes_, &allocated_);
+  return experts_->allocate(sizes_, &memory_);
 }
 
 Status ForwardCpu::load(const Progress& progress) {

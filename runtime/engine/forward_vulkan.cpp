@@ -50,7 +50,7 @@ class ForwardVulkan final : public Forward {
   Status load_cache(const KeptCache& places, Bytes in) override;
   bool can_go_back(size_t from, size_t to) const override;
   ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
-  uint64_t allocated_bytes() const override { return allocated_ + (fused_ == nullptr ? 0 : fused_->device_bytes()); }
+  uint64_t allocated_bytes() const override { return memory_.bytes + (fused_ == nullptr ? 0 : fused_->device_bytes()); }
 
  private:
   Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind);
@@ -102,7 +102,7 @@ class ForwardVulkan final : public Forward {
   WeightSource host_source_;  ///< for what the host reads: norms, embedding rows
   const RotaryTables rotary_;
   SessionSizes sizes_;
-  uint64_t allocated_ = 0;
+  HostMemory memory_{0, params_.allocator};
 
   DeviceBuffer vectors_, positions_, embedding_, head_, head_band_, stream_buffers_[2];
   std::vector<DeviceBuffer> layers_, cache_;  ///< per layer
@@ -120,7 +120,7 @@ class ForwardVulkan final : public Forward {
 
 Status ForwardVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind) {
   NWC_ASSIGN_OR_RETURN(buffer, DeviceBuffer::create(device_, bytes, kind));
-  allocated_ += buffer.size();
+  memory_.bytes += buffer.size();
   return {};
 }
 
@@ -142,7 +142,7 @@ Status ForwardVulkan::allocate(const ForwardInputs& in) {
   const bool has_embedding = layout_.has_embedding();
   if (has_embedding && plan_.embedding_resident) NWC_TRY(on_device(embedding_, sizes_.embedding));
   if (has_embedding && !plan_.embedding_resident)
-    NWC_TRY(row_.allocate(sizes_.embedding_row, &allocated_, "an embedding row"));
+    NWC_TRY(row_.allocate(sizes_.embedding_row, &memory_, "an embedding row"));
   if (plan_.head_resident && layout_.separate_head()) NWC_TRY(on_device(head_, sizes_.head));
   if (layout_.has_head() && !plan_.head_resident) NWC_TRY(on_device(head_band_, sizes_.head_band));
   cache_.resize(model_.num_layers);
@@ -165,7 +165,7 @@ Status ForwardVulkan::allocate(const ForwardInputs& in) {
   NWC_ASSIGN_OR_RETURN(batch_, CommandBatch::create(device_, decoder_.pipelines()));
   if (plan_.num_experts == 0) return {};
   experts_ = std::make_unique<ExpertsVulkan>(in, host_source_, device_, ops_, weights_, vectors_, most_macs());
-  return experts_->allocate(sizes_, &allocated_);
+  return experts_->allocate(sizes_, &memory_);
 }
 
 // The first bytes of upload_ to a buffer.

@@ -33,11 +33,11 @@ IntegerRates measure(CpuLevel level, Runner& runner, uint64_t bytes) {
     most_bytes = std::max(most_bytes, forms[b].bytes);
     most_rows = std::max(most_rows, forms[b].rows);
   }
-  uint64_t counter = 0;
+  HostMemory memory;
   Buffer weights, vectors;
   const uint64_t scratch = integer_scratch(kCols, 1);
-  if (!weights.allocate(most_bytes, &counter, "weights to measure with").ok() ||
-      !vectors.allocate(scratch + (most_rows + kCols) * sizeof(float), &counter, "vectors to measure with").ok())
+  if (!weights.allocate(most_bytes, &memory, "weights to measure with").ok() ||
+      !vectors.allocate(scratch + (most_rows + kCols) * sizeof(float), &memory, "vectors to measure with").ok())
     return {};
   float* const x = reinterpret_cast<float*>(vectors.data() + scratch);
   std::fill_n(x, kCols, 1.0f);

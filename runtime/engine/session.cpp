@@ -67,9 +67,9 @@ struct Session::Impl {
   MemoryPlan plan;
   std::unique_ptr<Forward> forward;
   StatusCode broken = StatusCode::kOk;  ///< why there is no forward pass any more
+  HostMemory end_memory;                ///< of the next
   std::unique_ptr<EncoderEnds> ends;    ///< of an encoder
   Progress eval_progress;               ///< of eval()
-  uint64_t end_bytes = 0;               ///< that it holds
 
   std::vector<uint32_t> sequence;
   size_t cached = 0;        ///< of them, the first ones, whose keys and values are in the cache; eval() adds the others
@@ -127,7 +127,8 @@ Status Session::Impl::start(const Progress& progress) {
 Status Session::Impl::load_ends() {
   WeightSource source(file, decoder, layout, *plan.held, params.check_crc, runner.num_workers());
   auto made = std::make_unique<EncoderEnds>(layout, kernel_table(cpu()), runner);
-  NWC_TRY(made->load(source, plan.context, &end_bytes));
+  end_memory.allocator = params.allocator;
+  NWC_TRY(made->load(source, plan.context, &end_memory));
   ends = std::move(made);
   return {};
 }
@@ -441,7 +442,7 @@ ExpertStats Session::expert_stats() const {
   return impl_->forward == nullptr ? ExpertStats() : impl_->forward->expert_stats();
 }
 uint64_t Session::allocated_bytes() const {
-  return impl_->end_bytes + (impl_->forward == nullptr ? 0 : impl_->forward->allocated_bytes());
+  return impl_->end_memory.bytes + (impl_->forward == nullptr ? 0 : impl_->forward->allocated_bytes());
 }
 
 }  // namespace nwc

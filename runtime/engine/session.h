@@ -8,6 +8,7 @@
 #include <string>
 
 #include "runtime/decoder/decoder.h"
+#include "runtime/engine/buffer.h"
 #include "runtime/engine/expert_cache.h"
 #include "runtime/engine/integer_rates.h"
 
@@ -67,6 +68,7 @@ struct SessionParams {
   uint32_t num_threads = 0;              ///< for planning scratch memory; Session::create takes the runner's
   CpuLevel max_cpu = CpuLevel::kAvx512;  ///< kernels: the best level up to this one that the machine has
   bool check_crc = true;                 ///< CRC-32 of every part of the file, the first time it is touched
+  Allocator allocator;                   ///< of the session's buffers in the host's memory
   bool file_in_memory = false;           ///< the file's bytes occupy memory: count them against the budget
   ExpertsChosen experts_chosen;          ///< told of every choice, for benchmarks; empty: nobody asks
 };

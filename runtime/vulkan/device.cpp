@@ -76,12 +76,30 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
   return self;
 }
 
+Result<std::unique_ptr<VulkanDevice>> VulkanDevice::borrow(std::unique_ptr<VulkanInstance> instance,
+                                                           const DeviceInfo& info, const BorrowedDevice& borrowed) {
+  std::unique_ptr<VulkanDevice> self(new VulkanDevice());
+  self->instance_ = std::move(instance);
+  self->info_ = info;
+  self->handle_ = borrowed.device;
+  DeviceQueue& queue = self->queues_[0];
+  queue.place = info.queue;
+  queue.handle = borrowed.queue;
+  queue.owner = borrowed;
+  queue.owner.created_with = nullptr;  // it may be gone soon
+  self->families_.push_back(info.queue.family);
+  NWC_TRY(VulkanLibrary::load_device(self->handle_, self->instance_->fn(), &self->fn_));
+  self->info_.host_import = info.host_import && self->fn_.vkGetMemoryHostPointerPropertiesEXT != nullptr;
+  self->instance_->fn().vkGetPhysicalDeviceMemoryProperties(info.physical, &self->memory_);
+  return self;
+}
+
 VulkanDevice::~VulkanDevice() {
   if (abandoned_) {
     instance_->leave_behind();
     return;
   }
-  if (handle_ != VK_NULL_HANDLE && fn_.vkDestroyDevice != nullptr) fn_.vkDestroyDevice(handle_, nullptr);
+  if (handle_ != VK_NULL_HANDLE && !borrowed() && fn_.vkDestroyDevice != nullptr) fn_.vkDestroyDevice(handle_, nullptr);
 }
 
 }  // namespace nwc

@@ -89,6 +89,14 @@ const char* device_type_name(VkPhysicalDeviceType type);
 /// CPU) and memory.
 Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, const FeatureChoice& features = {});
 
+/// What the driver says of a device, whether it is usable (reject_reason) or not. index: in the driver's list.
+DeviceInfo inspect_device(const VulkanInstance& instance, VkPhysicalDevice device, uint32_t index,
+                          const FeatureChoice& choice);
+/// Likewise of a borrowed device, with its queue, and without what it was not made for. Errors: kInvalidArgument (the
+/// handles do not belong together), kNoDevice (it is not usable).
+Result<DeviceInfo> inspect_borrowed(const VulkanInstance& instance, const BorrowedDevice& borrowed,
+                                    FeatureChoice choice);
+
 struct DeviceChoice {
   int index = -1;        ///< in the driver's order; -1: any
   std::string name;      ///< substring of the name; empty: any. Environment variable NWC_VULKAN_DEVICE replaces it (a
@@ -98,7 +106,9 @@ struct DeviceChoice {
   // top.
   std::string disabled, forced;
 };
-/// Errors: kNoDevice, with every device's reject reason; kInvalidArgument if no feature has such a name.
+/// Errors: kInvalidArgument if no feature has such a name.
+Result<FeatureChoice> feature_choice(const DeviceChoice& choice);
+/// Errors: kNoDevice, with every device's reject reason; those of feature_choice.
 Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice);
 
 /// A queue that commands can be submitted to. Queues do not wait for each other: who hands over what one has written to
@@ -106,13 +116,26 @@ Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceCho
 struct DeviceQueue {
   QueuePlace place;
   VkQueue handle = VK_NULL_HANDLE;
-  std::mutex mutex;  ///< held by a thread that uses the queue
+  // Held by a thread that uses the queue: nwc's own mutex and, of a borrowed queue, its owner's lock.
+  void lock() {
+    mutex.lock();
+    if (owner.lock_queue != nullptr) owner.lock_queue(owner.user);
+  }
+  void unlock() {
+    if (owner.unlock_queue != nullptr) owner.unlock_queue(owner.user);
+    mutex.unlock();
+  }
+  std::mutex mutex;
+  BorrowedDevice owner;
 };
 
 /// A logical device with a compute queue, and more of them for decoding where there are any.
 class VulkanDevice {
  public:
   static Result<std::unique_ptr<VulkanDevice>> create(std::unique_ptr<VulkanInstance> instance, const DeviceInfo& info);
+  /// One that stays with its owner. info: that of inspect_borrowed. Errors: kNoDevice.
+  static Result<std::unique_ptr<VulkanDevice>> borrow(std::unique_ptr<VulkanInstance> instance, const DeviceInfo& info,
+                                                      const BorrowedDevice& borrowed);
   ~VulkanDevice();
   VulkanDevice(const VulkanDevice&) = delete;
   VulkanDevice& operator=(const VulkanDevice&) = delete;
@@ -128,6 +151,7 @@ class VulkanDevice {
   }
   /// Families of all queues, which share every buffer.
   const std::vector<uint32_t>& families() const { return families_; }
+  bool borrowed() const { return static_cast<bool>(queues_[0].owner); }
   const VulkanInstance& instance() const { return *instance_; }
   const VkPhysicalDeviceMemoryProperties& memory() const { return memory_; }
 

@@ -36,6 +36,14 @@ class DeviceBuffer {
   /// have a copy to fall back on. Errors: kUnsupported, kOutOfMemory, kDevice.
   static Result<DeviceBuffer> import_host(VulkanDevice& device, Bytes bytes, uint64_t* offset);
 
+  /// A buffer of size bytes of the device's owner, who keeps it: for storage, and a destination of copies.
+  static DeviceBuffer borrow(VkBuffer buffer, uint64_t size) {
+    DeviceBuffer borrowed;
+    borrowed.buffer_ = buffer;
+    borrowed.size_ = size;
+    return borrowed;
+  }
+
   VkBuffer handle() const { return buffer_; }
   uint64_t size() const { return size_; }
   /// The whole buffer; empty for kDevice.

@@ -160,8 +160,30 @@ void query_features(const InstanceFunctions& fn, const ExtensionList& extensions
   choose_subgroup_size(sizes, subgroups.subgroupSize, info);
 }
 
-DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint32_t index,
-                   const FeatureChoice& choice) {
+/// Those named, and those that the environment names.
+Result<FeatureMask> features_named(const std::string& names, const char* variable) {
+  NWC_ASSIGN_OR_RETURN(const FeatureMask mask, parse_features(names));
+  const char* const more = std::getenv(variable);
+  if (more == nullptr) return mask;
+  const auto parsed = parse_features(more);
+  if (!parsed.ok()) return parsed.status().with_context(variable);
+  return mask | *parsed;
+}
+
+int type_rank(VkPhysicalDeviceType type) {
+  switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return 0;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: return 1;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: return 2;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU: return 3;
+    default: return 4;
+  }
+}
+
+}  // namespace
+
+DeviceInfo inspect_device(const VulkanInstance& instance, VkPhysicalDevice device, uint32_t index,
+                          const FeatureChoice& choice) {
   const InstanceFunctions& fn = instance.fn();
   DeviceInfo info;
   info.physical = device;
@@ -212,28 +234,6 @@ DeviceInfo inspect(const VulkanInstance& instance, VkPhysicalDevice device, uint
   return info;
 }
 
-/// Those named, and those that the environment names.
-Result<FeatureMask> features_named(const std::string& names, const char* variable) {
-  NWC_ASSIGN_OR_RETURN(const FeatureMask mask, parse_features(names));
-  const char* const more = std::getenv(variable);
-  if (more == nullptr) return mask;
-  const auto parsed = parse_features(more);
-  if (!parsed.ok()) return parsed.status().with_context(variable);
-  return mask | *parsed;
-}
-
-int type_rank(VkPhysicalDeviceType type) {
-  switch (type) {
-    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return 0;
-    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: return 1;
-    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: return 2;
-    case VK_PHYSICAL_DEVICE_TYPE_CPU: return 3;
-    default: return 4;
-  }
-}
-
-}  // namespace
-
 FeatureMask DeviceInfo::features() const {
   const auto bit = [](bool there, DeviceFeature feature) { return there ? static_cast<FeatureMask>(feature) : 0; };
   return bit(ballot, DeviceFeature::kBallot) | bit(size_control, DeviceFeature::kSizeControl) |
@@ -261,7 +261,7 @@ Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, con
     return a.local_memory > b.local_memory;
   };
   for (size_t i = 0; i < handles.size(); ++i) {
-    DeviceInfo info = inspect(instance, handles[i], static_cast<uint32_t>(i), features);
+    DeviceInfo info = inspect_device(instance, handles[i], static_cast<uint32_t>(i), features);
     const auto place =
         std::find_if(devices.begin(), devices.end(), [&](const DeviceInfo& d) { return better(info, d); });
     devices.insert(place, std::move(info));
@@ -269,10 +269,15 @@ Result<std::vector<DeviceInfo>> list_devices(const VulkanInstance& instance, con
   return devices;
 }
 
-Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice) {
+Result<FeatureChoice> feature_choice(const DeviceChoice& choice) {
   FeatureChoice features;
   NWC_ASSIGN_OR_RETURN(features.disabled, features_named(choice.disabled, "NWC_VULKAN_DISABLE"));
   NWC_ASSIGN_OR_RETURN(features.forced, features_named(choice.forced, "NWC_VULKAN_FORCE"));
+  return features;
+}
+
+Result<DeviceInfo> choose_device(const VulkanInstance& instance, const DeviceChoice& choice) {
+  NWC_ASSIGN_OR_RETURN(const FeatureChoice features, feature_choice(choice));
   NWC_ASSIGN_OR_RETURN(const std::vector<DeviceInfo> devices, list_devices(instance, features));
   if (devices.empty()) return Status(StatusCode::kNoDevice, "Vulkan lists no device: install a driver");
   int index = choice.index;

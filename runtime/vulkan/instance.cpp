@@ -112,6 +112,25 @@ Result<std::unique_ptr<VulkanInstance>> VulkanInstance::create(bool validation, 
   return self;
 }
 
+Result<std::unique_ptr<VulkanInstance>> VulkanInstance::borrow(const BorrowedDevice& device, const Logger& log) {
+  if (device.instance == nullptr || device.physical_device == nullptr || device.queue == nullptr)
+    return invalid_argument("a Vulkan device of the caller's needs its instance, physical device and queue, too");
+  if ((device.lock_queue == nullptr) != (device.unlock_queue == nullptr))
+    return invalid_argument("a queue is locked and unlocked, or neither");
+  std::unique_ptr<VulkanInstance> self(new VulkanInstance());
+  self->log_ = log;
+  self->borrowed_ = true;
+  if (device.get_instance_proc_addr != nullptr) {
+    self->library_ = VulkanLibrary::borrow(reinterpret_cast<PFN_vkGetInstanceProcAddr>(device.get_instance_proc_addr));
+  } else {
+    NWC_ASSIGN_OR_RETURN(self->library_, VulkanLibrary::load());
+  }
+  self->handle_ = device.instance;
+  const Status loaded = self->library_->load_instance(device.instance, &self->fn_);
+  return loaded.ok() ? Result<std::unique_ptr<VulkanInstance>>(std::move(self))
+                     : loaded.with_context("the instance has to be made for Vulkan 1.1 or later");
+}
+
 void VulkanInstance::leave_behind() {
   if (messenger_ != VK_NULL_HANDLE) fn_.vkDestroyDebugUtilsMessengerEXT(handle_, messenger_, nullptr);
   messenger_ = VK_NULL_HANDLE;
@@ -123,7 +142,8 @@ VulkanInstance::~VulkanInstance() {
   if (messenger_ != VK_NULL_HANDLE && fn_.vkDestroyDebugUtilsMessengerEXT != nullptr) {
     fn_.vkDestroyDebugUtilsMessengerEXT(handle_, messenger_, nullptr);
   }
-  if (handle_ != VK_NULL_HANDLE && fn_.vkDestroyInstance != nullptr) fn_.vkDestroyInstance(handle_, nullptr);
+  if (handle_ != VK_NULL_HANDLE && !borrowed_ && fn_.vkDestroyInstance != nullptr)
+    fn_.vkDestroyInstance(handle_, nullptr);
 }
 
 Result<std::vector<VkPhysicalDevice>> VulkanInstance::physical_devices() const {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "runtime/base/borrowed_device.h"
 #include "runtime/base/log.h"
 #include "runtime/vulkan/loader.h"
 
@@ -16,6 +17,9 @@ class VulkanInstance {
   /// warnings and errors go to the log as errors. If the layer is not installed, a warning is logged. Errors:
   /// kNoDevice.
   static Result<std::unique_ptr<VulkanInstance>> create(bool validation, const Logger& log);
+  /// The instance of a borrowed device, which is not destroyed. Errors: kInvalidArgument (a handle is missing),
+  /// kNoDevice (no loader library, or a function is missing).
+  static Result<std::unique_ptr<VulkanInstance>> borrow(const BorrowedDevice& device, const Logger& log);
   ~VulkanInstance();
   VulkanInstance(const VulkanInstance&) = delete;
   VulkanInstance& operator=(const VulkanInstance&) = delete;
@@ -40,6 +44,7 @@ class VulkanInstance {
   std::shared_ptr<VulkanLibrary> library_;
   InstanceFunctions fn_;
   VkInstance handle_ = VK_NULL_HANDLE;
+  bool borrowed_ = false;
   VkDebugUtilsMessengerEXT messenger_ = VK_NULL_HANDLE;
   Logger log_;
   std::atomic<uint64_t> validation_messages_{0};

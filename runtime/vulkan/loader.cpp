@@ -70,6 +70,12 @@ Result<std::shared_ptr<VulkanLibrary>> VulkanLibrary::load() {
   return library;
 }
 
+std::shared_ptr<VulkanLibrary> VulkanLibrary::borrow(PFN_vkGetInstanceProcAddr get_instance_proc_addr) {
+  std::shared_ptr<VulkanLibrary> library(new VulkanLibrary());
+  library->get_instance_proc_addr_ = get_instance_proc_addr;
+  return library;
+}
+
 VulkanLibrary::~VulkanLibrary() {
   if (handle_ != nullptr) dlclose(handle_);
 }

@@ -56,6 +56,9 @@ class VulkanLibrary {
  public:
   /// Environment variable NWC_VULKAN_LIBRARY names another library than the system's. Errors: kNoDevice.
   static Result<std::shared_ptr<VulkanLibrary>> load();
+  /// For an instance that somebody else has made: the functions come from him, and no library is loaded. There are no
+  /// global functions.
+  static std::shared_ptr<VulkanLibrary> borrow(PFN_vkGetInstanceProcAddr get_instance_proc_addr);
   ~VulkanLibrary();
   VulkanLibrary(const VulkanLibrary&) = delete;
   VulkanLibrary& operator=(const VulkanLibrary&) = delete;

@@ -202,7 +202,7 @@ Status CommandBatch::submit() {
   submit.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
   submit.commandBufferCount = 1;
   submit.pCommandBuffers = &commands_;
-  const std::lock_guard<std::mutex> lock(queue_.mutex);
+  const std::lock_guard<DeviceQueue> lock(queue_);
   if (const VkResult r = fn.vkQueueSubmit(queue_.handle, 1, &submit, fence_); r != VK_SUCCESS) {
     if (r == VK_ERROR_DEVICE_LOST) device_.set_lost();
     return vk_status(r, "vkQueueSubmit");

@@ -197,7 +197,7 @@ TEST_F(CApi, StructsOfOlderAndNewerCallers) {
     EXPECT_EQ(nwc_model_open_callbacks(callbacks.get(), nullptr, &read.p), NWC_STATUS_OK);
   }
   // Too old for any header, and newer with a field that we do not know.
-  Aged<nwc_session_params> params(-16);
+  Aged<nwc_session_params> params(-32);
   nwc_session_plan plan = zeroed<nwc_session_plan>();
   EXPECT_EQ(nwc_session_make_plan(model, params.get(), nullptr, &plan), NWC_STATUS_INVALID_ARGUMENT);
   params.set_size(8);

@@ -3,13 +3,17 @@
 #include <nwc/nwc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -295,6 +299,90 @@ TEST_F(CApiSession, ParamsAreChecked) {
   EXPECT_EQ(nwc_session_create(nullptr, &p, nullptr, nullptr, nullptr, &none), NWC_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, nullptr, nullptr), NWC_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(nwc_session_make_plan(model_, &p, nullptr, nullptr), NWC_STATUS_INVALID_ARGUMENT);
+}
+
+/// The heap with a count, which can run out, or give what is not aligned.
+struct CountingAllocator {
+  std::mutex mutex;
+  std::map<void*, size_t> pieces;
+  size_t bytes = 0, most = 0, calls = 0, fail_at = SIZE_MAX, skew = 0;
+  static void* allocate(void* user, size_t size, size_t alignment) {
+    auto& self = *static_cast<CountingAllocator*>(user);
+    const std::lock_guard lock(self.mutex);
+    if (self.calls++ == self.fail_at) return nullptr;
+    void* const p = static_cast<char*>(std::aligned_alloc(alignment, size + alignment)) + self.skew;
+    self.pieces[p] = size;
+    self.bytes += size;
+    self.most = std::max(self.most, self.bytes);
+    return p;
+  }
+  static void release(void* user, void* p, size_t size) {
+    auto& self = *static_cast<CountingAllocator*>(user);
+    const std::lock_guard lock(self.mutex);
+    const auto found = self.pieces.find(p);
+    ASSERT_NE(found, self.pieces.end());
+    EXPECT_EQ(found->second, size);
+    self.bytes -= size;
+    self.pieces.erase(found);
+    std::free(static_cast<char*>(p) - self.skew);
+  }
+  nwc_allocator functions() { return {this, allocate, release}; }
+};
+
+TEST_F(CApiSession, BuffersComeFromTheProgramsMemory) {
+  for (const nwc_weight_mode mode : {NWC_WEIGHTS_RESIDENT, NWC_WEIGHTS_STREAMED, NWC_WEIGHTS_FUSED}) {
+    nwc_session_params p = params();
+    p.mode = mode;
+    create(p);
+    const std::vector<float> want = last_logits();
+    CountingAllocator own;
+    const nwc_allocator functions = own.functions();
+    p.allocator = &functions;
+    create(p);
+    const nwc_session_plan plan = plan_for(p);
+    const uint64_t planned = plan.weight_bytes + plan.stream_buffer_bytes + plan.kv_cache_bytes + plan.activation_bytes;
+    EXPECT_EQ(own.bytes, planned) << mode;
+    const size_t calls = own.calls;
+    EXPECT_EQ(last_logits(), want);
+    EXPECT_EQ(own.calls, calls) << "evaluating allocates nothing";
+    nwc_session_destroy(session_);
+    session_ = nullptr;
+    EXPECT_TRUE(own.pieces.empty());
+  }
+}
+
+TEST_F(CApiSession, AnAllocatorThatFailsIsAnError) {
+  const auto expect = [&](CountingAllocator& own, nwc_status want, const char* mentions) {
+    const nwc_allocator functions = own.functions();
+    nwc_session_params p = params();
+    p.allocator = &functions;
+    nwc_session* none = nullptr;
+    EXPECT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, &detail_, &none), want) << error_;
+    EXPECT_NE(std::string(error_).find(mentions), std::string::npos) << error_;
+    EXPECT_EQ(none, nullptr);
+    EXPECT_TRUE(own.pieces.empty());
+  };
+  CountingAllocator counted;
+  const nwc_allocator functions = counted.functions();
+  nwc_session_params p = params();
+  p.allocator = &functions;
+  create(p);
+  ASSERT_GT(counted.calls, 4u);
+  for (size_t i = 0; i < counted.calls; ++i) {
+    CountingAllocator own;
+    own.fail_at = i;
+    expect(own, NWC_STATUS_OUT_OF_MEMORY, "cannot allocate");
+  }
+  CountingAllocator skewed;
+  skewed.skew = 4;
+  expect(skewed, NWC_STATUS_INVALID_ARGUMENT, "aligned");
+  nwc_session_destroy(session_);  // before `counted`
+  session_ = nullptr;
+
+  const nwc_allocator half{nullptr, CountingAllocator::allocate, nullptr};
+  p.allocator = &half;
+  nwc_session* none = nullptr;
+  EXPECT_EQ(nwc_session_create(model_, &p, nullptr, nullptr, &detail_, &none), NWC_STATUS_INVALID_ARGUMENT);
 }
 
 TEST_F(CApiSession, CreationCanBeCancelled) {

@@ -1,5 +1,7 @@
 """The programs of examples/, as a reader runs them: test_examples.py <folder of programs> <model.nwc>."""
+import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,21 @@ class Examples(unittest.TestCase):
     def test_own_threads(self):
         self.assertRegex(run("own_threads", MODEL).stdout, r"^\d+ weights, decoded in [1-9]\d* tasks on 3 threads")
 
+    def test_own_memory(self):
+        used, pieces, planned, decoder = map(int, re.findall(r"\d+", run("own_memory", MODEL, "64").stdout))
+        self.assertGreater(pieces, 4)
+        self.assertLessEqual(used, planned - decoder + 64 * pieces)
+        self.assertGreater(used, (planned - decoder) // 2)
+        self.assertIn("cannot allocate", run("own_memory", MODEL, "1", code=1).stderr)
+
+    @unittest.skipUnless((FOLDER / "vulkan_buffer").exists(), "built without Vulkan")
+    def test_vulkan_buffer(self):
+        if os.environ.get("NWC_REQUIRE_VULKAN") != "1" and subprocess.run(
+                [FOLDER / "vulkan_buffer", MODEL], capture_output=True, text=True).stderr.startswith("no Vulkan"):
+            self.skipTest("no Vulkan device")
+        said = run("vulkan_buffer", MODEL).stdout
+        self.assertRegex(said, r"^\d+ tensors, \d+ bytes, mean square 0\.\d+, decoded by vulkan .* program's buffer")
+
     def test_chat(self):
         done = run("chat", MODEL, text="What is a whale?\nAnd a ship?\n")
         self.assertEqual(done.stdout.count("> "), 3)
@@ -55,9 +72,11 @@ class Examples(unittest.TestCase):
             self.assertIn("state", damaged.stderr)
 
     def test_all_say_what_they_are_called_with_and_what_is_wrong(self):
-        for name in ("chat", "decode_tensor", "keep_sequence", "layer_by_layer", "open_anywhere", "own_threads"):
+        names = sorted(p.name for p in FOLDER.iterdir() if p.is_file() and os.access(p, os.X_OK))
+        self.assertGreater(len(names), 6)
+        for name in names:
             self.assertIn("usage: ", run(name, code=2).stderr)
-            more = ["state"] if name == "keep_sequence" else []
+            more = {"keep_sequence": ["state"], "own_memory": ["1"]}.get(name, [])
             self.assertIn("missing.nwc", run(name, "missing.nwc", *more, code=1).stderr)
 
 

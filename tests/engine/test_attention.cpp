@@ -34,8 +34,8 @@ TEST(Attention, OneTokenMatchesDoublePrecisionAtEveryLength) {
     layout.layers.resize(1);
     const KernelTable& kernels = kernel_table(detect_cpu_level());
     KvCache cache;
-    uint64_t counter = 0;
-    ASSERT_TRUE(cache.allocate(layout, kContext, 1, c.dtype, &counter).ok());
+    HostMemory memory;
+    ASSERT_TRUE(cache.allocate(layout, kContext, 1, c.dtype, &memory).ok());
     std::mt19937 rng(1);
     std::normal_distribution<float> normal;
     std::vector<float> rows(kContext * kWidth);

@@ -76,8 +76,8 @@ class AttentionVulkan : public ::testing::Test {
     // Of all sizes beside the scores, also such that nothing else counts.
     sinks_.clear();
     for (uint32_t h = 0; h < c.shape.heads && c.sinks; ++h) sinks_.push_back(h == 1 ? 200 : 4 * normal(rng));
-    uint64_t counter = 0;
-    ASSERT_TRUE(cpu_cache_.allocate(layout_, context, context, c.dtype, &counter).ok());
+    HostMemory memory;
+    ASSERT_TRUE(cpu_cache_.allocate(layout_, context, context, c.dtype, &memory).ok());
     for (uint32_t p = 0; p < context; ++p) {
       const float* key = rows_.data() + p * width_ + size_t{c.shape.heads} * c.shape.dim;
       cpu_cache_.store(kernels_, 0, p, key, key + size_t{c.shape.kv_heads} * c.shape.dim);

@@ -48,9 +48,9 @@ TEST(ExpertReads, WhatIsNeededComesFirst) {
   Gate gate;
   const StagedReader reader(gate.reader());
   ExpertReads reads(reader);
-  uint64_t counter = 0;
-  ASSERT_TRUE(reads.start(6, kBytes, &counter).ok());
-  EXPECT_EQ(counter, 6 * kBytes);
+  HostMemory memory;
+  ASSERT_TRUE(reads.start(6, kBytes, &memory).ok());
+  EXPECT_EQ(memory.bytes, 6 * kBytes);
   EXPECT_FALSE(reads.need(1, piece(1))) << "nothing is read between calls";
   {
     const ExpertReads::Running running(&reads);
@@ -90,8 +90,8 @@ TEST(ExpertReads, AnErrorNamesTheTensorAndIsForgotten) {
   gate.fail_at = 3 * kBytes;
   const StagedReader reader(gate.reader());
   ExpertReads reads(reader);
-  uint64_t counter = 0;
-  ASSERT_TRUE(reads.start(2, kBytes, &counter).ok());
+  HostMemory memory;
+  ASSERT_TRUE(reads.start(2, kBytes, &memory).ok());
   std::vector<size_t> read;
   const std::vector<uint64_t> three = {3};
   for (const bool fails : {true, false}) {

@@ -63,9 +63,9 @@ TEST(SessionCoded, LayersComeInPieces) {
   for (const HeldWeights* held : {&floats, &integers->q8, &integers->packed}) {
     WeightSource weights(**file, *decoder, layout, *held, true, 0);  // no workers: the smallest pieces
     Buffer whole, pieces;
-    uint64_t counter = 0;
+    HostMemory memory;
     for (Buffer* buffer : {&whole, &pieces}) {
-      ASSERT_TRUE(buffer->allocate(held->layers[0].bytes, &counter, "a layer").ok());
+      ASSERT_TRUE(buffer->allocate(held->layers[0].bytes, &memory, "a layer").ok());
       std::fill_n(buffer->data(), buffer->size(), uint8_t{0});
     }
     ASSERT_TRUE(weights.decode_layer(0, {whole.data(), whole.size()}).ok());

@@ -1,6 +1,7 @@
 #include "runtime/decoder/vulkan/vulkan_decoder.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "runtime/base/str_cat.h"
 #include "runtime/decoder/raw_tensor.h"
@@ -96,6 +97,26 @@ Status VulkanDecoder::decode_to_device(std::span<const DeviceDecodeRequest> requ
     jobs.push_back(job);
   }
   return run_jobs(jobs, progress);
+}
+
+Status VulkanDecoder::decode_to_buffers(std::span<const OwnersBufferRequest> requests, const Progress& progress) {
+  if (!context_->device->borrowed())
+    return unsupported("the buffers are of another device than the decoder's: create the decoder on their device");
+  std::vector<DeviceBuffer> buffers(requests.size());
+  std::vector<DeviceDecodeRequest> to_device;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const OwnersBufferRequest& r = requests[i];
+    // A handle is a pointer or a number of 64 bits, as the machine has it.
+    VkBuffer handle = VK_NULL_HANDLE;
+    static_assert(sizeof handle <= sizeof r.buffer);
+    std::memcpy(&handle, &r.buffer, sizeof handle);
+    if (handle == VK_NULL_HANDLE || r.offset > r.buffer_bytes)
+      return invalid_argument(str_cat("request ", i, " has no buffer, or begins behind its end"));
+    buffers[i] = DeviceBuffer::borrow(handle, r.buffer_bytes);
+    to_device.push_back({r.tensor, r.row_begin, r.row_end, r.dtype,
+                         BufferView(&buffers[i], r.offset, r.buffer_bytes - r.offset), r.check_crc});
+  }
+  return decode_to_device(to_device, progress);
 }
 
 Status VulkanDecoder::integers_to_device(std::span<const DeviceIntegerRequest> requests) {

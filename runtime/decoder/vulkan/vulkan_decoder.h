@@ -17,7 +17,7 @@ class VulkanDecoder final : public DeviceDecoder {
   Status decode(const DecodeRequest& request) override;
   Status decode_values(size_t tensor, std::span<int16_t> out) override;
   Status decode_to_device(std::span<const DeviceDecodeRequest> requests, const Progress& progress = {}) override;
-
+  Status decode_to_buffers(std::span<const OwnersBufferRequest> requests, const Progress& progress) override;
   Status integers_to_device(std::span<const DeviceIntegerRequest> requests) override;
 
   DeviceContext& context() override { return *context_; }

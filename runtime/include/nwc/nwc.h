@@ -128,6 +128,46 @@ typedef struct nwc_runner {
   void (*run)(void* user, uint32_t count, nwc_task task, void* task_data);
 } nwc_runner;
 
+/* Memory of the program's own for what grows with a model: a session's weights, caches, activations and buffers in the
+ * host's memory (nwc_session_plan, without decoder_bytes). What remains, metadata, tokenizer and the decoder's own
+ * tables and windows, comes from the heap. allocate() returns memory of size_bytes that is aligned to a power of two,
+ * or NULL, which makes the call fail with OUT_OF_MEMORY. Both may be called from any thread that makes a call on the
+ * handle, one at a time per handle, and release() when the handle is destroyed, too. This struct has no struct_size,
+ * because it will never have more than these three fields. */
+typedef struct nwc_allocator {
+  void* user;
+  void* (*allocate)(void* user, size_t size_bytes, size_t alignment);
+  void (*release)(void* user, void* memory, size_t size_bytes);
+} nwc_allocator;
+
+/* A Vulkan device of the program's own, to work on instead of one that nwc makes. The handles have Vulkan's own types:
+ * VkInstance, which has to be made for Vulkan 1.1 or later, VkPhysicalDevice, VkDevice and VkQueue, of a family that
+ * computes. All of it, `user` too, must outlive the decoder or session; created_with is only read while the call lasts.
+ * nwc makes its own buffers, pipelines and command pools on the device, and destroys nothing else. */
+typedef struct nwc_vulkan_objects {
+  uint32_t struct_size;
+  uint32_t queue_family;
+  struct VkInstance_T* instance;
+  struct VkPhysicalDevice_T* physical_device;
+  struct VkDevice_T* device;
+  struct VkQueue_T* queue;
+  /* What the device was made with, its chain of features included: nwc uses nothing that was not enabled. It gains by
+   * subgroupSizeControl, computeFullSubgroups, storageBuffer16BitAccess, shaderIntegerDotProduct and the extension
+   * VK_EXT_external_memory_host, and needs none of them. NULL: the device has neither extensions nor features. */
+  const struct VkDeviceCreateInfo* created_with;
+  /* vkGetInstanceProcAddr of the program's loader; NULL: that of the system's loader library, which is then loaded. */
+  void (*(*get_instance_proc_addr)(struct VkInstance_T* instance, const char* name))(void);
+  /* Called before and after each submission, from any thread that makes a call on the handle. Both NULL: nobody else
+   * uses the queue meanwhile. */
+  void (*lock_queue)(void* user);
+  void (*unlock_queue)(void* user);
+  void* user;
+} nwc_vulkan_objects;
+static inline void nwc_vulkan_objects_init(nwc_vulkan_objects* objects) {
+  memset(objects, 0, sizeof *objects);
+  objects->struct_size = (uint32_t)sizeof *objects;
+}
+
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Model: an open file                                                                                              */
 
@@ -149,9 +189,9 @@ NWC_API nwc_status nwc_model_open_path(const char* path, const nwc_error_detail*
 NWC_API nwc_status nwc_model_open_memory(const void* data, size_t size_bytes, const nwc_error_detail* error,
                                          nwc_model** out_model);
 
-/* Opens the `size_bytes` from `offset` of an open file: a package's asset, say. The descriptor is duplicated, so that the
- * program may close its own at once, and its position is neither used nor moved. size_bytes 0: up to the file's end.
- * errors: as above; INVALID_ARGUMENT (a negative descriptor, a range beyond the file's end). */
+/* Opens the `size_bytes` from `offset` of an open file: a package's asset, say. The descriptor is duplicated, so that
+ * the program may close its own at once, and its position is neither used nor moved. size_bytes 0: up to the file's
+ * end. errors: as above; INVALID_ARGUMENT (a negative descriptor, a range beyond the file's end). */
 NWC_API nwc_status nwc_model_open_fd(int fd, uint64_t offset, uint64_t size_bytes, const nwc_error_detail* error,
                                      nwc_model** out_model);
 
@@ -442,6 +482,9 @@ typedef struct nwc_decoder_params {
    * exists. Nobody else should be able to write there. NULL: nothing is kept. Errors there are logged and cost only
    * time. */
   const char* cache_directory;
+  /* Not NULL: the device to decode on. backend is AUTO, which takes a software renderer, too, or VULKAN; device_index,
+   * device_name and validation are 0, as nothing is left to choose. */
+  const nwc_vulkan_objects* vulkan;
 } nwc_decoder_params;
 static inline void nwc_decoder_params_init(nwc_decoder_params* params) {
   memset(params, 0, sizeof *params);
@@ -482,6 +525,24 @@ NWC_API nwc_status nwc_decoder_decode_rows(nwc_decoder* decoder, uint32_t tensor
 NWC_API nwc_status nwc_decoder_decode_layer(nwc_decoder* decoder, uint32_t layer, nwc_dtype dtype,
                                             nwc_progress_callback progress, void* progress_user, void* out_data,
                                             size_t size_bytes, uint64_t* out_offsets);
+
+/* Rows of a tensor in a buffer of nwc_vulkan_objects::device. This struct has no struct_size, because it will never
+ * have more than these fields. */
+typedef struct nwc_buffer_rows {
+  uint32_t tensor;
+  nwc_dtype dtype; /* F32, F16 or BF16 */
+  uint64_t row_begin, row_end;
+  uint64_t buffer;       /* VkBuffer, made with the usages STORAGE_BUFFER and TRANSFER_DST */
+  uint64_t buffer_bytes; /* VkBufferCreateInfo::size */
+  uint64_t offset;       /* of the first element in the buffer, a multiple of 4 */
+} nwc_buffer_rows;
+/* Decodes to device memory, [row_end - row_begin][cols] each, without a copy through the host; many at once are faster
+ * than one after another. Nothing but these elements is written. The work is done when the call returns. Commands that
+ * read the rows begin with a memory barrier, as after any other submission. progress may be NULL; it counts tiles.
+ * errors: UNSUPPORTED (the decoder has no nwc_vulkan_objects, or the CPU decodes), and those of
+ * nwc_decoder_decode_rows. After an error the contents of the rows are unspecified. */
+NWC_API nwc_status nwc_decoder_decode_to_buffers(nwc_decoder* decoder, const nwc_buffer_rows* rows, size_t num_rows,
+                                                 nwc_progress_callback progress, void* progress_user);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Session                                                                                                          */
@@ -540,12 +601,14 @@ typedef struct nwc_session_params {
   uint32_t context; /* tokens that the KV cache holds; 0: the model's maximum, at most 8192 */
   uint32_t batch;   /* the most tokens that pass through the layers together; 0: the plan chooses */
   nwc_precision weight_precision;
-  nwc_precision kv_precision;   /* BF16 is not allowed */
-  uint32_t skip_checksums;      /* 1: do not compute the CRC-32 of a part of the file at its first use */
-  uint64_t memory_budget_bytes; /* upper limit of nwc_session_plan::total_bytes; 0: no limit */
-  uint32_t count_file;          /* 1: the file lies in memory, and its bytes count against the budget */
-  uint32_t reserved;            /* 0 */
-  const char* cache_directory;  /* as in nwc_decoder_params */
+  nwc_precision kv_precision;       /* BF16 is not allowed */
+  uint32_t skip_checksums;          /* 1: do not compute the CRC-32 of a part of the file at its first use */
+  uint64_t memory_budget_bytes;     /* upper limit of nwc_session_plan::total_bytes; 0: no limit */
+  uint32_t count_file;              /* 1: the file lies in memory, and its bytes count against the budget */
+  uint32_t reserved;                /* 0 */
+  const char* cache_directory;      /* as in nwc_decoder_params */
+  const nwc_vulkan_objects* vulkan; /* as in nwc_decoder_params */
+  const nwc_allocator* allocator;   /* NULL: the heap. The struct is copied, but `user` must outlive the session */
 } nwc_session_params;
 static inline void nwc_session_params_init(nwc_session_params* params) {
   memset(params, 0, sizeof *params);
@@ -666,9 +729,9 @@ enum {
   NWC_LOGITS_LAST = 1, /* write out_logits [vocab_size], those after the last token */
   NWC_LOGITS_ALL = 2   /* write out_logits [num_tokens][vocab_size] */
 };
-/* From now on nwc_session_eval and nwc_session_generate report the tokens that they evaluate: before each batch of at most
- * nwc_session_plan::batch tokens, and when all are done. A return value other than 0 before a batch cancels the call,
- * which then fails with CANCELLED. progress NULL: no reports. */
+/* From now on nwc_session_eval and nwc_session_generate report the tokens that they evaluate: before each batch of at
+ * most nwc_session_plan::batch tokens, and when all are done. A return value other than 0 before a batch cancels the
+ * call, which then fails with CANCELLED. progress NULL: no reports. */
 NWC_API nwc_status nwc_session_set_progress(nwc_session* session, nwc_progress_callback progress, void* progress_user);
 
 /* Appends at least one token at the current position and evaluates it. out_logits has room for `capacity` floats. After
