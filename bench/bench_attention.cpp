@@ -62,8 +62,8 @@ void measure_cpu(const Measured& m, Runner& runner, Report* report) {
   layout.model.blocks = {m.block};
   layout.model.num_layers = m.layers;
   layout.layers.resize(m.layers);
-  KvCache cache;
   HostMemory memory;
+  KvCache cache;
   check(cache.allocate(layout, m.positions, m.tokens, m.dtype, &memory));
   const size_t stride = size_t{m.block.q_width()} + 2 * m.block.kv_width();
   std::vector<float> rows(m.tokens * stride);

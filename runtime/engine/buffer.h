@@ -38,6 +38,7 @@ struct HostMemory {
 };
 
 /// Uninitialised bytes, aligned to 64, which are counted in *memory as long as they live.
+/// `memory` outlives them.
 class Buffer {
  public:
   Buffer() = default;

@@ -45,8 +45,8 @@ Result<double> measure_expert_read_rate(const NwcFile& file, const MemoryPlan& p
   for (const auto& pieces : experts) {
     for (const ExpertReads::Piece& piece : pieces) file.reader().forget(piece.offset, piece.size);
   }
-  ExpertReads reads(file.reader());
   HostMemory memory;
+  ExpertReads reads(file.reader());
   NWC_TRY(reads.start(std::min(plan.experts_read_ahead, kAtOnce), largest, &memory));
   const ExpertReads::Running running(&reads);
   const auto start = std::chrono::steady_clock::now();

@@ -33,8 +33,8 @@ TEST(Attention, OneTokenMatchesDoublePrecisionAtEveryLength) {
     layout.model.blocks = {block};
     layout.layers.resize(1);
     const KernelTable& kernels = kernel_table(detect_cpu_level());
-    KvCache cache;
     HostMemory memory;
+    KvCache cache;
     ASSERT_TRUE(cache.allocate(layout, kContext, 1, c.dtype, &memory).ok());
     std::mt19937 rng(1);
     std::normal_distribution<float> normal;

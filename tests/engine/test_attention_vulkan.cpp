@@ -76,8 +76,7 @@ class AttentionVulkan : public ::testing::Test {
     // Of all sizes beside the scores, also such that nothing else counts.
     sinks_.clear();
     for (uint32_t h = 0; h < c.shape.heads && c.sinks; ++h) sinks_.push_back(h == 1 ? 200 : 4 * normal(rng));
-    HostMemory memory;
-    ASSERT_TRUE(cpu_cache_.allocate(layout_, context, context, c.dtype, &memory).ok());
+    ASSERT_TRUE(cpu_cache_.allocate(layout_, context, context, c.dtype, &cpu_memory_).ok());
     for (uint32_t p = 0; p < context; ++p) {
       const float* key = rows_.data() + p * width_ + size_t{c.shape.heads} * c.shape.dim;
       cpu_cache_.store(kernels_, 0, p, key, key + size_t{c.shape.kv_heads} * c.shape.dim);
@@ -183,6 +182,7 @@ class AttentionVulkan : public ::testing::Test {
   std::unique_ptr<CommandBatch> batch_;
   Case case_;
   ModelLayout layout_;
+  HostMemory cpu_memory_;
   KvCache cpu_cache_;
   uint32_t context_ = 0;
   size_t width_ = 0;

@@ -47,8 +47,8 @@ std::vector<ExpertReads::Piece> piece(uint64_t expert) { return {{expert * kByte
 TEST(ExpertReads, WhatIsNeededComesFirst) {
   Gate gate;
   const StagedReader reader(gate.reader());
-  ExpertReads reads(reader);
   HostMemory memory;
+  ExpertReads reads(reader);
   ASSERT_TRUE(reads.start(6, kBytes, &memory).ok());
   EXPECT_EQ(memory.bytes, 6 * kBytes);
   EXPECT_FALSE(reads.need(1, piece(1))) << "nothing is read between calls";
@@ -89,8 +89,8 @@ TEST(ExpertReads, AnErrorNamesTheTensorAndIsForgotten) {
   gate.open = true;
   gate.fail_at = 3 * kBytes;
   const StagedReader reader(gate.reader());
-  ExpertReads reads(reader);
   HostMemory memory;
+  ExpertReads reads(reader);
   ASSERT_TRUE(reads.start(2, kBytes, &memory).ok());
   std::vector<size_t> read;
   const std::vector<uint64_t> three = {3};

@@ -20,7 +20,7 @@ TEST(LayerStream, DeliversLayersInOrderOverAndOver) {
   for (int i = 0; i < 1000; ++i) {
     const Result<uint32_t> slot = (*stream)->acquire(static_cast<uint32_t>(2 + i % 3));
     ASSERT_TRUE(slot.ok());
-    for (int j = 0; j < 8; ++j) ASSERT_EQ(slots[*slot][j], 2 + i % 3);
+    for (size_t j = 0; j < 8; ++j) ASSERT_EQ(slots[*slot][j], 2 + i % 3);
     EXPECT_LE(decoded, i + 2) << "more than one layer ahead";
     (*stream)->release();
   }

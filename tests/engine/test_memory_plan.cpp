@@ -178,7 +178,7 @@ class WatchingDecoder final : public Decoder {
 };
 
 TEST(MemoryPlan, PeakMemoryObeysABudgetThatResidentWeightsWouldBreak) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(NWC_SANITIZED)
   GTEST_SKIP() << "sanitizers change what memory is resident";
 #endif
   if (anonymous_memory() == 0) GTEST_SKIP() << "no /proc/self/status here";

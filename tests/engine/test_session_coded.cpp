@@ -62,8 +62,8 @@ TEST(SessionCoded, LayersComeInPieces) {
   const HeldWeights floats = hold_floats(layout, Dtype::kF32);
   for (const HeldWeights* held : {&floats, &integers->q8, &integers->packed}) {
     WeightSource weights(**file, *decoder, layout, *held, true, 0);  // no workers: the smallest pieces
-    Buffer whole, pieces;
     HostMemory memory;
+    Buffer whole, pieces;
     for (Buffer* buffer : {&whole, &pieces}) {
       ASSERT_TRUE(buffer->allocate(held->layers[0].bytes, &memory, "a layer").ok());
       std::fill_n(buffer->data(), buffer->size(), uint8_t{0});
