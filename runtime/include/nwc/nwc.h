@@ -157,8 +157,8 @@ typedef struct nwc_vulkan_objects {
   const struct VkDeviceCreateInfo* created_with;
   /* vkGetInstanceProcAddr of the program's loader; NULL: that of the system's loader library, which is then loaded. */
   void (*(*get_instance_proc_addr)(struct VkInstance_T* instance, const char* name))(void);
-  /* Called before and after each submission, from any thread that makes a call on the handle. Both NULL: nobody else
-   * uses the queue meanwhile. */
+  /* Called before and after each submission, from any thread, nwc's own included, which decode ahead. Both NULL: nobody
+   * else uses the queue while a call on the handle lasts. */
   void (*lock_queue)(void* user);
   void (*unlock_queue)(void* user);
   void* user;
