@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The version of the package "clang", which libFuzzer's package has in its name.
+# The version of the package "clang", which the package of its sanitizers and libFuzzer has in its name.
 clang_version() {
   local depends
   depends=$(apt-cache depends clang 2>/dev/null) || true
@@ -27,8 +27,8 @@ case "${1:-}" in
   --package) packages+=(debootstrap dpkg-dev file help2man) ;;
   --aarch64) packages=(g++-aarch64-linux-gnu qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
   --fuzz) packages+=(clang "libclang-rt-$(clang_version)-dev") ;;
-  *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang libopenmpi-dev openmpi-bin
-    python3-dev python3-venv) ;;
+  *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang "libclang-rt-$(clang_version)-dev"
+    libopenmpi-dev openmpi-bin python3-dev python3-venv) ;;
 esac
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0
 
