@@ -45,12 +45,11 @@ int main(int argc, char** argv) {
   params.allocator = &allocator;
   nwc_session_plan_init(&plan);
   uint32_t token = 1;
-  float logits[1];
   if (nwc_model_open_path(argv[1], &error, &model) != NWC_STATUS_OK ||
       nwc_session_make_plan(model, &params, &error, &plan) != NWC_STATUS_OK ||
       nwc_session_create(model, &params, NULL, NULL, &error, &session) != NWC_STATUS_OK)
     fprintf(stderr, "%s\n", why);
-  else if (nwc_session_eval(session, &token, 1, NWC_LOGITS_NONE, logits, 0) != NWC_STATUS_OK)
+  else if (nwc_session_eval(session, &token, 1, NWC_LOGITS_NONE, NULL, 0) != NWC_STATUS_OK)
     fprintf(stderr, "%s\n", nwc_session_last_error(session));
   else {
     printf("%zu bytes of the arena in %u pieces; the plan said %llu, %llu of them the decoder's own\n", a.used,

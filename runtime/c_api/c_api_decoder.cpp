@@ -52,10 +52,15 @@ Status check_float_tensor(const TensorRecord& record) {
                              ", which is not converted: take its bytes with nwc_model_read_raw"));
 }
 
-Status check_row_range(const TensorRecord& record, uint64_t row_begin, uint64_t row_end) {
-  if (row_begin <= row_end && row_end <= record.rows()) return {};
+/// The tensor, if these rows of it can be decoded to this type.
+Result<const TensorRecord*> find_rows(const ModelState& state, uint32_t tensor, uint64_t row_begin, uint64_t row_end,
+                                      nwc_dtype dtype) {
+  NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_tensor(state, tensor));
+  NWC_TRY(check_output_dtype(dtype));
+  NWC_TRY(check_float_tensor(*record));
+  if (row_begin <= row_end && row_end <= record->rows()) return record;
   return invalid_argument(
-      str_cat("rows ", row_begin, " to ", row_end, " of tensor '", record.name, "', which has ", record.rows()));
+      str_cat("rows ", row_begin, " to ", row_end, " of tensor '", record->name, "', which has ", record->rows()));
 }
 
 /// All arguments have been checked.
@@ -135,13 +140,7 @@ nwc_status nwc_decoder_create(const nwc_model* model, const nwc_decoder_params* 
     if (out_decoder == nullptr) return null_argument("out_decoder");
     nwc_decoder_params p;
     NWC_TRY(read_struct(params, "nwc_decoder_params", &p));
-    const BackendChoice choice{p.backend,
-                               p.device_index,
-                               p.device_name == nullptr ? "" : p.device_name,
-                               p.validation != 0,
-                               p.cache_directory == nullptr ? "" : p.cache_directory,
-                               kMaxWindowBytes,
-                               p.vulkan};
+    const BackendChoice choice = backend_of(p);
     NWC_TRY(check_backend(choice));
     auto d = std::make_unique<nwc_decoder>();
     d->state = model->state;
@@ -186,10 +185,7 @@ nwc_status nwc_decoder_decode_rows(nwc_decoder* decoder, uint32_t tensor, uint64
                                    nwc_dtype dtype, nwc_progress_callback progress, void* progress_user, void* out_data,
                                    size_t size_bytes) {
   return call(decoder, [&](nwc_decoder& d) -> Status {
-    NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_tensor(*d.state, tensor));
-    NWC_TRY(check_output_dtype(dtype));
-    NWC_TRY(check_float_tensor(*record));
-    NWC_TRY(check_row_range(*record, row_begin, row_end));
+    NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_rows(*d.state, tensor, row_begin, row_end, dtype));
     const uint64_t need = (row_end - row_begin) * record->cols() * nwc_dtype_size(dtype);
     NWC_TRY(check_out_buffer(*record, dtype, need, out_data, size_bytes));
     const ProgressTarget target{progress, progress_user};
@@ -238,10 +234,7 @@ nwc_status nwc_decoder_decode_to_buffers(nwc_decoder* decoder, const nwc_buffer_
     if (rows == nullptr && num_rows != 0) return null_argument("rows");
     std::vector<OwnersBufferRequest> requests;
     for (const nwc_buffer_rows& r : std::span(rows, num_rows)) {
-      NWC_ASSIGN_OR_RETURN(const TensorRecord* record, find_tensor(*d.state, r.tensor));
-      NWC_TRY(check_output_dtype(r.dtype));
-      NWC_TRY(check_float_tensor(*record));
-      NWC_TRY(check_row_range(*record, r.row_begin, r.row_end));
+      NWC_TRY(find_rows(*d.state, r.tensor, r.row_begin, r.row_end, r.dtype));
       if (r.row_begin == r.row_end) continue;
       requests.push_back({r.tensor, r.row_begin, r.row_end, static_cast<Dtype>(r.dtype), r.buffer, r.buffer_bytes,
                           r.offset, d.check_crc});

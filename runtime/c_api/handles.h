@@ -166,14 +166,17 @@ struct BackendChoice {
   uint64_t window_bytes = kMaxWindowBytes;  ///< VulkanOptions::max_window_bytes
   const nwc_vulkan_objects* vulkan = nullptr;
 };
+/// validation and window_bytes are one kind's alone.
+template <typename Params>
+BackendChoice backend_of(const Params& p, bool validation, uint64_t window_bytes) {
+  const auto text = [](const char* t) { return t == nullptr ? "" : t; };
+  return {p.backend, p.device_index, text(p.device_name), validation, text(p.cache_directory), window_bytes, p.vulkan};
+}
+inline BackendChoice backend_of(const nwc_decoder_params& p) {
+  return backend_of(p, p.validation != 0, kMaxWindowBytes);
+}
 inline BackendChoice backend_of(const nwc_session_params& p) {
-  return {p.backend,
-          p.device_index,
-          p.device_name == nullptr ? "" : p.device_name,
-          false,
-          p.cache_directory == nullptr ? "" : p.cache_directory,
-          window_bytes_within(p.memory_budget_bytes),
-          p.vulkan};
+  return backend_of(p, false, window_bytes_within(p.memory_budget_bytes));
 }
 /// errors: kInvalidArgument
 Status check_backend(const BackendChoice& choice);

@@ -68,11 +68,9 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::create(std::unique_ptr<Vulka
   create.enabledExtensionCount = static_cast<uint32_t>(extensions.size());
   create.ppEnabledExtensionNames = extensions.data();
   NWC_TRY(vk_status(fn.vkCreateDevice(info.physical, &create, nullptr, &self->handle_), "vkCreateDevice"));
-  NWC_TRY(VulkanLibrary::load_device(self->handle_, fn, &self->fn_));
-  self->info_.host_import = info.host_import && self->fn_.vkGetMemoryHostPointerPropertiesEXT != nullptr;
+  NWC_TRY(self->look_up());
   for (DeviceQueue& queue : queues)
     self->fn_.vkGetDeviceQueue(self->handle_, queue.place.family, queue.place.index, &queue.handle);
-  fn.vkGetPhysicalDeviceMemoryProperties(info.physical, &self->memory_);
   return self;
 }
 
@@ -88,10 +86,15 @@ Result<std::unique_ptr<VulkanDevice>> VulkanDevice::borrow(std::unique_ptr<Vulka
   queue.owner = borrowed;
   queue.owner.created_with = nullptr;  // it may be gone soon
   self->families_.push_back(info.queue.family);
-  NWC_TRY(VulkanLibrary::load_device(self->handle_, self->instance_->fn(), &self->fn_));
-  self->info_.host_import = info.host_import && self->fn_.vkGetMemoryHostPointerPropertiesEXT != nullptr;
-  self->instance_->fn().vkGetPhysicalDeviceMemoryProperties(info.physical, &self->memory_);
+  NWC_TRY(self->look_up());
   return self;
+}
+
+Status VulkanDevice::look_up() {
+  NWC_TRY(VulkanLibrary::load_device(handle_, instance_->fn(), &fn_));
+  info_.host_import = info_.host_import && fn_.vkGetMemoryHostPointerPropertiesEXT != nullptr;
+  instance_->fn().vkGetPhysicalDeviceMemoryProperties(info_.physical, &memory_);
+  return {};
 }
 
 VulkanDevice::~VulkanDevice() {

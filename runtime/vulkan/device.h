@@ -172,6 +172,7 @@ class VulkanDevice {
 
  private:
   VulkanDevice() = default;
+  Status look_up();  ///< the device's functions and memory, once there is a handle
   std::unique_ptr<VulkanInstance> instance_;
   DeviceInfo info_;
   DeviceFunctions fn_;

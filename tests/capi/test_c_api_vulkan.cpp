@@ -20,9 +20,9 @@ class CApiVulkan : public CApi {
     GTEST_SKIP() << "no Vulkan device";
   }
   /// A decoder on `objects`, which may be null.
-  nwc_status open(const nwc_vulkan_objects* objects, Decoder* out, nwc_backend backend = NWC_BACKEND_VULKAN) {
+  nwc_status open(const nwc_vulkan_objects* objects, Decoder* out) {
     nwc_decoder_params p = zeroed<nwc_decoder_params>();
-    p.backend = backend;
+    p.backend = NWC_BACKEND_VULKAN;
     p.vulkan = objects;
     return nwc_decoder_create(model, &p, &why_.detail, &out->p);
   }
