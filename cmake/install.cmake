@@ -3,6 +3,7 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS nwc nwc_decode EXPORT nwc-targets
+  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT library  # Windows looks for libraries beside programs
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library NAMELINK_COMPONENT dev
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
 install(FILES runtime/include/nwc/nwc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/nwc COMPONENT dev)

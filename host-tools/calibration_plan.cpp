@@ -9,6 +9,7 @@
 #include "host-tools/embedder.h"
 #include "host-tools/model_input.h"
 #include "host-tools/quality.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/encode/raw_image.h"
 #include "trainer/llm/model_graph.h"
 #include "trainer/text/kept_tokens.h"
@@ -32,9 +33,9 @@ constexpr int kTextVersion = 1;
 /// The files of a word of --calib.
 Result<std::vector<std::string>> files_of(const std::string& word) {
   std::error_code error;
-  if (!fs::is_directory(word, error)) return std::vector<std::string>{word};
+  if (!fs::is_directory(fs_path(word), error)) return std::vector<std::string>{word};
   std::vector<std::string> files;
-  for (fs::directory_iterator at(word, error), end; !error && at != end; at.increment(error)) {
+  for (fs::directory_iterator at(fs_path(word), error), end; !error && at != end; at.increment(error)) {
     if (at->path().extension() == ".txt") files.push_back(at->path().string());
   }
   if (error) return io_error(word + ": cannot be read: " + error.message());
@@ -95,7 +96,7 @@ Result<CalibrationPlan> CalibrationPlan::resolve(const std::vector<std::string>&
     for (const std::string& word : words) {
       std::error_code error;
       std::vector<std::string> files = {word};
-      if (fs::is_directory(word, error)) {
+      if (fs::is_directory(fs_path(word), error)) {
         NWC_ASSIGN_OR_RETURN(files, list_pictures(word));
       }
       plan.files_.insert(plan.files_.end(), files.begin(), files.end());

@@ -1,7 +1,6 @@
 #include "host-tools/cli.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <charconv>
 #include <chrono>
@@ -17,7 +16,7 @@ namespace {
 void print_log(void* user, LogLevel level, const char* message) {
   const auto* context = static_cast<const Context*>(user);
   if (level < LogLevel::kWarning && !context->verbose) return;
-  if (isatty(STDERR_FILENO) != 0) std::fputs("\r\033[K", stderr);  // a progress line may stand there
+  if (is_terminal(Stream::kError)) std::fputs("\r\033[K", stderr);  // a progress line may stand there
   const char* prefix = level == LogLevel::kError ? "error: " : level == LogLevel::kWarning ? "warning: " : "";
   std::fprintf(stderr, "nwc: %s%s\n", prefix, message);
 }

@@ -1,7 +1,6 @@
 // nwc compress: a model into one .nwc file at a given number of bits per weight.
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,8 +15,10 @@
 #include "host-tools/output_name.h"
 #include "host-tools/quality.h"
 #include "host-tools/user_cache.h"
+#include "runtime/base/os.h"
 #include "trainer/calib/calibration_cache.h"
 #include "trainer/calib/calibration_estimate.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/output_path.h"
 #include "trainer/parallel/message.h"
 
@@ -107,15 +108,15 @@ struct MeasuredFile {
 class Attempts {
  public:
   explicit Attempts(const std::string& output) {
-    const fs::path folder = fs::path(output).parent_path();
-    const std::string stem = (folder / ("nwc-attempt-" + std::to_string(getpid()))).string();
+    const fs::path folder = fs_path(output).parent_path();
+    const std::string stem = (folder / ("nwc-attempt-" + std::to_string(os::process_id()))).string();
     next_ = stem + "-1.partial";
     best_ = stem + "-2.partial";
   }
   ~Attempts() {
     std::error_code ignored;
-    fs::remove(next_, ignored);
-    fs::remove(best_, ignored);
+    fs::remove(fs_path(next_), ignored);
+    fs::remove(fs_path(best_), ignored);
   }
   Attempts(const Attempts&) = delete;
   Attempts& operator=(const Attempts&) = delete;
@@ -127,7 +128,7 @@ class Attempts {
  private:
   static Status move(const std::string& from, const std::string& to) {
     std::error_code error;
-    fs::rename(from, to, error);
+    fs::rename(fs_path(from), fs_path(to), error);
     return error ? io_error(to + ": cannot be replaced: " + error.message()) : Status();
   }
   std::string next_, best_;
@@ -186,7 +187,7 @@ Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource
     context.logger().log(
         LogLevel::kWarning,
         fmt::format("KL divergence {:.5g} is as close to {:g} as up to {} files got", kld, target, kMostFiles));
-  best.quality.model = fs::path(command.output).filename().string();
+  best.quality.model = fs_path(command.output).filename().string();
   NWC_TRY(write_quality_card(attempts.best(), best.quality));
   NWC_TRY(attempts.finish(output));
   return best;
@@ -270,7 +271,7 @@ Status compress(CompressCommand& command, Context& context) {
 
   CompressOptions& options = command.options;
   options.threads = context.threads;
-  fs::path path(command.model);
+  fs::path path = fs_path(command.model);
   if (!path.has_filename()) path = path.parent_path();
   options.source_name = path.filename().string();
   apply_effort(&command, *source);
@@ -328,7 +329,7 @@ Status compress(CompressCommand& command, Context& context) {
   if (measures) {
     json["quality"] = quality_json(file.quality);
     std::error_code ignored;
-    json["file_bytes"] = fs::file_size(command.output, ignored);
+    json["file_bytes"] = fs::file_size(fs_path(command.output), ignored);
   }
   // Not sooner: a search for a KL divergence, and the card, come back to the same blocks. Not never: they are as large
   // as the model in f32, and of use to these very settings only, whose file is there now.

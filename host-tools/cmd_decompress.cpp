@@ -11,7 +11,9 @@
 #include "host-tools/cli.h"
 #include "host-tools/model_input.h"
 #include "host-tools/output_name.h"
+#include "runtime/base/os.h"
 #include "trainer/data/atomic_folder.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/gguf_mix.h"
 #include "trainer/data/source_record.h"
 #include "trainer/inspect/decompress.h"
@@ -32,7 +34,8 @@ OutputFormat output_format(const DecompressCommand& command) {
   if (command.format == "gguf") return OutputFormat::kGguf;
   if (command.format == "folder") return OutputFormat::kFolder;
   if (command.format == "safetensors") return OutputFormat::kSafetensors;
-  if (path.ends_with("/") || std::filesystem::is_directory(path, ignored)) return OutputFormat::kFolder;
+  if (os::name_begin(path) == path.size() || std::filesystem::is_directory(fs_path(path), ignored))
+    return OutputFormat::kFolder;
   return has_ending(path, ".gguf") ? OutputFormat::kGguf : OutputFormat::kSafetensors;
 }
 
@@ -50,20 +53,20 @@ uint64_t written_bytes(const std::string& path, uint64_t max_shard_bytes) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   uint64_t sum = 0;
-  if (fs::is_directory(path, ignored)) {
-    for (const auto& entry : fs::directory_iterator(path, ignored)) sum += entry.file_size(ignored);
+  if (fs::is_directory(fs_path(path), ignored)) {
+    for (const auto& entry : fs::directory_iterator(fs_path(path), ignored)) sum += entry.file_size(ignored);
     return sum;
   }
   const std::string index = path + ".index.json";
-  std::ifstream file(index);
-  if (max_shard_bytes == 0 || !file) return fs::file_size(path, ignored);
+  std::ifstream file(fs_path(index));
+  if (max_shard_bytes == 0 || !file) return fs::file_size(fs_path(path), ignored);
   const nlohmann::json json = nlohmann::json::parse(file, nullptr, false);
   std::set<std::string> names;
   if (json.contains("weight_map")) {
     for (const auto& name : json["weight_map"]) names.insert(name.get<std::string>());
   }
-  for (const std::string& name : names) sum += fs::file_size(fs::path(path).replace_filename(name), ignored);
-  return sum + fs::file_size(index, ignored);
+  for (const std::string& name : names) sum += fs::file_size(fs_path(path).replace_filename(fs_path(name)), ignored);
+  return sum + fs::file_size(fs_path(index), ignored);
 }
 
 /// What is known of the source beside its weights: from the uncompressed model itself, or as the .nwc file keeps it.

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
 #include "host-tools/embedder.h"
 #include "host-tools/quality.h"
 #include "runtime/engine/weight_type.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/eval/compare_embeddings.h"
 #include "trainer/eval/multiple_choice.h"
 
@@ -61,7 +61,7 @@ Result<std::vector<ChoiceResult>> answer_tasks(const std::string& path, const Se
   const auto encode = [&](const std::string& s) { return model.tokenizer->encode(s, {}); };
   std::vector<ChoiceResult> results;
   for (const ChoiceTask& task : tasks) {
-    ProgressLine progress(context, "evaluating " + std::filesystem::path(task.path).stem().string(),
+    ProgressLine progress(context, "evaluating " + fs_path(task.path).stem().string(),
                           share / static_cast<double>(tasks.size()));
     Result<ChoiceResult> result = evaluate_choices(*model.session, encode, task.items, progress.callback());
     if (!result.ok()) return result.status().with_context(task.path);
@@ -99,7 +99,7 @@ Status eval_choices(const EvalCommand& command, const Context& context) {
                            {"accuracy_se", own.accuracy_se},
                            {"accuracy_normalized", own.accuracy_normalized},
                            {"accuracy_normalized_se", own.accuracy_normalized_se}};
-    const std::string name = std::filesystem::path(tasks[i].path).stem().string();
+    const std::string name = fs_path(tasks[i].path).stem().string();
     if (!context.json)
       fmt::print("{:24} {:6} {:6.2f} +- {:5.2f} {:6.2f} +- {:5.2f}", name, own.items, 100 * own.accuracy,
                  100 * own.accuracy_se, 100 * own.accuracy_normalized, 100 * own.accuracy_normalized_se);

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <ctime>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "host-tools/cli.h"
@@ -12,6 +11,7 @@
 #include "host-tools/output_name.h"
 #include "host-tools/report_page.h"
 #include "trainer/data/atomic_file.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/inspect/info.h"
 #include "trainer/inspect/tensor_error.h"
 
@@ -91,7 +91,7 @@ Status report(const ReportCommand& command, Context& context) {
   nlohmann::json data;
   if (!command.log.empty()) {
     NWC_ASSIGN_OR_RETURN(data["log"], read_log(command.log));
-    data["log_name"] = std::filesystem::path(command.log).filename().string();
+    data["log_name"] = fs_path(command.log).filename().string();
   }
   NWC_ASSIGN_OR_RETURN(ModelInput input, open_model_input(command.path, context));
   if (!input.compressed)
@@ -112,7 +112,7 @@ Status report(const ReportCommand& command, Context& context) {
   if (!command.reference.empty()) {
     NWC_ASSIGN_OR_RETURN(measured, add_errors(command, file, *decoder.decoder, context, &data["info"]["tensors"]));
   }
-  data["name"] = std::filesystem::path(command.path).filename().string();
+  data["name"] = fs_path(command.path).filename().string();
   data["version"] = NWC_VERSION;
   data["date"] = fmt::format("{:%Y-%m-%d}", fmt::localtime(std::time(nullptr)));
   std::string page = kReportPage;

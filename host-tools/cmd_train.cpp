@@ -10,6 +10,7 @@
 #include "host-tools/codec_path.h"
 #include "host-tools/model_input.h"
 #include "host-tools/output_name.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/output_path.h"
 #include "trainer/train/chunk_dataset.h"
 #include "trainer/train/trainer.h"
@@ -84,7 +85,7 @@ Status check_train_outputs(const RunOptions& run, const std::string& resume, std
 Status train(const TrainCommand& command, Context& context) {
   RunOptions run = command.run;
   run.threads = context.threads;
-  if (run.checkpoint.empty()) run.checkpoint = std::filesystem::path(run.output).replace_extension(".nwck").string();
+  if (run.checkpoint.empty()) run.checkpoint = fs_path(run.output).replace_extension(".nwck").string();
   std::vector<std::string> inputs = command.train.data.sources;
   if (!command.init.empty()) {
     NWC_ASSIGN_OR_RETURN(inputs.emplace_back(), find_codec(command.init));
@@ -132,7 +133,7 @@ Status train(const TrainCommand& command, Context& context) {
     NWC_TRY(status);
   }
   std::error_code ignored;
-  const uint64_t bytes = std::filesystem::file_size(run.output, ignored);
+  const uint64_t bytes = std::filesystem::file_size(fs_path(run.output), ignored);
   if (context.json) {
     context.print_json({{"codec", run.output},
                         {"bytes", bytes},

@@ -4,26 +4,28 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "host-tools/process.h"
+#include "runtime/base/os.h"
 #include "trainer/codec/identity_codec.h"
+#include "trainer/data/fs_path.h"
 
 namespace nwc::cli {
 
 namespace fs = std::filesystem;
 
 Result<std::string> find_codec(const std::string& name) {
-  if (name.find('/') != std::string::npos || fs::path(name).extension() == ".nwcc") return name;
+  if (os::name_begin(name) != 0 || fs_path(name).extension() == ".nwcc") return name;
   std::vector<fs::path> folders;
   if (const char* wish = std::getenv("NWC_CODECS")) folders.emplace_back(wish);
   std::error_code error;
-  const fs::path tool = fs::read_symlink("/proc/self/exe", error);
-  if (!error) {
+  if (const fs::path tool = fs_path(program_path()); !tool.empty()) {
     folders.push_back(tool.parent_path().parent_path() / NWC_INSTALL_DATADIR / "nwc" / "codecs");
     // build/<preset>/bin/nwc in the source tree
     folders.push_back(tool.parent_path().parent_path().parent_path().parent_path() / "codecs");
   }
   std::string searched, known;
   for (const fs::path& folder : folders) {
-    const fs::path path = folder / (name + ".nwcc");
+    const fs::path path = folder / fs_path(name + ".nwcc");
     if (fs::exists(path, error)) return path.string();
     searched += (searched.empty() ? "" : ", ") + folder.string();
     std::vector<std::string> names;

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "host-tools/quality.h"
+#include "trainer/data/fs_path.h"
 
 namespace nwc::cli {
 
@@ -93,7 +94,7 @@ Result<std::vector<std::string>> read_lines(const std::string& path) {
 Result<std::vector<std::string>> list_pictures(const std::string& folder) {
   std::vector<std::string> paths;
   std::error_code error;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+  for (std::filesystem::directory_iterator it(fs_path(folder), error), end; !error && it != end; it.increment(error)) {
     std::string extension = it->path().extension().string();
     std::transform(extension.begin(), extension.end(), extension.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });

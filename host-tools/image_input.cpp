@@ -1,11 +1,7 @@
 #include "host-tools/image_input.h"
 
-#include <png.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/str_cat.h"
@@ -18,7 +14,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr uint64_t kMaxPixels = 1u << 28;
 constexpr uint32_t kMaxSide = 1u << 15;
 
 /// The file as it lies beside the model; empty: there is none.
@@ -167,29 +162,6 @@ Result<ImagePreparation> load_image_preparation(const EvalModel& model) {
     how.crop_width = e.image_width;
   }
   return how;
-}
-
-Result<Picture> read_png(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return io_error(path + ": there is no such file");
-  png_image image;
-  std::memset(&image, 0, sizeof image);
-  image.version = PNG_IMAGE_VERSION;
-  if (png_image_begin_read_from_file(&image, path.c_str()) == 0)
-    return corrupt(path + ": is not a PNG that can be read: " + image.message);
-  const auto fail = [&](Status status) {
-    png_image_free(&image);
-    return status;
-  };
-  if (uint64_t{image.width} * image.height > kMaxPixels)
-    return fail(limit_error(str_cat(path, ": has ", image.width, " x ", image.height, " pixels, the limit is 2^28")));
-  image.format = PNG_FORMAT_RGBA;  // transparency is dropped, as Pillow's convert("RGB") does
-  std::vector<uint8_t> rgba(PNG_IMAGE_SIZE(image));
-  if (png_image_finish_read(&image, nullptr, rgba.data(), 0, nullptr) == 0)
-    return fail(corrupt(path + ": is damaged: " + image.message));
-  Picture picture{image.height, image.width, std::vector<uint8_t>(rgba.size() / 4 * 3)};
-  for (size_t i = 0; i < rgba.size() / 4; ++i) std::copy_n(&rgba[i * 4], 3, &picture.rgb[i * 3]);
-  return picture;
 }
 
 Result<std::vector<float>> prepare_picture(const Picture& picture, const ImagePreparation& how,

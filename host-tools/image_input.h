@@ -31,7 +31,9 @@ struct Picture {
   uint32_t height = 0, width = 0;
   std::vector<uint8_t> rgb;
 };
-/// errors: kIo, kCorrupt (no PNG), kLimit (more than 2^28 pixels); all name the file
+inline constexpr uint64_t kMaxPixels = 1u << 28;
+/// errors: kIo, kCorrupt (no PNG), kLimit (more than kMaxPixels), kUnsupported (a build without libpng); all name the
+/// file
 Result<Picture> read_png(const std::string& path);
 
 /// [3][height][width] as the model takes it. errors: kUnsupported (the result has another size than the model's)

@@ -10,7 +10,7 @@
 
 int main(int argc, char** argv) {
   using namespace nwc::cli;
-  prepare_process();
+  prepare_process(&argc, &argv);
 #if defined(__AVX2__)
   // The encoder is compiled for such processors (NWC_TRAINER_ARCH in trainer/CMakeLists.txt); the runtime library is
   // not.
@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
       "Exit codes: 0 ok, 1 failure, 2 usage, 3 bad or unsupported file, 4 no device.\n",
       "nwc"};
   app.require_subcommand(1);
+  app.allow_windows_style_options(false);  // "/models/m" is a path on every system
   app.set_version_flag("--version", "nwc " NWC_VERSION);
   app.set_help_flag("-h,--help", "Print this help and exit");
   app.formatter(make_help_formatter());

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "host-tools/user_cache.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/encode/raw_image.h"
 
 namespace nwc::cli {
@@ -15,7 +16,7 @@ std::string shader_cache(const std::string& named) {
   std::string folder = named.empty() ? user_cache_folder() : named;
   if (folder.empty()) return "";
   std::error_code ignored;  // the decoder says what is wrong with it
-  std::filesystem::create_directories(folder, ignored);
+  std::filesystem::create_directories(fs_path(folder), ignored);
   return folder;
 }
 
@@ -29,7 +30,7 @@ Result<ModelInput> open_model_input(const std::string& path, const Context& cont
   ModelInput input;
   input.path = path;
   std::error_code ignored;
-  if (std::filesystem::is_regular_file(path, ignored)) {
+  if (std::filesystem::is_regular_file(fs_path(path), ignored)) {
     NWC_ASSIGN_OR_RETURN(input.reader, open_file_reader(path));
     uint8_t magic[sizeof kMagic];
     if (input.reader->size() >= sizeof magic) {
@@ -109,7 +110,7 @@ Result<EvalModel> open_eval_model(const std::string& path, const SessionParams& 
   SessionParams placed = params;
   placed.compute = model.decoder.decoder->on_device() != nullptr ? Compute::kVulkan : Compute::kCpu;
   placed.cpu_fallback = device.backend == "auto";
-  ProgressLine progress(context, "loading " + std::filesystem::path(path).filename().string(), share);
+  ProgressLine progress(context, "loading " + fs_path(path).filename().string(), share);
   NWC_ASSIGN_OR_RETURN(model.session, Session::create(*model.file, *model.decoder.decoder, *model.runner, placed,
                                                       context.logger(), progress.callback()));
   return model;

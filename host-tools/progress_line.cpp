@@ -1,7 +1,6 @@
 #include "host-tools/progress_line.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -41,7 +40,7 @@ std::chrono::duration<double> line_interval(bool often) {
 ProgressLine::ProgressLine(const Context& context, std::string stage, double share)
     : enabled_(!context.quiet && context.ranks->first()),
       json_(context.progress_json),
-      terminal_(!json_ && isatty(STDERR_FILENO) != 0),
+      terminal_(!json_ && is_terminal(Stream::kError)),
       interval_(line_interval(json_ || terminal_)) {
   (void)interrupted();
   limit_ = command_progress().done + std::clamp(share, 0.0, 1.0) * (1 - command_progress().done);

@@ -7,13 +7,15 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/codec/container_write.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/output_path.h"
 #include "trainer/inspect/info.h"
 
 namespace nwc::cli {
 namespace {
 
-std::string base_name(std::filesystem::path path) {
+std::string base_name(const std::string& name) {
+  std::filesystem::path path = fs_path(name);
   if (!path.has_filename()) path = path.parent_path();
   return path.filename().string();
 }

@@ -1,7 +1,6 @@
 #include "host-tools/run_chat.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
@@ -143,7 +142,7 @@ Status Chat::clear() {
 }
 
 Status converse(Chat& chat, const Context& context) {
-  const bool terminal = isatty(STDIN_FILENO) != 0;
+  const bool terminal = is_terminal(Stream::kIn);
   if (terminal && !context.quiet)
     fmt::print(stderr, "Ctrl-C ends an answer; /clear begins anew; /exit or Ctrl-D ends.\n");
   std::string line;

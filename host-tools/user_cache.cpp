@@ -1,16 +1,13 @@
 #include "host-tools/user_cache.h"
 
-#include <cstdlib>
-#include <filesystem>
+#include "host-tools/process.h"
+#include "trainer/data/fs_path.h"
 
 namespace nwc::cli {
 
 std::string user_cache_folder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache == '/') return (std::filesystem::path(cache) / "nwc").string();
-  const char* home = std::getenv("HOME");
-  if (home != nullptr && *home == '/') return (std::filesystem::path(home) / ".cache" / "nwc").string();
-  return "";
+  const std::string root = user_cache_root();
+  return root.empty() ? root : (fs_path(root) / "nwc").string();
 }
 
 }  // namespace nwc::cli

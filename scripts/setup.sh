@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on Debian and Ubuntu; does nothing where all of it is there.
 # On other systems install the counterparts of the packages below by hand. NWC_SKIP_SETUP=1 skips this script.
-# Usage: scripts/setup.sh [--build-only | --aarch64 | --fuzz | --package]
+# Usage: scripts/setup.sh [--build-only | --aarch64 | --armhf | --mingw | --fuzz | --package]
 #   --build-only  without what only tests need
 #   --aarch64     what building for AArch64 and testing under emulation need besides
+#   --armhf       the same for 32-bit ARM
+#   --mingw       the same for Windows, under Wine
 #   --fuzz        what fuzzing needs besides: Clang and its libFuzzer
 #   --package     what Debian packages and trying them need besides
 set -euo pipefail
@@ -26,37 +28,52 @@ case "${1:-}" in
   --build-only) ;;
   --package) packages+=(debootstrap dpkg-dev file help2man) ;;
   --aarch64) packages=(g++-aarch64-linux-gnu qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
+  --armhf) packages=(g++-arm-linux-gnueabihf qemu-user googletest zlib1g-dev nlohmann-json3-dev) ;;
+  --mingw) packages+=(g++-mingw-w64-x86-64-posix libz-mingw-w64-dev wine64 googletest) ;;
   --fuzz) packages+=(clang "libclang-rt-$(clang_version)-dev") ;;
   *) packages+=(libgtest-dev libgmock-dev libbenchmark-dev vulkan-validationlayers clang "libclang-rt-$(clang_version)-dev"
     libopenmpi-dev openmpi-bin python3-dev python3-venv) ;;
 esac
 [ "${NWC_SKIP_SETUP:-0}" = 1 ] && exit 0
 
-# zlib for AArch64 is unpacked into build/aarch64-root, where cmake/aarch64-linux-gnu.cmake looks for it. Adding the
+# zlib for another architecture is unpacked into build/<name>-root, where cmake/*.cmake look for it. Adding the
 # architecture to the system would do, too, but change more of it than a test may. apt works on lists of its own
 # instead.
-fetch_zlib_aarch64() {
-  local root=build/aarch64-root library=usr/lib/aarch64-linux-gnu/libz.a
+fetch_zlib() {  # Debian's name of the architecture, its folder of libraries, ours
+  local root=build/$3-root library=usr/lib/$2/libz.a
   if [ -e "$root/$library" ] || [ -e "/$library" ]; then return 0; fi
   local work
   work=$(mktemp -d)
-  local apt=(apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
+  local apt=(apt-get -q -o APT::Architecture="$1" -o APT::Architectures="$1" -o APT::Sandbox::User=root
     -o Dir::State="$work" -o Dir::State::status=/dev/null -o Dir::Cache="$work" -o Acquire::Languages=none)
   mkdir -p "$work/lists/partial" "$work/archives/partial" build
-  echo "setup: fetching zlib1g-dev for arm64" >&2
-  if (cd "$work" && "${apt[@]}" update && "${apt[@]}" download zlib1g-dev && dpkg-deb -x zlib1g-dev_*.deb root) \
+  echo "setup: fetching zlib1g-dev for $1" >&2
+  # One list of several may be out of date for a moment: whether the package comes is what counts.
+  if (cd "$work" && { "${apt[@]}" update || true; } && "${apt[@]}" download zlib1g-dev && dpkg-deb -x zlib1g-dev_*.deb root) \
       >"$work/log" 2>&1 </dev/null && [ -e "$work/root/$library" ]; then
     rm "$work/root/${library%.a}.so"  # leads nowhere: the shared library is in another package
     rm -rf "$root" && mv "$work/root" "$root" && rm -rf "$work"
   else
     cat "$work/log" >&2
     rm -rf "$work"
-    echo "setup: could not fetch zlib1g-dev for arm64" >&2
+    echo "setup: could not fetch zlib1g-dev for $1" >&2
     return 1
   fi
 }
+# Headers that are the same on every system are put into build/mingw-root: /usr/include has this system's own as well.
+gather_headers() {
+  local root=build/mingw-root name
+  rm -rf "$root" && mkdir -p "$root"/include "$root"/share/cmake "$root"/share/eigen3
+  for name in vulkan vk_video nlohmann CLI fmt eigen3; do ln -s "/usr/include/$name" "$root/include/$name"; done
+  cp -r /usr/share/cmake/CLI11 /usr/share/cmake/nlohmann_json "$root/share/cmake/"
+  cp -r /usr/share/eigen3/cmake "$root/share/eigen3/"
+}
 finish() {
-  if [ "$1" = --aarch64 ]; then fetch_zlib_aarch64 || exit 1; fi
+  case "$1" in
+    --aarch64) fetch_zlib arm64 aarch64-linux-gnu aarch64 || exit 1 ;;
+    --armhf) fetch_zlib armhf arm-linux-gnueabihf armhf || exit 1 ;;
+    --mingw) gather_headers || exit 1 ;;
+  esac
   exit 0
 }
 

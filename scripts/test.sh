@@ -4,9 +4,10 @@
 #   --full       also what goes the ways of other tests once more: every Vulkan test at subgroups of 4, 8 and 16 and
 #                without optional features, the trainer's tests under sanitizers, a rehearsal of scripts/device_check.sh
 #   --threads    also the thread sanitizer, where threads meet
-#   --platforms  also the library for AArch64, its tests under emulation
-# It builds in build/release, build/python, build/asan, build/noexcept, build/aarch64 and build/tsan. It ends with the
-# summary of the release tests that ctest prints, or fails.
+#   --platforms  also the library for AArch64 and 32-bit ARM, their tests under emulation, and library and tool for Windows,
+#                their tests under Wine
+# It builds in build/release, build/python, build/asan, build/noexcept, build/tsan, build/aarch64, build/armhf and
+# build/mingw. It ends with the summary of the release tests that ctest prints, or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -91,25 +92,47 @@ for program in test_c_api test_c_api_model test_c_api_decoder test_c_api_session
   LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >"$log" || { cat "$log"; exit 1; }
 done
 
-# The NEON twins are compared with the scalar decoder, and logits with the reference. What makes models runs on this
-# machine only: the model file comes from the release tests. Where there is no cross compiler, the last headline says
-# so, too.
-[ "$platforms" = 0 ] || step "aarch64 under emulation: build and test"
+# What makes models runs on this machine only: for the others, the model files come from the release tests.
+library_tests=(test_half test_thread_pool test_crc32 test_container test_addresses test_decode_tables test_tile_decode
+  test_synthesis test_tensor_decode test_fused_product test_hostile_files test_golden test_engine_kernels
+  test_integer_kernels test_logits test_families test_session test_c_api test_c_api_model test_c_api_decoder
+  test_c_api_session)
+test_platform() {  # preset [further tests...]
+  local preset=$1 tests=("${library_tests[@]}" "${@:2}")
+  configure "$preset" -DNWC_BUILD_TESTS=ON
+  local targets=("${tests[@]/#capi_/}")
+  [ "$preset" != mingw ] || targets=("${targets[@]/#test_cli_windows/nwc-cli}")
+  build "$preset" "${targets[@]}"
+  cp build/release/tests/capi_*.nwc "build/$preset/tests/"
+  run_tests "$preset" -FA capi_model -R "^($(IFS='|'; echo "${tests[*]}"))\$"
+}
+# platform <preset> <name> <command that must be there...>: where it is not, the last headline says so, too.
+platform() {
+  step "$2: build and test"
+  if ! { scripts/setup.sh "--$1" && command -v "${@:3}"; } >/dev/null; then
+    skipped+=", but $2 was NOT tested: no compiler, emulator or zlib (see scripts/setup.sh --$1)"
+    echo "skipped$skipped"
+    return 1
+  fi
+}
 if [ "$platforms" = 0 ]; then
   skipped+=", without other platforms (--platforms)"
-elif [ "$(uname -m)" = aarch64 ]; then
-  echo "this machine is one: all tests above were tests of NEON"
-elif ! { scripts/setup.sh --aarch64 && command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } >/dev/null; then
-  skipped+=", but NEON was NOT tested: no compiler, emulator or zlib for AArch64 (see scripts/setup.sh --aarch64)"
-  echo "skipped$skipped"
 else
-  tests=(test_half test_thread_pool test_crc32 test_container test_decode_tables test_tile_decode test_synthesis
-    test_tensor_decode test_fused_product test_hostile_files test_golden test_engine_kernels test_integer_kernels test_logits
-    test_families test_session test_c_api_session)
-  configure aarch64
-  build aarch64 "${tests[@]}"
-  cp build/release/tests/capi_*.nwc build/aarch64/tests/
-  run_tests aarch64 -R "^($(IFS='|'; echo "${tests[*]}"))\$"
+  # The NEON twins are compared with the scalar decoder, and logits with the reference.
+  if [ "$(uname -m)" = aarch64 ]; then
+    echo "this machine is AArch64: all tests above were tests of NEON"
+  elif platform aarch64 "AArch64 under emulation" aarch64-linux-gnu-g++ qemu-aarch64; then
+    test_platform aarch64
+  fi
+  # Sizes that 32 bits do not hold are refused.
+  if platform armhf "32-bit ARM under emulation" arm-linux-gnueabihf-g++ qemu-arm; then
+    test_platform armhf
+  fi
+  if platform mingw "Windows under Wine" x86_64-w64-mingw32-g++-posix; then
+    # Names of files reach Windows programs in the encoding of the environment; the library is beside the tool.
+    WINEPREFIX=$PWD/build/mingw/wine WINEDEBUG=-all WINEPATH="Z:${PWD//\//\\}\build\mingw\bin" LC_ALL=C.UTF-8 \
+      test_platform mingw test_c_api_chat capi_smoke capi_decode_only test_cli_windows
+  fi
 fi
 
 step "all passed$skipped; the summary of the release tests"

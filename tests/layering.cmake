@@ -3,7 +3,8 @@
 #   c_api -> engine -> {decoder -> {vulkan, codec, model}, graph} -> format -> base      (siblings in braces do not meet)
 #   Vulkan parts of the runtime -> shaders/common/push_constants.h, which shaders and C++ share
 #   trainer -> runtime/{base,format,graph,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
-# and besides: Vulkan headers only in the Vulkan parts, MPI's and BLAS's in one file each, neither Eigen nor JSON in the runtime, file names unique.
+# and besides: headers of operating systems only in runtime/base/os_*.cpp, trainer/data/os_files_*.cpp and
+# host-tools/process_*.cpp, paths of the standard library only by fs_path(), Vulkan headers only in the Vulkan parts, MPI's and BLAS's in one file each, neither Eigen nor JSON in the runtime, file names unique.
 # -DSELF_CHECK=ON feeds it samples that break each rule, and fails unless every one is found.
 cmake_minimum_required(VERSION 3.22)
 
@@ -53,7 +54,10 @@ function(check_include path target out)
     endif()
     return()
   endif()
-  if(target MATCHES "^(vulkan|volk)[/.]" AND NOT is_vulkan)
+  if(target MATCHES "^(sys/.*|unistd|fcntl|dlfcn|dirent|poll|pthread|sched|spawn|termios|windows|io|process|psapi|shellapi)\\.h$"
+     AND NOT path MATCHES "^(runtime/base/os|trainer/data/os_files|host-tools/process)_(posix|windows)\\.cpp$")
+    set(${out} "of the runtime, the trainer and the tool, runtime/base/os_*.cpp, trainer/data/os_files_*.cpp and host-tools/process_*.cpp alone know the operating system" PARENT_SCOPE)
+  elseif(target MATCHES "^(vulkan|volk)[/.]" AND NOT is_vulkan)
     set(${out} "Vulkan headers belong in runtime/vulkan and *_vulkan* files" PARENT_SCOPE)
   elseif(target MATCHES "^mpi[^/]*\\.h$" AND NOT path STREQUAL "trainer/parallel/ranks_mpi.cpp")
     set(${out} "only trainer/parallel/ranks_mpi.cpp knows of MPI" PARENT_SCOPE)
@@ -126,8 +130,10 @@ if(SELF_CHECK)
     "runtime/c_api/a.cpp|runtime/include/nwc/nwc.h" "shaders/a.comp|common/bits.glsl" "runtime/base/a.cpp|vector"
     "runtime/codec/tile_decode_avx2.cpp|immintrin.h" "trainer/parallel/ranks_mpi.cpp|mpi.h" "trainer/linalg/tile_ops_blas.cpp|cblas.h"
     "trainer/search/a.cpp|trainer/linalg/b.h" "trainer/calib/a.cpp|trainer/parallel/b.h"
-    "runtime/engine/x_vulkan.cpp|shaders/common/push_constants.h" "shaders/common/push_constants.h|cstdint")
+    "runtime/engine/x_vulkan.cpp|shaders/common/push_constants.h" "shaders/common/push_constants.h|cstdint"
+    "runtime/base/os_posix.cpp|sys/stat.h" "trainer/data/os_files_windows.cpp|windows.h" "host-tools/process_posix.cpp|unistd.h")
   set(bad
+    "runtime/base/reader.cpp|unistd.h" "trainer/calib/a.cpp|sys/file.h" "host-tools/a.cpp|windows.h" "host-tools/a.h|io.h"
     "trainer/search/a.cpp|cblas.h" "trainer/linalg/a.cpp|trainer/search/b.h"
     "runtime/base/a.h|runtime/format/b.h" "runtime/format/a.h|runtime/codec/b.h" "runtime/codec/a.h|runtime/model/b.h"
     "runtime/model/a.h|runtime/codec/b.h" "runtime/vulkan/a.h|runtime/codec/b.h" "runtime/decoder/a.h|runtime/engine/b.h"
@@ -169,6 +175,12 @@ if(count LESS 20)
   message(FATAL_ERROR "layering: only ${count} files found under ${SOURCE_DIR}: wrong folder?")
 endif()
 foreach(path ${paths} ${shaders})
+  if(NOT path MATCHES "^(trainer/data/(fs_path\\.h|os_files_)|host-tools/process_)")
+    file(STRINGS ${SOURCE_DIR}/${path} lines REGEX "(fs|filesystem)::path(\\(| [a-z]+\\()")
+    foreach(line ${lines})
+      report("${path} makes a path of bytes, where fs_path() of trainer/data/fs_path.h takes UTF-8: ${line}")
+    endforeach()
+  endif()
   file(STRINGS ${SOURCE_DIR}/${path} lines REGEX "^[ \t]*#[ \t]*include[ \t]*[<\"]")
   foreach(line ${lines})
     string(REGEX MATCH "[<\"]([^>\"]+)[>\"]" _ "${line}")

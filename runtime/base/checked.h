@@ -6,6 +6,11 @@
 
 namespace nwc {
 
+/// Bytes that a program can hold together. With 32-bit addresses that bounds all sizes which become size_t: those of
+/// sections (Container::load), tensors (NwcFile::open) and sessions (plan_session).
+inline constexpr uint64_t kMostBytesOf32Bits = (uint64_t{1} << 31) - 1;
+constexpr bool addressable(uint64_t bytes) { return sizeof(size_t) >= 8 || bytes <= kMostBytesOf32Bits; }
+
 /// false on overflow; *out is then unspecified.
 [[nodiscard]] inline bool checked_add(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_add_overflow(a, b, out); }
 [[nodiscard]] inline bool checked_mul(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_mul_overflow(a, b, out); }

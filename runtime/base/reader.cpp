@@ -1,14 +1,10 @@
 #include "runtime/base/reader.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
-#include "runtime/base/file_kind.h"
+#include "runtime/base/os.h"
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
@@ -40,13 +36,13 @@ class MemoryReader : public Reader {
   Bytes bytes_;
 };
 
-// Reads by pread and maps nothing: where another program cuts the file short, a read says so, and a mapped page would
+// Reads at offsets and maps nothing: where another program cuts the file short, a read says so, and a mapped page would
 // end the process (SIGBUS). What that costs stands in doc/architecture.md, "Memory".
 class FileReader : public Reader {
  public:
   /// The `size` bytes from `begin` on.
   FileReader(int fd, uint64_t begin, uint64_t size) : fd_(fd), begin_(begin), size_(size) {}
-  ~FileReader() override { close(fd_); }
+  ~FileReader() override { os::close_file(fd_); }
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
   uint64_t size() const override { return size_; }
@@ -54,8 +50,7 @@ class FileReader : public Reader {
     if (!in_bounds(offset, out.size(), size_)) return out_of_bounds(offset, out.size(), size_);
     size_t done = 0;
     while (done < out.size()) {
-      const ssize_t n = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(begin_ + offset + done));
-      if (n < 0 && errno == EINTR) continue;
+      const int64_t n = os::read_at(fd_, begin_ + offset + done, out.data() + done, out.size() - done);
       if (n < 0) return io_error(str_cat("read at offset ", offset + done, ": ", std::strerror(errno)));
       if (n == 0)
         return truncated(str_cat("the file has become shorter since it was opened: it had ", size_,
@@ -64,20 +59,16 @@ class FileReader : public Reader {
     }
     return {};
   }
-#if defined(POSIX_FADV_WILLNEED)
-  void will_read(uint64_t offset, uint64_t size) const override { advise(offset, size, POSIX_FADV_WILLNEED); }
-  void forget(uint64_t offset, uint64_t size) const override { advise(offset, size, POSIX_FADV_DONTNEED); }
+  void will_read(uint64_t offset, uint64_t size) const override { advise(offset, size, os::will_read); }
+  void forget(uint64_t offset, uint64_t size) const override { advise(offset, size, os::forget); }
 
  private:
   // A hint: whatever comes of it, reads say what is wrong.
-  void advise(uint64_t offset, uint64_t size, int advice) const {
-    if (offset >= size_ || size == 0) return;
-    const uint64_t part = std::min(size, size_ - offset);
-    static_cast<void>(posix_fadvise(fd_, static_cast<off_t>(begin_ + offset), static_cast<off_t>(part), advice));
+  template <typename Advice>
+  void advise(uint64_t offset, uint64_t size, Advice&& advice) const {
+    if (offset < size_ && size != 0) advice(fd_, begin_ + offset, std::min(size, size_ - offset));
   }
-#endif
 
- private:
   int fd_;
   uint64_t begin_, size_;
 };
@@ -111,37 +102,36 @@ std::unique_ptr<Reader> make_owned_reader(std::vector<uint8_t> bytes) {
 }
 
 Result<std::unique_ptr<Reader>> open_file_reader(const std::string& path) {
-  // O_NONBLOCK: a FIFO that nobody writes to would hold open() for ever. It changes nothing for plain files.
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  const int fd = os::open_to_read(path);
   const int failure = errno;
-  struct stat info;
-  const int known = fd >= 0 ? fstat(fd, &info) : stat(path.c_str(), &info);
-  // Also where open() failed: what it says of a socket would surprise.
-  if (known == 0 && !S_ISREG(info.st_mode)) {
-    if (fd >= 0) close(fd);
-    return io_error(str_cat(path, ": is ", file_kind(info.st_mode), ", but a plain file is needed"));
+  os::FileStatus info;
+  const bool known = fd >= 0 ? os::status_of(fd, &info) : os::status_of(path, &info);
+  // Also where it could not be opened: what the system says of a socket would surprise.
+  if (known && info.kind != os::FileKind::kPlain) {
+    if (fd >= 0) os::close_file(fd);
+    return io_error(str_cat(path, ": is ", os::kind_name(info.kind), ", but a plain file is needed"));
   }
   if (fd < 0) return io_error(str_cat(path, ": ", std::strerror(failure)));
-  if (known != 0) {
+  if (!known) {
     const Status status = io_error(str_cat(path, ": ", std::strerror(errno)));
-    close(fd);
+    os::close_file(fd);
     return status;
   }
-  return std::unique_ptr<Reader>(std::make_unique<FileReader>(fd, 0, static_cast<uint64_t>(info.st_size)));
+  return std::unique_ptr<Reader>(std::make_unique<FileReader>(fd, 0, info.size));
 }
 
 Result<std::unique_ptr<Reader>> open_descriptor_reader(int fd, uint64_t offset, uint64_t size) {
-  struct stat info;
+  os::FileStatus info;
   if (fd < 0) return invalid_argument(str_cat(fd, " is no file descriptor"));
-  if (fstat(fd, &info) != 0) return io_error(str_cat("file descriptor ", fd, ": ", std::strerror(errno)));
-  if (!S_ISREG(info.st_mode))
-    return io_error(str_cat("file descriptor ", fd, ": is ", file_kind(info.st_mode), ", but a plain file is needed"));
-  const uint64_t all = static_cast<uint64_t>(info.st_size);
-  if (!in_bounds(offset, size, all))
-    return invalid_argument(str_cat("bytes ", offset, " to ", offset, "+", size, " of a file of ", all, " bytes"));
-  const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (!os::status_of(fd, &info)) return io_error(str_cat("file descriptor ", fd, ": ", std::strerror(errno)));
+  if (info.kind != os::FileKind::kPlain)
+    return io_error(str_cat("file descriptor ", fd, ": is ", os::kind_name(info.kind), ", but a plain file is needed"));
+  if (!in_bounds(offset, size, info.size))
+    return invalid_argument(
+        str_cat("bytes ", offset, " to ", offset, "+", size, " of a file of ", info.size, " bytes"));
+  const int own = os::duplicate(fd);
   if (own < 0) return io_error(str_cat("file descriptor ", fd, ": ", std::strerror(errno)));
-  return std::unique_ptr<Reader>(std::make_unique<FileReader>(own, offset, size == 0 ? all - offset : size));
+  return std::unique_ptr<Reader>(std::make_unique<FileReader>(own, offset, size == 0 ? info.size - offset : size));
 }
 
 std::unique_ptr<Reader> make_callback_reader(uint64_t size, std::function<bool(uint64_t, void*, size_t)> read) {

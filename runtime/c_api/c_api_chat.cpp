@@ -1,6 +1,7 @@
 // nwc_chat_format.
 #include <ctime>
 
+#include "runtime/base/os.h"
 #include "runtime/base/str_cat.h"
 #include "runtime/c_api/handles.h"
 #include "runtime/model/chat_format.h"
@@ -12,7 +13,7 @@ std::string today() {
   const std::time_t now = std::time(nullptr);
   std::tm local{};
   char text[16] = "";
-  if (localtime_r(&now, &local) != nullptr) (void)std::strftime(text, sizeof text, "%Y-%m-%d", &local);
+  if (os::local_time(now, &local)) (void)std::strftime(text, sizeof text, "%Y-%m-%d", &local);
   return text;
 }
 

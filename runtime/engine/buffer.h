@@ -1,10 +1,6 @@
 // Memory of a session: aligned for SIMD, allocation failure is a Status, every byte is counted.
 #pragma once
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -12,6 +8,7 @@
 
 #include "runtime/base/bytes.h"
 #include "runtime/base/checked.h"
+#include "runtime/base/os.h"
 #include "runtime/base/status.h"
 
 namespace nwc {
@@ -74,14 +71,12 @@ class Buffer {
       return Status(StatusCode::kOutOfMemory, str_cat("cannot allocate ", bytes, " bytes for ", name,
                                                       "; set a memory budget, or a smaller context"));
     }
-#if defined(__linux__)
     // A hint, for the whole pages inside: what is not touched must not take memory, and a buffer that began with a page
     // would take one more of the heap. Where it is refused, all works as before.
     const uint64_t begin = align_up(reinterpret_cast<uintptr_t>(p), kHugePage);
     const uint64_t end = (reinterpret_cast<uintptr_t>(p) + size) / kHugePage * kHugePage;
     if (filled == Filled::kWhole && begin < end && own.allocate == nullptr)
-      static_cast<void>(madvise(reinterpret_cast<void*>(begin), static_cast<size_t>(end - begin), MADV_HUGEPAGE));
-#endif
+      os::advise_large_pages(static_cast<uintptr_t>(begin), static_cast<uintptr_t>(end));
     data_ = static_cast<uint8_t*>(p);
     size_ = static_cast<size_t>(size);
     memory_ = memory;

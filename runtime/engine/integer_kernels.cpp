@@ -2,7 +2,7 @@
 #include "runtime/engine/integer_kernels.h"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
 #include <cstring>
 
 #include "runtime/base/half.h"
@@ -14,6 +14,19 @@ namespace {
 
 static_assert(kUnitColumns == kUnitCols && kIntegerRows == kChunk && kInputBlock == kExactCols);
 static_assert((int64_t{kMostRestOfRow} + 128 * kExactCols) * kLargestInput <= INT32_MAX);
+
+/// a b + c, rounded once, as the instructions of the twins do it. std::fma of some C libraries (mingw-w64's) rounds
+/// twice. Here the sum in double is rounded to odd first, which loses nothing that a float could see (Boldo and
+/// Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+float multiply_add(float a, float b, float c) {
+  const double product = double{a} * double{b};  // exact
+  const double sum = product + double{c};
+  const double taken = sum - product;
+  const double rest = (product - (sum - taken)) + (double{c} - taken);
+  uint64_t bits = std::bit_cast<uint64_t>(sum);
+  if ((rest < 0 || rest > 0) && bits % 2 == 0) bits += (rest > 0) == (sum > 0) ? 1 : UINT64_MAX;
+  return static_cast<float>(std::bit_cast<double>(bits));
+}
 
 template <bool kSigns>
 void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t tokens, float (*y)[kIntegerRows]) {
@@ -42,7 +55,7 @@ void dot(const IntegerRowBlock& weights, const IntegerInputs* inputs, uint32_t t
     for (uint32_t t = 0; t < tokens; ++t) {
       for (uint32_t r = 0; r < kIntegerRows; ++r) {
         const int32_t exact = static_cast<int32_t>(sum[t][r] + static_cast<uint32_t>(inputs[t].correction[block]));
-        y[t][r] = std::fma(static_cast<float>(exact), inputs[t].scale[block], y[t][r]);
+        y[t][r] = multiply_add(static_cast<float>(exact), inputs[t].scale[block], y[t][r]);
       }
     }
   }
@@ -61,9 +74,9 @@ void dot_scaled(const IntegerRowBlock& weights, const IntegerInputs* inputs, uin
           for (uint32_t c = 0; c < kUnitCols; ++c)
             sum += static_cast<uint32_t>(int32_t{row[c / 4 * 64 + c % 4]} * inputs[t].value[u * kUnitCols + c]);
           const float exact = static_cast<float>(static_cast<int32_t>(sum));
-          block = std::fma(exact, bf16_to_f32(weights.scales[u * kIntegerRows + r]), block);
+          block = multiply_add(exact, bf16_to_f32(weights.scales[u * kIntegerRows + r]), block);
         }
-        total = std::fma(block, inputs[t].scale[first / kUnitsPerBlock], total);
+        total = multiply_add(block, inputs[t].scale[first / kUnitsPerBlock], total);
       }
       y[t][r] = total;
     }

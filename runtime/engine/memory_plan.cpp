@@ -157,7 +157,7 @@ class Planner {
     return bytes;
   }
   bool fits(const MemoryPlan& plan) const {
-    return params_.memory_budget_bytes == 0 || plan.total <= params_.memory_budget_bytes;
+    return addressable(plan.total) && (params_.memory_budget_bytes == 0 || plan.total <= params_.memory_budget_bytes);
   }
   MemoryPlan resident(uint32_t context, uint32_t batch) const {
     MemoryPlan plan;
@@ -285,9 +285,12 @@ class Planner {
   }
 
   Status over_budget(uint32_t context, const MemoryPlan& least) const {
+    // Where addresses have 64 bits, only a budget refuses.
+    const uint64_t budget =
+        sizeof(size_t) >= 8 || params_.memory_budget_bytes != 0 ? params_.memory_budget_bytes : kMostBytesOf32Bits;
     std::string message = "a session of " + std::to_string(context) + " tokens needs at least " +
                           std::to_string(least.total) + " bytes in mode " + session_mode_name(least.mode) +
-                          ", the budget is " + std::to_string(params_.memory_budget_bytes);
+                          ", the budget is " + std::to_string(budget);
     uint32_t low = 0, high = context;  // low fits (0: nothing does), high does not
     while (high - low > 1) {
       const uint32_t middle = low + (high - low) / 2;

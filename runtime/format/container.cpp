@@ -201,6 +201,8 @@ Result<std::vector<uint8_t>> Container::load(SectionType type) const {
   const SectionEntry* e = find(type);
   const std::string who = str_cat("section ", section_name(type));
   if (e == nullptr) return Status(StatusCode::kNotFound, str_cat(who, ": not in this file"));
+  if (!addressable(std::max(e->stored_size, e->size)))
+    return unsupported(str_cat(who, ": has ", std::max(e->stored_size, e->size), kBeyondAddresses));
   std::vector<uint8_t> storage;
   NWC_ASSIGN_OR_RETURN(const Bytes stored, read_range(*reader_, e->offset, e->stored_size, &storage));
   if (type != SectionType::kData && crc32(stored) != e->crc)

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/checked.h"
 #include "runtime/base/reader.h"
 #include "runtime/format/constants.h"
 
@@ -12,6 +13,9 @@ namespace nwc {
 
 uint32_t crc32(Bytes bytes, uint32_t seed = 0);  ///< zlib's
 
+/// The end of an error about a size beyond kMostBytesOf32Bits.
+inline constexpr const char* kBeyondAddresses =
+    " bytes, more than a program with 32-bit addresses can hold (2,147,483,647); use a 64-bit build";
 /// Inflates to exactly `size` bytes. Errors: kCorrupt; `what` names the part.
 Result<std::vector<uint8_t>> inflate_exact(Bytes stored, uint64_t size, const std::string& what);
 /// zlib stream, deterministic (fixed level). Where memory runs out, for zlib too: out_of_memory().

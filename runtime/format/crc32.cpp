@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "runtime/base/os.h"
 #include "runtime/format/container.h"
 #include "runtime/format/crc32_armv8.h"
 #include "runtime/format/crc32_pclmul.h"
@@ -44,7 +45,7 @@ uint32_t crc32(Bytes bytes, uint32_t seed) {
     return crc32_zlib(bytes.subspan(size), crc32_zlib(rest, ~0u));
   }
 #elif defined(__aarch64__)
-  static const bool fast = has_crc32_armv8();
+  static const bool fast = os::has_arm_crc32();  // optional in ARMv8.0
   if (fast) return crc32_armv8(bytes.data(), bytes.size(), seed);
 #endif
   return crc32_zlib(bytes, seed);

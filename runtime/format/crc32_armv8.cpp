@@ -4,22 +4,8 @@
 
 #if defined(__aarch64__)
 #include <arm_acle.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
 
 namespace nwc {
-
-bool has_crc32_armv8() {
-#if defined(__linux__)
-  constexpr unsigned long kCrc32 = 1ul << 7;  // HWCAP_CRC32 of <asm/hwcap.h>
-  return (getauxval(AT_HWCAP) & kCrc32) != 0;
-#elif defined(__APPLE__)
-  return true;
-#else
-  return false;
-#endif
-}
 
 uint32_t crc32_armv8(const uint8_t* p, size_t size, uint32_t seed) {
   uint32_t crc = ~seed;

@@ -7,8 +7,6 @@
 namespace nwc {
 
 #if defined(__aarch64__)
-/// Has this machine the instructions? They are optional in ARMv8.0.
-bool has_crc32_armv8();
 /// zlib's crc32, of `size` bytes after those whose CRC is `seed`. Only where the machine has the instructions.
 uint32_t crc32_armv8(const uint8_t* p, size_t size, uint32_t seed);
 #endif

@@ -105,6 +105,9 @@ Result<std::unique_ptr<NwcFile>> NwcFile::open(std::unique_ptr<Reader> reader) {
     const TensorRecord& t = f->tensors_[i];
     if (t.storage == Storage::kCoded && !f->codec_)
       return corrupt(str_cat("section CODEC: missing, but tensor '", t.name, "' is coded"));
+    const uint64_t decoded = dtype_bytes(Dtype::kF32, t.num_elements());
+    const uint64_t bytes = std::max({t.size, t.raw_bytes(), decoded});
+    if (!addressable(bytes)) return unsupported(str_cat("tensor '", t.name, "': takes ", bytes, kBeyondAddresses));
     if (t.row_classes && f->codec_->context_kind != ContextKind::kRowClass)
       return corrupt(str_cat("tensor '", t.name, "'.flags: row classes, which the codec does not know"));
     f->index_.emplace(t.name, i);

@@ -1,10 +1,9 @@
 #include "runtime/vulkan/device_buffer.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "runtime/base/checked.h"
+#include "runtime/base/os.h"
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
@@ -102,7 +101,7 @@ Result<DeviceBuffer> DeviceBuffer::import_host(VulkanDevice& device, Bytes bytes
   const DeviceFunctions& fn = device.fn();
   const uint64_t alignment = device.info().import_alignment;
   // Bytes around the given ones are there as far as their pages reach, and no further.
-  if (!device.info().host_import || bytes.empty() || alignment > static_cast<uint64_t>(sysconf(_SC_PAGESIZE))) {
+  if (!device.info().host_import || bytes.empty() || alignment > os::page_size()) {
     return unsupported("the Vulkan device imports no memory of the host");
   }
   const uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.data()) & ~static_cast<uintptr_t>(alignment - 1);

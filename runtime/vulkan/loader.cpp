@@ -1,10 +1,9 @@
 #include "runtime/vulkan/loader.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 #include <cstring>
 
+#include "runtime/base/os.h"
 #include "runtime/base/str_cat.h"
 
 namespace nwc {
@@ -37,16 +36,11 @@ Result<std::shared_ptr<VulkanLibrary>> VulkanLibrary::load() {
   const char* named = std::getenv("NWC_VULKAN_LIBRARY");
   std::string tried;
   if (named != nullptr && *named != '\0') {
-    library->handle_ = dlopen(named, RTLD_NOW | RTLD_LOCAL);
+    library->handle_ = os::open_library(named);
     tried = named;
   } else {
-#ifdef __APPLE__
-    const char* const names[] = {"libvulkan.1.dylib", "libvulkan.dylib", "libMoltenVK.dylib"};
-#else
-    const char* const names[] = {"libvulkan.so.1", "libvulkan.so"};
-#endif
-    for (const char* name : names) {
-      library->handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    for (const char* name = os::kVulkanLibraries; *name != '\0'; name += std::strlen(name) + 1) {
+      library->handle_ = os::open_library(name);
       tried += str_cat((tried.empty() ? "" : ", "), name);
       if (library->handle_ != nullptr) break;
     }
@@ -56,7 +50,7 @@ Result<std::shared_ptr<VulkanLibrary>> VulkanLibrary::load() {
                   str_cat("no Vulkan loader (tried ", tried, "): install one, or decode on the CPU"));
   }
   library->get_instance_proc_addr_ =
-      reinterpret_cast<PFN_vkGetInstanceProcAddr>(dlsym(library->handle_, "vkGetInstanceProcAddr"));
+      reinterpret_cast<PFN_vkGetInstanceProcAddr>(os::library_symbol(library->handle_, "vkGetInstanceProcAddr"));
   if (library->get_instance_proc_addr_ == nullptr) {
     return Status(StatusCode::kNoDevice, str_cat(tried, " has no vkGetInstanceProcAddr: not a Vulkan loader"));
   }
@@ -77,7 +71,7 @@ std::shared_ptr<VulkanLibrary> VulkanLibrary::borrow(PFN_vkGetInstanceProcAddr g
 }
 
 VulkanLibrary::~VulkanLibrary() {
-  if (handle_ != nullptr) dlclose(handle_);
+  if (handle_ != nullptr) os::close_library(handle_);
 }
 
 Status VulkanLibrary::load_instance(VkInstance instance, InstanceFunctions* out) const {

@@ -1,11 +1,10 @@
 #include "runtime/vulkan/pipeline_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
+#include <ctime>
 
+#include "runtime/base/os.h"
+#include "runtime/base/reader.h"
 #include "runtime/base/str_cat.h"
 #include "runtime/format/container.h"
 #include "runtime/vulkan/shader_registry.h"
@@ -22,35 +21,11 @@ Status os_error(const std::string& path, const char* what) {
   return io_error(str_cat(path, ": ", what, ": ", std::strerror(errno)));
 }
 
-/// A file descriptor that is closed at the end.
-struct File {
-  explicit File(int descriptor) : fd(descriptor) {}
-  ~File() {
-    if (fd >= 0) close(fd);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  const int fd;
-};
-
-/// False with errno set, 0 where the file ends.
-bool read_all(int fd, uint8_t* to, size_t size) {
-  while (size != 0) {
-    const ssize_t n = read(fd, to, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n == 0) errno = 0;
-    if (n <= 0) return false;
-    to += n;
-    size -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
-bool write_all(int fd, Bytes bytes) {
+bool write_all(int fd, uint64_t offset, Bytes bytes) {
   while (!bytes.empty()) {
-    const ssize_t n = write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
+    const int64_t n = os::write_at(fd, offset, bytes.data(), bytes.size());
     if (n < 0) return false;
+    offset += static_cast<uint64_t>(n);
     bytes = bytes.subspan(static_cast<size_t>(n));
   }
   return true;
@@ -94,20 +69,17 @@ PipelineFile::PipelineFile(const std::string& directory, const DeviceInfo& info)
 }
 
 Result<std::vector<uint8_t>> PipelineFile::load() const {
-  // A pipe or a device must not make anyone wait.
-  const File file(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.fd < 0 && errno == ENOENT) return Status(StatusCode::kNotFound, str_cat(path_, ": there is none yet"));
-  if (file.fd < 0) return os_error(path_, "open");
-  struct stat info;
-  if (fstat(file.fd, &info) != 0) return os_error(path_, "fstat");
-  if (!S_ISREG(info.st_mode)) return io_error(str_cat(path_, ": not a regular file"));
-  const uint64_t size = static_cast<uint64_t>(info.st_size);
+  os::FileStatus info;
+  if (!os::status_of(path_, &info) && errno == ENOENT)
+    return Status(StatusCode::kNotFound, str_cat(path_, ": there is none yet"));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> file, open_file_reader(path_));
+  const uint64_t size = file->size();
   if (size < kFileHeaderBytes) return corrupt(str_cat(path_, ": ", size, " bytes are less than a header"));
   if (size - kFileHeaderBytes > kMaxDataBytes) return corrupt(str_cat(path_, ": ", size, " bytes are too many"));
 
   // A copy: what is checked must not change afterwards.
   std::vector<uint8_t> bytes(static_cast<size_t>(size));
-  if (!read_all(file.fd, bytes.data(), bytes.size())) return os_error(path_, "read");
+  NWC_TRY(file->read(0, bytes));
   if (!std::equal(std::begin(kPipelineMagic), std::end(kPipelineMagic), bytes.begin())) {
     return corrupt(str_cat(path_, ": not a file of compiled pipelines"));
   }
@@ -134,17 +106,18 @@ Status PipelineFile::store(Bytes data) const {
   header.write<uint64_t>(data.size());
   header.write(crc32(data));
 
-  if (mkdir(directory_.c_str(), 0700) != 0 && errno != EEXIST) return os_error(directory_, "mkdir");
-  std::string temporary = path_ + ".XXXXXX";
+  if (!os::make_folder(directory_, true) && errno != EEXIST) return os_error(directory_, "mkdir");
+  // Where it is there, another thread is writing the same in this second.
+  const std::string temporary = str_cat(path_, ".", os::process_id(), "-", std::time(nullptr));
+  const int fd = os::create_new(temporary, true);
+  if (fd < 0) return os_error(temporary, "create");
+  // Not synchronized: after a crash the CRC-32 tells.
   Status status;
-  {
-    const File file(mkstemp(temporary.data()));
-    if (file.fd < 0) return os_error(temporary, "create");
-    // Not synchronized: after a crash the CRC-32 tells.
-    if (!write_all(file.fd, header.bytes()) || !write_all(file.fd, data)) status = os_error(temporary, "write");
-  }
-  if (status.ok() && rename(temporary.c_str(), path_.c_str()) != 0) status = os_error(path_, "rename");
-  if (!status.ok()) unlink(temporary.c_str());
+  if (!write_all(fd, 0, header.bytes()) || !write_all(fd, header.bytes().size(), data))
+    status = os_error(temporary, "write");
+  os::close_file(fd);
+  if (status.ok() && !os::rename_over(temporary, path_)) status = os_error(path_, "rename");
+  if (!status.ok()) os::remove_file(temporary);
   return status;
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/capi/c_api_fixture.h"
+#include "tests/data/temp_dir.h"
 
 namespace nwc::test {
 namespace {
@@ -241,14 +242,12 @@ TEST_F(CApi, VulkanGivesTheSameWeights) {
   }
   nwc_decoder_params p = zeroed<nwc_decoder_params>();
   p.backend = NWC_BACKEND_VULKAN;
-  std::string cache = (std::filesystem::temp_directory_path() / "nwc-c-api-XXXXXX").string();
-  ASSERT_NE(mkdtemp(cache.data()), nullptr);
-  p.cache_directory = cache.c_str();
+  const test::TempDir cache;
+  p.cache_directory = cache.path().c_str();
   Decoder d;
   Detail detail;
   ASSERT_EQ(nwc_decoder_create(model, &p, &detail.detail, &d.p), NWC_STATUS_OK) << detail.text;
-  EXPECT_FALSE(std::filesystem::is_empty(cache)) << "compiled kernels";
-  std::filesystem::remove_all(cache);
+  EXPECT_FALSE(std::filesystem::is_empty(cache.path())) << "compiled kernels";
   p.cache_directory = nullptr;
   EXPECT_EQ(nwc_decoder_backend(d), static_cast<uint32_t>(NWC_BACKEND_VULKAN));
   EXPECT_EQ(std::string(nwc_decoder_name(d)).rfind("vulkan", 0), 0u);

@@ -13,6 +13,13 @@
 namespace nwc::test {
 namespace {
 
+#if defined(_WIN32)
+constexpr int kReadBytes = O_RDONLY | O_BINARY;
+int pipe(int* ends) { return _pipe(ends, 4096, O_BINARY); }
+#else
+constexpr int kReadBytes = O_RDONLY;
+#endif
+
 TEST(CApiOpen, ErrorsSayWhatAndWhereAndLeaveTheResultAlone) {
   nwc_model* const before = reinterpret_cast<nwc_model*>(uintptr_t{1});
   nwc_model* model = before;
@@ -104,7 +111,7 @@ TEST_F(CApi, ADescriptorWithAnOffsetGivesWhatThePathGives) {
     package << "and what follows";
   }
   const uint64_t size = model_bytes().size(), all = kBefore + size + 16;
-  const int fd = open(path.c_str(), O_RDONLY);
+  const int fd = open(path.c_str(), kReadBytes);
   std::remove(path.c_str());
   ASSERT_GE(fd, 0);
   Detail d;

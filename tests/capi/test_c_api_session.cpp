@@ -14,6 +14,7 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -306,11 +307,13 @@ struct CountingAllocator {
   std::mutex mutex;
   std::map<void*, size_t> pieces;
   size_t bytes = 0, most = 0, calls = 0, fail_at = SIZE_MAX, skew = 0;
+  std::align_val_t aligned{};  // the same in every call
   static void* allocate(void* user, size_t size, size_t alignment) {
     auto& self = *static_cast<CountingAllocator*>(user);
     const std::lock_guard lock(self.mutex);
     if (self.calls++ == self.fail_at) return nullptr;
-    void* const p = static_cast<char*>(std::aligned_alloc(alignment, size + alignment)) + self.skew;
+    self.aligned = std::align_val_t{alignment};
+    void* const p = static_cast<char*>(::operator new(size + alignment, self.aligned)) + self.skew;
     self.pieces[p] = size;
     self.bytes += size;
     self.most = std::max(self.most, self.bytes);
@@ -324,7 +327,7 @@ struct CountingAllocator {
     EXPECT_EQ(found->second, size);
     self.bytes -= size;
     self.pieces.erase(found);
-    std::free(static_cast<char*>(p) - self.skew);
+    ::operator delete(static_cast<char*>(p) - self.skew, self.aligned);
   }
   nwc_allocator functions() { return {this, allocate, release}; }
 };

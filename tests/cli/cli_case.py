@@ -11,6 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/gutenlm-2.6m"
 NWC = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/release/bin/nwc").resolve()
 
+EMULATOR = os.environ.get("NWC_EMULATOR", "").split()  # runs the tool where it is another system's
+
 OK, FAILURE, USAGE, BAD_FILE, NO_DEVICE = range(5)
 
 
@@ -21,7 +23,7 @@ def nwc(*args, env=None, as_is=False, **options):
         args = (*args, "--calib", "none")
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True,
                "timeout": 300, **options}
-    return subprocess.run([NWC, *map(str, args)], env={**os.environ, **(env or {})}, **options)
+    return subprocess.run([*EMULATOR, NWC, *map(str, args)], env={**os.environ, **(env or {})}, **options)
 
 
 class CliCase(unittest.TestCase):

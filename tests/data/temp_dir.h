@@ -2,10 +2,10 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,8 +15,10 @@ namespace nwc::test {
 class TempDir {
  public:
   TempDir() {
-    std::string pattern = ::testing::TempDir() + "nwc-test-XXXXXX";
-    path_ = mkdtemp(pattern.data());
+    std::random_device random;
+    do {
+      path_ = ::testing::TempDir() + "nwc-test-" + std::to_string(random());
+    } while (!std::filesystem::create_directory(path_));
   }
   ~TempDir() {
     std::error_code ignored;

@@ -9,6 +9,7 @@
 #include "trainer/calib/calibration_run.h"
 #include "trainer/calib/hidden_store.h"
 #include "trainer/data/content_hash.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/output_path.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
@@ -61,7 +62,7 @@ Status report_effective_tokens(const std::string& folder, const CalibrationIndex
     const std::string& file = index.tensors[begin].file;
     while (end < index.tensors.size() && index.tensors[end].file == file) ++end;
     std::error_code error;
-    if (!std::filesystem::exists(folder + "/" + file, error)) continue;  // ends of an encoder have none
+    if (!std::filesystem::exists(fs_path(folder + "/" + file), error)) continue;  // ends of an encoder have none
     NWC_ASSIGN_OR_RETURN(
         const std::vector<double> tokens,
         read_effective_tokens(folder + "/" + file, std::span(index.tensors).subspan(begin, end - begin)));
@@ -277,12 +278,12 @@ Status enter_folder(const CalibrationInput& input, const CalibrationOptions& opt
     return {};
   }
   std::error_code error;
-  std::filesystem::create_directories(folder, error);
+  std::filesystem::create_directories(fs_path(folder), error);
   if (error) return io_error(folder + ": cannot create the folder: " + error.message());
   NWC_TRY(resolve_output(folder + "/calibration.json").status());  // not after a layer's worth of work
   if (!input.recipe.empty()) NWC_TRY(take_tokens(input, options, folder, prepared));
   // A result of something else: from here on the folder is ours, and it must not look finished before it is.
-  std::filesystem::remove(folder + "/calibration.json", error);
+  std::filesystem::remove(fs_path(folder + "/calibration.json"), error);
   HiddenStore::remove_left(folder);
   log.log(LogLevel::kInfo, "calibration: " + std::to_string(prepared->tokens.size()) + " tokens in sequences of " +
                                std::to_string(index.context) + ", into " + folder);
@@ -321,7 +322,7 @@ Result<std::unique_ptr<Calibration>> Calibration::run(const ModelSource& source,
   }
   NWC_TRY(share(ranks, &folder, &finished, &index.hash, &index.tokens, &prepared.tokens));
   std::error_code error;
-  if (!std::filesystem::is_directory(folder, error))
+  if (!std::filesystem::is_directory(fs_path(folder), error))
     return io_error(folder + " is not there: the calibration's folder has to be one that all ranks share");
   if (!finished) {
     NWC_TRY(run_calibration(prepared.graph, prepared.tokens, input.states, index, options, folder, ranks, runner,

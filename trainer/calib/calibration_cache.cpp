@@ -1,9 +1,5 @@
 #include "trainer/calib/calibration_cache.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -11,6 +7,9 @@
 #include <filesystem>
 #include <thread>
 #include <vector>
+
+#include "trainer/data/fs_path.h"
+#include "trainer/data/os_files.h"
 
 namespace nwc {
 namespace {
@@ -43,63 +42,67 @@ struct Unused {
 
 /// Removes the folder unless a process uses it.
 bool remove_unused(const fs::path& folder) {
-  const int fd = ::open((folder.string() + kLockFile).c_str(), O_RDWR | O_CLOEXEC);
+  const int fd = os::open_lock(folder.string() + kLockFile, false);
   if (fd < 0) return false;
-  const bool free = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
+  const bool free = os::try_lock(fd, os::Lock::kExclusive);
   std::error_code error;
   if (free) fs::remove_all(folder, error);
-  ::close(fd);
+  os::close_file(fd);
+  // Where a file that is open cannot be removed, the lock is the last to go.
+  if (free && error) fs::remove_all(folder, error);
   return free && !error;
 }
 
 }  // namespace
 
 CalibrationCache::~CalibrationCache() {
-  if (lock_ >= 0) ::close(lock_);
+  if (lock_ >= 0) os::close_file(lock_);
 }
 
 Result<std::string> CalibrationCache::enter(const std::string& hash, const Progress& progress) {
   folder_ = folder_of(hash);
   std::error_code error;
-  fs::create_directories(folder_, error);
+  fs::create_directories(fs_path(folder_), error);
   if (error) return io_error(folder_ + ": cannot create the folder: " + error.message());
   const std::string path = folder_ + kLockFile;
-  lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  lock_ = os::open_lock(path, true);
   if (lock_ < 0) return io_error(path + ": cannot be opened: " + std::strerror(errno));
   // Finished calibrations are only read. One that is to be made is made by one process.
-  while (::flock(lock_, (fs::exists(folder_ + "/calibration.json", error) ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK && errno != EINTR) return io_error(path + ": cannot be locked: " + std::strerror(errno));
+  while (!os::try_lock(
+      lock_, fs::exists(fs_path(folder_ + "/calibration.json"), error) ? os::Lock::kShared : os::Lock::kExclusive)) {
+    if (errno != EWOULDBLOCK) return io_error(path + ": cannot be locked: " + std::strerror(errno));
     if (!progress.report(0, 1)) return Status(StatusCode::kCancelled, "cancelled while another command calibrates");
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
-  fs::last_write_time(path, fs::file_time_type::clock::now(), error);
+  fs::last_write_time(fs_path(path), fs::file_time_type::clock::now(), error);
   return folder_;
 }
 
 void CalibrationCache::share() {
-  if (lock_ >= 0) (void)::flock(lock_, LOCK_SH);
+  if (lock_ >= 0) os::share_lock(lock_);
 }
 
-uint64_t CalibrationCache::folder_bytes() const { return folder_.empty() ? 0 : bytes_below(folder_); }
+uint64_t CalibrationCache::folder_bytes() const { return folder_.empty() ? 0 : bytes_below(fs_path(folder_)); }
 
 uint64_t CalibrationCache::room() const {
   std::error_code error;
-  fs::path at = fs::absolute(root_, error);
+  fs::path at = fs::absolute(fs_path(root_), error);
   while (!fs::exists(at, error) && at.has_relative_path()) at = at.parent_path();
   const fs::space_info space = fs::space(at, error);
   // Whoever cannot say how much there is has it.
-  return error ? UINT64_MAX : uint64_t{space.available} + (fs::exists(root_, error) ? bytes_below(root_) : 0);
+  return error ? UINT64_MAX
+               : uint64_t{space.available} + (fs::exists(fs_path(root_), error) ? bytes_below(fs_path(root_)) : 0);
 }
 
 void CalibrationCache::trim(const Logger& log) {
   std::vector<Unused> others;
   uint64_t sum = folder_bytes();
   std::error_code error;
-  for (fs::directory_iterator at(root_, error), end; !error && at != end; at.increment(error)) {
+  for (fs::directory_iterator at(fs_path(root_), error), end; !error && at != end; at.increment(error)) {
     const fs::path& folder = at->path();
-    if (!is_hash(folder.filename().string()) || folder == fs::path(folder_)) continue;
+    if (!is_hash(folder.filename().string()) || folder == fs_path(folder_)) continue;
     std::error_code missing;
-    const fs::file_time_type last_use = fs::last_write_time(folder.string() + kLockFile, missing);
+    const fs::file_time_type last_use = fs::last_write_time(fs_path(folder.string() + kLockFile), missing);
     if (missing) continue;  // none of ours
     others.push_back({folder, last_use, bytes_below(folder)});
     sum += others.back().bytes;

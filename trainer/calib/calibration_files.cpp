@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "trainer/data/atomic_file.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/json_checked.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
@@ -73,7 +74,7 @@ Status write_calibration_index(const std::string& folder, const CalibrationIndex
 Result<CalibrationIndex> read_calibration_index(const std::string& folder) {
   const std::string path = index_path(folder);
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) {
+  if (!std::filesystem::exists(fs_path(path), error)) {
     return Status(StatusCode::kNotFound, path + ": " + (error ? error.message() : "no such file"));
   }
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, open_file_reader(path));

@@ -3,8 +3,10 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "runtime/base/os.h"
 #include "runtime/base/reader.h"
 #include "trainer/data/atomic_file.h"
+#include "trainer/data/fs_path.h"
 
 namespace nwc {
 namespace {
@@ -18,7 +20,7 @@ uint64_t num_bytes(Eigen::Index rows, Eigen::Index cols) { return static_cast<ui
 
 HiddenStore::~HiddenStore() {
   for (size_t i = 0; i < entries_.size(); ++i) {
-    if (entries_[i].values.size() == 0) std::remove(path(i).c_str());
+    if (entries_[i].values.size() == 0) os::remove_file(path(i));
   }
 }
 
@@ -29,10 +31,10 @@ std::string HiddenStore::path(size_t boundary) const {
 void HiddenStore::remove_left(const std::string& folder) {
   namespace fs = std::filesystem;
   std::error_code error;
-  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    const std::string path = at->path().string();
+  for (fs::directory_iterator at(fs_path(folder), error), end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename().string();
     std::error_code ignored;
-    if (path.starts_with(folder + kPrefix) && path.ends_with(kSuffix)) fs::remove(path, ignored);
+    if (("/" + name).starts_with(kPrefix) && name.ends_with(kSuffix)) fs::remove(at->path(), ignored);
   }
 }
 

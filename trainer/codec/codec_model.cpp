@@ -2,10 +2,10 @@
 
 #include <cassert>
 #include <cmath>
-#include <filesystem>
 
 #include "trainer/codec/analysis_record.h"
 #include "trainer/codec/container_write.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/nn/mlp.h"
 
 namespace nwc {
@@ -99,7 +99,7 @@ Status parse_analysis(Bytes section, uint64_t file_offset, CodecModel* model) {
 
 Result<CodecModel> read_codec_sections(const Container& container, const std::string& path) {
   CodecModel model;
-  model.name = std::filesystem::path(path).stem().string();
+  model.name = fs_path(path).stem().string();
   const auto offset_of = [&](SectionType type) {
     const SectionEntry* entry = container.find(type);
     // Offsets in messages refer to the file only where the section is stored as it is.

@@ -1,14 +1,10 @@
 #include "trainer/data/atomic_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
-#include <climits>
 #include <cstdio>
 #include <cstring>
 
+#include "trainer/data/os_files.h"
 #include "trainer/data/output_path.h"
 
 namespace nwc {
@@ -21,10 +17,9 @@ Status os_error(const std::string& path, const char* action) {
 }  // namespace
 
 std::string temporary_name(const std::string& path, int attempt) {
-  const std::string suffix = ".partial-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
-  const size_t begin = path.rfind('/') == std::string::npos ? 0 : path.rfind('/') + 1;
-  const long known = pathconf(begin == 0 ? "." : path.substr(0, begin).c_str(), _PC_NAME_MAX);
-  const size_t longest = known > 0 ? static_cast<size_t>(known) : NAME_MAX;
+  const std::string suffix = ".partial-" + std::to_string(os::process_id()) + "-" + std::to_string(attempt);
+  const size_t begin = os::name_begin(path);
+  const size_t longest = os::longest_name(begin == 0 ? "." : path.substr(0, begin));
   if (path.size() - begin + suffix.size() <= longest || suffix.size() >= longest) return path + suffix;
   size_t end = begin + longest - suffix.size();
   // Not within a character: some file systems take UTF-8 only.
@@ -32,14 +27,9 @@ std::string temporary_name(const std::string& path, int attempt) {
   return path.substr(0, end) + suffix;
 }
 
-// Some file systems cannot sync a directory; that is not an error.
 void sync_directory_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  (void)fsync(fd);
-  close(fd);
+  const size_t begin = os::name_begin(path);
+  os::sync_folder(begin == 0 ? "." : path.substr(0, begin));
 }
 
 Result<AtomicFile> AtomicFile::create(const std::string& path) {
@@ -48,15 +38,12 @@ Result<AtomicFile> AtomicFile::create(const std::string& path) {
   constexpr int kAttempts = 1000;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     std::string temporary = temporary_name(target, attempt);
-    const int fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const int fd = os::create_new(temporary);
     if (fd < 0 && errno == EEXIST) continue;
     if (fd < 0) return os_error(path, "no file can be made in its folder");
-    struct stat old;
-    // Where owner and permissions cannot be handed on, the file does without. The owner first: it resets the others.
-    if (stat(target.c_str(), &old) == 0) {
-      (void)!fchown(fd, old.st_uid, old.st_gid);
-      (void)!fchmod(fd, old.st_mode & 0777);
-    }
+    os::FileStatus old;
+    // Where owner and permissions cannot be handed on, the file does without.
+    if (os::status_of(target, &old)) os::hand_on(fd, old);
     return AtomicFile(std::move(target), std::move(temporary), fd);
   }
   return io_error(path + ": too many leftover .partial files beside it; remove them");
@@ -88,8 +75,8 @@ AtomicFile::~AtomicFile() { discard(); }
 
 void AtomicFile::discard() {
   if (fd_ < 0) return;
-  close(std::exchange(fd_, -1));
-  unlink(temporary_.c_str());
+  os::close_file(std::exchange(fd_, -1));
+  os::remove_file(temporary_);
   known_.forget();
 }
 
@@ -103,8 +90,7 @@ Status AtomicFile::overwrite(uint64_t offset, Bytes bytes) {
   assert(fd_ >= 0 && offset + bytes.size() <= size_);
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
+    const int64_t n = os::write_at(fd_, offset + done, bytes.data() + done, bytes.size() - done);
     if (n < 0) return os_error(path_, "write");
     done += static_cast<size_t>(n);
   }
@@ -114,9 +100,9 @@ Status AtomicFile::overwrite(uint64_t offset, Bytes bytes) {
 Status AtomicFile::commit() {
   assert(fd_ >= 0);
   Status status;
-  if (fsync(fd_) != 0) {
+  if (!os::flush(fd_)) {
     status = os_error(path_, "fsync");
-  } else if (rename(temporary_.c_str(), path_.c_str()) != 0) {
+  } else if (!os::rename_over(temporary_, path_)) {
     status = os_error(path_, "rename");
   }
   if (!status.ok()) {
@@ -124,7 +110,7 @@ Status AtomicFile::commit() {
     return status;
   }
   known_.forget();
-  close(std::exchange(fd_, -1));
+  os::close_file(std::exchange(fd_, -1));
   sync_directory_of(path_);
   return {};
 }

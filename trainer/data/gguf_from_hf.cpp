@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/os.h"
 #include "trainer/data/json_checked.h"
 
 namespace nwc {
@@ -83,8 +84,8 @@ void add_gguf_extras(const SourceRecord& source, const TokenizerRecord& tokenize
   const Json tokens = load_object(source, "tokenizer_config.json", notes);
   std::string title;
   if (!get_field(config, "_name_or_path", &title).ok() || title.empty()) title = name;
-  while (!title.empty() && title.back() == '/') title.pop_back();
-  title = title.substr(title.rfind('/') == title.npos ? 0 : title.rfind('/') + 1);
+  while (!title.empty() && os::name_begin(title) == title.size()) title.pop_back();
+  title = title.substr(os::name_begin(title));
   if (!title.empty()) metadata->add_string("general.name", title);
   const SourceFile* card = source.find("README.md");
   if (const std::string license = card == nullptr ? "" : license_of(text_of(*card)); !license.empty()) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "trainer/data/fs_path.h"
+
 namespace nwc {
 namespace {
 
@@ -12,11 +14,11 @@ constexpr uint64_t kMaxFileBytes = 256u << 20;
 
 }  // namespace
 
-std::string HfFolder::file(const std::string& name) const { return (fs::path(path_) / name).string(); }
+std::string HfFolder::file(const std::string& name) const { return (fs_path(path_) / fs_path(name)).string(); }
 
 bool HfFolder::has(const std::string& name) const {
   std::error_code error;
-  return fs::is_regular_file(file(name), error);
+  return fs::is_regular_file(fs_path(file(name)), error);
 }
 
 Result<std::vector<uint8_t>> HfFolder::load(const std::string& name) const {
@@ -30,7 +32,7 @@ Result<std::vector<uint8_t>> HfFolder::load(const std::string& name) const {
 std::vector<std::string> HfFolder::list(const std::string& suffix) const {
   std::vector<std::string> names;
   std::error_code error;
-  for (fs::directory_iterator it(path_, error), end; !error && it != end; it.increment(error)) {
+  for (fs::directory_iterator it(fs_path(path_), error), end; !error && it != end; it.increment(error)) {
     std::string name = it->path().filename().string();
     if (name.ends_with(suffix)) names.push_back(std::move(name));
   }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "trainer/data/fs_path.h"
 #include "trainer/data/json_checked.h"
 #include "trainer/data/tensor_limits.h"
 
@@ -18,10 +19,10 @@ using FileOf = std::map<std::string, std::string>;  // tensor -> file
 
 bool stays_inside(const std::string& name) {
   if (name.empty() || name.front() == '/' || name.find_first_of(std::string("\\\0", 2)) != name.npos) return false;
-  for (const std::filesystem::path& part : std::filesystem::path(name)) {
+  for (const std::filesystem::path& part : fs_path(name)) {
     if (part == "..") return false;
   }
-  return std::filesystem::path(name).has_filename() && name != ".";
+  return fs_path(name).has_filename() && name != ".";
 }
 
 // errors: kUnrecognized (no index: the text has another form), kCorrupt (a path that leads outside)

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "runtime/base/reader.h"
+#include "trainer/data/fs_path.h"
 
 namespace nwc {
 namespace {
@@ -69,7 +70,7 @@ Result<std::vector<uint8_t>> read_file(const std::string& path) {
 Result<SourceFiles> collect_hf_files(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+  for (fs::directory_iterator it(fs_path(folder), error), end; !error && it != end; it.increment(error)) {
     std::error_code ignored;
     const std::string name = it->path().filename().string();
     if (belongs(name) && it->is_regular_file(ignored)) names.push_back(name);
@@ -78,8 +79,8 @@ Result<SourceFiles> collect_hf_files(const std::string& folder) {
   std::sort(names.begin(), names.end());
   SourceFiles files;
   for (const std::string& name : names) {
-    const std::string path = (fs::path(folder) / name).string();
-    const uint64_t size = fs::file_size(path, error);
+    const std::string path = (fs_path(folder) / fs_path(name)).string();
+    const uint64_t size = fs::file_size(fs_path(path), error);
     if (error) return io_error(path + ": " + error.message());
     if (is_text(name) && size > kMaxTextBytes) {
       files.left_out.push_back(name + " is not kept: it has more than 1 MiB");

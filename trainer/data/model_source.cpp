@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "trainer/data/fs_path.h"
 #include "trainer/data/gguf_source.h"
 #include "trainer/data/gguf_split.h"
 #include "trainer/data/hf_directory.h"
@@ -76,7 +77,7 @@ std::optional<size_t> ModelSource::find(const std::string& name) const {
 
 Result<std::unique_ptr<ModelSource>> open_model_source(const std::string& path) {
   std::error_code error;
-  const std::filesystem::file_status kind = std::filesystem::status(path, error);
+  const std::filesystem::file_status kind = std::filesystem::status(fs_path(path), error);
   if (!std::filesystem::exists(kind)) {
     return io_error(path + ": " + (error ? error.message() : "no such file or directory"));
   }

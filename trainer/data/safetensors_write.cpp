@@ -1,10 +1,10 @@
 #include <cstdio>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 
 #include "trainer/data/atomic_file.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
 
@@ -120,7 +120,7 @@ Status write_safetensors_shards(const std::string& path, std::span<const Safeten
     std::vector<SafetensorsTensor> of_shard;
     for (const size_t i : shards[s]) {
       of_shard.push_back(tensors[i]);
-      index["weight_map"][tensors[i].name] = std::filesystem::path(name).filename().string();
+      index["weight_map"][tensors[i].name] = fs_path(name).filename().string();
     }
     NWC_ASSIGN_OR_RETURN(AtomicFile file, write_uncommitted(name, of_shard, shards[s], metadata, produce));
     files.push_back(std::move(file));

@@ -1,15 +1,12 @@
 #include "trainer/data/scratch_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cassert>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
 #include "runtime/base/str_cat.h"
+#include "trainer/data/os_files.h"
 
 namespace nwc {
 namespace {
@@ -21,11 +18,8 @@ Status failed(const std::string& folder, const char* what, int error) {
 }  // namespace
 
 Result<ScratchFile> ScratchFile::create(const std::string& folder) {
-  std::string name = folder + "/.scratch-XXXXXX";
-  const int fd = mkstemp(name.data());
+  const int fd = os::create_scratch(folder);
   if (fd < 0) return failed(folder, "cannot be made", errno);
-  fcntl(fd, F_SETFD, FD_CLOEXEC);
-  unlink(name.c_str());
   return ScratchFile(folder, fd);
 }
 
@@ -40,13 +34,12 @@ ScratchFile& ScratchFile::operator=(ScratchFile&& other) noexcept {
 }
 
 ScratchFile::~ScratchFile() {
-  if (fd_ >= 0) close(fd_);
+  if (fd_ >= 0) os::close_file(fd_);
 }
 
 Status ScratchFile::append(Bytes bytes) {
   for (size_t done = 0; done < bytes.size();) {
-    const ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(size_ + done));
-    if (n < 0 && errno == EINTR) continue;
+    const int64_t n = os::write_at(fd_, size_ + done, bytes.data() + done, bytes.size() - done);
     if (n <= 0) return failed(folder_, "cannot be written", n < 0 ? errno : ENOSPC);
     done += static_cast<size_t>(n);
   }
@@ -57,8 +50,7 @@ Status ScratchFile::append(Bytes bytes) {
 Status ScratchFile::read(uint64_t offset, MutableBytes out) const {
   assert(offset <= size_ && out.size() <= size_ - offset);
   for (size_t done = 0; done < out.size();) {
-    const ssize_t n = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
+    const int64_t n = os::read_at(fd_, offset + done, out.data() + done, out.size() - done);
     if (n <= 0) return failed(folder_, "cannot be read", n < 0 ? errno : EIO);
     done += static_cast<size_t>(n);
   }

@@ -1,15 +1,12 @@
 #include "trainer/data/temporaries.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <utility>
+
+#include "trainer/data/os_files.h"
 
 namespace nwc {
 namespace {
@@ -19,32 +16,9 @@ struct Slot {
   enum State : int { kFree, kFilling, kUsed };
   std::atomic<int> state = kFree;
   Temporary::Kind kind = Temporary::kFile;
-  char path[PATH_MAX] = "";
+  char path[os::kMostPathBytes] = "";
 };
 std::array<Slot, 16> g_slots;
-
-// Not opendir(), which allocates: the signal may have come in the middle of an allocation.
-void remove_files_in(const char* folder) {
-  const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) return;
-  alignas(dirent64) char entries[4096];
-  for (ssize_t size = 0; (size = getdents64(fd, entries, sizeof entries)) > 0;) {
-    for (ssize_t at = 0; at < size;) {
-      const auto* entry = reinterpret_cast<const dirent64*>(entries + at);
-      unlinkat(fd, entry->d_name, 0);  // fails for "." and ".."
-      at += entry->d_reclen;
-    }
-  }
-  close(fd);
-}
-
-void remove_folder(const char* folder) {
-  // Another thread may be adding files, and some file systems pass over names while others are removed.
-  constexpr int kPasses = 100;
-  for (int pass = 0; pass < kPasses && rmdir(folder) != 0 && (errno == ENOTEMPTY || errno == EEXIST); ++pass) {
-    remove_files_in(folder);
-  }
-}
 
 }  // namespace
 
@@ -80,9 +54,9 @@ void remove_temporaries() {
   for (const Slot& slot : g_slots) {
     if (slot.state != Slot::kUsed) continue;
     if (slot.kind == Temporary::kFolder) {
-      remove_folder(slot.path);
+      os::remove_folder_at_once(slot.path);
     } else {
-      unlink(slot.path);
+      os::remove_file_at_once(slot.path);
     }
   }
   errno = reason;

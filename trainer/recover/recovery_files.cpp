@@ -7,6 +7,7 @@
 #include <span>
 
 #include "runtime/format/container.h"
+#include "trainer/data/fs_path.h"
 #include "trainer/data/safetensors.h"
 #include "trainer/data/tensor_limits.h"
 
@@ -90,7 +91,7 @@ bool RecoveryFiles::take(const std::string& hash, uint32_t layer, const ModelGra
   used_.insert(hash);
   const std::string file = path(hash, layer);
   std::error_code error;
-  if (!std::filesystem::exists(file, error)) return false;
+  if (!std::filesystem::exists(fs_path(file), error)) return false;
   const Status status = read_block(file, hash, layer, graph, weights);
   if (!status.ok()) {
     log.log(LogLevel::kWarning,
@@ -106,7 +107,7 @@ void RecoveryFiles::keep(const std::string& hash, uint32_t layer, const ModelGra
   used_.insert(hash);
   const auto write = [&]() -> Status {
     std::error_code error;
-    std::filesystem::create_directories(folder_ + "/" + hash, error);
+    std::filesystem::create_directories(fs_path(folder_ + "/" + hash), error);
     if (error) return io_error(folder_ + "/" + hash + ": cannot create the folder: " + error.message());
     const std::vector<BlockTensor> tensors = tensors_of(graph, layer, &weights);
     std::vector<SafetensorsTensor> headers(tensors.size());
@@ -130,7 +131,7 @@ void RecoveryFiles::keep(const std::string& hash, uint32_t layer, const ModelGra
 void RecoveryFiles::remove(const Logger& log) {
   std::error_code ignored;
   for (const std::string& hash : used_) {
-    const std::filesystem::path folder = folder_ + "/" + hash;
+    const std::filesystem::path folder = fs_path(folder_ + "/" + hash);
     std::vector<std::filesystem::path> files;
     for (std::filesystem::directory_iterator at(folder, ignored), end; at != end; at.increment(ignored)) {
       // What an AtomicFile left when the process was killed begins like its file.
@@ -139,7 +140,8 @@ void RecoveryFiles::remove(const Logger& log) {
     for (const std::filesystem::path& file : files) std::filesystem::remove(file, ignored);
     std::filesystem::remove(folder, ignored);
   }
-  if (!used_.empty() && std::filesystem::is_directory(folder_, ignored) && !std::filesystem::remove(folder_, ignored)) {
+  if (!used_.empty() && std::filesystem::is_directory(fs_path(folder_), ignored) &&
+      !std::filesystem::remove(fs_path(folder_), ignored)) {
     log.log(LogLevel::kInfo, folder_ +
                                  " still holds what other interrupted runs have done; delete it unless they are "
                                  "to go on");

@@ -5,6 +5,9 @@
 #include <cstring>
 #include <filesystem>
 
+#include "runtime/base/os.h"
+#include "trainer/data/fs_path.h"
+
 namespace nwc {
 namespace {
 
@@ -16,7 +19,7 @@ std::string number(double v) {
 
 /// The result is the file or folder name of a source, without its path.
 std::string base_name(const std::string& path) {
-  const std::filesystem::path p = std::filesystem::path(path).lexically_normal();
+  const std::filesystem::path p = fs_path(path).lexically_normal();
   return (p.has_filename() ? p : p.parent_path()).filename().string();
 }
 
@@ -25,7 +28,7 @@ std::string base_name(const std::string& path) {
 Result<TrainLog> TrainLog::open(const std::string& path, bool append) {
   TrainLog log;
   if (path.empty()) return log;
-  log.file_.reset(std::fopen(path.c_str(), append ? "ab" : "wb"));
+  log.file_.reset(os::open_stream(path, append ? "ab" : "wb"));
   if (log.file_ == nullptr) return io_error(path + ": cannot be opened for writing: " + std::strerror(errno));
   return log;
 }

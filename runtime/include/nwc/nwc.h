@@ -46,7 +46,9 @@
 extern "C" {
 #endif
 
-#if defined(__GNUC__)
+#if defined(_WIN32) && defined(NWC_EXPORTS)
+#define NWC_API __declspec(dllexport)
+#elif defined(__GNUC__)
 #define NWC_API __attribute__((visibility("default")))
 #else
 #define NWC_API

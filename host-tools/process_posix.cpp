@@ -1,13 +1,14 @@
-#include "host-tools/process.h"
-
+// The process on Linux and macOS.
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
+#include "host-tools/process.h"
 #include "trainer/data/temporaries.h"
 
 namespace nwc::cli {
@@ -50,13 +51,16 @@ bool install_handlers() {
   return true;
 }
 
-Status stdout_error(int reason) {
-  return io_error(std::string("stdout: ") + (reason != 0 ? std::strerror(reason) : "cannot be written"));
+/// "VmRSS:     1234 kB" -> bytes, if the line begins with `key`.
+bool read_kib(const std::string& line, const char* key, uint64_t* bytes) {
+  if (!line.starts_with(key)) return false;
+  *bytes = 1024 * std::strtoull(line.c_str() + std::string(key).size(), nullptr, 10);
+  return true;
 }
 
 }  // namespace
 
-void prepare_process() {
+void prepare_process(int*, char***) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   for (int fd = 0; fd <= 2; ++fd) {
@@ -75,16 +79,30 @@ void clear_interrupt() {
   if (g_interrupted == SIGINT) g_interrupted = 0;
 }
 
-Status write_stdout(std::string_view text) {
-  errno = 0;
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) return stdout_error(errno);
-  return flush_stdout();
+bool is_terminal(Stream stream) { return isatty(static_cast<int>(stream)) != 0; }
+
+std::string program_path() {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", error);
+  return error ? std::string() : path.string();
 }
 
-Status flush_stdout() {
-  errno = 0;
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return stdout_error(errno);
-  return {};
+std::string user_cache_root() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache == '/') return cache;
+  const char* home = std::getenv("HOME");
+  if (home != nullptr && *home == '/') return (std::filesystem::path(home) / ".cache").string();
+  return "";
+}
+
+ProcessMemory process_memory() {
+  ProcessMemory out;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    (void)read_kib(line, "VmRSS:", &out.resident);
+    (void)read_kib(line, "VmHWM:", &out.peak);
+  }
+  return out;
 }
 
 }  // namespace nwc::cli
