@@ -1,10 +1,48 @@
 #include "integrations/llama.cpp/gguf_stream.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <utility>
 
 #include "runtime/base/cpu_features.h"
 
 namespace nwc {
+namespace {
+
+constexpr uint64_t kMostAheadBytes = 256u << 20;
+constexpr size_t kPage = 1u << 16;  ///< a multiple of every system's
+
+}  // namespace
+
+PageArena::~PageArena() {
+  if (begin_ != nullptr) munmap(begin_, size_);
+}
+
+bool PageArena::reserve(size_t size) {
+  if (begin_ != nullptr) munmap(begin_, size_);
+  begin_ = nullptr;
+  taken_ = 0;
+  void* const p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return false;
+#if defined(MADV_HUGEPAGE)
+  (void)madvise(p, size, MADV_HUGEPAGE);
+#endif
+  begin_ = static_cast<uint8_t*>(p);
+  size_ = size;
+  return true;
+}
+
+MutableBytes PageArena::take(size_t size) {
+  const size_t whole = (size + kPage - 1) / kPage * kPage;
+  if (whole > size_ - taken_) return {};
+  taken_ += whole;
+  return {begin_ + taken_ - whole, size};
+}
+
+void PageArena::give_back(MutableBytes bytes) {
+  if (!bytes.empty()) (void)madvise(bytes.data(), bytes.size(), MADV_DONTNEED);
+}
 
 Result<std::unique_ptr<GgufStream>> GgufStream::open(const std::string& path, const GgufFileType* type,
                                                      uint32_t threads) {
@@ -32,6 +70,43 @@ Result<std::unique_ptr<GgufStream>> GgufStream::open(const std::string& path, co
   return stream;
 }
 
+GgufStream::~GgufStream() { end_ahead(); }
+
+void GgufStream::begin() {
+  end_ahead();
+  ahead_.clear();
+  if (sizes_.empty() || !arena_.reserve(std::max<uint64_t>(kMostAheadBytes, sizes_[0] + kPage))) return;
+  try {
+    ahead_.reserve(sizes_.size());
+    beginner_ = std::thread([this] { decode_ahead(); });
+  } catch (const std::exception&) {  // no memory, no thread: they are decoded when they are read
+  }
+}
+
+void GgufStream::decode_ahead() {
+  while (ahead_.size() < sizes_.size() && !wanted_) {
+    const MutableBytes out = arena_.take(sizes_[ahead_.size()]);
+    if (out.empty() && sizes_[ahead_.size()] != 0) return;
+    try {
+      if (!make(ahead_.size(), out).ok()) return;  // whoever reads it finds the error, too
+      ahead_.push_back(out);
+    } catch (const std::exception&) {
+      return;
+    }
+  }
+}
+
+void GgufStream::end_ahead() {
+  wanted_ = true;
+  if (beginner_.joinable()) beginner_.join();
+  wanted_ = false;
+}
+
+MutableBytes GgufStream::ahead(size_t tensor) {
+  end_ahead();
+  return tensor < ahead_.size() ? ahead_[tensor] : MutableBytes();
+}
+
 Status GgufStream::make(size_t tensor, MutableBytes out) {
   return tensors_->make(tensor, out).with_context("tensor \"" + plan_.tensors[tensor].name + "\"");
 }
@@ -47,11 +122,11 @@ uint64_t GgufStream::part_end(uint64_t offset) const {
   return next == begins_.end() ? size_ : *next;
 }
 
-bool GgufStream::ready(uint64_t offset) const {
+bool GgufStream::ready(uint64_t offset) {
   if (offset < header_.size() || begins_.empty()) return true;
   const size_t tensor = tensor_at(offset);
   const uint64_t at = offset - begins_[tensor];
-  return at == 0 || at >= sizes_[tensor] || kept_tensor_ == tensor;
+  return at == 0 || at >= sizes_[tensor] || kept_tensor_ == tensor || !ahead(tensor).empty();
 }
 
 Status GgufStream::read(uint64_t offset, MutableBytes out) {
@@ -67,6 +142,10 @@ Status GgufStream::read(uint64_t offset, MutableBytes out) {
       if (at >= size) {
         count = std::min<uint64_t>(out.size(), part_end(offset) - offset);
         std::fill_n(out.begin(), count, uint8_t{0});
+      } else if (const MutableBytes made = ahead(tensor); !made.empty()) {
+        count = std::min<uint64_t>(out.size(), size - at);
+        std::copy_n(made.begin() + static_cast<ptrdiff_t>(at), count, out.begin());
+        if (at + count == size) PageArena::give_back(std::exchange(ahead_[tensor], {}));
       } else if (at == 0 && out.size() >= size) {
         count = size;
         NWC_TRY(make(tensor, out.first(size)));

@@ -117,6 +117,7 @@ Result<llama_model*> load(const char* path, const nwc_llama_options* given, cons
     return invalid_argument("no type \"" + name + "\"; choose f16, bf16, f32, q8_0, q6_k, q5_k_m or q4_k_m");
   NWC_ASSIGN_OR_RETURN(const LlamaLibrary library, find_llama_library(options.library));
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<GgufStream> stream, GgufStream::open(path, type, options.threads));
+  stream->begin();  // llama.cpp reads the vocabulary before any tensor, on one thread
   Cookie cookie(*stream);
   FILE* file = fopencookie(&cookie, "rb", {read_cookie, nullptr, seek_cookie, nullptr});
   if (file == nullptr) return Status(StatusCode::kOutOfMemory, "no memory for a stream");

@@ -82,6 +82,29 @@ TEST(GgufStream, ReadsTensorsInAnyOrder) {
   EXPECT_EQ(stream->read(UINT64_MAX, bytes).code(), StatusCode::kInvalidArgument);
 }
 
+TEST(GgufStream, DecodesAheadWhateverIsReadFirst) {
+  const TempDir folder;
+  const std::string path = compress(kGguf, folder);
+  const std::string expected = written(path, "f16", folder);
+  {
+    const auto stream = open(path, "f16");
+    stream->begin();
+    stream->begin();
+    EXPECT_TRUE(read_in_pieces(*stream, expected.size()) == expected);
+    stream->begin();
+    EXPECT_TRUE(read_in_pieces(*stream, 4099) == expected) << "begun again";
+  }
+  {
+    const auto stream = open(path, "f16");
+    stream->begin();
+    std::vector<uint8_t> last(7);
+    ASSERT_TRUE(stream->read(expected.size() - 7, last).ok());
+    EXPECT_EQ(std::string(last.begin(), last.end()), expected.substr(expected.size() - 7));
+    EXPECT_TRUE(read_in_pieces(*stream, expected.size()) == expected);
+  }
+  open(path, "f16")->begin();  // and never read
+}
+
 TEST(GgufStream, KnowsItsParts) {
   const TempDir folder;
   const auto stream = open(compress(kGguf, folder), "f16");
@@ -110,8 +133,12 @@ TEST(GgufStream, SaysWhatIsWrong) {
   damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 1);
   const auto stream = open(folder.write("damaged.nwc", damaged), "f16");
   std::vector<uint8_t> all(stream->size());
-  const Status status = stream->read(0, all);
+  Status status = stream->read(0, all);
   EXPECT_FALSE(status.ok());
+  EXPECT_NE(status.message().find("tensor \""), std::string::npos) << status.message();
+  stream->begin();
+  status = stream->read(0, all);
+  EXPECT_FALSE(status.ok()) << "what fails ahead fails again";
   EXPECT_NE(status.message().find("tensor \""), std::string::npos) << status.message();
 }
 
