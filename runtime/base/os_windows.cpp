@@ -8,14 +8,12 @@
 #include <fcntl.h>
 #include <io.h>
 #include <process.h>
-#include <share.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cwchar>
 
 #include "runtime/base/os.h"
+#include "runtime/base/os_windows.h"
 
 namespace nwc::os {
 namespace {
@@ -43,25 +41,6 @@ void set_errno(DWORD error) {
   }
 }
 
-bool failed() {
-  set_errno(GetLastError());
-  return false;
-}
-
-/// Empty, with errno set, where the bytes are no UTF-8: no file has such a name.
-std::wstring wide(const std::string& path) {
-  const int size = static_cast<int>(std::min<size_t>(path.size(), 32767));  // longer than any path
-  const int length = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path.data(), size, nullptr, 0);
-  std::wstring out(static_cast<size_t>(length), L'\0');
-  if (length == 0 || MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path.data(), size, out.data(), length) == 0) {
-    errno = path.empty() ? ENOENT : EILSEQ;
-    out.clear();
-  }
-  return out;
-}
-
-HANDLE handle_of(int descriptor) { return reinterpret_cast<HANDLE>(_get_osfhandle(descriptor)); }
-
 bool status_of_handle(HANDLE handle, FileStatus* out) {
   const DWORD type = GetFileType(handle);
   if (type == FILE_TYPE_PIPE || type == FILE_TYPE_CHAR) {
@@ -88,13 +67,31 @@ OVERLAPPED position(uint64_t offset) {
 
 constexpr size_t kMostAtOnce = 1u << 30;  // of a read or write, whose size has 32 bits
 
-/// Everybody may read, rename and remove the file meanwhile, as on other systems.
-int open_handle(const std::string& path, DWORD access, DWORD creation, int flags) {
+}  // namespace
+
+bool failed() {
+  set_errno(GetLastError());
+  return false;
+}
+
+std::wstring wide(const std::string& path) {
+  const int size = static_cast<int>(std::min<size_t>(path.size(), 32767));  // longer than any path
+  const int length = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path.data(), size, nullptr, 0);
+  std::wstring out(static_cast<size_t>(length), L'\0');
+  if (length == 0 || MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path.data(), size, out.data(), length) == 0) {
+    errno = path.empty() ? ENOENT : EILSEQ;
+    out.clear();
+  }
+  return out;
+}
+
+void* handle_of(int descriptor) { return reinterpret_cast<void*>(_get_osfhandle(descriptor)); }
+
+int open_handle(const std::string& path, uint32_t access, uint32_t creation, uint32_t attributes, int flags) {
   const std::wstring name = wide(path);
   if (name.empty()) return -1;
-  // FILE_FLAG_BACKUP_SEMANTICS: without it a folder could not be opened, and so not be named in the error.
   const HANDLE handle = CreateFileW(name.c_str(), access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
-                                    nullptr, creation, FILE_ATTRIBUTE_NORMAL | FILE_FLAG_BACKUP_SEMANTICS, nullptr);
+                                    nullptr, creation, attributes, nullptr);
   if (handle == INVALID_HANDLE_VALUE) {
     failed();
     return -1;
@@ -103,8 +100,6 @@ int open_handle(const std::string& path, DWORD access, DWORD creation, int flags
   if (descriptor < 0) CloseHandle(handle);
   return descriptor;
 }
-
-}  // namespace
 
 const char* kind_name(FileKind kind) {
   switch (kind) {
@@ -137,10 +132,13 @@ bool status_of(int descriptor, FileStatus* out) {
   return status_of_handle(handle, out);
 }
 
-int open_to_read(const std::string& path) { return open_handle(path, GENERIC_READ, OPEN_EXISTING, _O_RDONLY); }
+// FILE_FLAG_BACKUP_SEMANTICS: without it a folder could not be opened, and so not be named in the error.
+int open_to_read(const std::string& path) {
+  return open_handle(path, GENERIC_READ, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, _O_RDONLY);
+}
 
 int create_new(const std::string& path, bool) {
-  return open_handle(path, GENERIC_READ | GENERIC_WRITE, CREATE_NEW, _O_RDWR);
+  return open_handle(path, GENERIC_READ | GENERIC_WRITE, CREATE_NEW, FILE_FLAG_BACKUP_SEMANTICS, _O_RDWR);
 }
 
 std::FILE* open_stream(const std::string& path, const char* mode) {

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "runtime/base/os_windows.h"
 #include "trainer/data/os_files.h"
 
 namespace nwc::os {
@@ -17,32 +18,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::wstring wide(const char* path) {
-  wchar_t text[kMostPathBytes];
-  return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, text, kMostPathBytes) == 0 ? L"" : text;
-}
-
-HANDLE handle_of(int descriptor) { return reinterpret_cast<HANDLE>(_get_osfhandle(descriptor)); }
-
-int open_handle(const std::string& path, DWORD creation, DWORD attributes) {
-  const HANDLE handle =
-      CreateFileW(wide(path.c_str()).c_str(), GENERIC_READ | GENERIC_WRITE | DELETE,
-                  FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr, creation, attributes, nullptr);
-  if (handle == INVALID_HANDLE_VALUE) {
-    const DWORD error = GetLastError();
-    errno = error == ERROR_FILE_EXISTS                                       ? EEXIST
-            : error == ERROR_FILE_NOT_FOUND || error == ERROR_PATH_NOT_FOUND ? ENOENT
-                                                                             : EACCES;
-    return -1;
-  }
-  const int descriptor = _open_osfhandle(reinterpret_cast<intptr_t>(handle), _O_RDWR | _O_BINARY | _O_NOINHERIT);
-  if (descriptor < 0) CloseHandle(handle);
-  return descriptor;
-}
+constexpr DWORD kAccess = GENERIC_READ | GENERIC_WRITE | DELETE;
 
 /// Neither a file that may only be read, nor a folder that takes no file.
 bool writable(const std::string& path) {
-  const DWORD attributes = GetFileAttributesW(wide(path.c_str()).c_str());
+  const DWORD attributes = GetFileAttributesW(wide(path).c_str());
   errno = attributes == INVALID_FILE_ATTRIBUTES ? ENOENT : EACCES;
   const bool folder = (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0;  // its attribute "read-only" means nothing
   return attributes != INVALID_FILE_ATTRIBUTES && (folder || (attributes & FILE_ATTRIBUTE_READONLY) == 0);
@@ -63,7 +43,7 @@ bool follow_links(const std::string& path, std::string* target) {
   *target = path;
   constexpr int kMostLinks = 40;
   for (int links = 0; links < kMostLinks; ++links) {
-    const fs::path at(wide(target->c_str()));
+    const fs::path at(wide(*target));
     std::error_code error;
     if (!fs::is_symlink(fs::symlink_status(at, error))) return true;
     const fs::path next = fs::read_symlink(at, error);
@@ -88,14 +68,15 @@ int create_scratch(const std::string& folder) {
   constexpr int kAttempts = 1000;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const std::string name = folder + "/.scratch-" + std::to_string(process_id()) + "-" + std::to_string(attempt);
-    const int fd = open_handle(name, CREATE_NEW, FILE_ATTRIBUTE_TEMPORARY | FILE_FLAG_DELETE_ON_CLOSE);
+    const int fd =
+        open_handle(name, kAccess, CREATE_NEW, FILE_ATTRIBUTE_TEMPORARY | FILE_FLAG_DELETE_ON_CLOSE, _O_RDWR);
     if (fd >= 0 || errno != EEXIST) return fd;
   }
   return -1;
 }
 
 int open_lock(const std::string& path, bool create) {
-  return open_handle(path, create ? OPEN_ALWAYS : OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL);
+  return open_handle(path, kAccess, create ? OPEN_ALWAYS : OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, _O_RDWR);
 }
 
 bool try_lock(int descriptor, Lock lock) {
