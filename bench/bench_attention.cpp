@@ -137,24 +137,18 @@ void run_attention(const AttentionOptions& o) {
 
 }  // namespace
 
-void add_attention(CLI::App* app) {
+void add_attention(cli::CommandLine& line) {
   const auto o = std::make_shared<AttentionOptions>();
-  CLI::App* command = app->add_subcommand(
+  cli::Command command = line.add_command(
       "attention", "Attention of the last tokens to all positions, a layer at a time; weights are keys and values");
   o->add_to(command);
   o->backend.add_to(command);
-  command->add_option("--shape", o->shapes, "Heads x KV heads x numbers of a head")->capture_default_str();
-  command->add_option("--positions", o->positions, "Length of the context")
-      ->check(CLI::Range(1, 131072))
-      ->capture_default_str();
-  command->add_option("--tokens", o->tokens, "Tokens at a time")->check(CLI::Range(1, 1024))->capture_default_str();
-  command->add_option("--window", o->window, "Positions that a token sees; 0: all")
-      ->check(CLI::Range(0, 131072))
-      ->capture_default_str();
-  command->add_option("--kv", o->kv, "Numbers of keys and values")
-      ->check(CLI::IsMember({"f16", "f32"}))
-      ->capture_default_str();
-  command->callback([o] { run_attention(*o); });
+  command.add_option("--shape", o->shapes, "Heads x KV heads x numbers of a head").show_default();
+  command.add_option("--positions", o->positions, "Length of the context").range(1, 131072).show_default();
+  command.add_option("--tokens", o->tokens, "Tokens at a time").range(1, 1024).show_default();
+  command.add_option("--window", o->window, "Positions that a token sees; 0: all").range(0, 131072).show_default();
+  command.add_option("--kv", o->kv, "Numbers of keys and values").one_of({"f16", "f32"}).show_default();
+  command.on_run([o] { run_attention(*o); });
 }
 
 }  // namespace nwc::bench

@@ -1,10 +1,10 @@
-// The subcommands of nwc-bench. Each function adds a subcommand and its options; CLI11 runs it.
+// The subcommands of nwc-bench. Each function adds a command and its options.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <optional>
 
 #include "bench/synthetic_model.h"
+#include "host-tools/command_line.h"
 #include "nwc/nwc.h"
 #include "runtime/decoder/decoder.h"
 
@@ -17,15 +17,11 @@ struct CommonOptions {
   uint32_t threads = 1;
   std::string only;
 
-  void add_to(CLI::App* command) {
-    command->add_flag("--json", json, "Print records instead of a table");
-    command->add_option("--repeat", repeat, "Runs; the median counts")
-        ->check(CLI::Range(1, 1000))
-        ->capture_default_str();
-    command->add_option("--threads", threads, "With one, processor time is measured")
-        ->check(CLI::Range(1, 1024))
-        ->capture_default_str();
-    command->add_option("--only", only, "Only what contains this text in its line of the table");
+  void add_to(cli::Command command) {
+    command.add_flag("--json", json, "Print records instead of a table");
+    command.add_option("--repeat", repeat, "Runs; the median counts").range(1, 1000).show_default();
+    command.add_option("--threads", threads, "With one, processor time is measured").range(1, 1024).show_default();
+    command.add_option("--only", only, "Only what contains this text in its line of the table");
   }
 };
 
@@ -36,11 +32,11 @@ struct BackendOptions {
 
   bool cpu() const { return backend != "vulkan"; }
   bool vulkan() const { return backend != "cpu"; }
-  void add_to(CLI::App* command) {
-    command->add_option("--backend", backend, "What decodes: cpu, vulkan (any device, software too), all")
-        ->check(CLI::IsMember({"cpu", "vulkan", "all"}))
-        ->capture_default_str();
-    command->add_option("--device", device, "Part of the Vulkan device's name (default: the best one)");
+  void add_to(cli::Command command) {
+    command.add_option("--backend", backend, "What decodes: cpu, vulkan (any device, software too), all")
+        .one_of({"cpu", "vulkan", "all"})
+        .show_default();
+    command.add_option("--device", device, "Part of the Vulkan device's name (default: the best one)");
   }
 };
 
@@ -67,29 +63,29 @@ inline std::vector<std::string> weight_forms() {
   return names;
 }
 
-inline void add_preset_option(CLI::App* command, std::vector<std::string>* presets) {
-  command->add_option("--preset", *presets, "Synthesis networks")
-      ->check(CLI::IsMember({"identity", "linear", "small", "paper"}))
-      ->capture_default_str();
+inline void add_preset_option(cli::Command command, std::vector<std::string>* presets) {
+  command.add_option("--preset", *presets, "Synthesis networks")
+      .one_of({"identity", "linear", "small", "paper"})
+      .show_default();
 }
 
-inline void add_layer_options(CLI::App* command, SyntheticOptions* layer, std::vector<double>* bits) {
+inline void add_layer_options(cli::Command command, SyntheticOptions* layer, std::vector<double>* bits) {
   // Two row bands of the highest tiles; one cache line.
-  command->add_option("--rows", layer->rows)->check(CLI::Range(1024, 65536))->capture_default_str();
-  command->add_option("--cols", layer->cols)->check(CLI::Range(64, 65536))->capture_default_str();
-  command->add_option("--bits", *bits, "Bits per weight, about")->check(CLI::Range(1.0, 6.5))->capture_default_str();
+  command.add_option("--rows", layer->rows).range(1024, 65536).show_default();
+  command.add_option("--cols", layer->cols).range(64, 65536).show_default();
+  command.add_option("--bits", *bits, "Bits per weight, about").range(1.0, 6.5).show_default();
 }
 
-void add_decode(CLI::App* app);
-void add_fused(CLI::App* app);
-void add_attention(CLI::App* app);
-void add_load(CLI::App* app);
-void add_tokens(CLI::App* app);
-void add_encode(CLI::App* app);
-void add_scaling(CLI::App* app);
-void add_device(CLI::App* app);
-void add_model(CLI::App* app);
-void add_peer(CLI::App* app);
-void add_mixture(CLI::App* app);
+void add_decode(cli::CommandLine& line);
+void add_fused(cli::CommandLine& line);
+void add_attention(cli::CommandLine& line);
+void add_load(cli::CommandLine& line);
+void add_tokens(cli::CommandLine& line);
+void add_encode(cli::CommandLine& line);
+void add_scaling(cli::CommandLine& line);
+void add_device(cli::CommandLine& line);
+void add_model(cli::CommandLine& line);
+void add_peer(cli::CommandLine& line);
+void add_mixture(cli::CommandLine& line);
 
 }  // namespace nwc::bench

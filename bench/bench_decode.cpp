@@ -227,19 +227,19 @@ void run_decode(const DecodeOptions& o) {
 
 }  // namespace
 
-void add_decode(CLI::App* app) {
+void add_decode(cli::CommandLine& line) {
   const auto o = std::make_shared<DecodeOptions>();
-  CLI::App* command = app->add_subcommand("decode", "Whole tensors to f16, and what that consists of");
+  cli::Command command = line.add_command("decode", "Whole tensors to f16, and what that consists of");
   o->add_to(command);
   add_layer_options(command, &o->layer, &o->bits);
   add_preset_option(command, &o->presets);
   o->backend.add_to(command);
-  command->add_option("--tiles", o->tiles, "Tiles that a workgroup of a Vulkan device decodes, which share its tables")
-      ->check(CLI::Range(1, 4))
-      ->capture_default_str();
-  command->add_option("--file", o->file, "Measure the coded tensors of this model file, on the CPU");
-  command->add_option("--symbols", o->symbols, "Write the values of a layer, a byte each, to this file and end");
-  command->callback([o] { run_decode(*o); });
+  command.add_option("--tiles", o->tiles, "Tiles that a workgroup of a Vulkan device decodes, which share its tables")
+      .range(1, 4)
+      .show_default();
+  command.add_option("--file", o->file, "Measure the coded tensors of this model file, on the CPU");
+  command.add_option("--symbols", o->symbols, "Write the values of a layer, a byte each, to this file and end");
+  command.on_run([o] { run_decode(*o); });
 }
 
 }  // namespace nwc::bench

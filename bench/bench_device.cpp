@@ -37,14 +37,14 @@ void run_device(const DeviceOptions& o) {
 
 }  // namespace
 
-void add_device(CLI::App* app) {
+void add_device(cli::CommandLine& line) {
   const auto o = std::make_shared<DeviceOptions>();
-  CLI::App* command =
-      app->add_subcommand("device", "Vulkan's devices, their limits, and how decoders start on the best one, as JSON");
-  command->add_option("--device", o->device, "Part of the Vulkan device's name (default: the best one)");
-  command->add_flag("--list", o->list, "The devices alone");
+  cli::Command command =
+      line.add_command("device", "Vulkan's devices, their limits, and how decoders start on the best one, as JSON");
+  command.add_option("--device", o->device, "Part of the Vulkan device's name (default: the best one)");
+  command.add_flag("--list", o->list, "The devices alone");
   add_preset_option(command, &o->presets);
-  command->callback([o] { run_device(*o); });
+  command.on_run([o] { run_device(*o); });
 }
 
 }  // namespace nwc::bench

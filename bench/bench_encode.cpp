@@ -41,12 +41,12 @@ void run_encode(const EncodeOptions& o) {
 
 }  // namespace
 
-void add_encode(CLI::App* app) {
+void add_encode(cli::CommandLine& line) {
   const auto o = std::make_shared<EncodeOptions>();
-  CLI::App* command = app->add_subcommand("encode", "Coding of a square layer at 4 bits per weight");
+  cli::Command command = line.add_command("encode", "Coding of a square layer at 4 bits per weight");
   o->add_to(command);
-  command->add_option("--size", o->size, "Rows and columns")->check(CLI::Range(64, 16384))->capture_default_str();
-  command->callback([o] { run_encode(*o); });
+  command.add_option("--size", o->size, "Rows and columns").range(64, 16384).show_default();
+  command.on_run([o] { run_encode(*o); });
 }
 
 }  // namespace nwc::bench

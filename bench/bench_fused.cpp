@@ -152,18 +152,16 @@ void run_fused(const FusedOptions& o) {
 
 }  // namespace
 
-void add_fused(CLI::App* app) {
+void add_fused(cli::CommandLine& line) {
   const auto o = std::make_shared<FusedOptions>();
-  CLI::App* command = app->add_subcommand("fused", "Products from the payload against products with decoded weights");
+  cli::Command command = line.add_command("fused", "Products from the payload against products with decoded weights");
   o->add_to(command);
   add_layer_options(command, &o->layer, &o->bits);
   add_preset_option(command, &o->presets);
   o->backend.add_to(command);
-  command->add_option("--file", o->file, "Measure the coded tensors of this model file, on the CPU");
-  command->add_option("--batch", o->batches, "Vectors at a time")
-      ->check(CLI::Range(1u, kMaxFusedBatch))
-      ->capture_default_str();
-  command->callback([o] { run_fused(*o); });
+  command.add_option("--file", o->file, "Measure the coded tensors of this model file, on the CPU");
+  command.add_option("--batch", o->batches, "Vectors at a time").range(1u, kMaxFusedBatch).show_default();
+  command.on_run([o] { run_fused(*o); });
 }
 
 }  // namespace nwc::bench

@@ -198,15 +198,14 @@ void run_load(const LoadOptions& o) {
 
 }  // namespace
 
-void add_load(CLI::App* app) {
+void add_load(cli::CommandLine& line) {
   const auto o = std::make_shared<LoadOptions>();
-  CLI::App* command = app->add_subcommand("load", "Opening a model and decoding all of it against reading f16 weights");
+  cli::Command command = line.add_command("load", "Opening a model and decoding all of it against reading f16 weights");
   o->add_to(command);
   o->backend.add_to(command);
-  command->add_option("model", o->model, ".nwc file (default: synthetic, of 8 x 16 million weights)");
-  command->add_option("--folder", o->folder, "Where the uncompressed weights are written meanwhile")
-      ->capture_default_str();
-  command->callback([o] { run_load(*o); });
+  command.add_option("model", o->model, ".nwc file (default: synthetic, of 8 x 16 million weights)");
+  command.add_option("--folder", o->folder, "Where the uncompressed weights are written meanwhile").show_default();
+  command.on_run([o] { run_load(*o); });
 }
 
 }  // namespace nwc::bench

@@ -207,33 +207,23 @@ void run_mixture(const MixtureOptions& o) {
 
 }  // namespace
 
-void add_mixture(CLI::App* app) {
+void add_mixture(cli::CommandLine& line) {
   const auto o = std::make_shared<MixtureOptions>();
-  CLI::App* command = app->add_subcommand(
-      "mixture", "Tokens per second of a mixture of experts by memory budget, with cold page caches");
+  cli::Command command =
+      line.add_command("mixture", "Tokens per second of a mixture of experts by memory budget, with cold page caches");
   o->add_to(command);
-  command->add_option("model", o->model, ".nwc file, as `model --experts` writes it")
-      ->required()
-      ->check(CLI::ExistingFile);
-  command
-      ->add_option("--mapped", o->mapped, "The same model with --raw: experts in f16, mapped, within the same memory")
-      ->check(CLI::ExistingFile);
-  command->add_option("--shares", o->shares, "Budgets, in percent of what everything decoded takes")
-      ->capture_default_str();
-  command->add_option("--tokens", o->tokens, "Tokens that are timed")
-      ->check(CLI::Range(2, 4096))
-      ->capture_default_str();
-  command->add_option("--warm", o->warm, "Tokens before them, with which caches fill")
-      ->check(CLI::Range(8, 4096))
-      ->capture_default_str();
-  command->add_option("--context", o->context, "Tokens of the KV cache")->capture_default_str();
-  command->add_option("--weights", o->weights, "Form of decoded weights")
-      ->check(CLI::IsMember(weight_forms()))
-      ->capture_default_str();
-  command->add_option("--child", o->child)->group("");
-  command->add_option("--choices", o->choices)->group("");
-  command->add_option("--budget", o->budget)->group("");
-  command->callback([o] { run_mixture(*o); });
+  command.add_option("model", o->model, ".nwc file, as `model --experts` writes it").required().existing_file();
+  command.add_option("--mapped", o->mapped, "The same model with --raw: experts in f16, mapped, within the same memory")
+      .existing_file();
+  command.add_option("--shares", o->shares, "Budgets, in percent of what everything decoded takes").show_default();
+  command.add_option("--tokens", o->tokens, "Tokens that are timed").range(2, 4096).show_default();
+  command.add_option("--warm", o->warm, "Tokens before them, with which caches fill").range(8, 4096).show_default();
+  command.add_option("--context", o->context, "Tokens of the KV cache").show_default();
+  command.add_option("--weights", o->weights, "Form of decoded weights").one_of(weight_forms()).show_default();
+  command.add_option("--child", o->child).group("");
+  command.add_option("--choices", o->choices).group("");
+  command.add_option("--budget", o->budget).group("");
+  command.on_run([o] { run_mixture(*o); });
 }
 
 }  // namespace nwc::bench

@@ -223,12 +223,12 @@ void run_model(const ModelOptions& o) {
 
 }  // namespace
 
-void add_model(CLI::App* app) {
+void add_model(cli::CommandLine& line) {
   const auto o = std::make_shared<ModelOptions>();
-  CLI::App* command = app->add_subcommand("model", "Write a model of random coded weights, for `tokens` and `mixture`");
-  command->add_option("output", o->path, "File to write (.nwc)")->required();
+  cli::Command command = line.add_command("model", "Write a model of random coded weights, for `tokens` and `mixture`");
+  command.add_option("output", o->path, "File to write (.nwc)").required();
   const auto number = [&](const char* name, uint32_t* value, const char* help) {
-    command->add_option(name, *value, help)->capture_default_str();
+    command.add_option(name, *value, help).show_default();
   };
   number("--hidden", &o->hidden, "Size of the hidden state, a multiple of the heads");
   number("--inner", &o->inner, "Size of the MLP's inner state");
@@ -242,13 +242,13 @@ void add_model(CLI::App* app) {
   number("--experts", &o->experts, "Experts of a layer; 0: the model is dense");
   number("--per-token", &o->per_token, "Experts that a token takes");
   number("--expert-inner", &o->expert_inner, "Size of an expert's inner state");
-  command->add_flag("--raw", o->raw, "Write f16 weights that are not coded");
-  command->add_option("--bits", o->bits, "Bits per weight, about")->check(CLI::Range(1.0, 6.5))->capture_default_str();
-  command->add_option("--preset", o->preset, "Synthesis network")
-      ->check(CLI::IsMember({"identity", "linear", "small", "paper"}))
-      ->capture_default_str();
-  command->callback([o] {
-    if (o->heads == 0 || o->kv_heads == 0) throw CLI::ValidationError("a model has heads");
+  command.add_flag("--raw", o->raw, "Write f16 weights that are not coded");
+  command.add_option("--bits", o->bits, "Bits per weight, about").range(1.0, 6.5).show_default();
+  command.add_option("--preset", o->preset, "Synthesis network")
+      .one_of({"identity", "linear", "small", "paper"})
+      .show_default();
+  command.on_run([o] {
+    if (o->heads == 0 || o->kv_heads == 0) throw cli::UsageError{"a model has heads"};
     run_model(*o);
   });
 }

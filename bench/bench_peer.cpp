@@ -34,14 +34,13 @@ struct PeerOptions {
 
 }  // namespace
 
-void add_peer(CLI::App* app) {
+void add_peer(cli::CommandLine& line) {
   const auto o = std::make_shared<PeerOptions>();
-  CLI::App* command = app->add_subcommand(
+  cli::Command command = line.add_command(
       "peer", "nwc and llama.cpp side by side: speed, first token, memory, KL divergence; see bench/peer.py");
-  command->set_help_flag("");  // the script's own
-  command->allow_extras();
-  command->add_option("--python", o->python, "Interpreter with llama.cpp's wheels")->capture_default_str();
-  command->callback([o, command] { run_peer(*o, command->remaining()); });
+  command.keep_other_words();  // the script's own
+  command.add_option("--python", o->python, "Interpreter with llama.cpp's wheels").show_default();
+  command.on_run([o, command] { run_peer(*o, command.other_words()); });
 }
 
 }  // namespace nwc::bench

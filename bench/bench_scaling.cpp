@@ -142,18 +142,16 @@ void run_scaling(const ScalingOptions& o) {
 
 }  // namespace
 
-void add_scaling(CLI::App* app) {
+void add_scaling(cli::CommandLine& line) {
   const auto o = std::make_shared<ScalingOptions>();
-  CLI::App* command = app->add_subcommand(
+  cli::Command command = line.add_command(
       "scaling", "Decoding, fused products and encoding by number of weights, in tensors of at most 16 million");
   o->add_to(command);
   o->backend.add_to(command);
   add_preset_option(command, &o->presets);
-  command->add_option("--bits", o->bits, "Bits per weight, about")->check(CLI::Range(1.0, 6.5))->capture_default_str();
-  command->add_option("--most", o->most, "Most weights")
-      ->check(CLI::Range(uint64_t{1} << 20, uint64_t{1} << 34))
-      ->capture_default_str();
-  command->callback([o] { run_scaling(*o); });
+  command.add_option("--bits", o->bits, "Bits per weight, about").range(1.0, 6.5).show_default();
+  command.add_option("--most", o->most, "Most weights").range(uint64_t{1} << 20, uint64_t{1} << 34).show_default();
+  command.on_run([o] { run_scaling(*o); });
 }
 
 }  // namespace nwc::bench

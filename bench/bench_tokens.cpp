@@ -187,32 +187,30 @@ void run_tokens(const TokenOptions& o) {
 
 }  // namespace
 
-void add_tokens(CLI::App* app) {
+void add_tokens(cli::CommandLine& line) {
   const auto o = std::make_shared<TokenOptions>();
-  CLI::App* command = app->add_subcommand(
+  cli::Command command = line.add_command(
       "tokens", "Seconds per token and peak memory of a model by mode; records are of one token and all weights");
   o->add_to(command);
   o->backend.add_to(command);
-  command->add_option("model", o->model, ".nwc file")->required()->check(CLI::ExistingFile);
+  command.add_option("model", o->model, ".nwc file").required().existing_file();
   command
-      ->add_option("--mode", o->modes,
-                   "Modes; cached, fused-cached: half way between what resident and streamed need; streamed-budget: "
-                   "within the memory that streaming may take")
-      ->check(CLI::IsMember({"resident", "cached", "fused-cached", "streamed", "streamed-budget", "fused"}))
-      ->capture_default_str();
-  command->add_option("--context", o->context, "Tokens of the KV cache (default: the model's, at most 8192)");
-  command->add_option("--prompt", o->prompt, "Tokens of the prompt")->capture_default_str();
-  command->add_option("--generate", o->generate, "Tokens to generate")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  command->add_option("--seconds", o->seconds, "About so long for a mode, with fewer tokens where that is not enough")
-      ->capture_default_str();
-  command->add_flag("--fill", o->fill, "Fill the KV cache before the peak is read");
-  command->add_option("--weights", o->weights, "Form of decoded weights (default: what sessions choose)")
-      ->check(CLI::IsMember(weight_forms()));
-  command->add_option("--child", o->child)->group("");
-  command->add_option("--child-backend", o->child_backend)->group("");
-  command->callback([o] { run_tokens(*o); });
+      .add_option("--mode", o->modes,
+                  "Modes; cached, fused-cached: half way between what resident and streamed need; streamed-budget: "
+                  "within the memory that streaming may take")
+      .one_of({"resident", "cached", "fused-cached", "streamed", "streamed-budget", "fused"})
+      .show_default();
+  command.add_option("--context", o->context, "Tokens of the KV cache (default: the model's, at most 8192)");
+  command.add_option("--prompt", o->prompt, "Tokens of the prompt").show_default();
+  command.add_option("--generate", o->generate, "Tokens to generate").range(1, 1 << 20).show_default();
+  command.add_option("--seconds", o->seconds, "About so long for a mode, with fewer tokens where that is not enough")
+      .show_default();
+  command.add_flag("--fill", o->fill, "Fill the KV cache before the peak is read");
+  command.add_option("--weights", o->weights, "Form of decoded weights (default: what sessions choose)")
+      .one_of(weight_forms());
+  command.add_option("--child", o->child).group("");
+  command.add_option("--child-backend", o->child_backend).group("");
+  command.on_run([o] { run_tokens(*o); });
 }
 
 }  // namespace nwc::bench

@@ -21,26 +21,6 @@ void print_log(void* user, LogLevel level, const char* message) {
   std::fprintf(stderr, "nwc: %s%s\n", prefix, message);
 }
 
-/// NaN passes every comparison of a range, and infinity is no value of any option.
-const CLI::Validator kFinite(
-    [](std::string& text) {
-      char* end = nullptr;
-      const float value = std::strtof(text.c_str(), &end);
-      return end == text.c_str() || std::isfinite(value) ? std::string() : text + " is not a finite number";
-    },
-    "");
-
-/// The conversion would take a number beyond 2^64 for the largest, -1 for it as well, and 010 for 8.
-const CLI::Validator kWholeNumber(
-    [](std::string& text) {
-      uint64_t value = 0;
-      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-      const bool whole = error == std::errc() && end == text.data() + text.size();
-      if (whole && (text.size() == 1 || text.front() != '0')) return std::string();
-      return "'" + text + "' is not a whole number from 0 on in decimal digits, or too large";
-    },
-    "");
-
 Status ranks_may_run(const Context& context, const std::string& command) {
   if (context.ranks->alone() || command == "compress") return {};
   return invalid_argument("runs as one process, not as " + std::to_string(context.ranks->size()) +
@@ -156,22 +136,19 @@ Result<uint64_t> parse_budget(const std::string& text) {
   return bytes;
 }
 
-void add_common_options(CLI::App* command, Context& context) {
-  command->add_flag("--json", context.json, "Print the result as JSON on stdout")->group("Output");
-  command->add_flag("-q,--quiet", context.quiet, "No progress line")->group("Output");
+void add_common_options(Command command, Context& context) {
+  command.add_flag("--json", context.json, "Print the result as JSON on stdout").group("Output");
+  command.add_flag("-q,--quiet", context.quiet, "No progress line").group("Output");
   command
-      ->add_flag("--progress-json", context.progress_json,
-                 "Progress for programs: lines of JSON on stderr with fraction (of the command), stage and detail")
-      ->group("Output");
-  command->add_flag("-v,--verbose", context.verbose, "Also print informational log lines")->group("Output");
-  command->add_option("-t,--threads", context.threads, "Threads to use; 0: one per core")
-      ->check(CLI::Range(0, 256))
-      ->capture_default_str()
-      ->group("Output");
-  for (CLI::Option* option : command->get_options()) {
-    if (option->get_type_name().starts_with("FLOAT")) option->check(kFinite);
-    if (option->get_type_name().starts_with("UINT")) option->check(kWholeNumber);
-  }
+      .add_flag("--progress-json", context.progress_json,
+                "Progress for programs: lines of JSON on stderr with fraction (of the command), stage and detail")
+      .group("Output");
+  command.add_flag("-v,--verbose", context.verbose, "Also print informational log lines").group("Output");
+  command.add_option("-t,--threads", context.threads, "Threads to use; 0: one per core")
+      .range(0, 256)
+      .show_default()
+      .group("Output");
+  command.check_numbers();
 }
 
 }  // namespace nwc::cli

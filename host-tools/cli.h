@@ -1,7 +1,6 @@
 // Code that all subcommands share: exit codes, errors, output, progress, threads.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -10,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "host-tools/command_line.h"
 #include "host-tools/process.h"
 #include "host-tools/progress_line.h"
 #include "runtime/base/log.h"
@@ -64,19 +64,19 @@ Result<uint64_t> parse_bytes(const std::string& text);
 /// Parses the value of --memory like parse_bytes, but refuses 0, which would mean no limit.
 Result<uint64_t> parse_budget(const std::string& text);
 
-void add_train(CLI::App& app, Context& context);
-void add_compress(CLI::App& app, Context& context);
-void add_decompress(CLI::App& app, Context& context);
-void add_info(CLI::App& app, Context& context);
-void add_verify(CLI::App& app, Context& context);
-void add_eval(CLI::App& app, Context& context);
-void add_run(CLI::App& app, Context& context);
-void add_embed(CLI::App& app, Context& context);
-void add_report(CLI::App& app, Context& context);
-void add_completion(CLI::App& app, Context& context);
+void add_train(CommandLine& line, Context& context);
+void add_compress(CommandLine& line, Context& context);
+void add_decompress(CommandLine& line, Context& context);
+void add_info(CommandLine& line, Context& context);
+void add_verify(CommandLine& line, Context& context);
+void add_eval(CommandLine& line, Context& context);
+void add_run(CommandLine& line, Context& context);
+void add_embed(CommandLine& line, Context& context);
+void add_report(CommandLine& line, Context& context);
+void add_completion(CommandLine& line, Context& context);
 
 /// The options of Context on a subcommand, which has all its other options already: those that are numbers are kept
 /// from being NaN, infinite, negative or too large for their type here.
-void add_common_options(CLI::App* command, Context& context);
+void add_common_options(Command command, Context& context);
 
 }  // namespace nwc::cli

@@ -383,12 +383,12 @@ std::string calibration_root(const CompressCommand& command) {
   return cache.empty() ? command.output + ".calibration" : cache + "/calibration";
 }
 
-void add_compress(CLI::App& app, Context& context) {
+void add_compress(CommandLine& line, Context& context) {
   auto command = std::make_shared<CompressCommand>();
-  CLI::App* sub = app.add_subcommand("compress", "Compress a model into one .nwc file");
+  Command sub = line.add_command("compress", "Compress a model into one .nwc file");
   add_compress_options(sub, command.get());
   add_common_options(sub, context);
-  sub->callback([command, sub, &context] {
+  sub.on_run([command, sub, &context] {
     run_command(context, "compress", [&]() -> Status {
       const std::vector<std::string> none = {"none"};
       if (!command->imatrix.empty()) {
@@ -401,12 +401,12 @@ void add_compress(CLI::App& app, Context& context) {
       if (command->calib == none) {
         for (const char* option : {"--calib-tokens", "--calib-context", "--calib-cache", "--calib-cache-size",
                                    "--damping", "--allocation-damping", "--recovery-tokens", "--recovery-epochs"}) {
-          if (sub->count(option) != 0)
+          if (sub.given(option))
             return invalid_argument(fmt::format("{} is without effect with {}", option,
                                                 command->imatrix.empty() ? "--calib none" : "--imatrix"));
         }
       }
-      if (sub->count("--card-tokens") != 0 && command->card_text.empty() && !command->kld)
+      if (sub.given("--card-tokens") && command->card_text.empty() && !command->kld)
         return invalid_argument("--card-tokens is without effect here, nothing is measured; add --card TEXT or --kld");
       return compress(*command, context);
     });

@@ -165,27 +165,27 @@ Status decompress(const DecompressCommand& command, Context& context) {
 
 }  // namespace
 
-void add_decompress(CLI::App& app, Context& context) {
+void add_decompress(CommandLine& line, Context& context) {
   auto command = std::make_shared<DecompressCommand>();
-  CLI::App* sub = app.add_subcommand("decompress", "Decode a .nwc file to a folder, safetensors or GGUF");
-  sub->add_option("input", command->input, ".nwc file (an uncompressed model is converted)")->required();
-  sub->add_option("-o,--output", command->output,
-                  "FOLDER/ as transformers loads it (new or empty), or a .gguf or .safetensors file")
-      ->required();
-  sub->add_option("--format", command->format, "folder, safetensors or gguf; auto: by the output's name")
-      ->check(CLI::IsMember({"auto", "folder", "safetensors", "gguf"}))
-      ->capture_default_str();
-  sub->add_option("--type,--dtype", command->type,
-                  "original (each tensor's own; f16 in place of a GGUF's quantized types), f32, f16 or bf16; of a GGUF "
-                  "also q8_0, q6_k, q5_k_m or q4_k_m, as llama.cpp quantizes it")
-      ->check(CLI::IsMember({"original", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"}))
-      ->capture_default_str();
-  sub->add_option("--max-shard-size", command->max_shard_size,
-                  "Begin another .safetensors file before one holds more than this (5G, 500M; powers of 1024), with an "
-                  "index as transformers reads it");
+  Command sub = line.add_command("decompress", "Decode a .nwc file to a folder, safetensors or GGUF");
+  sub.add_option("input", command->input, ".nwc file (an uncompressed model is converted)").required();
+  sub.add_option("-o,--output", command->output,
+                 "FOLDER/ as transformers loads it (new or empty), or a .gguf or .safetensors file")
+      .required();
+  sub.add_option("--format", command->format, "folder, safetensors or gguf; auto: by the output's name")
+      .one_of({"auto", "folder", "safetensors", "gguf"})
+      .show_default();
+  sub.add_option("--type,--dtype", command->type,
+                 "original (each tensor's own; f16 in place of a GGUF's quantized types), f32, f16 or bf16; of a GGUF "
+                 "also q8_0, q6_k, q5_k_m or q4_k_m, as llama.cpp quantizes it")
+      .one_of({"original", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"})
+      .show_default();
+  sub.add_option("--max-shard-size", command->max_shard_size,
+                 "Begin another .safetensors file before one holds more than this (5G, 500M; powers of 1024), with an "
+                 "index as transformers reads it");
   add_device_options(sub, command->device);
   add_common_options(sub, context);
-  sub->callback(
+  sub.on_run(
       [command, &context] { run_command(context, "decompress", [&] { return decompress(*command, context); }); });
 }
 

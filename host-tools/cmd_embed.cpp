@@ -63,25 +63,24 @@ Status embed(EmbedCommand& command, const Context& context) {
 
 }  // namespace
 
-void add_embed(CLI::App& app, Context& context) {
+void add_embed(CommandLine& line, Context& context) {
   auto command = std::make_shared<EmbedCommand>();
-  CLI::App* sub = app.add_subcommand("embed", "Embed texts or pictures: numbers, or how similar they are");
-  sub->add_option("model", command->model, "An encoder: .nwc file or Hugging Face folder")->required();
-  CLI::Option* text =
-      sub->add_option("--text", command->texts, "A text; may be given several times")->allow_extra_args(false);
-  CLI::Option* file = sub->add_option("--text-file", command->text_file, "A UTF-8 file with a text in each line")
-                          ->check(CLI::ExistingFile);
-  sub->add_option("--image", command->images, "A PNG file; may be given several times")
-      ->allow_extra_args(false)
-      ->excludes(text)
-      ->excludes(file);
-  sub->add_option("--weights", command->weights,
-                  "What decoded weights are held as: packed or q8 (integers), f16, bf16, f32; auto: as in nwc run")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8", "packed"}))
-      ->capture_default_str();
+  Command sub = line.add_command("embed", "Embed texts or pictures: numbers, or how similar they are");
+  sub.add_option("model", command->model, "An encoder: .nwc file or Hugging Face folder").required();
+  Option text = sub.add_option("--text", command->texts, "A text; may be given several times").one_at_a_time();
+  Option file =
+      sub.add_option("--text-file", command->text_file, "A UTF-8 file with a text in each line").existing_file();
+  sub.add_option("--image", command->images, "A PNG file; may be given several times")
+      .one_at_a_time()
+      .excludes(text)
+      .excludes(file);
+  sub.add_option("--weights", command->weights,
+                 "What decoded weights are held as: packed or q8 (integers), f16, bf16, f32; auto: as in nwc run")
+      .one_of({"auto", "f32", "f16", "bf16", "q8", "packed"})
+      .show_default();
   add_device_options(sub, command->device);
   add_common_options(sub, context);
-  sub->callback([command, &context] { run_command(context, "embed", [&] { return embed(*command, context); }); });
+  sub.on_run([command, &context] { run_command(context, "embed", [&] { return embed(*command, context); }); });
 }
 
 }  // namespace nwc::cli

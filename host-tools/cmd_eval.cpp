@@ -236,50 +236,48 @@ Status eval(EvalCommand& command, Context& context) {
 
 }  // namespace
 
-void add_eval(CLI::App& app, Context& context) {
+void add_eval(CommandLine& line, Context& context) {
   auto command = std::make_shared<EvalCommand>();
-  CLI::App* sub = app.add_subcommand("eval", "Measure a model on a text, against the uncompressed model");
+  Command sub = line.add_command("eval", "Measure a model on a text, against the uncompressed model");
   QualityRequest& request = command->request;
-  sub->add_option("model", request.model, ".nwc file, Hugging Face folder or .gguf file")->required();
-  sub->add_option("--reference", request.reference,
-                  "The uncompressed model: adds KL divergence, same-top rate and its perplexity");
-  sub->add_option("--text", request.text, "UTF-8 text")->check(CLI::ExistingFile);
-  CLI::Option* choices =
-      sub->add_option(
-             "--choices", command->choices,
-             "Multiple choice instead: files of JSON lines {\"context\", \"choices\": [..], \"answer\": i}, as "
-             "scripts/make_choices.py makes them; scored as lm-evaluation-harness does (acc, acc_norm)")
-          ->check(CLI::ExistingFile);
-  sub->add_option("--context", request.context, "Tokens per window (default: 2048, or the model's maximum)")
-      ->check(CLI::Range(2u, UINT32_MAX));
-  sub->add_option("--tokens", request.max_tokens, "Use only the first so many tokens of the text (default: all)")
-      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 62));
-  sub->add_option("--mode", command->mode, "auto, resident, cached, streamed or fused weights")
-      ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
-      ->capture_default_str();
-  sub->add_option("--weights", command->weights,
-                  "What decoded weights are held as: f32, f16, bf16, or the coded integers as q8 or packed, where "
-                  "there is a network rounded to 8 bits (default: f32; with --memory f16)")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8", "packed"}));
-  sub->add_option("--memory", command->memory, "Hard memory budget of the model, like 600M; the KV cache is f16 then");
-  sub->add_flag("--write-card", command->write_card, "Store the figures in the file's quality card");
-  sub->add_option("--images", command->images,
-                  "An encoder of pictures: a folder of PNG files. For an encoder of texts, each line of --text is one")
-      ->check(CLI::ExistingDirectory);
-  sub->add_option(
-         "--labels", command->labels,
-         "With --images: a file with a label in each line; adds how often both pairs of encoders find the same")
-      ->check(CLI::ExistingFile);
-  sub->add_option("--text-model", command->text_model, "The encoder of texts that belongs to the model");
-  sub->add_option("--text-reference", command->text_reference, "The uncompressed one");
+  sub.add_option("model", request.model, ".nwc file, Hugging Face folder or .gguf file").required();
+  sub.add_option("--reference", request.reference,
+                 "The uncompressed model: adds KL divergence, same-top rate and its perplexity");
+  sub.add_option("--text", request.text, "UTF-8 text").existing_file();
+  Option choices =
+      sub.add_option("--choices", command->choices,
+                     "Multiple choice instead: files of JSON lines {\"context\", \"choices\": [..], \"answer\": i}, as "
+                     "scripts/make_choices.py makes them; scored as lm-evaluation-harness does (acc, acc_norm)")
+          .existing_file();
+  sub.add_option("--context", request.context, "Tokens per window (default: 2048, or the model's maximum)")
+      .range(2u, UINT32_MAX);
+  sub.add_option("--tokens", request.max_tokens, "Use only the first so many tokens of the text (default: all)")
+      .range(uint64_t{1}, uint64_t{1} << 62);
+  sub.add_option("--mode", command->mode, "auto, resident, cached, streamed or fused weights")
+      .one_of({"auto", "resident", "cached", "streamed", "fused"})
+      .show_default();
+  sub.add_option("--weights", command->weights,
+                 "What decoded weights are held as: f32, f16, bf16, or the coded integers as q8 or packed, where "
+                 "there is a network rounded to 8 bits (default: f32; with --memory f16)")
+      .one_of({"f32", "f16", "bf16", "q8", "packed"});
+  sub.add_option("--memory", command->memory, "Hard memory budget of the model, like 600M; the KV cache is f16 then");
+  sub.add_flag("--write-card", command->write_card, "Store the figures in the file's quality card");
+  sub.add_option("--images", command->images,
+                 "An encoder of pictures: a folder of PNG files. For an encoder of texts, each line of --text is one")
+      .existing_folder();
+  sub.add_option("--labels", command->labels,
+                 "With --images: a file with a label in each line; adds how often both pairs of encoders find the same")
+      .existing_file();
+  sub.add_option("--text-model", command->text_model, "The encoder of texts that belongs to the model");
+  sub.add_option("--text-reference", command->text_reference, "The uncompressed one");
   // They would be without effect.
   for (const char* option :
        {"--text", "--reference", "--context", "--tokens", "--write-card", "--images", "--labels"}) {
-    choices->excludes(sub->get_option(option));
+    choices.excludes(sub.option(option));
   }
   add_device_options(sub, request.device);
   add_common_options(sub, context);
-  sub->callback([command, &context] { run_command(context, "eval", [&] { return eval(*command, context); }); });
+  sub.on_run([command, &context] { run_command(context, "eval", [&] { return eval(*command, context); }); });
 }
 
 }  // namespace nwc::cli

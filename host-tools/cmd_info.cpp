@@ -214,15 +214,15 @@ Status info(const InfoCommand& command, Context& context) {
 
 }  // namespace
 
-void add_info(CLI::App& app, Context& context) {
+void add_info(CommandLine& line, Context& context) {
   auto command = std::make_shared<InfoCommand>();
-  CLI::App* sub = app.add_subcommand("info", "Show what a file holds and where its bytes go");
-  sub->add_option("file", command->path, ".nwc or .nwcc file, or an uncompressed model")->required();
-  sub->add_flag("--entropy,!--no-entropy", command->entropy,
-                "Decode every tensor to measure the ideal entropy of its symbols (default: on)");
+  Command sub = line.add_command("info", "Show what a file holds and where its bytes go");
+  sub.add_option("file", command->path, ".nwc or .nwcc file, or an uncompressed model").required();
+  sub.add_flag("--entropy,!--no-entropy", command->entropy,
+               "Decode every tensor to measure the ideal entropy of its symbols (default: on)");
   add_device_options(sub, command->device);
   add_common_options(sub, context);
-  sub->callback([command, &context] { run_command(context, "info", [&] { return info(*command, context); }); });
+  sub.on_run([command, &context] { run_command(context, "info", [&] { return info(*command, context); }); });
 }
 
 }  // namespace nwc::cli

@@ -130,18 +130,18 @@ Status report(const ReportCommand& command, Context& context) {
 
 }  // namespace
 
-void add_report(CLI::App& app, Context& context) {
+void add_report(CommandLine& line, Context& context) {
   auto command = std::make_shared<ReportCommand>();
-  CLI::App* sub = app.add_subcommand("report", "Write what a file holds, and how well, as one HTML page");
-  sub->add_option("file", command->path, ".nwc file")->required();
-  sub->add_option("-o,--output", command->output, "The page (.html)")->capture_default_str();
-  sub->add_option("--reference", command->reference,
-                  "The uncompressed model: adds the error of every tensor against its bits");
-  sub->add_option("--log", command->log, "Log of nwc train --log: adds the curves of the codec's training")
-      ->check(CLI::ExistingFile);
+  Command sub = line.add_command("report", "Write what a file holds, and how well, as one HTML page");
+  sub.add_option("file", command->path, ".nwc file").required();
+  sub.add_option("-o,--output", command->output, "The page (.html)").show_default();
+  sub.add_option("--reference", command->reference,
+                 "The uncompressed model: adds the error of every tensor against its bits");
+  sub.add_option("--log", command->log, "Log of nwc train --log: adds the curves of the codec's training")
+      .existing_file();
   add_device_options(sub, command->device);
   add_common_options(sub, context);
-  sub->callback([command, &context] { run_command(context, "report", [&] { return report(*command, context); }); });
+  sub.on_run([command, &context] { run_command(context, "report", [&] { return report(*command, context); }); });
 }
 
 }  // namespace nwc::cli

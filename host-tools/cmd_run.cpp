@@ -451,106 +451,106 @@ Status run(const RunOptions& options, Context& context) {
 
 }  // namespace
 
-void add_run(CLI::App& app, Context& context) {
+void add_run(CommandLine& line, Context& context) {
   auto options = std::make_shared<RunOptions>();
-  CLI::App* command = app.add_subcommand("run", "Generate text from a compressed or uncompressed model");
-  command->add_option("model", options->model, ".nwc file, Hugging Face folder or .gguf file")->required();
-  auto* prompt = command->add_option("-p,--prompt", options->prompt, "Text to continue");
-  auto* prompt_file =
-      command->add_option("--prompt-file", options->prompt_file, "Read the prompt from a file; -: from stdin")
-          ->excludes(prompt);
-  auto* chat = command->add_flag("--chat", options->chat,
-                                 "Take the prompt as a question to an instruct model and print its answer; without a "
-                                 "prompt, a conversation: questions are read from stdin, line by line");
-  auto* system = command->add_option("--system", options->system, "With --chat: the system text")->needs(chat);
+  Command command = line.add_command("run", "Generate text from a compressed or uncompressed model");
+  command.add_option("model", options->model, ".nwc file, Hugging Face folder or .gguf file").required();
+  const Option prompt = command.add_option("-p,--prompt", options->prompt, "Text to continue");
+  const Option prompt_file =
+      command.add_option("--prompt-file", options->prompt_file, "Read the prompt from a file; -: from stdin")
+          .excludes(prompt);
+  const Option chat =
+      command.add_flag("--chat", options->chat,
+                       "Take the prompt as a question to an instruct model and print its answer; without a "
+                       "prompt, a conversation: questions are read from stdin, line by line");
+  const Option system = command.add_option("--system", options->system, "With --chat: the system text").needs(chat);
   command
-      ->add_flag("--special", options->special,
-                 "Read control tokens that are written out in the prompt, like <|im_start|>, as such")
-      ->excludes(chat);
-  auto* tokens = command
-                     ->add_option("-n,--tokens", options->max_tokens,
-                                  "Tokens to generate at most; 0: none. --chat: by default until the answer ends")
-                     ->capture_default_str();
+      .add_flag("--special", options->special,
+                "Read control tokens that are written out in the prompt, like <|im_start|>, as such")
+      .excludes(chat);
+  const Option tokens = command
+                            .add_option("-n,--tokens", options->max_tokens,
+                                        "Tokens to generate at most; 0: none. --chat: by default until the answer ends")
+                            .show_default();
   command
-      ->add_option(
+      .add_option(
           "--mode", options->mode,
           "Where the weights are while the model runs: resident (all decoded once), cached (as many layers as fit), "
           "streamed (layers are decoded again for every token), fused (they stay compressed); auto takes what fits")
-      ->check(CLI::IsMember({"auto", "resident", "cached", "streamed", "fused"}))
-      ->capture_default_str();
+      .one_of({"auto", "resident", "cached", "streamed", "fused"})
+      .show_default();
   command
-      ->add_option(
+      .add_option(
           "--weights", options->weights,
           "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits; of a "
           "codec with a network its weights, rounded to 8 bits), f16, bf16, f32; auto: where the integers are "
           "exact, the faster one of packed and q8, measured in some 30 ms, or packed where q8 does not fit into "
           "--memory; else f16, and f32 for models that are not compressed")
-      ->check(CLI::IsMember(weight_names()))
-      ->capture_default_str();
-  command->add_option(
+      .one_of(weight_names())
+      .show_default();
+  command.add_option(
       "--memory", options->memory,
       "What weights, caches and buffers may take at most, like 600M or 1.5G (default: no limit). The process takes "
       "some MiB beside, for program, metadata and tokenizer; --plan says both");
   command
-      ->add_option("--context", options->context,
-                   "Tokens of prompt and answer together that the model sees (default: the model's maximum, at most "
-                   "8192)")
-      ->check(CLI::Range(1u, UINT32_MAX));
+      .add_option("--context", options->context,
+                  "Tokens of prompt and answer together that the model sees (default: the model's maximum, at most "
+                  "8192)")
+      .range(1u, UINT32_MAX);
   command
-      ->add_option("--temperature", options->temperature,
-                   "How random the choice of a token is, 0 to 100; 0 always takes the likeliest")
-      ->check(CLI::Range(0.0, 100.0))
-      ->capture_default_str();
-  command->add_option("--top-k", options->top_k, "Draw among the k likeliest tokens; 0: all")->capture_default_str();
+      .add_option("--temperature", options->temperature,
+                  "How random the choice of a token is, 0 to 100; 0 always takes the likeliest")
+      .range(0.0, 100.0)
+      .show_default();
+  command.add_option("--top-k", options->top_k, "Draw among the k likeliest tokens; 0: all").show_default();
   command
-      ->add_option(
-          "--top-p", options->top_p,
-          "Draw among the likeliest tokens that together have this probability, 0 to 1; 0: the likeliest alone")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
+      .add_option("--top-p", options->top_p,
+                  "Draw among the likeliest tokens that together have this probability, 0 to 1; 0: the likeliest alone")
+      .range(0.0, 1.0)
+      .show_default();
   command
-      ->add_option(
+      .add_option(
           "--min-p", options->min_p,
           "Of what these leave, draw among the tokens at least so many times as probable as the likeliest, 0 to "
           "1; 0: all")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
+      .range(0.0, 1.0)
+      .show_default();
   command
-      ->add_option("--repetition-penalty", options->repetition_penalty,
-                   "Divide positive and multiply negative logits of tokens that the text has drawn already; 1: off")
-      ->check(CLI::Range(0.01, 100.0))
-      ->capture_default_str();
+      .add_option("--repetition-penalty", options->repetition_penalty,
+                  "Divide positive and multiply negative logits of tokens that the text has drawn already; 1: off")
+      .range(0.01, 100.0)
+      .show_default();
   command
-      ->add_option("--presence-penalty", options->presence_penalty,
-                   "Subtract this from the logits of tokens that the text has drawn already, -100 to 100")
-      ->check(CLI::Range(-100.0, 100.0))
-      ->capture_default_str();
+      .add_option("--presence-penalty", options->presence_penalty,
+                  "Subtract this from the logits of tokens that the text has drawn already, -100 to 100")
+      .range(-100.0, 100.0)
+      .show_default();
   command
-      ->add_option("--frequency-penalty", options->frequency_penalty,
-                   "Subtract this from a token's logit as often as the text has drawn it, -100 to 100")
-      ->check(CLI::Range(-100.0, 100.0))
-      ->capture_default_str();
-  command->add_option("--stop", options->stop, "End the text in front of this one; may be given several times")
-      ->allow_extra_args(false);
-  command->add_option("--seed", options->seed, "Seed of the random choices: the same seed, the same text")
-      ->capture_default_str();
-  command->add_flag("--greedy", options->greedy, "The same as --temperature 0")->excludes("--temperature");
-  command->add_flag("--ignore-eos", options->ignore_eos, "Do not stop at an end-of-text token");
-  command->add_flag("--no-echo", options->no_echo, "Do not print the prompt before the text");
-  command->add_flag("--plan", options->plan_only, "Print what memory and time it would take, and stop");
+      .add_option("--frequency-penalty", options->frequency_penalty,
+                  "Subtract this from a token's logit as often as the text has drawn it, -100 to 100")
+      .range(-100.0, 100.0)
+      .show_default();
+  command.add_option("--stop", options->stop, "End the text in front of this one; may be given several times")
+      .one_at_a_time();
+  command.add_option("--seed", options->seed, "Seed of the random choices: the same seed, the same text")
+      .show_default();
+  command.add_flag("--greedy", options->greedy, "The same as --temperature 0").excludes("--temperature");
+  command.add_flag("--ignore-eos", options->ignore_eos, "Do not stop at an end-of-text token");
+  command.add_flag("--no-echo", options->no_echo, "Do not print the prompt before the text");
+  command.add_flag("--plan", options->plan_only, "Print what memory and time it would take, and stop");
   command
-      ->add_option("--warn-above", options->warn_above,
-                   "Warn if a token is expected to take longer than so many seconds, from a measurement of some 0.1 s; "
-                   "0: do not measure")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      .add_option("--warn-above", options->warn_above,
+                  "Warn if a token is expected to take longer than so many seconds, from a measurement of some 0.1 s; "
+                  "0: do not measure")
+      .not_negative()
+      .show_default();
   options->device.backend = "auto";
   add_device_options(command, options->device);
   add_common_options(command, context);
-  command->callback([=, &context] {
-    options->system_given = system->count() != 0;
-    options->tokens_given = tokens->count() != 0;
-    options->prompt_given = prompt->count() != 0 || prompt_file->count() != 0;
+  command.on_run([=, &context] {
+    options->system_given = system.given();
+    options->tokens_given = tokens.given();
+    options->prompt_given = prompt.given() || prompt_file.given();
     run_command(context, "run", [&]() -> Status {
       if (options->chat && context.json && !options->prompt_given && !options->plan_only)
         return invalid_argument("--chat with --json needs a question: give one with --prompt");

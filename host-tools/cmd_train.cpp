@@ -22,7 +22,7 @@ struct TrainCommand {
   std::string preset = "linear", scheme = "universal", init, resume, activation;
   TrainOptions train;
   RunOptions run;
-  CLI::App* app = nullptr;
+  std::optional<Command> arguments;
 };
 
 // The preset's settings, with what the user gave explicitly on top.
@@ -34,7 +34,7 @@ Result<TrainOptions> merge_options(const TrainCommand& command) {
                                                     : Preset::kOther;
   TrainOptions options = preset_options(preset);
   const auto set = [&](const char* name, auto TrainOptions::*field) {
-    if (command.app->count(name) != 0) options.*field = given.*field;
+    if (command.arguments->given(name)) options.*field = given.*field;
   };
   set("--width", &TrainOptions::width);
   set("--blocks", &TrainOptions::blocks);
@@ -52,10 +52,10 @@ Result<TrainOptions> merge_options(const TrainCommand& command) {
   set("--clip", &TrainOptions::clip_norm);
   set("--rounding-share", &TrainOptions::rounding_share);
   set("--eval-every", &TrainOptions::eval_every);
-  if (command.app->count("--scheme") != 0)
+  if (command.arguments->given("--scheme"))
     options.scheme = command.scheme == "paper" ? LevelScheme::kPaper : LevelScheme::kUniversal;
   if (options.scheme == LevelScheme::kPaper) options.num_levels = 4;
-  if (command.app->count("--activation") != 0)
+  if (command.arguments->given("--activation"))
     options.activation = command.activation == "silu" ? Activation::kSilu : Activation::kRelu;
   options.data = given.data;
   if (!command.init.empty()) {
@@ -154,71 +154,68 @@ Status train(const TrainCommand& command, Context& context) {
 
 }  // namespace
 
-void add_train(CLI::App& app, Context& context) {
+void add_train(CommandLine& line, Context& context) {
   auto command = std::make_shared<TrainCommand>();
-  CLI::App* sub = app.add_subcommand("train", "Learn a codec from the weights of one or many models");
-  command->app = sub;
+  Command sub = line.add_command("train", "Learn a codec from the weights of one or many models");
+  command->arguments = sub;
   TrainOptions& t = command->train;
-  sub->add_option("models", t.data.sources, "Hugging Face folders, .gguf or .safetensors files");
-  sub->add_option("-o,--output", command->run.output, "Codec file to write (.nwcc)")->required();
-  sub->add_option(
+  sub.add_option("models", t.data.sources, "Hugging Face folders, .gguf or .safetensors files");
+  sub.add_option("-o,--output", command->run.output, "Codec file to write (.nwcc)").required();
+  sub.add_option(
          "--preset", command->preset,
          "Size of the network that decodes 16 weights together: linear (one 16 x 16 matrix), small (64 wide, 2 hidden "
          "blocks), paper (512 wide, 4 blocks) or other")
-      ->check(CLI::IsMember({"linear", "small", "paper", "other"}))
-      ->capture_default_str();
-  sub->add_option("--init", command->init, "Fine-tune this codec (name or file)");
-  sub->add_option("--resume", command->resume,
-                  "Continue from a checkpoint (.nwck); other training options are ignored");
+      .one_of({"linear", "small", "paper", "other"})
+      .show_default();
+  sub.add_option("--init", command->init, "Fine-tune this codec (name or file)");
+  sub.add_option("--resume", command->resume, "Continue from a checkpoint (.nwck); other training options are ignored");
 
-  sub->add_option("--width", t.width, "Width of the networks for encoding and decoding")
-      ->group("Network (default: the preset's)");
-  sub->add_option("--blocks", t.blocks, "Hidden blocks of each network")->group("Network (default: the preset's)");
-  sub->add_option("--activation", command->activation, "relu or silu")
-      ->check(CLI::IsMember({"relu", "silu"}))
-      ->group("Network (default: the preset's)");
-  sub->add_flag("--layer-norm,!--no-layer-norm", t.layer_norm, "Normalize inside the blocks (LayerNorm)")
-      ->group("Network (default: the preset's)");
+  sub.add_option("--width", t.width, "Width of the networks for encoding and decoding")
+      .group("Network (default: the preset's)");
+  sub.add_option("--blocks", t.blocks, "Hidden blocks of each network").group("Network (default: the preset's)");
+  sub.add_option("--activation", command->activation, "relu or silu")
+      .one_of({"relu", "silu"})
+      .group("Network (default: the preset's)");
+  sub.add_flag("--layer-norm,!--no-layer-norm", t.layer_norm, "Normalize inside the blocks (LayerNorm)")
+      .group("Network (default: the preset's)");
 
-  sub->add_option("--scheme", command->scheme,
-                  "universal (levels for all rates from --min-bpw to --max-bpw), or paper (4 levels around --lambda)")
-      ->check(CLI::IsMember({"universal", "paper"}))
-      ->group("Rates");
-  sub->add_option("--levels", t.num_levels, "Number of levels: how finely weights can be rounded")->group("Rates");
-  sub->add_option("--min-bpw", t.min_bpw, "Bits per weight of the lowest level")->group("Rates");
-  sub->add_option("--max-bpw", t.max_bpw, "Bits per weight of the highest level")->group("Rates");
-  sub->add_option("--lambda", t.lambda, "Scheme paper: what squared error costs in bits")->group("Rates");
+  sub.add_option("--scheme", command->scheme,
+                 "universal (levels for all rates from --min-bpw to --max-bpw), or paper (4 levels around --lambda)")
+      .one_of({"universal", "paper"})
+      .group("Rates");
+  sub.add_option("--levels", t.num_levels, "Number of levels: how finely weights can be rounded").group("Rates");
+  sub.add_option("--min-bpw", t.min_bpw, "Bits per weight of the lowest level").group("Rates");
+  sub.add_option("--max-bpw", t.max_bpw, "Bits per weight of the highest level").group("Rates");
+  sub.add_option("--lambda", t.lambda, "Scheme paper: what squared error costs in bits").group("Rates");
 
-  sub->add_option("--steps", t.steps, "Training steps")->group("Optimization");
-  sub->add_option("--batch", t.batch, "Chunks of 16 weights per step")->group("Optimization");
-  sub->add_option("--lr", t.learning_rate, "Adam's peak learning rate")->group("Optimization");
-  sub->add_option("--final-lr", t.final_rate, "Learning rate at the last step")->group("Optimization");
-  sub->add_option("--aux-lr", t.auxiliary_rate, "Learning rate of the entropy model's quantiles")
-      ->group("Optimization");
-  sub->add_option("--warmup", t.warmup, "Steps over which the learning rate rises to its peak")->group("Optimization");
-  sub->add_option("--clip", t.clip_norm, "Largest norm of the gradient; 0: any")->group("Optimization");
-  sub->add_option("--rounding-share", t.rounding_share,
-                  "Share of the steps, the last ones, that train with rounded values instead of noise, 0 to 1")
-      ->group("Optimization");
-  sub->add_option("--eval-every", t.eval_every, "Steps between validations; 0: only at the end")->group("Optimization");
-  sub->add_option("--seed", t.data.seed, "Seed of data order, initialization and noise")->group("Optimization");
+  sub.add_option("--steps", t.steps, "Training steps").group("Optimization");
+  sub.add_option("--batch", t.batch, "Chunks of 16 weights per step").group("Optimization");
+  sub.add_option("--lr", t.learning_rate, "Adam's peak learning rate").group("Optimization");
+  sub.add_option("--final-lr", t.final_rate, "Learning rate at the last step").group("Optimization");
+  sub.add_option("--aux-lr", t.auxiliary_rate, "Learning rate of the entropy model's quantiles").group("Optimization");
+  sub.add_option("--warmup", t.warmup, "Steps over which the learning rate rises to its peak").group("Optimization");
+  sub.add_option("--clip", t.clip_norm, "Largest norm of the gradient; 0: any").group("Optimization");
+  sub.add_option("--rounding-share", t.rounding_share,
+                 "Share of the steps, the last ones, that train with rounded values instead of noise, 0 to 1")
+      .group("Optimization");
+  sub.add_option("--eval-every", t.eval_every, "Steps between validations; 0: only at the end").group("Optimization");
+  sub.add_option("--seed", t.data.seed, "Seed of data order, initialization and noise").group("Optimization");
 
-  sub->add_flag("--embedding", t.data.include_embedding, "Learn from embeddings too")->group("Data");
-  sub->add_option("--max-chunks", t.data.max_chunks, "Chunks of 16 weights kept in memory, 64 bytes each")
-      ->group("Data");
-  sub->add_option("--validation-chunks", t.data.validation_chunks, "Chunks held out")->group("Data");
+  sub.add_flag("--embedding", t.data.include_embedding, "Learn from embeddings too").group("Data");
+  sub.add_option("--max-chunks", t.data.max_chunks, "Chunks of 16 weights kept in memory, 64 bytes each").group("Data");
+  sub.add_option("--validation-chunks", t.data.validation_chunks, "Chunks held out").group("Data");
 
-  sub->add_option("--log", command->run.log, "Write a log of JSON lines; with --resume lines are added to it")
-      ->group("Checkpoints and log");
-  sub->add_option("--checkpoint", command->run.checkpoint, "Checkpoint file (default: beside the output, .nwck)")
-      ->group("Checkpoints and log");
-  sub->add_option("--checkpoint-steps", command->run.checkpoint_steps, "Steps between checkpoints; 0: by time only")
-      ->group("Checkpoints and log");
-  sub->add_option("--checkpoint-seconds", command->run.checkpoint_seconds,
-                  "Seconds between checkpoints; 0: by steps only")
-      ->group("Checkpoints and log");
+  sub.add_option("--log", command->run.log, "Write a log of JSON lines; with --resume lines are added to it")
+      .group("Checkpoints and log");
+  sub.add_option("--checkpoint", command->run.checkpoint, "Checkpoint file (default: beside the output, .nwck)")
+      .group("Checkpoints and log");
+  sub.add_option("--checkpoint-steps", command->run.checkpoint_steps, "Steps between checkpoints; 0: by time only")
+      .group("Checkpoints and log");
+  sub.add_option("--checkpoint-seconds", command->run.checkpoint_seconds,
+                 "Seconds between checkpoints; 0: by steps only")
+      .group("Checkpoints and log");
   add_common_options(sub, context);
-  sub->callback([command, &context] { run_command(context, "train", [&] { return train(*command, context); }); });
+  sub.on_run([command, &context] { run_command(context, "train", [&] { return train(*command, context); }); });
 }
 
 }  // namespace nwc::cli

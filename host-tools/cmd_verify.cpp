@@ -187,20 +187,20 @@ Status verify(const VerifyCommand& command, Context& context) {
 
 }  // namespace
 
-void add_verify(CLI::App& app, Context& context) {
+void add_verify(CommandLine& line, Context& context) {
   auto command = std::make_shared<VerifyCommand>();
-  CLI::App* sub = app.add_subcommand("verify", "Check every byte of a file, and one backend against another");
-  sub->add_option("file", command->path, ".nwc or .nwcc file")->required();
+  Command sub = line.add_command("verify", "Check every byte of a file, and one backend against another");
+  sub.add_option("file", command->path, ".nwc or .nwcc file").required();
   add_device_options(sub, command->device);
-  sub->add_flag("--validation", command->device.validation,
-                "Run Vulkan under its validation layer; a message is a failure");
-  sub->add_flag("--speed,!--no-speed", command->speed, "Also measure decoding against memcpy (default: on)");
-  CLI::Option* quality =
-      sub->add_flag("--quality", command->quality, "Measure the quality card again (needs --reference and --text)");
-  sub->add_option("--reference", command->reference, "The uncompressed model, for --quality")->needs(quality);
-  sub->add_option("--text", command->text, "The card's text, for --quality")->check(CLI::ExistingFile)->needs(quality);
+  sub.add_flag("--validation", command->device.validation,
+               "Run Vulkan under its validation layer; a message is a failure");
+  sub.add_flag("--speed,!--no-speed", command->speed, "Also measure decoding against memcpy (default: on)");
+  Option quality =
+      sub.add_flag("--quality", command->quality, "Measure the quality card again (needs --reference and --text)");
+  sub.add_option("--reference", command->reference, "The uncompressed model, for --quality").needs(quality);
+  sub.add_option("--text", command->text, "The card's text, for --quality").existing_file().needs(quality);
   add_common_options(sub, context);
-  sub->callback([command, &context] { run_command(context, "verify", [&] { return verify(*command, context); }); });
+  sub.on_run([command, &context] { run_command(context, "verify", [&] { return verify(*command, context); }); });
 }
 
 }  // namespace nwc::cli

@@ -38,7 +38,7 @@ struct CompressCommand {
   CompressOptions options;
 };
 
-void add_compress_options(CLI::App* sub, CompressCommand* command);
+void add_compress_options(Command sub, CompressCommand* command);
 /// Sets the options that were not given, by --effort and by the properties of the model.
 void apply_effort(CompressCommand* command, const ModelSource& source);
 /// Returns all settings that the bytes of the file depend on, in a fixed order.

@@ -83,170 +83,166 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   *choices = settle(*choices, source, calibrated, command.powers != nullptr);
 }
 
-void add_compress_options(CLI::App* sub, CompressCommand* command) {
-  sub->add_option("model", command->model, "Hugging Face folder, .gguf or .safetensors file")->required();
-  sub->add_option("-o,--output", command->output, "File to write (.nwc)")->required();
-  sub->add_option(
+void add_compress_options(Command sub, CompressCommand* command) {
+  sub.add_option("model", command->model, "Hugging Face folder, .gguf or .safetensors file").required();
+  sub.add_option("-o,--output", command->output, "File to write (.nwc)").required();
+  sub.add_option(
          "-b,--bits", command->options.bits,
          "Bits per coded weight, tables and all else that decoding needs included, 0.1 to 16; met within 0.02, or the "
          "file is smaller because the weights need no more")
-      ->check(CLI::Range(0.1, 16.0))
-      ->capture_default_str();
-  sub->add_option(
+      .range(0.1, 16.0)
+      .show_default();
+  sub.add_option(
          "-c,--codec", command->codec,
          "How weights are transformed before they are rounded: identity (the fastest, and the best measured), linear, "
          "small (a network, slow to decode), or a .nwcc file made by nwc train")
-      ->capture_default_str();
-  sub->add_option("--size", command->size,
-                  "Size of the whole file instead of --bits, never exceeded: 600M, 1.5G (powers of 1024)")
-      ->excludes("--bits");
-  sub->add_option(
+      .show_default();
+  sub.add_option("--size", command->size,
+                 "Size of the whole file instead of --bits, never exceeded: 600M, 1.5G (powers of 1024)")
+      .excludes("--bits");
+  sub.add_option(
          "--kld", command->kld,
          "Distance from the original instead of --bits: the KL divergence of its predictions, in nats per token. Up "
          "to 6 files are made and measured on the text of --card, else on the last part of the first text of "
          "--calib, which calibration then does not use, or on more text that the model writes; the file gets a "
          "quality card")
-      ->check(CLI::PositiveNumber)
-      ->excludes("--bits")
-      ->excludes("--size");
-  sub->add_flag(
-      "--estimate", command->estimate,
-      "Say how large the file will be, and what time and memory it takes; writes nothing, takes some seconds");
-  sub->add_option(
+      .positive()
+      .excludes("--bits")
+      .excludes("--size");
+  sub.add_flag("--estimate", command->estimate,
+               "Say how large the file will be, and what time and memory it takes; writes nothing, takes some seconds");
+  sub.add_option(
          "--calib", command->calib,
          "On what is measured what an error of each weight costs (calibration), which brings a file several "
          "times closer to the original: self, a text that the model writes itself; UTF-8 texts or folders of "
          ".txt files, which share the tokens equally; for an encoder of images, PNG files or folders of them; or none "
          "(default: self where the model can be run)")
-      ->allow_extra_args(false);
-  sub->add_option(
+      .one_at_a_time();
+  sub.add_option(
          "--imatrix", command->imatrix,
          "An importance matrix of this model, made by llama.cpp's llama-imatrix (.gguf or .dat): columns of large "
          "inputs are rounded more finely. For models that nwc cannot run; where it can, --calib self brings more")
-      ->check(CLI::ExistingFile);
-  sub->add_option("--calib-tokens", command->calib_tokens,
-                  "Tokens that calibration uses, of a text from its start (default: 32 for each input of the widest "
-                  "layer, with --effort below 5 and for encoders four, but 16384 at least, 65536 at most, and as many "
-                  "as fine-tuning uses)")
-      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40));
-  sub->add_option("--calib-context", command->calibration.context,
-                  "Tokens that the model sees together in calibration; 0: 512, or the model's maximum if that is less")
-      ->capture_default_str();
-  sub->add_option("--seed", command->calibration.seed,
-                  "Seed of the text that the model writes and of calibration's random signs: the same seed, the same "
-                  "file; with others a figure's error can be told")
-      ->capture_default_str();
-  sub->add_option(
+      .existing_file();
+  sub.add_option("--calib-tokens", command->calib_tokens,
+                 "Tokens that calibration uses, of a text from its start (default: 32 for each input of the widest "
+                 "layer, with --effort below 5 and for encoders four, but 16384 at least, 65536 at most, and as many "
+                 "as fine-tuning uses)")
+      .range(uint64_t{2}, uint64_t{1} << 40);
+  sub.add_option("--calib-context", command->calibration.context,
+                 "Tokens that the model sees together in calibration; 0: 512, or the model's maximum if that is less")
+      .show_default();
+  sub.add_option("--seed", command->calibration.seed,
+                 "Seed of the text that the model writes and of calibration's random signs: the same seed, the same "
+                 "file; with others a figure's error can be told")
+      .show_default();
+  sub.add_option(
       "--calib-cache", command->calibration_cache,
       "Folder that keeps calibrations for further files of the same model and text, whatever their names, and "
       "what an interrupted run has done, so that the same command goes on. May be deleted (default: "
       "calibration in the user's cache, $XDG_CACHE_HOME/nwc or ~/.cache/nwc)");
-  sub->add_option("--calib-cache-size", command->cache_size,
-                  "When a file is finished, the calibrations that were not used for the longest time are removed until "
-                  "all together take no more than this; the one in use stays")
-      ->capture_default_str();
-  sub->add_option("-e,--effort", command->effort,
-                  "Time spent on a closer file, 1 (fastest) to 9: up to 5, 8 and 9 by searching for better roundings; "
-                  "from 6 on, with "
-                  "calibration also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
-                  "for large models)")
-      ->check(CLI::Range(1, 9))
-      ->capture_default_str();
-  sub->add_option("--head-bits", command->options.choices.head_bits,
-                  "Without calibration: bits per weight that embedding and output layer get above the rest, 0 to 8")
-      ->check(CLI::Range(0.0, 8.0))
-      ->capture_default_str();
+  sub.add_option("--calib-cache-size", command->cache_size,
+                 "When a file is finished, the calibrations that were not used for the longest time are removed until "
+                 "all together take no more than this; the one in use stays")
+      .show_default();
+  sub.add_option("-e,--effort", command->effort,
+                 "Time spent on a closer file, 1 (fastest) to 9: up to 5, 8 and 9 by searching for better roundings; "
+                 "from 6 on, with "
+                 "calibration also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
+                 "for large models)")
+      .range(1, 9)
+      .show_default();
+  sub.add_option("--head-bits", command->options.choices.head_bits,
+                 "Without calibration: bits per weight that embedding and output layer get above the rest, 0 to 8")
+      .range(0.0, 8.0)
+      .show_default();
   const std::string studies = "For studies";
-  sub->add_option("--quantizer", command->quantizer,
-                  "How weights are rounded: scalar (one by one) or trellis (together)")
-      ->check(CLI::IsMember({"scalar", "trellis"}))
-      ->capture_default_str()
-      ->group(studies);
-  sub->add_option("--trellis-bits", command->options.choices.quantizer.trellis_bits,
-                  "The trellis has 2 to the power of this many states: 2 to 6, 8, 10 or 12; 0: by --effort")
-      ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8, 10, 12}))
-      ->default_val(0)
-      ->group(studies);
-  sub->add_option(
+  sub.add_option("--quantizer", command->quantizer,
+                 "How weights are rounded: scalar (one by one) or trellis (together)")
+      .one_of({"scalar", "trellis"})
+      .show_default()
+      .group(studies);
+  sub.add_option("--trellis-bits", command->options.choices.quantizer.trellis_bits,
+                 "The trellis has 2 to the power of this many states: 2 to 6, 8, 10 or 12; 0: by --effort")
+      .one_of_numbers({0, 2, 3, 4, 5, 6, 8, 10, 12})
+      .default_text(0)
+      .group(studies);
+  sub.add_option(
          "--importance", command->importance,
          "How finely columns are rounded against each other: none (equal bits), flat (equal precision), paper (four "
          "classes by the power of their inputs), waterfill (by what their errors cost); without calibration flat "
          "for the last two, and none for bare tensors")
-      ->check(CLI::IsMember(kImportances))
-      ->group(studies);
-  sub->add_option("--feedback", command->feedback,
-                  "Whether later columns make up for the rounding errors of earlier ones: none, or ldlq, which needs "
-                  "calibration")
-      ->check(CLI::IsMember({"none", "ldlq"}))
-      ->group(studies);
-  sub->add_option("--allocation", command->allocation,
-                  "How bits are shared out among tensors: none (equally), weights (by squared error) or fisher (by KL "
-                  "divergence); without calibration weights, and none for bare tensors")
-      ->check(CLI::IsMember(kAllocations))
-      ->group(studies);
-  sub->add_option("--row-importance", command->row_importance,
-                  "on: rows are rounded more or less finely, too, with --allocation fisher")
-      ->check(CLI::IsMember({"on", "off"}))
-      ->group(studies);
-  sub->add_option("--recovery", command->recovery,
-                  "on: fine-tune the layers of a block that are not coded yet after each one that is, on the text of "
-                  "calibration; default: by --effort")
-      ->check(CLI::IsMember({"on", "off"}))
-      ->group(studies);
-  sub->add_flag(
-         "--activations", command->calibration.activations,
-         "Calibration keeps the second moments of activations, too, as it does with --allocation none or weights")
-      ->group(studies);
-  sub->add_option("--recovery-tokens", command->recovery_tokens,
-                  "Tokens of that text to fine-tune on; default: by --effort")
-      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))
-      ->group(studies);
-  sub->add_option("--recovery-epochs", command->recovery_epochs,
-                  "How many times these tokens are gone through; default: by --effort")
-      ->check(CLI::Range(1u, 10000u))
-      ->group(studies);
-  sub->add_flag("--row-classes,!--no-row-classes", command->options.choices.quantizer.row_classes,
-                "Tables of their own for rows of unlike size, where the codec is linear (default: on)")
-      ->group(studies);
-  sub->add_option("--damping", command->options.choices.damping,
-                  "For error feedback: added to the diagonal of each matrix of calibration, as a multiple of the "
-                  "diagonal's median, 0 to 10")
-      ->check(CLI::Range(0.0, 10.0))
-      ->capture_default_str()
-      ->group(studies);
-  sub->add_option("--allocation-damping", command->options.choices.allocation_damping,
-                  "The same where bits are shared out among columns and tensors")
-      ->check(CLI::Range(0.0, 10.0))
-      ->capture_default_str()
-      ->group(studies);
-  sub->add_option(
-         "--rdo", command->rdo,
-         "How far roundings are chosen that take fewer bits, 0 (nearest values) to 4; default: 0.5, but 0 with "
-         "calibration and without fine-tuning")
-      ->check(CLI::Range(0.0, 4.0))
-      ->group(studies);
-  sub->add_option(
+      .one_of(kImportances)
+      .group(studies);
+  sub.add_option("--feedback", command->feedback,
+                 "Whether later columns make up for the rounding errors of earlier ones: none, or ldlq, which needs "
+                 "calibration")
+      .one_of({"none", "ldlq"})
+      .group(studies);
+  sub.add_option("--allocation", command->allocation,
+                 "How bits are shared out among tensors: none (equally), weights (by squared error) or fisher (by KL "
+                 "divergence); without calibration weights, and none for bare tensors")
+      .one_of(kAllocations)
+      .group(studies);
+  sub.add_option("--row-importance", command->row_importance,
+                 "on: rows are rounded more or less finely, too, with --allocation fisher")
+      .one_of({"on", "off"})
+      .group(studies);
+  sub.add_option("--recovery", command->recovery,
+                 "on: fine-tune the layers of a block that are not coded yet after each one that is, on the text of "
+                 "calibration; default: by --effort")
+      .one_of({"on", "off"})
+      .group(studies);
+  sub.add_flag("--activations", command->calibration.activations,
+               "Calibration keeps the second moments of activations, too, as it does with --allocation none or weights")
+      .group(studies);
+  sub.add_option("--recovery-tokens", command->recovery_tokens,
+                 "Tokens of that text to fine-tune on; default: by --effort")
+      .range(uint64_t{2}, uint64_t{1} << 40)
+      .group(studies);
+  sub.add_option("--recovery-epochs", command->recovery_epochs,
+                 "How many times these tokens are gone through; default: by --effort")
+      .range(1u, 10000u)
+      .group(studies);
+  sub.add_flag("--row-classes,!--no-row-classes", command->options.choices.quantizer.row_classes,
+               "Tables of their own for rows of unlike size, where the codec is linear (default: on)")
+      .group(studies);
+  sub.add_option("--damping", command->options.choices.damping,
+                 "For error feedback: added to the diagonal of each matrix of calibration, as a multiple of the "
+                 "diagonal's median, 0 to 10")
+      .range(0.0, 10.0)
+      .show_default()
+      .group(studies);
+  sub.add_option("--allocation-damping", command->options.choices.allocation_damping,
+                 "The same where bits are shared out among columns and tensors")
+      .range(0.0, 10.0)
+      .show_default()
+      .group(studies);
+  sub.add_option("--rdo", command->rdo,
+                 "How far roundings are chosen that take fewer bits, 0 (nearest values) to 4; default: 0.5, but 0 with "
+                 "calibration and without fine-tuning")
+      .range(0.0, 4.0)
+      .group(studies);
+  sub.add_option(
          "--shrinkage", command->shrinkage,
          "on: decode each rounded value as the mean of the weights that were rounded to it; default: on, but off with "
          "--calib and without fine-tuning")
-      ->check(CLI::IsMember({"on", "off"}))
-      ->group(studies);
-  sub->add_flag("--refit-tables,!--no-refit-tables", command->options.choices.refit_tables,
-                "Fit the tables of the entropy coder to this model (default: on)")
-      ->group(studies);
-  sub->add_option("--min-elements", command->options.min_elements, "Tensors of fewer weights are stored as they are")
-      ->capture_default_str();
-  sub->add_flag(
-      "--source,!--no-source", command->options.keep_source,
-      "Keep configuration, tokenizer and chat template, or a GGUF's metadata, as they are, so that decompress "
-      "can write them back (default: on)");
-  sub->add_option(
+      .one_of({"on", "off"})
+      .group(studies);
+  sub.add_flag("--refit-tables,!--no-refit-tables", command->options.choices.refit_tables,
+               "Fit the tables of the entropy coder to this model (default: on)")
+      .group(studies);
+  sub.add_option("--min-elements", command->options.min_elements, "Tensors of fewer weights are stored as they are")
+      .show_default();
+  sub.add_flag("--source,!--no-source", command->options.keep_source,
+               "Keep configuration, tokenizer and chat template, or a GGUF's metadata, as they are, so that decompress "
+               "can write them back (default: on)");
+  sub.add_option(
          "--card", command->card_text,
          "UTF-8 text on which the file is compared with the original; the result is stored in its quality card. If it "
          "is the text of --calib, calibration does not use the last part of it")
-      ->check(CLI::ExistingFile);
-  sub->add_option("--card-tokens", command->card_tokens, "Tokens of that text to measure on at most; 0: all")
-      ->capture_default_str();
+      .existing_file();
+  sub.add_option("--card-tokens", command->card_tokens, "Tokens of that text to measure on at most; 0: all")
+      .show_default();
 }
 
 }  // namespace nwc::cli

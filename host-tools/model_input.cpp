@@ -47,18 +47,18 @@ Result<ModelInput> open_model_input(const std::string& path, const Context& cont
   return input;
 }
 
-void add_device_options(CLI::App* command, DeviceOptions& options) {
+void add_device_options(Command command, DeviceOptions& options) {
   command
-      ->add_option(
+      .add_option(
           "--backend", options.backend,
           "What decodes, and runs the model where the command does: cpu, vulkan (any device), or auto (a GPU if there "
           "is one, which loads the Vulkan driver to look for it, else the cpu)")
-      ->check(CLI::IsMember({"auto", "cpu", "vulkan"}))
-      ->capture_default_str();
-  command->add_option("--device", options.device,
-                      "Part of the Vulkan device's name; nwc verify --backend vulkan names it (default: the best one)");
-  command->add_option("--shader-cache", options.shader_cache,
-                      "Folder for compiled Vulkan kernels, or none (default: nwc in the user's cache)");
+      .one_of({"auto", "cpu", "vulkan"})
+      .show_default();
+  command.add_option("--device", options.device,
+                     "Part of the Vulkan device's name; nwc verify --backend vulkan names it (default: the best one)");
+  command.add_option("--shader-cache", options.shader_cache,
+                     "Folder for compiled Vulkan kernels, or none (default: nwc in the user's cache)");
 }
 
 Status check_device_options(const DeviceOptions& options) {

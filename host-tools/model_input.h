@@ -39,7 +39,7 @@ struct DeviceOptions {
   uint64_t window_bytes = kMaxWindowBytes;
   std::string shader_cache;  ///< where compiled kernels are kept; empty: the user's cache, "none": nowhere
 };
-void add_device_options(CLI::App* command, DeviceOptions& options);
+void add_device_options(Command command, DeviceOptions& options);
 /// errors: kInvalidArgument (a device for a backend that has none)
 Status check_device_options(const DeviceOptions& options);
 /// log: instead of the context's.

@@ -59,22 +59,26 @@ void ProgressLine::next(std::string stage, double share) {
   stage_ = std::move(stage);
   begin_ = command.done;
   end_ = begin_ + std::clamp(share, 0.0, 1.0) * (limit_ - begin_);
-  start_ = Clock::now();
+  left_ = TimeLeft();
 }
 
 bool ProgressLine::report(uint64_t done, uint64_t total, const std::string& detail) {
   if (interrupted()) return false;
-  reported_ = true;
   CommandProgress& command = command_progress();
+  if (!reported_) begin_ = std::clamp(command.done, begin_, end_);  // another stage may have gone on inside of this one
+  reported_ = true;
   const double fraction = total == 0 ? 0 : std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
   command.done = std::max(command.done, begin_ + fraction * (end_ - begin_));
-  if (!enabled_ || Clock::now() - command.last < interval_) return true;
-  command.last = Clock::now();
-  show(fraction, detail);
+  const Clock::time_point now = Clock::now();
+  const std::optional<double> left =
+      left_.report(std::chrono::duration<double>(now.time_since_epoch()).count(), fraction);
+  if (!enabled_ || now - command.last < interval_) return true;
+  command.last = now;
+  show(left, detail);
   return true;
 }
 
-void ProgressLine::show(double fraction, const std::string& detail) {
+void ProgressLine::show(std::optional<double> seconds_left, const std::string& detail) {
   if (json_) {
     const nlohmann::json line = {{"fraction", command_progress().done}, {"stage", stage_}, {"detail", detail}};
     std::fprintf(stderr, "%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
@@ -82,9 +86,7 @@ void ProgressLine::show(double fraction, const std::string& detail) {
     return;
   }
   std::string line = fmt::format("{:3.0f} % {}", std::floor(100 * command_progress().done), stage_);
-  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
-  if (fraction > 0.02 && fraction < 1)
-    line += ", " + format_seconds(std::ceil(elapsed * (1 - fraction) / fraction)) + " left of this step";
+  if (seconds_left) line += ", " + format_seconds(std::ceil(*seconds_left)) + " left of this step";
   if (!detail.empty()) line += ", " + detail;
   std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "nwc: %s\n", line.c_str());
   std::fflush(stderr);

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 
+#include "host-tools/time_left.h"
 #include "runtime/base/log.h"
 
 namespace nwc::cli {
@@ -14,7 +16,8 @@ struct Context;
 /// of what the stages before it have left. On a terminal one line is written over, at most 6 times a second; elsewhere
 /// a line is added every 10 seconds, or as many as NWC_PROGRESS_SECONDS says (0: at every step, for tests). With
 /// --quiet nothing is shown. With --progress-json a line is a JSON object, at most 6 times a second: "fraction" of the
-/// command (0 to 1), "stage" and "detail". Ctrl-C, SIGTERM and SIGHUP ask for a clean stop: report() then returns false.
+/// command (0 to 1), "stage" and "detail". Ctrl-C, SIGTERM and SIGHUP ask for a clean stop: report() then returns
+/// false.
 class ProgressLine {
  public:
   ProgressLine(const Context& context, std::string stage, double share = 1);
@@ -29,14 +32,14 @@ class ProgressLine {
   Progress callback();
 
  private:
-  void show(double fraction, const std::string& detail);
+  void show(std::optional<double> seconds_left, const std::string& detail);
 
   std::string stage_;
   bool enabled_, json_, terminal_;
   bool shown_ = false, reported_ = false;
   double begin_ = 0, end_ = 1, limit_ = 1;  ///< of the command: this stage, and the last one of this line
   std::chrono::duration<double> interval_;
-  std::chrono::steady_clock::time_point start_;
+  TimeLeft left_;
 };
 
 }  // namespace nwc::cli
