@@ -2,7 +2,8 @@
 # Builds and tests everything. Usage: scripts/test.sh [--quick] [--full] [--threads] [--platforms]
 #   --quick      the release build and its tests only
 #   --full       also what goes the ways of other tests once more: every Vulkan test at subgroups of 4, 8 and 16 and
-#                without optional features, the trainer's tests under sanitizers, a rehearsal of scripts/device_check.sh
+#                without optional features, the trainer's tests under sanitizers, the library built without exceptions,
+#                a rehearsal of scripts/device_check.sh
 #   --threads    also the thread sanitizer, where threads meet
 #   --platforms  also the library for AArch64 and 32-bit ARM, their tests under emulation, and library and tool for Windows,
 #                their tests under Wine
@@ -80,17 +81,19 @@ if [ "$threads" = 1 ]; then
     run_tests tsan -FA capi_model -R '^(test_thread_pool|test_tensor_decode|test_c_api(_model|_decoder|_session)?)$'
 fi
 
-# The same programs run with the library that is built without exceptions and RTTI. Whether it can be is the question:
-# without optimization that takes a third of the time.
-step "without exceptions: build and test"
-configure noexcept -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG= -DCMAKE_CXX_FLAGS_DEBUG=
-build noexcept
-log=build/noexcept/test.log
-for program in test_c_api test_c_api_model test_c_api_decoder test_c_api_session \
-  "smoke build/release/tests/capi_model.nwc"; do
-  # shellcheck disable=SC2086  # program and arguments
-  LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >"$log" || { cat "$log"; exit 1; }
-done
+if [ $matrix = ON ]; then
+  # The same programs run with the library that is built without exceptions and RTTI. Whether it can be is the question,
+  # which tests/layering.cmake answers on every run, by words: without optimization that takes a third of the time.
+  step "without exceptions: build and test"
+  configure noexcept -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG= -DCMAKE_CXX_FLAGS_DEBUG=
+  build noexcept
+  log=build/noexcept/test.log
+  for program in test_c_api test_c_api_model test_c_api_decoder test_c_api_session \
+    "smoke build/release/tests/capi_model.nwc"; do
+    # shellcheck disable=SC2086  # program and arguments
+    LD_LIBRARY_PATH=build/noexcept/lib build/release/tests/$program >"$log" || { cat "$log"; exit 1; }
+  done
+fi
 
 # What makes models runs on this machine only: for the others, the model files come from the release tests.
 library_tests=(test_half test_thread_pool test_crc32 test_container test_addresses test_decode_tables test_tile_decode

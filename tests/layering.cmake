@@ -4,7 +4,7 @@
 #   Vulkan parts of the runtime -> shaders/common/push_constants.h, which shaders and C++ share
 #   trainer -> runtime/{base,format,graph,codec,model,decoder,engine}, in an order of its own folders;  host-tools -> trainer, runtime;  shaders -> shaders/common
 # and besides: headers of operating systems only in runtime/base/os_*.cpp, trainer/data/os_files_*.cpp and
-# host-tools/process_*.cpp, paths of the standard library only by fs_path(), Vulkan headers only in the Vulkan parts, MPI's and BLAS's in one file each, neither Eigen nor JSON in the runtime, file names unique.
+# host-tools/process_*.cpp, paths of the standard library only by fs_path(), exceptions and RTTI in the runtime only where runtime/base/exceptions.* turns them into errors, Vulkan headers only in the Vulkan parts, MPI's, BLAS's and CLI11's in one file each, neither Eigen nor JSON in the runtime, file names unique.
 # -DSELF_CHECK=ON feeds it samples that break each rule, and fails unless every one is found.
 cmake_minimum_required(VERSION 3.22)
 
@@ -65,10 +65,12 @@ function(check_include path target out)
     set(${out} "only trainer/linalg/tile_ops_blas.cpp knows of BLAS" PARENT_SCOPE)
   elseif(target MATCHES "^(tests|bench)/")
     set(${out} "only tests and benchmarks include these" PARENT_SCOPE)
+  elseif(target MATCHES "^CLI/" AND NOT path STREQUAL "host-tools/command_line.cpp")
+    set(${out} "only host-tools/command_line.cpp knows of CLI11" PARENT_SCOPE)
   elseif(area STREQUAL "runtime")
     if(target MATCHES "^shaders/" AND NOT (is_vulkan AND target MATCHES "^shaders/([^/]+\\.spv\\.h|common/push_constants\\.h)$"))
       set(${out} "of the shaders, Vulkan parts include compiled ones and push_constants.h" PARENT_SCOPE)
-    elseif(target MATCHES "^(Eigen|nlohmann|CLI|fmt)/")
+    elseif(target MATCHES "^(Eigen|nlohmann|fmt)/")
       set(${out} "the runtime knows nothing of this library" PARENT_SCOPE)
     elseif(target MATCHES "^(trainer|host-tools)/")
       set(${out} "the runtime includes only the runtime" PARENT_SCOPE)
@@ -103,6 +105,19 @@ function(check_include path target out)
   endif()
 endfunction()
 
+# Words for which one place of the project stands: what a line is looked at for, and what is wrong with one that has them
+# elsewhere.
+set(path_words "(fs|filesystem)::path(\\(| [a-z]+\\()")
+set(exception_words "(^|[^a-z_])(throw;|throw [a-zA-Z_:]+[({]|try [{]|catch [(]|dynamic_cast<|typeid[(])")
+function(check_line path line out)
+  set(${out} "" PARENT_SCOPE)
+  if(line MATCHES "${path_words}" AND NOT path MATCHES "^(trainer/data/(fs_path\\.h|os_files_)|host-tools/process_)")
+    set(${out} "it makes a path of bytes, where fs_path() of trainer/data/fs_path.h takes UTF-8" PARENT_SCOPE)
+  elseif(line MATCHES "${exception_words}" AND path MATCHES "^runtime/" AND NOT path MATCHES "^runtime/base/exceptions\\.")
+    set(${out} "the runtime is built without exceptions and RTTI, too: runtime/base/exceptions.h turns them into errors" PARENT_SCOPE)
+  endif()
+endfunction()
+
 function(report message)
   set_property(GLOBAL APPEND PROPERTY violations "${message}")
 endfunction()
@@ -131,9 +146,11 @@ if(SELF_CHECK)
     "runtime/codec/tile_decode_avx2.cpp|immintrin.h" "trainer/parallel/ranks_mpi.cpp|mpi.h" "trainer/linalg/tile_ops_blas.cpp|cblas.h"
     "trainer/search/a.cpp|trainer/linalg/b.h" "trainer/calib/a.cpp|trainer/parallel/b.h"
     "runtime/engine/x_vulkan.cpp|shaders/common/push_constants.h" "shaders/common/push_constants.h|cstdint"
-    "runtime/base/os_posix.cpp|sys/stat.h" "trainer/data/os_files_windows.cpp|windows.h" "host-tools/process_posix.cpp|unistd.h")
+    "runtime/base/os_posix.cpp|sys/stat.h" "trainer/data/os_files_windows.cpp|windows.h" "host-tools/process_posix.cpp|unistd.h"
+    "host-tools/command_line.cpp|CLI/CLI.hpp")
   set(bad
     "runtime/base/reader.cpp|unistd.h" "trainer/calib/a.cpp|sys/file.h" "host-tools/a.cpp|windows.h" "host-tools/a.h|io.h"
+    "host-tools/cmd_a.cpp|CLI/CLI.hpp"
     "trainer/search/a.cpp|cblas.h" "trainer/linalg/a.cpp|trainer/search/b.h"
     "runtime/base/a.h|runtime/format/b.h" "runtime/format/a.h|runtime/codec/b.h" "runtime/codec/a.h|runtime/model/b.h"
     "runtime/model/a.h|runtime/codec/b.h" "runtime/vulkan/a.h|runtime/codec/b.h" "runtime/decoder/a.h|runtime/engine/b.h"
@@ -156,6 +173,20 @@ if(SELF_CHECK)
       endif()
     endforeach()
   endforeach()
+  set(good_lines "runtime/base/exceptions.h|    try {" "trainer/a.cpp|  throw Error(1)" "trainer/data/fs_path.h|fs::path(s)"
+    "runtime/a.cpp|// What may throw out of memory")
+  set(bad_lines "runtime/engine/a.cpp|  try {" "runtime/a.h|throw std::bad_alloc()" "runtime/a.h|  } catch (const E& e) {"
+    "runtime/a.cpp|x = dynamic_cast<B*>(a)" "runtime/a.cpp|typeid(a)" "trainer/a.cpp|fs::path(name)" "host-tools/a.cpp|std::filesystem::path p(name)")
+  foreach(kind good bad)
+    foreach(sample ${${kind}_lines})
+      string(REGEX MATCH "^([^|]*)\\|(.*)$" _ "${sample}")
+      set(line "${CMAKE_MATCH_2}")
+      check_line("${CMAKE_MATCH_1}" "${line}" found)
+      if((kind STREQUAL "bad" AND found STREQUAL "") OR (kind STREQUAL "good" AND NOT found STREQUAL ""))
+        message(FATAL_ERROR "self-check: '${sample}' should be ${kind}, the answer is '${found}'")
+      endif()
+    endforeach()
+  endforeach()
   check_names("runtime/base/a.h;trainer/data/a.h")
   get_property(violations GLOBAL PROPERTY violations)
   if(NOT violations)
@@ -175,12 +206,13 @@ if(count LESS 20)
   message(FATAL_ERROR "layering: only ${count} files found under ${SOURCE_DIR}: wrong folder?")
 endif()
 foreach(path ${paths} ${shaders})
-  if(NOT path MATCHES "^(trainer/data/(fs_path\\.h|os_files_)|host-tools/process_)")
-    file(STRINGS ${SOURCE_DIR}/${path} lines REGEX "(fs|filesystem)::path(\\(| [a-z]+\\()")
-    foreach(line ${lines})
-      report("${path} makes a path of bytes, where fs_path() of trainer/data/fs_path.h takes UTF-8: ${line}")
-    endforeach()
-  endif()
+  file(STRINGS ${SOURCE_DIR}/${path} lines REGEX "${path_words}|${exception_words}")
+  foreach(line ${lines})
+    check_line("${path}" "${line}" found)
+    if(found)
+      report("${path}: ${found}: ${line}")
+    endif()
+  endforeach()
   file(STRINGS ${SOURCE_DIR}/${path} lines REGEX "^[ \t]*#[ \t]*include[ \t]*[<\"]")
   foreach(line ${lines})
     string(REGEX MATCH "[<\"]([^>\"]+)[>\"]" _ "${line}")

@@ -18,9 +18,13 @@ OK, FAILURE, USAGE, BAD_FILE, NO_DEVICE = range(5)
 
 def nwc(*args, env=None, as_is=False, **options):
     """Runs the tool to its end. options: of subprocess.run, instead of what is set here. Unless as_is, compress is told
-    --calib none where --calib is not given: most tests are about other things, and a calibration takes seconds."""
-    if args[:1] == ("compress",) and len(args) > 1 and not as_is and not {"--calib", "--help"} & set(map(str, args)):
-        args = (*args, "--calib", "none")
+    --calib none and --effort 1 where they are not given: most tests are about other things, and both take seconds."""
+    words = set(map(str, args))
+    if args[:1] == ("compress",) and len(args) > 1 and not as_is and "--help" not in words:
+        if "--calib" not in words:
+            args = (*args, "--calib", "none")
+        if not {"-e", "--effort"} & words:
+            args = (*args, "--effort", "1")
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True,
                "timeout": 300, **options}
     return subprocess.run([*EMULATOR, NWC, *map(str, args)], env={**os.environ, **(env or {})}, **options)
