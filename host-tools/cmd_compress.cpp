@@ -27,6 +27,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// The calibration's first tokens, which the calibration folder has.
+Status prepare_distillation(const CompressCommand& command, const ModelSource& source, const CalibrationPlan& plan,
+                            const std::string& folder, const Context& context, DistillChoices* out) {
+  out->enabled = true;
+  out->context = calibration_context(*source.model(), command.calibration.context);
+  NWC_ASSIGN_OR_RETURN(
+      out->tokens, plan.tokens(command.calibration, command.distill_tokens, written_tokens(command), folder, context));
+  return {};
+}
+
 /// The tokens of recovery fine-tuning.
 Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const CalibrationPlan& plan,
                         const std::string& folder, const Context& context, RecoveryFiles* files, RecoveryChoices* out) {
@@ -266,8 +276,13 @@ Status compress(CompressCommand& command, Context& context) {
     return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
   if (plan.kind() == CalibrationPlan::Kind::kImages && command.recovery == "on")
     return unsupported("--recovery on: fine-tuning does not work with encoders of images yet");
-  if (!plan && command.recovery == "on")
-    return invalid_argument("--recovery on needs calibration; --calib says with what");
+  for (const auto& [name, value] :
+       {std::pair{"--recovery", &command.recovery}, {"--distillation", &command.distillation}}) {
+    if (!plan && *value == "on")
+      return invalid_argument(fmt::format("{} on needs calibration; --calib says with what", name));
+  }
+  if (command.distillation == "on" && source->model() && source->model()->is_encoder())
+    return unsupported("--distillation on: an encoder makes no predictions");
 
   CompressOptions& options = command.options;
   options.threads = context.threads;
@@ -302,6 +317,10 @@ Status compress(CompressCommand& command, Context& context) {
     recovery_files.emplace(cache.folder() + "/recovery");
     if (options.recovery.enabled && first)
       NWC_TRY(prepare_recovery(command, *source, plan, cache.folder(), context, &*recovery_files, &options.recovery));
+    if (command.distillation == "on") {
+      options.distillation.enabled = true;  // of all ranks, for the first one to do
+      if (first) NWC_TRY(prepare_distillation(command, *source, plan, cache.folder(), context, &options.distillation));
+    }
   }
   if (!first) return help_compress(command, *source, codec, context);
   QualityRequest request = quality_request(command, plan);

@@ -18,12 +18,14 @@ constexpr double kRecoveryStages = 4;  ///< of a block; the layers after each ar
 
 struct Estimate {
   CompressEstimate file;  ///< seconds: of one file, without what follows
-  double writing = 0, calibrating = 0, recovering = 0, measuring = 0, files = 1;
+  double writing = 0, calibrating = 0, recovering = 0, distilling = 0, measuring = 0, files = 1;
   uint64_t cache_bytes = 0;
   bool calibrated = false;  ///< there will be a calibration
   bool finished = false;    ///< and its calibration is there
 
-  double seconds() const { return writing + calibrating + files * (file.seconds + recovering + measuring); }
+  double seconds() const {
+    return writing + calibrating + files * (file.seconds + recovering + distilling + measuring);
+  }
 };
 
 /// Calibration, fine-tuning, comparing: everything that passes a text through the model.
@@ -57,6 +59,20 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
       e->recovering = tuned * layers *
                       (2 * speed.forward +
                        kRecoveryStages * command.options.recovery.options.epochs * (speed.forward + speed.backward));
+    }
+    if (command.distillation == "on") {
+      // The original's states; three passes of what is trained on, and three products with the head; what judges.
+      const DistillChoices& d = command.options.distillation;
+      const double tokens = static_cast<double>(std::min(available, command.distill_tokens)), epochs = d.epochs;
+      const double forward = layers * speed.forward, head = speed.head_forward;
+      e->distilling =
+          tokens * (forward + epochs * (1 - d.validation) * (2 * forward + layers * speed.backward + 3 * head) +
+                    (epochs + 1) * d.validation * (forward + 2 * head));
+      // Both models' heads, three times the states, and those in front of each layer of a batch.
+      const uint64_t states =
+          3 * std::min(available, command.distill_tokens) + uint64_t{d.batch_tokens} * (source.model()->num_layers + 1);
+      e->file.memory_bytes = std::max(e->file.memory_bytes, sizeof(float) * source.model()->hidden_size *
+                                                                (2 * uint64_t{source.model()->vocab_size} + states));
     }
   }
   if (measures) {  // the file and the original
@@ -134,7 +150,7 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
                            {"seconds_writing", e.writing},
                            {"seconds_calibrating", e.calibrating},
                            {"seconds_coding", e.files * e.file.seconds},
-                           {"seconds_fine_tuning", e.files * e.recovering},
+                           {"seconds_fine_tuning", e.files * (e.recovering + e.distilling)},
                            {"seconds_measuring", e.files * e.measuring},
                            {"memory_bytes", e.file.memory_bytes},
                            {"cache_bytes", e.cache_bytes},
@@ -150,7 +166,8 @@ Status print_estimate(const CompressCommand& command, const ModelSource& source,
   fmt::print("  time: {} for coding", format_seconds(e.files * e.file.seconds));
   if (e.writing > 0) fmt::print(", {} for the text that the model writes", format_seconds(e.writing));
   if (e.calibrating > 0) fmt::print(", {} for calibration", format_seconds(e.calibrating));
-  if (e.recovering > 0) fmt::print(", {} for fine-tuning", format_seconds(e.files * e.recovering));
+  if (e.recovering + e.distilling > 0)
+    fmt::print(", {} for fine-tuning", format_seconds(e.files * (e.recovering + e.distilling)));
   if (e.measuring > 0) fmt::print(", {} for measuring", format_seconds(e.files * e.measuring));
   fmt::print("\n");
   if (e.cache_bytes != 0)

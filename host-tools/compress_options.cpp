@@ -24,9 +24,19 @@ struct Effort {
   uint32_t trellis_bits;
   uint64_t recovery_tokens;  ///< 0: no recovery
   uint32_t recovery_epochs;
+  uint64_t distill_tokens;  ///< 0: no distillation
+  uint32_t distill_epochs;
 };
-constexpr Effort kEfforts[10] = {{},        {2, 0, 0},    {3, 0, 0},     {4, 0, 0},      {6, 0, 0},
-                                 {8, 0, 0}, {8, 8192, 4}, {8, 16384, 8}, {10, 32768, 8}, {12, 65536, 8}};
+constexpr Effort kEfforts[10] = {{},
+                                 {2, 0, 0, 0, 0},
+                                 {3, 0, 0, 0, 0},
+                                 {4, 0, 0, 0, 0},
+                                 {6, 0, 0, 0, 0},
+                                 {8, 0, 0, 16384, 2},
+                                 {8, 8192, 4, 16384, 2},
+                                 {8, 16384, 8, 16384, 4},
+                                 {10, 32768, 8, 16384, 4},
+                                 {12, 65536, 8, 16384, 4}};
 
 }  // namespace
 
@@ -50,6 +60,8 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
   if (command.recovery == "on")
     target +=
         fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);
+  if (command.distillation == "on")
+    target += fmt::format(" distill_tokens={} distill_epochs={}", command.distill_tokens, o.distillation.epochs);
   return target;
 }
 
@@ -71,6 +83,10 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   if (!command.recovery_tokens) command.recovery_tokens = effort.recovery_tokens != 0 ? effort.recovery_tokens : 16384;
   command.options.recovery.options.epochs =
       command.recovery_epochs.value_or(effort.recovery_epochs != 0 ? effort.recovery_epochs : 8);
+  const bool predicts = tunes && source.model() && !source.model()->is_encoder();
+  if (command.distillation.empty()) command.distillation = predicts && effort.distill_tokens != 0 ? "on" : "off";
+  command.distill_tokens = std::min<uint64_t>(command.calibration.tokens, 16384);
+  if (effort.distill_epochs != 0) command.options.distillation.epochs = effort.distill_epochs;
   // Both lower the squared error and attenuate the weights, which adds up over the layers unless recovery makes up for
   // it (doc/architecture.md, Encoder).
   const bool attenuate = !calibrated || command.recovery == "on";
@@ -144,11 +160,11 @@ void add_compress_options(Command sub, CompressCommand* command) {
                  "When a file is finished, the calibrations that were not used for the longest time are removed until "
                  "all together take no more than this; the one in use stays")
       .show_default();
-  sub.add_option("-e,--effort", command->effort,
-                 "Time spent on a closer file, 1 (fastest) to 9: up to 5, 8 and 9 by searching for better roundings; "
-                 "from 6 on, with "
-                 "calibration also by fine-tuning what is not coded yet on 8,192 to 65,536 tokens of the text (hours "
-                 "for large models)")
+  sub.add_option(
+         "-e,--effort", command->effort,
+         "Time spent on a closer file, 1 (fastest) to 9: up to 5, 8 and 9 by searching for better roundings; with "
+         "calibration also by tuning the finished file's gains from 5 on, and from 6 on by fine-tuning what is "
+         "not coded yet on 8,192 to 65,536 tokens of the text (hours for large models)")
       .range(1, 9)
       .show_default();
   sub.add_option("--head-bits", command->options.choices.head_bits,
@@ -164,7 +180,7 @@ void add_compress_options(Command sub, CompressCommand* command) {
   sub.add_option("--trellis-bits", command->options.choices.quantizer.trellis_bits,
                  "The trellis has 2 to the power of this many states: 2 to 6, 8, 10 or 12; 0: by --effort")
       .one_of_numbers({0, 2, 3, 4, 5, 6, 8, 10, 12})
-      .default_text(0)
+      .default_text("0")
       .group(studies);
   sub.add_option(
          "--importance", command->importance,
@@ -195,6 +211,11 @@ void add_compress_options(Command sub, CompressCommand* command) {
   sub.add_flag("--activations", command->calibration.activations,
                "Calibration keeps the second moments of activations, too, as it does with --allocation none or weights")
       .group(studies);
+  sub.add_option("--distillation", command->distillation,
+                 "on: tune the finished file's gains and biases until its predictions are the closest to the "
+                 "original's, on the text of calibration; the file does not grow; default: by --effort")
+      .one_of({"on", "off"})
+      .group("For studies");
   sub.add_option("--recovery-tokens", command->recovery_tokens,
                  "Tokens of that text to fine-tune on; default: by --effort")
       .range(uint64_t{2}, uint64_t{1} << 40)

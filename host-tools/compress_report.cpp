@@ -57,6 +57,8 @@ nlohmann::json report_json(const CompressReport& report, const CompressCommand& 
           {"levels", report.levels},
           {"tables", report.tables},
           {"predicted_kld", report.predicted_kld},
+          {"kld_before_distillation", report.kld_before_distillation},
+          {"kld_after_distillation", report.kld_after_distillation},
           {"passes", report.passes},
           {"seconds", report.seconds},
           {"tensors", std::move(tensors)}};
@@ -92,6 +94,9 @@ void print_report(const CompressReport& report, const CompressCommand& command, 
   } else {
     fmt::print("squared error {:.3g} of the weights' power\n", report.relative_error);
   }
+  if (report.kld_before_distillation > 0)
+    fmt::print("  gains and biases tuned: KL divergence {:.5f} before, {:.5f} after, on text kept apart\n",
+               report.kld_before_distillation, report.kld_after_distillation);
   fmt::print("  {:.1f} s, the weights were coded {}\n", report.seconds,
              report.passes == 1 ? "once" : fmt::format("{} times until the size was right", report.passes));
   if (json.contains("quality"))

@@ -284,6 +284,24 @@ class Cli(CliCase):
         self.assertLess(recovered, calibrated)
         self.check(USAGE, "compress", MODEL, "--recovery", "on", "-o", out)
 
+    def test_distillation(self):
+        """Gains are tuned in the finished file: it gets closer to the original and not larger."""
+        cache, out = self.tmp / "cache", self.tmp / "distilled.nwc"
+        args = ["compress", MODEL, "--bits", 3, "--calib", ROOT / "models/calibration.txt", "--calib-tokens", 2048, "-e", 1,
+                "--calib-cache", cache, "-o", out]
+        self.assertEqual(self.json(*args)["kld_before_distillation"], 0)
+        plain = out.read_bytes()
+        report = self.json(*args, "--distillation", "on")
+        self.assertLess(report["kld_after_distillation"], report["kld_before_distillation"])
+        self.assertIn(" distill_tokens=2048 distill_epochs=2", self.json("info", out)["provenance"]["settings"])
+        content = out.read_bytes()
+        self.assertLess(len(content), len(plain) + 2000)  # vectors are not deflated
+        self.assertEqual(self.json(*args, "--distillation", "on", "-t", 1)["file_bytes"], len(content))
+        self.assertEqual(out.read_bytes(), content)
+        self.check(OK, "verify", out)
+        done = self.check(USAGE, "compress", MODEL, "--distillation", "on", "-o", out)
+        self.assertIn("--distillation on needs calibration", done.stderr)
+
     def test_no_device(self):
         env = {"NWC_VULKAN_LIBRARY": "/nonexistent/libvulkan.so"}
         self.check(NO_DEVICE, "verify", self.file, "--backend", "vulkan", env=env)

@@ -42,6 +42,39 @@ Result<uint64_t> write_model(const std::string& path, const std::vector<std::pai
   return writer.commit();
 }
 
+TEST(ContainerWrite, RawTensorsAreReplacedInPlace) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("m.nwc");
+  std::vector<TensorRecord> records = {raw_record("a", 0, 100), raw_record("b", 0, 5000)};
+  const Section sections[] = {{.type = SectionType::kProvenance, .bytes = serialize(Metadata{{"encoder", "test"}})}};
+  Result<ModelWriter> writer = ModelWriter::create(path, sections, records);
+  ASSERT_TRUE(writer.ok()) << writer.status().message();
+  for (size_t i = 0; i < records.size(); ++i) {
+    const std::vector<uint8_t> bytes = pattern(records[i].shape[0], static_cast<uint32_t>(i));
+    records[i].crc = crc32(bytes);
+    const Bytes parts[] = {bytes};
+    ASSERT_TRUE(writer->append(records[i], parts).ok());
+  }
+  const auto second = [](std::unique_ptr<Reader> reader) {
+    const Result<std::unique_ptr<NwcFile>> file = NwcFile::open(std::move(reader));
+    EXPECT_TRUE(file.ok()) << file.status().message();
+    std::vector<uint8_t> storage;
+    const Result<Bytes> bytes = (*file)->load_raw(1, true, &storage);
+    EXPECT_TRUE(bytes.ok()) << bytes.status().message();
+    return std::vector<uint8_t>(bytes->begin(), bytes->end());
+  };
+  Result<std::unique_ptr<Reader>> before = writer->preview();
+  ASSERT_TRUE(before.ok()) << before.status().message();
+  EXPECT_EQ(second(std::move(*before)), pattern(5000, 1));
+  EXPECT_FALSE(std::filesystem::exists(path));
+  EXPECT_EQ(writer->replace_raw(1, pattern(4999, 7)).code(), StatusCode::kInvalidArgument);
+  ASSERT_TRUE(writer->replace_raw(1, pattern(5000, 7)).ok());
+  ASSERT_TRUE(writer->commit().ok());
+  Result<std::unique_ptr<Reader>> after = open_file_reader(path);
+  ASSERT_TRUE(after.ok());
+  EXPECT_EQ(second(std::move(*after)), pattern(5000, 7));
+}
+
 void expect_model(const std::string& path, const std::vector<std::pair<uint32_t, uint64_t>>& tensors) {
   Result<std::unique_ptr<Reader>> reader = open_file_reader(path);
   ASSERT_TRUE(reader.ok());

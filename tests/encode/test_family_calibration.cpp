@@ -1,5 +1,5 @@
-// Every family of models calibrated, compressed with and without recovery fine-tuning, and evaluated against the
-// original: the file is closer than one that was made without a text.
+// Every family of models calibrated, compressed with and without recovery fine-tuning and distillation, and evaluated
+// against the original: the file is closer than one that was made without a text.
 #include "tests/data/temp_dir.h"
 #include "tests/engine/family_fixture.h"
 #include "trainer/calib/calibration.h"
@@ -68,7 +68,7 @@ class FamilyCalibration : public ::testing::TestWithParam<std::string> {
     calibration_ = std::move(done).value();
   }
 
-  Evaluation compress_and_evaluate(const Calibration* calibration, bool recovery) {
+  Evaluation compress_and_evaluate(const Calibration* calibration, bool recovery, bool distillation = false) {
     options_.calibration = calibration;
     // As `nwc compress` chooses.
     options_.choices.rdo_strength = calibration != nullptr && !recovery ? 0 : 0.5;
@@ -77,6 +77,9 @@ class FamilyCalibration : public ::testing::TestWithParam<std::string> {
     options_.recovery.context = kContext;
     options_.recovery.options.epochs = 4;
     options_.recovery.options.batch_tokens = 512;
+    options_.distillation.enabled = distillation;
+    options_.distillation.context = kContext;
+    options_.distillation.batch_tokens = 512;
     const std::string path = dir_.file("model.nwc");
     Evaluation nothing;
     if (recovery) {
@@ -84,10 +87,17 @@ class FamilyCalibration : public ::testing::TestWithParam<std::string> {
       EXPECT_TRUE(tokens.ok()) << tokens.status().message();
       options_.recovery.tokens = std::move(tokens).value();
     }
+    if (distillation) {
+      auto tokens = calibration_tokens(*source_, sample_text(), 2048, kContext);
+      EXPECT_TRUE(tokens.ok()) << tokens.status().message();
+      options_.distillation.tokens = std::move(tokens).value();
+    }
     const auto report = compress_model(*source_, identity_codec(), options_, path, {}, {});
     EXPECT_TRUE(report.ok()) << report.status().message();
     if (!report.ok()) return nothing;
     EXPECT_NEAR(report->bpw_coded, options_.bits, 0.02);
+    EXPECT_EQ(report->kld_before_distillation > 0, distillation);
+    EXPECT_LE(report->kld_after_distillation, report->kld_before_distillation);
     auto reader = open_file_reader(path);
     EXPECT_TRUE(reader.ok());
     auto file = NwcFile::open(std::move(reader).value());
@@ -133,6 +143,9 @@ TEST_P(FamilyCalibration, CoversEveryMatrixAndBringsTheFileCloser) {
     const Evaluation recovered = compress_and_evaluate(calibration_.get(), true);
     EXPECT_LT(calibrated.kld_mean, plain.kld_mean) << bits << " bits";
     EXPECT_LT(recovered.kld_mean, calibrated.kld_mean) << bits << " bits";
+    if (bits > 3) continue;  // the same again
+    const Evaluation distilled = compress_and_evaluate(calibration_.get(), false, true);
+    EXPECT_LT(distilled.kld_mean, calibrated.kld_mean) << bits << " bits";
   }
   for (const PlannedTensor& planned : plan_model(*source_, 1)) {
     const SourceTensor& tensor = source_->tensors()[planned.source];

@@ -178,7 +178,7 @@ uint64_t ModelWriter::stored_bytes(SectionType type) const {
   return 0;
 }
 
-Result<uint64_t> ModelWriter::commit() {
+Status ModelWriter::patch() {
   NWC_TRY(finish_data());
   SectionEntry& data = entries_.back();
   data.stored_size = data.size = cursor_ - data.offset;
@@ -187,8 +187,25 @@ Result<uint64_t> ModelWriter::commit() {
   assert(bytes.size() == tensors.size);
   tensors.crc = crc32(bytes);
   NWC_TRY(file_.overwrite(tensors.offset, bytes));
+  return file_.overwrite(0, serialize_header(FileKind::kModel, kVersionMinor, file_.size(), entries_));
+}
+
+Result<std::unique_ptr<Reader>> ModelWriter::preview() {
+  NWC_TRY(patch());
+  return open_file_reader(file_.temporary());
+}
+
+Status ModelWriter::replace_raw(size_t tensor, Bytes bytes) {
+  TensorRecord& record = records_[tensor];
+  if (record.storage != Storage::kRaw || record.size != bytes.size())
+    return invalid_argument("tensor " + record.name + " cannot be replaced in place");
+  record.crc = crc32(bytes);
+  return file_.overwrite(entries_.back().offset + record.offset, bytes);
+}
+
+Result<uint64_t> ModelWriter::commit() {
+  NWC_TRY(patch());
   const uint64_t size = file_.size();
-  NWC_TRY(file_.overwrite(0, serialize_header(FileKind::kModel, kVersionMinor, size, entries_)));
   NWC_TRY(file_.commit());
   return size;
 }

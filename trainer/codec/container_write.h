@@ -2,10 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "runtime/base/reader.h"
 #include "runtime/format/container.h"
 #include "runtime/format/tensor_record.h"
 #include "trainer/data/atomic_file.h"
@@ -55,12 +57,19 @@ class ModelWriter {
   uint64_t stored_bytes(SectionType type) const;
   /// Of DATA, from the start of the file: everything before it is metadata.
   uint64_t data_offset() const { return entries_.back().offset; }
-  /// finish_data(), then patches TENSORS, the section table and the header, syncs and renames. Returns the file's size.
+  /// finish_data(), then patches TENSORS, the section table and the header; returns a reader of what commit() will make
+  /// appear. Further bytes may be replaced then. errors: kIo
+  Result<std::unique_ptr<Reader>> preview();
+  /// Other contents for a tensor that is stored raw, after finish_data(). errors: kInvalidArgument (another storage or
+  /// size), kIo
+  Status replace_raw(size_t tensor, Bytes bytes);
+  /// As preview(), then syncs and renames. Returns the file's size.
   Result<uint64_t> commit();
 
  private:
   explicit ModelWriter(AtomicFile file) : file_(std::move(file)) {}
   Status place_group(bool large);
+  Status patch();
 
   AtomicFile file_;
   std::vector<SectionEntry> entries_;  ///< the last two: TENSORS, DATA

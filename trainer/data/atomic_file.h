@@ -30,6 +30,8 @@ class AtomicFile {
   /// Replaces bytes written before; the range ends at or before the bytes written so far.
   Status overwrite(uint64_t offset, Bytes bytes);
   uint64_t size() const { return size_; }
+  /// Where it is until commit().
+  const std::string& temporary() const { return temporary_; }
   /// Flushes to the medium, renames over `path`. Nothing may be written afterwards.
   Status commit();
 

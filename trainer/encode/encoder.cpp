@@ -10,6 +10,7 @@
 #include "trainer/codec/container_write.h"
 #include "trainer/data/chat_template.h"
 #include "trainer/encode/coded_parts.h"
+#include "trainer/encode/distill_file.h"
 #include "trainer/parallel/message.h"
 #include "trainer/plan/raw_warnings.h"
 
@@ -48,7 +49,8 @@ struct Work {
 };
 
 /// Shares of the stages of an encoding: of all, of what is left after the first two, and with recovery still to come.
-constexpr double kSurveyShare = 0.05, kFitShare = 0.2, kPassShare = 0.9, kFirstPassShare = 0.15, kRecoveryShare = 0.85;
+constexpr double kSurveyShare = 0.05, kFitShare = 0.2, kPassShare = 0.9, kPassBeforeDistillationShare = 0.35,
+                 kFirstPassShare = 0.15, kRecoveryShare = 0.85;
 
 /// One attempt: a complete file that only waits to be committed.
 struct Pass {
@@ -92,10 +94,14 @@ Status append_coded(const CodedPart& part, size_t index, TensorRecord record, Pa
 }
 
 /// The tensor's bytes as they are stored, and how.
-Result<std::vector<uint8_t>> pack_raw(const ModelSource& source, size_t tensor, Storage* storage) {
+Result<std::vector<uint8_t>> pack_raw(const ModelSource& source, size_t tensor, bool deflate, Storage* storage) {
   const SourceTensor& info = source.tensors()[tensor];
   std::vector<uint8_t> bytes(static_cast<size_t>(info.num_bytes()));
   NWC_TRY(source.read_raw(tensor, bytes).with_context("tensor " + info.name));
+  if (!deflate) {
+    *storage = Storage::kRaw;
+    return bytes;
+  }
   std::vector<uint8_t> deflated = deflate_bytes(bytes);
   *storage = Storage::kRaw;
   // A raw tensor can be used where it lies; give that up only for a gain worth having.
@@ -106,21 +112,28 @@ Result<std::vector<uint8_t>> pack_raw(const ModelSource& source, size_t tensor, 
   return bytes;
 }
 
+/// Distillation replaces vectors where they lie.
+bool may_deflate(const Work& work, const PlannedTensor& p) {
+  return !work.options.distillation.enabled || !can_be_distilled(work.source, p);
+}
+
 /// What of a file's size is none of the codec's business, but for the metadata.
 Result<uint64_t> raw_stored_bytes(const Work& work) {
   uint64_t sum = 0;
   for (const PlannedTensor& p : work.plan) {
     if (p.coded) continue;
     Storage ignored{};
-    NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, pack_raw(work.source, p.source, &ignored));
+    NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes,
+                         pack_raw(work.source, p.source, may_deflate(work, p), &ignored));
     sum += bytes.size();
   }
   return sum;
 }
 
 Status append_raw(const Work& work, size_t index, TensorRecord record, Pass* pass) {
-  NWC_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes,
-                       pack_raw(*work.weights, work.plan[index].source, &record.storage));
+  NWC_ASSIGN_OR_RETURN(
+      const std::vector<uint8_t> bytes,
+      pack_raw(*work.weights, work.plan[index].source, may_deflate(work, work.plan[index]), &record.storage));
   record.crc = crc32(bytes);
   pass->report.tensors[index].storage = record.storage;
   pass->report.tensors[index].stored_bytes = bytes.size();
@@ -328,8 +341,9 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
                                                     options.recovery, *work.runner, work.progress, log));
     }
     work.weights = recovered != nullptr ? recovered.get() : &work.source;
+    const double last_share = options.distillation.enabled ? kPassBeforeDistillationShare : kPassShare;
     work.begin("coding" + pass_name + (work.one_codes ? " (fine-tuned)" : ""),
-               recovering ? kPassShare : kFirstPassShare);
+               recovering ? last_share : kFirstPassShare);
     NWC_ASSIGN_OR_RETURN(Pass pass, encode_pass(work, rate, &fitted, log_step));
     CompressReport& report = pass.report;
     const double error =
@@ -371,6 +385,13 @@ Result<CompressReport> reach_rate(Work& work, RateModel* rate, const Logger& log
     say_difference(options, report, error, log);
     report.passes = number;
     if (!pass.writer) return std::move(report);
+    if (options.distillation.enabled) {
+      work.begin("fine-tuning norms", 1);
+      NWC_ASSIGN_OR_RETURN(const DistillResult result, distill_file(work.source, work.plan, options.distillation,
+                                                                    *work.runner, work.progress, log, &*pass.writer));
+      report.kld_before_distillation = result.before;
+      report.kld_after_distillation = result.after;
+    }
     NWC_ASSIGN_OR_RETURN(const uint64_t size, pass.writer->commit());
     assert(size == report.file_bytes);
     (void)size;

@@ -8,6 +8,7 @@
 #include "trainer/data/model_source.h"
 #include "trainer/parallel/ranks.h"
 #include "trainer/plan/rate_control.h"
+#include "trainer/recover/distill_norms.h"
 #include "trainer/recover/recovery.h"
 #include "trainer/search/tensor_encode.h"
 
@@ -22,11 +23,12 @@ struct CompressOptions {
   const Calibration* calibration = nullptr;
   const ColumnPowers* powers = nullptr;  ///< of an importance matrix, where there is no calibration
   RecoveryChoices recovery;
-  std::string source_name;     ///< PROVENANCE: file or directory name, no path
-  std::string settings;        ///< PROVENANCE: the command's options in canonical order
-  bool keep_source = true;     ///< SOURCE: what describes the model beside its weights
-  std::string scratch;         ///< a folder for what does not fit memory; empty: it is made again where it is needed
-  Ranks* ranks = &one_rank();  ///< that share the work, with the same options but for the tokens of recovery
+  DistillChoices distillation;  ///< of the finished file's gains and biases; with it, vectors are not deflated
+  std::string source_name;      ///< PROVENANCE: file or directory name, no path
+  std::string settings;         ///< PROVENANCE: the command's options in canonical order
+  bool keep_source = true;      ///< SOURCE: what describes the model beside its weights
+  std::string scratch;          ///< a folder for what does not fit memory; empty: it is made again where it is needed
+  Ranks* ranks = &one_rank();   ///< that share the work, with the same options but for the tokens of recovery
   /// Told what begins, and which share of what is left it takes, about. Progress counts from 0 in each of these stages.
   std::function<void(const char* stage, double share)> stage;
 };
@@ -60,6 +62,8 @@ struct CompressReport {
   double relative_error = 0;  ///< of all coded tensors
   /// With allocation kFisher: KL divergence of the coded model to second order, nats per token; else 0.
   double predicted_kld = 0;
+  /// KL divergence on a part of the text of distillation that it was not trained on; 0: there was none.
+  double kld_before_distillation = 0, kld_after_distillation = 0;
   uint32_t levels = 0, tables = 0, passes = 0;
   double seconds = 0;
 };

@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <map>
 
-#include "runtime/base/half.h"
 #include "trainer/data/content_hash.h"
+#include "trainer/data/stored_float.h"
 #include "trainer/llm/feature_stream.h"
 
 namespace nwc {
@@ -12,12 +12,6 @@ namespace {
 
 /// Part of the hash: raise it when the same settings give other weights.
 constexpr uint64_t kRecoveryVersion = 1;
-
-float rounded_to(Dtype dtype, float v) {
-  if (dtype == Dtype::kF16) return f16_to_f32(f32_to_f16(v));
-  if (dtype == Dtype::kBf16) return bf16_to_f32(f32_to_bf16(v));
-  return v;
-}
 
 /// A source some of whose tensors were replaced: by what is to be coded in f32, what stays raw in its own dtype.
 class TunedModel : public ModelSource {
@@ -31,15 +25,7 @@ class TunedModel : public ModelSource {
   Status read_raw(size_t tensor, MutableBytes out) const override {
     const auto at = tuned_.find(tensor);
     if (at == tuned_.end()) return source_.read_raw(tensor, out);
-    for (size_t i = 0; i < at->second.size(); ++i) {
-      const float v = at->second[i];
-      switch (tensors_[tensor].dtype) {
-        case Dtype::kF16: store_le(out.data() + 2 * i, f32_to_f16(v)); break;
-        case Dtype::kBf16: store_le(out.data() + 2 * i, f32_to_bf16(v)); break;
-        case Dtype::kF64: store_le(out.data() + 8 * i, double{v}); break;
-        default: store_le(out.data() + 4 * i, v);
-      }
-    }
+    for (size_t i = 0; i < at->second.size(); ++i) store_float(tensors_[tensor].dtype, at->second[i], i, out);
     return {};
   }
 
@@ -47,10 +33,16 @@ class TunedModel : public ModelSource {
     tuned_[tensor].assign(values.begin(), values.end());
     tensors_[tensor].dtype = Dtype::kF32;
   }
-  /// *values is rounded to what the file will hold.
-  void replace_raw(size_t tensor, std::span<float> values) {
+  /// *values is rounded to what the file will hold: with eight bits, to what the source has.
+  Status replace_raw(size_t tensor, std::span<float> values) {
+    if (!stores_floats(tensors_[tensor].dtype)) {
+      NWC_ASSIGN_OR_RETURN(const std::vector<float> own, source_.read_f32(tensor));
+      std::copy(own.begin(), own.end(), values.begin());
+      return {};
+    }
     for (float& v : values) v = rounded_to(tensors_[tensor].dtype, v);
     tuned_[tensor].assign(values.begin(), values.end());
+    return {};
   }
 
  private:
@@ -192,10 +184,7 @@ class Recovery {
 
   /// Puts *w into the result; then it becomes what is read back from the file.
   Status settle(size_t index, std::span<float> w) {
-    if (rate_.find(index) == nullptr) {
-      tuned_->replace_raw(index, w);
-      return {};
-    }
+    if (rate_.find(index) == nullptr) return tuned_->replace_raw(index, w);
     tuned_->replace_coded(index, w);
     return code(index, w);
   }

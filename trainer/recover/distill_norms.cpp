@@ -1,0 +1,377 @@
+#include "trainer/recover/distill_norms.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "trainer/data/stored_float.h"
+#include "trainer/llm/feature_stream.h"
+#include "trainer/llm/layer_pass.h"
+#include "trainer/llm/model_graph.h"
+#include "trainer/nn/random.h"
+#include "trainer/optim/adam.h"
+#include "trainer/recover/head_divergence.h"
+
+namespace nwc {
+namespace {
+
+constexpr uint64_t kOrderStream = 0x6469;
+constexpr uint64_t kKeptBytes = uint64_t{1} << 30;  ///< of layers; larger models decode them for every pass
+
+/// Routers stay as they are: the gradient does not see that a token goes to other experts.
+bool decides(Role role) { return role == Role::kRouter || role == Role::kRouterBias || role == Role::kSharedGate; }
+
+bool is_gain(Role role) {
+  switch (role) {
+    case Role::kFinalNorm:
+    case Role::kAttentionNorm:
+    case Role::kAttentionPostNorm:
+    case Role::kMlpNorm:
+    case Role::kMlpPostNorm:
+    case Role::kQNorm:
+    case Role::kKNorm: return true;
+    default: return false;
+  }
+}
+
+struct Sequence {
+  Eigen::Index begin = 0;
+  uint32_t length = 0;
+};
+
+/// A vector that is tuned: `size` numbers of Vectors::all from `at` on.
+struct Parameter {
+  size_t tensor = 0;
+  Eigen::Index at = 0, size = 0;
+  float offset = 0;  ///< what is used less what is stored
+  double scale = 0;  ///< of the learning rate
+  Adam adam;
+};
+
+/// Gains and biases of all layers, one behind the other as they are stored, then those of the final norm as they are
+/// used.
+struct Vectors {
+  RowVector<float> all;
+  std::vector<Eigen::Index> layer_at;
+  Eigen::Index gain_at = 0, bias_at = 0;
+};
+
+class Distillation {
+ public:
+  Distillation(const ModelGraph& wanted, const ModelGraph& coded, const std::vector<bool>& replaceable,
+               const DistillChoices& choices, Runner& runner, const Progress& progress)
+      : wanted_(wanted),
+        coded_(coded),
+        replaceable_(replaceable),
+        choices_(choices),
+        runner_(runner),
+        progress_(progress),
+        passes_(runner.num_workers()),
+        inputs_(runner.num_workers()) {}
+
+  Result<DistillResult> run();
+
+ private:
+  Status prepare();
+  void split();
+  Status keep_layers();
+  Status find_parameters();
+  Result<const LayerWeights<float>*> weights(uint32_t layer, const RowVector<float>& vectors);
+  HeadNorm norm(const RowVector<float>& vectors) const;
+  RowMatrix<float> gather(const RowMatrix<float>& of_all, std::span<const Sequence> sequences) const;
+  Result<double> judge(const RowVector<float>& vectors);
+  Status update(std::span<const Sequence> batch, double rate);
+  RowVector<float> as_stored(const RowVector<float>& vectors) const;
+  Status step(uint64_t tokens);
+
+  const ModelGraph& wanted_;
+  const ModelGraph& coded_;
+  const std::vector<bool>& replaceable_;
+  const DistillChoices& choices_;
+  Runner& runner_;
+  const Progress& progress_;
+  uint64_t done_ = 0;
+
+  std::vector<Sequence> training_, judging_;
+  RowMatrix<float> wanted_states_;  ///< [tokens][hidden] that leave the last layer of the uncompressed model
+  RowMatrix<float> embedded_;       ///< [tokens][hidden] that enter the first one of the coded model
+  HeadWeights<float> wanted_head_, head_;
+  std::vector<LayerWeights<float>> kept_;  ///< by layer, or empty
+  LayerWeights<float> loaded_;
+  Vectors vectors_;
+  std::vector<Parameter> parameters_;
+  std::vector<LayerPass<float>> passes_;  ///< one per worker
+  std::vector<RowMatrix<float>> inputs_;  ///< that passes_ refer to
+};
+
+Status Distillation::step(uint64_t tokens) {
+  done_ += tokens;
+  const auto all = static_cast<uint64_t>(embedded_.rows());
+  const auto judged = static_cast<uint64_t>(static_cast<double>(all) * choices_.validation);
+  const uint64_t total = all + choices_.epochs * 3 * all + (choices_.epochs + 1) * judged;
+  if (progress_.report(std::min(done_, total), total)) return {};
+  return Status(StatusCode::kCancelled, "cancelled while tuning norms");
+}
+
+/// Judges are spread over the text.
+void Distillation::split() {
+  std::vector<Sequence> all;
+  Eigen::Index at = 0;
+  for (const uint32_t length : cut_sequences(choices_.tokens.size(), coded_.context())) {
+    all.push_back({at, length});
+    at += length;
+  }
+  const size_t judges = static_cast<size_t>(choices_.validation * static_cast<double>(all.size()));
+  if (judges == 0) {
+    training_ = judging_ = all;
+    return;
+  }
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool judge = (i + 1) * judges / all.size() != i * judges / all.size();
+    (judge ? judging_ : training_).push_back(all[i]);
+  }
+}
+
+Status Distillation::keep_layers() {
+  uint64_t elements = 0;
+  for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
+    for (const LayerMatrix& m : coded_.layer(l).matrices()) elements += static_cast<uint64_t>(m.rows * m.cols);
+  }
+  if (elements * sizeof(float) > kKeptBytes) return {};
+  for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
+    NWC_ASSIGN_OR_RETURN(kept_.emplace_back(), coded_.load_layer(l));
+  }
+  return {};
+}
+
+Result<const LayerWeights<float>*> Distillation::weights(uint32_t layer, const RowVector<float>& vectors) {
+  LayerWeights<float>* out = &loaded_;
+  if (kept_.empty()) {
+    NWC_ASSIGN_OR_RETURN(loaded_, coded_.load_layer(layer));
+  } else {
+    out = &kept_[layer];
+  }
+  out->vectors = vectors.segment(vectors_.layer_at[layer], coded_.layer(layer).vector_elements());
+  return out;
+}
+
+HeadNorm Distillation::norm(const RowVector<float>& vectors) const {
+  return {vectors.segment(vectors_.gain_at, head_.gain.size()),
+          vectors.segment(vectors_.bias_at, head_.norm_bias.size())};
+}
+
+Status Distillation::find_parameters() {
+  const ModelLayout& layout = coded_.layout();
+  std::vector<float> all;
+  std::map<size_t, int> uses;
+  const auto add = [&](size_t tensor, Role role, Eigen::Index at, Eigen::Index size, bool one_plus, bool in_use) {
+    if (size == 0 || !replaceable_[tensor] || decides(role)) return;
+    ++uses[tensor];
+    Parameter& p = parameters_.emplace_back();
+    p.tensor = tensor;
+    p.at = at;
+    p.size = size;
+    p.offset = in_use && one_plus ? 1.0f : 0.0f;
+    double squares = 0;
+    for (Eigen::Index i = at; i < at + size; ++i) {
+      const double used = double{all[static_cast<size_t>(i)]} + (one_plus && !in_use ? 1 : 0);
+      squares += used * used;
+    }
+    p.scale = std::sqrt(squares / static_cast<double>(size));
+    // What a gain multiplies is of size 1: steps that follow small gains are too short (doc/measurements.md).
+    if (is_gain(role)) p.scale = std::max(p.scale, 1.0);
+    p.adam = Adam(static_cast<size_t>(size));
+  };
+  for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
+    const LayerGraph& graph = coded_.layer(l);
+    const Eigen::Index at = eigen_index(all.size());
+    vectors_.layer_at.push_back(at);
+    LayerWeights<float> loaded;
+    if (kept_.empty()) {
+      NWC_ASSIGN_OR_RETURN(loaded, coded_.load_layer(l));
+    }
+    const RowVector<float>& values = kept_.empty() ? loaded.vectors : kept_[l].vectors;
+    all.insert(all.end(), values.data(), values.data() + values.size());
+    for (size_t v = 0; v < graph.vectors().size(); ++v) {
+      const LayerVector& vector = graph.vectors()[v];
+      add(coded_.vector_tensor(l, v), vector.role, at + vector.at, vector.size, vector.one_plus, false);
+    }
+  }
+  vectors_.gain_at = eigen_index(all.size());
+  all.insert(all.end(), head_.gain.data(), head_.gain.data() + head_.gain.size());
+  vectors_.bias_at = eigen_index(all.size());
+  all.insert(all.end(), head_.norm_bias.data(), head_.norm_bias.data() + head_.norm_bias.size());
+  for (const VectorPlace& place : layout.vectors) {
+    if (place.at == kNoVector) continue;
+    if (place.at == layout.final_norm_at && head_.gain.size() != 0)
+      add(place.tensor, place.role, vectors_.gain_at, head_.gain.size(), place.one_plus, true);
+    if (place.at == layout.final_norm_bias_at && head_.norm_bias.size() != 0)
+      add(place.tensor, place.role, vectors_.bias_at, head_.norm_bias.size(), place.one_plus, true);
+  }
+  // What several layers share cannot follow each of them.
+  std::erase_if(parameters_, [&](const Parameter& p) { return uses[p.tensor] > 1; });
+  vectors_.all = ConstRowMap<float>(all.data(), eigen_index(all.size()));
+  return {};
+}
+
+Status Distillation::prepare() {
+  {
+    NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(wanted_, choices_.tokens));
+    embedded_.resize(eigen_index(choices_.tokens.size()), 0);  // how many there are, for progress
+    NWC_TRY(step(0));
+    for (uint32_t l = 0; l < wanted_.num_layers(); ++l) {
+      NWC_TRY(stream.advance(runner_));
+      NWC_TRY(step(choices_.tokens.size() / wanted_.num_layers()));
+    }
+    wanted_states_ = stream.outputs();
+  }
+  {
+    NWC_ASSIGN_OR_RETURN(const FeatureStream stream, FeatureStream::open(coded_, choices_.tokens));
+    embedded_ = stream.outputs();
+  }
+  NWC_ASSIGN_OR_RETURN(wanted_head_, wanted_.load_head());
+  NWC_ASSIGN_OR_RETURN(head_, coded_.load_head());
+  split();
+  NWC_TRY(keep_layers());
+  return find_parameters();
+}
+
+RowMatrix<float> Distillation::gather(const RowMatrix<float>& of_all, std::span<const Sequence> sequences) const {
+  Eigen::Index rows = 0;
+  for (const Sequence& s : sequences) rows += s.length;
+  RowMatrix<float> out(rows, of_all.cols());
+  Eigen::Index at = 0;
+  for (const Sequence& s : sequences) {
+    out.middleRows(at, s.length) = of_all.middleRows(s.begin, s.length);
+    at += s.length;
+  }
+  return out;
+}
+
+Result<double> Distillation::judge(const RowVector<float>& vectors) {
+  RowMatrix<float> states = gather(embedded_, judging_);
+  std::vector<uint32_t> lengths;
+  for (const Sequence& s : judging_) lengths.push_back(s.length);
+  for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
+    NWC_ASSIGN_OR_RETURN(const LayerWeights<float>* w, weights(l, vectors));
+    forward_layer(coded_.layer(l), *w, lengths, &states, runner_);
+  }
+  NWC_ASSIGN_OR_RETURN(const double sum, head_divergence(wanted_head_, gather(wanted_states_, judging_), head_,
+                                                         norm(vectors), states, runner_, nullptr));
+  NWC_TRY(step(static_cast<uint64_t>(states.rows())));
+  return sum / static_cast<double>(states.rows());
+}
+
+Status Distillation::update(std::span<const Sequence> batch, double rate) {
+  std::vector<uint32_t> lengths;
+  std::vector<Eigen::Index> begin;
+  Eigen::Index tokens = 0;
+  for (const Sequence& s : batch) {
+    lengths.push_back(s.length);
+    begin.push_back(tokens);
+    tokens += s.length;
+  }
+  std::vector<RowMatrix<float>> states{gather(embedded_, batch)};  // in front of each layer
+  for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
+    NWC_ASSIGN_OR_RETURN(const LayerWeights<float>* w, weights(l, vectors_.all));
+    states.push_back(states.back());
+    forward_layer(coded_.layer(l), *w, lengths, &states.back(), runner_);
+  }
+  RowVector<float> gradient = RowVector<float>::Zero(vectors_.all.size());
+  HeadGradient at_head;
+  NWC_TRY(head_divergence(wanted_head_, gather(wanted_states_, batch), head_, norm(vectors_.all), states.back(),
+                          runner_, &at_head)
+              .status());
+  gradient.segment(vectors_.gain_at, at_head.gain.size()) = at_head.gain;
+  gradient.segment(vectors_.bias_at, at_head.bias.size()) = at_head.bias;
+  RowMatrix<float> d_states = std::move(at_head.states);
+  for (uint32_t l = coded_.num_layers(); l-- > 0;) {
+    states.pop_back();
+    NWC_ASSIGN_OR_RETURN(const LayerWeights<float>* w, weights(l, vectors_.all));
+    const LayerGraph& graph = coded_.layer(l);
+    std::vector<LayerWeights<float>> gradients(batch.size());
+    parallel_for(runner_, static_cast<uint32_t>(batch.size()), [&](uint32_t i, uint32_t worker) {
+      gradients[i].matrices.resize(graph.matrices().size());  // empty: not wanted
+      gradients[i].vectors.setZero(graph.vector_elements());
+      inputs_[worker] = states.back().middleRows(begin[i], lengths[i]);
+      const RowMatrix<float> dy = d_states.middleRows(begin[i], lengths[i]);
+      RowMatrix<float> dx;
+      passes_[worker].forward(graph, *w, inputs_[worker], std::span(&lengths[i], 1));
+      passes_[worker].backward(graph, *w, dy, &dx, &gradients[i]);
+      d_states.middleRows(begin[i], lengths[i]) = dx;
+    });
+    for (const LayerWeights<float>& g : gradients)
+      gradient.segment(vectors_.layer_at[l], graph.vector_elements()) += g.vectors;
+  }
+  for (Parameter& p : parameters_) {
+    const auto size = static_cast<size_t>(p.size);
+    p.adam.step({vectors_.all.data() + p.at, size}, {gradient.data() + p.at, size}, rate * p.scale, 0);
+  }
+  return step(3 * static_cast<uint64_t>(tokens));
+}
+
+/// What the file will hold of these vectors.
+RowVector<float> Distillation::as_stored(const RowVector<float>& vectors) const {
+  RowVector<float> out = vectors;
+  for (const Parameter& p : parameters_) {
+    const Dtype dtype = wanted_.source().tensors()[p.tensor].dtype;
+    for (Eigen::Index i = p.at; i < p.at + p.size; ++i) out[i] = rounded_to(dtype, out[i] - p.offset) + p.offset;
+  }
+  return out;
+}
+
+Result<DistillResult> Distillation::run() {
+  NWC_TRY(prepare());
+  DistillResult result;
+  if (parameters_.empty()) return result;
+  NWC_ASSIGN_OR_RETURN(result.before, judge(vectors_.all));
+  result.after = result.before;
+  std::vector<Sequence> order = training_;
+  const auto batch_end = [&](size_t first) {
+    uint64_t tokens = 0;
+    while (first < order.size() && tokens < choices_.batch_tokens) tokens += order[first++].length;
+    return first;
+  };
+  uint64_t updates = 0, number = 0;
+  for (size_t first = 0; first < order.size(); ++updates) first = batch_end(first);
+  updates *= choices_.epochs;
+  RowVector<float> best;
+  for (uint32_t e = 1; e <= choices_.epochs; ++e) {
+    Random random({choices_.seed, kOrderStream, e});
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+    for (size_t first = 0; first < order.size(); ++number) {
+      const size_t last = batch_end(first);
+      const double rate = choices_.learning_rate;
+      NWC_TRY(update({order.data() + first, last - first},
+                     cosine_learning_rate(number, updates, updates / 20, rate, rate / 10)));
+      first = last;
+    }
+    const RowVector<float> stored = as_stored(vectors_.all);
+    NWC_ASSIGN_OR_RETURN(const double now, judge(stored));
+    if (now >= result.after) continue;
+    result.after = now;
+    result.best_epoch = e;
+    best = stored;
+  }
+  if (result.best_epoch == 0) return result;
+  for (const Parameter& p : parameters_) {
+    std::vector<float>& values = result.values[p.tensor];
+    for (Eigen::Index i = p.at; i < p.at + p.size; ++i) values.push_back(best[i] - p.offset);
+  }
+  return result;
+}
+
+}  // namespace
+
+Result<DistillResult> distill_norms(const ModelSource& source, const ModelSource& coded,
+                                    const std::vector<bool>& replaceable, const DistillChoices& choices, Runner& runner,
+                                    const Progress& progress) {
+  if (!source.model()) return unsupported("tuning norms needs a model with a description (config.json or GGUF)");
+  if (source.model()->is_encoder())
+    return unsupported("norms are tuned on predictions, which an encoder does not make");
+  if (choices.tokens.empty()) return invalid_argument("tuning norms needs tokens");
+  NWC_ASSIGN_OR_RETURN(const ModelGraph wanted, ModelGraph::open(source, choices.context));
+  NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(coded, choices.context));
+  return Distillation(wanted, graph, replaceable, choices, runner, progress).run();
+}
+
+}  // namespace nwc
