@@ -14,7 +14,7 @@ std::string bash_script(const std::vector<Command>& commands) {
     names += (names.empty() ? "" : " ") + command.name();
     std::vector<std::string> words;
     for (const OptionText& option : command.option_texts()) {
-      const std::vector<std::string> own = option.names, some = option.values;
+      const std::vector<std::string>&own = option.names, &some = option.values;
       words.insert(words.end(), own.begin(), own.end());
       for (const std::string& name : own) {
         if (!some.empty())
@@ -67,11 +67,10 @@ std::string zsh_script(const std::vector<Command>& commands) {
     names += fmt::format("    '{}:{}'\n", command.name(), zsh_text(command.description()));
     cases += fmt::format("    {})\n      _arguments", command.name());
     for (const OptionText& option : command.option_texts()) {
-      const std::vector<std::string> some = option.values;
-      const bool takes = option.takes_value;
-      const std::string value = !takes         ? ""
-                                : some.empty() ? ":value:_files"
-                                               : fmt::format(":value:({})", fmt::join(some, " "));
+      const std::vector<std::string>& some = option.values;
+      const std::string value = !option.takes_value ? ""
+                                : some.empty()      ? ":value:_files"
+                                                    : fmt::format(":value:({})", fmt::join(some, " "));
       for (const std::string& name : option.names)
         cases += fmt::format(" \\\n        '*{}[{}]{}'", name, zsh_text(option.description), value);
     }

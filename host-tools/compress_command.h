@@ -30,7 +30,7 @@ struct CompressCommand {
   std::string recovery, shrinkage, distillation;
   std::optional<uint64_t> recovery_tokens;  ///< none: by effort
   std::optional<uint32_t> recovery_epochs;  ///< none: by effort
-  uint64_t distill_tokens = 0;              ///< by effort
+  uint64_t distill_tokens = 0;              ///< of the calibration's
   std::optional<double> rdo;                ///< none: by what is known
   uint32_t effort = 5;
   std::optional<double> kld;   ///< target instead of a rate

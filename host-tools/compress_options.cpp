@@ -24,19 +24,11 @@ struct Effort {
   uint32_t trellis_bits;
   uint64_t recovery_tokens;  ///< 0: no recovery
   uint32_t recovery_epochs;
-  uint64_t distill_tokens;  ///< 0: no distillation
-  uint32_t distill_epochs;
+  uint32_t distill_epochs;  ///< 0: no distillation
 };
-constexpr Effort kEfforts[10] = {{},
-                                 {2, 0, 0, 0, 0},
-                                 {3, 0, 0, 0, 0},
-                                 {4, 0, 0, 0, 0},
-                                 {6, 0, 0, 0, 0},
-                                 {8, 0, 0, 16384, 2},
-                                 {8, 8192, 4, 16384, 2},
-                                 {8, 16384, 8, 16384, 4},
-                                 {10, 32768, 8, 16384, 4},
-                                 {12, 65536, 8, 16384, 4}};
+constexpr Effort kEfforts[10] = {{},           {2, 0, 0, 0},    {3, 0, 0, 0},     {4, 0, 0, 0},      {6, 0, 0, 0},
+                                 {8, 0, 0, 2}, {8, 8192, 4, 2}, {8, 16384, 8, 4}, {10, 32768, 8, 4}, {12, 65536, 8, 4}};
+constexpr uint64_t kDistillTokens = 16384;
 
 }  // namespace
 
@@ -84,8 +76,8 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   command.options.recovery.options.epochs =
       command.recovery_epochs.value_or(effort.recovery_epochs != 0 ? effort.recovery_epochs : 8);
   const bool predicts = tunes && source.model() && !source.model()->is_encoder();
-  if (command.distillation.empty()) command.distillation = predicts && effort.distill_tokens != 0 ? "on" : "off";
-  command.distill_tokens = std::min<uint64_t>(command.calibration.tokens, 16384);
+  if (command.distillation.empty()) command.distillation = predicts && effort.distill_epochs != 0 ? "on" : "off";
+  command.distill_tokens = std::min(command.calibration.tokens, kDistillTokens);
   if (effort.distill_epochs != 0) command.options.distillation.epochs = effort.distill_epochs;
   // Both lower the squared error and attenuate the weights, which adds up over the layers unless recovery makes up for
   // it (doc/architecture.md, Encoder).

@@ -7,18 +7,15 @@
 #include "trainer/llm/feature_stream.h"
 #include "trainer/llm/layer_pass.h"
 #include "trainer/llm/model_graph.h"
-#include "trainer/nn/random.h"
 #include "trainer/optim/adam.h"
 #include "trainer/recover/head_divergence.h"
+#include "trainer/recover/tuning_sequences.h"
 
 namespace nwc {
 namespace {
 
 constexpr uint64_t kOrderStream = 0x6469;
 constexpr uint64_t kKeptBytes = uint64_t{1} << 30;  ///< of layers; larger models decode them for every pass
-
-/// Routers stay as they are: the gradient does not see that a token goes to other experts.
-bool decides(Role role) { return role == Role::kRouter || role == Role::kRouterBias || role == Role::kSharedGate; }
 
 bool is_gain(Role role) {
   switch (role) {
@@ -32,11 +29,6 @@ bool is_gain(Role role) {
     default: return false;
   }
 }
-
-struct Sequence {
-  Eigen::Index begin = 0;
-  uint32_t length = 0;
-};
 
 /// A vector that is tuned: `size` numbers of Vectors::all from `at` on.
 struct Parameter {
@@ -72,7 +64,6 @@ class Distillation {
 
  private:
   Status prepare();
-  void split();
   Status keep_layers();
   Status find_parameters();
   Result<const LayerWeights<float>*> weights(uint32_t layer, const RowVector<float>& vectors);
@@ -110,25 +101,6 @@ Status Distillation::step(uint64_t tokens) {
   const uint64_t total = all + choices_.epochs * 3 * all + (choices_.epochs + 1) * judged;
   if (progress_.report(std::min(done_, total), total)) return {};
   return Status(StatusCode::kCancelled, "cancelled while tuning norms");
-}
-
-/// Judges are spread over the text.
-void Distillation::split() {
-  std::vector<Sequence> all;
-  Eigen::Index at = 0;
-  for (const uint32_t length : cut_sequences(choices_.tokens.size(), coded_.context())) {
-    all.push_back({at, length});
-    at += length;
-  }
-  const size_t judges = static_cast<size_t>(choices_.validation * static_cast<double>(all.size()));
-  if (judges == 0) {
-    training_ = judging_ = all;
-    return;
-  }
-  for (size_t i = 0; i < all.size(); ++i) {
-    const bool judge = (i + 1) * judges / all.size() != i * judges / all.size();
-    (judge ? judging_ : training_).push_back(all[i]);
-  }
 }
 
 Status Distillation::keep_layers() {
@@ -230,7 +202,9 @@ Status Distillation::prepare() {
   }
   NWC_ASSIGN_OR_RETURN(wanted_head_, wanted_.load_head());
   NWC_ASSIGN_OR_RETURN(head_, coded_.load_head());
-  split();
+  TuningSequences split = split_sequences(cut_sequences(choices_.tokens.size(), coded_.context()), choices_.validation);
+  training_ = std::move(split.training);
+  judging_ = std::move(split.judging);
   NWC_TRY(keep_layers());
   return find_parameters();
 }
@@ -326,20 +300,14 @@ Result<DistillResult> Distillation::run() {
   NWC_ASSIGN_OR_RETURN(result.before, judge(vectors_.all));
   result.after = result.before;
   std::vector<Sequence> order = training_;
-  const auto batch_end = [&](size_t first) {
-    uint64_t tokens = 0;
-    while (first < order.size() && tokens < choices_.batch_tokens) tokens += order[first++].length;
-    return first;
-  };
   uint64_t updates = 0, number = 0;
-  for (size_t first = 0; first < order.size(); ++updates) first = batch_end(first);
+  for (size_t first = 0; first < order.size(); ++updates) first = batch_end(order, first, choices_.batch_tokens);
   updates *= choices_.epochs;
   RowVector<float> best;
   for (uint32_t e = 1; e <= choices_.epochs; ++e) {
-    Random random({choices_.seed, kOrderStream, e});
-    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+    shuffle_sequences(choices_.seed, kOrderStream, e, &order);
     for (size_t first = 0; first < order.size(); ++number) {
-      const size_t last = batch_end(first);
+      const size_t last = batch_end(order, first, choices_.batch_tokens);
       const double rate = choices_.learning_rate;
       NWC_TRY(update({order.data() + first, last - first},
                      cosine_learning_rate(number, updates, updates / 20, rate, rate / 10)));

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <string>
 
-#include "trainer/nn/random.h"
 #include "trainer/optim/adam.h"
+#include "trainer/recover/tuning_sequences.h"
 
 namespace nwc {
 namespace {
@@ -23,13 +23,6 @@ std::span<float> parameter(const LayerGraph& graph, LayerWeights<float>* w, size
   return {w->vectors.data() + v.at, static_cast<size_t>(v.size)};
 }
 
-/// Routers stay as they are: the gradient does not see that a token goes to other experts.
-bool decides(Role role) { return role == Role::kRouter || role == Role::kRouterBias || role == Role::kSharedGate; }
-
-struct Sequence {
-  Eigen::Index begin = 0, length = 0;
-};
-
 struct Scratch {
   RowMatrix<float> in, error, metric_error;
 };
@@ -45,12 +38,9 @@ class Recovery {
         runner_(runner),
         passes_(runner.num_workers()),
         scratch_(runner.num_workers()) {
-    Eigen::Index at = 0;
-    for (const uint32_t length : data.lengths) {
-      sequences_.push_back({at, length});
-      at += length;
-    }
-    split();
+    TuningSequences split = split_sequences(data.lengths, options.validation);
+    training_ = std::move(split.training);
+    judging_ = std::move(split.judging);
     const size_t matrices = graph.matrices().size(), parameters = matrices + graph.vectors().size();
     tuned_.resize(parameters);
     scale_.resize(parameters);
@@ -70,7 +60,6 @@ class Recovery {
   Result<RecoveryResult> run(const Progress& progress);
 
  private:
-  void split();
   double token_weight(Eigen::Index t) const {
     return data_.token_weight.empty() ? 1.0 : double{data_.token_weight[static_cast<size_t>(t)]};
   }
@@ -80,14 +69,13 @@ class Recovery {
   double judge(bool empty);
   void epoch(uint32_t number, uint64_t* step, uint64_t steps);
   void update(std::span<const Sequence> batch, double rate);
-  size_t batch_end(const std::vector<Sequence>& order, size_t first) const;
 
   const LayerGraph& graph_;
   LayerWeights<float>* weights_;
   const RecoveryData& data_;
   const RecoveryOptions& options_;
   Runner& runner_;
-  std::vector<Sequence> sequences_, training_, judging_;
+  std::vector<Sequence> training_, judging_;
   std::vector<LayerPass<float>> passes_;  ///< one per worker
   std::vector<Scratch> scratch_;          ///< one per worker
   std::array<LayerWeights<float>, kShards> gradient_;
@@ -96,20 +84,6 @@ class Recovery {
   std::vector<Adam> adam_;
   double unit_ = 1;  ///< cost of an empty block, per weighted token
 };
-
-/// Judges are spread over the text.
-void Recovery::split() {
-  const size_t count = sequences_.size();
-  const size_t judges = static_cast<size_t>(options_.validation * static_cast<double>(count));
-  if (judges == 0) {
-    training_ = judging_ = sequences_;
-    return;
-  }
-  for (size_t i = 0; i < count; ++i) {
-    const bool judge = (i + 1) * judges / count != i * judges / count;
-    (judge ? judging_ : training_).push_back(sequences_[i]);
-  }
-}
 
 double Recovery::cost(Eigen::Index begin, Scratch* scratch) const {
   if (data_.metric != nullptr) {
@@ -129,9 +103,9 @@ double Recovery::judge(bool empty) {
   parallel_for(runner_, static_cast<uint32_t>(costs.size()), [&](uint32_t i, uint32_t worker) {
     const Sequence& s = judging_[i];
     Scratch& scratch = scratch_[worker];
-    const uint32_t length = static_cast<uint32_t>(s.length);
     scratch.in = data_.inputs->middleRows(s.begin, s.length);
-    scratch.error = empty ? scratch.in : passes_[worker].forward(graph_, *weights_, scratch.in, std::span(&length, 1));
+    scratch.error =
+        empty ? scratch.in : passes_[worker].forward(graph_, *weights_, scratch.in, std::span(&s.length, 1));
     scratch.error -= data_.targets->middleRows(s.begin, s.length);
     costs[i] = cost(s.begin, &scratch);
   });
@@ -157,9 +131,8 @@ void Recovery::update(std::span<const Sequence> batch, double rate) {
     Scratch& scratch = scratch_[worker];
     for (size_t i = shard; i < batch.size(); i += shards) {
       const Sequence& s = batch[i];
-      const uint32_t length = static_cast<uint32_t>(s.length);
       scratch.in = data_.inputs->middleRows(s.begin, s.length);
-      scratch.error = passes_[worker].forward(graph_, *weights_, scratch.in, std::span(&length, 1));
+      scratch.error = passes_[worker].forward(graph_, *weights_, scratch.in, std::span(&s.length, 1));
       scratch.error -= data_.targets->middleRows(s.begin, s.length);
       cost(s.begin, &scratch);
       for (Eigen::Index t = 0; t < s.length; ++t) {
@@ -179,20 +152,11 @@ void Recovery::update(std::span<const Sequence> batch, double rate) {
   });
 }
 
-size_t Recovery::batch_end(const std::vector<Sequence>& order, size_t first) const {
-  Eigen::Index tokens = 0;
-  size_t last = first;
-  while (last < order.size() && tokens < static_cast<Eigen::Index>(options_.batch_tokens))
-    tokens += order[last++].length;
-  return last;
-}
-
 void Recovery::epoch(uint32_t number, uint64_t* step, uint64_t steps) {
   std::vector<Sequence> order = training_;
-  Random random({options_.seed, kOrderStream, number});
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+  shuffle_sequences(options_.seed, kOrderStream, number, &order);
   for (size_t first = 0; first < order.size();) {
-    const size_t last = batch_end(order, first);
+    const size_t last = batch_end(order, first, options_.batch_tokens);
     const double rate = options_.learning_rate;
     update({order.data() + first, last - first}, cosine_learning_rate(*step, steps, steps / 20, rate, rate / 10));
     ++*step;
@@ -216,7 +180,7 @@ Result<RecoveryResult> Recovery::run(const Progress& progress) {
 
   // An upper estimate: the order of the sequences decides how they fill the batches.
   uint64_t steps = 0;
-  for (size_t first = 0; first < training_.size(); ++steps) first = batch_end(training_, first);
+  for (size_t first = 0; first < training_.size(); ++steps) first = batch_end(training_, first, options_.batch_tokens);
   steps *= options_.epochs;
   uint64_t step = 0;
   LayerWeights<float> best = *weights_;
