@@ -25,7 +25,7 @@ ExpertReads::~ExpertReads() {
 Status ExpertReads::start(uint32_t experts, uint64_t bytes, HostMemory* memory) {
   bytes_ = Buffer::rounded(bytes);
   NWC_TRY(memory_.allocate(experts * bytes_, memory, "stored experts that are read ahead", Filled::kPartly));
-  entries_.resize(experts);
+  entries_ = std::vector<Entry>(experts);
   const bool started = guarded(
       [&] {
         for (uint32_t i = 0; i < std::min(kThreads, experts); ++i) threads_.emplace_back([this] { work(); });

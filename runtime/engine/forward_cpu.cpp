@@ -1,18 +1,10 @@
-// The forward pass on the CPU: embedding, the steps of each layer (runtime/graph/steps.h), norm, head. The readable
-// twin of forward_vulkan.cpp.
+#include "runtime/engine/forward_cpu.h"
+
 #include <algorithm>
 #include <cstring>
 
 #include "runtime/base/half.h"
-#include "runtime/codec/fused_product.h"
 #include "runtime/codec/integer_decode.h"
-#include "runtime/engine/attention.h"
-#include "runtime/engine/experts_cpu.h"
-#include "runtime/engine/forward.h"
-#include "runtime/engine/held_product.h"
-#include "runtime/engine/layer_stream.h"
-#include "runtime/engine/memory_plan.h"
-#include "runtime/graph/rope.h"
 
 namespace nwc {
 namespace {
@@ -20,97 +12,7 @@ namespace {
 /// Layers that the system may read from the disk while one is decoded.
 constexpr uint32_t kLayersAhead = 2;
 
-class ForwardCpu final : public Forward {
- public:
-  explicit ForwardCpu(const ForwardInputs& in)
-      : file_(in.file),
-        runner_(in.runner),
-        params_(in.params),
-        layout_(in.layout),
-        plan_(in.plan),
-        model_(layout_.model),
-        level_(std::min(params_.max_cpu, detect_cpu_level())),
-        kernels_(kernel_table(level_)),
-        held_(*in.plan.held),
-        row_dtype_(held_.row_dtype()),
-        source_(file_, in.decoder, layout_, held_, params_.check_crc, runner_.num_workers()),
-        rotary_(model_, plan_.context) {}
-
-  Status allocate(const ForwardInputs& in);
-  Status load(const Progress& progress);
-  Status run(std::span<const uint32_t> tokens, uint32_t position) override;
-  Status run_each(std::span<const uint32_t> tokens, uint32_t position) override;
-  Status run_embedded(std::span<const float> x) override;
-  Status hidden(uint32_t first, uint32_t count, float* out) override;
-  Status logits(uint32_t first, uint32_t count, float* out) override;
-  Status save_cache(const KeptCache& places, MutableBytes out) override;
-  Status load_cache(const KeptCache& places, Bytes in) override;
-  bool can_go_back(size_t from, size_t to) const override;
-  ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
-  uint64_t allocated_bytes() const override { return memory_.bytes; }
-
- private:
-  Status embed(std::span<const uint32_t> tokens);
-  Status run_layers(uint32_t tokens);
-  Status run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens);
-  Status run_step(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens);
-  void norm(const Step& step, uint32_t layer, uint32_t tokens);
-  void norm_queries_and_keys(uint32_t layer, uint32_t tokens);
-  void rotate(uint32_t layer, uint32_t tokens);
-  void store_and_attend(uint32_t layer, uint32_t tokens);
-  Status linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens);
-  Status multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
-                  size_t stride, float* out);
-  Status multiply_by_head(uint32_t first, uint32_t count, float* out);
-  Status fused_multiply(size_t tensor, const float* in, float* out);
-
-  HeldProduct product() { return {level_, kernels_, runner_, scratch_.as<float>(), integers_.data()}; }
-  /// Bytes of a resident layer.
-  uint64_t resident_layer(uint32_t l) const { return Buffer::rounded(held_.layers[l].bytes); }
-  const float* vector(uint32_t at) const { return at == kNoVector ? nullptr : vectors_.as<float>() + at; }
-  void widen_row(Dtype dtype, const uint8_t* row, float* out) const;
-  Buffer& slot(Slot s) {
-    Buffer* const buffers[] = {&x_, &normed_, &branch_, &qkv_, &attention_, &inner_};
-    return *buffers[static_cast<uint32_t>(s)];  // kRouted is the experts' own
-  }
-  uint32_t width(uint32_t layer, Slot s) const { return slot_width(layout_.block(layer), model_.hidden_size, s); }
-
-  const NwcFile& file_;
-  Runner& runner_;
-  const SessionParams& params_;
-  const ModelLayout& layout_;
-  const MemoryPlan& plan_;
-  const ModelRecord& model_;
-  const CpuLevel level_;
-  const KernelTable& kernels_;
-  const HeldWeights& held_;
-  const Dtype row_dtype_;
-  WeightSource source_;
-  const RotaryTables rotary_;
-  SessionSizes sizes_;
-  HostMemory memory_{0, params_.allocator};
-
-  Buffer vectors_, positions_, embedding_, head_, head_band_, row_, stream_buffers_[2];
-  Buffer resident_;                 ///< layers, one behind the other, so that large pages hold them
-  std::vector<uint64_t> layer_at_;  ///< bytes in front of each
-  Buffer x_, normed_, branch_, qkv_, attention_, inner_, angles_, integers_, scratch_;
-  std::vector<KvCache> caches_;                                ///< one per sequence
-  const std::unique_ptr<Runner> alone_ = make_thread_pool(1);  ///< runs what one worker does for one sequence
-  std::unique_ptr<ExpertsCpu> experts_;                        ///< of a mixture
-  struct Fused {
-    explicit Fused(const NwcFile& file) : tables(build_decode_tables(*file.codec())), product(file, tables) {}
-    const DecodeTables tables;
-    FusedProduct product;
-    std::vector<bool> checked;  ///< per tensor
-  };
-  std::unique_ptr<Fused> fused_;         // kFused, and something is coded
-  std::unique_ptr<LayerStream> stream_;  // after the buffers: its thread ends before they do
-
-  uint32_t position_of(uint32_t token) const { return each_ ? position_ : position_ + token; }
-
-  uint32_t position_ = 0;  ///< of the batch at work
-  bool each_ = false;      ///< its tokens are of different sequences
-};
+}  // namespace
 
 Status ForwardCpu::allocate(const ForwardInputs& in) {
   sizes_ = session_sizes(file_, layout_, params_, held_, plan_.context, plan_.batch);
@@ -133,7 +35,7 @@ Status ForwardCpu::allocate(const ForwardInputs& in) {
   if (!plan_.embedding_resident) NWC_TRY(get(row_, sizes_.embedding_row, "an embedding row"));
   if (plan_.head_resident) NWC_TRY(get(head_, sizes_.head, "the output head"));
   if (!plan_.head_resident) NWC_TRY(get(head_band_, sizes_.head_band, "a band of the output head"));
-  caches_.resize(params_.sequences);
+  caches_ = std::vector<KvCache>(params_.sequences);
   for (KvCache& cache : caches_)
     NWC_TRY(cache.allocate(layout_, plan_.context, sizes_.sequence_batch, params_.kv_dtype, &memory_));
   NWC_TRY(get(x_, sizes_.hidden, "the residual stream"));
@@ -174,10 +76,7 @@ Status ForwardCpu::load(const Progress& progress) {
     if (plan_.num_experts != 0 && plan_.expert_slots == plan_.num_experts) NWC_TRY(experts_->load(l));
     NWC_TRY(report(uint64_t{l} + 2));
   }
-  if (plan_.mode == SessionMode::kFused && file_.codec()) {
-    fused_ = std::make_unique<Fused>(file_);
-    fused_->checked.resize(file_.tensors().size());
-  }
+  if (plan_.mode == SessionMode::kFused && file_.codec()) fused_ = std::make_unique<Fused>(file_);
   if (streamed_layers(model_, plan_) != 0) {
     NWC_ASSIGN_OR_RETURN(stream_, LayerStream::start(plan_.resident_layers, model_.num_layers,
                                                      [this, bytes](uint32_t layer, uint32_t piece, uint32_t slot) {
@@ -238,144 +137,6 @@ Status ForwardCpu::embed(std::span<const uint32_t> tokens) {
   }
   const float* const type = vector(layout_.token_types_at);  // the first row: every token is of type 0
   if (type != nullptr) add_bias(runner_, static_cast<uint32_t>(tokens.size()), n, type, x_.as<float>(), n);
-  return {};
-}
-
-// out [1][rows] = in [1][cols] times a coded tensor, from its payload.
-Status ForwardCpu::fused_multiply(size_t tensor, const float* in, float* out) {
-  const TensorRecord& record = file_.tensors()[tensor];
-  TensorDecodeOptions options;
-  options.cpu = level_;
-  options.check_crc = params_.check_crc && !fused_->checked[tensor];
-  NWC_TRY(fused_->product.multiply(tensor, 1, {in, static_cast<size_t>(record.cols())},
-                                   {out, static_cast<size_t>(record.rows())}, runner_, options));
-  fused_->checked[tensor] = true;
-  return {};
-}
-
-// out [tokens][rows of all] = in [tokens][cols] times the matrices of one product. weights: the layer's, or null:
-// decode or multiply each now, for one token.
-Status ForwardCpu::multiply(uint32_t layer, Linear linear, const uint8_t* weights, uint32_t tokens, const float* in,
-                            size_t stride, float* out) {
-  const LayerLayout& at = layout_.layers[layer];
-  if (weights != nullptr) {
-    product().multiply(held_, layout_, layer, at.linear(linear), weights, tokens, in, stride, out,
-                       at.product(linear).rows);
-    return {};
-  }
-  for (const PlacedMatrix& m : at.linear(linear)) {
-    if (file_.tensors()[m.tensor].storage == Storage::kCoded) {
-      NWC_TRY(fused_multiply(m.tensor, in, out));
-    } else {
-      const HeldView view{&held_.matrix(layout_, layer, m), stream_buffers_[0].data()};
-      NWC_TRY(source_.decode_matrix(m.tensor, *view.held, {stream_buffers_[0].data(), stream_buffers_[0].size()}));
-      product().multiply({&view, 1}, 1, in, m.cols, out, m.rows);
-    }
-    out += m.rows;
-  }
-  return {};
-}
-
-void ForwardCpu::norm(const Step& step, uint32_t layer, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  const LayerLayout& at = layout_.layers[layer];
-  const uint32_t n = model_.hidden_size;
-  const NormParams params{block.norm, block.norm_eps, vector(at.vector(step.gain)), vector(at.vector(step.bias))};
-  norm_rows(kernels_, runner_, tokens, n, params, rows_of(slot(step.in).as<float>(), n),
-            rows_of(slot(step.out).as<float>(), n));
-}
-
-void ForwardCpu::norm_queries_and_keys(uint32_t layer, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  const LayerLayout& at = layout_.layers[layer];
-  const bool whole = block.qk_norm == QkNorm::kWhole;
-  float* from = qkv_.as<float>();
-  for (const bool keys : {false, true}) {
-    const uint32_t width = keys ? block.kv_width() : block.q_width();
-    const uint32_t n = whole ? width : block.head_dim, each = width / n;
-    const Role role = keys ? Role::kKNorm : Role::kQNorm;
-    const NormParams params{block.norm, block.norm_eps, vector(at.vector(role)), nullptr};
-    const RowsView rows{from, n, each, this->width(layer, Slot::kQkv)};
-    norm_rows(kernels_, runner_, tokens * each, n, params, rows, rows);
-    from += width;
-  }
-}
-
-void ForwardCpu::rotate(uint32_t layer, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  const uint32_t half = block.rope_dims() / 2, width = this->width(layer, Slot::kQkv);
-  const uint32_t rotated = block.num_heads + block.num_kv_heads;  // queries and keys, next to each other
-  parallel_for(runner_, tokens, [&](uint32_t t, uint32_t) {
-    float* heads = qkv_.as<float>() + size_t{t} * width;
-    const float* angle = angles_.as<float>() + size_t{t} * rotary_.width() + rotary_.at(layout_.layers[layer].kind);
-    for (uint32_t h = 0; h < rotated; ++h) rope_rotate(heads + size_t{h} * block.head_dim, half, angle, angle + half);
-    if (block.temperature_beta == 0) return;
-    for (uint32_t i = 0; i < block.q_width(); ++i) heads[i] *= angle[2 * half];
-  });
-}
-
-void ForwardCpu::store_and_attend(uint32_t layer, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  const size_t width = this->width(layer, Slot::kQkv);
-  parallel_for(runner_, tokens, [&](uint32_t t, uint32_t) {
-    const float* key = qkv_.as<float>() + t * width + block.q_width();
-    const KvCache& cache = caches_[each_ ? t : 0];
-    cache.store(kernels_, layer, position_of(t), key, key + block.kv_width());
-  });
-  const float* const sinks = vector(layout_.layers[layer].vector(Role::kSinks));
-  const size_t scratch = sizes_.worker_scratch / sizeof(float);
-  if (!each_) {
-    attend(kernels_, runner_, block, caches_[0], layer, position_, tokens, qkv_.as<float>(), width, sinks,
-           attention_.as<float>(), scratch_.as<float>(), scratch);
-    return;
-  }
-  parallel_for(runner_, tokens, [&](uint32_t t, uint32_t worker) {
-    attend(kernels_, *alone_, block, caches_[t], layer, position_, 1, qkv_.as<float>() + t * width, width, sinks,
-           attention_.as<float>() + size_t{t} * block.q_width(), scratch_.as<float>() + worker * scratch, scratch);
-  });
-}
-
-Status ForwardCpu::linear(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens) {
-  float* const out = (step.accumulate ? branch_ : slot(step.out)).as<float>();
-  const uint32_t rows = width(layer, step.out);
-  NWC_TRY(multiply(layer, step.linear, weights, tokens, slot(step.in).as<float>(), width(layer, step.in), out));
-  const uint32_t bias = layout_.layers[layer].bias(step.linear);
-  if (bias != kNoVector) add_bias(runner_, tokens, rows, vector(bias), out, rows);
-  if (step.accumulate) add_rows(runner_, tokens, rows, 1, slot(step.out).as<float>(), out);
-  return {};
-}
-
-Status ForwardCpu::run_step(const Step& step, uint32_t layer, const uint8_t* weights, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  switch (step.kind) {
-    case StepKind::kNorm: norm(step, layer, tokens); break;
-    case StepKind::kLinear: return linear(step, layer, weights, tokens);
-    case StepKind::kQkNorm: norm_queries_and_keys(layer, tokens); break;
-    case StepKind::kRotate: rotate(layer, tokens); break;
-    case StepKind::kAttend: store_and_attend(layer, tokens); break;
-    case StepKind::kActivate:
-      activate(kernels_, runner_, tokens, block.dense_width(), block, inner_.as<float>());
-      break;
-    case StepKind::kRoute: experts_->route(layer, tokens, slot(step.in).as<float>(), vectors_.as<float>()); break;
-    case StepKind::kExperts:
-      return experts_->run(layer, tokens, slot(step.in).as<float>(), x_.as<float>(), vectors_.as<float>(),
-                           step.accumulate, slot(step.out).as<float>());
-    case StepKind::kShare:
-      experts_->share(layer, tokens, block.dense_width(), width(layer, Slot::kInner), inner_.as<float>());
-      break;
-    case StepKind::kScale:
-      scale_rows(runner_, tokens, model_.hidden_size, vector(layout_.layers[layer].vector(step.gain)),
-                 slot(step.in).as<float>());
-      break;
-    case StepKind::kAdd:
-      add_rows(runner_, tokens, model_.hidden_size, step.scale, slot(step.out).as<float>(), slot(step.in).as<float>());
-      break;
-  }
-  return {};
-}
-
-Status ForwardCpu::run_layer(uint32_t layer, const uint8_t* weights, uint32_t tokens) {
-  for (const Step& step : layout_.layer_steps(layer)) NWC_TRY(run_step(step, layer, weights, tokens));
   return {};
 }
 
@@ -489,8 +250,6 @@ Status ForwardCpu::logits(uint32_t first, uint32_t count, float* out) {
   cap_logits(model_.ends.logit_scale, model_.ends.logit_softcap, out, size_t{count} * vocab);
   return {};
 }
-
-}  // namespace
 
 Result<std::unique_ptr<Forward>> create_cpu_forward(const ForwardInputs& inputs, const Progress& progress) {
   auto forward = std::make_unique<ForwardCpu>(inputs);

@@ -1,22 +1,12 @@
-// The forward pass on a Vulkan device: weights, KV cache and activations lie in its memory, tokens go in, logits come
-// out. Must match forward_cpu.cpp within rounding.
+#include "runtime/engine/forward_vulkan.h"
+
 #include <algorithm>
 #include <cstring>
 
 #include "runtime/base/half.h"
 #include "runtime/base/str_cat.h"
-#include "runtime/decoder/vulkan/device_product.h"
-#include "runtime/engine/attention.h"
-#include "runtime/engine/buffer.h"
-#include "runtime/engine/cache_copy_vulkan.h"
-#include "runtime/engine/experts_vulkan.h"
-#include "runtime/engine/forward.h"
 #include "runtime/engine/kernels_cpu.h"
 #include "runtime/engine/layer_ops_self_test_vulkan.h"
-#include "runtime/engine/layer_stream.h"
-#include "runtime/engine/memory_plan.h"
-#include "runtime/engine/weights_vulkan.h"
-#include "runtime/graph/rope.h"
 
 namespace nwc {
 namespace {
@@ -25,98 +15,11 @@ namespace {
 constexpr uint64_t kMaxSubmissionMacs = 200'000'000'000;
 constexpr uint64_t kMaxSubmissionMacsSoftware = 10'000'000'000;
 
-class ForwardVulkan final : public Forward {
- public:
-  ForwardVulkan(const ForwardInputs& in, DeviceDecoder& decoder, IntegerProducts products)
-      : file_(in.file),
-        params_(in.params),
-        layout_(in.layout),
-        plan_(in.plan),
-        model_(layout_.model),
-        decoder_(decoder),
-        device_(decoder.device()),
-        ops_(device_, params_.kv_dtype, products),
-        weights_(in, decoder, ops_),
-        host_source_(file_, decoder, layout_, *in.plan.held, params_.check_crc, in.runner.num_workers()),
-        rotary_(model_, plan_.context) {}
+}  // namespace
 
-  Status allocate(const ForwardInputs& in);
-  Status load(const Progress& progress);
-  Status run(std::span<const uint32_t> tokens, uint32_t position) override;
-  Status run_embedded(std::span<const float> x) override;
-  Status hidden(uint32_t first, uint32_t count, float* out) override;
-  Status logits(uint32_t first, uint32_t count, float* out) override;
-  Status save_cache(const KeptCache& places, MutableBytes out) override;
-  Status load_cache(const KeptCache& places, Bytes in) override;
-  bool can_go_back(size_t from, size_t to) const override;
-  ExpertStats expert_stats() const override { return experts_ == nullptr ? ExpertStats() : experts_->stats(); }
-  uint64_t allocated_bytes() const override { return memory_.bytes + (fused_ == nullptr ? 0 : fused_->device_bytes()); }
-
- private:
-  Status get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind);
-  Status upload(const DeviceBuffer& to, uint64_t bytes);
-  Status embed_on_host(std::span<const uint32_t> tokens);
-  /// Without tokens, x_ has been filled.
-  Status begin_batch(std::span<const uint32_t> tokens, uint32_t count);
-  Status run_layers(std::span<const uint32_t> tokens, uint32_t count);
-  /// Of what goes into the first block, or comes out of the last one.
-  LayerOps::Norm norm_of_ends(uint32_t gain_at, uint32_t bias_at) const {
-    const BlockSpec& first = model_.blocks.front();
-    return {first.norm, first.norm_eps, model_.hidden_size, 1, gain_at, bias_at};
-  }
-  Status record_step(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
-  Status record_norm(const Step& step, uint32_t layer, uint32_t tokens);
-  Status record_qk_norm(uint32_t layer, uint32_t tokens);
-  Status record_linear(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
-  Status record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens);
-  Status multiply(uint32_t layer, Linear linear, const DeviceBuffer* weights, uint32_t tokens, const DeviceBuffer& in,
-                  const DeviceBuffer& out, uint32_t out_stride, bool add);
-  Status multiply_coded(uint32_t layer, Linear linear, uint32_t tokens, const DeviceBuffer& in, const DeviceBuffer& out,
-                        uint32_t out_stride, bool add);
-  Status next_submission();
-  std::vector<DeviceCacheLayer> cache_layers() const;
-  /// The activations that a step reads from a slot, or writes to it.
-  const DeviceBuffer& slot(Slot s, bool read) const {
-    const DeviceBuffer* const buffers[kNumSlots] = {&x_, &normed_, &branch_, &qkv_, &attention_, &gate_up_};
-    return read && s == Slot::kInner ? activated_ : *buffers[static_cast<uint32_t>(s)];
-  }
-  uint32_t width(uint32_t layer, Slot s) const { return slot_width(layout_.block(layer), model_.hidden_size, s); }
-  uint32_t kept(uint32_t layer) const { return kept_positions(layout_.block(layer), plan_.context, plan_.batch); }
-  /// Floats of inputs_ in front of the angles.
-  uint32_t angles_at() const { return 2 * plan_.batch; }
-  uint64_t most_macs() const {
-    return device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
-  }
-  bool coded(size_t tensor) const { return file_.tensors()[tensor].storage == Storage::kCoded; }
-  Status logits_of(uint32_t first, uint32_t count, float* out);
-
-  const NwcFile& file_;
-  const SessionParams& params_;
-  const ModelLayout& layout_;
-  const MemoryPlan& plan_;
-  const ModelRecord& model_;
-  DeviceDecoder& decoder_;
-  VulkanDevice& device_;
-  const LayerOps ops_;
-  DeviceWeights weights_;
-  WeightSource host_source_;  ///< for what the host reads: norms, embedding rows
-  const RotaryTables rotary_;
-  SessionSizes sizes_;
-  HostMemory memory_{0, params_.allocator};
-
-  DeviceBuffer vectors_, positions_, embedding_, head_, head_band_, stream_buffers_[2];
-  std::vector<DeviceBuffer> layers_, cache_;  ///< per layer
-  DeviceBuffer x_, normed_, branch_, qkv_, attention_, gate_up_, activated_, inputs_, upload_, logits_, readback_;
-  DeviceBuffer partials_;                      ///< of attention to long contexts, if there are any
-  Buffer row_;                                 ///< an embedding row on the host
-  std::unique_ptr<VulkanFusedProduct> fused_;  ///< kFused, and something is coded
-  std::unique_ptr<ExpertsVulkan> experts_;     ///< of a mixture
-  std::unique_ptr<CommandBatch> batch_;        // after the buffers: what is in flight ends before they do
-  std::unique_ptr<LayerStream> stream_;        // likewise its thread
-  std::vector<float> head_bias_;               ///< empty: none
-  uint32_t position_ = 0;                      ///< of the batch at work
-  uint64_t macs_ = 0;                          ///< recorded since the last submission
-};
+uint64_t ForwardVulkan::most_macs() const {
+  return device_.info().quirks.software ? kMaxSubmissionMacsSoftware : kMaxSubmissionMacs;
+}
 
 Status ForwardVulkan::get(DeviceBuffer& buffer, uint64_t bytes, MemoryKind kind) {
   NWC_ASSIGN_OR_RETURN(buffer, DeviceBuffer::create(device_, bytes, kind));
@@ -131,7 +34,7 @@ Status ForwardVulkan::allocate(const ForwardInputs& in) {
   };
   NWC_TRY(on_device(vectors_, sizes_.vectors));
   if (layout_.positions != kNoTensor) NWC_TRY(on_device(positions_, sizes_.positions));
-  layers_.resize(plan_.resident_layers);
+  layers_ = std::vector<DeviceBuffer>(plan_.resident_layers);
   for (uint32_t l = 0; l < plan_.resident_layers; ++l) {
     NWC_TRY(on_device(layers_[l], weights_.layer_bytes(l)));
   }
@@ -145,7 +48,7 @@ Status ForwardVulkan::allocate(const ForwardInputs& in) {
     NWC_TRY(row_.allocate(sizes_.embedding_row, &memory_, "an embedding row"));
   if (plan_.head_resident && layout_.separate_head()) NWC_TRY(on_device(head_, sizes_.head));
   if (layout_.has_head() && !plan_.head_resident) NWC_TRY(on_device(head_band_, sizes_.head_band));
-  cache_.resize(model_.num_layers);
+  cache_ = std::vector<DeviceBuffer>(model_.num_layers);
   for (uint32_t l = 0; l < model_.num_layers; ++l) {
     NWC_TRY(on_device(cache_[l], device_cache_bytes(layout_.block(l), plan_.context, plan_.batch, params_.kv_dtype)));
   }
@@ -290,123 +193,6 @@ Status ForwardVulkan::begin_batch(std::span<const uint32_t> tokens, uint32_t cou
   return {};
 }
 
-// out [tokens][rows of all] = (add: +=) in [tokens][cols] times matrices first to last, which have the same input.
-// weights: the layer's, or null: from the payloads.
-Status ForwardVulkan::multiply(uint32_t layer, Linear linear, const DeviceBuffer* weights, uint32_t tokens,
-                               const DeviceBuffer& in, const DeviceBuffer& out, uint32_t out_stride, bool add) {
-  if (weights == nullptr) return multiply_coded(layer, linear, tokens, in, out, out_stride, add);
-  const uint32_t cols = layout_.layers[layer].linear(linear).front().cols;
-  return weights_.multiply(*batch_, layer, linear, *weights, tokens, {&in, 0, cols}, {&out, 0, out_stride}, add);
-}
-
-Status ForwardVulkan::multiply_coded(uint32_t layer, Linear linear, uint32_t tokens, const DeviceBuffer& in,
-                                     const DeviceBuffer& out, uint32_t out_stride, bool add) {
-  std::vector<VulkanFusedProduct::Product> products;
-  uint64_t at = 0;
-  for (const PlacedMatrix& m : layout_.layers[layer].linear(linear)) {
-    const size_t tensor = m.tensor;
-    const uint64_t rows = m.rows;
-    const uint32_t cols = m.cols;
-    if (coded(tensor)) {
-      const uint64_t offset = at * sizeof(float);
-      products.push_back({tensor, tokens, &in, cols, BufferView(&out, offset, out.size() - offset), out_stride, add});
-    } else {
-      // Decoded now: whatever still reads the buffer has to be done.
-      NWC_TRY(next_submission());
-      NWC_ASSIGN_OR_RETURN(const DeviceMatrix matrix, weights_.decode_floats(layer, m, stream_buffers_[0]));
-      NWC_TRY(ops_.matmul(*batch_, matrix, tokens, {&in, 0, cols}, {&out, static_cast<uint32_t>(at), out_stride}, add));
-      batch_->barrier();
-    }
-    at += rows;
-  }
-  return products.empty() ? Status() : fused_->record(*batch_, products);
-}
-
-Status ForwardVulkan::next_submission() {
-  NWC_TRY(batch_->submit_and_wait());
-  macs_ = 0;
-  NWC_TRY(batch_->begin());
-  batch_->barrier();
-  return {};
-}
-
-Status ForwardVulkan::record_norm(const Step& step, uint32_t layer, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  const LayerLayout& at = layout_.layers[layer];
-  const uint32_t n = model_.hidden_size;
-  const LayerOps::Norm norm{block.norm, block.norm_eps, n, 1, at.vector(step.gain), at.vector(step.bias)};
-  return ops_.norm(*batch_, norm, tokens, {&slot(step.in, true), 0, n}, vectors_, {&slot(step.out, false), 0, n});
-}
-
-Status ForwardVulkan::record_qk_norm(uint32_t layer, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  const LayerLayout& at = layout_.layers[layer];
-  const uint32_t stride = width(layer, Slot::kQkv);
-  uint32_t from = 0;
-  for (const bool keys : {false, true}) {
-    const uint32_t all = keys ? block.kv_width() : block.q_width();
-    const uint32_t n = block.qk_norm == QkNorm::kWhole ? all : block.head_dim;
-    const Role role = keys ? Role::kKNorm : Role::kQNorm;
-    const LayerOps::Norm norm{block.norm, block.norm_eps, n, all / n, at.vector(role), kNoVector};
-    NWC_TRY(ops_.norm(*batch_, norm, tokens, {&qkv_, from, stride}, vectors_, {&qkv_, from, stride}));
-    from += all;
-  }
-  return {};
-}
-
-Status ForwardVulkan::record_linear(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
-  const uint32_t rows = width(layer, step.out);
-  const DeviceBuffer& out = slot(step.out, false);
-  NWC_TRY(multiply(layer, step.linear, weights, tokens, slot(step.in, true), out, rows, step.accumulate));
-  const uint32_t bias = layout_.layers[layer].bias(step.linear);
-  if (bias == kNoVector) return {};
-  batch_->barrier();
-  return ops_.add_rows(*batch_, tokens, rows, 1, {&out, 0, rows}, {&vectors_, bias, 0});
-}
-
-Status ForwardVulkan::record_step(const Step& step, uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
-  const BlockSpec& block = layout_.block(layer);
-  const uint32_t n = model_.hidden_size;
-  switch (step.kind) {
-    case StepKind::kNorm: return record_norm(step, layer, tokens);
-    case StepKind::kLinear: return record_linear(step, layer, weights, tokens);
-    case StepKind::kQkNorm: return record_qk_norm(layer, tokens);
-    case StepKind::kRotate: return {};
-    case StepKind::kAttend: {
-      const uint32_t table = angles_at() + rotary_.at(layout_.layers[layer].kind);
-      NWC_TRY(ops_.rope_store(*batch_, block, tokens, position_, kept(layer), qkv_, {&inputs_, table, rotary_.width()},
-                              cache_[layer]));
-      batch_->barrier();
-      const uint32_t sinks = layout_.layers[layer].vector(Role::kSinks);
-      return ops_.attend(*batch_, block, tokens, position_, kept(layer), qkv_, cache_[layer],
-                         sinks != kNoVector ? DeviceRows{&vectors_, sinks, 0} : DeviceRows(), partials_, attention_);
-    }
-    case StepKind::kActivate:
-      return ops_.activate(*batch_, block, tokens, block.dense_width(), {&gate_up_, 0, 0}, {&activated_, 0, 0});
-    case StepKind::kAdd:
-      return ops_.add_rows(*batch_, tokens, n, step.scale, {&slot(step.out, false), 0, n},
-                           {&slot(step.in, true), 0, n});
-    case StepKind::kRoute: return experts_->route(*batch_, layer, tokens, slot(step.in, true), x_);
-    case StepKind::kExperts:
-      macs_ = 0;
-      return experts_->run(*batch_, layer, tokens, slot(step.in, true), step.accumulate, slot(step.out, false));
-    case StepKind::kShare: return experts_->share(*batch_, layer, tokens, block.dense_width(), activated_);
-    case StepKind::kScale:
-      return ops_.scale_rows(*batch_, tokens, n, {&slot(step.in, false), 0, n},
-                             {&vectors_, layout_.layers[layer].vector(step.gain), 0});
-  }
-  return {};
-}
-
-Status ForwardVulkan::record_layer(uint32_t layer, const DeviceBuffer* weights, uint32_t tokens) {
-  for (const Step& step : layout_.layer_steps(layer)) {
-    if (step.kind == StepKind::kRotate) continue;  // on the way to the cache
-    NWC_TRY(record_step(step, layer, weights, tokens));
-    batch_->barrier();
-  }
-  return {};
-}
-
 std::vector<DeviceCacheLayer> ForwardVulkan::cache_layers() const {
   std::vector<DeviceCacheLayer> out;
   for (uint32_t l = 0; l < model_.num_layers; ++l) out.push_back({&cache_[l], kept(l)});
@@ -534,8 +320,6 @@ Status ForwardVulkan::logits(uint32_t first, uint32_t count, float* out) {
   }
   return {};
 }
-
-}  // namespace
 
 uint64_t vulkan_fused_bytes(const NwcFile& file, std::span<const size_t> tensors, uint64_t window_bytes) {
   if (tensors.empty()) return 0;

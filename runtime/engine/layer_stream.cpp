@@ -19,17 +19,17 @@ uint64_t CheckedRows::band_rows(size_t tensor) const {
 
 bool CheckedRows::any_unchecked(size_t tensor, uint64_t begin, uint64_t end) {
   const uint64_t band = band_rows(tensor);
-  std::vector<bool>& checked = checked_[tensor];
+  std::vector<uint8_t>& checked = checked_[tensor];
   if (checked.empty()) checked.resize(static_cast<size_t>(ceil_div(file_.tensors()[tensor].rows(), band)));
   for (uint64_t b = begin / band; b * band < end; ++b) {
-    if (!checked[static_cast<size_t>(b)]) return true;
+    if (checked[static_cast<size_t>(b)] == 0) return true;
   }
   return false;
 }
 
 void CheckedRows::mark(size_t tensor, uint64_t begin, uint64_t end) {
   const uint64_t band = band_rows(tensor);
-  for (uint64_t b = begin / band; b * band < end; ++b) checked_[tensor][static_cast<size_t>(b)] = true;
+  for (uint64_t b = begin / band; b * band < end; ++b) checked_[tensor][static_cast<size_t>(b)] = 1;
 }
 
 WeightSource::WeightSource(const NwcFile& file, Decoder& decoder, const ModelLayout& layout, const HeldWeights& held,

@@ -26,7 +26,7 @@ class CheckedRows {
 
  private:
   const NwcFile& file_;
-  std::vector<std::vector<bool>> checked_;  ///< per tensor and band of rows
+  std::vector<std::vector<uint8_t>> checked_;  ///< per tensor and band of rows: 1 if so
 };
 
 /// Rows of a piece of a matrix of which `weights` are to be decoded at a time: whole pairs of bands of tiles, since

@@ -147,7 +147,7 @@ Status parse_network(ByteReader* in, uint32_t width, uint32_t num_blocks, Activa
     NWC_TRY(read_numbers(in, w * kChunk, f16, "codec.input_weight", &out->input_weight));
     NWC_TRY(read_numbers(in, w, f16, "codec.input_bias", &out->input_bias));
   }
-  out->blocks.resize(num_blocks);
+  out->blocks = std::vector<NetworkBlock>(num_blocks);
   for (NetworkBlock& b : out->blocks) {
     NWC_TRY(read_numbers(in, w * w, f16, "codec.block.weight", &b.weight));
     NWC_TRY(read_numbers(in, w, f16, "codec.block.bias", &b.bias));
@@ -219,7 +219,7 @@ Result<CodecRecord> parse_codec_record(Bytes section, uint64_t file_offset) {
   NWC_TRY(parse_network(&in, width, b[10], static_cast<Activation>(b[11]), b[12] == 1, r.f16_weights, r.num_levels,
                         &r.synthesis));
   NWC_TRY(in.read_array(&r.context_map, uint64_t{r.num_levels} * kChunk * r.num_banks(), "codec.context_map"));
-  r.tables.resize(num_tables);
+  r.tables = std::vector<FrequencyTable>(num_tables);
   for (size_t i = 0; i < r.tables.size(); ++i) {
     FrequencyTable& t = r.tables[i];
     uint8_t reserved = 0;

@@ -171,7 +171,7 @@ Result<CodedTensor> NwcFile::load_coded(size_t tensor, bool check_crc) const {
   const uint64_t payload_size = r.size - r.side_size - directory_size;
   const uint8_t* entry = head.data() + r.side_size;
   uint64_t offset = 0;
-  out.tiles.resize(static_cast<size_t>(grid.num_tiles()));
+  out.tiles = std::vector<CodedTensor::Tile>(static_cast<size_t>(grid.num_tiles()));
   for (CodedTensor::Tile& tile : out.tiles) {
     tile.offset = begin + r.side_size + directory_size + offset;
     tile.size = load_le<uint32_t>(entry);

@@ -79,7 +79,7 @@ Status read_steps(ByteReader* reader, TokenizerRecord* record) {
   uint32_t count = 0;
   NWC_TRY(reader->read(&count, "steps of the normalizer"));
   if (count > kMaxSteps) return limit_error(str_cat("the normalizer has ", count, " steps, the limit is ", kMaxSteps));
-  record->normalizer.resize(count);
+  record->normalizer = std::vector<NormalizerStep>(count);
   for (NormalizerStep& step : record->normalizer) {
     uint8_t op = 0, reserved = 0;
     uint16_t from = 0, to = 0;

@@ -223,7 +223,7 @@ Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offs
     NWC_TRY(reader.read_array(&double_scores, num_tokens, "token scores"));
   }
   // The arrays were there, so num_tokens is in proportion to the section's size and may be allocated.
-  record.tokens.resize(num_tokens);
+  record.tokens = std::vector<TokenizerRecord::Token>(num_tokens);
   for (size_t id = 0; id < record.tokens.size(); ++id) {
     TokenizerRecord::Token& token = record.tokens[id];
     NWC_TRY(reader.read_string(&token.bytes, lengths[id], "token bytes"));
@@ -238,7 +238,7 @@ Result<TokenizerRecord> parse_tokenizer_record(Bytes section, uint64_t file_offs
   NWC_TRY(reader.read_array(&result, num_merges, "results of merges"));
   if (version == 2) NWC_TRY(read_tokenizer_parts(&reader, &record));
   NWC_TRY(reader.expect_end("TOKENIZER section"));
-  record.merges.resize(num_merges);
+  record.merges = std::vector<TokenizerRecord::Merge>(num_merges);
   for (size_t rank = 0; rank < record.merges.size(); ++rank) {
     record.merges[rank] = {left[rank], right[rank], result[rank]};
   }

@@ -7,7 +7,7 @@ MergeTable::MergeTable(const TokenizerRecord& record) : first_(record.tokens.siz
   for (const auto& merge : merges) ++first_[merge.left + 1];
   for (size_t t = 1; t < first_.size(); ++t) first_[t] += first_[t - 1];
   // A counting sort by left token, then each token's entries by right token and rank.
-  entries_.resize(merges.size());
+  entries_ = std::vector<Entry>(merges.size());
   std::vector<uint32_t> at(first_.begin(), first_.end() - 1);
   for (uint32_t rank = 0; rank < merges.size(); ++rank) {
     entries_[at[merges[rank].left]++] = {merges[rank].right, rank, merges[rank].result};

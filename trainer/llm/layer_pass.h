@@ -1,5 +1,6 @@
-// Forward and backward through one layer: the trainer's interpreter of the steps that runtime/engine/forward_cpu.cpp
-// runs, laid out for whole sequences and for backpropagation. Calibration and recovery fine-tuning work with it.
+// Forward and backward through one layer: the trainer's interpreter of the steps that
+// runtime/engine/forward_steps_cpu.cpp runs, laid out for whole sequences and for backpropagation. Calibration and
+// fine-tuning work with it.
 #pragma once
 
 #include <span>

@@ -161,13 +161,13 @@ Status VulkanSelfTest::check_network_product(NetworkSynthesis& network) {
   ProductRun run{.vectors = 3, .row_begin = 0, .row_end = kEndRow};
   run.bands = static_cast<uint32_t>(network.product_bands(w.tile.grid));
   // Escaped values are so large that nothing else would count. The last vector leaves their columns out.
-  std::vector<bool> escapes(kKnownCols);
+  std::vector<uint8_t> escapes(kKnownCols);
   for (size_t i = 0; i < w.tile.values.size(); ++i) {
-    if (std::abs(w.tile.values[i]) > 64) escapes[i / kChunk % kKnownCols] = true;
+    if (std::abs(w.tile.values[i]) > 64) escapes[i / kChunk % kKnownCols] = 1;
   }
   for (uint32_t i = 0; i < run.vectors * kKnownCols; ++i) {
     const uint32_t v = i / kKnownCols, column = i % kKnownCols;
-    run.x.push_back(v == 2 && escapes[column] ? 0.0f : known_x(v, column));
+    run.x.push_back(v == 2 && escapes[column] != 0 ? 0.0f : known_x(v, column));
   }
   // x, the tile's status, values.
   NetworkPush push;
