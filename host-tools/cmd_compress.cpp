@@ -11,6 +11,7 @@
 
 #include "host-tools/codec_path.h"
 #include "host-tools/compress_command.h"
+#include "host-tools/compress_files.h"
 #include "host-tools/model_input.h"
 #include "host-tools/output_name.h"
 #include "host-tools/quality.h"
@@ -26,26 +27,6 @@ namespace nwc::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// The calibration's first tokens, which the calibration folder has.
-Status prepare_distillation(const CompressCommand& command, const ModelSource& source, const CalibrationPlan& plan,
-                            const std::string& folder, const Context& context, DistillChoices* out) {
-  out->enabled = true;
-  out->context = calibration_context(*source.model(), command.calibration.context);
-  NWC_ASSIGN_OR_RETURN(
-      out->tokens, plan.tokens(command.calibration, command.distill_tokens, written_tokens(command), folder, context));
-  return {};
-}
-
-/// The tokens of recovery fine-tuning.
-Status prepare_recovery(const CompressCommand& command, const ModelSource& source, const CalibrationPlan& plan,
-                        const std::string& folder, const Context& context, RecoveryFiles* files, RecoveryChoices* out) {
-  out->context = calibration_context(*source.model(), command.calibration.context);
-  NWC_ASSIGN_OR_RETURN(out->tokens, plan.tokens(command.calibration, *command.recovery_tokens, written_tokens(command),
-                                                folder, context));
-  out->files = files;
-  return {};
-}
 
 /// A calibration that would fill the disk: nothing is calibrated unless it was asked for, which is an error.
 Status check_room(const CompressCommand& command, const ModelSource& source, const CalibrationCache& cache,
@@ -77,28 +58,6 @@ Result<std::unique_ptr<Calibration>> calibrate(const CompressCommand& command, c
   return done;
 }
 
-/// compress_model with its stages on the progress line, which says what an interrupted run had done already. share: of
-/// what is left of the command.
-Result<CompressReport> compress_once(const CompressOptions& wanted, const ModelSource& source, const CodecModel& codec,
-                                     const std::string& path, const std::string& label, double share,
-                                     const Context& context) {
-  struct Line {
-    ProgressLine progress;
-    const RecoveryFiles* files;
-  } line{{context, "compressing", share}, wanted.recovery.files};
-  CompressOptions options = wanted;
-  options.ranks = context.ranks;
-  options.stage = [&](const char* stage, double part) { line.progress.next(stage + label, part); };
-  const Progress progress{[](void* user, uint64_t done, uint64_t total) {
-                            Line* l = static_cast<Line*>(user);
-                            const uint32_t taken = l->files != nullptr ? l->files->taken() : 0;
-                            return l->progress.report(
-                                done, total, taken == 0 ? "" : fmt::format("{} blocks from an earlier run", taken));
-                          },
-                          &line};
-  return compress_model(source, codec, options, path, progress, context.logger());
-}
-
 /// The request, but for the file.
 QualityRequest quality_request(const CompressCommand& command, const CalibrationPlan& plan) {
   QualityRequest request;
@@ -107,112 +66,6 @@ QualityRequest quality_request(const CompressCommand& command, const Calibration
   request.text_begin = command.measured_from;
   request.max_tokens = command.card_tokens;
   return request;
-}
-
-struct MeasuredFile {
-  CompressReport report;
-  QualityResult quality;
-};
-
-/// Files beside the output that a search makes; gone at the end.
-class Attempts {
- public:
-  explicit Attempts(const std::string& output) {
-    const fs::path folder = fs_path(output).parent_path();
-    const std::string stem = (folder / ("nwc-attempt-" + std::to_string(os::process_id()))).string();
-    next_ = stem + "-1.partial";
-    best_ = stem + "-2.partial";
-  }
-  ~Attempts() {
-    std::error_code ignored;
-    fs::remove(fs_path(next_), ignored);
-    fs::remove(fs_path(best_), ignored);
-  }
-  Attempts(const Attempts&) = delete;
-  Attempts& operator=(const Attempts&) = delete;
-  const std::string& next() const { return next_; }
-  const std::string& best() const { return best_; }
-  Status keep() { return move(next_, best_); }
-  Status finish(const std::string& output) { return move(best_, output); }
-
- private:
-  static Status move(const std::string& from, const std::string& to) {
-    std::error_code error;
-    fs::rename(fs_path(from), fs_path(to), error);
-    return error ? io_error(to + ": cannot be replaced: " + error.message()) : Status();
-  }
-  std::string next_, best_;
-};
-
-/// Looks for the rate whose measured KL divergence is the one asked for: each bit less multiplies it by about 4. The
-/// output is written only if that succeeds.
-Result<MeasuredFile> reach_kld(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
-                               QualityRequest request, const Context& context) {
-  constexpr double kClose = 0.03, kAcceptable = 0.25;  ///< relative
-  constexpr int kMostFiles = 6;
-  constexpr double kLeastBits = 0.5, kMostBits = 16;
-  const double target = *command.kld;
-  CompressOptions options = command.options;
-  NWC_ASSIGN_OR_RETURN(const std::string output, resolve_output(command.output));
-  Attempts attempts(output);
-  MeasuredFile best;
-  double best_distance = INFINITY;
-  double slope = -std::log(4.0), last_bits = 0, last_log = 0;
-  for (int file = 1; file <= kMostFiles && best_distance >= kClose; ++file) {
-    const std::string label = fmt::format(" at {:.3f} bits, file {}", options.bits, file);
-    MeasuredFile made;
-    NWC_TRY(share(*context.ranks, &options.bits));
-    options.settings = canonical_settings(options, command);
-    NWC_ASSIGN_OR_RETURN(made.report, compress_once(options, source, codec, attempts.next(), label, 0.4, context));
-    request.model = attempts.next();
-    NWC_ASSIGN_OR_RETURN(made.quality, measure_quality(request, context, 0.3));
-    const double bits = made.report.bpw_coded;
-    const double kld = std::max(made.quality.evaluation.kld_mean, 1e-12);
-    context.logger().log(LogLevel::kInfo, fmt::format("{:.4f} bits per weight: KL divergence {:.5g}", bits, kld));
-    const double here = std::log(kld);
-    // A file that is closer than asked for is worth more than one that is as much farther away.
-    const double distance = kld > target ? kld / target - 1 : (1 - kld / target) / 4;
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = std::move(made);
-      NWC_TRY(attempts.keep());
-    }
-    const bool finest = bits < options.bits - 0.05 || options.bits >= kMostBits;
-    if ((kld > target && finest) || (kld < target && options.bits <= kLeastBits)) break;
-    if (file > 1 && std::abs(bits - last_bits) > 0.01)
-      slope = std::clamp((here - last_log) / (bits - last_bits), -3.0, -0.5);
-    last_bits = bits;
-    last_log = here;
-    options.bits = std::clamp(bits + (std::log(target) - here) / slope, kLeastBits, kMostBits);
-  }
-  double no_more = 0;
-  NWC_TRY(share(*context.ranks, &no_more));
-  const double kld = best.quality.evaluation.kld_mean;
-  if (kld > target * (1 + kAcceptable))
-    return invalid_argument(
-        fmt::format("--kld {:g}: the least KL divergence that this codec reaches on {} is {:.3g}, at "
-                    "{:.2f} bits per weight",
-                    target, best.quality.text, kld, best.report.bpw_coded));
-  if (best_distance >= kClose)
-    context.logger().log(
-        LogLevel::kWarning,
-        fmt::format("KL divergence {:.5g} is as close to {:g} as up to {} files got", kld, target, kMostFiles));
-  best.quality.model = fs_path(command.output).filename().string();
-  NWC_TRY(write_quality_card(attempts.best(), best.quality));
-  NWC_TRY(attempts.finish(output));
-  return best;
-}
-
-/// What other ranks than the first do: their share of every file that it makes.
-Status help_compress(const CompressCommand& command, const ModelSource& source, const CodecModel& codec,
-                     const Context& context) {
-  if (!command.kld) return compress_once(command.options, source, codec, "", "", 1, context).status();
-  CompressOptions options = command.options;
-  for (;;) {  // reach_kld says which rates
-    NWC_TRY(share(*context.ranks, &options.bits));
-    if (!(options.bits > 0)) return {};
-    NWC_TRY(compress_once(options, source, codec, "", "", 1, context).status());
-  }
 }
 
 /// Before anything is read: the output can be written, is none of the files that are read, and is named like what it
@@ -314,12 +167,21 @@ Status compress(CompressCommand& command, Context& context) {
     options.calibration = calibration.get();
     options.scratch = cache.folder();
     options.recovery.enabled = command.recovery == "on";
+    options.distillation.enabled = command.distillation == "on";
     recovery_files.emplace(cache.folder() + "/recovery");
-    if (options.recovery.enabled && first)
-      NWC_TRY(prepare_recovery(command, *source, plan, cache.folder(), context, &*recovery_files, &options.recovery));
-    if (command.distillation == "on") {
-      options.distillation.enabled = true;  // of all ranks, for the first one to do
-      if (first) NWC_TRY(prepare_distillation(command, *source, plan, cache.folder(), context, &options.distillation));
+    options.recovery.files = &*recovery_files;
+    if (first) {  // which tunes for all
+      options.recovery.context = options.distillation.context =
+          source->model() ? calibration_context(*source->model(), command.calibration.context) : 0;
+      const auto read = [&](uint64_t limit) {
+        return plan.tokens(command.calibration, limit, written_tokens(command), cache.folder(), context);
+      };
+      if (options.recovery.enabled) {
+        NWC_ASSIGN_OR_RETURN(options.recovery.tokens, read(*command.recovery_tokens));
+      }
+      if (options.distillation.enabled) {
+        NWC_ASSIGN_OR_RETURN(options.distillation.tokens, read(command.distill_tokens));
+      }
     }
   }
   if (!first) return help_compress(command, *source, codec, context);

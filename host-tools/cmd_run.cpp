@@ -16,24 +16,12 @@
 #include "host-tools/process_memory.h"
 #include "host-tools/quality.h"
 #include "host-tools/run_chat.h"
+#include "host-tools/run_options.h"
+#include "host-tools/run_report.h"
 #include "nwc/nwc.h"
 
 namespace nwc::cli {
 namespace {
-
-struct RunOptions {
-  std::string model, prompt, prompt_file, mode = "auto", weights = "auto", memory;
-  DeviceOptions device;
-  uint32_t max_tokens = 128, context = 0, top_k = 40;  ///< context 0: not given
-  float temperature = 0.8f, top_p = 0.95f, min_p = 0;
-  float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
-  std::vector<std::string> stop;
-  uint64_t seed = 1;
-  double warn_above = 5;
-  bool greedy = false, ignore_eos = false, plan_only = false, no_echo = false, special = false;
-  bool chat = false, system_given = false, tokens_given = false, prompt_given = false;
-  std::string system;
-};
 
 /// The text of the handle's last error is fetched here, after the call: the order in which the arguments of one call
 /// are evaluated is not defined.
@@ -80,82 +68,6 @@ Status open_model(const RunOptions& options, const Context& context, ModelPtr* o
   }
   out->reset(model);
   return {};
-}
-
-const char* mode_name(nwc_weight_mode mode) {
-  static const char* const kModes[] = {"auto", "resident", "streamed", "cached", "fused"};
-  return kModes[std::min<uint32_t>(mode, NWC_WEIGHTS_FUSED)];
-}
-
-/// As --weights has them, by nwc_precision.
-std::vector<std::string> weight_names() {
-  std::vector<std::string> names;
-  for (nwc_precision p = NWC_PRECISION_DEFAULT; p <= NWC_PRECISION_PACKED; ++p)
-    names.emplace_back(nwc_session_precision_string(p));
-  return names;
-}
-
-const char* choice_name(nwc_weight_choice choice) {
-  static const char* const kChoices[] = {"asked", "no_integers", "on_device", "smaller", "not_measured", "faster"};
-  return kChoices[std::min<uint32_t>(choice, NWC_WEIGHT_CHOICE_FASTER)];
-}
-
-/// What the forms of the weights come to, and why one is taken: a line, or none.
-std::string forms_text(const nwc_session_plan& plan) {
-  if (plan.q8_weight_bytes == 0) return {};
-  static const char* const kReasons[] = {
-      "as asked for", "", "as devices do", "as q8 does not fit into memory", "as nothing could be measured",
-      "as measured"};
-  std::string text =
-      fmt::format("  all matrices as f16 {}, q8 {}, packed {}: {}, {}", format_bytes(plan.f16_weight_bytes),
-                  format_bytes(plan.q8_weight_bytes), format_bytes(plan.packed_weight_bytes),
-                  nwc_session_precision_string(plan.weight_precision),
-                  kReasons[std::min<uint32_t>(plan.weight_choice, NWC_WEIGHT_CHOICE_FASTER)]);
-  if (plan.q8_weights_per_second > 0)
-    text += fmt::format(" (q8 {}, packed {})", format_weight_rate(plan.q8_weights_per_second),
-                        format_weight_rate(plan.packed_weights_per_second));
-  return text + "\n";
-}
-
-nlohmann::json plan_json(const nwc_session_plan& plan) {
-  return {{"mode", mode_name(plan.mode)},
-          {"context", plan.context},
-          {"batch", plan.batch},
-          {"resident_layers", plan.num_resident_layers},
-          {"experts", plan.num_experts},
-          {"expert_slots", plan.num_expert_slots},
-          {"weights", nwc_session_precision_string(plan.weight_precision)},
-          {"weights_requantized", plan.weights_requantized != 0},
-          {"weight_choice", choice_name(plan.weight_choice)},
-          {"f16_weight_bytes", plan.f16_weight_bytes},
-          {"q8_weight_bytes", plan.q8_weight_bytes},
-          {"packed_weight_bytes", plan.packed_weight_bytes},
-          {"q8_weights_per_second", plan.q8_weights_per_second},
-          {"packed_weights_per_second", plan.packed_weights_per_second},
-          {"weight_bytes", plan.weight_bytes},
-          {"stream_buffer_bytes", plan.stream_buffer_bytes},
-          {"kv_cache_bytes", plan.kv_cache_bytes},
-          {"activation_bytes", plan.activation_bytes},
-          {"decoder_bytes", plan.decoder_bytes},
-          {"total_bytes", plan.total_bytes},
-          {"needed_resident_bytes", plan.needed_resident_bytes},
-          {"needed_streamed_bytes", plan.needed_streamed_bytes},
-          {"needed_fused_bytes", plan.needed_fused_bytes}};
-}
-
-void print_plan(FILE* out, const nwc_session_plan& plan) {
-  fmt::print(out, "memory plan: {} mode, {} of {} layers resident as {}{}, context {}\n", mode_name(plan.mode),
-             plan.num_resident_layers, plan.num_layers, nwc_session_precision_string(plan.weight_precision),
-             plan.weights_requantized != 0 ? " (requantized)" : "", plan.context);
-  if (plan.num_experts != 0)
-    fmt::print(out, "  {} of {} experts are kept decoded\n", plan.num_expert_slots, plan.num_experts);
-  fmt::print(out, "  weights {}, stream buffers {}, KV cache {}, activations {}, decoder {}: {} in total\n",
-             format_bytes(plan.weight_bytes), format_bytes(plan.stream_buffer_bytes), format_bytes(plan.kv_cache_bytes),
-             format_bytes(plan.activation_bytes), format_bytes(plan.decoder_bytes), format_bytes(plan.total_bytes));
-  fmt::print(out, "{}", forms_text(plan));
-  fmt::print(out, "  resident would need {}, streamed at least {}, fused {}\n",
-             format_bytes(plan.needed_resident_bytes), format_bytes(plan.needed_streamed_bytes),
-             format_bytes(plan.needed_fused_bytes));
 }
 
 Status session_params(const RunOptions& options, const Context& context, bool compressed, nwc_session_params* params) {
@@ -268,34 +180,6 @@ nwc_generate_params generate_params(const RunOptions& options, const std::vector
 }
 
 constexpr const char* kReasons[] = {"max_tokens", "end_of_text", "context_full", "interrupted", "stop_string"};
-
-void print_speed(const nwc_session* session, const nwc_session_plan& plan, size_t tokens, double seconds) {
-  fmt::print(stderr, "\n{} tokens at {:.1f} tokens/s, {} mode, {}, {} of memory planned\n", tokens,
-             seconds > 0 ? static_cast<double>(tokens) / seconds : 0, mode_name(plan.mode), nwc_session_name(session),
-             format_bytes(plan.total_bytes));
-  nwc_expert_stats experts;
-  nwc_expert_stats_init(&experts);
-  if (plan.num_experts == 0 || nwc_session_get_expert_stats(session, &experts) != NWC_STATUS_OK) return;
-  const uint64_t needed = experts.hits + experts.misses;
-  fmt::print(stderr,
-             "experts: {:.1f} % of {} lay in memory, {} read for the others and decoded in {:.2f} s, {:.2f} s "
-             "of that waiting for the disk\n",
-             needed != 0 ? 100.0 * static_cast<double>(experts.hits) / static_cast<double>(needed) : 0, needed,
-             format_bytes(experts.bytes_read), experts.stall_seconds, experts.read_seconds);
-}
-
-nlohmann::json experts_json(const nwc_session* session) {
-  nwc_expert_stats experts;
-  nwc_expert_stats_init(&experts);
-  if (nwc_session_get_expert_stats(session, &experts) != NWC_STATUS_OK) return nullptr;
-  return {{"hits", experts.hits},
-          {"misses", experts.misses},
-          {"bytes_read", experts.bytes_read},
-          {"stall_seconds", experts.stall_seconds},
-          {"read_seconds", experts.read_seconds},
-          {"predicted", experts.predicted},
-          {"predicted_used", experts.predicted_used}};
-}
 
 /// One answer, or a conversation.
 Status chat_with(const RunOptions& options, const nwc_model* model, nwc_session* session, const nwc_session_plan& plan,
@@ -454,103 +338,12 @@ Status run(const RunOptions& options, Context& context) {
 void add_run(CommandLine& line, Context& context) {
   auto options = std::make_shared<RunOptions>();
   Command command = line.add_command("run", "Generate text from a compressed or uncompressed model");
-  command.add_option("model", options->model, ".nwc file, Hugging Face folder or .gguf file").required();
-  const Option prompt = command.add_option("-p,--prompt", options->prompt, "Text to continue");
-  const Option prompt_file =
-      command.add_option("--prompt-file", options->prompt_file, "Read the prompt from a file; -: from stdin")
-          .excludes(prompt);
-  const Option chat =
-      command.add_flag("--chat", options->chat,
-                       "Take the prompt as a question to an instruct model and print its answer; without a "
-                       "prompt, a conversation: questions are read from stdin, line by line");
-  const Option system = command.add_option("--system", options->system, "With --chat: the system text").needs(chat);
-  command
-      .add_flag("--special", options->special,
-                "Read control tokens that are written out in the prompt, like <|im_start|>, as such")
-      .excludes(chat);
-  const Option tokens = command
-                            .add_option("-n,--tokens", options->max_tokens,
-                                        "Tokens to generate at most; 0: none. --chat: by default until the answer ends")
-                            .show_default();
-  command
-      .add_option(
-          "--mode", options->mode,
-          "Where the weights are while the model runs: resident (all decoded once), cached (as many layers as fit), "
-          "streamed (layers are decoded again for every token), fused (they stay compressed); auto takes what fits")
-      .one_of({"auto", "resident", "cached", "streamed", "fused"})
-      .show_default();
-  command
-      .add_option(
-          "--weights", options->weights,
-          "What decoded weights are held as: packed or q8 (the coded integers, exactly, in 4 to 8 bits; of a "
-          "codec with a network its weights, rounded to 8 bits), f16, bf16, f32; auto: where the integers are "
-          "exact, the faster one of packed and q8, measured in some 30 ms, or packed where q8 does not fit into "
-          "--memory; else f16, and f32 for models that are not compressed")
-      .one_of(weight_names())
-      .show_default();
-  command.add_option(
-      "--memory", options->memory,
-      "What weights, caches and buffers may take at most, like 600M or 1.5G (default: no limit). The process takes "
-      "some MiB beside, for program, metadata and tokenizer; --plan says both");
-  command
-      .add_option("--context", options->context,
-                  "Tokens of prompt and answer together that the model sees (default: the model's maximum, at most "
-                  "8192)")
-      .range(1u, UINT32_MAX);
-  command
-      .add_option("--temperature", options->temperature,
-                  "How random the choice of a token is, 0 to 100; 0 always takes the likeliest")
-      .range(0.0, 100.0)
-      .show_default();
-  command.add_option("--top-k", options->top_k, "Draw among the k likeliest tokens; 0: all").show_default();
-  command
-      .add_option("--top-p", options->top_p,
-                  "Draw among the likeliest tokens that together have this probability, 0 to 1; 0: the likeliest alone")
-      .range(0.0, 1.0)
-      .show_default();
-  command
-      .add_option(
-          "--min-p", options->min_p,
-          "Of what these leave, draw among the tokens at least so many times as probable as the likeliest, 0 to "
-          "1; 0: all")
-      .range(0.0, 1.0)
-      .show_default();
-  command
-      .add_option("--repetition-penalty", options->repetition_penalty,
-                  "Divide positive and multiply negative logits of tokens that the text has drawn already; 1: off")
-      .range(0.01, 100.0)
-      .show_default();
-  command
-      .add_option("--presence-penalty", options->presence_penalty,
-                  "Subtract this from the logits of tokens that the text has drawn already, -100 to 100")
-      .range(-100.0, 100.0)
-      .show_default();
-  command
-      .add_option("--frequency-penalty", options->frequency_penalty,
-                  "Subtract this from a token's logit as often as the text has drawn it, -100 to 100")
-      .range(-100.0, 100.0)
-      .show_default();
-  command.add_option("--stop", options->stop, "End the text in front of this one; may be given several times")
-      .one_at_a_time();
-  command.add_option("--seed", options->seed, "Seed of the random choices: the same seed, the same text")
-      .show_default();
-  command.add_flag("--greedy", options->greedy, "The same as --temperature 0").excludes("--temperature");
-  command.add_flag("--ignore-eos", options->ignore_eos, "Do not stop at an end-of-text token");
-  command.add_flag("--no-echo", options->no_echo, "Do not print the prompt before the text");
-  command.add_flag("--plan", options->plan_only, "Print what memory and time it would take, and stop");
-  command
-      .add_option("--warn-above", options->warn_above,
-                  "Warn if a token is expected to take longer than so many seconds, from a measurement of some 0.1 s; "
-                  "0: do not measure")
-      .not_negative()
-      .show_default();
-  options->device.backend = "auto";
-  add_device_options(command, options->device);
+  add_run_options(command, options.get());
   add_common_options(command, context);
   command.on_run([=, &context] {
-    options->system_given = system.given();
-    options->tokens_given = tokens.given();
-    options->prompt_given = prompt.given() || prompt_file.given();
+    options->system_given = command.given("--system");
+    options->tokens_given = command.given("--tokens");
+    options->prompt_given = command.given("--prompt") || command.given("--prompt-file");
     run_command(context, "run", [&]() -> Status {
       if (options->chat && context.json && !options->prompt_given && !options->plan_only)
         return invalid_argument("--chat with --json needs a question: give one with --prompt");
