@@ -190,20 +190,29 @@ Result<std::vector<uint32_t>> CalibrationPlan::mixed_tokens(uint64_t limit, uint
   return all;
 }
 
+/// The model as what the runtime runs.
+Result<std::unique_ptr<NwcFile>> CalibrationPlan::uncompressed(const Context& context) const {
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, make_raw_image(source_, context.threads));
+  return NwcFile::open(std::move(reader));
+}
+
+Result<uint64_t> CalibrationPlan::writing_memory_bytes(const CalibrationOptions& options, uint64_t count,
+                                                       const Context& context) const {
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, uncompressed(context));
+  return self_text_memory_bytes(*file,
+                                {.tokens = count, .context = calibration_context(*source_->model(), options.context)});
+}
+
 Result<std::vector<uint32_t>> CalibrationPlan::own_text(uint64_t count, uint64_t seed, uint32_t context_tokens,
                                                         const std::string& folder, const Context& context) const {
   const std::string path = folder.empty() ? "" : fmt::format("{}/text-{}.tokens", folder, seed);
   const auto write = [&]() -> Result<std::vector<uint32_t>> {
-    NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, make_raw_image(source_, context.threads));
-    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, NwcFile::open(std::move(reader)));
+    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, uncompressed(context));
     DeviceOptions device;
     device.backend = "cpu";
     NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(*file, device, context));
     const std::unique_ptr<Runner> runner = make_thread_pool(context.threads);
-    SelfTextOptions options;
-    options.tokens = count;
-    options.context = context_tokens;
-    options.seed = seed;
+    const SelfTextOptions options{.tokens = count, .context = context_tokens, .seed = seed};
     ProgressLine line(context, "the model writes a text", 0.2);
     return write_self_text(*file, *decoder.decoder, *runner, options, line.callback(), context.logger());
   };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "host-tools/cli.h"
+#include "runtime/format/nwc_file.h"
 #include "trainer/calib/calibration.h"
 
 namespace nwc::cli {
@@ -41,8 +42,12 @@ class CalibrationPlan {
   /// Up to `limit` tokens of the model's own text that input() does not have. errors: those of writing
   Result<std::vector<uint32_t>> held_out(const CalibrationOptions& options, uint64_t limit, const std::string& folder,
                                          const Context& context) const;
+  /// Of a text of the model's own, `count` tokens long: the memory that writing it takes. errors: those of writing
+  Result<uint64_t> writing_memory_bytes(const CalibrationOptions& options, uint64_t count,
+                                        const Context& context) const;
 
  private:
+  Result<std::unique_ptr<NwcFile>> uncompressed(const Context& context) const;
   std::vector<size_t> chosen_images(uint64_t limit) const;
   Result<uint32_t> preparation_number() const;
   Result<uint32_t> image_number(size_t i, uint32_t preparation) const;

@@ -42,8 +42,12 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
     uint64_t available = written_tokens(command);
     if (plan.kind() == CalibrationPlan::Kind::kSelf) {
       const uint64_t written = available + (measures && command.card_text.empty() ? command.card_tokens : 0);
-      if (!e->finished)
+      if (!e->finished) {
         e->writing = kWritingPasses * static_cast<double>(written) * (layers * speed.forward + speed.head_forward);
+        NWC_ASSIGN_OR_RETURN(const uint64_t memory,
+                             plan.writing_memory_bytes(command.calibration, available, context_of_command));
+        e->file.memory_bytes = std::max(e->file.memory_bytes, memory);
+      }
     } else {
       NWC_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
                            plan.tokens(command.calibration, available, available, "", context_of_command));

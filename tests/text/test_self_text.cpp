@@ -97,6 +97,19 @@ TEST(SelfText, DoesNotDependOnThreadsOrMemory) {
   EXPECT_EQ(rounds->size(), 10u * 20);
 }
 
+TEST(SelfText, MemoryIsThatOfTheSequencesWrittenTogether) {
+  const auto file = make_file(random_model(small_record(), 6));
+  SessionParams params;
+  params.fit_weight_dtype = true;
+  params.context = 20;
+  params.sequences = 3;
+  const uint64_t logits = sizeof(float) * file->model()->vocab_size;
+  const auto bytes = self_text_memory_bytes(*file, {.tokens = 9 * 20, .context = 20, .max_sequences = 4});
+  ASSERT_TRUE(bytes.ok());
+  EXPECT_EQ(*bytes, plan_session(*file, params)->total + 3 * logits);
+  EXPECT_FALSE(self_text_memory_bytes(*file, {.context = 1}).ok());
+}
+
 TEST(SelfText, TextsBeginWithBos) {
   const auto file = make_file(instruct_model());
   const auto tokens = write(*file, {.tokens = 64 * 60, .context = 60});

@@ -12,8 +12,8 @@
 namespace nwc {
 namespace {
 
-/// The head goes forward, and back with the moments of its input, as a block does (calibration_run.cpp).
-constexpr double kHeadPasses = 4;
+/// The head goes forward, back, and into the moments of its input (calibration_run.cpp).
+constexpr double kHeadPasses = 3;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

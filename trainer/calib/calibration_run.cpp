@@ -27,6 +27,9 @@ std::string layer_file(uint32_t layer) { return "layer-" + std::to_string(layer)
 constexpr const char* kEmbeddingFile = "embedding.safetensors";
 constexpr const char* kPositionsFile = "positions.safetensors";
 constexpr const char* kHeadFile = "head.safetensors";
+/// A block backward takes as long as so many of its forward passes, with its moments, and the head as so many products
+/// with its matrix (doc/measurements.md, "Size").
+constexpr uint64_t kBackwardPasses = 4, kHeadPasses = 3;
 constexpr uint64_t kDirectionStream = 0x7a;  // names the random numbers' purpose
 
 /// Is the head the embedding? An encoder has none.
@@ -83,6 +86,7 @@ class Run {
   Status write(const std::string& file, std::span<const TensorMoments> moments) const;
   template <typename T>
   Result<std::vector<T>> gather_by_token(const std::vector<T>& values);
+  uint64_t head_passes() const;
   Status step(uint64_t tokens);
   Result<FeatureStream> open_stream() const;
   Status forward();
@@ -138,10 +142,17 @@ Result<std::vector<T>> Run::gather_by_token(const std::vector<T>& values) {
   return out;
 }
 
-/// A block backward, with its moments, counts as three of its forward passes; so does the head.
+/// Of the head, in forward passes of a block.
+uint64_t Run::head_passes() const {
+  if (model_.is_encoder()) return 1;
+  const auto block = static_cast<uint64_t>(graph_.layer(0).elements_per_token());
+  return std::max<uint64_t>(1, kHeadPasses * model_.vocab_size * model_.hidden_size / std::max<uint64_t>(1, block));
+}
+
+/// tokens: times the forward passes of a block that they went through, or the time of as many.
 Status Run::step(uint64_t tokens) {
   done_ += tokens;
-  const uint64_t total = own_tokens_.size() * (uint64_t{model_.num_layers} * 4 + 3);
+  const uint64_t total = own_tokens_.size() * (uint64_t{model_.num_layers} * (1 + kBackwardPasses) + head_passes());
   if (progress_.report(std::min(done_, total), total)) return {};
   return Status(StatusCode::kCancelled,
                 "the calibration was cancelled; the layers that are done are kept in " + folder_);
@@ -210,14 +221,14 @@ Status Run::pooling() {
     gradient_.middleRows(begin, length) = d_hidden;
   });
   if (!finite) return corrupt("the model's embeddings are not finite: its weights or its description must be wrong");
-  return step(3 * own_tokens_.size());
+  return step(head_passes() * own_tokens_.size());
 }
 
 Status Run::head() {
   if (model_.is_encoder()) return pooling();
   NWC_ASSIGN_OR_RETURN(const HeadWeights<float> weights, graph_.load_head());
   NWC_ASSIGN_OR_RETURN(head_, head_statistics(weights, hidden_, own_, options_.seed, ranks_, runner_,
-                                              [this](uint64_t tokens) { return step(3 * tokens); }));
+                                              [&](uint64_t tokens) { return step(head_passes() * tokens); }));
   gradient_ = std::move(head_.gradient);
   if (!ranks_.first()) return {};
   head_.finish(static_cast<double>(num_tokens()));
@@ -261,7 +272,7 @@ Status Run::backward(uint32_t layer) {
       if (statistics) statistics->take(i, piece.at - pieces[0].at, piece.lengths, passes_[worker]);
     });
     if (statistics) NWC_TRY(statistics->end_round(ranks_, runner_));
-    NWC_TRY(step(3 * static_cast<uint64_t>(count)));
+    NWC_TRY(step(kBackwardPasses * static_cast<uint64_t>(count)));
   }
   if (!statistics || !ranks_.first()) return {};
   std::vector<std::string> names;

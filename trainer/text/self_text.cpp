@@ -190,28 +190,46 @@ uint64_t cache_bytes_of_token(const ModelRecord& model) {
   return bytes;
 }
 
-}  // namespace
+/// How the sequences of a text are written.
+struct Rounds {
+  uint64_t wanted = 0, rounds = 0;  ///< sequences, and how often `session.sequences` of them are written
+  SessionParams session;
+};
 
-Result<std::vector<uint32_t>> write_self_text(const NwcFile& file, Decoder& decoder, Runner& runner,
-                                              const SelfTextOptions& options, const Progress& progress,
-                                              const Logger& log) {
+Result<Rounds> plan_rounds(const NwcFile& file, const SelfTextOptions& options) {
   NWC_TRY(file.model_status());
   const ModelRecord& model = *file.model();
   if (model.is_encoder()) return unsupported("the model is an encoder, which writes no text");
   if (options.context < 2 || options.context > model.max_positions)
     return invalid_argument(str_cat("sequences of ", options.context, " tokens: 2 to ", model.max_positions));
-  const uint64_t wanted = std::max<uint64_t>(1, ceil_div(options.tokens, uint64_t{options.context}));
+  Rounds out;
+  out.wanted = std::max<uint64_t>(1, ceil_div(options.tokens, uint64_t{options.context}));
   const uint64_t fit = kCacheBytes / std::max<uint64_t>(1, cache_bytes_of_token(model) * options.context);
-  uint64_t at_once = options.max_sequences != 0 ? options.max_sequences : std::clamp<uint64_t>(fit, 1, kMostSequences);
-  const uint64_t rounds = ceil_div(wanted, at_once);
-  at_once = ceil_div(wanted, rounds);
+  const uint64_t most =
+      options.max_sequences != 0 ? options.max_sequences : std::clamp<uint64_t>(fit, 1, kMostSequences);
+  out.rounds = ceil_div(out.wanted, most);
+  out.session.fit_weight_dtype = true;
+  out.session.context = options.context;
+  out.session.sequences = static_cast<uint32_t>(ceil_div(out.wanted, out.rounds));
+  out.session.memory_budget_bytes = options.memory_budget_bytes;
+  return out;
+}
 
-  SessionParams params;
-  params.fit_weight_dtype = true;
-  params.context = options.context;
-  params.sequences = static_cast<uint32_t>(at_once);
-  params.memory_budget_bytes = options.memory_budget_bytes;
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::create(file, decoder, runner, params, log));
+}  // namespace
+
+Result<uint64_t> self_text_memory_bytes(const NwcFile& file, const SelfTextOptions& options) {
+  NWC_ASSIGN_OR_RETURN(const Rounds plan, plan_rounds(file, options));
+  NWC_ASSIGN_OR_RETURN(const MemoryPlan memory, plan_session(file, plan.session));
+  return memory.total + sizeof(float) * plan.session.sequences * file.model()->vocab_size;
+}
+
+Result<std::vector<uint32_t>> write_self_text(const NwcFile& file, Decoder& decoder, Runner& runner,
+                                              const SelfTextOptions& options, const Progress& progress,
+                                              const Logger& log) {
+  NWC_ASSIGN_OR_RETURN(const Rounds plan, plan_rounds(file, options));
+  const uint64_t rounds = plan.rounds, at_once = plan.session.sequences;
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
+                       Session::create(file, decoder, runner, plan.session, log));
   Writer writer(file, *session, runner, options);
   NWC_TRY(writer.read_script(file));
   std::vector<uint32_t> tokens(static_cast<size_t>(rounds * at_once * options.context));
@@ -225,7 +243,7 @@ Result<std::vector<uint32_t>> write_self_text(const NwcFile& file, Decoder& deco
     };
     NWC_TRY(writer.write(r * at_once, tokens.data() + r * at_once * options.context, step));
   }
-  tokens.resize(static_cast<size_t>(wanted * options.context));
+  tokens.resize(static_cast<size_t>(plan.wanted * options.context));
   return tokens;
 }
 

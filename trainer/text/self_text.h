@@ -29,4 +29,8 @@ Result<std::vector<uint32_t>> write_self_text(const NwcFile& file, Decoder& deco
                                               const SelfTextOptions& options, const Progress& progress,
                                               const Logger& log);
 
+/// What write_self_text takes beside the file, in bytes: weights, caches of all sequences written side by side, their
+/// logits. errors: kUnsupported (an encoder), kInvalidArgument (context), those of plan_session
+Result<uint64_t> self_text_memory_bytes(const NwcFile& file, const SelfTextOptions& options);
+
 }  // namespace nwc
