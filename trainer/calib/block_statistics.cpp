@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "trainer/linalg/multiply.h"
 #include "trainer/parallel/relay.h"
 
 namespace nwc {
@@ -14,11 +15,14 @@ namespace {
 template <typename Gradients, typename Inputs>
 double squared_product(const Gradients& g, const Inputs& x, RowMatrix<float>* product, RowMatrix<float>* other) {
   if (g.rows() * (g.cols() + x.cols()) >= g.cols() * x.cols()) {
-    product->noalias() = g.transpose() * x;
+    product->resize(g.cols(), x.cols());
+    multiply<float>(Form::kAtB, g, x, false, *product);
     return double{product->squaredNorm()};
   }
-  product->noalias() = g * g.transpose();
-  other->noalias() = x * x.transpose();
+  product->resize(g.rows(), g.rows());
+  multiply<float>(Form::kABt, g, g, false, *product);
+  other->resize(g.rows(), g.rows());
+  multiply<float>(Form::kABt, x, x, false, *other);
   return product->cwiseProduct(*other).template cast<double>().sum();
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "trainer/calib/label_sketch.h"
+#include "trainer/linalg/multiply.h"
 #include "trainer/parallel/relay.h"
 
 namespace nwc {
@@ -87,7 +88,8 @@ Result<HeadStatistics> head_statistics(const HeadWeights<float>& head, const Row
           if (!std::isfinite(sum)) finite = false;
           out.omega[static_cast<size_t>(chunk.at + t)] = sum / static_cast<float>(vocab);
         }
-        s.d_normed.noalias() = s.logits * head.matrix;
+        s.d_normed.resize(s.logits.rows(), head.matrix.cols());
+        multiply<float>(Form::kAB, s.logits, head.matrix, false, s.d_normed);
         head_norm_backward(head, s.hidden, s.d_normed, &s.d_hidden);
         out.gradient.middleRows(chunk.at, chunk.count) = s.d_hidden;
         normed.middleRows(chunk.at, chunk.count) = s.normed;

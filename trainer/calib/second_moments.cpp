@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "trainer/linalg/multiply.h"
 #include "trainer/parallel/message.h"
 #include "trainer/parallel/relay.h"
 
@@ -28,8 +29,8 @@ void add_part(const Band& band, const MomentPart& part, RowMatrix<float>* scratc
     if (part.weight != nullptr) {
       for (Eigen::Index t = 0; t < count; ++t) scratch->row(t) *= part.weight[first + t];
     }
-    band.moment->sum.block(band.begin, 0, band.rows(), band.cols()).noalias() +=
-        scratch->transpose() * part.x->block(part.begin + first, 0, count, band.cols());
+    multiply<float>(Form::kAtB, *scratch, part.x->block(part.begin + first, 0, count, band.cols()), true,
+                    band.moment->sum.block(band.begin, 0, band.rows(), band.cols()));
   }
 }
 

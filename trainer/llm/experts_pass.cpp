@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "trainer/linalg/multiply.h"
 #include "trainer/llm/mlp_activation.h"
 
 namespace nwc {
@@ -31,7 +32,7 @@ void multiply(const LayerGraph& graph, const LayerWeights<T>& w, size_t first, s
   out->resize(in.rows(), last.first_row + last.rows);
   for (size_t m = first; m < end; ++m) {
     const LayerMatrix& matrix = graph.matrices()[m];
-    out->middleCols(matrix.first_row, matrix.rows).noalias() = in * w.matrices[m].transpose();
+    nwc::multiply<T>(Form::kABt, in, w.matrices[m], false, out->middleCols(matrix.first_row, matrix.rows));
   }
 }
 
@@ -177,7 +178,9 @@ void ExpertsPass<T>::backward(const LayerGraph& graph, const LayerWeights<T>& w,
     const size_t first = graph.first_expert_matrix() + e * graph.per_expert(), down = first + graph.per_expert() - 1;
     expert.d_out.resize(eigen_index(expert.tokens.size()), hidden);
     for (size_t n = 0; n < expert.tokens.size(); ++n) expert.d_out.row(eigen_index(n)) = dy.row(expert.tokens[n]);
-    d_inner.noalias() = expert.d_out * w.matrices[down];  // before the weights: what these are worth
+    d_inner.resize(expert.d_out.rows(), w.matrices[down].cols());
+    nwc::multiply<T>(Form::kAB, expert.d_out, w.matrices[down], false,
+                     d_inner);  // before the weights: what these are worth
     for (size_t n = 0; n < expert.tokens.size(); ++n) {
       const Eigen::Index row = eigen_index(n), t = expert.tokens[n], place = expert.places[n];
       if (d_routed != nullptr) {
@@ -190,7 +193,7 @@ void ExpertsPass<T>::backward(const LayerGraph& graph, const LayerWeights<T>& w,
       d_inner.row(row) *= routed(t, place);
     }
     activate_block_backward(spec, expert.product, d_inner, &expert.d_product);
-    if (wants(down)) grad->matrices[down].noalias() += expert.d_out.transpose() * expert.inner;
+    if (wants(down)) nwc::multiply<T>(Form::kAtB, expert.d_out, expert.inner, true, grad->matrices[down]);
     if (bias_grad.down != nullptr)
       RowMap<T>(bias_grad.down + eigen_index(e) * hidden, hidden) += expert.d_out.colwise().sum();
     if (bias_grad.gate_up != nullptr)
@@ -199,8 +202,8 @@ void ExpertsPass<T>::backward(const LayerGraph& graph, const LayerWeights<T>& w,
     for (size_t m = first; m < down; ++m) {
       const LayerMatrix& matrix = graph.matrices()[m];
       const auto d_rows = expert.d_product.middleCols(matrix.first_row, matrix.rows);
-      if (wants(m)) grad->matrices[m].noalias() += d_rows.transpose() * expert.in;
-      if (dx != nullptr) d_in.noalias() += d_rows * w.matrices[m];
+      if (wants(m)) nwc::multiply<T>(Form::kAtB, d_rows, expert.in, true, grad->matrices[m]);
+      if (dx != nullptr) nwc::multiply<T>(Form::kAB, d_rows, w.matrices[m], true, d_in);
     }
     if (dx == nullptr) continue;
     for (size_t n = 0; n < expert.tokens.size(); ++n) dx->row(expert.tokens[n]) += d_in.row(eigen_index(n));

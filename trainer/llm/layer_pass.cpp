@@ -4,6 +4,7 @@
 #include <cassert>
 #include <numeric>
 
+#include "trainer/linalg/multiply.h"
 #include "trainer/llm/mlp_activation.h"
 #include "trainer/llm/norm_rows.h"
 
@@ -115,12 +116,7 @@ void LayerPass<T>::multiply(const LayerGraph& graph, const LayerWeights<T>& w, c
   }
   for (size_t m = op.first_matrix; m < op.end_matrix; ++m) {
     const LayerMatrix& matrix = graph.matrices()[m];
-    auto columns = out.middleCols(matrix.first_row, matrix.rows);
-    if (op.step.accumulate) {
-      columns.noalias() += in * w.matrices[m].transpose();
-    } else {
-      columns.noalias() = in * w.matrices[m].transpose();
-    }
+    nwc::multiply<T>(Form::kABt, in, w.matrices[m], op.step.accumulate, out.middleCols(matrix.first_row, matrix.rows));
   }
   if (op.bias.size != 0) out.rowwise() += vector(w, op.bias);
 }
@@ -279,14 +275,11 @@ void LayerPass<T>::multiply_backward(const LayerGraph& graph, const LayerWeights
   for (size_t m = op.first_matrix; m < op.end_matrix; ++m) {
     const LayerMatrix& matrix = graph.matrices()[m];
     const auto columns = dy.middleCols(matrix.first_row, matrix.rows);
-    if (wants_matrix(grad, m)) grad->matrices[m].noalias() += columns.transpose() * in;
+    if (wants_matrix(grad, m)) nwc::multiply<T>(Form::kAtB, columns, in, true, grad->matrices[m]);
     if (!needed_[op.in]) continue;
     RowMatrix<T>& dx = gradients_[op.in];
-    if (has_gradient_[op.in]) {
-      dx.noalias() += columns * w.matrices[m];
-    } else {
-      dx.noalias() = columns * w.matrices[m];
-    }
+    if (!has_gradient_[op.in]) dx.resize(in.rows(), in.cols());
+    nwc::multiply<T>(Form::kAB, columns, w.matrices[m], has_gradient_[op.in], dx);
     has_gradient_[op.in] = true;
   }
   if (T* const dbias = gradient_of(grad, op.bias)) RowMap<T>(dbias, op.bias.size) += dy.colwise().sum();

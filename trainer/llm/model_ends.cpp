@@ -2,6 +2,7 @@
 
 #include <cassert>
 
+#include "trainer/linalg/multiply.h"
 #include "trainer/llm/norm_rows.h"
 
 namespace nwc {
@@ -45,7 +46,8 @@ void head_norm_backward(const HeadWeights<T>& head, const RowMatrix<T>& hidden, 
 
 template <typename T>
 void head_logits(const HeadWeights<T>& head, const RowMatrix<T>& normed, RowMatrix<T>* logits) {
-  logits->noalias() = normed * head.matrix.transpose();
+  logits->resize(normed.rows(), head.matrix.rows());
+  multiply<T>(Form::kABt, normed, head.matrix, false, *logits);
   if (head.bias.size() != 0) logits->rowwise() += head.bias;
   if (head.logit_scale != 1) *logits *= head.logit_scale;
   if (head.logit_softcap != 0) logits->array() = (logits->array() / head.logit_softcap).tanh() * head.logit_softcap;

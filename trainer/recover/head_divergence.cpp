@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "trainer/linalg/multiply.h"
 #include "trainer/llm/norm_rows.h"
 
 namespace nwc {
@@ -64,7 +65,8 @@ Result<double> head_divergence(const HeadWeights<float>& wanted_head, const RowM
     if (gradient == nullptr) return;
     s.logits = (s.logits.array().exp() - s.wanted.array().exp()) / static_cast<float>(tokens);
     if (bends) s.logits = s.logits.cwiseProduct(s.slopes);
-    s.d_normed.noalias() = s.logits * head.matrix;
+    s.d_normed.resize(count, head.matrix.cols());
+    multiply<float>(Form::kAB, s.logits, head.matrix, false, s.d_normed);
     if (!has_norm) {
       gradient->states.middleRows(first, count) = s.d_normed;
       return;

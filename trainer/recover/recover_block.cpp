@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 
+#include "trainer/linalg/multiply.h"
 #include "trainer/optim/adam.h"
 #include "trainer/recover/tuning_sequences.h"
 
@@ -87,7 +88,8 @@ class Recovery {
 
 double Recovery::cost(Eigen::Index begin, Scratch* scratch) const {
   if (data_.metric != nullptr) {
-    scratch->metric_error.noalias() = scratch->error * *data_.metric;
+    scratch->metric_error.resize(scratch->error.rows(), data_.metric->cols());
+    multiply<float>(Form::kAB, scratch->error, *data_.metric, false, scratch->metric_error);
   } else {
     scratch->metric_error = scratch->error;
   }

@@ -7,6 +7,7 @@
 #endif
 
 #include "runtime/base/half.h"
+#include "trainer/linalg/multiply.h"
 #include "trainer/nn/matrix.h"
 #include "trainer/nn/mlp.h"
 #include "trainer/nn/random.h"
@@ -126,10 +127,10 @@ class Band {
       const ConstMatrixMap<float> e(error_.data() + block * padded_, eigen_index(end - block), rows);
       MatrixMap<float> rest(wanted_.data() + end * padded_, eigen_index(width - end), rows);
       const ConstMatrixMap<float> upper(feedback->upper.data(), eigen_index(job_.n), eigen_index(job_.n));
-      rest.noalias() +=
-          upper.block(eigen_index(block), eigen_index(end), eigen_index(end - block), eigen_index(width - end))
-              .transpose() *
-          e;
+      multiply<float>(
+          Form::kAtB,
+          upper.block(eigen_index(block), eigen_index(end), eigen_index(end - block), eigen_index(width - end)), e,
+          true, rest);
     }
   }
 
