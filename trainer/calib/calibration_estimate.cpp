@@ -12,9 +12,6 @@
 namespace nwc {
 namespace {
 
-/// The head goes forward, back, and into the moments of its input (calibration_run.cpp).
-constexpr double kHeadPasses = 3;
-
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -110,7 +107,7 @@ Result<CalibrationEstimate> estimate_calibration(const ModelSource& source, uint
   CalibrationEstimate out;
   const double layers = model.num_layers;
   out.seconds = static_cast<double>(tokens) *
-                (layers * (2 * speed.forward + speed.backward + speed.statistics) + kHeadPasses * speed.head_forward);
+                (layers * (2 * speed.forward + speed.backward + speed.statistics) + double{kHeadPasses} * speed.head_forward);
   out.disk_bytes = disk_bytes_of(graph, options.activations);
   const uint64_t hidden = sizeof(float) * tokens * model.hidden_size;
   out.memory_bytes = std::min(options.memory_bytes, hidden * model.num_layers) + 4 * hidden;

@@ -27,9 +27,8 @@ std::string layer_file(uint32_t layer) { return "layer-" + std::to_string(layer)
 constexpr const char* kEmbeddingFile = "embedding.safetensors";
 constexpr const char* kPositionsFile = "positions.safetensors";
 constexpr const char* kHeadFile = "head.safetensors";
-/// A block backward takes as long as so many of its forward passes, with its moments, and the head as so many products
-/// with its matrix (doc/measurements.md, "Size").
-constexpr uint64_t kBackwardPasses = 4, kHeadPasses = 3;
+/// A block backward takes as long as so many of its forward passes, with its moments (doc/measurements.md, "Size").
+constexpr uint64_t kBackwardPasses = 4;
 constexpr uint64_t kDirectionStream = 0x7a;  // names the random numbers' purpose
 
 /// Is the head the embedding? An encoder has none.

@@ -10,6 +10,10 @@
 
 namespace nwc {
 
+/// The head takes as long as so many products with its matrix: forward, back, and into the moments of its input
+/// (doc/measurements.md, "Size").
+inline constexpr uint64_t kHeadPasses = 3;
+
 /// Lists the statistics that the passes will write. They follow from the model's description and its tensors' names.
 std::vector<CalibratedTensor> calibrated_tensors(const ModelGraph& graph, bool activations);
 
