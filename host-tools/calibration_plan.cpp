@@ -191,14 +191,14 @@ Result<std::vector<uint32_t>> CalibrationPlan::mixed_tokens(uint64_t limit, uint
 }
 
 /// The model as what the runtime runs.
-Result<std::unique_ptr<NwcFile>> CalibrationPlan::uncompressed(const Context& context) const {
-  NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, make_raw_image(source_, context.threads));
+Result<std::unique_ptr<NwcFile>> CalibrationPlan::uncompressed(const Context& context, bool checksums) const {
+  NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, make_raw_image(source_, context.threads, checksums));
   return NwcFile::open(std::move(reader));
 }
 
 Result<uint64_t> CalibrationPlan::writing_memory_bytes(const CalibrationOptions& options, uint64_t count,
                                                        const Context& context) const {
-  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, uncompressed(context));
+  NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, uncompressed(context, false));
   return self_text_memory_bytes(*file,
                                 {.tokens = count, .context = calibration_context(*source_->model(), options.context)});
 }
@@ -207,7 +207,7 @@ Result<std::vector<uint32_t>> CalibrationPlan::own_text(uint64_t count, uint64_t
                                                         const std::string& folder, const Context& context) const {
   const std::string path = folder.empty() ? "" : fmt::format("{}/text-{}.tokens", folder, seed);
   const auto write = [&]() -> Result<std::vector<uint32_t>> {
-    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, uncompressed(context));
+    NWC_ASSIGN_OR_RETURN(const std::unique_ptr<NwcFile> file, uncompressed(context, true));
     DeviceOptions device;
     device.backend = "cpu";
     NWC_ASSIGN_OR_RETURN(const DecoderHandle decoder, make_decoder(*file, device, context));

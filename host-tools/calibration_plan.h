@@ -47,7 +47,7 @@ class CalibrationPlan {
                                         const Context& context) const;
 
  private:
-  Result<std::unique_ptr<NwcFile>> uncompressed(const Context& context) const;
+  Result<std::unique_ptr<NwcFile>> uncompressed(const Context& context, bool checksums) const;
   std::vector<size_t> chosen_images(uint64_t limit) const;
   Result<uint32_t> preparation_number() const;
   Result<uint32_t> image_number(size_t i, uint32_t preparation) const;

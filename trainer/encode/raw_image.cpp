@@ -113,7 +113,8 @@ uint64_t place_tensors(std::vector<TensorRecord>* records) {
 
 }  // namespace
 
-Result<std::unique_ptr<Reader>> make_raw_image(std::shared_ptr<const ModelSource> source, uint32_t threads) {
+Result<std::unique_ptr<Reader>> make_raw_image(std::shared_ptr<const ModelSource> source, uint32_t threads,
+                                               bool checksums) {
   const std::vector<PlannedTensor> plan = plan_model(*source, UINT64_MAX);
   if (plan.size() > kMaxTensors) return limit_error("more than 1,048,576 tensors");
   std::vector<TensorRecord> records(plan.size());
@@ -131,7 +132,7 @@ Result<std::unique_ptr<Reader>> make_raw_image(std::shared_ptr<const ModelSource
   }
   const std::unique_ptr<Runner> runner = make_thread_pool(threads);
   std::vector<Status> errors(plan.size());
-  parallel_for(*runner, static_cast<uint32_t>(plan.size()), [&](uint32_t i, uint32_t) {
+  parallel_for(*runner, checksums ? static_cast<uint32_t>(plan.size()) : 0, [&](uint32_t i, uint32_t) {
     std::vector<uint8_t> bytes(static_cast<size_t>(records[i].size));
     errors[i] = source->read_raw(plan[i].source, bytes).with_context("tensor " + records[i].name);
     records[i].crc = crc32(bytes);
