@@ -22,7 +22,7 @@ void run_encode(const EncodeOptions& o) {
            .weights = o.size * o.size};
   r.name = "factor Hessian";
   report.measure({{r, [&] { layer.factor(); }}});
-  for (const uint32_t bits : {0u, 3u, 5u, 6u, 8u}) {
+  for (const uint32_t bits : {0u, 4u, 5u, 6u, 8u, 10u, 12u}) {
     layer.choose(bits);
     r.bpw = 4;
     r.quantizer = bits == 0 ? "scalar" : "trellis, " + std::to_string(1u << bits) + " states";

@@ -34,7 +34,8 @@ METHODS = {
     "transform: linear, scalar, data-free": ("linear", "-", "^"),
     "transform: small, scalar, data-free": ("small", "-", "s"),
     # Quantizers on sources and codecs (study_sources.py, rate_distortion.py)
-    "nwc, trellis, 256 states (default)": ("nwc", "-", "o"), "nwc, trellis, 8 states": ("8 states", "-", "o"),
+    "nwc, trellis, 1,024 states (default)": ("nwc", "-", "o"), "nwc, trellis, 256 states": ("nwc", "--", "o"),
+    "nwc, trellis, 8 states": ("8 states", "-", "o"),
     "nwc, scalar": ("scalar", "-", "o"), "ECSQ, ideal coder": ("scalar", ":", None), "TCQ (1MAD)": ("QTIP", "-", "s"),
     "RHT + TCQ (1MAD)": ("QTIP", "--", "s"), "TCQ (hybrid)": ("QTIP", "-", "^"),
     "TCQ* (hybrid, fitted)": ("QTIP", ":", "^"), "E8P, residual stages": ("E8P", "-", "D"),
@@ -47,7 +48,7 @@ METHODS = {
     # Variants of a part of the method (study_ablations.py); what "nwc without allocation" has is blue
     "water-filling": ("no allocation", "-", "o"), "four levels (paper)": ("paper", "-", "s"),
     "LDLQ": ("no allocation", "-", "o"), "fisher, rows too": ("nwc", "-", "o"),
-    "trellis, 256 states": ("no allocation", "-", "o"), "nearest points": ("no allocation", "-", "o"),
+    "trellis, 1,024 states": ("no allocation", "-", "o"), "nearest points": ("no allocation", "-", "o"),
     "off": ("nwc", "-", "o"), "on, 16,384 tokens": ("recovery", "-", "o"),
     "refitted, by class of row": ("no allocation", "-", "o"), "identity": ("nwc", "-", "o"),
     "fixed length, scalar": ("Lloyd-Max", "-", "v"), "fixed length, pairs": ("pairs", "-", "v"),

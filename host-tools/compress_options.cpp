@@ -26,8 +26,16 @@ struct Effort {
   uint32_t recovery_epochs;
   uint32_t distill_epochs;  ///< 0: no distillation
 };
-constexpr Effort kEfforts[10] = {{},           {2, 0, 0, 0},    {3, 0, 0, 0},     {4, 0, 0, 0},      {6, 0, 0, 0},
-                                 {8, 0, 0, 2}, {8, 8192, 4, 2}, {8, 16384, 8, 4}, {10, 32768, 8, 4}, {12, 65536, 8, 4}};
+constexpr Effort kEfforts[10] = {{},
+                                 {4, 0, 0, 0},
+                                 {5, 0, 0, 0},
+                                 {6, 0, 0, 0},
+                                 {8, 0, 0, 0},
+                                 {10, 0, 0, 2},
+                                 {10, 8192, 4, 2},
+                                 {10, 16384, 8, 4},
+                                 {12, 32768, 8, 4},
+                                 {12, 65536, 8, 4}};
 constexpr uint64_t kDistillTokens = 16384;
 
 }  // namespace

@@ -44,7 +44,8 @@ NWC_STUDIES = {
     "allocation between tensors": {"none": BASE, "fisher": changed(allocation="fisher"),
                                    "fisher, rows too": changed(allocation="fisher", row_importance="on")},
     "quantizer": {"scalar": changed(quantizer="scalar"), "trellis, 4 states": changed(trellis_bits="2"),
-                  "trellis, 16 states": changed(trellis_bits="4"), "trellis, 256 states": BASE},
+                  "trellis, 16 states": changed(trellis_bits="4"), "trellis, 256 states": changed(trellis_bits="8"),
+                  "trellis, 1,024 states": BASE},
     "search": {"nearest points": BASE, "shrinkage": changed(shrinkage="on"), "RDO": changed(rdo="1"),
                "RDO and shrinkage": changed(rdo="1", shrinkage="on")},
     "recovery": {"off": [], "on, 16,384 tokens": ["--effort", "7"]},  # beside all that is on by default

@@ -37,8 +37,9 @@ from report import plot_style
 
 ROOT = settings.ROOT
 SAMPLES = 1 << 20
-NWC = {"nwc, scalar": ["--quantizer", "scalar"], "nwc, trellis, 8 states": ["--effort", "2"],
-       "nwc, trellis, 256 states (default)": []}
+NWC = {"nwc, scalar": ["--quantizer", "scalar"], "nwc, trellis, 8 states": ["--trellis-bits", "3"],
+       "nwc, trellis, 256 states": ["--trellis-bits", "8"],
+       "nwc, trellis, 1,024 states (default)": []}
 LLAMA_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q5_0")
 # These spreads of a fixed-rate code are multiples of the standard deviation. Heavy tails and high rates need the large
 # ones, or they are clipped.
@@ -256,7 +257,7 @@ def versions(args):
     return {True: hashlib.sha256(args.nwc.read_bytes()).hexdigest()[:16], False: h.hexdigest()[:16]}
 
 
-DRAWN = ("nwc, trellis, 256 states (default)", "nwc, scalar", "TCQ (1MAD)", "RHT + TCQ (1MAD)", "TCQ* (hybrid, fitted)",
+DRAWN = ("nwc, trellis, 1,024 states (default)", "nwc, scalar", "TCQ (1MAD)", "RHT + TCQ (1MAD)", "TCQ* (hybrid, fitted)",
          "E8P, residual stages", "SQ (Lloyd-Max)", "llama.cpp k-quants")  # the CSV has all
 
 

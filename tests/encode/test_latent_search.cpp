@@ -74,7 +74,9 @@ TEST(LatentSearch, FindsTheBestOfAllPaths) {
         const double found = s.cost(level, u, context, weight, q);
         ASSERT_TRUE(std::isfinite(found)) << "not a path: bits " << bits << ", seed " << seed;
         const double best = exhaustive(s, level, u, context, weight, 6);
-        EXPECT_LE(found, best + 1e-4) << "bits " << bits << ", lambda " << lambda << ", seed " << seed;
+        // Each sample's costs are rounded to a 1024th of the largest weight, 2, on this path and on that one.
+        EXPECT_LE(found, best + (bits == 0 ? 1e-4 : 5 * 2.0 / 1024))
+            << "bits " << bits << ", lambda " << lambda << ", seed " << seed;
       }
     }
   }

@@ -7,7 +7,7 @@ namespace nwc {
 extern const DenseKernels kDenseKernelsAvx512;
 
 const DenseKernels& dense_kernels([[maybe_unused]] CpuLevel most) {
-#ifdef NWC_DENSE_AVX512
+#ifdef NWC_TRAINER_AVX512
   if (most >= CpuLevel::kAvx512) return kDenseKernelsAvx512;
 #endif
   return kDenseKernelsCompiledFor;

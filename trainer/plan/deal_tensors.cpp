@@ -5,7 +5,7 @@
 namespace nwc {
 namespace {
 
-/// What the search for a weight's value takes, in multiplications: 256 states, about 4 million weights a second.
+/// What the search for a weight's value takes, in multiplications: 1,024 states, about 4 million weights a second.
 constexpr double kSearch = 6000;
 /// For feedback, and with other damping for the shares of the columns.
 constexpr double kFactorings = 2;

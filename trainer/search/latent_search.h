@@ -8,6 +8,7 @@
 #include "runtime/format/codec_record.h"
 #include "runtime/format/trellis.h"
 #include "trainer/search/rans_encode.h"
+#include "trainer/search/viterbi.h"
 
 namespace nwc {
 
@@ -18,7 +19,8 @@ class LatentSearch {
   LatentSearch(const CodecRecord& codec, const TableCosts& costs, double lambda);
 
   /// Minimises sum weight * (u - dequantized)^2 + lambda * bits. With a trellis the path starts in state 0 and is the
-  /// best one, but for candidates further than the two nearest of each bank and parity.
+  /// best one, but for candidates further than the two nearest of each bank and parity, and for the unit in which costs
+  /// are counted, a 1024th of a squared step with the largest weight.
   /// shapes: u, context, weight, q [count]; u in steps; context: second index of the context map; q: reconstruction
   /// indices
   void search(uint8_t level, std::span<const float> u, const uint8_t* context, const float* weight, int16_t* q);
@@ -37,9 +39,8 @@ class LatentSearch {
     uint32_t start = 0;  ///< in prices_
   };
   /// For one sample and each of the four sets (bank * 2 + parity): the better of the two candidates.
-  struct alignas(16) Choice {
-    float cost[4];
-    int32_t q[4];
+  struct Choice {
+    int16_t q[4];
   };
 
   const Row& row(uint8_t level, uint32_t context, uint32_t bank) const {
@@ -50,16 +51,18 @@ class LatentSearch {
     return prices_[r.start + static_cast<uint32_t>(i < 0 ? 0 : i < r.count ? i : r.count - 1)];
   }
   void round(uint8_t level, std::span<const float> u, const uint8_t* context, const float* weight, int16_t* q) const;
-  Choice choose(uint8_t level, uint32_t context, float u, float weight) const;
-  /// One step of the search: metrics of all states from those before, decisions as bits.
-  void extend(const Choice& choice, const float* before, float* after, uint8_t* decisions) const;
+  /// unit: of metrics, times a squared step
+  void choose(uint8_t level, uint32_t context, float u, float weight, float unit, Choice* choice,
+              BranchMetrics* metrics) const;
 
   const CodecRecord& codec_;
   const Trellis* trellis_;
+  ViterbiForward forward_ = nullptr;
   std::vector<float> shrink_;
   std::vector<Row> rows_;
   std::vector<float> prices_;
   std::vector<Choice> choices_;
+  std::vector<BranchMetrics> metrics_;
   std::vector<uint8_t> decisions_;
 };
 
