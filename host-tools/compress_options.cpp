@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "host-tools/compress_command.h"
+#include "runtime/base/checked.h"
 
 namespace nwc::cli {
 namespace {
@@ -24,7 +25,7 @@ struct Effort {
   uint32_t trellis_bits;
   uint64_t recovery_tokens;  ///< 0: no recovery
   uint32_t recovery_epochs;
-  uint32_t distill_epochs;  ///< 0: no distillation
+  uint32_t distill_epochs;  ///< over kOftenTokens or fewer; fewer epochs over more tokens; 0: no distillation
 };
 constexpr Effort kEfforts[10] = {{},
                                  {4, 0, 0, 0},
@@ -36,7 +37,9 @@ constexpr Effort kEfforts[10] = {{},
                                  {10, 16384, 8, 4},
                                  {12, 32768, 8, 4},
                                  {12, 65536, 8, 4}};
-constexpr uint64_t kDistillTokens = 16384;
+// Distillation. Other tokens do more for a general model than other epochs (doc/measurements.md).
+constexpr uint64_t kDistillTokens = 49152;
+constexpr uint64_t kOftenTokens = 16384;
 
 }  // namespace
 
@@ -86,7 +89,10 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   const bool predicts = tunes && source.model() && !source.model()->is_encoder();
   if (command.distillation.empty()) command.distillation = predicts && effort.distill_epochs != 0 ? "on" : "off";
   command.distill_tokens = std::min(command.calibration.tokens, kDistillTokens);
-  if (effort.distill_epochs != 0) command.options.distillation.epochs = effort.distill_epochs;
+  if (effort.distill_epochs != 0) {
+    const uint64_t tokens = std::max(command.distill_tokens, kOftenTokens);
+    command.options.distillation.epochs = static_cast<uint32_t>(ceil_div(effort.distill_epochs * kOftenTokens, tokens));
+  }
   // Both lower the squared error and attenuate the weights, which adds up over the layers unless recovery makes up for
   // it (doc/architecture.md, Encoder).
   const bool attenuate = !calibrated || command.recovery == "on";

@@ -15,6 +15,7 @@ namespace nwc {
 namespace {
 
 constexpr uint64_t kOrderStream = 0x6469;
+constexpr double kLayersOfFullSteps = 8;
 constexpr uint64_t kKeptBytes = uint64_t{1} << 30;  ///< of layers; larger models decode them for every pass
 
 bool is_gain(Role role) {
@@ -308,7 +309,7 @@ Result<DistillResult> Distillation::run() {
     shuffle_sequences(choices_.seed, kOrderStream, e, &order);
     for (size_t first = 0; first < order.size(); ++number) {
       const size_t last = batch_end(order, first, choices_.batch_tokens);
-      const double rate = choices_.learning_rate;
+      const double rate = choices_.learning_rate * std::min(1.0, std::sqrt(kLayersOfFullSteps / coded_.num_layers()));
       NWC_TRY(update({order.data() + first, last - first},
                      cosine_learning_rate(number, updates, updates / 20, rate, rate / 10)));
       first = last;

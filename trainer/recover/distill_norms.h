@@ -18,9 +18,11 @@ struct DistillChoices {
   uint32_t context = 0;          ///< tokens per sequence
   uint32_t epochs = 2;           ///< over the sequences that do not judge
   uint32_t batch_tokens = 2048;  ///< whole sequences, at least so many tokens, per update
-  double learning_rate = 2e-3;   ///< of Adam, as a share of each vector's root mean square, of gains of 1 at least
-  double validation = 0.125;     ///< share of the sequences that only judges; too few for one sequence: all judge
-  uint64_t seed = 1;             ///< of the order of the sequences
+  /// Of Adam, as a share of each vector's root mean square, of gains of 1 at least, for models of up to 8 layers.
+  /// Deeper ones take steps shorter by the root of their layers: what the steps of all layers do adds up.
+  double learning_rate = 2e-3;
+  double validation = 0.125;  ///< share of the sequences that only judges; too few for one sequence: all judge
+  uint64_t seed = 1;          ///< of the order of the sequences
 };
 
 struct DistillResult {
