@@ -72,6 +72,17 @@ TEST(StepSearch, HalvesWhatIsLeftAroundAJump) {
   EXPECT_NEAR(w.step, -1.3, 1.0 / 256);
 }
 
+TEST(StepSearch, KnowsNeighboursBetweenWhichTheRateJumps) {
+  StepSearch search({-20, 10});
+  EXPECT_FALSE(search.between_neighbours());
+  search.next(-1.32, 1, -1);
+  EXPECT_FALSE(search.between_neighbours()) << "only a step too fine is known";
+  search.next(-1.1, -1, -1);
+  EXPECT_FALSE(search.between_neighbours()) << "0.22 octaves apart";
+  search.next(-1.28, -1, -1);
+  EXPECT_TRUE(search.between_neighbours());
+}
+
 TEST(StepSearch, EndsWhereTheRateIsNotMonotone) {
   const Walk w =
       walk({-20, 10}, -9, 4, -1, [](double step) { return step > 2 ? 1.0 : 4.06 + 0.01 * std::sin(40 * step); });

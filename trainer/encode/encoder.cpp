@@ -34,6 +34,7 @@ constexpr double kSurveyShare = 0.05, kFitShare = 0.2, kPassShare = 0.9, kPassBe
 /// What a pass came to, as far as the choice among passes goes.
 struct Attempt {
   double step = 0;
+  FittedCodec fitted;
   double error = INFINITY;       ///< bits per weight above what is wanted; infinite: there was none
   double distortion = INFINITY;  ///< QuantizeStatistics::weighted_error
 
@@ -94,9 +95,10 @@ Result<CompressReport> reach_rate(EncodeWork& work, RateModel* rate, const Logge
   uint64_t smallest_bytes = UINT64_MAX;
   double smallest_bits = 0;
   bool recovering = !options.recovery.enabled, decided = false;
+  bool holding = false;  // levels and tables stay what they are
   uint32_t last = kMaxPasses;
   for (uint32_t number = 1;; ++number) {
-    if (log_step != fitted_step) {
+    if (log_step != fitted_step && !holding) {
       RateEstimate estimate;
       NWC_ASSIGN_OR_RETURN(fitted, rate->fit(log_step, *work.runner, &estimate));
       fitted_step = log_step;
@@ -123,7 +125,7 @@ Result<CompressReport> reach_rate(EncodeWork& work, RateModel* rate, const Logge
       smallest_bytes = report.file_bytes;
       smallest_bits = report.bpw_coded;
     }
-    const Attempt attempt{log_step, error, pass.distortion};
+    const Attempt attempt{log_step, fitted, error, pass.distortion};
     // Recovery takes longer than all passes: it is not done again for a two-hundredth of a bit.
     const bool tolerant = number >= kPasses || work.one_codes;
     const bool allowed = error <= (sized ? 0 : kGiveUp);
@@ -133,14 +135,24 @@ Result<CompressReport> reach_rate(EncodeWork& work, RateModel* rate, const Logge
       decided = true;
     }
     std::optional<double> next;
-    if (!decided && number < last) next = search.next(log_step, error + (sized ? kAim / 2 : 0), rate->slope(log_step));
+    if (!decided && number < last) {
+      const double above = error + (sized ? kAim / 2 : 0), slope = rate->slope(log_step);
+      next = search.next(log_step, above, slope);
+      // Small models' rate jumps where a step has other tables: those of this pass stay, and only the step goes on.
+      if (!holding && tolerant && std::abs(error) > kTolerance && search.between_neighbours()) {
+        holding = true;
+        search = StepSearch(range);
+        next = search.next(log_step, above, slope);
+      }
+    }
     if (!next && !best.exists() && log_step < range.coarsest) next = range.coarsest;  // what the smallest file takes
     if (!next && !best.exists()) return too_small(options, smallest_bytes, smallest_bits);
     if (next) {
       log_step = *next;
       continue;
     }
-    log_step = best.step;
+    log_step = fitted_step = best.step;
+    fitted = best.fitted;
     if (!recovering) {  // once more with recovery, which hardly changes the rate
       recovering = true;
       decided = false;

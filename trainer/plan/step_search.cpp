@@ -9,6 +9,7 @@ namespace {
 constexpr double kMostOctaves = 2;         ///< that the slope is followed for
 constexpr double kStrideGrowth = 4;        ///< of the stride where the error hardly moves
 constexpr double kLongStride = 1;          ///< octaves after which an error that hardly moved will not move at all
+constexpr double kCloseSteps = 1.0 / 16;   ///< octaves in which a rate that does not jump changes by less than a tenth
 constexpr double kNeighbours = 1.0 / 512;  ///< octaves between two steps that count as one
 
 }  // namespace
@@ -16,6 +17,8 @@ constexpr double kNeighbours = 1.0 / 512;  ///< octaves between two steps that c
 double StepSearch::clamp(double step) const {
   return std::clamp(step, range_.finest, std::max(range_.finest, range_.coarsest));
 }
+
+bool StepSearch::between_neighbours() const { return fine_ && coarse_ && coarse_->step - fine_->step < kCloseSteps; }
 
 std::optional<double> StepSearch::next(double step, double error, double slope) {
   if (error > 0 ? step >= range_.coarsest : step <= range_.finest) return std::nullopt;

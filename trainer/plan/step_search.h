@@ -25,6 +25,8 @@ class StepSearch {
   /// octave that are expected, negative. Returns the next step to try, or nothing if no step comes closer: the error is
   /// negative at the finest step, positive at the coarsest, or jumps between two neighbouring ones.
   std::optional<double> next(double step, double error, double slope);
+  /// A step too fine and one too coarse are known so close to each other that the rate jumps between them.
+  bool between_neighbours() const;
 
  private:
   struct Pass {
