@@ -13,11 +13,11 @@ namespace {
 /// The readable twin of all kernels.
 uint16_t forward_scalar(const Trellis& trellis, std::span<const BranchMetrics> samples, uint8_t* decisions) {
   const uint32_t states = trellis.num_states(), half = states / 2;
-  const size_t bytes = decision_bytes(trellis), interval = 16u - trellis.bits;
+  const size_t bytes = decision_bytes(trellis), interval = kSafeSamples - trellis.bits;
   uint16_t metric[2][kMaxTrellisStates];
   std::fill_n(metric[0], states, kUnreachable);
   metric[0][0] = 0;
-  size_t until = 16;
+  size_t until = kSafeSamples;
   for (size_t i = 0; i < samples.size(); ++i, decisions += bytes) {
     const uint16_t* before = metric[i % 2];
     uint16_t* after = metric[(i + 1) % 2];

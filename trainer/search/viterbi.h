@@ -18,9 +18,11 @@ struct BranchMetrics {
 };
 
 /// Metrics of paths cannot overflow: from the best state any other is reached in v steps, so that they are v of these
-/// apart at most, and every 16 - v samples the least of them is subtracted (v <= 12: 16 * 4095 < 2^16 - 1).
+/// apart at most, and after kSafeSamples, then every kSafeSamples - v, the least of them is subtracted (v <= 12).
 inline constexpr uint16_t kMaxBranchMetric = 4095;
+inline constexpr uint32_t kSafeSamples = 16;
 inline constexpr uint16_t kUnreachable = 0xffff;
+static_assert(kSafeSamples * kMaxBranchMetric < kUnreachable);
 inline constexpr uint32_t kMaxTrellisStates = 1u << 12;
 
 /// Bytes of decisions for each sample: one bit for each state.
