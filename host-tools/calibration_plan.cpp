@@ -20,9 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kLeastTokens = 16384, kMostTokens = 65536;
-/// Below effort 5 and of encoders, and from there on: a model of 1,536 inputs gains 8 % by having 49,152 tokens in
-/// place of 16,384 (doc/measurements.md, Calibration).
+/// Below effort 5 and of encoders, and from there on: models of 512 and of 1,536 inputs gain 7 and 8 % by having 49,152
+/// tokens in place of 16,384 (doc/measurements.md, Statistics of the calibration).
+constexpr uint64_t kLeastTokensFast = 16384, kLeastTokens = 49152, kMostTokens = 65536;
 constexpr uint64_t kTokensPerInputFast = 4, kTokensPerInput = 32;
 constexpr uint32_t kThoroughEffort = 5;
 /// Of text that is measured on, not calibrated with.
@@ -62,7 +62,7 @@ uint64_t default_calibration_tokens(const ModelRecord& model, uint32_t effort) {
     widest = std::max<uint64_t>({widest, block.q_width(), block.intermediate_size, block.experts.intermediate_size});
   const bool fast = effort < kThoroughEffort || model.is_encoder();
   const uint64_t per_input = fast ? kTokensPerInputFast : kTokensPerInput;
-  return std::clamp(widest * per_input, kLeastTokens, kMostTokens);
+  return std::clamp(widest * per_input, fast ? kLeastTokensFast : kLeastTokens, kMostTokens);
 }
 
 Result<CalibrationPlan> CalibrationPlan::resolve(const std::vector<std::string>& words, const std::string& model_path,

@@ -65,7 +65,7 @@ class CalibrationPlan {
 };
 
 /// Tokens that calibration takes unless the user says how many: for each input of the widest layer, whose statistics
-/// need most, 32, or four below effort 5 and for encoders; but 16,384 at least, and 65,536 at most.
+/// need most, 32, but 49,152 at least; below effort 5 and for encoders four, but 16,384 at least; 65,536 at most.
 uint64_t default_calibration_tokens(const ModelRecord& model, uint32_t effort);
 
 }  // namespace nwc::cli

@@ -169,7 +169,7 @@ Status compress(CompressCommand& command, Context& context) {
     options.recovery.enabled = command.recovery == "on";
     options.distillation.enabled = command.distillation == "on";
     recovery_files.emplace(cache.folder() + "/recovery");
-    options.recovery.files = &*recovery_files;
+    options.recovery.files = options.distillation.files = &*recovery_files;
     if (first) {  // which tunes for all
       options.recovery.context = options.distillation.context =
           source->model() ? calibration_context(*source->model(), command.calibration.context) : 0;

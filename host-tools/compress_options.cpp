@@ -147,8 +147,8 @@ void add_compress_options(Command sub, CompressCommand* command) {
       .existing_file();
   sub.add_option("--calib-tokens", command->calib_tokens,
                  "Tokens that calibration uses, of a text from its start (default: 32 for each input of the widest "
-                 "layer, with --effort below 5 and for encoders four, but 16384 at least, 65536 at most, and as many "
-                 "as fine-tuning uses)")
+                 "layer, 49152 to 65536; with --effort below 5 and for encoders four for each, 16384 to 65536; and "
+                 "as many as fine-tuning uses)")
       .range(uint64_t{2}, uint64_t{1} << 40);
   sub.add_option("--calib-context", command->calibration.context,
                  "Tokens that the model sees together in calibration; 0: 512, or the model's maximum if that is less")

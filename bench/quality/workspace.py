@@ -44,8 +44,10 @@ class Workspace:
         """What nwc's own calibration measured, made at first use; every calibrated rival works from the same."""
         if not list(self.calibration_folder.glob("*/calibration.json")):
             file = self.folder / "calibration.nwc"
+            # The default effort has the tokens of nwc's own rows; the scalar quantizer takes no time.
             self.run("compress", self.model.reference, "--calib", self.model.calibration_text, "--calib-cache",
-                     self.calibration_folder, "--activations", "--effort", 1, "-o", file)
+                     self.calibration_folder, "--activations", "--quantizer", "scalar", "--distillation", "off",
+                     "-o", file)
             file.unlink()
         return hessians.Calibration(self.calibration_folder)
 

@@ -64,7 +64,7 @@ class DistillNorms : public ::testing::Test {
   }
   Result<DistillResult> distill(uint32_t threads = 2, const Progress& progress = {}) const {
     const auto runner = make_thread_pool(threads);
-    return distill_norms(*source_, *coded_, replaceable_, choices_, *runner, progress);
+    return distill_norms(*source_, *coded_, replaceable_, choices_, *runner, progress, log_);
   }
   /// The mean KL divergence on the sequences that judge, computed with whole models: every eighth one.
   double divergence(const ModelSource& coded) const {
@@ -87,6 +87,11 @@ class DistillNorms : public ::testing::Test {
   std::unique_ptr<ChangedSource> coded_;
   std::vector<bool> replaceable_;
   DistillChoices choices_;
+  mutable std::vector<std::string> said_;
+  Logger log_{[](void* user, LogLevel, const char* text) {
+                static_cast<std::vector<std::string>*>(user)->emplace_back(text);
+              },
+              &said_};
 };
 
 TEST_F(DistillNorms, BringsPredictionsCloserByWhatItSays) {
@@ -135,6 +140,55 @@ TEST_F(DistillNorms, KeepsWhatIsThereUnlessSomethingIsBetter) {
   EXPECT_EQ(result->best_epoch, 0u);
   EXPECT_EQ(result->after, result->before);
   EXPECT_TRUE(result->values.empty());
+}
+
+// What is kept lies between two epochs or inside one of them; in the last case it is damaged, and of another text.
+TEST_F(DistillNorms, AnInterruptedRunGoesOnToTheSameEnd) {
+  const Result<DistillResult> whole = distill();
+  ASSERT_TRUE(whole.ok()) << whole.status().message();
+  const TempDir dir;
+  const auto stopping_at = [](double* share) {
+    return Progress{[](void* user, uint64_t done, uint64_t total) {
+                      return static_cast<double>(done) < *static_cast<double*>(user) * static_cast<double>(total);
+                    },
+                    share};
+  };
+  RecoveryFiles files(dir.file("recovery"));
+  choices_.files = &files;
+  choices_.keep_seconds = 0;
+  for (double share : {0.35, 0.65, 0.9}) {
+    ASSERT_EQ(distill(2, stopping_at(&share)).status().code(), StatusCode::kCancelled);
+    said_.clear();
+    const Result<DistillResult> rest = distill(1);
+    ASSERT_TRUE(rest.ok()) << rest.status().message();
+    ASSERT_EQ(said_.size(), 1u);
+    EXPECT_NE(said_[0].find("updates are taken from an earlier run"), std::string::npos) << said_[0];
+    EXPECT_EQ(said_[0].find(" 0 updates"), std::string::npos) << said_[0];
+    EXPECT_EQ(rest->values, whole->values);
+    EXPECT_EQ(rest->before, whole->before);
+    EXPECT_EQ(rest->after, whole->after);
+    files.remove({});
+    EXPECT_FALSE(std::filesystem::exists(files.folder()));
+  }
+  double half = 0.5;
+  ASSERT_EQ(distill(2, stopping_at(&half)).status().code(), StatusCode::kCancelled);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(files.folder())) {
+    if (!entry.is_regular_file()) continue;
+    std::string bytes = load_file(entry.path().string());
+    bytes[bytes.size() - 9] ^= 1;
+    dir.write(std::filesystem::relative(entry.path(), dir.path()).string(), bytes);
+  }
+  said_.clear();
+  const Result<DistillResult> anew = distill();
+  ASSERT_TRUE(anew.ok()) << anew.status().message();
+  EXPECT_EQ(anew->values, whole->values);
+  ASSERT_EQ(said_.size(), 1u);
+  EXPECT_NE(said_[0].find("its checksum is wrong"), std::string::npos) << said_[0];
+  ASSERT_EQ(distill(2, stopping_at(&half)).status().code(), StatusCode::kCancelled);
+  std::swap(choices_.tokens[0], choices_.tokens[kContext + 1]);
+  said_.clear();
+  ASSERT_TRUE(distill().ok());
+  EXPECT_TRUE(said_.empty()) << said_[0];
 }
 
 TEST_F(DistillNorms, CanBeCancelledAndSaysWhatIsWrong) {

@@ -23,7 +23,7 @@ Result<DistillResult> distill_file(const ModelSource& source, const std::vector<
   NWC_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, writer->preview());
   NWC_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> coded,
                        open_decoded_source(std::move(reader), source, runner));
-  Result<DistillResult> result = distill_norms(source, *coded, replaceable, choices, runner, progress);
+  Result<DistillResult> result = distill_norms(source, *coded, replaceable, choices, runner, progress, log);
   if (!result.ok()) {
     if (result.status().code() == StatusCode::kCancelled || result.status().code() == StatusCode::kIo) return result;
     log.log(LogLevel::kWarning, "gains and biases are left as they are: " + result.status().message());

@@ -1,13 +1,14 @@
 #include "trainer/recover/distill_norms.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "trainer/data/stored_float.h"
 #include "trainer/llm/feature_stream.h"
 #include "trainer/llm/layer_pass.h"
 #include "trainer/llm/model_graph.h"
-#include "trainer/optim/adam.h"
+#include "trainer/recover/distill_state.h"
 #include "trainer/recover/head_divergence.h"
 #include "trainer/recover/tuning_sequences.h"
 
@@ -31,33 +32,30 @@ bool is_gain(Role role) {
   }
 }
 
-/// A vector that is tuned: `size` numbers of Vectors::all from `at` on.
-struct Parameter {
-  size_t tensor = 0;
-  Eigen::Index at = 0, size = 0;
-  float offset = 0;  ///< what is used less what is stored
-  double scale = 0;  ///< of the learning rate
-  Adam adam;
-};
-
-/// Gains and biases of all layers, one behind the other as they are stored, then those of the final norm as they are
-/// used.
-struct Vectors {
-  RowVector<float> all;
+/// Where in DistillState::values they are: those of all layers, one behind the other as they are stored, then those of
+/// the final norm as they are used.
+struct VectorPlaces {
   std::vector<Eigen::Index> layer_at;
   Eigen::Index gain_at = 0, bias_at = 0;
 };
 
+uint64_t tokens_of(std::span<const Sequence> sequences) {
+  uint64_t out = 0;
+  for (const Sequence& s : sequences) out += s.length;
+  return out;
+}
+
 class Distillation {
  public:
   Distillation(const ModelGraph& wanted, const ModelGraph& coded, const std::vector<bool>& replaceable,
-               const DistillChoices& choices, Runner& runner, const Progress& progress)
+               const DistillChoices& choices, Runner& runner, const Progress& progress, const Logger& log)
       : wanted_(wanted),
         coded_(coded),
         replaceable_(replaceable),
         choices_(choices),
         runner_(runner),
         progress_(progress),
+        log_(log),
         passes_(runner.num_workers()),
         inputs_(runner.num_workers()) {}
 
@@ -74,6 +72,8 @@ class Distillation {
   Status update(std::span<const Sequence> batch, double rate);
   RowVector<float> as_stored(const RowVector<float>& vectors) const;
   Status step(uint64_t tokens);
+  Status begin();
+  void keep();
 
   const ModelGraph& wanted_;
   const ModelGraph& coded_;
@@ -81,6 +81,7 @@ class Distillation {
   const DistillChoices& choices_;
   Runner& runner_;
   const Progress& progress_;
+  const Logger& log_;
   uint64_t done_ = 0;
 
   std::vector<Sequence> training_, judging_;
@@ -89,8 +90,10 @@ class Distillation {
   HeadWeights<float> wanted_head_, head_;
   std::vector<LayerWeights<float>> kept_;  ///< by layer, or empty
   LayerWeights<float> loaded_;
-  Vectors vectors_;
-  std::vector<Parameter> parameters_;
+  VectorPlaces vectors_;
+  DistillState state_;
+  std::string hash_;  ///< of choices_.files; empty without
+  std::chrono::steady_clock::time_point kept_at_ = std::chrono::steady_clock::now();
   std::vector<LayerPass<float>> passes_;  ///< one per worker
   std::vector<RowMatrix<float>> inputs_;  ///< that passes_ refer to
 };
@@ -99,7 +102,7 @@ Status Distillation::step(uint64_t tokens) {
   done_ += tokens;
   const auto all = static_cast<uint64_t>(embedded_.rows());
   const auto judged = static_cast<uint64_t>(static_cast<double>(all) * choices_.validation);
-  const uint64_t total = all + choices_.epochs * 3 * all + (choices_.epochs + 1) * judged;
+  const uint64_t total = all + choices_.epochs * 3 * (all - judged) + (choices_.epochs + 1) * judged;
   if (progress_.report(std::min(done_, total), total)) return {};
   return Status(StatusCode::kCancelled, "cancelled while tuning norms");
 }
@@ -139,7 +142,7 @@ Status Distillation::find_parameters() {
   const auto add = [&](size_t tensor, Role role, Eigen::Index at, Eigen::Index size, bool one_plus, bool in_use) {
     if (size == 0 || !replaceable_[tensor] || decides(role)) return;
     ++uses[tensor];
-    Parameter& p = parameters_.emplace_back();
+    TunedVector& p = state_.tuned.emplace_back();
     p.tensor = tensor;
     p.at = at;
     p.size = size;
@@ -181,8 +184,8 @@ Status Distillation::find_parameters() {
       add(place.tensor, place.role, vectors_.bias_at, head_.norm_bias.size(), place.one_plus, true);
   }
   // What several layers share cannot follow each of them.
-  std::erase_if(parameters_, [&](const Parameter& p) { return uses[p.tensor] > 1; });
-  vectors_.all = ConstRowMap<float>(all.data(), eigen_index(all.size()));
+  std::erase_if(state_.tuned, [&](const TunedVector& p) { return uses[p.tensor] > 1; });
+  state_.values = ConstRowMap<float>(all.data(), eigen_index(all.size()));
   return {};
 }
 
@@ -247,13 +250,13 @@ Status Distillation::update(std::span<const Sequence> batch, double rate) {
   }
   std::vector<RowMatrix<float>> states{gather(embedded_, batch)};  // in front of each layer
   for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
-    NWC_ASSIGN_OR_RETURN(const LayerWeights<float>* w, weights(l, vectors_.all));
+    NWC_ASSIGN_OR_RETURN(const LayerWeights<float>* w, weights(l, state_.values));
     states.push_back(states.back());
     forward_layer(coded_.layer(l), *w, lengths, &states.back(), runner_);
   }
-  RowVector<float> gradient = RowVector<float>::Zero(vectors_.all.size());
+  RowVector<float> gradient = RowVector<float>::Zero(state_.values.size());
   HeadGradient at_head;
-  NWC_TRY(head_divergence(wanted_head_, gather(wanted_states_, batch), head_, norm(vectors_.all), states.back(),
+  NWC_TRY(head_divergence(wanted_head_, gather(wanted_states_, batch), head_, norm(state_.values), states.back(),
                           runner_, &at_head)
               .status());
   gradient.segment(vectors_.gain_at, at_head.gain.size()) = at_head.gain;
@@ -261,7 +264,7 @@ Status Distillation::update(std::span<const Sequence> batch, double rate) {
   RowMatrix<float> d_states = std::move(at_head.states);
   for (uint32_t l = coded_.num_layers(); l-- > 0;) {
     states.pop_back();
-    NWC_ASSIGN_OR_RETURN(const LayerWeights<float>* w, weights(l, vectors_.all));
+    NWC_ASSIGN_OR_RETURN(const LayerWeights<float>* w, weights(l, state_.values));
     const LayerGraph& graph = coded_.layer(l);
     std::vector<LayerWeights<float>> gradients(batch.size());
     parallel_for(runner_, static_cast<uint32_t>(batch.size()), [&](uint32_t i, uint32_t worker) {
@@ -277,9 +280,9 @@ Status Distillation::update(std::span<const Sequence> batch, double rate) {
     for (const LayerWeights<float>& g : gradients)
       gradient.segment(vectors_.layer_at[l], graph.vector_elements()) += g.vectors;
   }
-  for (Parameter& p : parameters_) {
+  for (TunedVector& p : state_.tuned) {
     const auto size = static_cast<size_t>(p.size);
-    p.adam.step({vectors_.all.data() + p.at, size}, {gradient.data() + p.at, size}, rate * p.scale, 0);
+    p.adam.step({state_.values.data() + p.at, size}, {gradient.data() + p.at, size}, rate * p.scale, 0);
   }
   return step(3 * static_cast<uint64_t>(tokens));
 }
@@ -287,44 +290,81 @@ Status Distillation::update(std::span<const Sequence> batch, double rate) {
 /// What the file will hold of these vectors.
 RowVector<float> Distillation::as_stored(const RowVector<float>& vectors) const {
   RowVector<float> out = vectors;
-  for (const Parameter& p : parameters_) {
+  for (const TunedVector& p : state_.tuned) {
     const Dtype dtype = wanted_.source().tensors()[p.tensor].dtype;
     for (Eigen::Index i = p.at; i < p.at + p.size; ++i) out[i] = rounded_to(dtype, out[i] - p.offset) + p.offset;
   }
   return out;
 }
 
+/// From the start, or from where an interrupted run was.
+Status Distillation::begin() {
+  state_.best.setZero(state_.values.size());
+  if (choices_.files != nullptr) {
+    NWC_ASSIGN_OR_RETURN(hash_, distill_hash(wanted_.source(), coded_.source(), state_.tuned, choices_));
+    if (take_state(hash_, &state_, choices_.files, log_)) {
+      log_.log(LogLevel::kInfo,
+               "fine-tuning norms: " + std::to_string(state_.updates) + " updates are taken from an earlier run");
+      return step(tokens_of(judging_));
+    }
+  }
+  NWC_ASSIGN_OR_RETURN(state_.before, judge(state_.values));
+  state_.after = state_.before;
+  return {};
+}
+
+void Distillation::keep() {
+  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - kept_at_;
+  if (choices_.files == nullptr || passed.count() < choices_.keep_seconds) return;
+  keep_state(hash_, &state_, choices_.files, log_);
+  kept_at_ = std::chrono::steady_clock::now();
+}
+
 Result<DistillResult> Distillation::run() {
   NWC_TRY(prepare());
   DistillResult result;
-  if (parameters_.empty()) return result;
-  NWC_ASSIGN_OR_RETURN(result.before, judge(vectors_.all));
-  result.after = result.before;
+  if (state_.tuned.empty()) return result;
+  NWC_TRY(begin());
   std::vector<Sequence> order = training_;
   uint64_t updates = 0, number = 0;
   for (size_t first = 0; first < order.size(); ++updates) first = batch_end(order, first, choices_.batch_tokens);
   updates *= choices_.epochs;
-  RowVector<float> best;
+  const double rate = choices_.learning_rate * std::min(1.0, std::sqrt(kLayersOfFullSteps / coded_.num_layers()));
   for (uint32_t e = 1; e <= choices_.epochs; ++e) {
     shuffle_sequences(choices_.seed, kOrderStream, e, &order);
     for (size_t first = 0; first < order.size(); ++number) {
       const size_t last = batch_end(order, first, choices_.batch_tokens);
-      const double rate = choices_.learning_rate * std::min(1.0, std::sqrt(kLayersOfFullSteps / coded_.num_layers()));
-      NWC_TRY(update({order.data() + first, last - first},
-                     cosine_learning_rate(number, updates, updates / 20, rate, rate / 10)));
+      const std::span<const Sequence> batch(order.data() + first, last - first);
       first = last;
+      if (number < state_.updates) {  // by an earlier run
+        NWC_TRY(step(3 * tokens_of(batch)));
+        continue;
+      }
+      NWC_TRY(update(batch, cosine_learning_rate(number, updates, updates / 20, rate, rate / 10)));
+      ++state_.updates;
+      keep();
     }
-    const RowVector<float> stored = as_stored(vectors_.all);
+    if (e <= state_.epochs) {
+      NWC_TRY(step(tokens_of(judging_)));
+      continue;
+    }
+    const RowVector<float> stored = as_stored(state_.values);
     NWC_ASSIGN_OR_RETURN(const double now, judge(stored));
-    if (now >= result.after) continue;
-    result.after = now;
-    result.best_epoch = e;
-    best = stored;
+    state_.epochs = e;
+    if (now < state_.after) {
+      state_.after = now;
+      state_.best_epoch = e;
+      state_.best = stored;
+    }
+    keep();
   }
+  result.before = state_.before;
+  result.after = state_.after;
+  result.best_epoch = state_.best_epoch;
   if (result.best_epoch == 0) return result;
-  for (const Parameter& p : parameters_) {
+  for (const TunedVector& p : state_.tuned) {
     std::vector<float>& values = result.values[p.tensor];
-    for (Eigen::Index i = p.at; i < p.at + p.size; ++i) values.push_back(best[i] - p.offset);
+    for (Eigen::Index i = p.at; i < p.at + p.size; ++i) values.push_back(state_.best[i] - p.offset);
   }
   return result;
 }
@@ -333,14 +373,14 @@ Result<DistillResult> Distillation::run() {
 
 Result<DistillResult> distill_norms(const ModelSource& source, const ModelSource& coded,
                                     const std::vector<bool>& replaceable, const DistillChoices& choices, Runner& runner,
-                                    const Progress& progress) {
+                                    const Progress& progress, const Logger& log) {
   if (!source.model()) return unsupported("tuning norms needs a model with a description (config.json or GGUF)");
   if (source.model()->is_encoder())
     return unsupported("norms are tuned on predictions, which an encoder does not make");
   if (choices.tokens.empty()) return invalid_argument("tuning norms needs tokens");
   NWC_ASSIGN_OR_RETURN(const ModelGraph wanted, ModelGraph::open(source, choices.context));
   NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(coded, choices.context));
-  return Distillation(wanted, graph, replaceable, choices, runner, progress).run();
+  return Distillation(wanted, graph, replaceable, choices, runner, progress, log).run();
 }
 
 }  // namespace nwc

@@ -9,6 +9,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/thread_pool.h"
 #include "trainer/data/model_source.h"
+#include "trainer/recover/recovery_files.h"
 
 namespace nwc {
 
@@ -23,6 +24,9 @@ struct DistillChoices {
   double learning_rate = 2e-3;
   double validation = 0.125;  ///< share of the sequences that only judges; too few for one sequence: all judge
   uint64_t seed = 1;          ///< of the order of the sequences
+  /// Keeps where it is, if there is one, so that the same distillation goes on after an interruption, to the same end.
+  RecoveryFiles* files = nullptr;
+  double keep_seconds = 60;  ///< at least, from one time to the next
 };
 
 struct DistillResult {
@@ -37,9 +41,10 @@ struct DistillResult {
 /// replaceable: by tensor, whether it may be tuned. Routers of experts are not, whatever it says. Deterministic: the
 /// same result at any number of threads. Memory: the embedding of both models, [tokens][hidden] three times, the
 /// layers' inputs of a batch, and all layers where they are small, else one. progress: in tokens, of the layers'
-/// passes. errors: kUnsupported (no description, an encoder), kCorrupt (not finite), kCancelled, those of reading
+/// passes. log: of what is kept. errors: kUnsupported (no description, an encoder), kCorrupt (not finite), kCancelled,
+/// those of reading
 Result<DistillResult> distill_norms(const ModelSource& source, const ModelSource& coded,
                                     const std::vector<bool>& replaceable, const DistillChoices& choices, Runner& runner,
-                                    const Progress& progress);
+                                    const Progress& progress, const Logger& log);
 
 }  // namespace nwc
