@@ -9,7 +9,9 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "bench/quality"), str(ROOT / "bench/rate_distortion")]
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "bench/quality"), str(ROOT / "bench/rate_distortion"),
+                str(ROOT / "bench/scale")]
+import growth  # noqa: E402
 import plot_bench  # noqa: E402
 import rate_distortion  # noqa: E402
 import report  # noqa: E402
@@ -54,7 +56,7 @@ def main():
             plot_bench.draw(name, rows, folder, MODEL_OF_TOKENS)
         else:
             {"fig_sources": study_sources, "table_transforms": study_transforms,
-             "rate_distortion": rate_distortion}[path.stem].plot(rows, path.with_suffix(".png"))
+             "rate_distortion": rate_distortion, "growth": growth}[path.stem].plot(rows, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

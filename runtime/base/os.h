@@ -39,8 +39,8 @@ void close_file(int descriptor);
 
 /// Bytes read, 0 at the end of the file, or -1. Threads may read the same descriptor at the same time.
 int64_t read_at(int descriptor, uint64_t offset, void* out, size_t size);
-/// Bytes written, or -1.
-int64_t write_at(int descriptor, uint64_t offset, const void* bytes, size_t size);
+/// All of it; false with errno, ENOSPC where the system writes nothing and has no error.
+bool write_at(int descriptor, uint64_t offset, const void* bytes, size_t size);
 /// Hints about the system's cache of the file.
 void will_read(int descriptor, uint64_t offset, uint64_t size);
 void forget(int descriptor, uint64_t offset, uint64_t size);
@@ -61,6 +61,11 @@ inline constexpr const char* kSeparators = "/";
 inline size_t name_begin(const std::string& path) {
   const size_t at = path.find_last_of(kSeparators);
   return at == std::string::npos ? 0 : at + 1;
+}
+/// What is in front of it, or the folder where the program runs.
+inline std::string folder_of(const std::string& path) {
+  const size_t begin = name_begin(path);
+  return begin == 0 ? "." : path.substr(0, begin);
 }
 
 /// The library of that name, or nullptr. Libraries that it needs are found beside it.

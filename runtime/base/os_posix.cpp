@@ -86,11 +86,18 @@ int64_t read_at(int descriptor, uint64_t offset, void* out, size_t size) {
   }
 }
 
-int64_t write_at(int descriptor, uint64_t offset, const void* bytes, size_t size) {
-  for (;;) {
-    const ssize_t n = pwrite(descriptor, bytes, size, static_cast<off_t>(offset));
-    if (n >= 0 || errno != EINTR) return n;
+bool write_at(int descriptor, uint64_t offset, const void* bytes, size_t size) {
+  const char* from = static_cast<const char*>(bytes);
+  while (size != 0) {
+    const ssize_t n = pwrite(descriptor, from, size, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n == 0) errno = ENOSPC;
+    if (n <= 0) return false;
+    from += n;
+    offset += static_cast<uint64_t>(n);
+    size -= static_cast<size_t>(n);
   }
+  return true;
 }
 
 #if defined(POSIX_FADV_WILLNEED)

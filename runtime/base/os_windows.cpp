@@ -169,13 +169,22 @@ int64_t read_at(int descriptor, uint64_t offset, void* out, size_t size) {
   return -1;
 }
 
-int64_t write_at(int descriptor, uint64_t offset, const void* bytes, size_t size) {
-  OVERLAPPED at = position(offset);
-  DWORD done = 0;
-  if (WriteFile(handle_of(descriptor), bytes, static_cast<DWORD>(std::min(size, kMostAtOnce)), &done, &at) != 0)
-    return done;
-  failed();
-  return -1;
+bool write_at(int descriptor, uint64_t offset, const void* bytes, size_t size) {
+  const char* from = static_cast<const char*>(bytes);
+  while (size != 0) {
+    OVERLAPPED at = position(offset);
+    DWORD n = 0;
+    if (WriteFile(handle_of(descriptor), from, static_cast<DWORD>(std::min(size, kMostAtOnce)), &n, &at) == 0) {
+      failed();
+      return false;
+    }
+    if (n == 0) errno = ENOSPC;
+    if (n == 0) return false;
+    from += n;
+    offset += n;
+    size -= n;
+  }
+  return true;
 }
 
 void will_read(int, uint64_t, uint64_t) {}

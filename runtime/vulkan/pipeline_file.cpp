@@ -21,16 +21,6 @@ Status os_error(const std::string& path, const char* what) {
   return io_error(str_cat(path, ": ", what, ": ", std::strerror(errno)));
 }
 
-bool write_all(int fd, uint64_t offset, Bytes bytes) {
-  while (!bytes.empty()) {
-    const int64_t n = os::write_at(fd, offset, bytes.data(), bytes.size());
-    if (n < 0) return false;
-    offset += static_cast<uint64_t>(n);
-    bytes = bytes.subspan(static_cast<size_t>(n));
-  }
-  return true;
-}
-
 uint32_t shaders_crc() {
   uint32_t crc = 0;
   const auto add = [&](ShaderId id) {
@@ -113,7 +103,8 @@ Status PipelineFile::store(Bytes data) const {
   if (fd < 0) return os_error(temporary, "create");
   // Not synchronized: after a crash the CRC-32 tells.
   Status status;
-  if (!write_all(fd, 0, header.bytes()) || !write_all(fd, header.bytes().size(), data))
+  const Bytes first = header.bytes();
+  if (!os::write_at(fd, 0, first.data(), first.size()) || !os::write_at(fd, first.size(), data.data(), data.size()))
     status = os_error(temporary, "write");
   os::close_file(fd);
   if (status.ok() && !os::rename_over(temporary, path_)) status = os_error(path_, "rename");

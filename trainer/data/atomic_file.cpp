@@ -19,7 +19,7 @@ Status os_error(const std::string& path, const char* action) {
 std::string temporary_name(const std::string& path, int attempt) {
   const std::string suffix = ".partial-" + std::to_string(os::process_id()) + "-" + std::to_string(attempt);
   const size_t begin = os::name_begin(path);
-  const size_t longest = os::longest_name(begin == 0 ? "." : path.substr(0, begin));
+  const size_t longest = os::longest_name(os::folder_of(path));
   if (path.size() - begin + suffix.size() <= longest || suffix.size() >= longest) return path + suffix;
   size_t end = begin + longest - suffix.size();
   // Not within a character: some file systems take UTF-8 only.
@@ -27,10 +27,7 @@ std::string temporary_name(const std::string& path, int attempt) {
   return path.substr(0, end) + suffix;
 }
 
-void sync_directory_of(const std::string& path) {
-  const size_t begin = os::name_begin(path);
-  os::sync_folder(begin == 0 ? "." : path.substr(0, begin));
-}
+void sync_directory_of(const std::string& path) { os::sync_folder(os::folder_of(path)); }
 
 Result<AtomicFile> AtomicFile::create(const std::string& path) {
   NWC_ASSIGN_OR_RETURN(std::string target, resolve_output(path));
@@ -88,12 +85,7 @@ Status AtomicFile::write(Bytes bytes) {
 
 Status AtomicFile::overwrite(uint64_t offset, Bytes bytes) {
   assert(fd_ >= 0 && offset + bytes.size() <= size_);
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const int64_t n = os::write_at(fd_, offset + done, bytes.data() + done, bytes.size() - done);
-    if (n < 0) return os_error(path_, "write");
-    done += static_cast<size_t>(n);
-  }
+  if (!os::write_at(fd_, offset, bytes.data(), bytes.size())) return os_error(path_, "write");
   return {};
 }
 

@@ -26,11 +26,6 @@ Status os_error(const std::string& path, const char* what) {
 
 bool same_file(const os::FileStatus& a, const os::FileStatus& b) { return a.device == b.device && a.node == b.node; }
 
-std::string folder_of(const std::string& path) {
-  const size_t begin = os::name_begin(path);
-  return begin == 0 ? "." : path.substr(0, begin);
-}
-
 bool names_folder(const std::string& path) { return os::name_begin(path) == path.size(); }
 
 /// A container or a training log: what nwc wrote into a folder is no part of the model there.
@@ -114,7 +109,7 @@ Result<std::string> resolve_output(const std::string& path) {
   if (!os::follow_links(path, &target)) return os_error(path, "cannot be written");
   if (names_folder(target)) return invalid_argument(path + ": names a folder; give the name of a file");
 
-  const std::string folder = folder_of(target);
+  const std::string folder = os::folder_of(target);
   os::FileStatus around, there;
   if (!os::status_of(folder, &around)) {
     if (errno == ENOENT) return invalid_argument(path + ": the folder " + folder + " does not exist; make it first");

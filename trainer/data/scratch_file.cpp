@@ -38,11 +38,7 @@ ScratchFile::~ScratchFile() {
 }
 
 Status ScratchFile::append(Bytes bytes) {
-  for (size_t done = 0; done < bytes.size();) {
-    const int64_t n = os::write_at(fd_, size_ + done, bytes.data() + done, bytes.size() - done);
-    if (n <= 0) return failed(folder_, "cannot be written", n < 0 ? errno : ENOSPC);
-    done += static_cast<size_t>(n);
-  }
+  if (!os::write_at(fd_, size_, bytes.data(), bytes.size())) return failed(folder_, "cannot be written", errno);
   size_ += bytes.size();
   return {};
 }
