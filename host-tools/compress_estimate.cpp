@@ -38,6 +38,7 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
   NWC_ASSIGN_OR_RETURN(const BlockSpeed speed,
                        measure_block_speed(source, context, command.calibration.activations, *runner));
   const double layers = source.model()->num_layers;
+  const uint64_t coding_memory = e->file.memory_bytes;
   if (plan) {
     uint64_t available = written_tokens(command);
     if (plan.kind() == CalibrationPlan::Kind::kSelf) {
@@ -72,11 +73,13 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
       e->distilling =
           tokens * (forward + epochs * (1 - d.validation) * (2 * forward + layers * speed.backward + 3 * head) +
                     (epochs + 1) * d.validation * (forward + 2 * head));
-      // Both models' heads, three times the states, and those in front of each layer of a batch.
-      const uint64_t states =
-          3 * std::min(available, command.distill_tokens) + uint64_t{d.batch_tokens} * (source.model()->num_layers + 1);
-      e->file.memory_bytes = std::max(e->file.memory_bytes, sizeof(float) * source.model()->hidden_size *
-                                                                (2 * uint64_t{source.model()->vocab_size} + states));
+      DistillChoices choices = d;
+      choices.context = context;
+      NWC_ASSIGN_OR_RETURN(
+          const uint64_t memory,
+          distill_memory_bytes(source, choices, std::min(available, command.distill_tokens), runner->num_workers()));
+      // What coding holds is still there.
+      e->file.memory_bytes = std::max(e->file.memory_bytes, coding_memory + memory);
     }
   }
   if (measures) {  // the file and the original

@@ -17,7 +17,6 @@ namespace {
 
 constexpr uint64_t kOrderStream = 0x6469;
 constexpr double kLayersOfFullSteps = 8;
-constexpr uint64_t kKeptBytes = uint64_t{1} << 30;  ///< of layers; larger models decode them for every pass
 
 bool is_gain(Role role) {
   switch (role) {
@@ -108,11 +107,7 @@ Status Distillation::step(uint64_t tokens) {
 }
 
 Status Distillation::keep_layers() {
-  uint64_t elements = 0;
-  for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
-    for (const LayerMatrix& m : coded_.layer(l).matrices()) elements += static_cast<uint64_t>(m.rows * m.cols);
-  }
-  if (elements * sizeof(float) > kKeptBytes) return {};
+  if (!keeps_layers(coded_)) return {};
   for (uint32_t l = 0; l < coded_.num_layers(); ++l) {
     NWC_ASSIGN_OR_RETURN(kept_.emplace_back(), coded_.load_layer(l));
   }
@@ -190,6 +185,9 @@ Status Distillation::find_parameters() {
 }
 
 Status Distillation::prepare() {
+  if (choices_.files != nullptr) {  // before the heads are there, each of which is as large as the largest tensor
+    NWC_ASSIGN_OR_RETURN(hash_, distill_hash(wanted_.source(), coded_.source(), replaceable_, choices_));
+  }
   {
     NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(wanted_, choices_.tokens));
     embedded_.resize(eigen_index(choices_.tokens.size()), 0);  // how many there are, for progress
@@ -300,13 +298,10 @@ RowVector<float> Distillation::as_stored(const RowVector<float>& vectors) const 
 /// From the start, or from where an interrupted run was.
 Status Distillation::begin() {
   state_.best.setZero(state_.values.size());
-  if (choices_.files != nullptr) {
-    NWC_ASSIGN_OR_RETURN(hash_, distill_hash(wanted_.source(), coded_.source(), state_.tuned, choices_));
-    if (take_state(hash_, &state_, choices_.files, log_)) {
-      log_.log(LogLevel::kInfo,
-               "fine-tuning norms: " + std::to_string(state_.updates) + " updates are taken from an earlier run");
-      return step(tokens_of(judging_));
-    }
+  if (choices_.files != nullptr && take_state(hash_, &state_, choices_.files, log_)) {
+    log_.log(LogLevel::kInfo,
+             "fine-tuning norms: " + std::to_string(state_.updates) + " updates are taken from an earlier run");
+    return step(tokens_of(judging_));
   }
   NWC_ASSIGN_OR_RETURN(state_.before, judge(state_.values));
   state_.after = state_.before;

@@ -30,9 +30,13 @@ struct DistillState {
   double before = 0, after = 0;  ///< as in DistillResult
 };
 
-/// Of everything that decides on the result. Reads both models. errors: those of reading
+/// Whether all layers are kept as floats; those of larger models are decoded for every pass.
+bool keeps_layers(const ModelGraph& model);
+
+/// Of everything that decides on the result: the arguments of distill_norms. Reads both models, a tensor at a time.
+/// errors: those of reading
 Result<std::string> distill_hash(const ModelSource& source, const ModelSource& coded,
-                                 const std::vector<TunedVector>& tuned, const DistillChoices& choices);
+                                 const std::vector<bool>& replaceable, const DistillChoices& choices);
 /// Whether there was a state of this hash; else *state is what it was. Its vectors have their sizes.
 bool take_state(const std::string& hash, DistillState* state, RecoveryFiles* files, const Logger& log);
 void keep_state(const std::string& hash, DistillState* state, RecoveryFiles* files, const Logger& log);
