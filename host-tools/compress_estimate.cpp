@@ -12,9 +12,10 @@
 namespace nwc::cli {
 namespace {
 
-constexpr double kTypicalFiles = 4;    ///< that --kld makes
-constexpr double kWritingPasses = 2;   ///< forward passes in whose time a token is written: few tokens share one
-constexpr double kRecoveryStages = 4;  ///< of a block; the layers after each are tuned
+constexpr double kTypicalFiles = 4;   ///< that --kld makes
+constexpr double kWritingPasses = 2;  ///< forward passes in whose time a token is written: few tokens share one
+constexpr uint64_t kHeldBytes = uint64_t{5} << 28;  ///< of coding while the file is distilled: 1.0 to 1.4 GiB measured
+constexpr double kRecoveryStages = 4;               ///< of a block; the layers after each are tuned
 
 struct Estimate {
   CompressEstimate file;  ///< seconds: of one file, without what follows
@@ -78,8 +79,7 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
       NWC_ASSIGN_OR_RETURN(
           const uint64_t memory,
           distill_memory_bytes(source, choices, std::min(available, command.distill_tokens), runner->num_workers()));
-      // What coding holds is still there.
-      e->file.memory_bytes = std::max(e->file.memory_bytes, coding_memory + memory);
+      e->file.memory_bytes = std::max(e->file.memory_bytes, std::min(coding_memory, kHeldBytes) + memory);
     }
   }
   if (measures) {  // the file and the original
