@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 /// Below effort 5 and of encoders, and from there on: models of 512 and of 1,536 inputs gain 7 and 8 % by having 49,152
 /// tokens in place of 16,384 (doc/measurements.md, Statistics of the calibration).
-constexpr uint64_t kLeastTokensFast = 16384, kLeastTokens = 49152, kMostTokens = 65536;
+constexpr uint64_t kLeastTokensFast = 16384, kLeastTokens = kDistillTokens, kMostTokens = 65536;
 constexpr uint64_t kTokensPerInputFast = 4, kTokensPerInput = 32;
 constexpr uint32_t kThoroughEffort = 5;
 /// Of text that is measured on, not calibrated with.

@@ -8,6 +8,7 @@
 #include "host-tools/compress_command.h"
 #include "host-tools/cost_text.h"
 #include "trainer/calib/calibration_estimate.h"
+#include "trainer/recover/distill_memory.h"
 
 namespace nwc::cli {
 namespace {

@@ -37,8 +37,8 @@ constexpr Effort kEfforts[10] = {{},
                                  {10, 16384, 8, 4},
                                  {12, 32768, 8, 4},
                                  {12, 65536, 8, 4}};
-// Distillation. Other tokens do more for a general model than other epochs (doc/measurements.md).
-constexpr uint64_t kDistillTokens = 49152;
+/// Of distillation: up to kDistillTokens, other tokens do more for a general model than other epochs
+/// (doc/measurements.md).
 constexpr uint64_t kOftenTokens = 16384;
 
 }  // namespace

@@ -20,8 +20,9 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "bench/quality")]
 import plot_style  # noqa: E402
+import report  # noqa: E402
 
 TOKENS = 2048
 GIB = 1 << 30
@@ -65,10 +66,10 @@ def measure(args, name):
     for part in ("writing", "calibrating", "coding", "fine_tuning"):
         row[f"estimated_{part}"] = estimate[f"seconds_{part}"]
     if compressed:
-        report, wall, processor, peak = run(command)
-        report = json.loads(report)
+        said, wall, processor, peak = run(command)
+        made = json.loads(said)
         row |= {"seconds": wall, "processor_seconds": processor / args.threads, "memory": peak,
-                "cache": report["calibration"]["bytes"], "bpw": report["bpw_file"]}
+                "cache": made["calibration"]["bytes"], "bpw": made["bpw_file"]}
     for path in (folder, cache):
         shutil.rmtree(path, ignore_errors=True)
     (args.out / "model.nwc").unlink(missing_ok=True)
@@ -135,10 +136,7 @@ def main():
         sys.exit("nothing has been measured yet")
     print(table(ordered))
     columns = list(dict.fromkeys(key for r in ordered for key in r))
-    with open(args.out / "growth.csv", "w") as out:
-        out.write(",".join(columns) + "\n")
-        for r in ordered:
-            out.write(",".join(f'"{r[c]}"' if c == "model" else str(r.get(c, "")) for c in columns) + "\n")
+    report.write_csv(args.out / "growth.csv", ordered, columns)
     plot(ordered, args.out / "growth.png")
 
 

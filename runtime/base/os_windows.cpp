@@ -178,8 +178,10 @@ bool write_at(int descriptor, uint64_t offset, const void* bytes, size_t size) {
       failed();
       return false;
     }
-    if (n == 0) errno = ENOSPC;
-    if (n == 0) return false;
+    if (n == 0) {
+      errno = ENOSPC;
+      return false;
+    }
     from += n;
     offset += n;
     size -= n;

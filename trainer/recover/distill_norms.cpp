@@ -8,6 +8,7 @@
 #include "trainer/llm/feature_stream.h"
 #include "trainer/llm/layer_pass.h"
 #include "trainer/llm/model_graph.h"
+#include "trainer/recover/distill_memory.h"
 #include "trainer/recover/distill_state.h"
 #include "trainer/recover/head_divergence.h"
 #include "trainer/recover/tuning_sequences.h"
@@ -212,9 +213,7 @@ Status Distillation::prepare() {
 }
 
 RowMatrix<float> Distillation::gather(const RowMatrix<float>& of_all, std::span<const Sequence> sequences) const {
-  Eigen::Index rows = 0;
-  for (const Sequence& s : sequences) rows += s.length;
-  RowMatrix<float> out(rows, of_all.cols());
+  RowMatrix<float> out(eigen_index(tokens_of(sequences)), of_all.cols());
   Eigen::Index at = 0;
   for (const Sequence& s : sequences) {
     out.middleRows(at, s.length) = of_all.middleRows(s.begin, s.length);

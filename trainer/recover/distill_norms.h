@@ -47,8 +47,4 @@ Result<DistillResult> distill_norms(const ModelSource& source, const ModelSource
                                     const std::vector<bool>& replaceable, const DistillChoices& choices, Runner& runner,
                                     const Progress& progress, const Logger& log);
 
-/// About what distill_norms needs for so many tokens, whatever choices.tokens holds. errors: as distill_norms
-Result<uint64_t> distill_memory_bytes(const ModelSource& source, const DistillChoices& choices, uint64_t tokens,
-                                      uint32_t workers);
-
 }  // namespace nwc

@@ -30,9 +30,6 @@ struct DistillState {
   double before = 0, after = 0;  ///< as in DistillResult
 };
 
-/// Whether all layers are kept as floats; those of larger models are decoded for every pass.
-bool keeps_layers(const ModelGraph& model);
-
 /// Of everything that decides on the result: the arguments of distill_norms. Reads both models, a tensor at a time.
 /// errors: those of reading
 Result<std::string> distill_hash(const ModelSource& source, const ModelSource& coded,
