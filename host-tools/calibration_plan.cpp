@@ -56,6 +56,14 @@ Status can_write(const ModelSource& source) {
 
 }  // namespace
 
+uint64_t default_drift_tokens(const ModelSource& source) {
+  constexpr double kTokensTimesWeights = 3e13;
+  double weights = 1;
+  for (const SourceTensor& t : source.tensors()) weights += static_cast<double>(t.num_elements());
+  const auto tokens = static_cast<uint64_t>(kTokensTimesWeights / weights);
+  return std::clamp(tokens, kLeastTokensFast, kDistillTokens);
+}
+
 uint64_t default_calibration_tokens(const ModelRecord& model, uint32_t effort) {
   uint64_t widest = model.hidden_size;
   for (const BlockSpec& block : model.blocks)

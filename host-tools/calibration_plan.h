@@ -67,8 +67,13 @@ class CalibrationPlan {
 /// Of the calibration's tokens, those that distillation takes at most.
 inline constexpr uint64_t kDistillTokens = 49152;
 
+/// Of the calibration's tokens, those on which drift is corrected: kDistillTokens, of larger models fewer, so that it
+/// takes about as long as calibration at most, but 16,384 at least.
+uint64_t default_drift_tokens(const ModelSource& source);
+
 /// Tokens that calibration takes unless the user says how many: for each input of the widest layer, whose statistics
-/// need most, 32, but kDistillTokens at least; below effort 5 and for encoders four, but 16,384 at least; 65,536 at most.
+/// need most, 32, but kDistillTokens at least; below effort 5 and for encoders four, but 16,384 at least; 65,536 at
+/// most.
 uint64_t default_calibration_tokens(const ModelRecord& model, uint32_t effort);
 
 }  // namespace nwc::cli

@@ -127,13 +127,18 @@ Status compress(CompressCommand& command, Context& context) {
   }
   if (measures_own && plan.kind() != CalibrationPlan::Kind::kSelf)
     return invalid_argument("--kld needs a text to measure on: --card TEXT or --calib TEXT");
-  if (plan.kind() == CalibrationPlan::Kind::kImages && command.recovery == "on")
-    return unsupported("--recovery on: fine-tuning does not work with encoders of images yet");
-  for (const auto& [name, value] :
-       {std::pair{"--recovery", &command.recovery}, {"--distillation", &command.distillation}}) {
+  if (plan.kind() == CalibrationPlan::Kind::kImages && (command.recovery == "on" || command.drift == "on"))
+    return unsupported(
+        "--recovery on, --drift on: fine-tuning and correction of drift do not work with encoders of "
+        "images yet");
+  for (const auto& [name, value] : {std::pair{"--recovery", &command.recovery},
+                                    {"--drift", &command.drift},
+                                    {"--distillation", &command.distillation}}) {
     if (!plan && *value == "on")
       return invalid_argument(fmt::format("{} on needs calibration; --calib says with what", name));
   }
+  if (command.recovery == "on" && command.drift == "on")
+    return invalid_argument("--recovery on, --drift on: choose one; together they are worse than each alone");
   if (command.distillation == "on" && source->model() && source->model()->is_encoder())
     return unsupported("--distillation on: an encoder makes no predictions");
 
@@ -166,7 +171,8 @@ Status compress(CompressCommand& command, Context& context) {
     NWC_ASSIGN_OR_RETURN(calibration, calibrate(command, *source, plan, &cache, context));
     options.calibration = calibration.get();
     options.scratch = cache.folder();
-    options.recovery.enabled = command.recovery == "on";
+    options.recovery.tune = command.recovery == "on";
+    options.recovery.drift.enabled = command.drift == "on";
     options.distillation.enabled = command.distillation == "on";
     recovery_files.emplace(cache.folder() + "/recovery");
     options.recovery.files = options.distillation.files = &*recovery_files;
@@ -176,8 +182,9 @@ Status compress(CompressCommand& command, Context& context) {
       const auto read = [&](uint64_t limit) {
         return plan.tokens(command.calibration, limit, written_tokens(command), cache.folder(), context);
       };
-      if (options.recovery.enabled) {
-        NWC_ASSIGN_OR_RETURN(options.recovery.tokens, read(*command.recovery_tokens));
+      if (options.recovery.enabled()) {
+        NWC_ASSIGN_OR_RETURN(options.recovery.tokens,
+                             read(options.recovery.tune ? *command.recovery_tokens : command.drift_tokens));
       }
       if (options.distillation.enabled) {
         NWC_ASSIGN_OR_RETURN(options.distillation.tokens, read(command.distill_tokens));

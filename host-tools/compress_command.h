@@ -27,10 +27,11 @@ struct CompressCommand {
   std::string calibration_cache;
   std::string cache_size = "8G";  ///< of all calibrations in the cache
   CalibrationOptions calibration;
-  std::string recovery, shrinkage, distillation;
+  std::string recovery, shrinkage, distillation, drift;
   std::optional<uint64_t> recovery_tokens;  ///< none: by effort
   std::optional<uint32_t> recovery_epochs;  ///< none: by effort
   uint64_t distill_tokens = 0;              ///< of the calibration's
+  uint64_t drift_tokens = 0;                ///< the same
   std::optional<double> rdo;                ///< none: by what is known
   uint32_t effort = 5;
   std::optional<double> kld;   ///< target instead of a rate

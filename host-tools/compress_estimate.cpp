@@ -8,7 +8,9 @@
 #include "host-tools/compress_command.h"
 #include "host-tools/cost_text.h"
 #include "trainer/calib/calibration_estimate.h"
+#include "trainer/llm/model_graph.h"
 #include "trainer/recover/distill_memory.h"
+#include "trainer/recover/drift.h"
 
 namespace nwc::cli {
 namespace {
@@ -16,6 +18,7 @@ namespace {
 constexpr double kTypicalFiles = 4;   ///< that --kld makes
 constexpr double kWritingPasses = 2;  ///< forward passes in whose time a token is written: few tokens share one
 constexpr uint64_t kHeldBytes = uint64_t{5} << 28;  ///< of coding while the file is distilled: 1.0 to 1.4 GiB measured
+constexpr double kCodingAgain = 0.7;                ///< of the time of coding: the last pass follows recovery
 constexpr double kRecoveryStages = 4;               ///< of a block; the layers after each are tuned
 
 struct Estimate {
@@ -66,6 +69,15 @@ Status add_passes(const CompressCommand& command, const ModelSource& source, con
       e->recovering = tuned * layers *
                       (2 * speed.forward +
                        kRecoveryStages * command.options.recovery.options.epochs * (speed.forward + speed.backward));
+    }
+    if (command.recovery == "on" || command.drift == "on") e->recovering += kCodingAgain * e->file.seconds;
+    if (command.drift == "on") {
+      NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(source, context));
+      const uint64_t tokens = std::min(available, command.drift_tokens);
+      e->recovering += static_cast<double>(tokens) * layers * DriftCorrection::passes(graph.layer(0)) * speed.forward;
+      e->file.memory_bytes = std::max(e->file.memory_bytes,
+                                      coding_memory + e->file.file_bytes +
+                                          DriftCorrection::memory_bytes(graph.layer(0), tokens, runner->num_workers()));
     }
     if (command.distillation == "on") {
       // The original's states; three passes of what is trained on, and three products with the head; what judges.

@@ -25,21 +25,24 @@ struct Effort {
   uint32_t trellis_bits;
   uint64_t recovery_tokens;  ///< 0: no recovery
   uint32_t recovery_epochs;
+  bool drift;
   uint32_t distill_epochs;  ///< over kOftenTokens or fewer; fewer epochs over more tokens; 0: no distillation
 };
 constexpr Effort kEfforts[10] = {{},
-                                 {4, 0, 0, 0},
-                                 {5, 0, 0, 0},
-                                 {6, 0, 0, 0},
-                                 {8, 0, 0, 0},
-                                 {10, 0, 0, 2},
-                                 {10, 8192, 4, 2},
-                                 {10, 16384, 8, 4},
-                                 {12, 32768, 8, 4},
-                                 {12, 65536, 8, 4}};
+                                 {4, 0, 0, false, 0},
+                                 {5, 0, 0, false, 0},
+                                 {6, 0, 0, false, 0},
+                                 {8, 0, 0, false, 0},
+                                 {10, 0, 0, false, 2},
+                                 {10, 0, 0, true, 2},
+                                 {10, 16384, 8, false, 4},
+                                 {12, 32768, 8, false, 4},
+                                 {12, 65536, 8, false, 4}};
 /// Of distillation: up to kDistillTokens, other tokens do more for a general model than other epochs
 /// (doc/measurements.md).
 constexpr uint64_t kOftenTokens = 16384;
+/// Steps of distillation where drift is corrected, a quarter of the usual ones, which are too long for what is left.
+constexpr double kRateAfterDrift = 5e-4;
 
 }  // namespace
 
@@ -63,6 +66,7 @@ std::string canonical_settings(const CompressOptions& o, const CompressCommand& 
   if (command.recovery == "on")
     target +=
         fmt::format(" recovery_tokens={} recovery_epochs={}", *command.recovery_tokens, o.recovery.options.epochs);
+  if (command.drift == "on") target += fmt::format(" drift_tokens={}", command.drift_tokens);
   if (command.distillation == "on")
     target += fmt::format(" distill_tokens={} distill_epochs={}", command.distill_tokens, o.distillation.epochs);
   return target;
@@ -79,7 +83,8 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
   }
   const bool calibrated = command.calibration_kind != CalibrationPlan::Kind::kNone;
   const bool tunes = calibrated && command.calibration_kind != CalibrationPlan::Kind::kImages;
-  if (command.recovery.empty()) command.recovery = tunes && effort.recovery_tokens != 0 ? "on" : "off";
+  if (command.recovery.empty())
+    command.recovery = tunes && effort.recovery_tokens != 0 && command.drift != "on" ? "on" : "off";
   if (source.model())
     command.calibration.tokens = command.calib_tokens.value_or(std::max(
         default_calibration_tokens(*source.model(), command.effort), command.effort > 7 ? effort.recovery_tokens : 0));
@@ -88,7 +93,10 @@ void apply_effort(CompressCommand* c, const ModelSource& source) {
       command.recovery_epochs.value_or(effort.recovery_epochs != 0 ? effort.recovery_epochs : 8);
   const bool predicts = tunes && source.model() && !source.model()->is_encoder();
   if (command.distillation.empty()) command.distillation = predicts && effort.distill_epochs != 0 ? "on" : "off";
+  if (command.drift.empty()) command.drift = tunes && effort.drift && command.recovery == "off" ? "on" : "off";
+  if (command.drift == "on") command.options.distillation.learning_rate = kRateAfterDrift;
   command.distill_tokens = std::min(command.calibration.tokens, kDistillTokens);
+  command.drift_tokens = std::min(command.distill_tokens, default_drift_tokens(source));
   if (effort.distill_epochs != 0) {
     const uint64_t tokens = std::max(command.distill_tokens, kOftenTokens);
     command.options.distillation.epochs = static_cast<uint32_t>(ceil_div(effort.distill_epochs * kOftenTokens, tokens));
@@ -216,6 +224,12 @@ void add_compress_options(Command sub, CompressCommand* command) {
       .group(studies);
   sub.add_flag("--activations", command->calibration.activations,
                "Calibration keeps the second moments of activations, too, as it does with --allocation none or weights")
+      .group(studies);
+  sub.add_option(
+         "--drift", command->drift,
+         "on: move the weights of each product, before it is coded, so that they make up for the errors of what "
+         "is coded before it, on the text of calibration; in place of --recovery; default: by --effort")
+      .one_of({"on", "off"})
       .group(studies);
   sub.add_option("--distillation", command->distillation,
                  "on: tune the finished file's gains and biases until its predictions are the closest to the "

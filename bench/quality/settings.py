@@ -70,8 +70,8 @@ METHODS = {m.name: m for m in (
 )}
 
 # These are options of `nwc compress` beside --bits and --calib. None stands for no --calib.
-# What stands for other methods is not distilled, as they are not.
-_SCALAR = ["--quantizer", "scalar", "--feedback", "ldlq", "--no-row-classes", "--distillation", "off"]
+# What stands for other methods is neither corrected for drift nor distilled, as they are not.
+_SCALAR = ["--quantizer", "scalar", "--feedback", "ldlq", "--no-row-classes", "--distillation", "off", "--drift", "off"]
 NWC = {
     "nwc, default": [],
     "nwc with recovery": ["--effort", "7"],

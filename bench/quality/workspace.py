@@ -47,7 +47,7 @@ class Workspace:
             # The default effort has the tokens of nwc's own rows; the scalar quantizer takes no time.
             self.run("compress", self.model.reference, "--calib", self.model.calibration_text, "--calib-cache",
                      self.calibration_folder, "--activations", "--quantizer", "scalar", "--distillation", "off",
-                     "-o", file)
+                     "--drift", "off", "-o", file)
             file.unlink()
         return hessians.Calibration(self.calibration_folder)
 

@@ -302,6 +302,27 @@ class Cli(CliCase):
         done = self.check(USAGE, "compress", MODEL, "--distillation", "on", "-o", out)
         self.assertIn("--distillation on needs calibration", done.stderr)
 
+    def test_drift(self):
+        """Products make up for the errors of what is coded before them: as large, and closer to the original."""
+        cache, out = self.tmp / "cache", self.tmp / "corrected.nwc"
+        args = ["compress", MODEL, "--bits", 3, "--calib", ROOT / "models/calibration.txt", "--calib-tokens", 4096, "-e", 1,
+                "--calib-cache", cache, "-o", out]
+        kld = lambda: self.json("eval", out, "--reference", MODEL, "--text", self.text)["kld_mean"]
+        self.json(*args)
+        plain = kld()
+        self.json(*args, "--drift", "on")
+        self.assertLess(kld(), plain)
+        self.assertIn(" drift_tokens=4096", self.json("info", out)["provenance"]["settings"])
+        content = out.read_bytes()
+        self.json(*args, "--drift", "on", "-t", 1)
+        self.assertEqual(out.read_bytes(), content)
+        self.assertEqual(list(cache.glob("*/recovery")), [])  # of use to an interrupted run only
+        self.check(OK, "verify", out)
+        done = self.check(USAGE, *args, "--drift", "on", "--recovery", "on")
+        self.assertIn("choose one", done.stderr)
+        done = self.check(USAGE, "compress", MODEL, "--drift", "on", "-o", out)
+        self.assertIn("--drift on needs calibration", done.stderr)
+
     def test_no_device(self):
         env = {"NWC_VULKAN_LIBRARY": "/nonexistent/libvulkan.so"}
         self.check(NO_DEVICE, "verify", self.file, "--backend", "vulkan", env=env)

@@ -87,9 +87,9 @@ class Mpi(CliCase):
         self.assertEqual(self.compress(2, *args, self.work / "alone"), alone)  # the finished calibration is used
 
     def test_fine_tuned_on_the_first_rank(self):
-        args = ["--calib", self.text, "--calib-tokens", 1024, "--recovery", "on", "--recovery-tokens", 1024,
-                "--recovery-epochs", 1, "--distillation", "on", "--calib-cache"]
-        self.assertEqual(self.compress(2, *args, self.work / "two"), self.compress(0, *args, self.work / "alone"))
+        for tuned in (["--recovery", "on", "--recovery-tokens", 1024, "--recovery-epochs", 1], ["--drift", "on"]):
+            args = ["--calib", self.text, "--calib-tokens", 1024, *tuned, "--distillation", "on", "--calib-cache"]
+            self.assertEqual(self.compress(2, *args, self.work / "two"), self.compress(0, *args, self.work / "alone"))
 
     def test_a_killed_rank_ends_all_and_the_same_command_goes_on(self):
         model = cut_model(self.work / "model", 4)

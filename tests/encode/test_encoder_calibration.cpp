@@ -101,13 +101,16 @@ class EncoderCalibration : public ::testing::TestWithParam<std::string> {
     return out;
   }
 
-  /// Mean squared change of the embeddings of inputs that calibration has not seen.
-  double error_of(const Calibration* calibration) {
+  /// Mean squared change of the embeddings of inputs that calibration has not seen. drift: corrected
+  double error_of(const Calibration* calibration, bool drift = false) {
     CompressOptions options;
     options.bits = 5;  // of which side information and states of matrices as small as these take more than one
     options.threads = 2;
     options.min_elements = 256;
     options.calibration = calibration;
+    options.recovery.drift.enabled = drift;
+    options.recovery.context = kTextTokens;
+    if (drift) options.recovery.tokens = *input().tokens("");
     // As `nwc compress` chooses.
     options.choices.rdo_strength = calibration != nullptr ? 0 : 0.5;
     options.choices.shrinkage = calibration == nullptr;
@@ -152,6 +155,10 @@ TEST_P(EncoderCalibration, BringsTheEmbeddingsCloser) {
   EXPECT_EQ((*calibration)->tokens(), options().tokens);
   const double with = error_of(calibration->get()), without = error_of(nullptr);
   EXPECT_LT(with, without) << GetParam();
+  // What enters the blocks, with its types and norm, is what the coded encoder has.
+  if (!of_images()) {
+    EXPECT_LT(error_of(calibration->get(), true), 1.05 * with) << GetParam();
+  }
   RecordProperty("squared_change_calibrated", std::to_string(with));
   RecordProperty("squared_change_data_free", std::to_string(without));
 

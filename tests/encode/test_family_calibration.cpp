@@ -1,5 +1,5 @@
-// Every family of models calibrated, compressed with and without recovery fine-tuning and distillation, and evaluated
-// against the original: the file is closer than one that was made without a text.
+// Every family of models calibrated, compressed with and without recovery fine-tuning, correction of drift and
+// distillation, and evaluated against the original: the file is closer than one that was made without a text.
 #include "tests/data/temp_dir.h"
 #include "tests/engine/family_fixture.h"
 #include "trainer/calib/calibration.h"
@@ -68,12 +68,14 @@ class FamilyCalibration : public ::testing::TestWithParam<std::string> {
     calibration_ = std::move(done).value();
   }
 
-  Evaluation compress_and_evaluate(const Calibration* calibration, bool recovery, bool distillation = false) {
+  Evaluation compress_and_evaluate(const Calibration* calibration, bool recovery, bool distillation = false,
+                                   bool drift = false) {
     options_.calibration = calibration;
     // As `nwc compress` chooses.
     options_.choices.rdo_strength = calibration != nullptr && !recovery ? 0 : 0.5;
     options_.choices.shrinkage = calibration == nullptr || recovery;
-    options_.recovery.enabled = recovery;
+    options_.recovery.tune = recovery;
+    options_.recovery.drift.enabled = drift;
     options_.recovery.context = kContext;
     options_.recovery.options.epochs = 4;
     options_.recovery.options.batch_tokens = 512;
@@ -82,7 +84,7 @@ class FamilyCalibration : public ::testing::TestWithParam<std::string> {
     options_.distillation.batch_tokens = 512;
     const std::string path = dir_.file("model.nwc");
     Evaluation nothing;
-    if (recovery) {
+    if (recovery || drift) {
       auto tokens = calibration_tokens(*source_, sample_text(), 2048, kContext);
       EXPECT_TRUE(tokens.ok()) << tokens.status().message();
       options_.recovery.tokens = std::move(tokens).value();
@@ -144,6 +146,8 @@ TEST_P(FamilyCalibration, CoversEveryMatrixAndBringsTheFileCloser) {
     EXPECT_LT(calibrated.kld_mean, plain.kld_mean) << bits << " bits";
     EXPECT_LT(recovered.kld_mean, calibrated.kld_mean) << bits << " bits";
     if (bits > 3) continue;  // the same again
+    const Evaluation corrected = compress_and_evaluate(calibration_.get(), false, false, true);
+    EXPECT_LT(corrected.kld_mean, calibrated.kld_mean) << bits << " bits";
     const Evaluation distilled = compress_and_evaluate(calibration_.get(), false, true);
     EXPECT_LT(distilled.kld_mean, calibrated.kld_mean) << bits << " bits";
   }

@@ -30,8 +30,9 @@ Result<CodedPart> unpack(Bytes bytes) {
 
 }  // namespace
 
-PartCoder::PartCoder(const ModelSource& weights, const std::vector<PlannedTensor>& plan, RateModel* rate,
-                     const FittedCodec& fitted, double log_step, Ranks& ranks, Runner& runner)
+PartCoder::PartCoder(const ModelSource& weights, std::map<size_t, CodedPart> ready,
+                     const std::vector<PlannedTensor>& plan, RateModel* rate, const FittedCodec& fitted,
+                     double log_step, Ranks& ranks, Runner& runner)
     : weights_(weights),
       plan_(plan),
       rate_(*rate),
@@ -42,7 +43,12 @@ PartCoder::PartCoder(const ModelSource& weights, const std::vector<PlannedTensor
       tables_(fitted.codec.record),
       costs_(fitted.codec.record) {
   for (size_t i = 0; i < plan.size(); ++i) {
-    if (plan[i].coded && (ranks.alone() || plan[i].owner == ranks.rank())) own_.push_back(i);
+    if (!plan[i].coded || !(ranks.alone() || plan[i].owner == ranks.rank())) continue;
+    if (const auto at = ready.find(plan[i].source); at != ready.end()) {
+      coded_.emplace(i, std::move(at->second));
+    } else {
+      own_.push_back(i);
+    }
   }
 }
 

@@ -10,20 +10,14 @@
 
 namespace nwc {
 
-/// A coded tensor, as the file has it.
-struct CodedPart {
-  EncodedTensor encoded;
-  QuantizedTensor quantized;  ///< what EncodedTensor::describe needs of it
-  QuantizeStatistics statistics;
-};
-
 /// Rank 0 takes the tensors in the file's order: it codes its own and waits for those of others, who code theirs in
 /// that order, too. What it refers to outlives it.
 class PartCoder {
  public:
-  /// weights: what is coded. ranks: those that code; plan and rate were surveyed with them, or the only one is rank 0
-  PartCoder(const ModelSource& weights, const std::vector<PlannedTensor>& plan, RateModel* rate,
-            const FittedCodec& fitted, double log_step, Ranks& ranks, Runner& runner);
+  /// weights: what is coded. ready: by their numbers there, those that are coded already; they are taken from it.
+  /// ranks: those that code; plan and rate were surveyed with them, or the only one is rank 0
+  PartCoder(const ModelSource& weights, std::map<size_t, CodedPart> ready, const std::vector<PlannedTensor>& plan,
+            RateModel* rate, const FittedCodec& fitted, double log_step, Ranks& ranks, Runner& runner);
 
   /// On rank 0: plan[index], which is coded. To be called in order. errors: those of RateModel::factors, of the source
   /// and of Ranks

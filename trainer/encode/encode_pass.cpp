@@ -1,6 +1,7 @@
 #include "trainer/encode/encode_pass.h"
 
 #include <cstdio>
+#include <utility>
 
 #include "trainer/encode/coded_parts.h"
 #include "trainer/encode/distill_file.h"
@@ -198,11 +199,12 @@ Result<uint64_t> raw_stored_bytes(const EncodeWork& work) {
   return sum;
 }
 
-Result<EncodePass> encode_pass(const EncodeWork& work, RateModel* rate, const FittedCodec* fitted, double log_step) {
+Result<EncodePass> encode_pass(EncodeWork& work, RateModel* rate, const FittedCodec* fitted, double log_step) {
   Ranks& ranks = *work.options.ranks;
   std::optional<PartCoder> coder;
   if (fitted != nullptr)
-    coder.emplace(*work.weights, work.plan, rate, *fitted, log_step, work.one_codes ? one_rank() : ranks, *work.runner);
+    coder.emplace(*work.weights, std::exchange(work.ready, {}), work.plan, rate, *fitted, log_step,
+                  work.one_codes ? one_rank() : ranks, *work.runner);
   EncodePass pass;
   if (ranks.first()) {
     NWC_ASSIGN_OR_RETURN(pass, write_pass(work, coder ? &*coder : nullptr, rate, fitted));

@@ -1,6 +1,7 @@
 // One attempt at a file at a given step: all tensors, coded or as they are, with the sections that describe them.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,8 +16,9 @@ namespace nwc {
 /// Everything that the passes share.
 struct EncodeWork {
   const ModelSource& source;
-  const ModelSource* weights;  ///< what is coded: the source, or what recovery made of it
-  bool one_codes = false;      ///< rank 0 alone: it only has what recovery made
+  const ModelSource* weights;         ///< what is coded: the source, or what recovery made of it
+  std::map<size_t, CodedPart> ready;  ///< what recovery has coded already, for the next pass
+  bool one_codes = false;             ///< rank 0 alone: it only has what recovery made
   const CompressOptions& options;
   const std::string& path;
   const Progress& progress;
@@ -42,6 +44,6 @@ Result<uint64_t> raw_stored_bytes(const EncodeWork& work);
 
 /// Rank 0 writes what all ranks code. All get what decides about the next pass. `rate` and `fitted` are null if no
 /// tensor is coded. errors: kCancelled, kIo, those of PartCoder
-Result<EncodePass> encode_pass(const EncodeWork& work, RateModel* rate, const FittedCodec* fitted, double log_step);
+Result<EncodePass> encode_pass(EncodeWork& work, RateModel* rate, const FittedCodec* fitted, double log_step);
 
 }  // namespace nwc

@@ -29,7 +29,8 @@ std::string fixed(double v, int digits) {
 
 /// Shares of the stages of an encoding: of all, of what is left after the first two, and with recovery still to come.
 constexpr double kSurveyShare = 0.05, kFitShare = 0.2, kPassShare = 0.9, kPassBeforeDistillationShare = 0.35,
-                 kFirstPassShare = 0.15, kRecoveryShare = 0.85;
+                 kPassOfCodedShare = 0.1,  // recovery has coded all blocks
+    kFirstPassShare = 0.15, kRecoveryShare = 0.85, kDriftShare = 0.5;
 
 /// What a pass came to, as far as the choice among passes goes.
 struct Attempt {
@@ -94,7 +95,7 @@ Result<CompressReport> reach_rate(EncodeWork& work, RateModel* rate, const Logge
   Attempt best;
   uint64_t smallest_bytes = UINT64_MAX;
   double smallest_bits = 0;
-  bool recovering = !options.recovery.enabled, decided = false;
+  bool recovering = !options.recovery.enabled(), decided = false;
   bool holding = false;  // levels and tables stay what they are
   uint32_t last = kMaxPasses;
   for (uint32_t number = 1;; ++number) {
@@ -103,17 +104,27 @@ Result<CompressReport> reach_rate(EncodeWork& work, RateModel* rate, const Logge
       NWC_ASSIGN_OR_RETURN(fitted, rate->fit(log_step, *work.runner, &estimate));
       fitted_step = log_step;
     }
-    std::unique_ptr<ModelSource> recovered;
+    RecoveredModel recovered;
     const std::string pass_name = number == 1 ? std::string() : ", pass " + std::to_string(number);
-    work.one_codes = options.recovery.enabled && recovering;
+    work.one_codes = options.recovery.enabled() && recovering;
     if (work.one_codes && options.ranks->first()) {
-      work.begin("fine-tuning" + pass_name, kRecoveryShare);
+      if (options.recovery.tune) {
+        work.begin("fine-tuning" + pass_name, kRecoveryShare);
+      } else {
+        work.begin("correcting drift" + pass_name, options.distillation.enabled ? kDriftShare : kRecoveryShare);
+      }
       NWC_ASSIGN_OR_RETURN(recovered, recover_model(work.source, options.calibration, rate, fitted, log_step,
                                                     options.recovery, *work.runner, work.progress, log));
     }
-    work.weights = recovered != nullptr ? recovered.get() : &work.source;
-    const double last_share = options.distillation.enabled ? kPassBeforeDistillationShare : kPassShare;
-    work.begin("coding" + pass_name + (work.one_codes ? " (fine-tuned)" : ""),
+    work.weights = recovered.source != nullptr ? recovered.source.get() : &work.source;
+    work.ready = std::move(recovered.parts);
+    const double last_share = !options.distillation.enabled ? kPassShare
+                              : work.one_codes              ? kPassOfCodedShare
+                                                            : kPassBeforeDistillationShare;
+    work.begin("coding" + pass_name +
+                   (!work.one_codes         ? ""
+                    : options.recovery.tune ? " (fine-tuned)"
+                                            : " (corrected)"),
                recovering ? last_share : kFirstPassShare);
     NWC_ASSIGN_OR_RETURN(EncodePass pass, encode_pass(work, rate, &fitted, log_step));
     CompressReport& report = pass.report;
@@ -157,7 +168,9 @@ Result<CompressReport> reach_rate(EncodeWork& work, RateModel* rate, const Logge
       recovering = true;
       decided = false;
       best = {};
-      last = number + kPasses;  // hard to meet before, it may still be hard
+      search = StepSearch(range);  // the rates of these weights are others
+      // Hard to meet before, it may still be hard.
+      last = number + (options.recovery.tune ? kPasses : kMaxPasses);
       --number;
       continue;
     }
@@ -233,6 +246,7 @@ Result<CompressReport> compress_model(const ModelSource& source, const CodecMode
     return invalid_argument("there is no trellis of " + std::to_string(bits) + " bits of state");
   EncodeWork work{.source = source,
                   .weights = &source,
+                  .ready = {},
                   .one_codes = false,
                   .options = options,
                   .path = path,

@@ -31,6 +31,34 @@ std::vector<uint32_t> cut_sequences(size_t tokens, uint32_t context) {
   return lengths;
 }
 
+namespace {
+
+Result<RowMatrix<float>> add_embeddings(const ModelGraph& graph, const RowMatrix<float>& embedding,
+                                        const RowMatrix<float>& positions, std::span<const uint32_t> tokens,
+                                        std::span<const uint32_t> lengths) {
+  NWC_ASSIGN_OR_RETURN(const RowVector<float> type, graph.load_token_type());
+  RowMatrix<float> out;
+  embed_tokens(graph.model().ends, embedding, positions, tokens, lengths, &out);
+  if (type.size() != 0) out.rowwise() += type;
+  return out;
+}
+
+Result<RowMatrix<float>> norm_embeddings(const ModelGraph& graph, const RowMatrix<float>& sums) {
+  NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph.load_embedding_norm());
+  RowMatrix<float> out;
+  head_norm(norm, sums, &out);
+  return out;
+}
+
+}  // namespace
+
+Result<RowMatrix<float>> front_states(const ModelGraph& graph, const RowMatrix<float>& embedding,
+                                      const RowMatrix<float>& positions, std::span<const uint32_t> tokens,
+                                      std::span<const uint32_t> lengths) {
+  NWC_ASSIGN_OR_RETURN(const RowMatrix<float> sums, add_embeddings(graph, embedding, positions, tokens, lengths));
+  return norm_embeddings(graph, sums);
+}
+
 Result<RowMatrix<float>> embed_sequences(const ModelGraph& graph, std::span<const uint32_t> tokens,
                                          std::span<const uint32_t> lengths) {
   if (tokens.empty()) return invalid_argument("features need tokens");
@@ -41,25 +69,19 @@ Result<RowMatrix<float>> embed_sequences(const ModelGraph& graph, std::span<cons
   }
   NWC_ASSIGN_OR_RETURN(const RowMatrix<float> table, graph.load_embedding());
   NWC_ASSIGN_OR_RETURN(const RowMatrix<float> positions, graph.load_positions());
-  NWC_ASSIGN_OR_RETURN(const RowVector<float> type, graph.load_token_type());
-  RowMatrix<float> out;
-  embed_tokens(graph.model().ends, table, positions, tokens, lengths, &out);
-  if (type.size() != 0) out.rowwise() += type;
-  return out;
+  return add_embeddings(graph, table, positions, tokens, lengths);
 }
 
 Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, std::span<const uint32_t> tokens) {
   FeatureStream stream(graph, cut_sequences(tokens.size(), graph.context()));
   NWC_ASSIGN_OR_RETURN(const RowMatrix<float> sums, embed_sequences(graph, tokens, stream.lengths_));
-  NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph.load_embedding_norm());
-  head_norm(norm, sums, &stream.outputs_);
+  NWC_ASSIGN_OR_RETURN(stream.outputs_, norm_embeddings(graph, sums));
   return stream;
 }
 
 Result<FeatureStream> FeatureStream::open(const ModelGraph& graph, const RowMatrix<float>& states) {
   FeatureStream stream(graph, cut_sequences(static_cast<size_t>(states.rows()), graph.context()));
-  NWC_ASSIGN_OR_RETURN(const HeadWeights<float> norm, graph.load_embedding_norm());
-  head_norm(norm, states, &stream.outputs_);
+  NWC_ASSIGN_OR_RETURN(stream.outputs_, norm_embeddings(graph, states));
   return stream;
 }
 

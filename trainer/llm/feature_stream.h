@@ -22,6 +22,12 @@ std::vector<uint32_t> cut_sequences(size_t tokens, uint32_t context);
 Result<RowMatrix<float>> embed_sequences(const ModelGraph& graph, std::span<const uint32_t> tokens,
                                          std::span<const uint32_t> lengths);
 
+/// What enters block 0, with these matrices in place of the model's own. positions: empty if there are none
+/// errors: those of ModelGraph
+Result<RowMatrix<float>> front_states(const ModelGraph& graph, const RowMatrix<float>& embedding,
+                                      const RowMatrix<float>& positions, std::span<const uint32_t> tokens,
+                                      std::span<const uint32_t> lengths);
+
 /// Reads block after block of the uncompressed model and computes its output. Memory: one block's weights and twice
 /// [tokens][hidden]. The graph must outlive it.
 class FeatureStream {

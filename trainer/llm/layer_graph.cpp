@@ -60,6 +60,7 @@ void LayerGraph::expand(const std::vector<Step>& steps, const LayerLayout& layer
   size_t value_in[kNumSlots] = {};  // what each slot holds at this step
   input_value_.resize(matrices_.size());
   output_value_.resize(matrices_.size());
+  base_value_.assign(matrices_.size(), kNoValue);
   for (const Step& step : steps) {
     Op op;
     op.step = step;
@@ -106,6 +107,7 @@ void LayerGraph::expand(const std::vector<Step>& steps, const LayerLayout& layer
       for (size_t m = op.first_matrix; m < op.end_matrix; ++m) {
         input_value_[m] = op.in;
         output_value_[m] = op.out;
+        if (step.accumulate) base_value_[m] = op.base;
       }
     }
     value_in[static_cast<size_t>(step.out)] = op.out;

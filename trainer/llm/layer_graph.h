@@ -80,6 +80,9 @@ class LayerGraph {
   /// Of a matrix that is no expert's.
   size_t input_value(size_t matrix) const { return input_value_[matrix]; }
   size_t output_value(size_t matrix) const { return output_value_[matrix]; }
+  /// Is the product that the matrix is part of added to another value? That is then base_value().
+  bool has_base(size_t matrix) const { return base_value_[matrix] != kNoValue; }
+  size_t base_value(size_t matrix) const { return base_value_[matrix]; }
 
   /// Cosines and sines of each pair of dimensions at each position, times the attention factor, and the scale of
   /// queries: [context][rope_dims / 2], [context]
@@ -110,7 +113,8 @@ class LayerGraph {
   Eigen::Index vector_elements_ = 0;
   std::vector<Op> ops_;
   std::vector<Eigen::Index> widths_;
-  std::vector<size_t> input_value_, output_value_;
+  static constexpr size_t kNoValue = SIZE_MAX;
+  std::vector<size_t> input_value_, output_value_, base_value_;
   size_t output_ = 0, first_expert_ = 0, per_expert_ = 0;
   RowMatrix<double> cosine_, sine_;
   RowVector<double> query_scales_;

@@ -58,6 +58,24 @@ RowVector<T> LayerPass<T>::vector(const LayerWeights<T>& w, const LayerVector& v
 template <typename T>
 const RowMatrix<T>& LayerPass<T>::forward(const LayerGraph& graph, const LayerWeights<T>& w, const RowMatrix<T>& x,
                                           std::span<const uint32_t> lengths) {
+  begin(graph, w, x, lengths);
+  for (const Op& op : graph.ops()) run(graph, w, op);
+  return value(graph.output());
+}
+
+template <typename T>
+void LayerPass<T>::forward_to(const LayerGraph& graph, const LayerWeights<T>& w, const RowMatrix<T>& x,
+                              std::span<const uint32_t> lengths, size_t matrix) {
+  begin(graph, w, x, lengths);
+  for (const Op& op : graph.ops()) {
+    if (op.first_matrix <= matrix && matrix < op.end_matrix) return;
+    run(graph, w, op);
+  }
+}
+
+template <typename T>
+void LayerPass<T>::begin(const LayerGraph& graph, [[maybe_unused]] const LayerWeights<T>& w, const RowMatrix<T>& x,
+                         std::span<const uint32_t> lengths) {
   assert(graph.fits(w));
   assert(std::accumulate(lengths.begin(), lengths.end(), Eigen::Index{0}) == x.rows());
   assert(lengths.empty() ||
@@ -66,8 +84,6 @@ const RowMatrix<T>& LayerPass<T>::forward(const LayerGraph& graph, const LayerWe
   lengths_.assign(lengths.begin(), lengths.end());
   values_.resize(graph.widths().size());
   gradients_.resize(graph.widths().size());
-  for (const Op& op : graph.ops()) run(graph, w, op);
-  return value(graph.output());
 }
 
 template <typename T>

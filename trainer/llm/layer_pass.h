@@ -30,6 +30,10 @@ class LayerPass {
   const RowMatrix<T>& forward(const LayerGraph& graph, const LayerWeights<T>& w, const RowMatrix<T>& x,
                               std::span<const uint32_t> lengths);
 
+  /// The same, but only up to what the product with `matrix` needs: its input and base are then there.
+  void forward_to(const LayerGraph& graph, const LayerWeights<T>& w, const RowMatrix<T>& x,
+                  std::span<const uint32_t> lengths, size_t matrix);
+
   /// After forward with the same graph and weights. *dx = dL/dx unless null; adds dL/dW to every matrix of *grad that
   /// is not empty, and to its vectors unless those are (grad may be null). What neither needs is not computed, nor is
   /// its output_gradient(). shapes: dy, *dx [tokens][hidden]
@@ -41,6 +45,8 @@ class LayerPass {
   const RowMatrix<T>& input(const LayerGraph& graph, size_t m) const {
     return m < graph.first_expert_matrix() ? value(graph.input_value(m)) : experts_.input(graph.matrices()[m]);
   }
+  /// What the product with matrix m is added to, [tokens][rows], if it has a base; after forward.
+  const RowMatrix<T>& base(const LayerGraph& graph, size_t m) const { return value(graph.base_value(m)); }
   /// dL/d(output) of matrix m, [tokens][rows]; after backward.
   ConstColumns<T> output_gradient(const LayerGraph& graph, size_t m) const {
     const LayerMatrix& matrix = graph.matrices()[m];
@@ -56,6 +62,8 @@ class LayerPass {
   const RowMatrix<T>& value(size_t v) const { return v == 0 ? *x_ : values_[v]; }
   RowVector<T> vector(const LayerWeights<T>& w, const LayerVector& v) const;
   RouterVectors<T> router(const LayerWeights<T>& w, const Op& op) const;
+  void begin(const LayerGraph& graph, const LayerWeights<T>& w, const RowMatrix<T>& x,
+             std::span<const uint32_t> lengths);
   void run(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op);
   void multiply(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op);
   void norm_queries_and_keys(const LayerGraph& graph, const LayerWeights<T>& w, const Op& op);

@@ -1,7 +1,10 @@
 #include "trainer/recover/recovery.h"
 
+#include <cmath>
 #include <cstdio>
 #include <map>
+#include <numeric>
+#include <optional>
 
 #include "trainer/data/content_hash.h"
 #include "trainer/data/stored_float.h"
@@ -11,13 +14,13 @@ namespace nwc {
 namespace {
 
 /// Part of the hash: raise it when the same settings give other weights.
-constexpr uint64_t kRecoveryVersion = 1;
+constexpr uint64_t kRecoveryVersion = 2;
 
-/// A source some of whose tensors were replaced: by what is to be coded in f32, what stays raw in its own dtype.
+/// A source some of whose tensors were replaced by others of their own dtype.
 class TunedModel : public ModelSource {
  public:
-  explicit TunedModel(const ModelSource& source) : source_(source), tensors_(source.tensors()) {}
-  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
+  explicit TunedModel(const ModelSource& source) : source_(source) {}
+  const std::vector<SourceTensor>& tensors() const override { return source_.tensors(); }
   const std::optional<ModelRecord>& model() const override { return source_.model(); }
   const std::optional<TokenizerRecord>& tokenizer() const override { return source_.tokenizer(); }
   uint64_t stored_bytes() const override { return source_.stored_bytes(); }
@@ -25,29 +28,25 @@ class TunedModel : public ModelSource {
   Status read_raw(size_t tensor, MutableBytes out) const override {
     const auto at = tuned_.find(tensor);
     if (at == tuned_.end()) return source_.read_raw(tensor, out);
-    for (size_t i = 0; i < at->second.size(); ++i) store_float(tensors_[tensor].dtype, at->second[i], i, out);
+    for (size_t i = 0; i < at->second.size(); ++i) store_float(tensors()[tensor].dtype, at->second[i], i, out);
     return {};
   }
 
-  void replace_coded(size_t tensor, std::span<const float> values) {
-    tuned_[tensor].assign(values.begin(), values.end());
-    tensors_[tensor].dtype = Dtype::kF32;
-  }
   /// *values is rounded to what the file will hold: with eight bits, to what the source has.
   Status replace_raw(size_t tensor, std::span<float> values) {
-    if (!stores_floats(tensors_[tensor].dtype)) {
+    const Dtype dtype = tensors()[tensor].dtype;
+    if (!stores_floats(dtype)) {
       NWC_ASSIGN_OR_RETURN(const std::vector<float> own, source_.read_f32(tensor));
       std::copy(own.begin(), own.end(), values.begin());
       return {};
     }
-    for (float& v : values) v = rounded_to(tensors_[tensor].dtype, v);
+    for (float& v : values) v = rounded_to(dtype, v);
     tuned_[tensor].assign(values.begin(), values.end());
     return {};
   }
 
  private:
   const ModelSource& source_;
-  std::vector<SourceTensor> tensors_;
   std::map<size_t, std::vector<float>> tuned_;
 };
 
@@ -63,9 +62,13 @@ Result<std::string> recovery_hash(const ModelSource& source, const Calibration* 
     NWC_TRY(hash.add(source));
   }
 
+  const DriftOptions& d = choices.drift;
+  hash.add(uint64_t{d.enabled});
+  for (const double v : {d.damping, d.share, d.validation}) hash.add(v);
   const RecoveryOptions& o = choices.options;
-  for (const uint64_t v : {uint64_t{choices.drifted_inputs}, uint64_t{o.epochs}, uint64_t{o.batch_tokens},
-                           uint64_t{o.tune_norms}, o.seed, uint64_t{choices.context}, uint64_t{choices.tokens.size()}})
+  for (const uint64_t v :
+       {uint64_t{choices.tune}, uint64_t{choices.drifted_inputs}, uint64_t{o.epochs}, uint64_t{o.batch_tokens},
+        uint64_t{o.tune_norms}, o.seed, uint64_t{choices.context}, uint64_t{choices.tokens.size()}})
     hash.add(v);
   hash.add(o.learning_rate);
   hash.add(o.validation);
@@ -121,6 +124,7 @@ class Recovery {
       : graph_(graph),
         rate_(*rate),
         fitted_(fitted),
+        tables_(fitted.codec.record),
         costs_(fitted.codec.record),
         log_step_(log_step),
         choices_(choices),
@@ -130,7 +134,7 @@ class Recovery {
         log_(log),
         tuned_(std::make_unique<TunedModel>(source)) {}
 
-  Result<std::unique_ptr<ModelSource>> run() {
+  Result<RecoveredModel> run() {
     NWC_ASSIGN_OR_RETURN(FeatureStream stream, FeatureStream::open(graph_, choices_.tokens));
     NWC_TRY(embed(stream.lengths()));
     const uint32_t layers = graph_.num_layers();
@@ -141,7 +145,7 @@ class Recovery {
       NWC_TRY(recover(layer, stream).with_context("block " + std::to_string(layer)));
     }
     say_taken();
-    return std::unique_ptr<ModelSource>(std::move(tuned_));
+    return RecoveredModel{std::move(tuned_), std::move(parts_)};
   }
 
  private:
@@ -149,49 +153,96 @@ class Recovery {
   Status embed(std::span<const uint32_t> lengths) {
     const ModelLayout& layout = graph_.layout();
     NWC_ASSIGN_OR_RETURN(RowMatrix<float> table, graph_.load_embedding());
-    if (rate_.find(layout.embedding) != nullptr) NWC_TRY(code(layout.embedding, values_of(&table)));
+    NWC_TRY(code_end(layout.embedding, values_of(&table)));
     NWC_ASSIGN_OR_RETURN(RowMatrix<float> positions, graph_.load_positions());
-    if (graph_.has_positions() && rate_.find(layout.positions) != nullptr)
-      NWC_TRY(code(layout.positions, values_of(&positions)));
-    embed_tokens(graph_.model().ends, table, positions, choices_.tokens, lengths, &drifted_);
+    if (graph_.has_positions()) NWC_TRY(code_end(layout.positions, values_of(&positions)));
+    NWC_ASSIGN_OR_RETURN(drifted_, front_states(graph_, table, positions, choices_.tokens, lengths));
     return {};
   }
   static std::span<float> values_of(RowMatrix<float>* w) { return {w->data(), static_cast<size_t>(w->size())}; }
 
-  /// *w becomes what the decoder returns.
-  Status code(size_t index, std::span<float> w) {
-    const SurveyedTensor* t = rate_.find(index);
-    std::shared_ptr<const FeedbackFactors> factors;
-    if (rate_.choices().feedback) {
-      NWC_ASSIGN_OR_RETURN(factors, rate_.factors(*t));
-    }
-    const TensorSteps steps = rate_.steps(*t, log_step_, fitted_);
+  /// *w becomes what the decoder returns. factors: of error feedback, or null
+  Result<CodedPart> code(const SurveyedTensor& t, const FeedbackFactors* factors, Runner& runner, std::span<float> w) {
+    const TensorSteps steps = rate_.steps(t, log_step_, fitted_);
     const std::vector<float> wanted(w.begin(), w.end());
-    quantize_tensor({.codec = fitted_.codec,
-                     .costs = costs_,
-                     .rdo_strength = rate_.choices().rdo_strength,
-                     .w = wanted,
-                     .m = t->m,
-                     .n = t->n,
-                     .steps = steps,
-                     .feedback = factors.get(),
-                     .row_importance = {},
-                     .tile_rows = t->tile_rows,
-                     .decoded = w},
-                    runner_, nullptr, nullptr);
+    CodedPart out;
+    out.quantized = quantize_tensor({.codec = fitted_.codec,
+                                     .costs = costs_,
+                                     .rdo_strength = rate_.choices().rdo_strength,
+                                     .w = wanted,
+                                     .m = t.m,
+                                     .n = t.n,
+                                     .steps = steps,
+                                     .feedback = factors,
+                                     .row_importance = t.row_importance,
+                                     .tile_rows = t.tile_rows,
+                                     .decoded = w},
+                                    runner, &out.statistics, nullptr);
+    NWC_ASSIGN_OR_RETURN(out.encoded, encode_tensor(tables_, out.quantized, runner));
+    out.quantized.values = {};
+    return out;
+  }
+  /// The same of what precedes the blocks, which the last pass codes once more.
+  Status code_end(size_t index, std::span<float> w) {
+    const SurveyedTensor* t = rate_.find(index);
+    if (t == nullptr) return {};
+    NWC_ASSIGN_OR_RETURN(const std::shared_ptr<const FeedbackFactors> factors, factors_of(*t));
+    return code(*t, factors.get(), runner_, w).status();
+  }
+  Result<std::shared_ptr<const FeedbackFactors>> factors_of(const SurveyedTensor& t) {
+    if (!rate_.choices().feedback) return std::shared_ptr<const FeedbackFactors>();
+    return rate_.factors(t);
+  }
+
+  /// Puts these matrices of a block, or what the codec makes of them, into the result; then they become what is read
+  /// back from the file. As many side by side as keep all threads busy.
+  Status settle_matrices(uint32_t layer, std::span<const size_t> matrices, LayerWeights<float>* weights) {
+    std::vector<size_t> coded;
+    for (const size_t m : matrices) {
+      const size_t index = graph_.matrix_tensor(layer, m);
+      if (rate_.find(index) != nullptr) {
+        coded.push_back(m);
+      } else {
+        NWC_TRY(tuned_->replace_raw(index, values_of(&weights->matrices[m])));
+      }
+    }
+    const auto tensor = [&](size_t i) -> const SurveyedTensor& {
+      return *rate_.find(graph_.matrix_tensor(layer, coded[i]));
+    };
+    const uint32_t workers = runner_.num_workers();
+    for (size_t begin = 0, end = 0; begin < coded.size(); begin = end) {
+      end = begin + 1;
+      const bool alone = bands(tensor(begin)) >= 2 * workers;
+      while (!alone && end < coded.size() && end - begin < workers && bands(tensor(end)) < 2 * workers) ++end;
+      std::vector<std::shared_ptr<const FeedbackFactors>> factors(end - begin);
+      std::vector<std::optional<Result<CodedPart>>> parts(end - begin);
+      for (size_t i = begin; i < end; ++i) {
+        NWC_ASSIGN_OR_RETURN(factors[i - begin], factors_of(tensor(i)));
+      }
+      const auto code_one = [&](size_t i, Runner& runner) {
+        parts[i] = code(tensor(begin + i), factors[i].get(), runner, values_of(&weights->matrices[coded[begin + i]]));
+      };
+      if (end - begin == 1) {
+        code_one(0, runner_);
+      } else {
+        parallel_for(runner_, static_cast<uint32_t>(end - begin), [&](uint32_t i, uint32_t) {
+          const std::unique_ptr<Runner> serial = make_thread_pool(1);
+          code_one(i, *serial);
+        });
+      }
+      for (size_t i = 0; i < parts.size(); ++i) {
+        NWC_ASSIGN_OR_RETURN(parts_[graph_.matrix_tensor(layer, coded[begin + i])], std::move(*parts[i]));
+      }
+    }
     return {};
   }
+  static uint64_t bands(const SurveyedTensor& t) { return ceil_div(t.m, uint64_t{t.tile_rows}); }
 
-  /// Puts *w into the result; then it becomes what is read back from the file.
-  Status settle(size_t index, std::span<float> w) {
-    if (rate_.find(index) == nullptr) return tuned_->replace_raw(index, w);
-    tuned_->replace_coded(index, w);
-    return code(index, w);
+  void say_strengths(uint32_t layer, const std::vector<double>& strengths) {
+    std::string text = "block " + std::to_string(layer) + ": drift is corrected by";
+    for (const double s : strengths) text += " " + std::to_string(std::lround(100 * s));
+    log_.log(LogLevel::kDebug, text + " %");
   }
-  Status settle_matrix(uint32_t layer, size_t m, LayerWeights<float>* weights) {
-    return settle(graph_.matrix_tensor(layer, m), values_of(&weights->matrices[m]));
-  }
-
   void say_taken() {
     if (taken_ != said_taken_)
       log_.log(LogLevel::kInfo, "recovery: " + std::to_string(taken_) + " of " + std::to_string(graph_.num_layers()) +
@@ -204,17 +255,20 @@ class Recovery {
     LayerWeights<float> weights;
     if (choices_.files != nullptr && choices_.files->take(hash_, layer, graph_, &weights, log_)) {
       ++taken_;
-      for (size_t m = 0; m < weights.matrices.size(); ++m) NWC_TRY(settle_matrix(layer, m, &weights));
+      std::vector<size_t> all(weights.matrices.size());
+      std::iota(all.begin(), all.end(), size_t{0});
+      NWC_TRY(settle_matrices(layer, all, &weights));
     } else {
       say_taken();
       NWC_TRY(tune(layer, stream, &weights));
     }
     for (size_t v = 0; v < graph.vectors().size(); ++v) {
       const LayerVector& vector = graph.vectors()[v];
-      NWC_TRY(settle(graph_.vector_tensor(layer, v),
-                     {weights.vectors.data() + vector.at, static_cast<size_t>(vector.size)}));
+      NWC_TRY(tuned_->replace_raw(graph_.vector_tensor(layer, v),
+                                  {weights.vectors.data() + vector.at, static_cast<size_t>(vector.size)}));
     }
-    if (choices_.drifted_inputs) forward_layer(graph, weights, stream.lengths(), &drifted_, runner_);
+    if (choices_.drifted_inputs || choices_.drift.enabled)
+      forward_layer(graph, weights, stream.lengths(), &drifted_, runner_);
     return {};
   }
 
@@ -232,13 +286,19 @@ class Recovery {
                             .metric = nullptr};
     const uint64_t epochs = choices_.options.epochs;
     double before = 0, after = 0;
+    DriftCorrection correction(graph, stream.lengths(), choices_.drift, runner_);
     for (size_t stage = 0; stage < kStages; ++stage) {
+      if (choices_.drift.enabled)
+        NWC_TRY(correction.correct(static_cast<Linear>(stage), stream.weights(), stream.inputs(), drifted_, weights));
+      std::vector<size_t> matrices;
       for (size_t m = 0; m < frozen.size(); ++m) {
         if (graph.matrices()[m].linear != static_cast<Linear>(stage)) continue;
         wanted.matrices[m] = weights->matrices[m];
-        NWC_TRY(settle_matrix(layer, m, weights));
+        matrices.push_back(m);
         frozen[m] = true;
       }
+      NWC_TRY(settle_matrices(layer, matrices, weights));
+      if (!choices_.tune) continue;
       RecoveryOptions options = choices_.options;
       options.seed += 4 * layer + stage;
       EpochProgress progress{.whole = progress_,
@@ -253,6 +313,8 @@ class Recovery {
       wanted.vectors = weights->vectors;
       choices_.files->keep(hash_, layer, graph_, std::move(wanted), log_);
     }
+    if (choices_.drift.enabled) say_strengths(layer, correction.strengths());
+    if (!choices_.tune) return {};
     char text[128];
     std::snprintf(text, sizeof text,
                   "block %u: error of the output %.5f with the first matrices coded, %.5f at the end", layer, before,
@@ -264,6 +326,7 @@ class Recovery {
   const ModelGraph& graph_;
   RateModel& rate_;
   const FittedCodec& fitted_;
+  const EncodeTables tables_;
   const TableCosts costs_;
   const double log_step_;
   const RecoveryChoices& choices_;
@@ -272,23 +335,23 @@ class Recovery {
   const Progress& progress_;
   const Logger& log_;
   std::unique_ptr<TunedModel> tuned_;
+  std::map<size_t, CodedPart> parts_;
   RowMatrix<float> drifted_;  ///< [tokens][hidden]: what enters the next block of the coded model
   uint32_t taken_ = 0, said_taken_ = 0;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<ModelSource>> recover_model(const ModelSource& source, const Calibration* calibration,
-                                                   RateModel* rate, const FittedCodec& fitted, double log_step,
-                                                   const RecoveryChoices& choices, Runner& runner,
-                                                   const Progress& progress, const Logger& log) {
+Result<RecoveredModel> recover_model(const ModelSource& source, const Calibration* calibration, RateModel* rate,
+                                     const FittedCodec& fitted, double log_step, const RecoveryChoices& choices,
+                                     Runner& runner, const Progress& progress, const Logger& log) {
   if (!source.model()) return unsupported("recovery needs a model with a description (config.json or GGUF)");
   NWC_ASSIGN_OR_RETURN(const ModelGraph graph, ModelGraph::open(source, choices.context));
   std::string hash;
   if (choices.files != nullptr) {
     NWC_ASSIGN_OR_RETURN(hash, recovery_hash(source, calibration, *rate, fitted, log_step, choices));
   }
-  Result<std::unique_ptr<ModelSource>> out =
+  Result<RecoveredModel> out =
       Recovery(source, graph, rate, fitted, log_step, choices, std::move(hash), runner, progress, log).run();
   if (out.ok() || out.status().code() != StatusCode::kCancelled) return out;
   return Status(StatusCode::kCancelled,

@@ -27,6 +27,13 @@ struct EncodedTensor {
   void describe(const QuantizedTensor& tensor, TensorRecord* record) const;
 };
 
+/// A coded tensor, as the file has it.
+struct CodedPart {
+  EncodedTensor encoded;
+  QuantizedTensor quantized;  ///< without values: what EncodedTensor::describe needs of it
+  QuantizeStatistics statistics;
+};
+
 /// Parallel over tiles; the bytes do not depend on the runner. errors: kLimit (side information of 4 GiB or more)
 Result<EncodedTensor> encode_tensor(const EncodeTables& tables, const QuantizedTensor& tensor, Runner& runner);
 
