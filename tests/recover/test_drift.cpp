@@ -12,7 +12,7 @@ namespace nwc::test {
 namespace {
 
 constexpr uint32_t kContext = 128, kLayer = 3;
-constexpr size_t kTokens = 40 * kContext + 50;  // more than are held at once, and a shorter sequence
+constexpr size_t kTokens = 33 * kContext + 50;  // more than are held at once, and a shorter sequence
 constexpr size_t kQ = 0, kK = 1, kV = 2, kO = 3, kGate = 4, kUp = 5, kDown = 6;
 
 struct Problem {
@@ -59,7 +59,10 @@ struct Problem {
   }
   /// What product m of the drifted block lacks, with w in place of its matrix.
   RowMatrix<float> missing(size_t m, const RowMatrix<float>& w, bool base) const {
-    const Values wanted = values(inputs, m), got = values(drifted, m);
+    return missing(m, w, base, values(inputs, m), values(drifted, m));
+  }
+  RowMatrix<float> missing(size_t m, const RowMatrix<float>& w, bool base, const Values& wanted,
+                           const Values& got) const {
     RowMatrix<float> out(wanted.input.rows(), w.rows());
     multiply<float>(Form::kABt, got.input, -w, false, out);
     multiply<float>(Form::kABt, wanted.input, original.matrices[m], true, out);
@@ -68,7 +71,8 @@ struct Problem {
   }
 };
 
-const DriftOptions kAll{.enabled = true, .damping = 1e-6, .share = 1, .validation = 0};  // all judge: least squares as it is
+const DriftOptions kAll{
+    .enabled = true, .damping = 1e-6, .share = 1, .validation = 0};  // all judge: least squares as it is
 
 TEST(Drift, FindsTheLeastSquaresSolution) {
   const Problem p;
@@ -85,10 +89,12 @@ TEST(Drift, FindsTheLeastSquaresSolution) {
       }
       const bool base = linear == Linear::kOutput || linear == Linear::kDown;
       ASSERT_EQ(p.graph.has_base(m), base);
-      const RowMatrix<float> before = p.missing(m, p.original.matrices[m], base), after = p.missing(m, w, base);
+      const Problem::Values wanted = p.values(p.inputs, m), got = p.values(p.drifted, m);
+      const RowMatrix<float> before = p.missing(m, p.original.matrices[m], base, wanted, got);
+      const RowMatrix<float> after = p.missing(m, w, base, wanted, got);
       EXPECT_LT(after.squaredNorm(), 0.9f * before.squaredNorm()) << m;
       // What is left is orthogonal to the inputs: no linear map takes more of it away.
-      const RowMatrix<float> x = p.values(p.drifted, m).input;
+      const RowMatrix<float>& x = got.input;
       RowMatrix<float> left(w.rows(), w.cols()), all(w.rows(), w.cols());
       multiply<float>(Form::kAtB, after, x, false, left);
       multiply<float>(Form::kAtB, before, x, false, all);
