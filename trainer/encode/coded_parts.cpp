@@ -52,10 +52,6 @@ PartCoder::PartCoder(const ModelSource& weights, std::map<size_t, CodedPart> rea
   }
 }
 
-uint32_t PartCoder::quantized_together(const SurveyedTensor& t, bool feedback, uint32_t workers) {
-  return !feedback || ceil_div(t.m, uint64_t{t.tile_rows}) >= 2 * workers ? 1 : workers;
-}
-
 /// Returns how many tensors from own_[next_] on are to be quantized together.
 size_t PartCoder::batch_size() const {
   const uint32_t workers = runner_.num_workers();

@@ -22,10 +22,6 @@ class PartCoder {
   /// On rank 0: plan[index], which is coded. To be called in order. errors: those of RateModel::factors, of the source
   /// and of Ranks
   Result<CodedPart> take(size_t index);
-  /// Feedback ties the columns of a band of rows together, so that a tensor keeps only as many threads busy as it has
-  /// bands. Returns how many such tensors are quantized side by side: 1 or the number of workers.
-  static uint32_t quantized_together(const SurveyedTensor& t, bool feedback, uint32_t workers);
-
   /// On the other ranks: codes their tensors and sends them to rank 0. errors: the same, kCancelled
   Status send_all(const Progress& progress);
 

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "trainer/encode/coded_parts.h"
 #include "trainer/encode/encoder.h"
 #include "trainer/search/tensor_encode.h"
 
@@ -39,7 +38,7 @@ uint64_t memory_bytes(const RateModel& rate, const CompressOptions& options, uin
     // The tensor as floats; H in floats, half of it in doubles, and U.
     const uint64_t survey = 4 * weights + 3 * upper;
     // Floats, values and payload; of each row band that a thread works on what it was, is to be, and misses.
-    const uint64_t together = PartCoder::quantized_together(t, feedback, workers);
+    const uint64_t together = quantized_together(t, feedback, workers);
     const uint64_t coding =
         together * (4 * weights + 2 * weights + weights / 2 + upper) + uint64_t{workers} * 12 * t.tile_rows * t.n;
     most = std::max({most, survey, coding});

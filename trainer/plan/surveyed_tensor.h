@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "runtime/base/checked.h"
 #include "trainer/plan/step_plan.h"
 #include "trainer/search/quantize.h"
 
@@ -24,6 +25,12 @@ struct SurveyedTensor {
   std::vector<float> sample;          ///< [sample_rows][n], at its owner
   std::vector<uint64_t> sample_rows;  ///< multiples of 16 and what follows
 };
+
+/// Feedback ties the columns of a band of rows together, so that a tensor keeps only as many threads busy as it has
+/// bands. Returns how many such tensors are quantized side by side: 1 or the number of workers.
+inline uint32_t quantized_together(const SurveyedTensor& t, bool feedback, uint32_t workers) {
+  return !feedback || ceil_div(t.m, uint64_t{t.tile_rows}) >= 2 * workers ? 1 : workers;
+}
 
 /// What coding a tensor's sample has shown.
 struct SampledTensor {

@@ -209,11 +209,12 @@ class Recovery {
     const auto tensor = [&](size_t i) -> const SurveyedTensor& {
       return *rate_.find(graph_.matrix_tensor(layer, coded[i]));
     };
-    const uint32_t workers = runner_.num_workers();
+    const auto together = [&](size_t i) {
+      return quantized_together(tensor(i), rate_.choices().feedback, runner_.num_workers());
+    };
     for (size_t begin = 0, end = 0; begin < coded.size(); begin = end) {
       end = begin + 1;
-      const bool alone = bands(tensor(begin)) >= 2 * workers;
-      while (!alone && end < coded.size() && end - begin < workers && bands(tensor(end)) < 2 * workers) ++end;
+      while (end < coded.size() && end - begin < together(begin) && together(end) > 1) ++end;
       std::vector<std::shared_ptr<const FeedbackFactors>> factors(end - begin);
       std::vector<std::optional<Result<CodedPart>>> parts(end - begin);
       for (size_t i = begin; i < end; ++i) {
@@ -236,7 +237,6 @@ class Recovery {
     }
     return {};
   }
-  static uint64_t bands(const SurveyedTensor& t) { return ceil_div(t.m, uint64_t{t.tile_rows}); }
 
   void say_strengths(uint32_t layer, const std::vector<double>& strengths) {
     std::string text = "block " + std::to_string(layer) + ": drift is corrected by";
